@@ -1,0 +1,1 @@
+"""Where predictions go: the protocol. Knows no format and no device."""

@@ -1,0 +1,233 @@
+"""The records that all rooms share: frozen, checked once when made. Knows no numpy, no file and no device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from edge_resnet.errors import ConfigError
+
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "SCHEMA_VERSION",
+    "BatchProfile",
+    "CalibMethod",
+    "CalibrationTable",
+    "ClassScore",
+    "Family",
+    "FileEntry",
+    "LatencyStats",
+    "Manifest",
+    "ModelSpec",
+    "Precision",
+    "Prediction",
+    "Preprocess",
+    "Progress",
+    "QuantRecipe",
+    "Shortcut",
+]
+
+Family: TypeAlias = Literal["imagenet", "cifar"]
+Shortcut: TypeAlias = Literal["A", "B", "C"]
+Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
+CalibMethod: TypeAlias = Literal["max", "percentile"]
+#: Called as ``progress(stage, done, total)``, first with ``done == 0``; long work reports through it and nothing else.
+Progress: TypeAlias = Callable[[str, int, int], None]
+
+#: The manifest's schema. A reader refuses a newer one and upgrades an older one.
+SCHEMA_VERSION = 1
+
+#: Channel statistics of ImageNet in [0, 1], RGB (torchvision's; most CIFAR repositories use them too).
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+IMAGENET_DEPTHS = (18, 34, 50, 101, 152)
+
+
+def _require(condition: bool, message: str, hint: str = "") -> None:
+    if not condition:
+        raise ConfigError(message, hint=hint)
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How a picture becomes the network's input: antialiased bilinear resize, centre crop, normalisation in the graph.
+
+    ``resize``: short side in pixels after the resize. ``crop``: side of the centred square, in pixels.
+    ``mean``, ``std``: per channel, RGB, in [0, 1] (torchvision's convention).
+    """
+
+    resize: int = 256
+    crop: int = 224
+    interpolation: Literal["bilinear"] = "bilinear"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.crop <= 4096, f"crop must lie in 1..4096 pixels, not {self.crop}")
+        _require(
+            self.crop <= self.resize <= 8192, f"resize must lie in {self.crop}..8192 pixels, not {self.resize}",
+            "the crop is cut from the resized picture",
+        )
+        _require(all(0 <= m <= 1 for m in self.mean), f"mean must lie in [0, 1], not {self.mean}", "divide by 255")
+        _require(all(0 < s <= 1 for s in self.std), f"std must lie in (0, 1], not {self.std}", "divide by 255")
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """Which network of He et al. 2015, and where its weights came from.
+
+    ``shortcut``: A zero-padded identity, B projection where the shape changes, C projections everywhere.
+    ``plain``: the twin without shortcuts. ``input_size``: side of the square input in pixels.
+    ``weights``: torchvision's id, ``random``, or ``sha256:…`` of the file.
+    """
+
+    family: Family = "imagenet"
+    depth: int = 50
+    shortcut: Shortcut = "B"
+    plain: bool = False
+    classes: int = 1000
+    input_size: int = 224
+    weights: str = "random"
+
+    def __post_init__(self) -> None:
+        if self.family == "imagenet":
+            depths = ", ".join(map(str, IMAGENET_DEPTHS))
+            _require(self.depth in IMAGENET_DEPTHS, f"no ImageNet ResNet has depth {self.depth}", f"choose one of {depths}")
+        else:
+            _require(
+                self.depth >= 8 and self.depth % 6 == 2, f"a CIFAR ResNet has 6n+2 layers, {self.depth} is not that",
+                "choose for example 20, 32, 44, 56, 110 or 1202",
+            )
+        _require(2 <= self.classes <= 100_000, f"classes must lie in 2..100000, not {self.classes}")
+        _require(8 <= self.input_size <= 4096, f"input size must lie in 8..4096 pixels, not {self.input_size}")
+
+    @property
+    def name(self) -> str:
+        """Short name as the literature writes it, for example ``resnet50`` or ``plain20-cifar``."""
+        stem = f"{'plain' if self.plain else 'resnet'}{self.depth}"
+        return stem if self.family == "imagenet" else f"{stem}-cifar"
+
+
+@dataclass(frozen=True)
+class QuantRecipe:
+    """How ranges are read off the calibration images, and what stays in high precision.
+
+    ``percentile`` in (50, 100] is the share of absolute values inside the range, used by method ``percentile``.
+    ``keep_high_precision``: names of ONNX nodes that get no Q/DQ.
+    """
+
+    method: CalibMethod = "percentile"
+    images: int = 512
+    seed: int = 0
+    percentile: float = 99.99
+    keep_high_precision: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(self.images >= 1, f"calibration needs at least one image, not {self.images}")
+        _require(
+            50 < self.percentile <= 100, f"percentile must lie in (50, 100], not {self.percentile}",
+            "99.99 is a good start for ResNets",
+        )
+
+
+@dataclass(frozen=True)
+class CalibrationTable:
+    """The largest absolute value to represent, per tensor of ``model.onnx``: what every INT8 engine derives from.
+
+    ``amax``: tensor name → range bound > 0 in the tensor's own unit. ``signed``: names whose values go below zero.
+    ``images``: how many were used. ``images_digest``: sha256 over them. ``model_digest``: sha256 of ``model.onnx``.
+    """
+
+    amax: Mapping[str, float]
+    signed: tuple[str, ...]
+    recipe: QuantRecipe
+    images: int
+    images_digest: str
+    model_digest: str
+
+    def __post_init__(self) -> None:
+        bad = [name for name, value in self.amax.items() if not 0 < value < float("inf")]
+        _require(not bad, f"calibration table: the range of {bad[:1]} is not a positive finite number")
+
+
+@dataclass(frozen=True)
+class BatchProfile:
+    """Batch sizes that an engine serves: any from ``min`` to ``max``, fastest at ``opt``."""
+
+    min: int = 1
+    opt: int = 1
+    max: int = 1
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.min <= self.opt <= self.max, f"batch profile must rise: {self.min}, {self.opt}, {self.max}")
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of an artifact: ``sha256`` in hex, ``size`` in bytes."""
+
+    sha256: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an artifact is: the content of ``manifest.json``.
+
+    ``calibration``: what the ranges came from, for people (None unless INT8). ``export_max_abs``: largest difference of a
+    logit between torch and ONNX Runtime after export. ``tools``: package → version. ``files``: relative name → entry.
+    """
+
+    schema_version: int
+    model: ModelSpec
+    preprocess: Preprocess
+    precision: Precision
+    batch: BatchProfile
+    recipe: QuantRecipe | None
+    calibration: str | None
+    accuracy: Mapping[str, float] | None
+    export_max_abs: float
+    created: str
+    tools: Mapping[str, str]
+    files: Mapping[str, FileEntry]
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One answer: ``probability`` in [0, 1] after softmax."""
+
+    class_index: int
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the network says of one frame.
+
+    ``source``: where the frame came from. ``frame``: its index there. ``captured_ns``: monotonic clock at capture.
+    ``age_ms``: capture to prediction. ``top``: best first. ``stages_ms``: preprocess, inference, postprocess.
+    """
+
+    source: str
+    frame: int
+    captured_ns: int
+    age_ms: float
+    top: tuple[ClassScore, ...]
+    stages_ms: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LatencyStats:
+    """Latencies in milliseconds; the percentiles are of the nearest rank (MLPerf's)."""
+
+    count: int
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    p999_ms: float
+    max_ms: float
