@@ -1,0 +1,1 @@
+"""What goes to a device: data, no code."""
