@@ -1,21 +1,46 @@
-"""What runs a network: the protocol, the table of backends, and how one is opened. Knows no library by itself.
+"""What runs a network: the protocol, the table of backends, and how one is opened. Knows no inference library itself.
 
-A new backend is one file in this folder and one line in ``BACKENDS``; the conformance suite iterates the table.
+A new backend is one file in this folder and one line in ``BACKENDS``; the conformance suite iterates the table. Libraries are
+imported when a backend is opened and not before: ``--help`` stays fast, and a device needs only the one it uses.
 """
+
 from __future__ import annotations
 
-from types import TracebackType
-from typing import Protocol, TypeAlias
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType, TracebackType
+from typing import Literal, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Backend", "Images", "Logits"]
+from edge_resnet.artifact import Artifact
+from edge_resnet.errors import BackendError, ConfigError, MissingDependencyError
+
+__all__ = [
+    "BACKENDS",
+    "Backend",
+    "BackendClass",
+    "BackendEntry",
+    "EngineRequest",
+    "Images",
+    "Logits",
+    "Variant",
+    "check_images",
+    "load_backend",
+    "open_backend",
+    "resolve_backend",
+]
 
 #: (N, H, W, 3) uint8 RGB, already resized and cropped.
 Images: TypeAlias = npt.NDArray[np.uint8]
 #: (N, classes) float32.
 Logits: TypeAlias = npt.NDArray[np.float32]
+#: Which computation of the artifact: ``native``, the artifact's precision as the backend runs it best; ``simulated``, TensorRT's
+#: symmetric int8 run elsewhere; ``reference``, the FP32 graph.
+Variant: TypeAlias = Literal["native", "simulated", "reference"]
 
 
 class Backend(Protocol):
@@ -43,3 +68,89 @@ class Backend(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
     ) -> None: ...
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """The engine that a backend needs on this machine: its folder's name in the artifact and the form to derive."""
+
+    key: str
+    form: str
+
+
+class BackendClass(Protocol):
+    """What the class behind a line of the table offers before it is opened."""
+
+    def engine_request(self, artifact: Artifact, variant: Variant) -> EngineRequest | None:
+        """The engine to be derived first; None where the artifact's graph is run as it is."""
+        ...
+
+    def open(self, artifact: Artifact, variant: Variant) -> Backend:
+        """Open the artifact. Raises IncompatibleEngineError where the engine it needs is not in it."""
+        ...
+
+
+@dataclass(frozen=True)
+class BackendEntry:
+    """A line of the table: where the class is, the module it needs, and the command that installs that."""
+
+    target: str
+    module: str
+    install: str
+
+
+BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
+    {
+        "onnxruntime": BackendEntry(
+            "edge_resnet.backends.onnxruntime:OnnxRuntimeBackend", "onnxruntime", "pip install edge-resnet"
+        ),
+        "fake": BackendEntry("edge_resnet.backends.fake:FakeBackend", "numpy", "pip install edge-resnet"),
+    }
+)
+
+#: What ``auto`` tries, the fastest first.
+_AUTO = ("onnxruntime",)
+
+
+def open_backend(artifact: Artifact, name: str = "auto", variant: Variant = "native") -> Backend:
+    """Open an artifact on the backend of that name.
+
+    Raises ConfigError for an unknown name, MissingDependencyError where its library is not installed, and
+    IncompatibleEngineError where the artifact must be compiled for this machine first.
+    """
+    return load_backend(resolve_backend(name)).open(artifact, variant)
+
+
+def resolve_backend(name: str) -> str:
+    """The table's name behind ``auto``: the fastest backend whose library is installed."""
+    if name != "auto":
+        return name
+    for candidate in _AUTO:
+        if importlib.util.find_spec(BACKENDS[candidate].module) is not None:
+            return candidate
+    raise MissingDependencyError("no backend is installed", hint=BACKENDS[_AUTO[-1]].install)
+
+
+def load_backend(name: str) -> BackendClass:
+    """Import the class behind a name of the table."""
+    if name not in BACKENDS:
+        raise ConfigError(f"no backend is named {name}", hint=f"choose one of {', '.join(['auto', *BACKENDS])}")
+    module, attribute = BACKENDS[name].target.split(":")
+    try:
+        loaded: BackendClass = getattr(importlib.import_module(module), attribute)
+    except ImportError as error:
+        raise MissingDependencyError(f"backend {name} needs {error.name or 'a package'}", hint=BACKENDS[name].install) from error
+    return loaded
+
+
+def check_images(images: Images, input_size: int, *, closed: bool) -> None:
+    """What every backend asks of its input. Raises BackendError when closed, ConfigError for a wrong shape or dtype."""
+    if closed:
+        raise BackendError("this backend is closed", hint="open the artifact again")
+    shape = (input_size, input_size, 3)
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != shape or len(images) == 0:
+        raise ConfigError(
+            f"the network takes (N, {input_size}, {input_size}, 3) uint8, not {images.shape} {images.dtype}",
+            hint="preprocess the pictures first",
+        )
+

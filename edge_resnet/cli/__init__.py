@@ -1,1 +1,121 @@
-"""The command line."""
+"""The command line: each handler parses, calls one function and prints. Heavy libraries are imported inside handlers."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import click
+import typer
+
+from edge_resnet import __version__
+from edge_resnet.cli.build import build
+from edge_resnet.cli.compile import compile_
+from edge_resnet.cli.demo import demo
+from edge_resnet.cli.doctor import doctor
+from edge_resnet.cli.evaluate import evaluate
+from edge_resnet.cli.inspect import inspect
+from edge_resnet.cli.models import models
+from edge_resnet.cli.run import run
+from edge_resnet.errors import EdgeResnetError
+
+__all__ = ["app", "main"]
+
+#: What a shell and a supervisor read as "ended by Ctrl-C": 128 + SIGINT.
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="edge-resnet",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    help="A trained ResNet on a Jetson, a desktop GPU or a CPU.\n\n"
+    "edge-resnet build --depth 50 --int8   then   edge-resnet run --camera 0",
+)
+app.command()(build)
+app.command("compile")(compile_)
+app.command()(run)
+app.command("eval")(evaluate)
+app.command()(inspect)
+app.command()(models)
+app.command()(doctor)
+app.command()(demo)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"edge-resnet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[  # noqa: ARG001 - handled by its callback
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[  # noqa: ARG001 - taken out of the arguments before parsing, so that it may stand anywhere
+        bool, typer.Option("--debug", help="Log every step, and show the traceback of an error.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> NoReturn:
+    """Run the command and end the process: 0 done, 1 the machine failed, 2 the user's input, 3 a gate failed, 130 Ctrl-C."""
+    arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    signal.signal(signal.SIGTERM, _terminate)
+    _log_to_stderr(logging.DEBUG if debug else logging.WARNING)
+    try:
+        code = app(arguments, prog_name="edge-resnet", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        code = 2
+    except click.ClickException as error:
+        code = _fail(error.format_message(), f"edge-resnet {_command_of(arguments)}--help", 2)
+    except EdgeResnetError as error:
+        if debug:
+            raise
+        code = _fail(error.message, error.hint, error.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        code = _fail("interrupted", "", INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away: nothing is wrong, and nothing more can be said
+        code = 0
+    except Exception as error:
+        if debug:
+            raise
+        code = _fail(f"{type(error).__name__}: {error}", "this is a bug; run it again with --debug and report what it prints", 1)
+    sys.exit(code)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature of a signal handler
+    """SIGTERM ends as Ctrl-C does: cleanly."""
+    raise KeyboardInterrupt
+
+
+def _command_of(arguments: list[str]) -> str:
+    names = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    return f"{arguments[0]} " if arguments and arguments[0] in names else ""
+
+
+def _fail(message: str, hint: str, code: int) -> int:
+    typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
+    typer.echo(message, err=True)
+    if hint:
+        typer.secho("hint: ", fg="cyan", err=True, nl=False)
+        typer.echo(hint, err=True)
+    return code
+
+
+def _log_to_stderr(level: int) -> None:
+    """Warnings of this package reach the user as one line each; libraries stay silent unless debugging."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s" if level > logging.DEBUG else "%(name)s: %(message)s"))
+    logger = logging.getLogger("edge_resnet")
+    logger.addHandler(handler)
+    logger.setLevel(level)

@@ -1,0 +1,91 @@
+"""ONNX Runtime on the CPU: FP32, fast INT8 and the simulation of TensorRT's INT8. Knows nothing of how those graphs are made."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import onnxruntime
+
+from edge_resnet.artifact import MODEL, Artifact
+from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_images
+from edge_resnet.device import has_int8_dot_product
+from edge_resnet.enginecache import find_engine
+from edge_resnet.errors import BackendError, IncompatibleEngineError
+
+__all__ = ["OnnxRuntimeBackend"]
+
+#: Goes into the key of every derived graph: raise it when quantize.py writes another graph from the same truth.
+_DERIVATION = 1
+
+
+class OnnxRuntimeBackend:
+    """The network in ONNX Runtime's CPU provider, on all cores that this process may use."""
+
+    name = "onnxruntime"
+
+    def __init__(self, graph: Path, classes: int, input_size: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        try:
+            self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions share no base but Exception
+            raise BackendError(f"ONNX Runtime cannot load {graph}: {_first_line(error)}") from error
+        self._input = self._session.get_inputs()[0].name
+        self._input_size = input_size
+        self._closed = False
+        self.classes = classes
+
+    @classmethod
+    def engine_request(cls, artifact: Artifact, variant: Variant) -> EngineRequest | None:
+        """INT8 is derived for this kind of CPU, or as TensorRT's form to simulate it; float graphs run as they are."""
+        if variant == "reference" or artifact.manifest.precision != "int8":
+            return None
+        form = "tensorrt" if variant == "simulated" else "u8s8" if has_int8_dot_product() else "u8s7"
+        return EngineRequest(f"onnxruntime-{form}-v{_DERIVATION}-{artifact.truth_digest()[:12]}", form)
+
+    @classmethod
+    def open(cls, artifact: Artifact, variant: Variant) -> OnnxRuntimeBackend:
+        """Open the graph that the variant asks for. Raises IncompatibleEngineError where it was not derived yet."""
+        request = cls.engine_request(artifact, variant)
+        graph = artifact.model_path
+        if request is not None:
+            folder = find_engine(artifact, request.key)
+            if folder is None:
+                raise IncompatibleEngineError(
+                    f"{artifact.folder} holds no {request.form} engine that fits this machine",
+                    hint=f"edge-resnet compile {artifact.folder}   (needs pip install 'edge-resnet[build]')",
+                )
+            graph = folder / MODEL
+        spec = artifact.manifest.model
+        return cls(graph, spec.classes, spec.input_size)
+
+    def infer(self, images: Images) -> Logits:
+        """(N, H, W, 3) uint8 RGB → logits (N, classes) float32, the caller's to keep."""
+        check_images(images, self._input_size, closed=self._closed)
+        try:
+            logits: Logits = self._session.run(None, {self._input: np.ascontiguousarray(images)})[0]
+        except Exception as error:  # onnxruntime's exceptions share no base but Exception
+            raise BackendError(f"ONNX Runtime failed: {_first_line(error)}") from error
+        return logits
+
+    def close(self) -> None:
+        """Free the session."""
+        if not self._closed:
+            del self._session
+            self._closed = True
+
+    def __enter__(self) -> OnnxRuntimeBackend:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,0 +1,111 @@
+"""``edge-resnet doctor``: shows what this machine has, what it lacks and the command that mends it.
+
+Knows nothing of how anything is found out: checks.py looks, this file lays out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from edge_resnet.checks import Check, Readiness
+    from edge_resnet.device import DeviceInfo
+
+__all__ = ["doctor"]
+
+#: Name of a backend → the package that it needs.
+_BACKENDS = {"onnxruntime": "onnxruntime", "tensorrt": "tensorrt"}
+_TITLES = {
+    "machine": "this machine",
+    "base": "to run on images",
+    "build": "to build artifacts",
+    "camera": "to run on cameras",
+    "tensorrt": "to run on an NVIDIA GPU",
+    "demo": "for the demo",
+}
+_INDENT = len("  ✓ ")
+_GAP = 2
+_STYLES = {"ok": "green", "missing": "dim", "problem": "red"}
+
+
+def doctor(json_output: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False) -> None:
+    """Show what this machine has, what it lacks, and the command that mends each lack.
+
+    Ends with exit code 1 only where a package that every command needs is missing or broken.
+
+    Example: edge-resnet doctor
+    """
+    from edge_resnet.checks import examine, readiness
+    from edge_resnet.device import describe
+
+    info = describe()
+    checks = examine(info=info)
+    ready = readiness(info, checks, _BACKENDS)
+    if json_output:
+        document = {"device": asdict(info), "checks": [asdict(check) for check in checks], "ready": asdict(ready)}
+        typer.echo(json.dumps(document, indent=2))
+    else:
+        from rich.console import Console
+
+        _show(Console(highlight=False), info, checks, ready)
+    if any(check.group == "base" and check.status != "ok" for check in checks):
+        raise typer.Exit(1)
+
+
+def _show(console: Console, info: DeviceInfo, checks: Sequence[Check], ready: Readiness) -> None:
+    """Print the checks by group; fixes stand beside them where the terminal is wide enough, else below, never wrapped."""
+    from rich.text import Text
+
+    fixes = [check for check in checks if check.fix]
+    name_width = max(len(check.name) for check in checks)
+    detail_width = max(len(check.detail) for check in checks)
+    fix_width = max((len(check.fix) for check in fixes), default=0)
+    beside = _INDENT + name_width + detail_width + fix_width + 2 * _GAP <= console.width
+    console.print(Text(", ".join(filter(None, (info.board, info.os, f"Python {info.python}")))), soft_wrap=True)
+    for group, title in _TITLES.items():
+        members = [check for check in checks if check.group == group]
+        console.print(Text(f"\n{title}", style="bold"))
+        widths = (_INDENT + name_width, detail_width if beside else None)
+        console.print(_table(members, widths, ascii_only=console.options.ascii_only))
+    if fixes and not beside:
+        console.print(Text("\nfixes", style="bold"))
+        for check in fixes:
+            console.print(Text.assemble(" " * _INDENT, f"{check.name:{name_width + _GAP}}", (check.fix, "cyan")), soft_wrap=True)
+    console.print(Text(f"\n{_last_line(ready)}", style="bold red" if ready.reason else "bold green"), soft_wrap=True)
+
+
+def _table(checks: Sequence[Check], widths: tuple[int, int | None], *, ascii_only: bool) -> Table:
+    """Mark and name, detail and, where the detail has a width, the fix beside it."""
+    from rich.table import Table
+    from rich.text import Text
+
+    name_width, detail_width = widths
+    marks = {"ok": "+", "missing": "-", "problem": "x"} if ascii_only else {"ok": "✓", "missing": "-", "problem": "✗"}
+    table = Table.grid(padding=(0, _GAP, 0, 0))
+    table.add_column(no_wrap=True, min_width=name_width)
+    table.add_column(overflow="fold", min_width=detail_width)
+    if detail_width:
+        table.add_column(no_wrap=True, style="cyan")
+    for check in checks:
+        style = _STYLES[check.status]
+        name = Text.assemble("  ", (marks[check.status], style), f" {check.name}")
+        detail = Text(check.detail, style="dim" if check.status == "missing" else "")
+        table.add_row(name, detail, *([Text(check.fix)] if detail_width else []))
+    return table
+
+
+def _last_line(ready: Readiness) -> str:
+    if ready.reason:
+        return f"not ready: {ready.reason}"
+    processors = {"GPU": [name for name in ready.backends if name == "tensorrt"]}
+    processors["CPU"] = [name for name in ready.backends if name != "tensorrt"]
+    places = [f"{processor} ({', '.join(names)})" for processor, names in processors.items() if names]
+    return f"ready: {', '.join(ready.commands)} on {' and '.join(places)}"

@@ -1,0 +1,40 @@
+"""Opens an artifact with its engine for this machine, deriving that first where it can. Shared by run and eval."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_resnet.errors import IncompatibleEngineError
+
+if TYPE_CHECKING:
+    from edge_resnet.artifact import Artifact
+    from edge_resnet.backends import Variant
+
+__all__ = ["ARTIFACTS", "open_with_engine"]
+
+#: Where build puts artifacts and run looks for the newest.
+ARTIFACTS = Path("artifacts")
+
+
+def open_with_engine(folder: Path | None, backend: str, variant: Variant) -> Artifact:
+    """The artifact in ``folder``, or the newest one; compiled for this machine if it is not and onnx is installed.
+
+    A device without onnx gets the error that names the missing engine and the command that makes it.
+    """
+    from edge_resnet.artifact import newest_artifact, open_artifact
+    from edge_resnet.backends import load_backend, resolve_backend
+    from edge_resnet.enginecache import find_engine
+
+    artifact = open_artifact(folder or newest_artifact(ARTIFACTS))
+    request = load_backend(resolve_backend(backend)).engine_request(artifact, variant)
+    if request is not None and find_engine(artifact, request.key) is None:
+        try:
+            from edge_resnet.compile import compile_engine
+        except ImportError as error:
+            raise IncompatibleEngineError(
+                f"{artifact.folder} holds no {request.form} engine that fits this machine, and onnx is not installed to derive it",
+                hint=f"pip install 'edge-resnet[build]' && edge-resnet compile {artifact.folder}",
+            ) from error
+        compile_engine(artifact, backend, variant)
+    return artifact

@@ -1,0 +1,61 @@
+"""``edge-resnet eval``. Knows the options and how a result is printed; the measuring is edge_resnet.evaluate's."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from edge_resnet.cli.engines import open_with_engine
+from edge_resnet.cli.progress import progress_bars
+from edge_resnet.errors import ConfigError
+
+if TYPE_CHECKING:
+    from edge_resnet.evaluate import Evaluation
+
+__all__ = ["evaluate"]
+
+
+def evaluate(
+    artifact: Annotated[Path | None, typer.Argument(help="Folder that build wrote [the newest under artifacts/].")] = None,
+    data: Annotated[str, typer.Option(help="Folder of class folders, CSV, .npz, or digits, cifar10, imagenette.")] = "",
+    backend: Annotated[str, typer.Option(help="auto or onnxruntime.")] = "auto",
+    simulate_int8: Annotated[bool, typer.Option("--simulate-int8", help="TensorRT's INT8, computed on this machine.")] = False,
+    allow_random: Annotated[bool, typer.Option("--allow-random", help="Measure a network that was never trained.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")] = False,
+) -> None:
+    """Measure top-1, top-5 and the agreement with FP32 on labelled images.
+
+    edge-resnet eval artifacts/resnet50-int8 --data val/
+
+    edge-resnet eval --data val.csv --simulate-int8 --json
+    """
+    if not data:
+        raise ConfigError("eval needs labelled images", hint="--data takes a folder of class folders, a CSV, an .npz or a name")
+    opened = open_with_engine(artifact, backend, "simulated" if simulate_int8 else "native")
+    if opened.manifest.model.weights == "random" and not allow_random:
+        raise ConfigError(f"{opened.folder} has random weights: its accuracy says nothing", hint="--allow-random to measure it")
+
+    from edge_resnet.datasets import open_data
+    from edge_resnet.evaluate import evaluate as measure
+
+    images = open_data(data, split="test", label_names=opened.labels)
+    with progress_bars() as progress:
+        result = measure(opened, images, backend=backend, simulate=simulate_int8, progress=progress)
+    _report(result, json_output=json_output)
+
+
+def _report(result: Evaluation, *, json_output: bool) -> None:
+    if json_output:
+        typer.echo(json.dumps(asdict(result)))
+        return
+    how = f"{result.precision}{' simulated' if result.simulated else ''} on {result.backend}"
+    typer.echo(f"{result.images} images, {how}, {result.seconds:.1f} s")
+    typer.echo(f"top-1      {result.top1:6.2f} %   (95 % interval {result.ci95[0]:.2f} to {result.ci95[1]:.2f})")
+    typer.echo(f"top-5      {result.top5:6.2f} %")
+    typer.echo(f"FP32 top-1 {result.fp32_top1:6.2f} %   on the same images; the best class agrees on {result.agreement:.2f} %")
+    if result.skipped:
+        typer.echo(f"skipped    {len(result.skipped)} that cannot be read, the first {result.skipped[0]}")

@@ -1,0 +1,121 @@
+"""The whole way on scikit-learn's handwritten digits, offline, in about a minute. Knows the script; every step is another room's."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from edge_resnet.artifact import Artifact
+from edge_resnet.backends import open_backend
+from edge_resnet.build import BuildOptions, build
+from edge_resnet.datasets import load_named
+from edge_resnet.evaluate import Evaluation, evaluate
+from edge_resnet.imageset import ImageSet
+from edge_resnet.latency import measure, summarise
+from edge_resnet.models import build_network
+from edge_resnet.postprocess import top_k
+from edge_resnet.preprocess import preprocess
+from edge_resnet.spec import LatencyStats, ModelSpec, Precision, Preprocess, Progress, QuantRecipe
+from edge_resnet.train import TrainOptions, fit
+
+__all__ = ["DemoResult", "Outcome", "run_demo"]
+
+SPEC = ModelSpec(family="cifar", depth=20, shortcut="A", classes=10, input_size=32)
+#: The ink of a digit is white on black: one statistic for the three equal channels.
+PREPROCESS = Preprocess(resize=32, crop=32, mean=(0.305, 0.305, 0.305), std=(0.376, 0.376, 0.376))
+TRAINING = TrainOptions(epochs=6, batch=64, rate=0.1, flip=False, seed=0)
+RECIPE = QuantRecipe(method="percentile", percentile=99.999, images=256, seed=0)
+#: How long each latency is measured, after as long a warm-up of a tenth of it.
+MEASURE_S = 1.5
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One precision: its artifact, its accuracy on the digits held out, its latency at batch 1."""
+
+    folder: str
+    accuracy: Evaluation
+    latency: LatencyStats
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """``stream``: (true digit, predicted digit, probability) of the last frames classified by INT8, in order."""
+
+    train_images: int
+    train_seconds: float
+    train_loss: float
+    outcomes: dict[str, Outcome]
+    stream: tuple[tuple[int, int, float], ...]
+
+
+def run_demo(output: Path, *, force: bool = False, progress: Progress | None = None) -> DemoResult:
+    """Train, export, calibrate, build FP32 and INT8 under ``output``, measure both, and classify a stream of frames.
+
+    Everything is seeded; nothing is downloaded.
+    """
+    train, test = load_named("digits", "train"), load_named("digits", "test")
+    started = time.monotonic()
+    weights, loss = _train(train, output, progress)
+    seconds = time.monotonic() - started
+    try:
+        outcomes = {p: _build_and_measure(p, weights, output, test, force, progress) for p in _precisions()}
+    finally:
+        weights.unlink(missing_ok=True)
+    stream = _classify_stream(outcomes["int8"][0], test)
+    return DemoResult(len(train), seconds, loss, {name: outcome for name, (_, outcome) in outcomes.items()}, stream)
+
+
+def _precisions() -> tuple[Precision, Precision]:
+    return "fp32", "int8"
+
+
+def _train(digits: ImageSet, output: Path, progress: Progress | None) -> tuple[Path, float]:
+    """Train ResNet-20 and save its weights as a file, as any user's would be."""
+    torch.manual_seed(TRAINING.seed)
+    network = build_network(SPEC)
+    images = np.stack([digits.load(index) for index in range(len(digits))])
+    loss = fit(network, images, np.array(digits.labels, np.int64), PREPROCESS, TRAINING, progress=progress)
+    output.mkdir(parents=True, exist_ok=True)
+    path = output / "digits-resnet20.safetensors"
+    save_file(network.state_dict(), path)
+    return path, loss
+
+
+def _build_and_measure(
+    precision: Precision, weights: Path, output: Path, test: ImageSet, force: bool, progress: Progress | None
+) -> tuple[Artifact, Outcome]:
+    options = BuildOptions(
+        model=SPEC,
+        preprocess=PREPROCESS,
+        precision=precision,
+        weights=str(weights),
+        output=output / f"digits-resnet20-{precision}",
+        labels=tuple(str(digit) for digit in range(10)),
+        force=force,
+    )
+    if precision == "int8":
+        options = replace(options, calibration_data="digits", recipe=RECIPE)
+    artifact = build(options, progress=progress)
+    accuracy = evaluate(artifact, test, progress=progress)
+    with open_backend(artifact) as backend:
+        frame = preprocess(test.load(0), PREPROCESS)[None]
+        latency = summarise(measure(lambda: backend.infer(frame), warmup=50, seconds=MEASURE_S))
+    return artifact, Outcome(str(artifact.folder), accuracy, latency)
+
+
+def _classify_stream(artifact: Artifact, test: ImageSet, frames: int = 10) -> tuple[tuple[int, int, float], ...]:
+    """Classify frames one at a time, as a camera would deliver them."""
+    rows = []
+    labels = test.labels or ()
+    with open_backend(artifact) as backend:
+        for index in range(frames):
+            logits = backend.infer(preprocess(test.load(index), PREPROCESS)[None])
+            best = top_k(logits[0], artifact.labels, 1)[0]
+            rows.append((labels[index], best.class_index, best.probability))
+    return tuple(rows)

@@ -1,0 +1,237 @@
+"""What this machine is: processor, memory, board, GPU, JetPack and versions, read from files, nvidia-smi and package metadata.
+
+Knows nothing of what edge-resnet needs (checks.py does) and imports no package to ask for its version.
+Every ``root`` is the folder that stands for ``/`` where files are read; nvidia-smi and packages are the running machine's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import logging
+import os
+import platform
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edge_resnet.errors import ConfigError
+
+__all__ = ["DeviceInfo", "cache_folder", "describe", "has_int8_dot_product", "installed_version", "refuse_old_jetpack"]
+
+_ROOT = Path("/")
+_SMI_TIMEOUT_S = 10.0
+_OLDEST_L4T = 36
+
+#: L4T → JetPack, most precise key first: "36.4.3", else "36.4", else "36" (NVIDIA's release archive).
+_JETPACK = {
+    "32": "4", "34": "5", "35": "5", "36": "6", "38": "7", "39": "7",
+    "35.1": "5.0.2", "35.2": "5.1", "35.3": "5.1.1", "35.4": "5.1.2", "35.5": "5.1.3", "35.6.0": "5.1.4",
+    "36.3": "6.0", "36.4.0": "6.1", "36.4.3": "6.2", "36.4.4": "6.2.1", "36.4.7": "6.2.1", "36.5.0": "6.2.2", "36.5.2": "6.2.3",
+    "38.2": "7.0", "38.4": "7.1", "39.2.0": "7.2", "39.2.1": "7.2.1", "39.2.2": "7.2.2",
+}  # fmt: skip
+#: System on chip → GPU and its compute capability: JetPack's nvidia-smi leaves both out.
+_TEGRA = {"tegra234": ("NVIDIA Orin", "8.7"), "tegra264": ("NVIDIA Thor", "11.0")}
+#: (CPU implementer, CPU part) → name (Linux, arch/arm64/include/asm/cputype.h); Arm kernels print no model name.
+_ARM_CORES = {
+    ("0x41", "0xd03"): "Cortex-A53", ("0x41", "0xd05"): "Cortex-A55", ("0x41", "0xd08"): "Cortex-A72",
+    ("0x41", "0xd0b"): "Cortex-A76", ("0x41", "0xd42"): "Cortex-A78AE", ("0x41", "0xd0c"): "Neoverse-N1",
+    ("0x41", "0xd83"): "Neoverse-V3AE", ("0x4e", "0x004"): "NVIDIA Carmel",
+}  # fmt: skip
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DeviceInfo:
+    """The machine, for reports and engine keys; what cannot be known is None.
+
+    ``usable_cores``: those that this process may run on. ``gpu_failure``: why a driver that is there gives no GPU.
+    ``compute_capability``: for example ``8.7``. ``cuda``: the toolkit. ``tensorrt``: as Python sees it, else the library's.
+    ``power_mode``: nvpmodel's name on a Jetson.
+    """
+
+    cpu: str
+    architecture: str
+    usable_cores: int
+    has_int8_dot_product: bool
+    memory_total_mib: int | None
+    memory_available_mib: int | None
+    board: str | None
+    gpu: str | None
+    gpu_failure: str | None
+    driver: str | None
+    compute_capability: str | None
+    cuda: str | None
+    tensorrt: str | None
+    l4t: str | None
+    jetpack: str | None
+    power_mode: str | None
+    python: str
+    os: str
+
+
+def describe(root: Path = _ROOT) -> DeviceInfo:
+    """Read what the machine is; takes as long as nvidia-smi does, ten seconds at most. Raises nothing."""
+    cpuinfo, memory, l4t, gpu = _cpuinfo(root), _memory_mib(root), _l4t(root), _gpu(root)
+    return DeviceInfo(
+        cpu=_cpu_name(cpuinfo),
+        architecture=_architecture(cpuinfo),
+        usable_cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        has_int8_dot_product=has_int8_dot_product(root),
+        memory_total_mib=memory.get("MemTotal"),
+        memory_available_mib=memory.get("MemAvailable"),
+        board=_read(root / "proc/device-tree/model").strip("\0\n ") or None,
+        gpu=gpu.name,
+        gpu_failure=gpu.failure,
+        driver=gpu.driver,
+        compute_capability=gpu.compute_capability,
+        cuda=_cuda(root, gpu),
+        tensorrt=installed_version("tensorrt", "tensorrt-cu13", "tensorrt-cu12") or _tensorrt_library(root),
+        l4t=l4t,
+        jetpack=_jetpack(l4t),
+        power_mode=_power_mode(root),
+        python=platform.python_version(),
+        os=_find(r'^PRETTY_NAME="?([^"\n]+)', _read(root / "etc/os-release")) or platform.system(),
+    )
+
+
+def has_int8_dot_product(root: Path = _ROOT) -> bool:
+    """Whether the processor multiplies and sums int8 in one instruction: AVX-512 VNNI or AVX-VNNI (x86), asimddp (Arm).
+
+    Without it ONNX Runtime's INT8 is slower, and on x86 its 16-bit sums saturate unless weights are kept to 7 bits
+    (ONNX Runtime documentation, "Quantize ONNX models", reduce_range).
+    """
+    cpuinfo = _cpuinfo(root)
+    flags = set(f"{cpuinfo.get('flags', '')} {cpuinfo.get('Features', '')}".split())
+    return not flags.isdisjoint({"avx512_vnni", "avx_vnni", "asimddp"})
+
+
+def refuse_old_jetpack(root: Path = _ROOT) -> None:
+    """Raise ConfigError on a Jetson with JetPack 4 or 5 (L4T below R36); elsewhere do nothing."""
+    l4t = _l4t(root)
+    if l4t is not None and int(l4t.split(".")[0]) < _OLDEST_L4T:
+        raise ConfigError(
+            f"JetPack {_jetpack(l4t) or 'of unknown number'} (L4T {l4t}) is too old: JetPack 6.0 or newer is needed",
+            hint="flash JetPack 6.2 or newer on an Orin board; Nano, TX2 and Xavier boards cannot be upgraded that far",
+        )
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: ``edge-resnet`` in $XDG_CACHE_HOME, else in ~/.cache. It may not exist yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME") or ".") / ".cache") / "edge-resnet"
+
+
+def installed_version(*distributions: str) -> str | None:
+    """The version of the first of these packages, by pip's names, that this Python has; nothing is imported."""
+    for name in distributions:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return None
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _find(pattern: str, *texts: str) -> str | None:
+    matches = (re.search(pattern, text, re.MULTILINE) for text in texts)
+    return next((match[1].strip() for match in matches if match), None)
+
+
+def _cpuinfo(root: Path) -> dict[str, str]:
+    """Key → value of the first processor; the rest repeat it."""
+    lines = _read(root / "proc/cpuinfo").split("\n\n")[0].splitlines()
+    return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def _architecture(cpuinfo: Mapping[str, str]) -> str:
+    if cpuinfo.get("CPU architecture") == "8":
+        return "aarch64"
+    return "x86_64" if "flags" in cpuinfo else platform.machine()
+
+
+def _cpu_name(cpuinfo: Mapping[str, str]) -> str:
+    core = _ARM_CORES.get((cpuinfo.get("CPU implementer", ""), cpuinfo.get("CPU part", "")))
+    return core or cpuinfo.get("model name") or platform.processor() or "unknown processor"
+
+
+def _memory_mib(root: Path) -> dict[str, int]:
+    found = re.findall(r"^(MemTotal|MemAvailable):\s+(\d+) kB", _read(root / "proc/meminfo"), re.MULTILINE)
+    return {key: int(kib) // 1024 for key, kib in found}
+
+
+def _l4t(root: Path) -> str | None:
+    match = re.search(r"R(\d+) \(release\), REVISION: ([\d.]+)", _read(root / "etc/nv_tegra_release"))
+    if match:
+        return f"{match[1]}.{match[2]}"
+    # The release file is missing on some images; the package database is not.
+    return _find(r"^Package: nvidia-l4t-core\n(?:.+\n)*?Version: ([\d.]+)", _read(root / "var/lib/dpkg/status"))
+
+
+def _jetpack(l4t: str | None) -> str | None:
+    parts = (l4t or "").split(".")
+    return next((_JETPACK[key] for n in (3, 2, 1) if (key := ".".join(parts[:n])) in _JETPACK), None)
+
+
+def _power_mode(root: Path) -> str | None:
+    mode = _find(r"pmode:0*(\d+)", _read(root / "var/lib/nvpmodel/status"))
+    name = _find(rf"POWER_MODEL\s+ID=0*{mode}\s+NAME=(\S+)", _read(root / "etc/nvpmodel.conf"))
+    return name or mode
+
+
+@dataclass(frozen=True)
+class _Gpu:
+    name: str | None = None
+    driver: str | None = None
+    compute_capability: str | None = None
+    failure: str | None = None
+
+
+def _gpu(root: Path) -> _Gpu:
+    """The first GPU. On a Jetson its name is the chip's, so that it is the same with and without nvidia-smi."""
+    smi = _nvidia_smi()
+    driver = smi.driver or _find(r"NVRM version:.*?\s(\d{3}\.[\d.]+)\s", _read(root / "proc/driver/nvidia/version"))
+    compatible = _read(root / "proc/device-tree/compatible")
+    for chip, (name, capability) in _TEGRA.items():
+        if chip in compatible:
+            return _Gpu(name, driver, capability)
+    if smi.name or smi.failure:
+        return replace(smi, driver=driver)
+    models = [_read(path) for path in sorted(root.glob("proc/driver/nvidia/gpus/*/information"))]
+    return _Gpu(_find(r"^Model:\s*(\S.*)", *models), driver)
+
+
+def _nvidia_smi() -> _Gpu:
+    if shutil.which("nvidia-smi") is None:
+        return _Gpu()
+    command = ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_SMI_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return _Gpu(failure=f"nvidia-smi gave no answer in {_SMI_TIMEOUT_S:g} s")
+    except OSError as error:
+        return _Gpu(failure=f"nvidia-smi cannot be run: {error.strerror}")
+    values = [value.strip() for value in done.stdout.partition("\n")[0].split(",")]
+    if done.returncode or len(values) != 3:
+        _log.debug("nvidia-smi: %s%s", done.stdout, done.stderr)
+        return _Gpu(failure=f"nvidia-smi failed with exit code {done.returncode}")
+    return _Gpu(*(None if value in {"", "N/A"} or value.startswith("[") else value for value in values))
+
+
+def _cuda(root: Path, gpu: _Gpu) -> str | None:
+    toolkit = _find(r'"cuda"\s*:\s*\{[^}]*"version"\s*:\s*"([\d.]+)"', _read(root / "usr/local/cuda/version.json"))
+    if toolkit or gpu.name is None:
+        return toolkit
+    return installed_version("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12")
+
+
+def _tensorrt_library(root: Path) -> str | None:
+    versions = (_find(r"\.so\.(\d+\.[\d.]+)$", str(path)) for path in sorted(root.glob("usr/lib/*-linux-gnu/libnvinfer.so.*")))
+    return next((version for version in versions if version), None)

@@ -1,0 +1,171 @@
+"""Torch model → verified ONNX: uint8 pictures in, logits out. Knows nothing of INT8, labels or folders.
+
+The TorchScript exporter at opset 17 is used on purpose: it writes GlobalAveragePool, which every TensorRT reads alike. The newer
+exporter writes ReduceMean with its axes as an input, over which TensorRT 8.x silently reduces all of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import torch
+from torch import nn
+
+from edge_resnet.errors import ExportError
+from edge_resnet.spec import Preprocess
+
+__all__ = ["INPUT", "OPSET", "OUTPUT", "Deployable", "export", "verify"]
+
+INPUT = "images"
+OUTPUT = "logits"
+#: The newest opset that TensorRT 8.6 reads.
+OPSET = 17
+#: Batches at which torch and ONNX Runtime must agree: one, two, and one that no power of two hides.
+VERIFY_BATCHES = (1, 2, 5)
+#: Largest difference of a logit, relative to the largest logit: fp32 sums in another order stay ten times below it.
+TOLERANCE = 1e-4
+
+_log = logging.getLogger(__name__)
+
+
+class Deployable(nn.Module):
+    """A network with its normalisation in front: (N, H, W, 3) uint8 RGB in, (N, classes) float32 logits out.
+
+    The picture meets the Cast first: TensorRT 8.6 refuses any UINT8 tensor beyond the input itself.
+    """
+
+    def __init__(self, network: nn.Module, preprocess: Preprocess) -> None:
+        super().__init__()
+        self.network = network
+        mean = torch.tensor(preprocess.mean, dtype=torch.float64) * 255
+        scale = 1 / (torch.tensor(preprocess.std, dtype=torch.float64) * 255)
+        self.register_buffer("mean", mean.float().view(1, 3, 1, 1))
+        self.register_buffer("scale", scale.float().view(1, 3, 1, 1))
+        self.mean: torch.Tensor
+        self.scale: torch.Tensor
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, H, W, 3) uint8 RGB → (N, classes) float32."""
+        pixels = images.float().permute(0, 3, 1, 2)
+        logits: torch.Tensor = self.network((pixels - self.mean) * self.scale)
+        return logits
+
+
+def export(model: Deployable, input_size: int, path: Path) -> None:
+    """Write ``model`` as ONNX: opset 17, batch norm folded, dynamic batch, one file.
+
+    Raises ExportError where the exporter fails or writes what TensorRT 8.6 cannot read.
+    """
+    model.eval()
+    example = torch.zeros(1, input_size, input_size, 3, dtype=torch.uint8)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it announces its successor on each call; see the module's docstring
+            torch.onnx.export(
+                model,
+                (example,),
+                str(path),
+                dynamo=False,
+                opset_version=OPSET,
+                do_constant_folding=True,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_axes={INPUT: {0: "batch"}, OUTPUT: {0: "batch"}},
+            )
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise ExportError(f"torch could not export the network: {str(error).splitlines()[0]}") from error
+    proto = onnx.load(path)
+    opset = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
+    if opset != OPSET:
+        raise ExportError(f"torch wrote opset {opset} where {OPSET} was asked for", hint="TensorRT 8.6 reads up to 17")
+    _dissolve_identities(proto.graph)
+    _name_after_modules(proto.graph)
+    onnx.checker.check_model(proto, full_check=True)
+    onnx.save(proto, path)
+
+
+def verify(model: Deployable, path: Path, pictures: npt.NDArray[np.uint8]) -> float:
+    """Compare torch with ONNX Runtime at batch 1, 2 and 5 on ``pictures`` (≥ 5, H, W, 3) uint8 RGB.
+
+    Returns the largest absolute difference of a logit. Raises ExportError where it exceeds 1e-4 of the largest logit, or where
+    the best class differs although torch's margin is larger than that.
+    """
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    worst = 0.0
+    for batch in VERIFY_BATCHES:
+        images = np.ascontiguousarray(pictures[:batch])
+        with torch.inference_mode():
+            expected = model(torch.from_numpy(images)).numpy()
+        measured = session.run([OUTPUT], {INPUT: images})[0]
+        if measured.shape != expected.shape:
+            raise ExportError(f"the exported graph returns {measured.shape} for batch {batch}, torch {expected.shape}")
+        difference = float(np.abs(measured - expected).max())
+        allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
+        flipped = _flipped(expected, measured, allowed)
+        if not difference <= allowed or flipped:
+            raise ExportError(
+                f"the exported graph differs from torch at batch {batch}: max abs {difference:.2e}, {flipped} classes changed",
+                hint="report it with the versions that edge-resnet doctor prints",
+            )
+        worst = max(worst, difference)
+    _log.info("export verified: torch and ONNX Runtime differ by %.2e at most", worst)
+    return worst
+
+
+def _dissolve_identities(graph: onnx.GraphProto) -> None:
+    """Remove the Identity nodes through which the exporter shares equal biases: a bias must be an initializer."""
+    same = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity"}
+    kept = [node for node in graph.node if node.op_type != "Identity"]
+    for node in kept:
+        node.input[:] = [same.get(name, name) for name in node.input]
+    del graph.node[:]
+    graph.node.extend(kept)
+
+
+def _name_after_modules(graph: onnx.GraphProto) -> None:
+    """Give every node, tensor and weight the name of its torch module: ``layer1.0.conv1``, ``layer1.0.conv1.weight``.
+
+    These names are what a calibration table, a Q/DQ listing and an engine's layer report show to people.
+    """
+    weights = {tensor.name for tensor in graph.initializer}
+    new: dict[str, str] = {INPUT: INPUT, OUTPUT: OUTPUT}
+    for node in graph.node:
+        node.name = _module_name(node.name, node.op_type)
+        for output in node.output:
+            new.setdefault(output, node.name)
+        for name, role in zip(node.input[1:], ("weight", "bias"), strict=False):
+            if name in weights:
+                new.setdefault(name, f"{node.name}.{role}")
+    if len(set(new.values())) != len(new):
+        raise ExportError("two tensors of the exported graph would get one name", hint="name the network's modules apart")
+    for tensor in graph.initializer:
+        tensor.name = new.get(tensor.name, tensor.name)
+    for node in graph.node:
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
+    del graph.value_info[:]
+
+
+def _module_name(name: str, op_type: str) -> str:
+    """``/network/layer1/layer1.0/conv1/Conv`` → ``layer1.0.conv1``; an Add of block layer1.0 → ``layer1.0.add``."""
+    *modules, leaf = name.removeprefix("/network").strip("/").split("/")
+    path: list[str] = []
+    for module in modules:
+        if path and module.startswith(path[-1] + "."):
+            path.pop()  # torch repeats the container: layer1/layer1.0
+        path.append(module)
+    own = op_type in ("Conv", "Gemm", "GlobalAveragePool") or (path and path[-1].lower().startswith(op_type.lower()))
+    return ".".join(path if own else [*path, leaf.lower()])
+
+
+def _flipped(expected: npt.NDArray[np.float32], measured: npt.NDArray[np.float32], allowed: float) -> int:
+    """Count rows whose best class changed and was no tie."""
+    ordered = np.sort(expected, axis=1)
+    decided = ordered[:, -1] - ordered[:, -2] > 2 * allowed
+    return int(np.sum((expected.argmax(1) != measured.argmax(1)) & decided))

@@ -1,0 +1,298 @@
+"""Labelled images from folders, CSV and NPZ files: opened, sampled, and served in preprocessed batches.
+
+Knows nothing of networks, and of data sets by name (``datasets`` does that).
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import logging
+import os
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_resnet.errors import ConfigError, DataError
+from edge_resnet.imagelayout import Listing, check_pixels, checked_labels, read_csv, read_folder, read_npz
+from edge_resnet.preprocess import Picture, decode_image, preprocess, preprocess_file
+from edge_resnet.spec import Preprocess
+
+__all__ = [
+    "Batch",
+    "ImageSet",
+    "balanced_sample",
+    "batches",
+    "check_labels",
+    "from_arrays",
+    "open_images",
+    "require_labels",
+    "require_several",
+]
+
+logger = logging.getLogger(__name__)
+
+_Ints: TypeAlias = npt.NDArray[np.int64]
+
+_KINDS = "give a folder of class folders, a folder of images, a CSV with file and class_index, an .npz or an image"
+#: Decoding releases the interpreter lock; more threads would only take cores from the network.
+_THREADS = 4
+_BAD_SHARE = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images in a fixed order, decoded when asked for.
+
+    ``labels``: a class index >= 0 per image, or None. ``class_names``: what the set itself calls its classes, by index
+    (empty where it does not say, or where the indices are another network's).
+    """
+
+    name: str
+    source: _Files | _Pixels
+    labels: tuple[int, ...] | None = None
+    class_names: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def load(self, index: int) -> Picture:
+        """Decode one image: (H, W, 3) uint8 RGB. Raises DataError naming the file where it cannot be read."""
+        return self.source.load(index)
+
+    def where(self, index: int) -> str:
+        """Say where the image lies: a path, or a place in an archive such as ``set.npz[12]``."""
+        return self.source.where(index)
+
+    def subset(self, indices: Iterable[int]) -> ImageSet:
+        """Take some of the images, in the order given."""
+        chosen = [int(i) for i in indices]
+        labels = None if self.labels is None else tuple(self.labels[i] for i in chosen)
+        return ImageSet(self.name, self.source.take(chosen), labels, self.class_names)
+
+    def digest(self) -> str:
+        """Give the sha256, in hex, of the order, the labels and the bytes of all files; names and places do not count."""
+        total = hashlib.sha256()
+        for index in range(len(self)):
+            label = "" if self.labels is None else self.labels[index]
+            total.update(f"{label}:{self.source.digest(index)}\n".encode())
+        return total.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """``images`` (n, crop, crop, 3) uint8 RGB, ``indices`` into the set (n,), ``labels`` (n,) int64 or None."""
+
+    images: Picture
+    indices: _Ints
+    labels: _Ints | None
+
+
+def open_images(path: Path | str, *, label_names: Sequence[str] | None = None) -> ImageSet:
+    """Open a folder of class folders, a flat folder, a CSV, an .npz or one image file; pixels are read later.
+
+    Class folders get indices in the order of their names (torchvision's ImageFolder). Given the network's ``label_names``,
+    the folders are matched with these: by name, by a leading WordNet id, or as plain integers; the order of names then
+    decides only where there are as many folders as labels. A CSV has the columns ``file`` and ``class_index`` and its
+    images beside it or in the folder of its own name. An .npz has ``images`` (N, H, W, 3) uint8 RGB and may have
+    ``labels`` (N,); saved uncompressed it is mapped, not read. Raises DataError for everything else.
+    """
+    path = Path(path)
+    try:
+        if path.suffix.lower() == ".npz" and path.is_file():
+            pixels, labels = read_npz(path)
+            return ImageSet(path.stem, _Pixels(pixels, str(path), tuple(range(len(pixels)))), labels)
+        listing = _listing(path, label_names)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}", hint=_KINDS) from error
+    name = path.resolve().name if path.is_dir() else path.stem
+    return ImageSet(name, _Files(listing.files), listing.labels, listing.class_names)
+
+
+def from_arrays(name: str, images: Picture, labels: npt.ArrayLike | None = None, class_names: Sequence[str] = ()) -> ImageSet:
+    """Make a set of ``images`` (N, H, W, 3) uint8 RGB and integer ``labels`` (N,); raises DataError for other shapes."""
+    check_pixels(name, images.shape, images.dtype)
+    rows = tuple(range(len(images)))
+    checked = None if labels is None else checked_labels(name, np.asarray(labels), len(images))
+    return ImageSet(name, _Pixels(images, name, rows), checked, tuple(class_names))
+
+
+def balanced_sample(images: ImageSet, count: int, seed: int) -> ImageSet:
+    """Draw ``count`` images without repetition, the same on every machine; all of them where there are not so many.
+
+    Where labels exist the classes take turns, so that any prefix is as balanced as the set allows; a class that is used up
+    is passed over. Raises ConfigError for a count below 1.
+    """
+    if count < 1:
+        raise ConfigError(f"a sample needs at least one image, not {count}")
+    rng = np.random.default_rng(seed)
+    order: list[int] = rng.permutation(len(images)).tolist()
+    if images.labels is not None:
+        turn = {int(label): place for place, label in enumerate(rng.permutation(np.unique(images.labels)))}
+        seen: Counter[int] = Counter()
+        rounds: dict[int, tuple[int, int]] = {}
+        for index in order:
+            label = images.labels[index]
+            rounds[index] = (seen[label], turn[label])
+            seen[label] += 1
+        order.sort(key=rounds.__getitem__)
+    return images.subset(order[:count])
+
+
+def batches(images: ImageSet, spec: Preprocess, batch: int, *, skipped: list[str] | None = None) -> Iterator[Batch]:
+    """Serve the set in order, preprocessed, ``batch`` images at a time; the last batch may be smaller.
+
+    Files are decoded by a few threads, with bounded look-ahead. An image that cannot be read is skipped with a warning and
+    its place appended to ``skipped``; two or more of them and above 5 % of the set, or all of it, is a DataError.
+    Raises ConfigError for a batch below 1.
+    """
+    if batch < 1:
+        raise ConfigError(f"a batch holds at least one image, not {batch}")
+    return _grouped(images, spec, batch, [] if skipped is None else skipped)
+
+
+def require_labels(images: ImageSet) -> tuple[int, ...]:
+    """Give the labels; raises DataError where the set has none."""
+    if images.labels is None:
+        hint = "give a folder of class folders, a CSV with file and class_index, or an .npz with labels"
+        raise DataError(f"the images of {images.name} have no labels", hint=hint)
+    return images.labels
+
+
+def check_labels(images: ImageSet, classes: int) -> None:
+    """Raise DataError where a label lies outside 0..classes-1; a set without labels passes."""
+    for index, label in enumerate(images.labels or ()):
+        if not 0 <= label < classes:
+            hint = "the set was made for another network, or its classes are numbered otherwise"
+            raise DataError(f"{images.where(index)} has class {label}, the network knows 0..{classes - 1}", hint=hint)
+
+
+def require_several(images: ImageSet, least: int = 2) -> None:
+    """Raise DataError where the set has fewer than ``least`` images."""
+    if len(images) < least:
+        raise DataError(f"{images.name} has {len(images)} of the {least} images needed at least", hint="give a larger set")
+
+
+def _listing(path: Path, label_names: Sequence[str] | None) -> Listing:
+    if path.is_dir():
+        return read_folder(path, label_names)
+    if not path.exists():
+        raise DataError(f"{path} does not exist", hint=_KINDS)
+    if path.suffix.lower() == ".csv":
+        return read_csv(path)
+    decode_image(path)
+    return Listing((path,))
+
+
+@dataclass(frozen=True)
+class _Files:
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def load(self, index: int) -> Picture:
+        return decode_image(self.paths[index])
+
+    def prepared(self, index: int, spec: Preprocess) -> Picture:
+        return preprocess_file(self.paths[index], spec)
+
+    def where(self, index: int) -> str:
+        return str(self.paths[index])
+
+    def take(self, indices: Sequence[int]) -> _Files:
+        return _Files(tuple(self.paths[i] for i in indices))
+
+    def digest(self, index: int) -> str:
+        content = hashlib.sha256()
+        try:
+            with self.paths[index].open("rb") as file:
+                while chunk := file.read(1 << 20):
+                    content.update(chunk)
+        except OSError as error:
+            raise DataError(f"{self.paths[index]} cannot be read: {error.strerror}", hint="check the file") from error
+        return content.hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class _Pixels:
+    pixels: Picture
+    origin: str
+    rows: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def load(self, index: int) -> Picture:
+        return np.array(self.pixels[self.rows[index]])
+
+    def prepared(self, index: int, spec: Preprocess) -> Picture:
+        return preprocess(self.pixels[self.rows[index]], spec)
+
+    def where(self, index: int) -> str:
+        return f"{self.origin}[{self.rows[index]}]"
+
+    def take(self, indices: Sequence[int]) -> _Pixels:
+        return _Pixels(self.pixels, self.origin, tuple(self.rows[i] for i in indices))
+
+    def digest(self, index: int) -> str:
+        picture = self.load(index)
+        return hashlib.sha256(f"{picture.shape}".encode() + picture.tobytes()).hexdigest()
+
+
+def _grouped(images: ImageSet, spec: Preprocess, batch: int, skipped: list[str]) -> Iterator[Batch]:
+    ready: list[tuple[int, Picture]] = []
+    bad = 0
+    for index, picture in enumerate(_prepared(images, spec, batch)):
+        if isinstance(picture, DataError):
+            bad += 1
+            skipped.append(images.where(index))
+            logger.warning("skipped an image: %s", picture)
+            if bad == len(images) or (bad >= 2 and bad > _BAD_SHARE * len(images)):
+                message = f"{bad} of the {len(images)} images of {images.name} cannot be read, the last because {picture}"
+                raise DataError(message, hint="replace or remove them; the warnings above name each") from picture
+        else:
+            ready.append((index, picture))
+        if len(ready) == batch:
+            yield _stacked(ready, images.labels)
+            ready = []
+    if ready:
+        yield _stacked(ready, images.labels)
+
+
+def _stacked(ready: Sequence[tuple[int, Picture]], labels: Sequence[int] | None) -> Batch:
+    indices = np.array([index for index, _ in ready], np.int64)
+    chosen = None if labels is None else np.array([labels[i] for i in indices], np.int64)
+    return Batch(np.stack([picture for _, picture in ready]), indices, chosen)
+
+
+def _prepared(images: ImageSet, spec: Preprocess, batch: int) -> Iterator[Picture | DataError]:
+    if isinstance(images.source, _Pixels):  # a thread's hand-over costs more than a small array's resize
+        yield from (_attempt(images.source, index, spec) for index in range(len(images)))
+        return
+    threads = min(_THREADS, os.cpu_count() or 1)
+    pending: deque[Future[Picture | DataError]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for index in range(len(images)):
+                pending.append(pool.submit(_attempt, images.source, index, spec))
+                if len(pending) > batch + threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:  # a caller that stops early does not wait for what it will not take
+            for future in pending:
+                future.cancel()
+
+
+def _attempt(source: _Files | _Pixels, index: int, spec: Preprocess) -> Picture | DataError:
+    try:
+        return source.prepared(index, spec)
+    except DataError as error:
+        return error

@@ -1,0 +1,151 @@
+"""Where Q/DQ pairs go in a residual network, and why. Knows nothing of ranges, scales or number formats.
+
+TensorRT fuses Conv + Add + ReLU into one INT8 kernel only if the shortcut's input of the Add is quantized and the main branch is
+not; a pair too many, or one too few, makes INT8 slower than FP16 (NVIDIA's notes on quantizing residual networks). ONNX Runtime
+has no such kernel: it needs every edge quantized, so the CPU form adds the main branch and the classifier.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import onnx
+
+from edge_resnet.errors import CalibrationError
+
+__all__ = ["Pair", "quantized_weights", "tensorrt_pairs", "with_cpu_pairs"]
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One activation's Q/DQ: the ``tensor`` quantized, the ``range_of`` tensor whose range it takes, the (node, input index)
+    edges that read the dequantized values, and the ``reason`` it is there."""
+
+    tensor: str
+    range_of: str
+    readers: tuple[tuple[str, int], ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Graph:
+    """A graph's edges by tensor name."""
+
+    nodes: dict[str, onnx.NodeProto]
+    maker: dict[str, onnx.NodeProto]
+    readers: dict[str, list[tuple[str, int]]]
+
+
+def tensorrt_pairs(model: onnx.ModelProto, keep: frozenset[str] = frozenset()) -> list[Pair]:
+    """The pairs on activations that TensorRT fuses best, in graph order. Nodes named in ``keep`` stay in high precision.
+
+    Every input of a convolution; every max pool's input with the range of its output, so that it runs in INT8; the shortcut's
+    input of every residual Add (an identity shares the pair of the block's input); the input of the global average pool.
+    Raises CalibrationError for a network without a convolution and for a name in ``keep`` that no node has.
+    """
+    graph = _edges(model)
+    _check(graph, keep)
+    shortcuts = {node.name: _shortcut(graph, node) for node in graph.nodes.values() if node.op_type == "Add"}
+    pairs = []
+    for tensor, readers in graph.readers.items():
+        reasons, taken, range_of = [], [], tensor
+        for name, index in readers:
+            node = graph.nodes[name]
+            if name in keep or (node.op_type == "Conv" and index != 0):
+                continue
+            if node.op_type == "Conv":
+                reasons.append("conv input")
+            elif node.op_type == "MaxPool":
+                reasons.append("pool input")
+                range_of = node.output[0]
+            elif node.op_type == "GlobalAveragePool":
+                reasons.append("last block's output")
+            elif node.op_type == "Add" and shortcuts[name] == index:
+                reasons.append("projection shortcut" if graph.maker[tensor].op_type == "Conv" else "identity shortcut")
+            else:
+                continue
+            taken.append((name, index))
+        if taken:
+            pairs.append(Pair(tensor, range_of, tuple(taken), ", ".join(dict.fromkeys(reasons))))
+    return pairs
+
+
+def with_cpu_pairs(model: onnx.ModelProto, pairs: list[Pair], keep: frozenset[str] = frozenset()) -> list[Pair]:
+    """``pairs`` and those that ONNX Runtime needs beside them: the main branch into each Add, and the classifier's input.
+
+    Without them its residual Adds and the convolutions before them run in float.
+    """
+    graph = _edges(model)
+    by_tensor = {pair.tensor: pair for pair in pairs}
+    for tensor, readers in graph.readers.items():
+        wanted = [(reader, _cpu_reason(graph, *reader)) for reader in readers if reader[0] not in keep]
+        pair = by_tensor.get(tensor, Pair(tensor, _flattened_from(graph, tensor), (), ""))
+        extra = [(reader, reason) for reader, reason in wanted if reason and reader not in pair.readers]
+        if extra:
+            reasons = dict.fromkeys([pair.reason] * bool(pair.reason) + [reason for _, reason in extra])
+            edges = (*pair.readers, *(reader for reader, _ in extra))
+            by_tensor[tensor] = Pair(tensor, pair.range_of, edges, ", ".join(reasons))
+    return list(by_tensor.values())
+
+
+def quantized_weights(model: onnx.ModelProto, keep: frozenset[str] = frozenset(), *, classifier: bool = False) -> list[str]:
+    """Names of the nodes whose weights are quantized: every convolution, and the Gemm where ``classifier``."""
+    ops = ("Conv", "Gemm") if classifier else ("Conv",)
+    return [node.name for node in model.graph.node if node.op_type in ops and node.name not in keep]
+
+
+def _edges(model: onnx.ModelProto) -> _Graph:
+    constants = {tensor.name for tensor in model.graph.initializer}
+    readers: dict[str, list[tuple[str, int]]] = {}
+    for node in model.graph.node:
+        for index, tensor in enumerate(node.input):
+            if tensor not in constants:
+                readers.setdefault(tensor, []).append((node.name, index))
+    return _Graph(
+        nodes={node.name: node for node in model.graph.node},
+        maker={output: node for node in model.graph.node for output in node.output},
+        readers=readers,
+    )
+
+
+def _check(graph: _Graph, keep: frozenset[str]) -> None:
+    if not any(node.op_type == "Conv" for node in graph.nodes.values()):
+        raise CalibrationError("the network has no convolution to quantize", hint="build it with --fp32 or --fp16")
+    unknown = sorted(keep - graph.nodes.keys())
+    if unknown:
+        raise CalibrationError(f"no node of the network is named {unknown[0]}", hint="edge-resnet inspect lists the names")
+
+
+def _shortcut(graph: _Graph, add: onnx.NodeProto) -> int:
+    """Which input of a residual Add is the shortcut: the one with fewer convolutions behind it up to the block's input."""
+    left, right = (_convolutions_back(graph, tensor) for tensor in add.input)
+    return 0 if left < right else 1
+
+
+def _convolutions_back(graph: _Graph, tensor: str) -> int:
+    """Convolutions on the chain behind ``tensor`` up to the block's input, which is where something else reads it too."""
+    count = 0
+    while tensor in graph.maker:
+        node = graph.maker[tensor]
+        if node.op_type == "Conv":
+            count += 1
+        elif node.op_type == "Add" or len(graph.readers[tensor]) > 1:
+            break
+        tensor = node.input[0]
+        if len(graph.readers[tensor]) > 1:
+            break
+    return count
+
+
+def _cpu_reason(graph: _Graph, name: str, index: int) -> str:
+    """Why ONNX Runtime wants the edge quantized that TensorRT wants in float; empty where it does not."""
+    op = graph.nodes[name].op_type
+    if op == "Add":
+        return "main branch (CPU)"
+    return "classifier input (CPU)" if op == "Flatten" or (op == "Gemm" and index == 0) else ""
+
+
+def _flattened_from(graph: _Graph, tensor: str) -> str:
+    """The tensor whose values a Flatten passes on: its range is the one that was measured."""
+    maker = graph.maker.get(tensor)
+    return maker.input[0] if maker is not None and maker.op_type == "Flatten" else tensor

@@ -1,0 +1,166 @@
+"""Turns a picture into the network's input: antialiased bilinear resize of the short side, centre crop, 8-bit RGB.
+
+Knows nothing of networks: mean and standard deviation are applied inside the graph.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from math import ceil, floor
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from edge_resnet.errors import ConfigError, DataError
+from edge_resnet.spec import Preprocess
+
+__all__ = ["Picture", "decode_image", "preprocess", "preprocess_bgr", "preprocess_file"]
+
+#: (H, W, 3) uint8.
+Picture: TypeAlias = npt.NDArray[np.uint8]
+
+# A closed list: Pillow would hand an EPS file to Ghostscript, and reads dozens of formats that no data set uses.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
+# One decoded picture of this size takes 268 MB; a small file can claim any size (a decompression bomb).
+_MAX_PIXELS = 89_478_485
+
+
+def preprocess(image: Picture | Image.Image, spec: Preprocess) -> Picture:
+    """Resize the short side to ``spec.resize`` and cut the central ``spec.crop`` square.
+
+    ``image``: (H, W, 3) uint8 RGB of any size from 1x1, or a Pillow image of any mode but floats (its EXIF orientation is
+    not looked at: ``decode_image`` does that). Returns (crop, crop, 3) uint8 RGB, contiguous, the caller's to keep; every
+    value within 1/255 of torchvision's ``Resize(resize, antialias=True)`` and ``CenterCrop(crop)``, whose rounding rules
+    it follows. Only the pixels that the crop depends on are read. Raises ConfigError for another shape or dtype.
+    """
+    picture = _checked(image)
+    width, height = picture.size if isinstance(picture, Image.Image) else (picture.shape[1], picture.shape[0])
+    new_width, new_height = _resized(width, height, spec.resize)
+    across = _axis(width, new_width, spec.crop, exact=width <= height)
+    down = _axis(height, new_height, spec.crop, exact=width > height)
+    # The cut comes first: Pillow holds the box in 32-bit floats, too coarse for positions in very long pictures.
+    if isinstance(picture, Image.Image):
+        part = picture.crop((across.first, down.first, across.last, down.last))
+    elif (new_width, new_height) == (width, height):
+        return np.array(picture[down.first : down.last, across.first : across.last])
+    else:
+        part = Image.fromarray(picture[down.first : down.last, across.first : across.last])
+    # Pillow copies, and does not resample, where the box is the whole and the size stays.
+    box = (across.begin, down.begin, across.end, down.end)
+    small = np.asarray(part.resize((across.pixels, down.pixels), Image.Resampling.BILINEAR, box=box))
+    return np.array(small[down.trim : down.trim + spec.crop, across.trim : across.trim + spec.crop])
+
+
+def preprocess_bgr(frame: Picture, spec: Preprocess) -> Picture:
+    """Do the same with a camera frame (H, W, 3) uint8 BGR; the result is RGB (only the small square is flipped)."""
+    if isinstance(frame, Image.Image):
+        raise ConfigError("a BGR frame must be an array, not a Pillow image", hint="use preprocess for RGB pictures")
+    return np.ascontiguousarray(preprocess(frame, spec)[..., ::-1])
+
+
+def preprocess_file(path: Path | str, spec: Preprocess) -> Picture:
+    """Decode an image file and preprocess it, without a full-size array in between; raises DataError as ``decode_image``."""
+    return preprocess(_decode(Path(path)), spec)
+
+
+def decode_image(path: Path | str) -> Picture:
+    """Read a JPEG, PNG, WebP, BMP, GIF, PPM or TIFF file, upright by its EXIF orientation.
+
+    Returns (H, W, 3) uint8 RGB. Grey is repeated, transparency dropped, CMYK and palettes are converted, 16-bit values keep
+    their upper byte, of an animation the first picture is taken. Raises DataError naming the file where it is missing,
+    not an image, truncated, of floating-point pixels, or claims more than 89 million pixels.
+    """
+    return np.array(_decode(Path(path)))
+
+
+def _checked(image: Picture | Image.Image) -> Picture | Image.Image:
+    if isinstance(image, Image.Image):
+        if 0 in image.size:
+            raise ConfigError(f"a picture of {image.width}x{image.height} pixels has nothing to resize")
+        return image if image.mode == "RGB" else _rgb(image)
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        kind = getattr(image, "dtype", type(image).__name__)
+        raise ConfigError(f"a picture must be an array of uint8, not {kind}", hint="values 0..255, not divided by 255")
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ConfigError(f"a picture must have the shape (H, W, 3), not {image.shape}", hint="one RGB picture, channels last")
+    return image
+
+
+def _resized(width: int, height: int, short: int) -> tuple[int, int]:
+    if width <= height:
+        return short, int(short * height / width)
+    return int(short * width / height), short
+
+
+class _Axis(NamedTuple):
+    """The part of one axis to resize: source pixels ``first``..``last``, within them the box ``begin``..``end``.
+
+    It becomes ``pixels`` pixels, of which ``trim`` lie before the crop.
+    """
+
+    first: int
+    last: int
+    begin: float
+    end: float
+    pixels: int
+    trim: int
+
+
+def _axis(source: int, target: int, crop: int, *, exact: bool) -> _Axis:
+    """Plan the crop of an axis of ``source`` pixels that is resized to ``target``.
+
+    Rounding of the box to 32 bits can turn a value by 1 in each of Pillow's two passes, hence by 2. One ``exact`` axis,
+    resized whole where its box would be rounded, keeps the difference within 1.
+    """
+    offset = int(round((target - crop) / 2.0))  # noqa: RUF046 - torchvision's words
+    scale = source / target
+    begin, end = offset * scale, (offset + crop) * scale
+    if exact and (np.float32(begin) != begin or np.float32(end) != end):
+        return _Axis(0, source, 0.0, float(source), target, offset)
+    # The triangle filter's reach, and a pixel for rounding; exactly the crop where nothing is resized.
+    margin = 0.0 if source == target else max(scale, 1.0) + 1.0
+    first, last = max(0, floor(begin - margin)), min(source, ceil(end + margin))
+    return _Axis(first, last, begin - first, end - first, crop, 0)
+
+
+def _decode(path: Path) -> Image.Image:
+    try:
+        with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
+            if image.width * image.height > _MAX_PIXELS:
+                raise Image.DecompressionBombError(f"it claims {image.width}x{image.height} pixels")
+            image.load()
+            _turn_upright(image)
+            return _rgb(image)
+    except UnidentifiedImageError as error:
+        raise DataError(f"{path} is not an image", hint=f"known formats: {', '.join(_FORMATS)}") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        hint = f"resize it to at most {_MAX_PIXELS // 1_000_000} million pixels"
+        raise DataError(f"{path} is too large: {error}", hint=hint) from error
+    except FileNotFoundError as error:
+        raise DataError(f"{path} does not exist", hint="check the spelling") from error
+    except ConfigError as error:
+        raise DataError(f"{path}: {error}", hint=error.hint) from error
+    except Exception as error:  # Pillow's decoders raise anything from struct.error to SyntaxError on a damaged file
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
+        raise DataError(f"{path} cannot be read as an image: {reason}", hint="replace or remove the file") from error
+
+
+def _turn_upright(image: Image.Image) -> None:
+    # Damaged metadata says nothing against the pixels, which are loaded already.
+    with suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ConfigError("floating-point pixels have no known range", hint="convert the picture to 8 bits per channel")
+    if image.mode.startswith("I"):
+        # Pillow's own conversion clips 16-bit values at 255, so that nearly everything turns white.
+        upper = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
+        return Image.fromarray(upper.astype(np.uint8)).convert("RGB")
+    if image.mode in ("P", "PA") and "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB warns where the transparency is a table
+    return image.convert("RGB")

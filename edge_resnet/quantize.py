@@ -1,0 +1,169 @@
+"""FP32 graph + calibration table → INT8 graph with Q/DQ pairs. Knows nothing of images, folders or devices.
+
+Two forms of one placement. ``tensorrt``: symmetric int8, weights per output channel left in float before their own pair, bias in
+float, the form that TensorRT 8.6 to 11 reads and that ``--simulate-int8`` runs. ``u8s8`` (and ``u8s7``, seven-bit weights for x86
+without VNNI, whose 16-bit accumulator would saturate): unsigned activations, int8 weights, int32 bias, the fast form on a CPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import helper, numpy_helper
+
+from edge_resnet.errors import CalibrationError
+from edge_resnet.placement import Pair, quantized_weights, tensorrt_pairs, with_cpu_pairs
+from edge_resnet.spec import CalibrationTable
+
+__all__ = ["QdqForm", "measured_tensors", "quantize", "weight_scales"]
+
+QdqForm: TypeAlias = Literal["tensorrt", "u8s8", "u8s7"]
+Array: TypeAlias = npt.NDArray[np.generic]
+Floats: TypeAlias = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """The integers of one activation: real = (integer - zero) * scale."""
+
+    scale: float
+    zero: Array
+
+
+def measured_tensors(model: onnx.ModelProto) -> list[str]:
+    """The tensors whose ranges a calibration table must hold for every form, in graph order."""
+    pairs = with_cpu_pairs(model, tensorrt_pairs(model))
+    return list(dict.fromkeys(pair.range_of for pair in pairs))
+
+
+def quantize(model: onnx.ModelProto, table: CalibrationTable, form: QdqForm) -> onnx.ModelProto:
+    """Insert the Q/DQ pairs of ``form``; ``model`` is left as it is.
+
+    Raises CalibrationError where the table lacks a tensor or names a node that the network does not have.
+    """
+    quantized = onnx.ModelProto()
+    quantized.CopyFrom(model)
+    keep = frozenset(table.recipe.keep_high_precision)
+    pairs = tensorrt_pairs(model, keep)
+    if form != "tensorrt":
+        pairs = with_cpu_pairs(model, pairs, keep)
+    editor = _Editor(quantized)
+    grids: dict[tuple[str, int], _Grid] = {}
+    for pair in pairs:
+        grid = _grid(pair, table, form)
+        editor.quantize_activation(pair, grid)
+        grids.update(dict.fromkeys(pair.readers, grid))
+    for name in quantized_weights(model, keep, classifier=form != "tensorrt"):
+        if form == "tensorrt":
+            editor.quantize_weight_in_graph(name)
+        else:
+            editor.store_quantized(name, grids[name, 0], limit=63 if form == "u8s7" else 127)
+    editor.finish()
+    onnx.checker.check_model(quantized, full_check=True)
+    return quantized
+
+
+def weight_scales(weight: Floats, limit: int = 127) -> Floats:
+    """Scale per output channel (axis 0), (O,) float32: largest absolute weight / ``limit``; 1 for a channel of zeros."""
+    amax = np.abs(weight.reshape(weight.shape[0], -1)).max(axis=1)
+    return np.where(amax > 0, amax / limit, 1.0).astype(np.float32)
+
+
+def _grid(pair: Pair, table: CalibrationTable, form: QdqForm) -> _Grid:
+    if pair.range_of not in table.amax:
+        raise CalibrationError(f"the calibration table has no range for {pair.range_of}", hint="build the artifact again")
+    amax = table.amax[pair.range_of]
+    if form == "tensorrt":
+        return _Grid(amax / 127, np.array(0, np.int8))
+    if pair.range_of in table.signed:
+        return _Grid(amax / 127, np.array(128, np.uint8))
+    return _Grid(amax / 255, np.array(0, np.uint8))
+
+
+class _Editor:
+    """Edits one graph in place; new nodes are put right before their first reader when it is finished."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._graph = model.graph
+        self._nodes = {node.name: node for node in self._graph.node}
+        self._weights = {tensor.name: tensor for tensor in self._graph.initializer}
+        self._before: dict[str, list[onnx.NodeProto]] = {}
+        self._order = [node.name for node in self._graph.node]
+
+    def quantize_activation(self, pair: Pair, grid: _Grid) -> None:
+        """Put one pair on a tensor and let the pair's readers read it."""
+        stem = f"{pair.tensor}.act"
+        scale = self._constant(f"{stem}.scale", np.array(grid.scale, np.float32))
+        zero = self._constant(f"{stem}.zero", grid.zero)
+        first = min(pair.readers, key=lambda reader: self._order.index(reader[0]))[0]
+        self._before.setdefault(first, []).extend(
+            [
+                helper.make_node("QuantizeLinear", [pair.tensor, scale, zero], [f"{stem}.q"], name=f"{stem}.q"),
+                helper.make_node("DequantizeLinear", [f"{stem}.q", scale, zero], [f"{stem}.dq"], name=f"{stem}.dq"),
+            ]
+        )
+        for name, index in pair.readers:
+            self._nodes[name].input[index] = f"{stem}.dq"
+
+    def quantize_weight_in_graph(self, name: str) -> None:
+        """Float weight → Q → DQ → node, per output channel, as TensorRT 8.x wants it."""
+        node = self._nodes[name]
+        weight = node.input[1]
+        scales = weight_scales(self._array(weight))
+        stem = f"{name}.weight"
+        scale = self._constant(f"{stem}.scale", scales)
+        zero = self._constant(f"{stem}.zero", np.zeros(len(scales), np.int8))
+        self._before.setdefault(name, []).extend(
+            [
+                helper.make_node("QuantizeLinear", [weight, scale, zero], [f"{stem}.q"], name=f"{stem}.q", axis=0),
+                helper.make_node("DequantizeLinear", [f"{stem}.q", scale, zero], [f"{stem}.dq"], name=f"{stem}.dq", axis=0),
+            ]
+        )
+        node.input[1] = f"{stem}.dq"
+
+    def store_quantized(self, name: str, grid: _Grid, limit: int) -> None:
+        """Replace a node's float weight and bias by stored int8 and int32 values and their DQ."""
+        node = self._nodes[name]
+        weight = self._array(node.input[1])
+        bias = self._array(node.input[2]) if len(node.input) > 2 else np.zeros(weight.shape[0], np.float32)
+        # a channel of tiny weights must not push its bias out of int32
+        floor = np.abs(bias.astype(np.float64)) / (grid.scale * 2**30)
+        scales = np.maximum(weight_scales(weight, limit), floor).astype(np.float32)
+        integers = np.clip(np.rint(weight / scales.reshape(-1, *[1] * (weight.ndim - 1))), -limit, limit).astype(np.int8)
+        self._dequantized(node, 1, f"{name}.weight", integers, scales)
+        bias_scales = (scales.astype(np.float64) * grid.scale).astype(np.float32)
+        self._dequantized(node, 2, f"{name}.bias", np.rint(bias / bias_scales).astype(np.int32), bias_scales)
+
+    def finish(self) -> None:
+        """Write the nodes back in order and drop the constants that nothing reads any more."""
+        nodes = [new for name in self._order for new in (*self._before.get(name, []), self._nodes[name])]
+        used = {tensor for node in nodes for tensor in node.input}
+        constants = [tensor for tensor in self._weights.values() if tensor.name in used]
+        graph = onnx.GraphProto(name=self._graph.name, node=nodes, initializer=constants)
+        graph.input.extend(self._graph.input)
+        graph.output.extend(self._graph.output)
+        self._graph.CopyFrom(graph)
+
+    def _dequantized(self, node: onnx.NodeProto, index: int, stem: str, integers: Array, scales: Floats) -> None:
+        inputs = [
+            self._constant(f"{stem}.q", integers),
+            self._constant(f"{stem}.scale", scales),
+            self._constant(f"{stem}.zero", np.zeros(len(scales), integers.dtype)),
+        ]
+        dequantize = helper.make_node("DequantizeLinear", inputs, [f"{stem}.dq"], name=f"{stem}.dq", axis=0)
+        self._before.setdefault(node.name, []).append(dequantize)
+        if index < len(node.input):
+            node.input[index] = f"{stem}.dq"
+        else:
+            node.input.append(f"{stem}.dq")
+
+    def _array(self, name: str) -> Floats:
+        return np.asarray(numpy_helper.to_array(self._weights[name]), np.float32)
+
+    def _constant(self, name: str, value: Array) -> str:
+        self._weights[name] = numpy_helper.from_array(np.asarray(value), name)
+        return name

@@ -1,0 +1,339 @@
+"""checks.py on machines made of records and small trees, with real packages, real permissions and broken ones on the path."""
+
+from __future__ import annotations
+
+import collections
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_resnet import checks
+from edge_resnet.checks import Check, examine, readiness, usable_backends
+from edge_resnet.device import DeviceInfo
+
+REPO = Path(__file__).resolve().parent.parent
+BACKENDS = {"onnxruntime": "onnxruntime", "tensorrt": "tensorrt"}
+CPU = DeviceInfo(
+    cpu="Some CPU", architecture="x86_64", usable_cores=4, has_int8_dot_product=True, memory_total_mib=8192,
+    memory_available_mib=4096, board=None, gpu=None, gpu_failure=None, driver=None, compute_capability=None, cuda=None,
+    tensorrt=None, l4t=None, jetpack=None, power_mode=None, python="3.11.7", os="Some Linux",
+)  # fmt: skip
+DESKTOP = replace(CPU, gpu="NVIDIA T4", driver="580.95.05", compute_capability="7.5")
+JETSON = replace(CPU, architecture="aarch64", gpu="NVIDIA Orin", compute_capability="8.7", l4t="36.4.3", jetpack="6.2")
+
+
+def found(name: str, info: DeviceInfo = CPU, root: Path = Path("/nowhere")) -> Check:
+    return next(check for check in examine(root, info) if check.name == name)
+
+
+@contextmanager
+def ordinary_user() -> Iterator[Path]:
+    """A folder that anybody may reach, seen without the superuser's rights (access(2) goes by the real user)."""
+    real, effective, saved = os.getresuid()
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        Path(name).chmod(0o755)
+        try:
+            if real == 0:
+                os.setresuid(65534, effective, saved)
+            yield Path(name)
+        finally:
+            os.setresuid(real, effective, saved)
+
+
+def run_with(site: Path, code: str) -> str:
+    """Run Python with ``site`` before all other packages."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(site)}
+    )
+    return done.stdout
+
+
+def test_names_are_unique_and_fixes_are_one_line() -> None:
+    """A check can be addressed by its name, and a fix can be pasted."""
+    made = examine(Path("/nowhere"), replace(CPU, memory_available_mib=10))
+    assert len({check.name for check in made}) == len(made)
+    assert all("\n" not in check.fix + check.detail for check in made)
+    assert all(not check.fix for check in made if check.status == "ok")
+
+
+def test_versions_are_those_of_pyproject() -> None:
+    """The oldest versions and the extras are the ones that pip installs by."""
+    project = (REPO / "pyproject.toml").read_text()
+    for name, _, minimum, extra in checks._PACKAGES:
+        line = rf'^    "{name}>={minimum}",$' if extra == "base" else rf'^{extra} = \[.*"{name}>={minimum}"'
+        assert re.search(line, project, re.MULTILINE), name
+    for requirement in ("tensorrt>=8.6", "pycuda>=2024.1"):
+        assert f'"{requirement}"' in project
+
+
+def test_this_machine_has_the_base() -> None:
+    """The packages that these very tests run on are found, with their versions."""
+    base = [check for check in examine() if check.group == "base"]
+    assert {check.name: check.status for check in base} == dict.fromkeys(
+        ["python", "numpy", "pillow", "onnxruntime", "typer", "rich", "pydantic"], "ok"
+    )
+    assert all(check.detail[0].isdigit() for check in base)
+
+
+def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that cannot be found is missing; the fix is the extra's, or its own where everything needs it."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    assert found("torch") == Check("torch", "missing", "not installed", "pip install 'edge-resnet[build]'", "build")
+    assert found("onnxruntime").fix == "pip install 'onnxruntime>=1.18'"
+
+
+def test_a_folder_is_not_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder named pycuda beside the user's work does not count as PyCUDA."""
+    (tmp_path / "pycuda").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert found("pycuda").status == "missing"
+
+
+def test_broken_package(tmp_path: Path) -> None:
+    """A package that is there and does not load is a problem, told in its own first line."""
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('libfoo.so.1: cannot open\\nsecond line')\n")
+    code = "from edge_resnet.checks import *; print([c for c in examine() if c.name == 'onnxruntime'][0])"
+    shown = run_with(tmp_path, code)
+    assert "status='problem'" in shown
+    assert "cannot be imported: libfoo.so.1: cannot open'" in shown
+    assert "pip install --force-reinstall 'onnxruntime>=1.18'" in shown
+
+
+def test_old_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package older than the oldest that works is a problem that an upgrade mends."""
+    (tmp_path / "scikit_learn-1.2.9.dist-info").mkdir()
+    (tmp_path / "scikit_learn-1.2.9.dist-info/METADATA").write_text("Name: scikit-learn\nVersion: 1.2.9\n")
+    (tmp_path / "sklearn").mkdir()
+    (tmp_path / "sklearn/__init__.py").write_text("")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    check = found("scikit-learn")
+    assert (check.status, check.detail) == ("problem", "1.2.9 is older than 1.3")
+    assert check.fix == "pip install --upgrade 'scikit-learn>=1.3'"
+
+
+@given(st.lists(st.integers(0, 3000), min_size=3, max_size=3), st.lists(st.integers(0, 3000), min_size=3, max_size=3))
+def test_versions_are_ordered_as_numbers(left: list[int], right: list[int]) -> None:
+    """1.10 is newer than 1.9, and a local suffix changes nothing."""
+    one, other = (".".join(map(str, numbers)) for numbers in (left, right))
+    assert checks._is_older(f"{one}+cu130", other) == (left < right)
+
+
+@pytest.mark.parametrize(
+    ("info", "status", "words"),
+    [
+        (CPU, "ok", "dot product"),
+        (replace(CPU, has_int8_dot_product=False), "missing", "no VNNI: slower, and needs 7-bit weights"),
+        (replace(JETSON, has_int8_dot_product=False), "missing", "no dot product: slower"),
+    ],
+)
+def test_int8(info: DeviceInfo, status: str, words: str) -> None:
+    """What INT8 costs is told by the processor's kind; no command mends it."""
+    check = found("int8", info)
+    assert (check.status, check.fix) == (status, "")
+    assert words in check.detail
+
+
+def test_memory() -> None:
+    """Little memory is a problem; a Jetson can stop its desktop, and what cannot be read is no problem."""
+    assert found("memory").status == "ok"
+    assert found("memory", replace(JETSON, memory_available_mib=600)).fix == "sudo systemctl isolate multi-user.target"
+    low = found("memory", replace(CPU, memory_available_mib=1023))
+    assert (low.status, low.detail, low.fix) == ("problem", "1023 of 8192 MiB available, 1024 are needed", "")
+    assert found("memory", replace(CPU, memory_available_mib=None)).status == "missing"
+
+
+@pytest.mark.parametrize(("free_mib", "status"), [(2047, "problem"), (2048, "ok")])
+def test_disk(monkeypatch: pytest.MonkeyPatch, free_mib: int, status: str) -> None:
+    """Less than 2 GiB where artifacts go is a problem."""
+    usage = collections.namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 0, free_mib * 2**20))
+    check = found("disk")
+    assert check.status == status
+    assert str(free_mib) in check.detail
+
+
+def test_current_folder_that_is_gone(tmp_path: Path) -> None:
+    """A deleted working folder is a problem, not a traceback."""
+    code = (
+        f"import os; os.mkdir({str(tmp_path / 'w')!r}); os.chdir({str(tmp_path / 'w')!r}); os.rmdir({str(tmp_path / 'w')!r})\n"
+        "from edge_resnet.checks import *; print([c for c in examine() if c.name == 'disk'][0])"
+    )
+    assert "status='problem', detail='the current folder cannot be read" in run_with(tmp_path, code)
+
+
+def test_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The nearest folder that exists decides whether downloads can be kept."""
+    with ordinary_user() as folder:
+        monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "new/deeper"))
+        folder.chmod(0o777)
+        assert found("cache").status == "ok"
+        folder.chmod(0o555)
+        check = found("cache")
+    assert check.status == "problem"
+    assert check.fix == f'sudo install -d -o "$USER" {folder}/new/deeper/edge-resnet'
+
+
+def test_cameras(tmp_path: Path) -> None:
+    """Cameras count when this user may open one of them; else the fix is the group that may."""
+    assert found("cameras", root=tmp_path).status == "missing"
+    with ordinary_user() as root:
+        (root / "dev").mkdir(mode=0o755)
+        for number in range(5):
+            (root / f"dev/video{number}").touch()
+            (root / f"dev/video{number}").chmod(0)
+        refused = found("cameras", root=root)
+        (root / "dev/video1").chmod(0o666)
+        allowed = found("cameras", root=root)
+    assert (refused.status, refused.fix) == ("problem", "sudo usermod -aG video $USER")
+    assert (allowed.status, allowed.detail) == ("ok", "/dev/video0, /dev/video1, /dev/video2, …")
+
+
+def test_opencv_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a Jetson the fix is never pip's OpenCV, which has no GStreamer."""
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    monkeypatch.setattr(checks, "_OPENCV", ())
+    assert found("opencv").fix == "pip install 'edge-resnet[camera]'"
+    assert found("opencv", JETSON, tmp_path).fix == "sudo apt-get install -y python3-opencv"
+    (tmp_path / "usr/lib/python3.10/dist-packages/cv2").mkdir(parents=True)
+    unseen = found("opencv", JETSON, tmp_path)
+    assert (unseen.status, unseen.detail) == ("problem", "JetPack's, not seen by this Python")
+    assert "-m venv --system-site-packages" in unseen.fix
+
+
+def test_opencv_of_pip(tmp_path: Path) -> None:
+    """pip's OpenCV is good on a desktop; on a Jetson it hides the one with GStreamer, and is to go."""
+    cv2 = pytest.importorskip("cv2")
+    if cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
+        pytest.skip("this OpenCV has GStreamer")
+    assert found("opencv").detail == f"{cv2.__version__} without GStreamer (USB, files and RTSP work)"
+    hiding = found("opencv", JETSON, tmp_path)
+    assert hiding.status == "problem"
+    assert re.fullmatch(r"pip uninstall -y( opencv-[a-z-]+)+", hiding.fix)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ("class videoio_registry:\n    hasBackend = staticmethod(lambda _: True)", "ok", "4.8.0 with GStreamer"),
+        ("class videoio_registry:\n    hasBackend = staticmethod(lambda _: False)", "ok", "4.8.0 without GStreamer"),
+        ("", "ok", "4.8.0 without GStreamer"),
+        ("raise ImportError('libGL.so.1: cannot open shared object file')", "problem", "libGL.so.1"),
+        ("raise ImportError('numpy.core.multiarray failed to import')", "problem", "numpy.core.multiarray"),
+    ],
+)
+def test_opencv_of_others(tmp_path: Path, body: str, status: str, words: str) -> None:
+    """OpenCV of any make is imported and asked; one too old to be asked, or broken, does not stop the rest."""
+    (tmp_path / "cv2.py").write_text(f"__version__ = '4.8.0'\nCAP_GSTREAMER = 1800\n{body}\n")
+    code = (
+        "import json; from dataclasses import asdict; from edge_resnet.checks import *\n"
+        "print(json.dumps(asdict([c for c in examine() if c.name == 'opencv'][0])))"
+    )
+    check = json.loads(run_with(tmp_path, code))
+    assert check["status"] == status
+    assert words in check["detail"]
+    assert bool(check["fix"]) == (status == "problem")
+
+
+def test_gpu() -> None:
+    """No GPU is no problem, a GPU that does not answer is one."""
+    assert found("gpu").status == "missing"
+    assert found("gpu", DESKTOP).detail == "NVIDIA T4, compute capability 7.5, driver 580.95.05"
+    dead = found("gpu", replace(CPU, gpu_failure="nvidia-smi failed with exit code 9"))
+    assert (dead.status, dead.fix) == ("problem", "sudo modprobe nvidia")
+    assert found("gpu", replace(CPU, gpu_failure="nvidia-smi gave no answer in 10 s")).fix == "sudo reboot"
+
+
+def test_tensorrt_and_pycuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU nothing is to be installed; with one the fix is the machine's own way."""
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    assert (found("tensorrt").fix, found("pycuda").fix) == ("", "")
+    assert found("tensorrt", DESKTOP).fix == "pip install 'edge-resnet[tensorrt]'"
+    assert found("tensorrt", JETSON).fix == "sudo apt-get install -y nvidia-jetpack"
+    assert found("pycuda", JETSON).fix == "PATH=/usr/local/cuda/bin:$PATH pip install 'pycuda>=2024.1'"
+    (tmp_path / "usr/lib/python3.10/dist-packages/tensorrt").mkdir(parents=True)
+    unseen = found("tensorrt", replace(JETSON, tensorrt="10.3.0"), tmp_path)
+    assert (unseen.status, unseen.detail) == ("problem", "10.3.0, not seen by this Python")
+
+
+def release(root: Path, text: str) -> Path:
+    (root / "etc").mkdir()
+    (root / "etc/nv_tegra_release").write_text(text)
+    return root
+
+
+def test_jetpack(tmp_path: Path) -> None:
+    """JetPack 6 is shown with its power mode, and what is no Jetson lacks nothing."""
+    assert found("jetpack").detail == "not a Jetson"
+    root = release(tmp_path, "# R36 (release), REVISION: 4.3, GCID: 0\n")
+    assert found("jetpack", replace(JETSON, power_mode="25W"), root).detail == "6.2 (L4T 36.4.3), power mode 25W"
+
+
+def test_old_jetpack_is_never_ready(tmp_path: Path) -> None:
+    """JetPack 5 is a problem, and no command is promised on it."""
+    info = replace(JETSON, l4t="35.4.1", jetpack="5.1.2")
+    made = examine(release(tmp_path, "# R35 (release), REVISION: 4.1, GCID: 0\n"), info)
+    ready = readiness(info, made, BACKENDS)
+    assert ready.commands == ()
+    assert "JetPack 5.1.2 (L4T 35.4.1) is too old" in ready.reason
+
+
+def fine(*names: str) -> list[Check]:
+    groups = {"opencv": "camera", "cameras": "camera", "scikit-learn": "demo", "torch": "build", "numpy": "base"}
+    return [Check(name, "missing" if name in names else "ok", "", "", group) for name, group in groups.items()]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("lacking", "commands"),
+    [
+        ((), ("build", "eval", "bench", "run", "run --camera", "demo")),
+        (("cameras",), ("build", "eval", "bench", "run", "demo")),
+        (("opencv", "scikit-learn"), ("build", "eval", "bench", "run")),
+        (("torch",), ("eval", "bench", "run", "run --camera")),
+        (("numpy",), ()),
+    ],
+)
+def test_readiness(lacking: tuple[str, ...], commands: tuple[str, ...]) -> None:
+    """Each lack takes away the commands that need the thing, and no other."""
+    ready = readiness(CPU, fine(*lacking), BACKENDS)
+    assert ready.commands == commands
+    assert ready.reason == ("" if commands else "numpy missing or broken")
+
+
+def test_no_backend_is_not_ready() -> None:
+    """Where no backend can run, nothing is ready."""
+    assert readiness(CPU, fine(), {"openvino": "no_such_package"}).reason == "no backend can run"
+
+
+def test_usable_backends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT needs its package, PyCUDA and a GPU; the order is the table's; a backend without a package always runs."""
+    table = {"fake": "", "tensorrt": "tensorrt", "onnxruntime": "onnxruntime", "none": "no_such_package"}
+    for name in ("tensorrt", "pycuda"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('must not be imported')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert usable_backends(JETSON, table) == ("fake", "tensorrt", "onnxruntime")
+    assert usable_backends(CPU, table) == ("fake", "onnxruntime")
+    monkeypatch.setitem(sys.modules, "pycuda", None)
+    assert usable_backends(JETSON, table) == ("fake", "onnxruntime")
+
+
+def test_the_offline_side_is_not_imported(tmp_path: Path) -> None:
+    """Looking for torch, onnx, TensorRT and PyCUDA loads none of them."""
+    for name in ("tensorrt", "pycuda"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('must not be imported')\n")
+    loaded = set(run_with(tmp_path, "import sys; from edge_resnet.checks import examine; examine(); print(*sys.modules)").split())
+    assert loaded.isdisjoint({"torch", "torchvision", "onnx", "tensorrt", "pycuda", "sklearn"})
