@@ -1,4 +1,4 @@
-"""The whole way on scikit-learn's handwritten digits, offline, in about a minute. Knows the script; every step is another room's."""
+"""The whole way on scikit-learn's handwritten digits, offline, in about a minute. Knows the script alone."""
 
 from __future__ import annotations
 

@@ -85,6 +85,7 @@ def export(model: Deployable, input_size: int, path: Path) -> None:
     if opset != OPSET:
         raise ExportError(f"torch wrote opset {opset} where {OPSET} was asked for", hint="TensorRT 8.6 reads up to 17")
     _dissolve_identities(proto.graph)
+    _store_constants(proto.graph)
     _name_after_modules(proto.graph)
     onnx.checker.check_model(proto, full_check=True)
     onnx.save(proto, path)
@@ -126,6 +127,15 @@ def _dissolve_identities(graph: onnx.GraphProto) -> None:
         node.input[:] = [same.get(name, name) for name in node.input]
     del graph.node[:]
     graph.node.extend(kept)
+
+
+def _store_constants(graph: onnx.GraphProto) -> None:
+    """Turn Constant nodes, such as option A's fixed filter, into initializers: quantization looks for weights there."""
+    for node in [node for node in graph.node if node.op_type == "Constant"]:
+        tensor = graph.initializer.add()
+        tensor.CopyFrom(node.attribute[0].t)
+        tensor.name = node.output[0]
+        graph.node.remove(node)
 
 
 def _name_after_modules(graph: onnx.GraphProto) -> None:

@@ -118,7 +118,7 @@ def _axis(source: int, target: int, crop: int, *, exact: bool) -> _Axis:
     offset = int(round((target - crop) / 2.0))  # noqa: RUF046 - torchvision's words
     scale = source / target
     begin, end = offset * scale, (offset + crop) * scale
-    if exact and (np.float32(begin) != begin or np.float32(end) != end):
+    if exact and (float(np.float32(begin)) != begin or float(np.float32(end)) != end):
         return _Axis(0, source, 0.0, float(source), target, offset)
     # The triangle filter's reach, and a pixel for rounding; exactly the crop where nothing is resized.
     margin = 0.0 if source == target else max(scale, 1.0) + 1.0

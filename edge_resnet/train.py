@@ -1,4 +1,4 @@
-"""Training on images in memory: SGD with momentum, as He et al. 2015, with a one-cycle rate. Knows nothing of files or artifacts."""
+"""Training on images in memory: SGD with momentum, as He et al. 2015, with a one-cycle rate. Knows nothing of artifacts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ __all__ = ["TrainOptions", "fit"]
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """``rate``: the cycle's highest learning rate. ``flip``: mirror pictures, wrong for digits. ``seed``: order and augmentation."""
+    """``rate``: the cycle's highest learning rate. ``flip``: mirror pictures, wrong for digits. ``seed``: of
+    the order and the augmentation."""
 
     epochs: int = 8
     batch: int = 64
@@ -68,7 +69,7 @@ def fit(
             pixels = torch.from_numpy(augment(images[chosen], rng, options.flip)).permute(0, 3, 1, 2).float()
             loss = F.cross_entropy(network((pixels - mean) / std), torch.from_numpy(labels[chosen]))
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            torch.autograd.backward(loss)
             optimizer.step()
             schedule.step()
             total += float(loss.detach()) * len(chosen)

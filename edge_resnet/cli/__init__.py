@@ -54,12 +54,10 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    version: Annotated[  # noqa: ARG001 - handled by its callback
+    version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-    debug: Annotated[  # noqa: ARG001 - taken out of the arguments before parsing, so that it may stand anywhere
-        bool, typer.Option("--debug", help="Log every step, and show the traceback of an error.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Log every step, and show the traceback of an error.")] = False,
 ) -> None:
     pass
 

@@ -34,16 +34,23 @@ _OUTPUT = "Output"
 
 
 def build(
-    depth: Annotated[int, typer.Option(help="Layers: 18, 34, 50, 101, 152, or 6n+2 with --family cifar.", rich_help_panel=_NETWORK)] = 50,
+    depth: Annotated[
+        int, typer.Option(help="Layers: 18, 34, 50, 101, 152, or 6n+2 with --family cifar.", rich_help_panel=_NETWORK)
+    ] = 50,
     family: Annotated[Family, typer.Option(help="ImageNet's networks or CIFAR's.", rich_help_panel=_NETWORK)] = "imagenet",
     weights: Annotated[
-        str, typer.Option(help="default (torchvision's V1), random, or a .pth, .pt, .th, .safetensors file.", rich_help_panel=_NETWORK)
+        str,
+        typer.Option(
+            help="default (torchvision's V1), random, or a .pth, .pt, .th, .safetensors file.", rich_help_panel=_NETWORK
+        ),
     ] = "default",
     shortcut: Annotated[
         Shortcut, typer.Option(help="A zero-padded, B projection where shapes change, C projections.", rich_help_panel=_NETWORK)
     ] = "B",
     plain: Annotated[bool, typer.Option("--plain", help="The twin without shortcuts.", rich_help_panel=_NETWORK)] = False,
-    classes: Annotated[int | None, typer.Option(help="Width of the head [1000, or 10 for cifar].", rich_help_panel=_NETWORK)] = None,
+    classes: Annotated[
+        int | None, typer.Option(help="Width of the head [1000, or 10 for cifar].", rich_help_panel=_NETWORK)
+    ] = None,
     labels: Annotated[Path | None, typer.Option(help="A text file with a class name per line.", rich_help_panel=_NETWORK)] = None,
     input_size: Annotated[
         int | None, typer.Option(help="Side of the square input in pixels [224, or 32 for cifar].", rich_help_panel=_NETWORK)
@@ -51,7 +58,9 @@ def build(
     mean: Annotated[
         tuple[float, float, float], typer.Option(help="Per channel, RGB, in 0..1.", rich_help_panel=_NETWORK)
     ] = IMAGENET_MEAN,
-    std: Annotated[tuple[float, float, float], typer.Option(help="Per channel, RGB, in 0..1.", rich_help_panel=_NETWORK)] = IMAGENET_STD,
+    std: Annotated[
+        tuple[float, float, float], typer.Option(help="Per channel, RGB, in 0..1.", rich_help_panel=_NETWORK)
+    ] = IMAGENET_STD,
     int8: Annotated[bool, typer.Option("--int8", help="Calibrated INT8.")] = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="Half precision where the device has it.")] = False,
     fp32: Annotated[bool, typer.Option("--fp32", help="Full precision (the default).")] = False,
@@ -72,7 +81,9 @@ def build(
     ] = False,
     backend: Annotated[str, typer.Option(help="auto or onnxruntime.", rich_help_panel=_OUTPUT)] = "auto",
     batch: Annotated[str, typer.Option(help="Batch size, or smallest,usual,largest.", rich_help_panel=_OUTPUT)] = "1",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder [artifacts/NAME].", rich_help_panel=_OUTPUT)] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder [artifacts/NAME].", rich_help_panel=_OUTPUT)
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an artifact that is there.", rich_help_panel=_OUTPUT)] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.", rich_help_panel=_OUTPUT)] = False,
 ) -> None:
@@ -127,7 +138,9 @@ def _read_labels(path: Path) -> tuple[str, ...]:
     try:
         names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"labels cannot be read from {path}: {error}", hint="a UTF-8 text file with a class name per line") from error
+        raise DataError(
+            f"labels cannot be read from {path}: {error}", hint="a UTF-8 text file with a class name per line"
+        ) from error
     if len(names) < 2:
         raise DataError(f"{path} names {len(names)} classes", hint="a UTF-8 text file with a class name per line")
     return names
@@ -156,7 +169,9 @@ def _batch_profile(text: str) -> BatchProfile:
     try:
         sizes = [int(part) for part in text.split(",")]
     except ValueError as error:
-        raise ConfigError(f"--batch takes one size or three, not {text}", hint="for example --batch 8 or --batch 1,8,32") from error
+        raise ConfigError(
+            f"--batch takes one size or three, not {text}", hint="for example --batch 8 or --batch 1,8,32"
+        ) from error
     if len(sizes) == 1:
         return BatchProfile(1, sizes[0], sizes[0])
     if len(sizes) != 3:

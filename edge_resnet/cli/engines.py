@@ -33,7 +33,7 @@ def open_with_engine(folder: Path | None, backend: str, variant: Variant) -> Art
             from edge_resnet.compile import compile_engine
         except ImportError as error:
             raise IncompatibleEngineError(
-                f"{artifact.folder} holds no {request.form} engine that fits this machine, and onnx is not installed to derive it",
+                f"{artifact.folder} holds no {request.form} engine for this machine, and onnx is not here to derive it",
                 hint=f"pip install 'edge-resnet[build]' && edge-resnet compile {artifact.folder}",
             ) from error
         compile_engine(artifact, backend, variant)

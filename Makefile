@@ -1,0 +1,34 @@
+# Two commands from a bare checkout: `make demo` and `make test`. Both need Linux and Python 3.10 or newer, nothing else.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+
+.PHONY: demo test slow lint bench clean
+
+# The stamp is what makes a second run cheap: pip runs again only when the dependencies changed.
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@
+
+demo: $(VENV)/.installed  ## train, quantize and run a small ResNet on handwritten digits
+	$(BIN)/edge-resnet demo
+
+test: $(VENV)/.installed  ## the default tests: CPU, no network
+	$(BIN)/python -m pytest
+
+slow: $(VENV)/.installed  ## every test that needs no GPU, camera or network
+	$(BIN)/python -m pytest -m 'not gpu and not camera and not network'
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/.installed  ## ratios from one run; DATA is a CSV, a folder or a name
+	$(BIN)/python benchmarks/preprocess.py
+	$(BIN)/python benchmarks/int8.py
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

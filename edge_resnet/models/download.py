@@ -1,0 +1,64 @@
+"""One file over HTTP, whole and with the right hash or not at all. Knows nothing of what is in it."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from http.client import HTTPException
+from pathlib import Path
+from urllib.request import urlopen
+
+from edge_resnet.artifact import sha256_of
+from edge_resnet.errors import WeightsError
+from edge_resnet.spec import Progress
+
+__all__ = ["download"]
+
+TIMEOUT_S = 30.0
+BLOCK = 1 << 18
+
+
+def download(url: str, target: Path, sha256_prefix: str, *, progress: Progress | None = None) -> Path:
+    """Fetch ``url`` to ``target`` unless it is there; either way its sha256 must begin with ``sha256_prefix``.
+
+    Progress counts bytes. Raises WeightsError that names the URL and the target where there is no network, the answer is cut
+    short, or the hash differs; then nothing is left at ``target`` that was not there before.
+    """
+    if target.exists():
+        if not sha256_of(target).startswith(sha256_prefix):
+            raise WeightsError(f"{target} is damaged: its sha256 does not begin with {sha256_prefix}", hint=f"rm {target}")
+        return target
+    part = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        digest = _stream(url, part, progress)
+        if not digest.startswith(sha256_prefix):
+            raise WeightsError(
+                f"{url} has sha256 {digest[:12]}…, not {sha256_prefix}…", hint="try again; --weights PATH takes a file"
+            )
+        part.rename(target)
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise WeightsError(
+            f"cannot download {url}: {reason}",
+            hint=f"fetch it elsewhere and put it at {target}, or name a file with --weights PATH",
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
+    return target
+
+
+def _stream(url: str, part: Path, progress: Progress | None) -> str:
+    """Write the answer to ``part`` and return its sha256; a cut answer is an OSError."""
+    digest = hashlib.sha256()
+    with urlopen(url, timeout=TIMEOUT_S) as answer, part.open("wb") as file:  # noqa: S310 - torchvision's own https addresses
+        total, done = int(answer.headers.get("Content-Length") or 0), 0
+        while block := answer.read(BLOCK):
+            file.write(block)
+            digest.update(block)
+            done += len(block)
+            if progress is not None:
+                progress("download", done, max(total, done))
+    if total and done != total:
+        raise OSError(f"the connection ended after {done} of {total} bytes")
+    return digest.hexdigest()

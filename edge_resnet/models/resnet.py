@@ -1,0 +1,177 @@
+"""The residual networks of He et al. 2015 (arXiv:1512.03385) and their plain twins. Knows nothing of weights or files.
+
+ImageNet with option B is torchvision's network, key for key: its bottlenecks carry the stride on the 3x3 convolution, where the
+paper has it on the first 1x1 (``stride_on_first`` builds that one).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from edge_resnet.spec import ModelSpec, Shortcut
+
+__all__ = ["BOTTLENECK_FROM", "BasicBlock", "Bottleneck", "PadShortcut", "ResNet", "build_network"]
+
+#: ImageNet networks of this depth and more have bottlenecks (section 4.1).
+BOTTLENECK_FROM = 50
+#: Blocks per stage of the ImageNet networks (table 1).
+STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
+
+@dataclass(frozen=True)
+class _BlockKind:
+    """What all blocks of a network share. ``shortcut`` None is the plain twin."""
+
+    shortcut: Shortcut | None
+    stride_on_first: bool = False
+
+
+class ResNet(nn.Module):
+    """(N, 3, H, W) float32, normalised → logits (N, classes) float32.
+
+    ``stride_on_first``: put a bottleneck's stride on its first 1x1 convolution, as the paper does and torchvision does not.
+    """
+
+    def __init__(self, spec: ModelSpec, *, stride_on_first: bool = False) -> None:
+        super().__init__()
+        kind = _BlockKind(None if spec.plain else spec.shortcut, stride_on_first)
+        imagenet = spec.family == "imagenet"
+        width = 64 if imagenet else 16
+        blocks = STAGES[spec.depth] if imagenet else ((spec.depth - 2) // 6,) * 3
+        block = Bottleneck if imagenet and spec.depth >= BOTTLENECK_FROM else BasicBlock
+        kernel, stride = (7, 2) if imagenet else (3, 1)
+        self.conv1 = nn.Conv2d(3, width, kernel, stride, padding=kernel // 2, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU()
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1) if imagenet else nn.Identity()
+        channels = width
+        self._stages = []
+        for index, count in enumerate(blocks):
+            planes = width * 2**index
+            layers = []
+            for place in range(count):
+                layers.append(block(channels, planes, 2 if index > 0 and place == 0 else 1, kind))
+                channels = planes * block.expansion
+            name = f"layer{index + 1}"
+            self.add_module(name, nn.Sequential(*layers))
+            self._stages.append(name)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Linear(channels, spec.classes)
+        _initialise(self)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """(N, 3, H, W) float32 → (N, classes) float32."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        for name in self._stages:
+            x = getattr(self, name)(x)
+        logits: torch.Tensor = self.fc(torch.flatten(self.avgpool(x), 1))
+        return logits
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions (figure 5, left). (N, channels, H, W) → (N, planes, H / stride, W / stride)."""
+
+    expansion = 1
+
+    def __init__(self, channels: int, planes: int, stride: int, kind: _BlockKind) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, planes, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.relu = nn.ReLU()
+        self.downsample = _shortcut(channels, planes, stride, kind.shortcut)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Residual branch, shortcut, ReLU."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        return _joined(self.bn2(self.conv2(out)), x, self.downsample, self.relu)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions (figure 5, right). (N, channels, H, W) → (N, 4 * planes, H / stride, W / stride)."""
+
+    expansion = 4
+
+    def __init__(self, channels: int, planes: int, stride: int, kind: _BlockKind) -> None:
+        super().__init__()
+        first, second = (stride, 1) if kind.stride_on_first else (1, stride)
+        self.conv1 = nn.Conv2d(channels, planes, 1, first, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, second, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, planes * self.expansion, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(planes * self.expansion)
+        self.relu = nn.ReLU()
+        self.downsample = _shortcut(channels, planes * self.expansion, stride, kind.shortcut)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Residual branch, shortcut, ReLU."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        return _joined(self.bn3(self.conv3(out)), x, self.downsample, self.relu)
+
+
+class PadShortcut(nn.Module):
+    """Option A: subsample by the stride and pad with zero channels, as many before as after (which checkpoints rely on).
+
+    In an ONNX export the same numbers come from a fixed 1x1 convolution: TensorRT fuses that with the Add behind it, whereas a
+    Slice and a Pad stay kernels of their own.
+    """
+
+    def __init__(self, channels: int, planes: int, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        self.before = (planes - channels) // 2
+        self.after = planes - channels - self.before
+        rows = torch.zeros(planes, channels, 1, 1)
+        rows[self.before : self.before + channels, :, 0, 0] = torch.eye(channels)
+        self.register_buffer("rows", rows, persistent=False)
+        self.rows: torch.Tensor
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(N, channels, H, W) → (N, planes, ceil(H / stride), ceil(W / stride))."""
+        if torch.onnx.is_in_onnx_export():
+            return F.conv2d(x, self.rows, stride=self.stride)
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, self.before, self.after))
+
+
+def build_network(spec: ModelSpec, *, stride_on_first: bool = False) -> ResNet:
+    """The network of ``spec`` with fresh weights, drawn from torch's global generator."""
+    return ResNet(spec, stride_on_first=stride_on_first)
+
+
+def _shortcut(channels: int, planes: int, stride: int, option: Shortcut | None) -> nn.Module | None:
+    """The module on the shortcut: None for an identity, and for a plain network, which has no shortcut at all."""
+    changes = stride != 1 or channels != planes
+    if option is None:
+        return _Absent()
+    if option == "C" or (option == "B" and changes):
+        return nn.Sequential(nn.Conv2d(channels, planes, 1, stride, bias=False), nn.BatchNorm2d(planes))
+    return PadShortcut(channels, planes, stride) if changes else None
+
+
+class _Absent(nn.Module):
+    """Marks a block of a plain network."""
+
+
+def _joined(residual: torch.Tensor, x: torch.Tensor, shortcut: nn.Module | None, relu: nn.Module) -> torch.Tensor:
+    """ReLU(residual + shortcut(x)); ReLU(residual) where there is no shortcut."""
+    if not isinstance(shortcut, _Absent):
+        residual = residual + (x if shortcut is None else shortcut(x))
+    out: torch.Tensor = relu(residual)
+    return out
+
+
+def _initialise(network: nn.Module) -> None:
+    """He et al.'s initialisation for ReLU networks (arXiv:1502.01852), fan-out as torchvision."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+            nn.init.zeros_(module.bias)

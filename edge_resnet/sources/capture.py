@@ -1,0 +1,25 @@
+"""OpenCV loaded late and quietly, for the sources that need it. Knows nothing of what is captured."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from edge_resnet.errors import MissingDependencyError
+
+__all__ = ["load_opencv"]
+
+
+def load_opencv() -> Any:
+    """The module cv2, its own messages on stderr silenced: the user gets one line from us instead.
+
+    Raises MissingDependencyError with the command that installs it.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"cameras and videos need OpenCV ({error})",
+            hint="pip install 'edge-resnet[camera]'   (on a Jetson: sudo apt install python3-opencv, which has GStreamer)",
+        ) from error
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    return cv2

@@ -1,0 +1,80 @@
+"""Images as frames: one file, a folder, or a glob. Knows nothing of videos, cameras or classes."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+
+from edge_resnet.errors import DataError, SourceError
+from edge_resnet.preprocess import decode_image
+from edge_resnet.sources import Frame
+
+__all__ = ["ImagesSource"]
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"})
+
+_log = logging.getLogger(__name__)
+
+
+class ImagesSource:
+    """The images that a path or a glob names, in natural order: ``img2`` before ``img10``.
+
+    An image that cannot be read is dropped with a warning; where none can be read, or the only one, SourceError is raised.
+    """
+
+    live = False
+
+    def __init__(self, uri: str) -> None:
+        self.dropped = 0
+        self._paths = _paths(uri)
+
+    def __iter__(self) -> Iterator[Frame]:
+        index = 0
+        for path in self._paths:
+            captured_ns = time.monotonic_ns()
+            try:
+                image = decode_image(path)[..., ::-1]
+            except DataError as error:
+                self.dropped += 1
+                if self.dropped == len(self._paths):
+                    raise SourceError(error.message, hint=error.hint or "give pictures") from error
+                _log.warning("dropped an image: %s", error)
+                continue
+            yield Frame(image, index, captured_ns, str(path))
+            index += 1
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+    def __enter__(self) -> ImagesSource:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
+        self.close()
+
+
+def _paths(uri: str) -> list[Path]:
+    path = Path(uri)
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found = [entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES and entry.is_file()]
+        if not found:
+            raise SourceError(f"{uri} holds no images", hint=f"looked for {', '.join(sorted(SUFFIXES))}")
+    elif any(mark in uri for mark in "*?["):
+        found = [Path(name) for name in glob.glob(uri, recursive=True) if Path(name).suffix.lower() in SUFFIXES]  # noqa: PTH207 - takes absolute patterns
+        if not found:
+            raise SourceError(f"no image matches {uri}", hint="quote the pattern, so that the shell leaves it alone")
+    else:
+        raise SourceError(f"{uri} does not exist", hint="name a file, a folder, a glob or a camera index")
+    return sorted(found, key=lambda entry: _natural(str(entry)))
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    parts = re.split(r"(\d+)", name)
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part]

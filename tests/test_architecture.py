@@ -1,0 +1,169 @@
+"""The house rules that a machine can check: sizes, names, types of documentation, imports, start-up time."""
+
+from __future__ import annotations
+
+import ast
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).resolve().parent.parent
+PACKAGE = REPO / "edge_resnet"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+TESTS = sorted((REPO / "tests").rglob("*.py"))
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+#: Loaded only by commands that build or train.
+HEAVY = ("torch", "torchvision", "onnx", "cv2", "onnxruntime", "sklearn", "matplotlib")
+
+
+def _lines(path: Path) -> int:
+    return len(path.read_text(encoding="utf-8").splitlines())
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(REPO).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=REPO)
+
+
+def test_files_stay_small() -> None:
+    """No module exceeds 350 lines, and half of them have at most 150."""
+    sizes = {path: _lines(path) for path in SOURCES}
+    assert {path.name: size for path, size in sizes.items() if size > 350} == {}
+    assert statistics.median(sizes.values()) <= 150
+
+
+def test_functions_stay_small() -> None:
+    """No function exceeds 60 lines, its decorator and docstring included."""
+    long = {
+        f"{path.name}:{node.name}": node.end_lineno - node.lineno + 1
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, FUNCTIONS)
+        and node.end_lineno is not None
+        and not _is_handler(path)
+        and node.end_lineno - node.lineno + 1 > 60
+    }
+    assert long == {}
+
+
+def _is_handler(path: Path) -> bool:
+    """A command's signature is its option list: typer reads it, so it grows with the options and not with the logic."""
+    return path.parent.name == "cli"
+
+
+def test_parameters_stay_few() -> None:
+    """No function takes more than six parameters, self aside, but for the commands' handlers."""
+    many = {
+        f"{path.name}:{node.name}"
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, FUNCTIONS)
+        and not _is_handler(path)
+        and len([a for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs) if a.arg not in ("self", "cls")]) > 6
+    }
+    assert many == set()
+
+
+def test_tests_outweigh_sources() -> None:
+    """There are at least as many lines of tests as of package."""
+    assert sum(map(_lines, TESTS)) >= sum(map(_lines, SOURCES))
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: _module(path))
+def test_every_module_says_what_it_does(path: Path) -> None:
+    """Each module has a docstring, and names what it offers in a sorted __all__ (entry points and data aside)."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert ast.get_docstring(tree)
+    exported = [
+        ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets)
+    ]
+    if path.name == "__main__.py" or _is_only_docstring(tree):
+        return
+    assert len(exported) == 1, "no __all__"
+    assert sorted(exported[0]) == sorted(set(exported[0]))
+
+
+def _is_only_docstring(tree: ast.Module) -> bool:
+    return len(tree.body) == 1
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: _module(path))
+def test_public_names_are_documented(path: Path) -> None:
+    """Each public class, function and method outside private classes has a docstring."""
+    bare = []
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if not isinstance(node, (ast.ClassDef, *FUNCTIONS)) or node.name.startswith("_"):
+            continue
+        members = [node, *(getattr(node, "body", []) if isinstance(node, ast.ClassDef) else [])]
+        bare += [
+            member.name
+            for member in members
+            if isinstance(member, (ast.ClassDef, *FUNCTIONS))
+            and not member.name.startswith("_")
+            and not ast.get_docstring(member)
+        ]
+    assert bare == []
+
+
+def test_nothing_prints_outside_the_command_line() -> None:
+    """print() appears nowhere in the package."""
+    calls = [
+        f"{path.name}:{node.lineno}"
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    ]
+    assert calls == []
+
+
+def test_help_loads_nothing_heavy() -> None:
+    """--help imports no network library, no numpy and no OpenCV."""
+    code = (
+        "import sys; sys.argv = ['edge-resnet', '--help']\n"
+        "import edge_resnet.cli\n"
+        "try:\n    edge_resnet.cli.main()\nexcept SystemExit as end:\n    assert end.code == 0\n"
+        f"print('LOADED', sorted(set({(*HEAVY, 'numpy', 'pydantic')!r}) & set(sys.modules)))"
+    )
+    result = _run(code)
+    assert result.returncode == 0, result.stderr
+    assert "LOADED []" in result.stdout
+
+
+def test_help_is_quick() -> None:
+    """The fastest of seven runs of --help takes at most 0.3 s, interpreter and all."""
+    command = [sys.executable, "-m", "edge_resnet", "--help"]
+    times = []
+    for _ in range(7):
+        started = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True, cwd=REPO)
+        times.append(time.perf_counter() - started)
+    assert min(times) <= 0.3
+
+
+def test_the_device_side_loads_without_torch_and_onnx() -> None:
+    """Evaluating and running import neither torch, torchvision nor onnx, directly or through others."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'torchvision', 'onnx'): sys.modules[name] = None\n"
+        "import edge_resnet.run, edge_resnet.evaluate, edge_resnet.backends.onnxruntime, edge_resnet.checks\n"
+        "import edge_resnet.datasets, edge_resnet.recipes"
+    )
+    result = _run(code)
+    assert result.returncode == 0, result.stderr
+
+
+def test_imports_point_down() -> None:
+    """import-linter's contracts in pyproject.toml hold."""
+    result = subprocess.run(
+        [Path(sys.executable).parent / "lint-imports", "--no-cache"], capture_output=True, text=True, check=False, cwd=REPO
+    )
+    assert result.returncode == 0, result.stdout

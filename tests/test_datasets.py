@@ -1,0 +1,233 @@
+"""Sets by name and the CIFAR augmentation; downloads are replaced by a port that refuses."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from edge_resnet.datasets import NAMES, augment, load_named, open_data
+from edge_resnet.errors import DataError, MissingDependencyError
+from edge_resnet.preprocess import Picture
+
+WORDNET_IDS = [
+    *("n01440764", "n02102040", "n02979186", "n03000684", "n03028079"),
+    *("n03394916", "n03417042", "n03425413", "n03445777", "n03888257"),
+]
+IMAGENET_INDICES = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Send every download to a port that nothing listens on."""
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def noise(count: int, side: int = 32) -> Picture:
+    return np.random.default_rng(0).integers(1, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def test_digits_are_split_once_and_for_all() -> None:
+    """The two parts hold each of the 1,797 digits once, a fifth of every class in the test part, the same each time."""
+    pytest.importorskip("sklearn")
+    train, test = load_named("digits", "train"), load_named("digits", "test")
+    assert len(train) + len(test) == 1797
+    assert train.labels is not None
+    assert test.labels is not None
+    shares = np.bincount(test.labels) / (np.bincount(test.labels) + np.bincount(train.labels))
+    assert np.abs(shares - 0.2).max() < 0.005
+    assert load_named("digits", "test").digest() == test.digest()
+    assert test.class_names == tuple("0123456789")
+
+
+def test_digits_are_the_sources_pixels_enlarged() -> None:
+    """Averaged over each 4x4 block, a picture follows the source's 8x8 values; the three channels are equal."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    source = datasets.load_digits()
+    train = load_named("digits", "train")
+    picture = train.load(0)
+    assert picture.shape == (32, 32, 3)
+    assert (picture[..., 0] == picture[..., 2]).all()
+    blocks = picture[..., 0].reshape(8, 4, 8, 4).mean(axis=(1, 3)) / 255 * 16
+    nearest = int(np.abs(source.images - blocks).mean(axis=(1, 2)).argmin())
+    assert train.labels is not None
+    assert source.target[nearest] == train.labels[0]
+    assert np.corrcoef(source.images[nearest].ravel(), blocks.ravel())[0, 1] > 0.95
+
+
+def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Picture]:
+    """Write a small CIFAR-10 in its own format, and let torchvision's checksums be those of these files."""
+    cifar = pytest.importorskip("torchvision.datasets").CIFAR10
+    folder = root / cifar.base_folder
+    folder.mkdir(parents=True)
+    sums: dict[str, str] = {}
+
+    def put(name: str, content: object) -> None:
+        (folder / name).write_bytes(pickle.dumps(content))
+        sums[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
+
+    images = {"train": noise(6), "test": noise(4)[::-1]}
+    for name, part in (("data_batch_1", "train"), ("test_batch", "test")):
+        put(name, {"data": images[part].transpose(0, 3, 1, 2).reshape(-1, 3072), "labels": list(range(len(images[part])))})
+    put("batches.meta", {"label_names": ["airplane", "automobile"]})
+    monkeypatch.setattr(cifar, "train_list", [["data_batch_1", sums["data_batch_1"]]])
+    monkeypatch.setattr(cifar, "test_list", [["test_batch", sums["test_batch"]]])
+    monkeypatch.setattr(cifar, "meta", {**cifar.meta, "md5": sums["batches.meta"]})
+    return images
+
+
+def test_cifar10_comes_channels_last_from_its_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both parts come out of the files as (N, 32, 32, 3) with their labels, without a download or a word on stdout."""
+    images = write_cifar(tmp_path, monkeypatch)
+    for split in ("train", "test"):
+        found = load_named(split=split, name="cifar10", root=tmp_path)
+        assert all(np.array_equal(found.load(i), images[split][i]) for i in range(len(found)))
+        assert found.labels == tuple(range(len(images[split])))
+        assert found.class_names == ("airplane", "automobile")
+    assert capsys.readouterr().out == ""
+
+
+def test_the_cache_lies_where_the_desktop_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a root, sets are looked for below XDG_CACHE_HOME."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    write_cifar(tmp_path / "edge-resnet" / "datasets", monkeypatch)
+    assert len(load_named("cifar10", "test")) == 4
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_imagenette_carries_imagenets_indices(tmp_path: Path, split: str) -> None:
+    """The ten folders, in order, are the ten ImageNet classes, and ``test`` is the folder val."""
+    for name in WORDNET_IDS:
+        folder = tmp_path / "imagenette2-320" / ("train" if split == "train" else "val") / name
+        folder.mkdir(parents=True)
+        Image.new("RGB", (3, 3)).save(folder / "picture.JPEG")
+    found = load_named("imagenette", split, tmp_path)
+    assert found.labels == IMAGENET_INDICES
+    assert [Path(found.where(i)).parent.name for i in range(10)] == WORDNET_IDS
+
+
+def test_imagenettes_indices_are_imagenets(real_data: Path) -> None:
+    """The table agrees with the list of ImageNet's WordNet ids."""
+    synsets = (real_data / "labels" / "imagenet_synsets.txt").read_text().split()
+    assert tuple(synsets.index(name) for name in WORDNET_IDS) == IMAGENET_INDICES
+
+
+def test_a_folder_that_is_not_imagenette_is_refused(tmp_path: Path) -> None:
+    """A flat folder of images under Imagenette's name is an error, not a set without labels."""
+    folder = tmp_path / "imagenette2-320" / "val"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (3, 3)).save(folder / "picture.png")
+    with pytest.raises(DataError, match="ten classes"):
+        load_named("imagenette", "test", tmp_path)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize(("name", "url"), [("cifar10", "cs.toronto.edu"), ("imagenette", "imagenette2-320.tgz")])
+def test_a_failed_download_says_what_and_where_to_put_it(tmp_path: Path, name: str, url: str) -> None:
+    """Without a network the error names the address, and the hint the folder."""
+    pytest.importorskip("torchvision")
+    with pytest.raises(DataError, match=url) as caught:
+        load_named(name, "test", tmp_path / "sets")
+    assert str(tmp_path / "sets") in caught.value.hint
+
+
+def test_a_cache_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
+    """A file where the cache folder should be is found before anything is downloaded."""
+    pytest.importorskip("torchvision")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match="CIFAR-10"):
+        load_named("cifar10", "test", tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [
+        ("digits", "sklearn.datasets", "demo"),
+        ("cifar10", "torchvision.datasets", "build"),
+        ("imagenette", "torchvision.datasets", "build"),
+    ],
+)
+def test_a_missing_package_is_named_with_its_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str, extra: str
+) -> None:
+    """Where the package is absent the hint is the command that installs it."""
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(MissingDependencyError, match="is not installed") as caught:
+        load_named(name, "test", tmp_path)
+    assert f"edge-resnet[{extra}]" in caught.value.hint
+
+
+def test_unknown_names_and_parts_are_refused() -> None:
+    """The hints list what there is."""
+    with pytest.raises(DataError, match="mnist") as caught:
+        load_named("mnist", "test")
+    assert all(name in caught.value.hint for name in NAMES)
+    with pytest.raises(DataError, match="validation"):
+        load_named("digits", "validation")  # type: ignore[arg-type]
+
+
+def test_a_path_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder called digits is opened, matched with the labels given, and not mistaken for the set of that name."""
+    (tmp_path / "digits" / "cat").mkdir(parents=True)
+    Image.new("RGB", (3, 3)).save(tmp_path / "digits" / "cat" / "picture.png")
+    monkeypatch.chdir(tmp_path)
+    assert open_data("digits", split="test", label_names=["dog", "cat"]).labels == (1,)
+
+
+def test_a_name_is_opened_where_no_path_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name alone gives the part asked for."""
+    pytest.importorskip("sklearn")
+    monkeypatch.chdir(tmp_path)
+    assert open_data("digits", split="test").name == "digits-test"
+
+
+def test_what_is_neither_lists_both(tmp_path: Path) -> None:
+    """A misspelt argument is told the names and the kinds of path."""
+    with pytest.raises(DataError, match="neither a path nor a set") as caught:
+        open_data(str(tmp_path / "absent"), split="test")
+    assert all(word in caught.value.hint for word in (*NAMES, "CSV", ".npz", "class folders"))
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 9), st.sampled_from([8, 32]), st.booleans(), st.integers(0, 999))
+def test_every_augmented_image_is_a_crop_of_its_padded_source(count: int, side: int, flip: bool, seed: int) -> None:
+    """Each result is one of the 81 crops of the image padded by 4, or of its mirror image where flips are on."""
+    images = noise(count, side)
+    result = augment(images, np.random.default_rng(seed), flip)
+    assert result.shape == images.shape
+    assert result.dtype == np.uint8
+    for image, changed in zip(images, result, strict=True):
+        ways = [image, image[:, ::-1]] if flip else [image]
+        padded = [np.pad(way, ((4, 4), (4, 4), (0, 0))) for way in ways]
+        crops = (way[top : top + side, left : left + side] for way in padded for top in range(9) for left in range(9))
+        assert any(np.array_equal(crop, changed) for crop in crops)
+
+
+def test_augmentation_uses_every_shift_and_half_the_mirrors() -> None:
+    """Over many images all 81 shifts occur, evenly, and about half are mirrored; the input is untouched, the seed decides."""
+    image = np.zeros((16, 16, 3), np.uint8)
+    image[8, 4], image[8, 11] = (255, 0, 0), (0, 255, 0)  # red left and green right, mirror images in place
+    images = np.repeat(image[None], 8100, axis=0)
+    result = augment(images, np.random.default_rng(0), flip=True)
+    red = np.argwhere(result[..., 0] == 255)
+    green = np.argwhere(result[..., 1] == 255)
+    mirrored = red[:, 2] > green[:, 2]
+    assert 0.47 < mirrored.mean() < 0.53
+    left = np.minimum(red[:, 2], green[:, 2])
+    counts = np.bincount(red[:, 1] * 16 + left)
+    assert np.count_nonzero(counts) == 81
+    assert counts[counts > 0].min() > 50
+    assert np.array_equal(images[-1], image)
+    assert np.array_equal(result, augment(images, np.random.default_rng(0), flip=True))
