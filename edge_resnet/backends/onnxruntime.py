@@ -30,6 +30,9 @@ class OnnxRuntimeBackend:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        # Threads that spin after a run take the cores from preprocessing and from a second session: two networks in turn, as in
+        # eval, took 2.4 times as long with it. Within a run they may spin, so that the latency stays.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         try:
             self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's exceptions share no base but Exception
