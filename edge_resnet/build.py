@@ -1,10 +1,10 @@
-"""The offline pipeline: weights → torch → verified ONNX → ranges → artifact. Knows the order of the steps and none of their work."""
+"""The offline pipeline: weights → torch → verified ONNX → ranges → artifact. Knows the order of the steps alone."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -13,14 +13,24 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edge_resnet.artifact import CALIBRATION, LABELS, MANIFEST, MODEL, Artifact, describe_files, open_artifact, staging, write_json
+from edge_resnet.artifact import (
+    CALIBRATION,
+    LABELS,
+    MANIFEST,
+    MODEL,
+    Artifact,
+    describe_files,
+    open_artifact,
+    staging,
+    write_json,
+)
 from edge_resnet.calibrate import CALIBRATION_BATCH, calibrate, refuse_noise
 from edge_resnet.compile import compile_engine
 from edge_resnet.datasets import open_data
 from edge_resnet.errors import CalibrationError, ConfigError
 from edge_resnet.export import VERIFY_BATCHES, Deployable, export, verify
 from edge_resnet.imageset import ImageSet, balanced_sample, batches, require_several
-from edge_resnet.models import build_network, class_names, load_weights
+from edge_resnet.models import ResNet, build_network, class_names, load_weights
 from edge_resnet.quantize import measured_tensors
 from edge_resnet.spec import (
     SCHEMA_VERSION,
@@ -54,7 +64,7 @@ class BuildOptions:
     labels: tuple[str, ...] | None = None
     calibration_data: str | None = None
     recipe: QuantRecipe | None = None
-    batch: BatchProfile = BatchProfile()
+    batch: BatchProfile = field(default_factory=BatchProfile)
     backend: str = "auto"
     force: bool = False
     allow_random: bool = False
@@ -67,14 +77,16 @@ def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifac
     """
     _check(options)
     with staging(options.output, force=options.force) as folder:
-        sample = _calibration_sample(options)
-        spec, difference = _export(options, sample, folder, progress)
+        network = build_network(options.model)
+        weights = load_weights(network, options.model, options.weights, progress=progress)
+        sample = _calibration_sample(options)  # after the weights: a data set's download is the longer one
+        difference = _export(options, network, sample, folder / MODEL, progress)
         labels = _labels(options, sample)
         (folder / LABELS).write_text("\n".join(labels) + "\n", encoding="utf-8")
         table = _calibrate(options, sample, folder, progress)
         if table is not None:
             write_json(folder / CALIBRATION, table)
-        manifest = _manifest(options, spec, difference, table, sample)
+        manifest = _manifest(options, weights, difference, table, sample)
         manifest = replace(manifest, files=describe_files(folder))
         write_json(folder / MANIFEST, manifest)
         if progress is not None:
@@ -89,13 +101,19 @@ def _check(options: BuildOptions) -> None:
     if options.preprocess.crop != options.model.input_size:
         raise ConfigError(f"the crop of {options.preprocess.crop} pixels is not the input size {options.model.input_size}")
     if options.labels is not None and len(options.labels) != options.model.classes:
-        raise ConfigError(f"{len(options.labels)} labels for {options.model.classes} classes", hint="--labels takes a line per class")
+        raise ConfigError(
+            f"{len(options.labels)} labels for {options.model.classes} classes", hint="--labels takes a line per class"
+        )
     if options.precision != "int8":
         return
     if options.recipe is None or options.calibration_data is None:
-        raise CalibrationError("INT8 needs pictures to calibrate on", hint="--calib-data takes a folder, a CSV, an .npz or a name")
+        raise CalibrationError(
+            "INT8 needs pictures to calibrate on", hint="--calib-data takes a folder, a CSV, an .npz or a name"
+        )
     if options.weights == "random" and not options.allow_random:
-        raise CalibrationError("random weights have no ranges worth calibrating", hint="give --weights PATH, or --allow-random to try")
+        raise CalibrationError(
+            "random weights have no ranges worth calibrating", hint="give --weights PATH, or --allow-random to try"
+        )
 
 
 def _calibration_sample(options: BuildOptions) -> ImageSet | None:
@@ -110,22 +128,18 @@ def _calibration_sample(options: BuildOptions) -> ImageSet | None:
     return sample
 
 
-def _export(
-    options: BuildOptions, sample: ImageSet | None, folder: Path, progress: Progress | None
-) -> tuple[ModelSpec, float]:
-    """Write and verify ``model.onnx``; returns the spec with the weights' id, and the largest difference seen."""
-    network = build_network(options.model)
-    weights = load_weights(network, options.model, options.weights, progress=progress)
+def _export(options: BuildOptions, network: ResNet, sample: ImageSet | None, path: Path, progress: Progress | None) -> float:
+    """Write and verify ``model.onnx``; returns the largest difference of a logit seen."""
     if progress is not None:
         progress("export", 0, 2)
     model = Deployable(network, options.preprocess)
-    export(model, options.model.input_size, folder / MODEL)
+    export(model, options.model.input_size, path)
     if progress is not None:
         progress("export", 1, 2)
-    difference = verify(model, folder / MODEL, _pictures(options, sample))
+    difference = verify(model, path, _pictures(options, sample))
     if progress is not None:
         progress("export", 2, 2)
-    return replace(options.model, weights=weights), difference
+    return difference
 
 
 def _pictures(options: BuildOptions, sample: ImageSet | None) -> npt.NDArray[np.uint8]:
@@ -169,12 +183,12 @@ def _labels(options: BuildOptions, sample: ImageSet | None) -> tuple[str, ...]:
 
 
 def _manifest(
-    options: BuildOptions, spec: ModelSpec, difference: float, table: CalibrationTable | None, sample: ImageSet | None
+    options: BuildOptions, weights: str, difference: float, table: CalibrationTable | None, sample: ImageSet | None
 ) -> Manifest:
     packages = ("edge-resnet", "numpy", "onnx", "onnxruntime", "pillow", "torch")
     return Manifest(
         schema_version=SCHEMA_VERSION,
-        model=spec,
+        model=replace(options.model, weights=weights),
         preprocess=options.preprocess,
         precision=options.precision,
         batch=options.batch,

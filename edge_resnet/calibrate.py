@@ -43,8 +43,8 @@ def calibrate(
 ) -> CalibrationTable:
     """Measure the range of each of ``tensors`` over ``batches`` of (n, H, W, 3) uint8 RGB, the last of any length.
 
-    Raises CalibrationError where there is no picture, a picture is all one colour in every pixel throughout the set, or an
-    activation is not finite.
+    ``images_digest`` of the table is over the pixels in their order, whatever the batches; the ranges do not depend on the order.
+    Raises CalibrationError where there is no picture, where every picture is one flat colour, or an activation is not finite.
     """
     digest = hashlib.sha256()
     histograms, count = collect(model_path, tensors, _hashed(batches, digest), recipe.images, progress=progress)
@@ -59,24 +59,28 @@ def collect(
     ``expected``: how many pictures the progress counts up to. Memory does not depend on the number of pictures.
     """
     histograms = {name: AbsHistogram() for name in tensors}
-    session = _session_with_outputs(model_path, tensors)
+    session = _session_with_outputs(model_path, list(histograms))
     feed = session.get_inputs()[0].name
     count, varied = 0, False
     with ThreadPoolExecutor(1) as counter:
-        pending = counter.submit(_count, histograms, [])
+        pending = counter.submit(_count, {}, [])
         for batch in batches:
             if progress is not None:
                 progress("calibrate", count, max(expected, count))
-            values = session.run(list(tensors), {feed: batch})
+            values = session.run(list(histograms), {feed: batch})
             pending.result()
             pending = counter.submit(_count, histograms, values)
             count += len(batch)
-            varied = varied or int(batch.min()) != int(batch.max())
+            varied = varied or bool((batch != batch[:, :1, :1]).any())
         pending.result()
     if count == 0:
-        raise CalibrationError("there is no picture to calibrate on", hint="--calib-data takes a folder, a CSV, an .npz or a name")
+        raise CalibrationError(
+            "there is no picture to calibrate on", hint="--calib-data takes a folder, a CSV, an .npz or a name"
+        )
     if not varied:
-        raise CalibrationError("every calibration picture is one flat colour", hint="calibrate on pictures like those at run time")
+        raise CalibrationError(
+            "every calibration picture is one flat colour", hint="calibrate on pictures like those at run time"
+        )
     if progress is not None:
         progress("calibrate", count, count)
     return histograms, count
@@ -102,7 +106,7 @@ def refuse_noise(images: ImageSet) -> None:
     Looks at up to 16 pictures spread over the set. Pictures of the world correlate above 0.8 from one pixel to the next,
     noise of any distribution around 0.
     """
-    looked_at = range(0, len(images), max(1, len(images) // 16))
+    looked_at = range(0, len(images), max(1, -(-len(images) // 16)))
     similar = [value for index in looked_at if (value := _neighbours(images, index)) is not None]
     if similar and float(np.median(similar)) < _NOISE_CORRELATION:
         raise CalibrationError(
@@ -124,13 +128,13 @@ def _neighbours(images: ImageSet, index: int) -> float | None:
 
 
 def _count(histograms: dict[str, AbsHistogram], values: list[npt.NDArray[np.float32]]) -> None:
-    for histogram, value in zip(histograms.values(), values, strict=False):
+    for histogram, value in zip(histograms.values(), values, strict=True):
         histogram.add(value)
 
 
 def _hashed(batches: Iterable[Images], digest: hashlib._Hash) -> Iterable[Images]:
     for batch in batches:
-        digest.update(np.ascontiguousarray(batch))
+        digest.update(np.ascontiguousarray(batch).data)
         yield batch
 
 

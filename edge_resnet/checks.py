@@ -103,7 +103,7 @@ def readiness(info: DeviceInfo, checks: Sequence[Check], backends: Mapping[str, 
         return Readiness((), usable, reason)
     builds = not any(check.group == "build" for check in bad.values())
     commands = {
-        "build": builds, "eval": True, "bench": True, "run": True,
+        "build": builds, "eval": True, "run": True,
         "run --camera": bad.keys().isdisjoint({"opencv", "cameras"}), "demo": builds and "scikit-learn" not in bad,
     }  # fmt: skip
     return Readiness(tuple(name for name, works in commands.items() if works), usable, "")

@@ -94,8 +94,8 @@ def export(model: Deployable, input_size: int, path: Path) -> None:
 def verify(model: Deployable, path: Path, pictures: npt.NDArray[np.uint8]) -> float:
     """Compare torch with ONNX Runtime at batch 1, 2 and 5 on ``pictures`` (≥ 5, H, W, 3) uint8 RGB.
 
-    Returns the largest absolute difference of a logit. Raises ExportError where it exceeds 1e-4 of the largest logit, or where
-    the best class differs although torch's margin is larger than that.
+    Returns the largest absolute difference of a logit. Raises ExportError where it exceeds 1e-4, or 1e-4 of the largest logit
+    where that is above 1: no class that led by twice as much can have changed.
     """
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     worst = 0.0
@@ -108,10 +108,10 @@ def verify(model: Deployable, path: Path, pictures: npt.NDArray[np.uint8]) -> fl
             raise ExportError(f"the exported graph returns {measured.shape} for batch {batch}, torch {expected.shape}")
         difference = float(np.abs(measured - expected).max())
         allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
-        flipped = _flipped(expected, measured, allowed)
-        if not difference <= allowed or flipped:
+        if not difference <= allowed:  # a NaN is no agreement either
+            changed = int((measured.argmax(1) != expected.argmax(1)).sum())
             raise ExportError(
-                f"the exported graph differs from torch at batch {batch}: max abs {difference:.2e}, {flipped} classes changed",
+                f"the exported graph differs from torch at batch {batch}: max abs {difference:.2e}, {changed} classes changed",
                 hint="report it with the versions that edge-resnet doctor prints",
             )
         worst = max(worst, difference)
@@ -121,7 +121,10 @@ def verify(model: Deployable, path: Path, pictures: npt.NDArray[np.uint8]) -> fl
 
 def _dissolve_identities(graph: onnx.GraphProto) -> None:
     """Remove the Identity nodes through which the exporter shares equal biases: a bias must be an initializer."""
-    same = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Identity"}
+    same: dict[str, str] = {}
+    for node in graph.node:
+        if node.op_type == "Identity":
+            same[node.output[0]] = same.get(node.input[0], node.input[0])
     kept = [node for node in graph.node if node.op_type != "Identity"]
     for node in kept:
         node.input[:] = [same.get(name, name) for name in node.input]
@@ -172,10 +175,3 @@ def _module_name(name: str, op_type: str) -> str:
         path.append(module)
     own = op_type in ("Conv", "Gemm", "GlobalAveragePool") or (path and path[-1].lower().startswith(op_type.lower()))
     return ".".join(path if own else [*path, leaf.lower()])
-
-
-def _flipped(expected: npt.NDArray[np.float32], measured: npt.NDArray[np.float32], allowed: float) -> int:
-    """Count rows whose best class changed and was no tie."""
-    ordered = np.sort(expected, axis=1)
-    decided = ordered[:, -1] - ordered[:, -2] > 2 * allowed
-    return int(np.sum((expected.argmax(1) != measured.argmax(1)) & decided))

@@ -22,6 +22,8 @@ __all__ = ["BINS", "METHODS", "AbsHistogram", "Method", "read_amax"]
 BINS = 2048
 #: Values handled at a time: small enough that the three temporary arrays stay in a core's cache.
 CHUNK = 1 << 15
+#: Where the limit starts: further down, bins per unit leave float32 (a dead channel's values are denormal).
+LEAST_LIMIT = 2.0**-100
 
 
 class AbsHistogram:
@@ -58,7 +60,7 @@ class AbsHistogram:
         """Double the limit until ``largest`` lies below it."""
         if largest == 0 or largest < self.limit:
             return
-        limit = 2.0 ** (math.floor(math.log2(largest)) + 1)
+        limit = max(LEAST_LIMIT, 2.0 ** (math.floor(math.log2(largest)) + 1))
         while self.limit and self.limit < limit:
             self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(axis=1), np.zeros(BINS // 2, np.int64)])
             self.limit *= 2

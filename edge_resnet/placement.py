@@ -15,6 +15,8 @@ from edge_resnet.errors import CalibrationError
 
 __all__ = ["Pair", "quantized_weights", "tensorrt_pairs", "with_cpu_pairs"]
 
+_TENSORRT_REASONS = {"Conv": "conv input", "MaxPool": "pool input", "GlobalAveragePool": "last block's output"}
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -45,28 +47,12 @@ def tensorrt_pairs(model: onnx.ModelProto, keep: frozenset[str] = frozenset()) -
     """
     graph = _edges(model)
     _check(graph, keep)
-    shortcuts = {node.name: _shortcut(graph, node) for node in graph.nodes.values() if node.op_type == "Add"}
     pairs = []
     for tensor, readers in graph.readers.items():
-        reasons, taken, range_of = [], [], tensor
-        for name, index in readers:
-            node = graph.nodes[name]
-            if name in keep or (node.op_type == "Conv" and index != 0):
-                continue
-            if node.op_type == "Conv":
-                reasons.append("conv input")
-            elif node.op_type == "MaxPool":
-                reasons.append("pool input")
-                range_of = node.output[0]
-            elif node.op_type == "GlobalAveragePool":
-                reasons.append("last block's output")
-            elif node.op_type == "Add" and shortcuts[name] == index:
-                reasons.append("projection shortcut" if graph.maker[tensor].op_type == "Conv" else "identity shortcut")
-            else:
-                continue
-            taken.append((name, index))
-        if taken:
-            pairs.append(Pair(tensor, range_of, tuple(taken), ", ".join(dict.fromkeys(reasons))))
+        wanted = [(edge, _tensorrt_reason(graph, tensor, *edge)) for edge in readers if edge[0] not in keep]
+        reasons = {edge: reason for edge, reason in wanted if reason}
+        if reasons:
+            pairs.append(Pair(tensor, _range_of(graph, tensor), tuple(reasons), ", ".join(dict.fromkeys(reasons.values()))))
     return pairs
 
 
@@ -77,15 +63,15 @@ def with_cpu_pairs(model: onnx.ModelProto, pairs: list[Pair], keep: frozenset[st
     """
     graph = _edges(model)
     by_tensor = {pair.tensor: pair for pair in pairs}
+    completed = []
     for tensor, readers in graph.readers.items():
-        wanted = [(reader, _cpu_reason(graph, *reader)) for reader in readers if reader[0] not in keep]
-        pair = by_tensor.get(tensor, Pair(tensor, _flattened_from(graph, tensor), (), ""))
-        extra = [(reader, reason) for reader, reason in wanted if reason and reader not in pair.readers]
-        if extra:
-            reasons = dict.fromkeys([pair.reason] * bool(pair.reason) + [reason for _, reason in extra])
-            edges = (*pair.readers, *(reader for reader, _ in extra))
-            by_tensor[tensor] = Pair(tensor, pair.range_of, edges, ", ".join(reasons))
-    return list(by_tensor.values())
+        pair = by_tensor.get(tensor, Pair(tensor, _range_of(graph, tensor), (), ""))
+        open_edges = [edge for edge in readers if edge[0] not in keep and edge not in pair.readers]
+        extra = {edge: reason for edge in open_edges if (reason := _cpu_reason(graph, *edge))}
+        if pair.readers or extra:
+            reasons = dict.fromkeys(filter(None, (pair.reason, *extra.values())))
+            completed.append(Pair(tensor, pair.range_of, (*pair.readers, *extra), ", ".join(reasons)))
+    return completed
 
 
 def quantized_weights(model: onnx.ModelProto, keep: frozenset[str] = frozenset(), *, classifier: bool = False) -> list[str]:
@@ -116,6 +102,16 @@ def _check(graph: _Graph, keep: frozenset[str]) -> None:
         raise CalibrationError(f"no node of the network is named {unknown[0]}", hint="edge-resnet inspect lists the names")
 
 
+def _tensorrt_reason(graph: _Graph, tensor: str, name: str, index: int) -> str:
+    """Why TensorRT wants the edge quantized; empty where it does not."""
+    node = graph.nodes[name]
+    if node.op_type == "Add":
+        if index != _shortcut(graph, node):
+            return ""
+        return "projection shortcut" if graph.maker[tensor].op_type == "Conv" else "identity shortcut"
+    return _TENSORRT_REASONS.get(node.op_type, "")
+
+
 def _shortcut(graph: _Graph, add: onnx.NodeProto) -> int:
     """Which input of a residual Add is the shortcut: the one with fewer convolutions behind it up to the block's input."""
     left, right = (_convolutions_back(graph, tensor) for tensor in add.input)
@@ -123,17 +119,12 @@ def _shortcut(graph: _Graph, add: onnx.NodeProto) -> int:
 
 
 def _convolutions_back(graph: _Graph, tensor: str) -> int:
-    """Convolutions on the chain behind ``tensor`` up to the block's input, which is where something else reads it too."""
+    """Convolutions on the chain behind ``tensor`` up to the block's input, which two nodes read."""
     count = 0
-    while tensor in graph.maker:
+    while len(graph.readers[tensor]) == 1 and tensor in graph.maker:
         node = graph.maker[tensor]
-        if node.op_type == "Conv":
-            count += 1
-        elif node.op_type == "Add" or len(graph.readers[tensor]) > 1:
-            break
+        count += node.op_type == "Conv"
         tensor = node.input[0]
-        if len(graph.readers[tensor]) > 1:
-            break
     return count
 
 
@@ -145,7 +136,12 @@ def _cpu_reason(graph: _Graph, name: str, index: int) -> str:
     return "classifier input (CPU)" if op == "Flatten" or (op == "Gemm" and index == 0) else ""
 
 
-def _flattened_from(graph: _Graph, tensor: str) -> str:
-    """The tensor whose values a Flatten passes on: its range is the one that was measured."""
-    maker = graph.maker.get(tensor)
-    return maker.input[0] if maker is not None and maker.op_type == "Flatten" else tensor
+def _range_of(graph: _Graph, tensor: str) -> str:
+    """The tensor whose range is taken: both sides of a MaxPool and of a Flatten share one, so that these run on the integers."""
+    shared = tensor
+    for name, _ in graph.readers[tensor]:
+        if graph.nodes[name].op_type == "MaxPool":
+            shared = graph.nodes[name].output[0]
+    if tensor in graph.maker and graph.maker[tensor].op_type == "Flatten":
+        shared = graph.maker[tensor].input[0]
+    return shared

@@ -25,6 +25,9 @@ QdqForm: TypeAlias = Literal["tensorrt", "u8s8", "u8s7"]
 Array: TypeAlias = npt.NDArray[np.generic]
 Floats: TypeAlias = npt.NDArray[np.float32]
 
+#: GPUs flush smaller scales to zero, and TensorRT refuses a scale of zero.
+_LEAST_SCALE = float(np.finfo(np.float32).tiny)
+
 
 @dataclass(frozen=True)
 class _Grid:
@@ -68,20 +71,22 @@ def quantize(model: onnx.ModelProto, table: CalibrationTable, form: QdqForm) -> 
 
 
 def weight_scales(weight: Floats, limit: int = 127) -> Floats:
-    """Scale per output channel (axis 0), (O,) float32: largest absolute weight / ``limit``; 1 for a channel of zeros."""
-    amax = np.abs(weight.reshape(weight.shape[0], -1)).max(axis=1)
-    return np.where(amax > 0, amax / limit, 1.0).astype(np.float32)
+    """Scale per output channel (axis 0), (O,) float32: largest absolute weight / ``limit``.
+
+    1 for a channel of zeros, or of weights that training has decayed so far that the scale would be denormal.
+    """
+    scales = np.abs(weight.reshape(weight.shape[0], -1)).max(axis=1) / limit
+    return np.where(scales >= _LEAST_SCALE, scales, 1.0).astype(np.float32)
 
 
 def _grid(pair: Pair, table: CalibrationTable, form: QdqForm) -> _Grid:
     if pair.range_of not in table.amax:
         raise CalibrationError(f"the calibration table has no range for {pair.range_of}", hint="build the artifact again")
-    amax = table.amax[pair.range_of]
+    unsigned = form != "tensorrt" and pair.range_of not in table.signed
+    scale = max(table.amax[pair.range_of] / (255 if unsigned else 127), _LEAST_SCALE)
     if form == "tensorrt":
-        return _Grid(amax / 127, np.array(0, np.int8))
-    if pair.range_of in table.signed:
-        return _Grid(amax / 127, np.array(128, np.uint8))
-    return _Grid(amax / 255, np.array(0, np.uint8))
+        return _Grid(scale, np.array(0, np.int8))
+    return _Grid(scale, np.array(0 if unsigned else 128, np.uint8))
 
 
 class _Editor:
@@ -130,8 +135,8 @@ class _Editor:
         node = self._nodes[name]
         weight = self._array(node.input[1])
         bias = self._array(node.input[2]) if len(node.input) > 2 else np.zeros(weight.shape[0], np.float32)
-        # a channel of tiny weights must not push its bias out of int32
-        floor = np.abs(bias.astype(np.float64)) / (grid.scale * 2**30)
+        # a channel of tiny weights must neither push its bias out of int32 nor the bias's scale out of float32
+        floor = np.maximum(np.abs(bias.astype(np.float64)) / 2**30, _LEAST_SCALE) / grid.scale
         scales = np.maximum(weight_scales(weight, limit), floor).astype(np.float32)
         integers = np.clip(np.rint(weight / scales.reshape(-1, *[1] * (weight.ndim - 1))), -limit, limit).astype(np.int8)
         self._dequantized(node, 1, f"{name}.weight", integers, scales)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 from edge_resnet.errors import ConfigError
 from edge_resnet.spec import Family, QuantRecipe
@@ -26,11 +27,13 @@ class NamedRecipe:
 
 
 def load_recipe(family: Family) -> NamedRecipe:
-    """The recipe for a family of networks. Raises ConfigError where the file has a key that no recipe knows."""
+    """The recipe for a family of networks. Raises ConfigError where the file says what no recipe can."""
     text = (resources.files("edge_resnet.calibration") / "recipes" / f"{family}.toml").read_text(encoding="utf-8")
-    values = tomllib.loads(text)
-    data = values.pop("data")
+    values: dict[str, Any] = tomllib.loads(text)
+    if "keep_high_precision" in values:
+        values["keep_high_precision"] = tuple(values["keep_high_precision"])
     try:
+        data = values.pop("data")
         return NamedRecipe(data, QuantRecipe(**values))
-    except TypeError as error:
+    except (KeyError, TypeError) as error:
         raise ConfigError(f"recipe {family}: {error}") from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from edge_resnet.errors import ConfigError
 
@@ -126,6 +126,7 @@ class QuantRecipe:
     keep_high_precision: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        _require(self.method in get_args(CalibMethod), f"no calibration method is called {self.method!r}")
         _require(self.images >= 1, f"calibration needs at least one image, not {self.images}")
         _require(
             50 < self.percentile <= 100, f"percentile must lie in (50, 100], not {self.percentile}",

@@ -299,10 +299,10 @@ def fine(*names: str) -> list[Check]:
 @pytest.mark.parametrize(
     ("lacking", "commands"),
     [
-        ((), ("build", "eval", "bench", "run", "run --camera", "demo")),
-        (("cameras",), ("build", "eval", "bench", "run", "demo")),
-        (("opencv", "scikit-learn"), ("build", "eval", "bench", "run")),
-        (("torch",), ("eval", "bench", "run", "run --camera")),
+        ((), ("build", "eval", "run", "run --camera", "demo")),
+        (("cameras",), ("build", "eval", "run", "demo")),
+        (("opencv", "scikit-learn"), ("build", "eval", "run")),
+        (("torch",), ("eval", "run", "run --camera")),
         (("numpy",), ()),
     ],
 )

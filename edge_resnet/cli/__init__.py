@@ -8,7 +8,6 @@ import sys
 from types import FrameType
 from typing import Annotated, NoReturn
 
-import click
 import typer
 
 from edge_resnet import __version__
@@ -24,12 +23,13 @@ from edge_resnet.errors import EdgeResnetError
 
 __all__ = ["app", "main"]
 
+#: The base of what the parser raises: click's, of which newer typers carry their own copy.
+_USAGE = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 #: What a shell and a supervisor read as "ended by Ctrl-C": 128 + SIGINT.
 INTERRUPTED = 130
 
 app = typer.Typer(
     name="edge-resnet",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -66,25 +66,23 @@ def main() -> NoReturn:
     """Run the command and end the process: 0 done, 1 the machine failed, 2 the user's input, 3 a gate failed, 130 Ctrl-C."""
     arguments = [word for word in sys.argv[1:] if word != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    arguments = arguments or ["--help"]
     signal.signal(signal.SIGTERM, _terminate)
     _log_to_stderr(logging.DEBUG if debug else logging.WARNING)
     try:
         code = app(arguments, prog_name="edge-resnet", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        code = 2
-    except click.ClickException as error:
-        code = _fail(error.format_message(), f"edge-resnet {_command_of(arguments)}--help", 2)
     except EdgeResnetError as error:
         if debug:
             raise
         code = _fail(error.message, error.hint, error.exit_code)
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted", "", INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away: nothing is wrong, and nothing more can be said
         code = 0
     except Exception as error:
+        if isinstance(error, _USAGE):
+            sys.exit(_fail(_usage_text(error), f"edge-resnet {_command_of(arguments)}--help", 2))
         if debug:
             raise
         code = _fail(f"{type(error).__name__}: {error}", "this is a bug; run it again with --debug and report what it prints", 1)
@@ -94,6 +92,11 @@ def main() -> NoReturn:
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature of a signal handler
     """SIGTERM ends as Ctrl-C does: cleanly."""
     raise KeyboardInterrupt
+
+
+def _usage_text(error: Exception) -> str:
+    text: str = error.format_message()  # type: ignore[attr-defined]  # every ClickException has it
+    return " ".join(text.split()).rstrip(".")
 
 
 def _command_of(arguments: list[str]) -> str:

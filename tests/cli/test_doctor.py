@@ -20,7 +20,7 @@ from edge_resnet.cli.doctor import _last_line, _show, doctor
 from edge_resnet.device import DeviceInfo, describe
 
 MAIN = "import typer; from edge_resnet.cli.doctor import doctor; app = typer.Typer(); app.command()(doctor); app()"
-READY = Readiness(("build", "eval", "bench", "run"), ("onnxruntime",), "")
+READY = Readiness(("build", "eval", "run"), ("onnxruntime",), "")
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -101,7 +101,7 @@ def test_extras_are_not_taken_for_markup(info: DeviceInfo, checks: list[Check]) 
 @pytest.mark.parametrize(
     ("ready", "line"),
     [
-        (READY, "ready: build, eval, bench, run on CPU (onnxruntime)"),
+        (READY, "ready: build, eval, run on CPU (onnxruntime)"),
         (Readiness(("run",), ("onnxruntime", "tensorrt"), ""), "ready: run on GPU (tensorrt) and CPU (onnxruntime)"),
         (Readiness((), ("onnxruntime",), "numpy missing or broken"), "not ready: numpy missing or broken"),
     ],

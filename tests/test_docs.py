@@ -1,0 +1,94 @@
+"""What the documentation says is so: commands exist, shell blocks run, the tree in the README is the tree on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edge_resnet.cli import app
+
+REPO = Path(__file__).resolve().parent.parent
+README = (REPO / "README.md").read_text(encoding="utf-8")
+COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+BLOCKS = re.findall(r"(<!--[^\n]*-->\n)?```sh\n(.*?)```", README, flags=re.DOTALL)
+PAGES = sorted([*REPO.glob("*.md"), *REPO.glob("docs/**/*.md"), *REPO.glob("calibration/*.md"), *REPO.glob("deploy/*.md")])
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help_with_an_example(command: str) -> None:
+    """--help of each command explains it and shows a line to type."""
+    result = subprocess.run(
+        [sys.executable, "-m", "edge_resnet", command, "--help"], capture_output=True, text=True, check=False, cwd=REPO
+    )
+    assert result.returncode == 0
+    assert f"edge-resnet {command}" in " ".join(result.stdout.split()).replace("Usage: edge-resnet", "")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_documented(command: str) -> None:
+    """Each command is named in the README or in docs/."""
+    text = README + "".join(path.read_text(encoding="utf-8") for path in (REPO / "docs").glob("*.md"))
+    assert f"edge-resnet {command}" in text or f"`{command}" in text
+
+
+def test_every_shell_block_is_run_or_says_why_not() -> None:
+    """A shell block in the README carries a comment: run, or not run and the reason."""
+    assert BLOCKS
+    for comment, block in BLOCKS:
+        assert re.match(r"<!-- (run|not run: .{10,}) -->", comment), block
+
+
+def test_the_shell_blocks_run(tmp_path: Path) -> None:
+    """The README's runnable block works in an empty folder, line by line, and its JSON parses."""
+    script = "".join(block for comment, block in BLOCKS if comment.startswith("<!-- run "))
+    for line in filter(None, script.splitlines()):
+        result = subprocess.run(
+            ["bash", "-c", line], capture_output=True, text=True, check=False, cwd=tmp_path, env=_environment()
+        )
+        assert result.returncode == 0, f"{line}\n{result.stderr}"
+        if "--json " in f"{line} ":
+            assert json.loads(result.stdout)["images"] > 0
+    lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines) == 60
+    assert set(json.loads(lines[0])) == {"source", "frame", "captured_ns", "age_ms", "top", "stages_ms"}
+
+
+def test_the_tree_in_the_readme_is_the_tree_on_disk() -> None:
+    """Each module and folder of the package has its line in the README, and each line its module."""
+    tree = README.split("```text")[1].split("```")[0]
+    named = set(re.findall(r"^  (\w+)(?:\.py|/)", tree, flags=re.MULTILINE))
+    found = {
+        path.stem for path in (REPO / "edge_resnet").iterdir() if not path.name.startswith("_") and path.suffix in ("", ".py")
+    }
+    assert named == found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(REPO)))
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link in the documentation names a file that exists."""
+    links = re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_documented_options_exist() -> None:
+    """Every long option that the README or docs/commands.md shows for a command is one that the program takes."""
+    text = README + (REPO / "docs" / "commands.md").read_text(encoding="utf-8")
+    help_text = "".join(
+        subprocess.run(
+            [sys.executable, "-m", "edge_resnet", command, "--help"],
+            capture_output=True, text=True, check=True, cwd=REPO, env={**os.environ, "COLUMNS": "200"},
+        ).stdout
+        for command in COMMANDS
+    )  # fmt: skip
+    known = set(re.findall(r"--[a-z0-9-]+", help_text)) | {"--debug", "--system-site-packages", "--version"}
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text)) - known == set()

@@ -1,0 +1,79 @@
+"""The wheel: what is in it, and that what it carries can be read where it is installed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from importlib import metadata, resources
+from pathlib import Path
+
+import pytest
+
+import edge_resnet
+
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's wheel, built from a copy of the tracked tree with the setuptools that is installed."""
+    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
+    copy = "git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t"
+    subprocess.run(["bash", "-c", f'{copy} "{source}"'], check=True, cwd=REPO)
+    pytest.importorskip("setuptools", minversion="77", reason="builds the wheel without an environment of its own")
+    code = f"import sys; sys.argv = ['setup.py']; from setuptools import build_meta; build_meta.build_wheel({str(target)!r})"
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=source, capture_output=True)
+    return next(target.glob("*.whl"))
+
+
+def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
+    """The one top-level folder is edge_resnet; tests, docs and benchmarks stay out."""
+    tops = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    assert tops == {"edge_resnet", f"edge_resnet-{edge_resnet.__version__}.dist-info"}
+
+
+def test_the_wheel_holds_every_module(wheel: Path) -> None:
+    """Each module of the checkout is in the wheel, and the type marker."""
+    names = set(zipfile.ZipFile(wheel).namelist())
+    modules = {str(path.relative_to(REPO)) for path in (REPO / "edge_resnet").rglob("*.py")}
+    assert modules - names == set()
+    assert "edge_resnet/py.typed" in names
+
+
+@pytest.mark.parametrize("folder", ["calibration", "deploy"])
+def test_the_wheel_carries_the_data_folders(wheel: Path, folder: str) -> None:
+    """calibration/ and deploy/ ship inside edge_resnet: every file but none at the top level."""
+    names = set(zipfile.ZipFile(wheel).namelist())
+    wanted = {
+        f"edge_resnet/{path.relative_to(REPO)}" for path in (REPO / folder).rglob("*") if path.suffix in (".md", ".toml", ".py")
+    }
+    assert wanted
+    assert wanted - names == set()
+
+
+@pytest.mark.parametrize("name", ["recipes/imagenet.toml", "recipes/cifar.toml", "README.md"])
+def test_data_is_read_through_importlib(name: str) -> None:
+    """Installed, editable or not, the recipes are found as package data."""
+    assert (resources.files("edge_resnet.calibration") / name).read_text(encoding="utf-8").strip()
+
+
+def test_the_command_is_installed() -> None:
+    """`edge-resnet --version` prints the version of the package."""
+    result = subprocess.run(
+        [Path(sys.executable).parent / "edge-resnet", "--version"], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == f"edge-resnet {edge_resnet.__version__}"
+
+
+def test_the_base_install_is_for_devices() -> None:
+    """No requirement without an extra is torch, onnx, OpenCV or TensorRT."""
+    base = [re.split(r"[<>=;\[ ]", line)[0].lower() for line in metadata.requires("edge-resnet") or [] if "extra" not in line]
+    assert sorted(base) == ["numpy", "onnxruntime", "pillow", "pydantic", "rich", "tomli", "typer"]
+
+
+def test_the_changelog_and_the_version_agree() -> None:
+    """The changelog has a section for this version, or one for what is not released."""
+    text = (REPO / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert "## Unreleased" in text or f"## {edge_resnet.__version__}" in text
