@@ -75,8 +75,13 @@ def weight_scales(weight: Floats, limit: int = 127) -> Floats:
 
     1 for a channel of zeros, or of weights that training has decayed so far that the scale would be denormal.
     """
-    scales = np.abs(weight.reshape(weight.shape[0], -1)).max(axis=1) / limit
+    scales = _channel_amax(weight) / limit
     return np.where(scales >= _LEAST_SCALE, scales, 1.0).astype(np.float32)
+
+
+def _channel_amax(weight: Floats) -> Floats:
+    amax: Floats = np.abs(weight.reshape(weight.shape[0], -1)).max(axis=1)
+    return amax
 
 
 def _grid(pair: Pair, table: CalibrationTable, form: QdqForm) -> _Grid:
@@ -135,9 +140,10 @@ class _Editor:
         node = self._nodes[name]
         weight = self._array(node.input[1])
         bias = self._array(node.input[2]) if len(node.input) > 2 else np.zeros(weight.shape[0], np.float32)
-        # a channel of tiny weights must neither push its bias out of int32 nor the bias's scale out of float32
+        # The bias's step is the input's times the weight's. In a channel of tiny weights or zeros it follows the bias instead, so
+        # that the bias keeps its digits, stays in int32 with room for the sum, and its scale in float32.
         floor = np.maximum(np.abs(bias.astype(np.float64)) / 2**30, _LEAST_SCALE) / grid.scale
-        scales = np.maximum(weight_scales(weight, limit), floor).astype(np.float32)
+        scales = np.maximum(_channel_amax(weight) / limit, floor).astype(np.float32)
         integers = np.clip(np.rint(weight / scales.reshape(-1, *[1] * (weight.ndim - 1))), -limit, limit).astype(np.int8)
         self._dequantized(node, 1, f"{name}.weight", integers, scales)
         bias_scales = (scales.astype(np.float64) * grid.scale).astype(np.float32)

@@ -66,9 +66,10 @@ class Preprocess:
     std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        _require(1 <= self.crop <= 4096, f"crop must lie in 1..4096 pixels, not {self.crop}")
+        _require(1 <= self.crop <= 4096, f"crop must lie in 1..4096 pixels, not {self.crop}", "ImageNet networks take 224")
         _require(
-            self.crop <= self.resize <= 8192, f"resize must lie in {self.crop}..8192 pixels, not {self.resize}",
+            self.crop <= self.resize <= 8192,
+            f"resize must lie in {self.crop}..8192 pixels, not {self.resize}",
             "the crop is cut from the resized picture",
         )
         _require(all(0 <= m <= 1 for m in self.mean), f"mean must lie in [0, 1], not {self.mean}", "divide by 255")
@@ -98,11 +99,12 @@ class ModelSpec:
             _require(self.depth in IMAGENET_DEPTHS, f"no ImageNet ResNet has depth {self.depth}", f"choose one of {depths}")
         else:
             _require(
-                self.depth >= 8 and self.depth % 6 == 2, f"a CIFAR ResNet has 6n+2 layers, {self.depth} is not that",
+                self.depth >= 8 and self.depth % 6 == 2,
+                f"a CIFAR ResNet has 6n+2 layers, {self.depth} is not that",
                 "choose for example 20, 32, 44, 56, 110 or 1202",
             )
-        _require(2 <= self.classes <= 100_000, f"classes must lie in 2..100000, not {self.classes}")
-        _require(8 <= self.input_size <= 4096, f"input size must lie in 8..4096 pixels, not {self.input_size}")
+        _require(2 <= self.classes <= 100_000, f"classes must lie in 2..100000, not {self.classes}", "as many as labels")
+        _require(8 <= self.input_size <= 4096, f"input size must lie in 8..4096 pixels, not {self.input_size}", "224 or 32")
 
     @property
     def name(self) -> str:
@@ -127,9 +129,10 @@ class QuantRecipe:
 
     def __post_init__(self) -> None:
         _require(self.method in get_args(CalibMethod), f"no calibration method is called {self.method!r}")
-        _require(self.images >= 1, f"calibration needs at least one image, not {self.images}")
+        _require(self.images >= 1, f"calibration needs at least one image, not {self.images}", "128 to 512 are enough")
         _require(
-            50 < self.percentile <= 100, f"percentile must lie in (50, 100], not {self.percentile}",
+            50 < self.percentile <= 100,
+            f"percentile must lie in (50, 100], not {self.percentile}",
             "99.99 is a good start for ResNets",
         )
 
@@ -163,7 +166,8 @@ class BatchProfile:
     max: int = 1
 
     def __post_init__(self) -> None:
-        _require(1 <= self.min <= self.opt <= self.max, f"batch profile must rise: {self.min}, {self.opt}, {self.max}")
+        rises = 1 <= self.min <= self.opt <= self.max
+        _require(rises, f"batch profile must rise from 1: {self.min}, {self.opt}, {self.max}", "for example 1,8,32")
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,8 @@ from edge_resnet.errors import EdgeResnetError
 
 __all__ = ["app", "main"]
 
+#: Module → the extra that brings it: the commands that need them import them when they run.
+_EXTRAS = {"torch": "build", "torchvision": "build", "onnx": "build", "safetensors": "build", "sklearn": "demo"}
 #: The base of what the parser raises: click's, of which newer typers carry their own copy.
 _USAGE = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 #: What a shell and a supervisor read as "ended by Ctrl-C": 128 + SIGINT.
@@ -71,6 +73,8 @@ def main() -> NoReturn:
     _log_to_stderr(logging.DEBUG if debug else logging.WARNING)
     try:
         code = app(arguments, prog_name="edge-resnet", standalone_mode=False)
+        if code == INTERRUPTED:  # newer typers turn Ctrl-C into this themselves
+            _fail("interrupted", "", INTERRUPTED)
     except EdgeResnetError as error:
         if debug:
             raise
@@ -80,6 +84,10 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away: nothing is wrong, and nothing more can be said
         code = 0
+    except ModuleNotFoundError as error:
+        if debug or error.name not in _EXTRAS:
+            raise
+        code = _fail(f"this command needs {error.name}", f"pip install 'edge-resnet[{_EXTRAS[error.name]}]'", 1)
     except Exception as error:
         if isinstance(error, _USAGE):
             sys.exit(_fail(_usage_text(error), f"edge-resnet {_command_of(arguments)}--help", 2))
@@ -118,5 +126,5 @@ def _log_to_stderr(level: int) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s" if level > logging.DEBUG else "%(name)s: %(message)s"))
     logger = logging.getLogger("edge_resnet")
-    logger.addHandler(handler)
+    logger.handlers[:] = [handler]
     logger.setLevel(level)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_resnet.cli.progress import progress_bars
-from edge_resnet.errors import MissingDependencyError
 
 if TYPE_CHECKING:
     from edge_resnet.demo import DemoResult
@@ -26,10 +25,7 @@ def demo(
 
     edge-resnet demo
     """
-    try:
-        from edge_resnet.demo import run_demo
-    except ImportError as error:
-        raise MissingDependencyError(f"the demo needs {error.name}", hint="pip install 'edge-resnet[demo]'") from error
+    from edge_resnet.demo import run_demo
 
     with progress_bars() as progress:
         result = run_demo(output, force=True, progress=progress)

@@ -8,8 +8,6 @@ from typing import Annotated
 
 import typer
 
-from edge_resnet.errors import MissingDependencyError
-
 __all__ = ["models"]
 
 
@@ -18,10 +16,7 @@ def models(json_output: Annotated[bool, typer.Option("--json", help="Print JSON 
 
     edge-resnet models
     """
-    try:
-        from edge_resnet.models import paper_table
-    except ImportError as error:
-        raise MissingDependencyError(f"the networks need {error.name}", hint="pip install 'edge-resnet[build]'") from error
+    from edge_resnet.models import paper_table
 
     table = paper_table()
     if json_output:

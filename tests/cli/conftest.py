@@ -1,0 +1,73 @@
+"""Runs the command line in this process, as its entry point does."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from edge_resnet.cli import main
+from edge_resnet.models import build_network
+from edge_resnet.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a command printed and ended with."""
+
+    code: int
+    out: str
+    err: str
+
+
+Cli = Callable[..., Outcome]
+
+#: The smallest network of the family: two blocks' worth of everything a larger one has.
+TINY = ModelSpec(family="cifar", depth=8, shortcut="A", classes=10, input_size=32)
+TINY_WORDS = ("--family", "cifar", "--depth", "8", "--shortcut", "A")
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Cli]:
+    """Run `edge-resnet WORDS` in an empty folder; nothing that it raises escapes but the exit code."""
+    monkeypatch.chdir(tmp_path)
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def run(*words: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["edge-resnet", *words])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as end:
+            main()
+        captured = capsys.readouterr()
+        return Outcome(int(end.value.code or 0), captured.out, captured.err)
+
+    yield run
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a seeded tiny network as a file."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(build_network(TINY).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty smooth pictures with labels 0 to 9, as an .npz."""
+    y, x = np.mgrid[0:40, 0:48] / 48
+    waves = np.random.default_rng(1).uniform(1, 6, (40, 3, 2))
+    phase = waves[..., 0, None, None] * x + waves[..., 1, None, None] * y
+    images = (127.5 + 127.5 * np.sin(2 * np.pi * phase)).transpose(0, 2, 3, 1).astype(np.uint8)
+    path = tmp_path_factory.mktemp("pictures") / "pictures.npz"
+    np.savez(path, images=images, labels=np.arange(40) % 10)
+    return path

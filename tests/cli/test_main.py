@@ -1,0 +1,117 @@
+"""The entry point: exit codes, one-line errors, --debug, what a missing package looks like."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Cli = Callable[..., Any]
+
+
+def _assert_one_line_error(outcome: Any, code: int) -> None:
+    lines = outcome.err.strip().splitlines()
+    assert outcome.code == code, outcome.err
+    assert [line.split(":")[0] for line in lines if line.startswith(("error", "hint"))] == ["error", "hint"], outcome.err
+    assert "Traceback" not in outcome.err
+    assert outcome.out == ""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("bild",),
+        ("build", "--depth", "fifty"),
+        ("build", "--depth", "51"),
+        ("build", "--family", "cifar", "--depth", "21"),
+        ("build", "--family", "mnist"),
+        ("build", "--int8", "--fp32"),
+        ("build", "--batch", "8,1,2"),
+        ("build", "--batch", "many"),
+        ("build", "--batch", "1,2"),
+        ("build", "--int8", "--percentile", "101"),
+        ("build", "--int8", "--calib-method", "max", "--percentile", "99"),
+        ("build", "--calib-images", "0", "--int8"),
+        ("build", "--labels", "nowhere.txt"),
+        ("build", "--classes", "1"),
+        ("build", "--mean", "123", "117", "104"),
+        ("build", "--std", "0", "1", "1"),
+        ("run",),
+        ("run", "--camera", "0"),
+        ("run", "--jsonl", "-", "--json", "--source", "x.jpg"),
+        ("run", "nowhere", "--source", "x.jpg"),
+        ("run", "--nonsense"),
+        ("eval",),
+        ("eval", "--data", "x"),
+        ("inspect",),
+        ("inspect", "."),
+        ("compile", "nowhere"),
+    ],
+)
+def test_bad_words_end_with_two_and_say_what_to_do(cli: Cli, words: tuple[str, ...]) -> None:
+    """Every mistake in the words is one error line and one hint line, exit 2, and leaves nothing behind."""
+    _assert_one_line_error(cli(*words), 2)
+    assert list(Path.cwd().iterdir()) == []
+
+
+def test_no_words_shows_the_help(cli: Cli) -> None:
+    """`edge-resnet` alone is a question: it is answered with the help, and no error."""
+    outcome = cli()
+    assert outcome.code == 0
+    assert "build" in outcome.out
+    assert "--debug" in outcome.out
+
+
+def test_debug_shows_where_an_error_came_from() -> None:
+    """--debug, wherever it stands, ends in a traceback; without it there is none."""
+    command = [sys.executable, "-m", "edge_resnet", "inspect", "nowhere"]
+    plain = subprocess.run(command, capture_output=True, text=True, check=False)
+    debug = subprocess.run([*command, "--debug"], capture_output=True, text=True, check=False)
+    assert "Traceback" not in plain.stderr
+    assert "Traceback" in debug.stderr
+    assert "ArtifactError" in debug.stderr
+
+
+def test_a_missing_package_names_its_extra() -> None:
+    """Where torch is not installed, the error names the extra that brings it, exit 1."""
+    code = (
+        "import sys; sys.argv = ['edge-resnet', 'models']\n"
+        "class Gone:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'torch': raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')\n"
+        "sys.meta_path.insert(0, Gone())\n"
+        "from edge_resnet.cli import main\n"
+        "main()"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == ["error: this command needs torch", "hint: pip install 'edge-resnet[build]'"]
+
+
+def test_an_unforeseen_error_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bug is reported in one line that asks for --debug, exit 1."""
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("something\nunforeseen")
+
+    monkeypatch.setattr("edge_resnet.artifact.open_artifact", broken)
+    outcome = cli("inspect", "x")
+    assert outcome.code == 1
+    assert "--debug" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_ctrl_c_ends_with_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An interrupted command says so and ends as shells expect."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("edge_resnet.artifact.open_artifact", interrupted)
+    outcome = cli("inspect", "x")
+    assert outcome.code == 130
+    assert "interrupted" in outcome.err
