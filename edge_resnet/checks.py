@@ -34,7 +34,7 @@ _PACKAGES: tuple[tuple[str, str, str, Group], ...] = (
     ("numpy", "numpy", "1.26", "base"),
     ("pillow", "PIL", "10.1", "base"),
     ("onnxruntime", "onnxruntime", "1.18", "base"),
-    ("typer", "typer", "0.15", "base"),
+    ("typer", "typer", "0.19", "base"),
     ("rich", "rich", "13.7", "base"),
     ("pydantic", "pydantic", "2.8", "base"),
     ("torch", "torch", "2.4", "build"),

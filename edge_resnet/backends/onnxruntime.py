@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,8 @@ __all__ = ["OnnxRuntimeBackend"]
 
 #: Goes into the key of every derived graph: raise it when quantize.py writes another graph from the same truth.
 _DERIVATION = 1
+
+_log = logging.getLogger(__name__)
 
 
 class OnnxRuntimeBackend:
@@ -63,6 +66,8 @@ class OnnxRuntimeBackend:
                     hint=f"edge-resnet compile {artifact.folder}   (needs pip install 'edge-resnet[build]')",
                 )
             graph = folder / MODEL
+        if artifact.manifest.precision == "fp16" and variant == "native":
+            _log.warning("ONNX Runtime computes %s in FP32: what is measured is FP32's", artifact.folder)
         spec = artifact.manifest.model
         return cls(graph, spec.classes, spec.input_size)
 

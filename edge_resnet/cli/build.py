@@ -49,11 +49,12 @@ def build(
     ] = "B",
     plain: Annotated[bool, typer.Option("--plain", help="The twin without shortcuts.", rich_help_panel=_NETWORK)] = False,
     classes: Annotated[
-        int | None, typer.Option(help="Width of the head [1000, or 10 for cifar].", rich_help_panel=_NETWORK)
+        int | None, typer.Option(help="Width of the head (default: 1000, or 10 for cifar).", rich_help_panel=_NETWORK)
     ] = None,
     labels: Annotated[Path | None, typer.Option(help="A text file with a class name per line.", rich_help_panel=_NETWORK)] = None,
     input_size: Annotated[
-        int | None, typer.Option(help="Side of the square input in pixels [224, or 32 for cifar].", rich_help_panel=_NETWORK)
+        int | None,
+        typer.Option(help="Side of the square input in pixels (default: 224, or 32 for cifar).", rich_help_panel=_NETWORK),
     ] = None,
     mean: Annotated[
         tuple[float, float, float], typer.Option(help="Per channel, RGB, in 0..1.", rich_help_panel=_NETWORK)
@@ -66,14 +67,14 @@ def build(
     fp32: Annotated[bool, typer.Option("--fp32", help="Full precision (the default).")] = False,
     calib_data: Annotated[
         str | None,
-        typer.Option(help="Folder, CSV, .npz, or digits, cifar10, imagenette [the recipe's].", rich_help_panel=_INT8),
+        typer.Option(help="Folder, CSV, .npz, or digits, cifar10, imagenette (default: the recipe's).", rich_help_panel=_INT8),
     ] = None,
-    calib_images: Annotated[int | None, typer.Option(help="How many of them [512].", rich_help_panel=_INT8)] = None,
+    calib_images: Annotated[int | None, typer.Option(help="How many of them (default: 512).", rich_help_panel=_INT8)] = None,
     calib_method: Annotated[
-        CalibMethod | None, typer.Option(help="How a range is read off the values [percentile].", rich_help_panel=_INT8)
+        CalibMethod | None, typer.Option(help="How a range is read off the values (default: percentile).", rich_help_panel=_INT8)
     ] = None,
     percentile: Annotated[
-        float | None, typer.Option(help="Share of the values inside the range, percent [99.999].", rich_help_panel=_INT8)
+        float | None, typer.Option(help="Share of the values inside the range, percent (default: 99.999).", rich_help_panel=_INT8)
     ] = None,
     seed: Annotated[int, typer.Option(help="Which of the images are drawn.", rich_help_panel=_INT8)] = 0,
     allow_random: Annotated[
@@ -82,7 +83,7 @@ def build(
     backend: Annotated[str, typer.Option(help="auto or onnxruntime.", rich_help_panel=_OUTPUT)] = "auto",
     batch: Annotated[str, typer.Option(help="Batch size, or smallest,usual,largest.", rich_help_panel=_OUTPUT)] = "1",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder [artifacts/NAME].", rich_help_panel=_OUTPUT)
+        Path | None, typer.Option("--output", "-o", help="Folder (default: artifacts/NAME).", rich_help_panel=_OUTPUT)
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an artifact that is there.", rich_help_panel=_OUTPUT)] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.", rich_help_panel=_OUTPUT)] = False,

@@ -20,7 +20,9 @@ __all__ = ["evaluate"]
 
 
 def evaluate(
-    artifact: Annotated[Path | None, typer.Argument(help="Folder that build wrote [the newest under artifacts/].")] = None,
+    artifact: Annotated[
+        Path | None, typer.Argument(help="Folder that build wrote (default: the newest under artifacts/).")
+    ] = None,
     data: Annotated[str, typer.Option(help="Folder of class folders, CSV, .npz, or digits, cifar10, imagenette.")] = "",
     backend: Annotated[str, typer.Option(help="auto or onnxruntime.")] = "auto",
     simulate_int8: Annotated[bool, typer.Option("--simulate-int8", help="TensorRT's INT8, computed on this machine.")] = False,

@@ -18,7 +18,9 @@ __all__ = ["inspect"]
 
 
 def inspect(
-    artifact: Annotated[Path | None, typer.Argument(help="Folder that build wrote [the newest under artifacts/].")] = None,
+    artifact: Annotated[
+        Path | None, typer.Argument(help="Folder that build wrote (default: the newest under artifacts/).")
+    ] = None,
     ranges: Annotated[bool, typer.Option("--ranges", help="Also the calibrated range of every tensor.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")] = False,
 ) -> None:

@@ -23,13 +23,13 @@ def models(json_output: Annotated[bool, typer.Option("--json", help="Print JSON 
         typer.echo(json.dumps([asdict(facts) for facts in table]))
         return
     header = (
-        f"{'network':<15} {'block':<11} {'layers':>6} {'params':>9} {'multiply-adds':>14} {'stride as paper':>16} {'paper':>10}"
+        f"{'network':<17} {'block':<11} {'layers':>6} {'params':>9} {'multiply-adds':>14} {'stride as paper':>16} {'paper':>10}"
     )
     typer.echo(header)
     for facts in table:
         figure = f"{facts.paper_figure} {'G' if facts.spec.family == 'imagenet' else 'M par.'}"
         typer.echo(
-            f"{facts.spec.name:<15} {facts.block:<11} {facts.layers:>6} {facts.parameters / 1e6:>7.2f} M "
+            f"{facts.spec.name:<17} {facts.block:<11} {facts.layers:>6} {facts.parameters / 1e6:>7.2f} M "
             f"{facts.multiply_adds / 1e9:>12.3f} G {facts.paper_stride_multiply_adds / 1e9:>14.3f} G {figure:>10}"
         )
     typer.echo("")

@@ -22,7 +22,9 @@ __all__ = ["run"]
 
 
 def run(
-    artifact: Annotated[Path | None, typer.Argument(help="Folder that build wrote [the newest under artifacts/].")] = None,
+    artifact: Annotated[
+        Path | None, typer.Argument(help="Folder that build wrote (default: the newest under artifacts/).")
+    ] = None,
     camera: Annotated[list[int] | None, typer.Option(help="Camera index; repeatable.")] = None,
     source: Annotated[
         list[str] | None, typer.Option(help="Image, folder, glob, video or synthetic://; repeatable, one after another.")
