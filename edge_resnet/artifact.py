@@ -57,7 +57,7 @@ class Artifact:
         path = self.folder / CALIBRATION
         if not path.is_file():
             raise ArtifactError(f"{self.folder} has no {CALIBRATION}", hint="build it again with --int8")
-        table = _parse(TypeAdapter(CalibrationTable), path)
+        table: CalibrationTable = _parse(TypeAdapter(CalibrationTable), path)
         if table.model_digest != self.manifest.files[MODEL].sha256:
             raise ArtifactError(f"{path} was measured on another graph", hint="build the artifact again")
         return table

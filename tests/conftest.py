@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+from typing import get_args
 
+import numpy as np
 import pytest
+import torch
+
+from edge_resnet.artifact import Artifact
+from edge_resnet.build import BuildOptions, build
+from edge_resnet.spec import ModelSpec, Precision, Preprocess, QuantRecipe
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -17,3 +25,46 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real test data is not here ({folder}); set EDGE_RESNET_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def smooth_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty-four smooth pictures of 40 x 48 pixels with labels 0 to 9, as an .npz."""
+    y, x = np.mgrid[0:40, 0:48] / 48
+    waves = np.random.default_rng(1).uniform(1, 6, (64, 3, 2))
+    phase = waves[..., 0, None, None] * x + waves[..., 1, None, None] * y
+    images = (127.5 + 127.5 * np.sin(2 * np.pi * phase)).transpose(0, 2, 3, 1).astype(np.uint8)
+    path = tmp_path_factory.mktemp("pictures") / "smooth.npz"
+    np.savez(path, images=images, labels=np.arange(64) % 10)
+    return path
+
+
+def tiny_options(precision: Precision, output: Path, pictures: Path) -> BuildOptions:
+    """How the tests build the smallest network of the family; INT8 on ``pictures``."""
+    return BuildOptions(
+        model=ModelSpec(family="cifar", depth=8, shortcut="A", classes=10, input_size=32),
+        preprocess=Preprocess(resize=32, crop=32),
+        precision=precision,
+        weights="random",
+        output=output,
+        calibration_data=str(pictures) if precision == "int8" else None,
+        recipe=QuantRecipe(images=32) if precision == "int8" else None,
+        allow_random=True,
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_artifacts(tmp_path_factory: pytest.TempPathFactory, smooth_pictures: Path) -> dict[str, Artifact]:
+    """An artifact per precision of one seeded tiny network, made by the real pipeline; not to be changed."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    artifacts = {}
+    for precision in get_args(Precision):
+        torch.manual_seed(0)
+        artifacts[precision] = build(tiny_options(precision, folder / precision, smooth_pictures))
+    return artifacts
+
+
+@pytest.fixture
+def tiny_int8(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> Path:
+    """A copy of the tiny INT8 artifact that a test may damage."""
+    return Path(shutil.copytree(tiny_artifacts["int8"].folder, tmp_path / "tiny"))

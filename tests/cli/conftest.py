@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -31,7 +30,6 @@ Cli = Callable[..., Outcome]
 
 #: The smallest network of the family: two blocks' worth of everything a larger one has.
 TINY = ModelSpec(family="cifar", depth=8, shortcut="A", classes=10, input_size=32)
-TINY_WORDS = ("--family", "cifar", "--depth", "8", "--shortcut", "A")
 
 
 @pytest.fixture
@@ -62,12 +60,6 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Forty smooth pictures with labels 0 to 9, as an .npz."""
-    y, x = np.mgrid[0:40, 0:48] / 48
-    waves = np.random.default_rng(1).uniform(1, 6, (40, 3, 2))
-    phase = waves[..., 0, None, None] * x + waves[..., 1, None, None] * y
-    images = (127.5 + 127.5 * np.sin(2 * np.pi * phase)).transpose(0, 2, 3, 1).astype(np.uint8)
-    path = tmp_path_factory.mktemp("pictures") / "pictures.npz"
-    np.savez(path, images=images, labels=np.arange(40) % 10)
-    return path
+def pictures(smooth_pictures: Path) -> Path:
+    """Pictures to calibrate and measure on."""
+    return smooth_pictures

@@ -38,14 +38,14 @@ def test_build_compile_inspect_eval_run(cli: Cli, built: Path, pictures: Path) -
     assert len(compiled["engines"]) == 2
     result = json.loads(cli("eval", str(built), "--data", str(pictures), "--simulate-int8", "--json").out)
     assert {"images", "top1", "top5", "ci95", "agreement", "backend", "precision", "simulated"} <= set(result)
-    assert (result["images"], result["simulated"]) == (40, True)
+    assert (result["images"], result["simulated"]) == (64, True)
     summary = json.loads(cli("run", str(built), "--source", "synthetic://?frames=7", "--jsonl", "f.jsonl", "--json").out)
     assert summary["frames"] == len(Path("f.jsonl").read_text().splitlines()) == 7
 
 
 def test_texts_for_people(cli: Cli, built: Path, pictures: Path) -> None:
     """Without --json the same commands print lines that name what was measured."""
-    assert "calibration 40 images of pictures" in " ".join(cli("inspect", str(built)).out.split())
+    assert "calibration 64 images of smooth" in " ".join(cli("inspect", str(built)).out.split())
     assert "top-1" in cli("eval", str(built), "--data", str(pictures)).out
     assert "engine: " in cli("compile", str(built)).out
     run = cli("run", str(built), "--source", "synthetic://?frames=3")

@@ -1,0 +1,83 @@
+"""ONNX Runtime: which graph each variant runs, and what it says where there is none."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from edge_resnet.artifact import Artifact, open_artifact
+from edge_resnet.backends.onnxruntime import OnnxRuntimeBackend
+from edge_resnet.compile import compile_engine
+from edge_resnet.errors import BackendError, IncompatibleEngineError
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (4, 4, 4, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
+
+
+def test_float_artifacts_run_as_they_are(tiny_artifacts: dict[str, Artifact]) -> None:
+    """FP32 and FP16 need no engine, in any variant."""
+    for precision in ("fp32", "fp16"):
+        for variant in ("native", "simulated", "reference"):
+            assert OnnxRuntimeBackend.engine_request(tiny_artifacts[precision], variant) is None  # type: ignore[arg-type]
+
+
+def test_fp16_is_told_to_be_fp32(tiny_artifacts: dict[str, Artifact], caplog: pytest.LogCaptureFixture) -> None:
+    """The user is told that this backend has no half precision."""
+    with caplog.at_level(logging.WARNING, "edge_resnet"), OnnxRuntimeBackend.open(tiny_artifacts["fp16"], "native"):
+        pass
+    assert "in FP32" in caplog.text
+
+
+@pytest.mark.parametrize(("dot_product", "form"), [(True, "u8s8"), (False, "u8s7")])
+def test_the_form_follows_the_cpu(
+    tiny_artifacts: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch, dot_product: bool, form: str
+) -> None:
+    """Without an int8 dot product the weights keep seven bits; the simulation is TensorRT's form on any CPU."""
+    monkeypatch.setattr("edge_resnet.backends.onnxruntime.has_int8_dot_product", lambda: dot_product)
+    native = OnnxRuntimeBackend.engine_request(tiny_artifacts["int8"], "native")
+    simulated = OnnxRuntimeBackend.engine_request(tiny_artifacts["int8"], "simulated")
+    assert native is not None
+    assert simulated is not None
+    assert (native.form, simulated.form) == (form, "tensorrt")
+    assert native.key != simulated.key
+    assert tiny_artifacts["int8"].truth_digest()[:12] in native.key
+
+
+def test_int8_and_its_reference_are_near_but_not_equal(tiny_artifacts: dict[str, Artifact]) -> None:
+    """INT8 really is another computation, and stays within a quarter of the logits' spread of FP32."""
+    artifact = tiny_artifacts["int8"]
+    compile_engine(artifact, "onnxruntime", "simulated")
+    logits = {}
+    for variant in ("native", "simulated", "reference"):
+        with OnnxRuntimeBackend.open(artifact, variant) as backend:  # type: ignore[arg-type]
+            logits[variant] = backend.infer(IMAGES)
+    with OnnxRuntimeBackend.open(tiny_artifacts["fp32"], "native") as backend:
+        assert np.array_equal(backend.infer(IMAGES), logits["reference"])
+    spread = float(logits["reference"].std())
+    for variant in ("native", "simulated"):
+        difference = float(np.abs(logits[variant] - logits["reference"]).mean())
+        assert 0 < difference < spread / 4
+
+
+def test_a_missing_engine_names_compile(tiny_int8: Path) -> None:
+    """Without the engine the error names the command that derives it, and compile heals it."""
+    shutil.rmtree(tiny_int8 / "engines")
+    artifact = open_artifact(tiny_int8)
+    with pytest.raises(IncompatibleEngineError, match="u8s") as caught:
+        OnnxRuntimeBackend.open(artifact, "native")
+    assert "edge-resnet compile" in caught.value.hint
+    compile_engine(artifact)
+    with OnnxRuntimeBackend.open(artifact, "native") as backend:
+        assert backend.infer(IMAGES).shape == (4, 10)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a graph", bytes(1000)])
+def test_a_graph_that_is_none(tmp_path: Path, content: bytes) -> None:
+    """A file that ONNX Runtime cannot load is a BackendError of one line."""
+    (tmp_path / "x.onnx").write_bytes(content)
+    with pytest.raises(BackendError) as caught:
+        OnnxRuntimeBackend(tmp_path / "x.onnx", 10, 32)
+    assert "\n" not in caught.value.message

@@ -1,0 +1,256 @@
+"""The folder: opened only whole and unchanged, written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_resnet.artifact import (
+    CALIBRATION,
+    LABELS,
+    MANIFEST,
+    MODEL,
+    Artifact,
+    describe_files,
+    newest_artifact,
+    open_artifact,
+    sha256_of,
+    staging,
+    write_json,
+)
+from edge_resnet.errors import ArtifactError, BuildError
+
+
+def _assert_refused(folder: Path, match: str) -> None:
+    with pytest.raises(ArtifactError, match=match) as caught:
+        open_artifact(folder)
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+    assert caught.value.exit_code == 2
+
+
+def _edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    content = json.loads((folder / MANIFEST).read_text())
+    change(content)
+    (folder / MANIFEST).write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_what_build_wrote_is_opened_as_it_was(tiny_artifacts: dict[str, Artifact], precision: str) -> None:
+    """Manifest, labels and files come back equal; every file on disk is in the manifest."""
+    artifact = tiny_artifacts[precision]
+    again = open_artifact(artifact.folder)
+    assert again == artifact
+    assert describe_files(artifact.folder) == artifact.manifest.files
+    assert (CALIBRATION in artifact.manifest.files) == (precision == "int8")
+    assert len(again.labels) == 10
+
+
+@pytest.mark.parametrize("name", [MODEL, CALIBRATION, LABELS])
+@pytest.mark.parametrize("place", [0.0, 0.5, 0.999])
+def test_one_changed_bit_is_noticed(tiny_int8: Path, name: str, place: float) -> None:
+    """A bit anywhere in a file, its length unchanged, and the artifact is refused."""
+    content = bytearray((tiny_int8 / name).read_bytes())
+    content[int(place * len(content))] ^= 1
+    (tiny_int8 / name).write_bytes(content)
+    _assert_refused(tiny_int8, f"{name} was changed after the build")
+
+
+@pytest.mark.parametrize("name", [MODEL, CALIBRATION, LABELS])
+def test_a_missing_file_is_named(tiny_int8: Path, name: str) -> None:
+    """A file that the manifest lists and the folder lacks is named."""
+    (tiny_int8 / name).unlink()
+    _assert_refused(tiny_int8, f"{name} is missing")
+
+
+@pytest.mark.parametrize("name", [MODEL, CALIBRATION, LABELS])
+def test_a_file_that_must_be_listed(tiny_int8: Path, name: str) -> None:
+    """Taking a file out of the manifest does not get it past the check."""
+    _edit(tiny_int8, lambda content: content["files"].pop(name))
+    _assert_refused(tiny_int8, f"does not list {name}")
+
+
+@pytest.mark.parametrize("version", [2, 99, "1", None, 1.5])
+def test_a_schema_of_another_time(tiny_int8: Path, version: object) -> None:
+    """A newer schema is refused as such, before its unknown fields are."""
+    _edit(tiny_int8, lambda content: content.update(schema_version=version, invented=True))
+    _assert_refused(tiny_int8, "has schema")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"manifest"', "{}"])
+def test_a_manifest_that_is_none(tiny_int8: Path, text: str) -> None:
+    """Cut short, empty, or other JSON."""
+    (tiny_int8 / MANIFEST).write_text(text)
+    _assert_refused(tiny_int8, "is not a manifest")
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (lambda content: content["model"].update(depth=51), "51 is not that"),
+        (lambda content: content["model"].update(depth="deep"), "model.depth"),
+        (lambda content: content.pop("preprocess"), "preprocess"),
+        (lambda content: content.update(precision="int3"), "precision"),
+        (lambda content: content["model"].update(classes=11), "lines for 11 classes"),
+    ],
+)
+def test_fields_that_make_no_sense(tiny_int8: Path, change: Callable[[dict[str, Any]], object], match: str) -> None:
+    """Each field is checked, and the error says which."""
+    _edit(tiny_int8, change)
+    with pytest.raises(ArtifactError, match=match):
+        open_artifact(tiny_int8)
+
+
+@pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "engines/../../outside", "a/../../outside"])
+def test_no_path_leaves_the_folder(tiny_int8: Path, name: str) -> None:
+    """A name that climbs out or is absolute is refused, though the file is there with the right hash."""
+    outside = tiny_int8.parent / "outside"
+    outside.write_text("secret")
+    target = Path(name) if name.startswith("/") else outside
+    entry = {"sha256": sha256_of(target) if target.is_file() else "", "size": target.stat().st_size if target.is_file() else 0}
+    _edit(tiny_int8, lambda content: content["files"].update({name: entry}))
+    _assert_refused(tiny_int8, "outside the artifact")
+
+
+def test_no_link_leaves_the_folder(tiny_int8: Path) -> None:
+    """A symbolic link to a file with the very same content is refused where it points outside."""
+    moved = tiny_int8.parent / "moved.onnx"
+    (tiny_int8 / MODEL).rename(moved)
+    (tiny_int8 / MODEL).symlink_to(moved)
+    _assert_refused(tiny_int8, "outside the artifact")
+
+
+def test_folders_that_are_none(tmp_path: Path) -> None:
+    """No folder, an empty one, and a file are told apart from an artifact."""
+    _assert_refused(tmp_path / "nowhere", "no artifact at")
+    _assert_refused(tmp_path, "has no manifest.json")
+    (tmp_path / "file").write_text("x")
+    _assert_refused(tmp_path / "file", "has no manifest.json")
+
+
+def test_a_table_of_another_graph(tiny_int8: Path) -> None:
+    """Ranges that were measured on another graph are not used, though every hash holds."""
+    artifact = open_artifact(tiny_int8)
+    write_json(tiny_int8 / CALIBRATION, replace(artifact.calibration(), model_digest="0" * 64))
+    write_json(tiny_int8 / MANIFEST, replace(artifact.manifest, files=describe_files(tiny_int8)))
+    with pytest.raises(ArtifactError, match="measured on another graph"):
+        open_artifact(tiny_int8).calibration()
+
+
+def test_only_int8_has_a_table(tiny_artifacts: dict[str, Artifact]) -> None:
+    """Asking a float artifact for ranges says what to do."""
+    with pytest.raises(ArtifactError) as caught:
+        tiny_artifacts["fp32"].calibration()
+    assert "--int8" in caught.value.hint
+
+
+def test_the_truth_digest_follows_graph_and_ranges(tiny_int8: Path) -> None:
+    """It changes with the graph's or the table's hash and with nothing else."""
+    artifact = open_artifact(tiny_int8)
+    files = dict(artifact.manifest.files)
+
+    def digest(name: str) -> str:
+        changed = {**files, name: replace(files[name], sha256="f" * 64)}
+        return replace(artifact, manifest=replace(artifact.manifest, files=changed)).truth_digest()
+
+    assert digest(LABELS) == artifact.truth_digest()
+    assert len({digest(MODEL), digest(CALIBRATION), artifact.truth_digest()}) == 3
+
+
+def test_the_newest_is_the_one_written_last(tmp_path: Path) -> None:
+    """By the manifest's time; folders being built are passed over, and none at all is an error."""
+    with pytest.raises(ArtifactError, match="no artifact under"):
+        newest_artifact(tmp_path)
+    for age, name in enumerate(["b", "a", ".c.123.part"]):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / MANIFEST).write_text("{}")
+        os.utime(tmp_path / name / MANIFEST, (time.time() + age, time.time() + age))
+    assert newest_artifact(tmp_path) == tmp_path / "a"
+
+
+def _fill(folder: Path, text: str) -> None:
+    (folder / MANIFEST).write_text(text)
+
+
+def _fail_half_way(folder: Path, error: BaseException) -> None:
+    _fill(folder, "half")
+    raise error
+
+
+def test_staging_appears_whole(tmp_path: Path) -> None:
+    """Until the block ends nothing is at the target; then all of it is, and nothing else beside it."""
+    target = tmp_path / "deep" / "x"
+    with staging(target) as work:
+        _fill(work, "new")
+        assert not target.exists()
+    assert (target / MANIFEST).read_text() == "new"
+    assert list(target.parent.iterdir()) == [target]
+
+
+@pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt(), SystemExit(1), BuildError("x")])
+@pytest.mark.parametrize("force", [False, True])
+def test_staging_leaves_nothing_of_a_failure(tmp_path: Path, error: BaseException, force: bool) -> None:
+    """Whatever ends the block, the temporary folder goes, and what was at the target before stays."""
+    target = tmp_path / "x"
+    if force:
+        target.mkdir()
+        _fill(target, "old")
+    with pytest.raises(type(error)), staging(target, force=force) as work:
+        _fail_half_way(work, error)
+    assert [path.name for path in tmp_path.iterdir()] == (["x"] if force else [])
+    assert not force or (target / MANIFEST).read_text() == "old"
+
+
+def test_staging_refuses_what_is_there(tmp_path: Path) -> None:
+    """Without force an existing target is kept, and the error names --force."""
+    (tmp_path / "x").mkdir()
+    with pytest.raises(BuildError, match="exists already") as caught, staging(tmp_path / "x"):
+        pass
+    assert "--force" in caught.value.hint
+
+
+def test_force_replaces_only_what_is_ours(tmp_path: Path) -> None:
+    """--force -o ~ must not delete a home: a folder without a manifest is refused."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "letters.txt").write_text("dear")
+    with pytest.raises(BuildError, match="is not an artifact"), staging(home, force=True):
+        pass
+    assert (home / "letters.txt").read_text() == "dear"
+
+
+def test_force_replaces_an_artifact(tmp_path: Path) -> None:
+    """The old one is gone, the new one is there, and nothing else."""
+    for text in ("old", "new"):
+        with staging(tmp_path / "x", force=True) as work:
+            _fill(work, text)
+    assert (tmp_path / "x" / MANIFEST).read_text() == "new"
+    assert list(tmp_path.iterdir()) == [tmp_path / "x"]
+
+
+@pytest.mark.parametrize(
+    ("code", "word"),
+    [(errno.ENOSPC, "free some space"), (errno.EROFS, "may write"), (errno.EACCES, "may write"), (errno.EIO, "check")],
+)
+def test_a_disk_that_fails_is_one_line(tmp_path: Path, code: int, word: str) -> None:
+    """An OSError in the block becomes a BuildError with the fitting remedy."""
+    with pytest.raises(BuildError) as caught, staging(tmp_path / "x"):
+        raise OSError(code, os.strerror(code))
+    assert os.strerror(code) in caught.value.message
+    assert word in caught.value.hint
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_target_below_a_file(tmp_path: Path) -> None:
+    """A path through a file is a BuildError, not a traceback."""
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(BuildError), staging(tmp_path / "file" / "x"):
+        pass

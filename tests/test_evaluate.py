@@ -1,0 +1,114 @@
+"""Accuracy: counted as by hand, beside FP32 on the same images, refused where it would mean nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_resnet.artifact import Artifact
+from edge_resnet.backends import open_backend
+from edge_resnet.compile import compile_engine
+from edge_resnet.errors import ConfigError, DataError
+from edge_resnet.evaluate import evaluate
+from edge_resnet.imageset import ImageSet, from_arrays, open_images
+from edge_resnet.statistics import wilson_interval
+
+
+@pytest.fixture(scope="module")
+def images(smooth_pictures: Path) -> ImageSet:
+    """Sixty-four labelled pictures of the network's input size."""
+    content = np.load(smooth_pictures)
+    return from_arrays("smooth", np.ascontiguousarray(content["images"][:, :32, :32]), content["labels"])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_it_counts_as_one_would_by_hand(tiny_artifacts: dict[str, Artifact], images: ImageSet, precision: str) -> None:
+    """Top-1, top-5 and agreement equal counts over logits taken one by one."""
+    artifact = tiny_artifacts[precision]
+    batch = np.stack([images.load(index) for index in range(len(images))])
+    with open_backend(artifact) as network, open_backend(artifact, variant="reference") as reference:
+        logits = np.concatenate([network.infer(image[None]) for image in batch])
+        expected = np.concatenate([reference.infer(image[None]) for image in batch])
+    labels = np.array(images.labels)
+    result = evaluate(artifact, images)
+    ranks = (logits > np.take_along_axis(logits, labels[:, None], 1)).sum(1)
+    assert result.images == 64
+    assert result.top1 == pytest.approx(100 * np.mean(logits.argmax(1) == labels))
+    assert result.top5 == pytest.approx(100 * np.mean(ranks < 5))
+    assert result.agreement == pytest.approx(100 * np.mean(logits.argmax(1) == expected.argmax(1)))
+    assert result.fp32_top1 == pytest.approx(100 * np.mean(expected.argmax(1) == labels))
+
+
+def test_a_network_agrees_with_itself(tiny_artifacts: dict[str, Artifact], images: ImageSet) -> None:
+    """FP32 against FP32 is 100 %, and its interval is Wilson's."""
+    result = evaluate(tiny_artifacts["fp32"], images)
+    assert result.agreement == 100
+    assert result.fp32_top1 == result.top1
+    low, high = wilson_interval(round(result.top1 * 0.64), 64)
+    assert result.ci95 == pytest.approx((100 * low, 100 * high))
+
+
+def test_the_simulation_is_another_computation(tiny_artifacts: dict[str, Artifact], images: ImageSet) -> None:
+    """Simulated INT8 is marked as such; on a float artifact there is nothing to simulate."""
+    artifact = tiny_artifacts["int8"]
+    compile_engine(artifact, variant="simulated")
+    assert evaluate(artifact, images, simulate=True).simulated
+    assert not evaluate(artifact, images).simulated
+    with pytest.raises(ConfigError, match="no INT8 to simulate"):
+        evaluate(tiny_artifacts["fp32"], images, simulate=True)
+
+
+def test_images_without_labels_are_refused(tiny_artifacts: dict[str, Artifact]) -> None:
+    """Accuracy needs labels."""
+    with pytest.raises(DataError, match="no labels"):
+        evaluate(tiny_artifacts["fp32"], from_arrays("bare", np.zeros((3, 32, 32, 3), np.uint8)))
+
+
+def test_labels_of_another_network_are_refused(tiny_artifacts: dict[str, Artifact]) -> None:
+    """A class that the network does not know names the image."""
+    with pytest.raises(DataError, match=r"other\[1\] has class 10"):
+        evaluate(tiny_artifacts["fp32"], from_arrays("other", np.zeros((2, 32, 32, 3), np.uint8), [0, 10]))
+
+
+def _class_folders(root: Path, good: int, bad: int) -> Path:
+    (root / "a").mkdir(parents=True)
+    (root / "b").mkdir()
+    for index in range(good):
+        shade = np.full((36, 40, 3), index, np.uint8)
+        Image.fromarray(shade).save(root / "ab"[index % 2] / f"{index:03}.png")
+    for index in range(bad):
+        (root / "a" / f"bad{index}.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    return root
+
+
+def test_a_corrupt_image_is_skipped_counted_and_named(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    """One bad file of 41 does not stop the measurement; it is in the result."""
+    result = evaluate(tiny_artifacts["fp32"], open_images(_class_folders(tmp_path / "x", 40, 1)))
+    assert result.images == 40
+    assert len(result.skipped) == 1
+    assert "bad0.png" in result.skipped[0]
+
+
+def test_too_many_corrupt_images_are_an_error(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    """A set of which a third cannot be read is not measured."""
+    with pytest.raises(DataError, match="cannot be read"):
+        evaluate(tiny_artifacts["fp32"], open_images(_class_folders(tmp_path / "x", 20, 10)))
+
+
+def test_progress_rises_to_the_end(tiny_artifacts: dict[str, Artifact], images: ImageSet) -> None:
+    """It starts at nothing and ends with every image."""
+    calls: list[tuple[str, int, int]] = []
+    evaluate(tiny_artifacts["fp32"], images, progress=lambda *call: calls.append(call))
+    done = [call[1] for call in calls]
+    assert done == sorted(done)
+    assert (calls[0], calls[-1]) == (("evaluate", 0, 64), ("evaluate", 64, 64))
+
+
+def test_any_backend_can_be_measured(tiny_artifacts: dict[str, Artifact], images: ImageSet) -> None:
+    """The fake backend's accuracy is chance and its agreement is not 100."""
+    result = evaluate(tiny_artifacts["fp32"], images, backend="fake")
+    assert result.backend == "fake"
+    assert result.agreement < 100

@@ -1,0 +1,159 @@
+"""What the project promises on real weights and pictures. Skipped where the data is not beside the checkout.
+
+The quick half runs by default; ImageNet's half is marked slow: `make slow`.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+PHOTOS = {
+    "banana_0": "banana",
+    "bird_0": "robin",
+    "black_bear": "American black bear",
+    "cat_1": "tabby",
+    "coral": "coral reef",
+    "dog_1": "Newfoundland",
+    "granny_smith_0": "Granny Smith",
+    "jellyfish": "jellyfish",
+    "orange_0": "orange",
+    "polar_bear": "ice bear",
+    "strawberry_0": "strawberry",
+}
+
+
+def _command(*words: str | Path, cwd: Path) -> str:
+    result = subprocess.run(
+        [sys.executable, "-m", "edge_resnet", *map(str, words)], capture_output=True, text=True, check=False, cwd=cwd
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def _evaluate(artifact: Path, data: Path, *words: str) -> dict[str, Any]:
+    result: dict[str, Any] = json.loads(_command("eval", artifact, "--data", data, "--json", *words, cwd=artifact.parent))
+    return result
+
+
+@pytest.fixture(scope="module")
+def cifar(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with cifar_test.npz (10,000 images) and cifar_train.npz (the first 1,000), cut from the sheets."""
+    folder = tmp_path_factory.mktemp("cifar")
+    for split, sheets in (("test", 10), ("train", 1)):
+        paths = sorted((real_data / "cifar10").glob(f"{split}_[0-9]*.webp"))[:sheets]
+        if len(paths) < sheets:
+            pytest.skip(f"no CIFAR-10 sheets in {real_data}")
+        tiles = [np.asarray(Image.open(path)).reshape(25, 32, 40, 32, 3).transpose(0, 2, 1, 3, 4) for path in paths]
+        images = np.concatenate([tile.reshape(-1, 32, 32, 3) for tile in tiles])
+        np.savez(folder / f"cifar_{split}.npz", images=images, labels=np.arange(len(images)) % 10)
+    return folder
+
+
+@pytest.mark.parametrize(("depth", "file", "top1"), [(20, "resnet20-12fca82f.th", 91.73), (32, "resnet32-d509ac18.th", 92.62)])
+def test_cifar_networks_have_their_published_accuracy(
+    real_data: Path, cifar: Path, tmp_path: Path, depth: int, file: str, top1: float
+) -> None:
+    """FP32 reproduces the checkpoint's figure within 0.02, and INT8 loses at most 0.2 of it, on 10,000 images."""
+    words = (
+        "build",
+        "--family",
+        "cifar",
+        "--depth",
+        str(depth),
+        "--shortcut",
+        "A",
+        "--weights",
+        real_data / "weights/cifar10" / file,
+    )
+    _command(*words, "--fp32", "-o", "fp32", cwd=tmp_path)
+    result = _evaluate(tmp_path / "fp32", cifar / "cifar_test.npz")
+    assert result["images"] == 10_000
+    assert result["top1"] == pytest.approx(top1, abs=0.02)
+    assert result["agreement"] == 100
+    _command(*words, "--int8", "--calib-data", cifar / "cifar_train.npz", "-o", "int8", cwd=tmp_path)
+    result = _evaluate(tmp_path / "int8", cifar / "cifar_test.npz")
+    assert result["top1"] >= top1 - 0.2
+    assert result["agreement"] >= 99.0
+
+
+@pytest.fixture(scope="module")
+def r50(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float, float]:
+    """The INT8 ResNet-50 of the README, the seconds its build took and its peak memory in GB."""
+    folder = tmp_path_factory.mktemp("r50")
+    started = time.monotonic()
+    _command(
+        *("build", "--depth", "50", "--int8", "--calib-images", "128", "-o", "r50"),
+        *("--weights", real_data / "weights/imagenet/resnet50_large_blocks_bnstats.safetensors"),
+        *("--calib-data", real_data / "imagenet/sample500.csv"),
+        cwd=folder,
+    )
+    seconds = time.monotonic() - started
+    return folder / "r50", seconds, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
+
+
+@pytest.mark.slow
+def test_the_int8_build_stays_within_its_budget(r50: tuple[Path, float, float]) -> None:
+    """ResNet-50 with 128 calibration images: under 2.5 GB, and under 90 s on two cores (twice that allowed where shared)."""
+    _, seconds, gigabytes = r50
+    assert gigabytes < 2.5
+    assert seconds < 180
+
+
+@pytest.mark.slow
+def test_resnet50_int8_keeps_its_accuracy(r50: tuple[Path, float, float], real_data: Path) -> None:
+    """INT8's top-1 lies within 1.0 of FP32's on the same 500 images, on the CPU and in TensorRT's form within 2.0."""
+    result = _evaluate(r50[0], real_data / "imagenet/sample500.csv")
+    assert result["images"] == 500
+    assert result["top1"] >= result["fp32_top1"] - 1.0
+    assert result["ci95"][0] < result["top1"] < result["ci95"][1]
+    simulated = _evaluate(r50[0], real_data / "imagenet/sample500.csv", "--simulate-int8")
+    assert simulated["top1"] >= simulated["fp32_top1"] - 2.0
+
+
+@pytest.mark.slow
+def test_photographs_get_their_names(r50: tuple[Path, float, float], real_data: Path) -> None:
+    """INT8 ResNet-50 names all eleven photographs."""
+    lines = _command("run", r50[0], "--source", real_data / "photos", "--headless", "--jsonl", "-", cwd=r50[0].parent)
+    answers = {Path(row["source"]).stem: row["top"][0]["label"] for row in map(json.loads, lines.splitlines())}
+    assert answers == PHOTOS
+
+
+@pytest.mark.slow
+def test_the_bottle_is_a_bottle_on_most_frames(r50: tuple[Path, float, float], real_data: Path) -> None:
+    """Every one of the clip's 1,189 frames is classified, most of them as a water or a pop bottle."""
+    clip = real_data / "video/bottle-detection.mp4"
+    _command("run", r50[0], "--source", clip, "--headless", "--jsonl", "out.jsonl", cwd=r50[0].parent)
+    rows = [json.loads(line) for line in (r50[0].parent / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [row["frame"] for row in rows] == list(range(1189))
+    bottles = sum(row["top"][0]["label"] in ("water bottle", "pop bottle") for row in rows)
+    assert bottles > len(rows) / 2
+
+
+@pytest.mark.slow
+def test_calibration_memory_does_not_grow_with_the_images(real_data: Path, tmp_path: Path) -> None:
+    """ResNet-18's peak memory with 500 calibration images is within 5 % of that with 64."""
+    peaks = []
+    for images in (64, 500):
+        code = (
+            "import resource, subprocess, sys\n"
+            "subprocess.run(sys.argv[1:], check=True, stdout=subprocess.DEVNULL)\n"
+            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
+        )
+        words = (
+            *(sys.executable, "-m", "edge_resnet", "build", "--depth", "18", "--int8", "--calib-images", str(images)),
+            *("--weights", real_data / "weights/imagenet/resnet18_small_blocks_bnstats.safetensors"),
+            *("--calib-data", real_data / "imagenet/sample500.csv", "-o", tmp_path / str(images)),
+        )
+        result = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=True)
+        peaks.append(int(result.stdout))
+    assert peaks[1] <= 1.05 * peaks[0]
