@@ -1,0 +1,55 @@
+"""The demonstration does what it says: it trains, both precisions are measured, the stream is classified."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_resnet import demo
+from edge_resnet.artifact import open_artifact
+from edge_resnet.demo import DemoResult, run_demo
+from edge_resnet.train import TrainOptions
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
+    """One run with a third of the training; the README's test runs the whole."""
+    patch = pytest.MonkeyPatch()
+    patch.setattr(demo, "TRAINING", TrainOptions(epochs=2, batch=64, rate=0.1, flip=False, seed=0))
+    patch.setattr(demo, "MEASURE_S", 0.2)
+    output = tmp_path_factory.mktemp("demo")
+    try:
+        return run_demo(output)
+    finally:
+        patch.undo()
+
+
+def test_the_network_learned_the_digits(result: DemoResult) -> None:
+    """Even a short training reads most digits it has not seen, and INT8 reads them as FP32 does."""
+    fp32, int8 = result.outcomes["fp32"].accuracy, result.outcomes["int8"].accuracy
+    assert fp32.images == int8.images >= 300
+    assert fp32.top1 > 80
+    assert int8.top1 > fp32.top1 - 3
+    assert int8.agreement > 95
+
+
+def test_both_latencies_were_measured(result: DemoResult) -> None:
+    """Each precision has a latency of many samples."""
+    for outcome in result.outcomes.values():
+        assert outcome.latency.count > 10
+        assert 0 < outcome.latency.p50_ms <= outcome.latency.p99_ms
+
+
+def test_the_stream_was_classified(result: DemoResult) -> None:
+    """Ten frames, their true digits, and answers with probabilities."""
+    assert len(result.stream) == 10
+    assert all(0 <= true <= 9 and 0 <= answer <= 9 and 0 < probability <= 1 for true, answer, probability in result.stream)
+
+
+def test_two_artifacts_are_left_and_nothing_else(result: DemoResult) -> None:
+    """The weights file is gone, both artifacts open and say they were trained."""
+    folders = [Path(outcome.folder) for outcome in result.outcomes.values()]
+    assert sorted(folders[0].parent.iterdir()) == sorted(folders)
+    for folder in folders:
+        assert open_artifact(folder).manifest.model.weights.startswith("sha256:")
