@@ -10,10 +10,11 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from tiny import tiny_options
 
 from edge_resnet.artifact import Artifact
-from edge_resnet.build import BuildOptions, build
-from edge_resnet.spec import ModelSpec, Precision, Preprocess, QuantRecipe
+from edge_resnet.build import build
+from edge_resnet.spec import Precision
 
 REPO = Path(__file__).resolve().parent.parent
 
@@ -37,20 +38,6 @@ def smooth_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("pictures") / "smooth.npz"
     np.savez(path, images=images, labels=np.arange(64) % 10)
     return path
-
-
-def tiny_options(precision: Precision, output: Path, pictures: Path) -> BuildOptions:
-    """How the tests build the smallest network of the family; INT8 on ``pictures``."""
-    return BuildOptions(
-        model=ModelSpec(family="cifar", depth=8, shortcut="A", classes=10, input_size=32),
-        preprocess=Preprocess(resize=32, crop=32),
-        precision=precision,
-        weights="random",
-        output=output,
-        calibration_data=str(pictures) if precision == "int8" else None,
-        recipe=QuantRecipe(images=32) if precision == "int8" else None,
-        allow_random=True,
-    )
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from conftest import tiny_options
+from tiny import tiny_options
 
 from edge_resnet.artifact import CALIBRATION, LABELS, MODEL, Artifact, open_artifact
 from edge_resnet.backends import open_backend

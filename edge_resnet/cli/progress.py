@@ -19,7 +19,7 @@ def progress_bars() -> Iterator[Progress]:
 
     console = Console(stderr=True)
     columns = (
-        TextColumn("{task.description:<10}"),
+        TextColumn("{task.description:<13}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -29,8 +29,9 @@ def progress_bars() -> Iterator[Progress]:
     with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
 
         def report(stage: str, done: int, total: int) -> None:
+            unit, name = (2**20, "download, MiB") if stage == "download" else (1, stage)
             if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
+                tasks[stage] = bars.add_task(name, total=total // unit)
+            bars.update(tasks[stage], completed=done // unit, total=total // unit)
 
         yield report

@@ -1,0 +1,22 @@
+"""How the tests build the smallest network of the CIFAR family. Knows nothing of fixtures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from edge_resnet.build import BuildOptions
+from edge_resnet.spec import ModelSpec, Precision, Preprocess, QuantRecipe
+
+
+def tiny_options(precision: Precision, output: Path, pictures: Path) -> BuildOptions:
+    """How the tests build the smallest network of the family; INT8 on ``pictures``."""
+    return BuildOptions(
+        model=ModelSpec(family="cifar", depth=8, shortcut="A", classes=10, input_size=32),
+        preprocess=Preprocess(resize=32, crop=32),
+        precision=precision,
+        weights="random",
+        output=output,
+        calibration_data=str(pictures) if precision == "int8" else None,
+        recipe=QuantRecipe(images=32) if precision == "int8" else None,
+        allow_random=True,
+    )
