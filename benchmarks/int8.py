@@ -41,9 +41,8 @@ def main() -> None:
         for depth in map(int, arguments.depths.split(",")):
             artifact = _build(depth, arguments.weights, data, Path(folder))
             fp32, int8, ratios = _race(artifact, arguments.seconds)
-            print(
-                f"resnet{depth:<4} {fp32:>9.2f} {int8:>9.2f} {statistics.median(ratios):>10.3f}   {min(ratios):.3f} to {max(ratios):.3f}"
-            )
+            ratio = statistics.median(ratios)
+            print(f"resnet{depth:<4} {fp32:>9.2f} {int8:>9.2f} {ratio:>10.3f}   {min(ratios):.3f} to {max(ratios):.3f}")
 
 
 def _build(depth: int, weights: str, data: str, folder: Path) -> Artifact:

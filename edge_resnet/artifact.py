@@ -99,7 +99,9 @@ def newest_artifact(root: Path) -> Path:
     """The artifact under ``root`` whose manifest was written last. Raises ArtifactError where there is none."""
     manifests = [path for path in root.glob(f"*/{MANIFEST}") if not path.parent.name.startswith(".")]
     if not manifests:
-        raise ArtifactError(f"no artifact under {root}/", hint="edge-resnet build --depth 50 --int8 makes one; or name its folder")
+        raise ArtifactError(
+            f"no artifact under {root}/", hint="edge-resnet build --depth 50 --int8 makes one; or name its folder"
+        )
     return max(manifests, key=lambda path: path.stat().st_mtime_ns).parent
 
 
@@ -194,4 +196,3 @@ def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
         raise ArtifactError(f"{path} is missing", hint="copy the artifact again, or build it again")
     if path.stat().st_size != entry.size or sha256_of(path) != entry.sha256:
         raise ArtifactError(f"{path} was changed after the build", hint="copy the artifact again, or build it again")
-

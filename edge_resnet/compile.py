@@ -34,7 +34,7 @@ def compile_engine(artifact: Artifact, backend: str = "auto", variant: Variant =
 
 def _qdq_graph(artifact: Artifact, request: EngineRequest) -> Path:
     """FP32 graph and ranges → the graph with Q/DQ pairs that ONNX Runtime fuses."""
-    graph = quantize(onnx.load(artifact.model_path), artifact.calibration(), cast(QdqForm, request.form))
+    graph = quantize(onnx.load(artifact.model_path), artifact.calibration(), cast("QdqForm", request.form))
     return store_engine(artifact, request.key, request.form, lambda folder: onnx.save(graph, folder / MODEL))
 
 

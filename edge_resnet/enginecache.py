@@ -1,4 +1,4 @@
-"""The engines folder of an artifact: what was derived for some machine, each with the hash of its files. Knows no engine format."""
+"""The engines folder of an artifact: what was derived for some machine, with the hash of each file. Knows no engine format."""
 
 from __future__ import annotations
 
@@ -53,4 +53,3 @@ def store_engine(artifact: Artifact, key: str, form: str, write: Callable[[Path]
         write(work)
         write_json(work / META, EngineMeta(key, form, artifact.truth_digest(), describe_files(work)))
     return folder
-

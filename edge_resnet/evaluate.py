@@ -51,7 +51,9 @@ def evaluate(
     labels = require_labels(images)
     check_labels(images, artifact.manifest.model.classes)
     if simulate and artifact.manifest.precision != "int8":
-        raise ConfigError(f"{artifact.folder} is {artifact.manifest.precision}, there is no INT8 to simulate", hint="leave it out")
+        raise ConfigError(
+            f"{artifact.folder} is {artifact.manifest.precision}, there is no INT8 to simulate", hint="leave it out"
+        )
     name = resolve_backend(backend)
     variant: Variant = "simulated" if simulate else "native"
     is_reference = name == REFERENCE and load_backend(name).engine_request(artifact, variant) is None

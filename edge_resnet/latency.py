@@ -16,7 +16,8 @@ def percentile(ordered: Sequence[float], share: float) -> float:
 
     It is always one of the values, as in MLPerf's rules; nothing is interpolated.
     """
-    return ordered[max(0, math.ceil(share / 100 * len(ordered)) - 1)]
+    # Multiplied first: 99.9 / 100 * 1000 is a little above 999, and its rank one too high.
+    return ordered[max(0, math.ceil(share * len(ordered) / 100) - 1)]
 
 
 def summarise(samples_ms: Sequence[float]) -> LatencyStats:

@@ -7,28 +7,35 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.errors import BackendError, ConfigError
 from edge_resnet.spec import ClassScore
 
 __all__ = ["softmax", "top_k"]
 
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """(…, C) float32 → probabilities of the same shape, each row summing to 1; safe for logits of any size."""
-    shifted = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    probabilities: npt.NDArray[np.float32] = (shifted / shifted.sum(axis=-1, keepdims=True)).astype(np.float32)
+    """(…, C) float32 → probabilities of the same shape, each row summing to 1; safe for finite logits of any size."""
+    wide = logits.astype(np.float64)  # the difference of two large float32 may be none
+    powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
+    probabilities: npt.NDArray[np.float32] = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
     return probabilities
 
 
 def top_k(logits: npt.NDArray[np.float32], labels: Sequence[str], k: int = 5) -> tuple[ClassScore, ...]:
     """The ``k`` best of (C,) float32 logits, best first, ties by index; all of them where C < k.
 
-    Raises ConfigError where there is not one label per class, or k < 1.
+    Raises ConfigError where there is not one label per class, or k < 1; BackendError where a logit is not a finite number: then
+    no answer can be trusted, however good the others look.
     """
     if logits.ndim != 1 or len(labels) != len(logits):
-        raise ConfigError(f"{len(labels)} labels do not fit logits of shape {logits.shape}")
+        raise ConfigError(f"{len(labels)} labels do not fit logits of shape {logits.shape}", hint="one label per class")
     if k < 1:
         raise ConfigError(f"top-k needs k of at least 1, not {k}")
+    if not np.isfinite(logits).all():
+        raise BackendError(
+            "the network's answer is not a number (NaN or infinity)",
+            hint="FP16 overflows so; build with --fp32, and check the weights",
+        )
     probabilities = softmax(logits)
     best = np.argsort(-logits, kind="stable")[:k]
     return tuple(ClassScore(int(index), labels[index], float(probabilities[index])) for index in best)

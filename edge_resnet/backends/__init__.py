@@ -65,9 +65,7 @@ class Backend(Protocol):
 
     def __enter__(self) -> Backend: ...
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None: ...
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -153,4 +151,3 @@ def check_images(images: Images, input_size: int, *, closed: bool) -> None:
             f"the network takes (N, {input_size}, {input_size}, 3) uint8, not {images.shape} {images.dtype}",
             hint="preprocess the pictures first",
         )
-

@@ -89,9 +89,7 @@ class OnnxRuntimeBackend:
     def __enter__(self) -> OnnxRuntimeBackend:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
         self.close()
 
 

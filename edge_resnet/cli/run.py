@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -62,6 +63,7 @@ def run(
         sinks = [stack.enter_context(sink) for sink in _sinks(jsonl, quiet=quiet)]
         network = stack.enter_context(open_backend(opened, backend, "simulated" if simulate_int8 else "native"))
         summary = classify(network, sources, sinks, options)
+    _let_go_of_stdout()
     if json_output:
         typer.echo(json.dumps(asdict(summary)))
     _tell(summary)
@@ -71,10 +73,24 @@ def _sinks(jsonl: str | None, *, quiet: bool) -> list[Sink]:
     from edge_resnet.sinks.console import ConsoleSink
     from edge_resnet.sinks.jsonl import JsonlSink
 
-    sinks: list[Sink] = [] if quiet else [ConsoleSink(typer.echo)]
+    sinks: list[Sink] = [] if quiet else [ConsoleSink(_echo)]
     if jsonl is not None:
         sinks.append(JsonlSink(sys.stdout if jsonl == "-" else Path(jsonl)))
     return sinks
+
+
+def _echo(line: str) -> None:
+    """A line on stdout. What its encoding lacks is escaped: labels, and names of files that are no text."""
+    encoding = sys.stdout.encoding or "utf-8"
+    typer.echo(line.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def _let_go_of_stdout() -> None:
+    """Where the reader of stdout has gone, what is left for it must not fail once more when Python ends."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell(summary: RunSummary) -> None:

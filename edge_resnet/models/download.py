@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from http.client import HTTPException
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from edge_resnet.artifact import sha256_of
@@ -24,12 +26,12 @@ def download(url: str, target: Path, sha256_prefix: str, *, progress: Progress |
     Progress counts bytes. Raises WeightsError that names the URL and the target where there is no network, the answer is cut
     short, or the hash differs; then nothing is left at ``target`` that was not there before.
     """
-    if target.exists():
-        if not sha256_of(target).startswith(sha256_prefix):
-            raise WeightsError(f"{target} is damaged: its sha256 does not begin with {sha256_prefix}", hint=f"rm {target}")
-        return target
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
+        if target.exists():
+            if not sha256_of(target).startswith(sha256_prefix):
+                raise WeightsError(f"{target} is damaged: its sha256 does not begin with {sha256_prefix}", hint=f"rm {target}")
+            return target
         target.parent.mkdir(parents=True, exist_ok=True)
         digest = _stream(url, part, progress)
         if not digest.startswith(sha256_prefix):
@@ -37,14 +39,18 @@ def download(url: str, target: Path, sha256_prefix: str, *, progress: Progress |
                 f"{url} has sha256 {digest[:12]}…, not {sha256_prefix}…", hint="try again; --weights PATH takes a file"
             )
         part.rename(target)
-    except (OSError, HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: an address or a header that cannot be parsed
+        reason = getattr(error, "reason", error)
+        if isinstance(error, HTTPError):
+            reason = error  # with the status, which its reason lacks
+            error.close()  # it is the open answer as well
         raise WeightsError(
             f"cannot download {url}: {reason}",
             hint=f"fetch it elsewhere and put it at {target}, or name a file with --weights PATH",
         ) from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder is none, or may not be written to, no part was written either
+            part.unlink()
     return target
 
 
@@ -53,6 +59,8 @@ def _stream(url: str, part: Path, progress: Progress | None) -> str:
     digest = hashlib.sha256()
     with urlopen(url, timeout=TIMEOUT_S) as answer, part.open("wb") as file:  # noqa: S310 - torchvision's own https addresses
         total, done = int(answer.headers.get("Content-Length") or 0), 0
+        if progress is not None:
+            progress("download", 0, total)
         while block := answer.read(BLOCK):
             file.write(block)
             digest.update(block)

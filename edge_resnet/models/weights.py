@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from edge_resnet.artifact import sha256_of
-from edge_resnet.errors import WeightsError
+from edge_resnet.errors import ConfigError, WeightsError
 from edge_resnet.models.download import download
-from edge_resnet.models.resnet import ResNet
-from edge_resnet.spec import ModelSpec, Progress
+from edge_resnet.models.resnet import ResNet, build_network
+from edge_resnet.spec import ModelSpec, Progress, Shortcut
 
 __all__ = ["default_address", "load_weights"]
 
@@ -61,61 +63,63 @@ def default_address(spec: ModelSpec) -> tuple[str, str]:
 
 def _read(path: Path) -> State:
     """The tensors of a weights file. Nothing in it is executed."""
-    if not path.is_file():
-        what = "is a folder" if path.is_dir() else "does not exist"
-        raise WeightsError(f"weights {path}: it {what}", hint=f"--weights takes {_FORMATS}")
     try:
+        if not path.is_file():
+            what = "is not a file" if path.exists() else "does not exist"
+            raise WeightsError(f"weights {path}: it {what}", hint=f"--weights takes {_FORMATS}")
         if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
             return load_file(path)
-        return _unwrapped(torch.load(path, map_location="cpu", weights_only=True), path)
-    except pickle.UnpicklingError as error:
-        if "Weights only load failed" in str(error):
-            raise WeightsError(
-                f"weights {path} hold code or are not weights", hint="save the state dict alone, best as .safetensors"
-            ) from error
-        raise WeightsError(f"weights {path} cannot be read: {_first_line(error)}", hint=f"--weights takes {_FORMATS}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch talks of its internals before it raises what is mapped here
+            return _unwrapped(torch.load(path, map_location="cpu", weights_only=True), path)
     except WeightsError:
         raise
-    except (
-        Exception
-    ) as error:  # torch and safetensors raise RuntimeError, EOFError, KeyError, SafetensorError and more for damage
+    except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"weights {path} cannot be read: {_first_line(error)}", hint="is the file whole? fetch it again"
+            f"weights {path} hold code or are not weights", hint="save the state dict alone, best as .safetensors"
+        ) from error
+    except Exception as error:  # RuntimeError, EOFError, KeyError, IndexError, SafetensorError and more: what damage hits first
+        raise WeightsError(
+            f"weights {path} are damaged or are not weights ({_first_sentence(error)})", hint="is the file whole? fetch it again"
         ) from error
 
 
-def _unwrapped(content: object, path: Path) -> State:
-    """The state dict inside a checkpoint, however deep the repository put it."""
-    while isinstance(content, dict):
-        inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)), None)
-        if inner is None:
-            return {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
-        content = inner
-    raise WeightsError(f"weights {path} hold a {type(content).__name__}, not a state dict", hint=f"--weights takes {_FORMATS}")
+def _unwrapped(content: object, path: Path, deepest: int = 8) -> State:
+    """The state dict inside a checkpoint, where the repository put it: a dict can hold itself, so the search has a bottom."""
+    if not isinstance(content, dict):
+        raise WeightsError(
+            f"weights {path} hold a {type(content).__name__}, not a state dict", hint=f"--weights takes {_FORMATS}"
+        )
+    inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)), None)
+    if inner is not None and deepest > 0:
+        return _unwrapped(inner, path, deepest - 1)
+    return {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
 
 
 def _fill(network: ResNet, found: State, origin: str) -> None:
-    state = _renamed(found)
-    wanted = network.state_dict()
-    # some savers leave this counter out, and inference never reads it
-    state = {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
-    needed = {key: value for key, value in wanted.items() if not key.endswith("num_batches_tracked")}
+    """Load what fits and is finite; the network is unchanged where anything is wrong."""
+    state, needed = _without_counters(_renamed(found)), _without_counters(network.state_dict())
     _refuse_mismatch(state, needed, origin)
-    broken = next((key for key, value in state.items() if not torch.isfinite(value).all()), None)
-    if broken is not None:
-        raise WeightsError(
-            f"weights {origin}: {broken} holds a value that is not finite", hint="the training diverged; use another file"
-        )
-    network.load_state_dict({key: value.to(wanted[key].dtype) for key, value in state.items()}, strict=False)
+    for key, value in state.items():
+        if not value.is_floating_point() or value.layout != torch.strided or value.is_meta:
+            raise WeightsError(f"weights {origin}: {key} is no dense tensor of real numbers", hint="save dense float tensors")
+        state[key] = value.to(needed[key].dtype)
+        if not torch.isfinite(state[key]).all():
+            raise WeightsError(
+                f"weights {origin}: {key} holds a value that is not finite", hint="the training diverged; use another file"
+            )
+    network.load_state_dict(state, strict=False)
+
+
+def _without_counters(state: State) -> State:
+    """Some savers leave num_batches_tracked out, and inference never reads it."""
+    return {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
 
 
 def _renamed(state: State) -> State:
     """Keys as torchvision writes them."""
-    for prefix in _PREFIXES * 2:  # twice: wrappers nest
-        if state and all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    while prefix := next((p for p in _PREFIXES if state and all(key.startswith(p) for key in state)), ""):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
     for pattern, name in _RENAMES:
         state = {pattern.sub(name, key): value for key, value in state.items()}
     return state
@@ -135,28 +139,33 @@ def _refuse_mismatch(state: State, needed: State, origin: str) -> None:
         key = misshapen[0]
         faults.append(f"{key} is {tuple(state[key].shape)} and not {tuple(needed[key].shape)}")
     if faults:
-        raise WeightsError(f"weights {origin} do not fit the network: {', '.join(faults)}", hint=_looks_like(state))
+        raise WeightsError(f"weights {origin} do not fit the network: {', '.join(faults)}", hint=_advice(state))
 
 
-def _looks_like(state: State) -> str:
-    """The options of the network that a state dict was made for, as far as its keys tell."""
+def _advice(state: State) -> str:
+    spec = _made_for(state)
+    if spec is None:
+        return f"--weights takes {_FORMATS} of a network that `edge-resnet models` lists"
+    return f"the file fits --family {spec.family} --depth {spec.depth} --shortcut {spec.shortcut} --classes {spec.classes}"
+
+
+def _made_for(state: State) -> ModelSpec | None:
+    """The network that a state dict belongs to, None where it is none of ours. A plain twin's is taken for option A's."""
     blocks = [len({key.split(".")[1] for key in state if key.startswith(f"layer{n}.")}) for n in (1, 2, 3, 4)]
-    stem = state.get("conv1.weight")
-    if not blocks[0] or stem is None:
-        return f"--weights takes {_FORMATS} of a ResNet"
-    per_block = 3 if "layer1.0.conv3.weight" in state else 2
-    depth = sum(blocks) * per_block + 2
-    family = "cifar" if stem.shape[-1] == 3 else "imagenet"
-    words = [f"--family {family} --depth {depth}"]
-    projected = any(".downsample." in key for key in state)
-    if family == "cifar" and not projected:
-        words.append("--shortcut A")
-    if "layer1.1.downsample.0.weight" in state:
-        words.append("--shortcut C")
-    if "fc.weight" in state:
-        words.append(f"--classes {state['fc.weight'].shape[0]}")
-    return f"the file looks like {' '.join(words)}"
+    depth = sum(blocks) * (3 if "layer1.0.conv3.weight" in state else 2) + 2
+    projected = {key.rsplit(".", 3)[0] for key in state if key.endswith(".downsample.0.weight")}
+    shortcut: Shortcut = "A" if not projected else "C" if len(projected) == sum(blocks) else "B"
+    classes = len(state["fc.bias"]) if "fc.bias" in state and state["fc.bias"].ndim else 0
+    try:
+        spec = ModelSpec("imagenet" if blocks[3] else "cifar", depth, shortcut, classes=classes)
+    except ConfigError:
+        return None
+    with torch.device("meta"):
+        needed = _without_counters(build_network(spec).state_dict())
+    return spec if {k: v.shape for k, v in needed.items()} == {k: v.shape for k, v in state.items()} else None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+def _first_sentence(error: Exception) -> str:
+    """What a foreign error says first, with its type where it says too little by itself."""
+    text = re.split(r"\. |\n", str(error).strip())[0].rstrip(".")[:200]
+    return text if " " in text else f"{type(error).__name__} {text}".strip()

@@ -24,7 +24,8 @@ class ConsoleSink:
     def write(self, prediction: Prediction) -> None:
         """Tell of one prediction, or keep quiet."""
         last = self._last
-        if last is not None and last.source == prediction.source:
+        # The same image given twice is frame 0 both times.
+        if last is not None and last.source == prediction.source and last.frame < prediction.frame:
             same = last.top[0].class_index == prediction.top[0].class_index
             if same and prediction.captured_ns - last.captured_ns < _EVERY_NS:
                 return

@@ -76,6 +76,15 @@ def open_source(uri: str) -> FrameSource:
     Raises SourceError where there is nothing of that name or it gives no frame, MissingDependencyError where OpenCV is needed
     and absent.
     """
+    if not uri:
+        raise SourceError("the source has no name", hint="use a camera index, a video file or images; . is this folder")
+    try:
+        return _open(uri)
+    except OSError as error:
+        raise SourceError(f"{uri} cannot be opened: {error.strerror}", hint="check the name and its permissions") from error
+
+
+def _open(uri: str) -> FrameSource:
     scheme = _scheme(uri)
     if scheme in _LATER:
         raise SourceError(f"{scheme}:// is not supported in this version", hint="use a camera index, a video file or images")
@@ -92,7 +101,8 @@ def _scheme(uri: str) -> str:
     """The line of the table for a URI; files are told apart by their names."""
     if uri.isdecimal() or re.fullmatch(r"/dev/video\d+", uri):
         return "camera"
-    match = re.match(r"([a-z][a-z0-9+]*):(//)?", uri)
-    if match and (match.group(2) or match.group(1) == "camera"):
-        return match.group(1)
-    return "video" if Path(uri).suffix.lower() in VIDEO_SUFFIXES else "images"
+    match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://|(camera):", uri)
+    if match:
+        return (match.group(1) or match.group(2)).lower()
+    is_video = Path(uri).suffix.lower() in VIDEO_SUFFIXES and not Path(uri).is_dir()
+    return "video" if is_video else "images"

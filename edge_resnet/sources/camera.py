@@ -38,9 +38,11 @@ class CameraSource:
     def __iter__(self) -> Iterator[Frame]:
         index = 0
         while self._capture.isOpened():
+            ok = self._capture.grab()
+            # Taken between the two: waiting for the frame is not its age, decoding it is.
             captured_ns = time.monotonic_ns()
-            ok, image = self._capture.read()
-            if not ok:
+            image = self._capture.retrieve()[1] if ok else None
+            if image is None:
                 raise SourceError(f"{self._name} stopped after {index} frames", hint="is it still plugged in?")
             yield Frame(image, index, captured_ns, self._name)
             index += 1

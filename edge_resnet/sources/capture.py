@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from edge_resnet.errors import MissingDependencyError
@@ -21,5 +22,7 @@ def load_opencv() -> Any:
             f"cameras and videos need OpenCV ({error})",
             hint="pip install 'edge-resnet[camera]'   (on a Jetson: sudo apt install python3-opencv, which has GStreamer)",
         ) from error
+    # FFmpeg's own messages can be silenced in no other way; OpenCV reads this when it opens the first video.
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
     return cv2

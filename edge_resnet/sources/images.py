@@ -25,24 +25,27 @@ class ImagesSource:
     """The images that a path or a glob names, in natural order: ``img2`` before ``img10``.
 
     An image that cannot be read is dropped with a warning; where none can be read, or the only one, SourceError is raised.
+    Hidden files of a folder are passed over. ``images://PATH`` names any file an image.
     """
 
     live = False
 
     def __init__(self, uri: str) -> None:
         self.dropped = 0
-        self._paths = _paths(uri)
+        self._uri = uri.removeprefix("images://")
+        self._paths = _paths(self._uri)
 
     def __iter__(self) -> Iterator[Frame]:
         index = 0
-        for path in self._paths:
+        for done, path in enumerate(self._paths, start=1):
             captured_ns = time.monotonic_ns()
             try:
                 image = decode_image(path)[..., ::-1]
             except DataError as error:
                 self.dropped += 1
-                if self.dropped == len(self._paths):
-                    raise SourceError(error.message, hint=error.hint or "give pictures") from error
+                if index == 0 and done == len(self._paths):
+                    none = "" if done == 1 else f"none of the {done} images of {self._uri} can be read, the last because "
+                    raise SourceError(none + error.message, hint=error.hint or "give pictures") from error
                 _log.warning("dropped an image: %s", error)
                 continue
             yield Frame(image, index, captured_ns, str(path))
@@ -63,16 +66,21 @@ def _paths(uri: str) -> list[Path]:
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = [entry for entry in path.iterdir() if entry.suffix.lower() in SUFFIXES and entry.is_file()]
+        found = [entry for entry in path.iterdir() if _is_image(entry) and not entry.name.startswith(".")]
         if not found:
             raise SourceError(f"{uri} holds no images", hint=f"looked for {', '.join(sorted(SUFFIXES))}")
     elif any(mark in uri for mark in "*?["):
-        found = [Path(name) for name in glob.glob(uri, recursive=True) if Path(name).suffix.lower() in SUFFIXES]  # noqa: PTH207 - takes absolute patterns
+        names = glob.glob(uri, recursive=True)  # noqa: PTH207 - takes absolute patterns
+        found = [Path(name) for name in names if _is_image(Path(name))]
         if not found:
             raise SourceError(f"no image matches {uri}", hint="quote the pattern, so that the shell leaves it alone")
     else:
         raise SourceError(f"{uri} does not exist", hint="name a file, a folder, a glob or a camera index")
-    return sorted(found, key=lambda entry: _natural(str(entry)))
+    return sorted(found, key=lambda entry: (_natural(str(entry)), str(entry)))
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

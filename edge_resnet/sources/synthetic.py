@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from types import TracebackType
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 import numpy as np
 import numpy.typing as npt
@@ -75,8 +76,11 @@ class SyntheticSource:
 
 def _options(uri: str) -> dict[str, int]:
     options = dict(_DEFAULTS)
-    for name, value in parse_qsl(urlsplit(uri).query, keep_blank_values=True):
-        if name not in options or not value.isdecimal():
+    before, _, query = uri.removeprefix("synthetic://").partition("?")
+    if before:
+        raise SourceError(f"synthetic source: {before} is not understood", hint="options follow a ?: synthetic://?frames=100")
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        if name not in options or not re.fullmatch("[0-9]{1,9}", value):
             raise SourceError(
                 f"synthetic source: {name}={value} is not understood", hint=f"options are {', '.join(options)}, whole numbers"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from edge_resnet.sources import Frame
 from edge_resnet.sources.capture import load_opencv
 
 __all__ = ["VideoSource"]
+
+_log = logging.getLogger(__name__)
 
 _HINT = "is it a whole video? ffmpeg -i FILE says what is in it"
 
@@ -24,6 +27,7 @@ class VideoSource:
 
     def __init__(self, uri: str) -> None:
         cv2 = load_opencv()
+        self._frame_count = cv2.CAP_PROP_FRAME_COUNT
         self._path = uri.removeprefix("video://")
         if not Path(self._path).is_file():
             raise SourceError(f"{self._path} does not exist", hint="name a video file")
@@ -43,6 +47,10 @@ class VideoSource:
             index += 1
         if index == 0:
             raise SourceError(f"{self._path} has no frame that can be decoded", hint=_HINT)
+        expected = int(self._capture.get(self._frame_count))
+        # Many containers only estimate the count from the duration, a frame or two off.
+        if expected - index > max(2, expected // 10):
+            _log.warning("%s ended after %d of about %d frames: is it whole?", self._path, index, expected)
 
     def close(self) -> None:
         """Close the file."""
