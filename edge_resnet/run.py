@@ -35,7 +35,8 @@ class RunOptions:
 @dataclass(frozen=True)
 class RunSummary:
     """``latency``: per frame, from having it to having its answer, over the last 100,000 frames. ``stages_ms``: mean of each
-    stage. ``classes``: how often each label was the best. ``interrupted``: ended by Ctrl-C, SIGTERM or a reader that went away."""
+    stage. ``classes``: how often each label was the best. ``interrupted``: ended by Ctrl-C, SIGTERM or a
+    reader that went away."""
 
     frames: int
     dropped: int

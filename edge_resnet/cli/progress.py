@@ -1,13 +1,14 @@
-"""Progress bars on stderr for whatever reports through a Progress call. Knows nothing of the work behind them."""
+"""Progress on stderr: bars for whatever reports through a Progress call, a count of frames. Knows nothing of the work."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
 
-from edge_resnet.spec import Progress
+from edge_resnet.spec import Prediction, Progress
 
-__all__ = ["progress_bars"]
+__all__ = ["FrameCounter", "progress_bars"]
 
 
 @contextmanager
@@ -35,3 +36,30 @@ def progress_bars() -> Iterator[Progress]:
             bars.update(tasks[stage], completed=done // unit, total=total // unit)
 
         yield report
+
+
+class FrameCounter:
+    """A sink for a run that prints no lines: a spinner on a terminal with the frames so far and the newest answer."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._status = Console(stderr=True).status("waiting for the first frame")
+        self._frames = 0
+
+    def write(self, prediction: Prediction) -> None:
+        """Count one frame."""
+        self._frames += 1
+        best = prediction.top[0]
+        self._status.update(f"{self._frames} frames, {best.label} {100 * best.probability:.0f} %")
+
+    def close(self) -> None:
+        """Take the spinner away."""
+        self._status.stop()
+
+    def __enter__(self) -> FrameCounter:
+        self._status.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
+        self.close()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_resnet.cli.engines import open_with_engine
+from edge_resnet.cli.progress import FrameCounter
 from edge_resnet.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ def _sinks(jsonl: str | None, *, quiet: bool) -> list[Sink]:
     from edge_resnet.sinks.jsonl import JsonlSink
 
     sinks: list[Sink] = [] if quiet else [ConsoleSink(_echo)]
+    if quiet and sys.stderr.isatty():
+        sinks.append(FrameCounter())
     if jsonl is not None:
         sinks.append(JsonlSink(sys.stdout if jsonl == "-" else Path(jsonl)))
     return sinks

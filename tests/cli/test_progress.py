@@ -1,0 +1,66 @@
+"""What a terminal shows while something long runs, and that a pipe shows nothing of it."""
+
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+from edge_resnet.artifact import Artifact
+from edge_resnet.cli.progress import progress_bars
+
+
+def _on_a_terminal(command: list[str], cwd: Path) -> str:
+    """Run a command whose stderr is a terminal; what it showed there."""
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, cwd=cwd, stderr=theirs, stdout=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm"})
+    os.close(theirs)
+    shown = b""
+    while True:
+        try:
+            block = os.read(ours, 4096)
+        except OSError:  # the other end was closed
+            break
+        if not block:
+            break
+        shown += block
+    os.close(ours)
+    assert process.wait(timeout=60) == 0
+    return shown.decode(errors="replace")
+
+
+def _words(artifact: Artifact, *words: str) -> list[str]:
+    return [sys.executable, "-m", "edge_resnet", words[0], str(artifact.folder), *words[1:]]
+
+
+def test_a_quiet_run_counts_on_a_terminal(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    """--headless shows the frames so far and the newest answer."""
+    command = _words(tiny_artifacts["int8"], "run", "--headless", "--source", "synthetic://?frames=1500")
+    assert " frames, " in _on_a_terminal(command, tmp_path)
+
+
+def test_an_evaluation_has_a_bar_on_a_terminal(
+    tiny_artifacts: dict[str, Artifact], smooth_pictures: Path, tmp_path: Path
+) -> None:
+    """The stage's name, and done of total."""
+    command = _words(tiny_artifacts["int8"], "eval", "--data", str(smooth_pictures), "--allow-random")
+    shown = _on_a_terminal(command, tmp_path)
+    assert "evaluate" in shown
+    assert "64/64" in shown
+
+
+def test_a_pipe_gets_no_bars(tiny_artifacts: dict[str, Artifact], smooth_pictures: Path) -> None:
+    """Where stderr is no terminal, a log stays free of them."""
+    command = _words(tiny_artifacts["int8"], "eval", "--data", str(smooth_pictures), "--allow-random", "--json")
+    assert subprocess.run(command, capture_output=True, check=True).stderr == b""
+
+
+def test_downloads_are_counted_in_mebibytes() -> None:
+    """Reporting bytes of a download, and stages without a total yet, raises nothing."""
+    with progress_bars() as progress:
+        for done in (0, 2**20, 45 * 2**20):
+            progress("download", done, 45 * 2**20)
+        progress("export", 0, 0)
+        progress("export", 2, 2)

@@ -1,0 +1,56 @@
+"""Lines for a person: one per image, few for a stream."""
+
+from __future__ import annotations
+
+from edge_resnet.sinks.console import ConsoleSink
+from edge_resnet.spec import ClassScore, Prediction
+
+SECOND = 1_000_000_000
+
+
+def _prediction(source: str, frame: int, label: str, at_ns: int = 0) -> Prediction:
+    index = {"cat": 0, "dog": 1}[label]
+    scores = tuple(ClassScore(index + offset, f"{label}{offset or ''}", 0.5 / (offset + 1)) for offset in range(5))
+    return Prediction(source, frame, at_ns, 1.0, scores, {"inference": 2.0})
+
+
+def _lines(*predictions: Prediction) -> list[str]:
+    lines: list[str] = []
+    with ConsoleSink(lines.append) as sink:
+        for prediction in predictions:
+            sink.write(prediction)
+    return lines
+
+
+def test_every_image_has_its_line() -> None:
+    """Two images with the same answer are two lines."""
+    lines = _lines(_prediction("a.jpg", 0, "cat"), _prediction("b.jpg", 1, "cat"))
+    assert len(lines) == 2
+    assert lines[0].startswith("a.jpg #0: cat 50.0 %")
+
+
+def test_a_stream_speaks_when_the_answer_changes() -> None:
+    """Of many frames with one answer the first is told, then the first of the next answer."""
+    frames = [_prediction("camera:0", index, "cat" if index < 20 else "dog", index) for index in range(40)]
+    lines = _lines(*frames)
+    assert [line.split(":")[1].split()[0] for line in lines] == ["0", "0"]
+    assert "#0" in lines[0]
+    assert "#20" in lines[1]
+
+
+def test_a_stream_that_does_not_change_is_heard_of_each_second() -> None:
+    """Thirty frames a second with one answer: a line at the start and one a second."""
+    frames = [_prediction("camera:0", index, "cat", index * SECOND // 30) for index in range(91)]
+    assert len(_lines(*frames)) == 4
+
+
+def test_a_line_holds_three_answers_and_the_time() -> None:
+    """Not all of them: a person reads it."""
+    (line,) = _lines(_prediction("a.jpg", 0, "cat"))
+    assert line.count("%") == 3
+    assert "2.0 ms" in line
+
+
+def test_the_same_image_twice_is_two_lines() -> None:
+    """Given twice on the command line, it is told twice."""
+    assert len(_lines(_prediction("a.jpg", 0, "cat"), _prediction("a.jpg", 0, "cat"))) == 2

@@ -1,0 +1,169 @@
+"""The online pipeline: every frame answered once, timed, and ended cleanly."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edge_resnet.artifact import Artifact
+from edge_resnet.backends.fake import FakeBackend
+from edge_resnet.errors import SourceError
+from edge_resnet.run import RunOptions, run
+from edge_resnet.sources import Frame
+from edge_resnet.sources.synthetic import SyntheticSource
+from edge_resnet.spec import Prediction, Preprocess
+
+OPTIONS = RunOptions(Preprocess(resize=32, crop=32), tuple("abcdefghij"))
+
+
+class Collector:
+    """A sink that keeps what it is given, and knows whether it was closed."""
+
+    def __init__(self, fail_at: int = -1, error: type[BaseException] = KeyboardInterrupt) -> None:
+        self.predictions: list[Prediction] = []
+        self.closed = False
+        self._fail_at, self._error = fail_at, error
+
+    def write(self, prediction: Prediction) -> None:
+        """Keep it, or fail."""
+        if len(self.predictions) == self._fail_at:
+            raise self._error
+        self.predictions.append(prediction)
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed = True
+
+    def __enter__(self) -> Collector:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Unplugged(SyntheticSource):
+    """A source that fails after three frames."""
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in super().__iter__():
+            if frame.index == 3:
+                raise SourceError("camera:0 stopped after 3 frames", hint="is it still plugged in?")
+            yield frame
+
+
+def _source(frames: int) -> SyntheticSource:
+    return SyntheticSource(f"synthetic://?frames={frames}&width=64&height=48")
+
+
+def test_every_frame_is_answered_once_and_in_order() -> None:
+    """Frames of two sources come out one after another, each in every sink."""
+    sinks = [Collector(), Collector()]
+    with FakeBackend(10) as backend:
+        summary = run(backend, [_source(5), _source(3)], sinks, OPTIONS)
+    assert [p.frame for p in sinks[0].predictions] == [0, 1, 2, 3, 4, 0, 1, 2]
+    assert sinks[0].predictions == sinks[1].predictions
+    assert (summary.frames, summary.dropped, summary.interrupted) == (8, 0, False)
+    assert sum(summary.classes.values()) == 8
+    assert summary.latency.count == 8
+
+
+def test_times_are_consistent() -> None:
+    """Stages are positive, their sum is within the frame's age, and all frames fit in the run."""
+    sink = Collector()
+    with FakeBackend(10) as backend:
+        summary = run(backend, [_source(20)], [sink], OPTIONS)
+    for prediction in sink.predictions:
+        assert set(prediction.stages_ms) == {"preprocess", "inference", "postprocess"}
+        assert min(prediction.stages_ms.values()) > 0
+        assert sum(prediction.stages_ms.values()) <= prediction.age_ms + 0.01
+    assert summary.latency.mean_ms * summary.frames / 1e3 <= summary.seconds
+    assert summary.frames_per_s == pytest.approx(summary.frames / summary.seconds)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(1, 1), (5, 5), (7, 7), (100, 8)])
+def test_the_limit_counts_over_all_sources(limit: int, expected: int) -> None:
+    """`frames` ends the run, wherever that falls."""
+    options = RunOptions(OPTIONS.preprocess, OPTIONS.labels, frames=limit)
+    with FakeBackend(10) as backend:
+        assert run(backend, [_source(5), _source(3)], [], options).frames == expected
+
+
+@pytest.mark.parametrize("top", [1, 3, 50])
+def test_as_many_answers_as_asked_for(top: int) -> None:
+    """No more than there are classes."""
+    sink = Collector()
+    with FakeBackend(10) as backend:
+        run(backend, [_source(1)], [sink], RunOptions(OPTIONS.preprocess, OPTIONS.labels, top=top))
+    assert len(sink.predictions[0].top) == min(top, 10)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, BrokenPipeError])
+def test_an_interruption_is_an_end(error: type[BaseException]) -> None:
+    """Ctrl-C, or a reader that went away, ends the run with a summary of what was done."""
+    sink = Collector(fail_at=4, error=error)
+    with FakeBackend(10) as backend:
+        summary = run(backend, [_source(50)], [sink], OPTIONS)
+    assert summary.interrupted
+    assert summary.frames == len(sink.predictions) == 4
+
+
+def test_a_source_that_fails_is_an_error() -> None:
+    """What was answered before stays with the sinks, which the caller closes."""
+    with pytest.raises(SourceError, match="stopped after 3 frames"), Collector() as sink, FakeBackend(10) as backend:
+        run(backend, [Unplugged("synthetic://?frames=9&width=16&height=16")], [sink], OPTIONS)
+    assert sink.closed
+    assert len(sink.predictions) == 3
+
+
+def test_the_same_frames_get_the_same_answers() -> None:
+    """Two runs over a seeded source answer alike."""
+    answers = []
+    for _ in range(2):
+        sink = Collector()
+        with FakeBackend(10) as backend:
+            run(backend, [_source(40)], [sink], OPTIONS)
+        answers.append([prediction.top for prediction in sink.predictions])
+    assert answers[0] == answers[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_command_cleanly(tiny_artifacts: dict[str, Artifact], tmp_path: Path, number: int) -> None:
+    """Within two seconds of the signal: exit 0, every line whole, a summary that says interrupted."""
+    out = tmp_path / "out.jsonl"
+    command = [
+        *(sys.executable, "-m", "edge_resnet", "run", str(tiny_artifacts["int8"].folder), "--headless"),
+        *("--source", "synthetic://?frames=0", "--jsonl", str(out)),
+    ]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and not (out.exists() and out.stat().st_size > 5000):
+        time.sleep(0.02)
+    process.send_signal(number)
+    sent = time.monotonic()
+    _, err = process.communicate(timeout=20)
+    assert time.monotonic() - sent < 2
+    assert process.returncode == 0, err
+    assert "(interrupted)" in err
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [row["frame"] for row in rows] == list(range(len(rows)))
+
+
+def test_a_reader_that_goes_away(tiny_artifacts: dict[str, Artifact]) -> None:
+    """`run --jsonl - | head -1` prints one line and nothing of Python's."""
+    command = (
+        f"set -o pipefail; {sys.executable} -m edge_resnet run {tiny_artifacts['int8'].folder} "
+        "--source 'synthetic://?frames=2000' --jsonl - | head -1"
+    )
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False, timeout=60)
+    assert len(result.stdout.splitlines()) == 1
+    assert json.loads(result.stdout)["frame"] == 0
+    assert "Traceback" not in result.stderr
+    assert "BrokenPipe" not in result.stderr
+    assert result.returncode == 0
