@@ -89,7 +89,7 @@ def open_artifact(folder: Path) -> Artifact:
             raise ArtifactError(f"{path} does not list {name}", hint="build the artifact again")
     for name, entry in manifest.files.items():
         _check_file(folder, name, entry)
-    labels = tuple((folder / LABELS).read_text(encoding="utf-8").splitlines())
+    labels = tuple((folder / LABELS).read_text(encoding="utf-8").removesuffix("\n").split("\n"))
     if len(labels) != manifest.model.classes:
         raise ArtifactError(f"{folder / LABELS} has {len(labels)} lines for {manifest.model.classes} classes")
     return Artifact(folder, manifest, labels)

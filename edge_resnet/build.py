@@ -24,6 +24,7 @@ from edge_resnet.artifact import (
     staging,
     write_json,
 )
+from edge_resnet.backends import load_backend, resolve_backend
 from edge_resnet.calibrate import CALIBRATION_BATCH, calibrate, refuse_noise
 from edge_resnet.compile import compile_engine
 from edge_resnet.datasets import open_data
@@ -53,7 +54,7 @@ _log = logging.getLogger(__name__)
 class BuildOptions:
     """What to build. ``weights``: ``default``, ``random`` or a path. ``labels``: one name per class, None for the family's own.
 
-    ``calibration``: data and recipe, None unless INT8. ``allow_random``: let INT8 be calibrated with random weights or on noise.
+    ``calibration_data``, ``recipe``: None unless INT8. ``allow_random``: let INT8 be calibrated with random weights or on noise.
     """
 
     model: ModelSpec
@@ -98,6 +99,7 @@ def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifac
 
 
 def _check(options: BuildOptions) -> None:
+    load_backend(resolve_backend(options.backend))
     if options.preprocess.crop != options.model.input_size:
         raise ConfigError(f"the crop of {options.preprocess.crop} pixels is not the input size {options.model.input_size}")
     if options.labels is not None and len(options.labels) != options.model.classes:
@@ -120,7 +122,7 @@ def _calibration_sample(options: BuildOptions) -> ImageSet | None:
     """The pictures to calibrate on, drawn by class and seed; None unless INT8."""
     if options.recipe is None or options.calibration_data is None:
         return None
-    images = open_data(options.calibration_data, split="train", label_names=options.labels)
+    images = open_data(options.calibration_data, split="train")
     require_several(images)
     sample = balanced_sample(images, options.recipe.images, options.recipe.seed)
     if len(sample) < options.recipe.images:

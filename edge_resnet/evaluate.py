@@ -46,7 +46,7 @@ def evaluate(
 ) -> Evaluation:
     """Classify every image of ``images`` with the artifact and with its FP32 graph.
 
-    Raises DataError where labels are missing or belong to another network, ConfigError for weights never trained.
+    Raises DataError where labels are missing or belong to another network, ConfigError where there is no INT8 to simulate.
     """
     labels = require_labels(images)
     check_labels(images, artifact.manifest.model.classes)

@@ -103,6 +103,27 @@ def test_what_cannot_be_built_leaves_nothing(
     assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
 
 
+def test_an_unknown_backend_is_refused_before_anything_is_written(tmp_path: Path, smooth_pictures: Path) -> None:
+    """Not after minutes of calibration: not even the folder's parent is made."""
+    with pytest.raises(ConfigError, match="abacus"):
+        build(replace(tiny_options("int8", tmp_path / "out" / "x", smooth_pictures), backend="abacus"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_own_labels_need_not_name_the_calibration_folders(tmp_path: Path, smooth_pictures: Path) -> None:
+    """Calibration needs no labels: folders called otherwise only balance the draw."""
+    from PIL import Image
+
+    for index, image in enumerate(np.load(smooth_pictures)["images"][:12]):
+        folder = tmp_path / "set" / f"day{index % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{index}.png")
+    options = tiny_options("int8", tmp_path / "x", tmp_path / "set")
+    model = ModelSpec("cifar", 8, classes=3, input_size=32)
+    artifact = build(replace(options, model=model, labels=("ripe", "unripe", "rotten")))
+    assert artifact.labels == ("ripe", "unripe", "rotten")
+
+
 def _noise(rng: np.random.Generator) -> np.ndarray:
     return rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
 

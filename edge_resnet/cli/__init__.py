@@ -84,17 +84,21 @@ def main() -> NoReturn:
     except BrokenPipeError:
         sys.stderr.close()  # the reader of our output went away: nothing is wrong, and nothing more can be said
         code = 0
-    except ModuleNotFoundError as error:
-        if debug or error.name not in _EXTRAS:
-            raise
-        code = _fail(f"this command needs {error.name}", f"pip install 'edge-resnet[{_EXTRAS[error.name]}]'", 1)
     except Exception as error:
-        if isinstance(error, _USAGE):
-            sys.exit(_fail(_usage_text(error), f"edge-resnet {_command_of(arguments)}--help", 2))
-        if debug:
+        if debug and not isinstance(error, _USAGE):
             raise
-        code = _fail(f"{type(error).__name__}: {error}", "this is a bug; run it again with --debug and report what it prints", 1)
+        code = _explain(error, arguments)
     sys.exit(code)
+
+
+def _explain(error: Exception, arguments: list[str]) -> int:
+    """Say what an error that is not ours means: words the parser refuses, a package that is missing, or a bug."""
+    if isinstance(error, _USAGE):
+        return _fail(_usage_text(error), f"edge-resnet {_command_of(arguments)}--help", 2)
+    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
+        return _fail(f"this command needs {error.name}", f"pip install 'edge-resnet[{_EXTRAS[error.name]}]'", 1)
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return _fail(text, "this is a bug; run it again with --debug and report what it prints", 1)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature of a signal handler

@@ -101,7 +101,21 @@ def test_an_unforeseen_error_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("edge_resnet.artifact.open_artifact", broken)
     outcome = cli("inspect", "x")
     assert outcome.code == 1
+    assert len(outcome.err.splitlines()) == 2
     assert "--debug" in outcome.err
+    assert "Traceback" not in outcome.err
+
+
+def test_a_missing_package_that_no_extra_brings_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broken install is reported like any other surprise, not as a traceback."""
+
+    def broken(*_: object) -> None:
+        raise ModuleNotFoundError("No module named 'numpy.core'", name="numpy.core")
+
+    monkeypatch.setattr("edge_resnet.artifact.open_artifact", broken)
+    outcome = cli("inspect", "x")
+    assert outcome.code == 1
+    assert "numpy.core" in outcome.err
     assert "Traceback" not in outcome.err
 
 
