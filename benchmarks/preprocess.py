@@ -1,4 +1,6 @@
-"""Prints how long preprocessing takes beside torchvision's PIL and tensor paths, one thread each, in one run.
+"""Prints how long preprocessing takes beside torchvision's own on PIL images and on tensors (transforms and transforms.v2).
+
+One thread each, in one run.
 
 Knows nothing of networks, and judges nothing: timings differ between machines, so it never fails.
 """
@@ -24,23 +26,31 @@ def main() -> None:
     """Print one line per picture size: medians in milliseconds and torchvision's time as a multiple of ours."""
     try:
         import torch
-        from torchvision.transforms import v2
+        from torchvision.transforms import CenterCrop, Compose, Resize, v2
     except ImportError:
         print("torchvision is not installed: pip install 'edge-resnet[build]'")
         return
     torch.set_num_threads(1)
     spec = Preprocess()
-    reference = v2.Compose([v2.Resize(spec.resize, antialias=True), v2.CenterCrop(spec.crop)])
+    reference = Compose([Resize(spec.resize, antialias=True), CenterCrop(spec.crop)])
+    newer = v2.Compose([v2.Resize(spec.resize, antialias=True), v2.CenterCrop(spec.crop)])
     rng = np.random.default_rng(0)
-    print(f"{'size':>10} {'ours_ms':>8} {'pil_ms':>8} {'tensor_ms':>10} {'pil/ours':>9} {'tensor/ours':>12} {'max diff':>9}")
+    names = ("ours", "PIL", "tensor", "v2 tensor")
+    print(
+        f"{'size':>10}"
+        + "".join(f"{name + ' ms':>14}" for name in names)
+        + "".join(f"{n + '/ours':>16}" for n in names[1:])
+        + "  max diff"
+    )
     for width, height in SIZES:
         image = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        ways = (partial(preprocess, image, spec), partial(_pil, reference, image), partial(_tensor, reference, image))
-        ours, pil, tensor = _medians_ms(ways)
+        theirs = (partial(_pil, reference, image), partial(_tensor, reference, image), partial(_tensor, newer, image))
+        medians = _medians_ms((partial(preprocess, image, spec), *theirs))
         wanted = np.asarray(reference(Image.fromarray(image))).astype(int)
         worst = int(np.abs(preprocess(image, spec) - wanted).max())
         size = f"{width}x{height}"
-        print(f"{size:>10} {ours:8.2f} {pil:8.2f} {tensor:10.2f} {pil / ours:9.2f} {tensor / ours:12.2f} {worst:9d}")
+        ratios = "".join(f"{median / medians[0]:>16.2f}" for median in medians[1:])
+        print(f"{size:>10}" + "".join(f"{median:>14.2f}" for median in medians) + ratios + f"{worst:>10d}")
 
 
 def _pil(reference: Callable[[Any], Any], image: Picture) -> object:
