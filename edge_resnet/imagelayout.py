@@ -6,8 +6,12 @@ Knows nothing of decoding, and of what the images are for.
 from __future__ import annotations
 
 import csv
+import errno
+import lzma
 import os
 import re
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections import Counter
@@ -26,6 +30,20 @@ __all__ = ["Listing", "check_pixels", "checked_labels", "read_csv", "read_folder
 #: What a folder is searched for (torchvision's ``IMG_EXTENSIONS``).
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 _SPLITS = frozenset({"train", "val", "valid", "validation", "test"})
+#: What zipfile and numpy raise on damaged archives.
+_DAMAGE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    tokenize.TokenError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    KeyError,
+)
 _SAVE = "numpy.savez(path, images=..., labels=...) writes one"
 
 
@@ -93,7 +111,10 @@ def read_npz(path: Path) -> tuple[Picture, tuple[int, ...] | None]:
             return pixels, None
         with np.load(path, allow_pickle=False) as arrays:
             return pixels, checked_labels(str(path), arrays["labels"], len(pixels))
-    except (zipfile.BadZipFile, zlib.error, ValueError, EOFError, RuntimeError, NotImplementedError, MemoryError) as error:
+    except (*_DAMAGE, OSError) as error:
+        # zipfile seeks where a damaged archive sends it; every other OSError is the file's and not its content's
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+            raise
         raise DataError(f"{path} is not a sound .npz: {error}", hint=_SAVE) from error
 
 

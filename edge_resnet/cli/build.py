@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from edge_resnet.cli import options
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.errors import ConfigError, DataError
 from edge_resnet.spec import (
@@ -20,7 +21,6 @@ from edge_resnet.spec import (
     Precision,
     Preprocess,
     QuantRecipe,
-    Shortcut,
 )
 
 if TYPE_CHECKING:
@@ -28,65 +28,32 @@ if TYPE_CHECKING:
 
 __all__ = ["build"]
 
-_NETWORK = "Network"
-_INT8 = "Calibration"
-_OUTPUT = "Output"
-
 
 def build(
-    depth: Annotated[
-        int, typer.Option(help="Layers: 18, 34, 50, 101, 152, or 6n+2 with --family cifar.", rich_help_panel=_NETWORK)
-    ] = 50,
-    family: Annotated[Family, typer.Option(help="ImageNet's networks or CIFAR's.", rich_help_panel=_NETWORK)] = "imagenet",
-    weights: Annotated[
-        str,
-        typer.Option(
-            help="default (torchvision's V1), random, or a .pth, .pt, .th, .safetensors file.", rich_help_panel=_NETWORK
-        ),
-    ] = "default",
-    shortcut: Annotated[
-        Shortcut, typer.Option(help="A zero-padded, B projection where shapes change, C projections.", rich_help_panel=_NETWORK)
-    ] = "B",
-    plain: Annotated[bool, typer.Option("--plain", help="The twin without shortcuts.", rich_help_panel=_NETWORK)] = False,
-    classes: Annotated[
-        int | None, typer.Option(help="Width of the head (default: 1000, or 10 for cifar).", rich_help_panel=_NETWORK)
-    ] = None,
-    labels: Annotated[Path | None, typer.Option(help="A text file with a class name per line.", rich_help_panel=_NETWORK)] = None,
-    input_size: Annotated[
-        int | None,
-        typer.Option(help="Side of the square input in pixels (default: 224, or 32 for cifar).", rich_help_panel=_NETWORK),
-    ] = None,
-    mean: Annotated[
-        tuple[float, float, float], typer.Option(help="Per channel, RGB, in 0..1.", rich_help_panel=_NETWORK)
-    ] = IMAGENET_MEAN,
-    std: Annotated[
-        tuple[float, float, float], typer.Option(help="Per channel, RGB, in 0..1.", rich_help_panel=_NETWORK)
-    ] = IMAGENET_STD,
-    int8: Annotated[bool, typer.Option("--int8", help="Calibrated INT8.")] = False,
-    fp16: Annotated[bool, typer.Option("--fp16", help="Half precision where the device has it.")] = False,
-    fp32: Annotated[bool, typer.Option("--fp32", help="Full precision (the default).")] = False,
-    calib_data: Annotated[
-        str | None,
-        typer.Option(help="Folder, CSV, .npz, or digits, cifar10, imagenette (default: the recipe's).", rich_help_panel=_INT8),
-    ] = None,
-    calib_images: Annotated[int | None, typer.Option(help="How many of them (default: 512).", rich_help_panel=_INT8)] = None,
-    calib_method: Annotated[
-        CalibMethod | None, typer.Option(help="How a range is read off the values (default: percentile).", rich_help_panel=_INT8)
-    ] = None,
-    percentile: Annotated[
-        float | None, typer.Option(help="Share of the values inside the range, percent (default: 99.999).", rich_help_panel=_INT8)
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Which of the images are drawn.", rich_help_panel=_INT8)] = 0,
-    allow_random: Annotated[
-        bool, typer.Option("--allow-random", help="Calibrate random weights, or on noise.", rich_help_panel=_INT8)
-    ] = False,
-    backend: Annotated[str, typer.Option(help="auto or onnxruntime.", rich_help_panel=_OUTPUT)] = "auto",
-    batch: Annotated[str, typer.Option(help="Batch size, or smallest,usual,largest.", rich_help_panel=_OUTPUT)] = "1",
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder (default: artifacts/NAME).", rich_help_panel=_OUTPUT)
-    ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace an artifact that is there.", rich_help_panel=_OUTPUT)] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.", rich_help_panel=_OUTPUT)] = False,
+    depth: options.Depth = 50,
+    family: options.Family = "imagenet",
+    weights: options.Weights = "default",
+    shortcut: options.Shortcut = "B",
+    plain: options.Plain = False,
+    classes: options.Classes = None,
+    labels: options.Labels = None,
+    input_size: options.InputSize = None,
+    mean: options.PerChannel = IMAGENET_MEAN,
+    std: options.PerChannel = IMAGENET_STD,
+    int8: options.Int8 = False,
+    fp16: options.Fp16 = False,
+    fp32: options.Fp32 = False,
+    calib_data: options.CalibData = None,
+    calib_images: options.CalibImages = None,
+    calib_method: options.Method = None,
+    percentile: options.Percentile = None,
+    seed: options.Seed = 0,
+    allow_random: options.AllowRandom = False,
+    backend: options.Backend = "auto",
+    batch: options.Batch = "1",
+    output: options.Output = None,
+    force: options.Force = False,
+    json_output: options.Json = False,
 ) -> None:
     """Make an artifact: weights, verified ONNX, INT8 ranges, and an engine for this machine.
 
@@ -98,35 +65,46 @@ def build(
     """
     precision = _precision(int8=int8, fp16=fp16, fp32=fp32)
     names = None if labels is None else _read_labels(labels)
-    size = input_size or (224 if family == "imagenet" else 32)
-    count = classes or (len(names) if names else 1000 if family == "imagenet" else 10)
-    spec = ModelSpec(family, depth, shortcut, plain, count, size)
-    resize = size if family == "cifar" else round(size * 256 / 224)
-    preprocess = Preprocess(resize=resize, crop=size, mean=mean, std=std)
+    size = _default_size(family) if input_size is None else input_size
+    spec = ModelSpec(family, depth, shortcut, plain, _width(family, classes, names), size)
     data, recipe = _recipe(family, calib_data, calib_images, calib_method, percentile, seed)
-    target = output or Path("artifacts") / f"{spec.name}-{precision}"
-    profile = _batch_profile(batch)
 
     from edge_resnet.build import BuildOptions
     from edge_resnet.build import build as build_artifact
 
-    options = BuildOptions(
+    wanted = BuildOptions(
         model=spec,
-        preprocess=preprocess,
+        preprocess=Preprocess(_short_side(family, size), size, mean=mean, std=std),
         precision=precision,
         weights=weights,
-        output=target,
+        output=output or Path("artifacts") / f"{spec.name}-{precision}",
         labels=names,
         calibration_data=data if precision == "int8" else None,
         recipe=recipe if precision == "int8" else None,
-        batch=profile,
+        batch=_batch_profile(batch),
         backend=backend,
         force=force,
         allow_random=allow_random,
     )
     with progress_bars() as progress:
-        artifact = build_artifact(options, progress=progress)
+        artifact = build_artifact(wanted, progress=progress)
     _report(artifact, json_output=json_output)
+
+
+def _default_size(family: Family) -> int:
+    return 224 if family == "imagenet" else 32
+
+
+def _short_side(family: Family, size: int) -> int:
+    """ImageNet's crop is 224 of 256; a CIFAR picture is taken whole."""
+    return size if family == "cifar" else round(size * 256 / 224)
+
+
+def _width(family: Family, classes: int | None, names: tuple[str, ...] | None) -> int:
+    """The head's width: what is asked for, else one per label, else the family's own."""
+    if classes is not None:
+        return classes
+    return len(names) if names else 1000 if family == "imagenet" else 10
 
 
 def _precision(*, int8: bool, fp16: bool, fp32: bool) -> Precision:

@@ -38,6 +38,8 @@ def _assert_one_line_error(outcome: Any, code: int) -> None:
         ("build", "--calib-images", "0", "--int8"),
         ("build", "--labels", "nowhere.txt"),
         ("build", "--classes", "1"),
+        ("build", "--classes", "0"),
+        ("build", "--input-size", "0"),
         ("build", "--mean", "123", "117", "104"),
         ("build", "--std", "0", "1", "1"),
         ("run",),
