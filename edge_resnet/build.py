@@ -25,14 +25,14 @@ from edge_resnet.artifact import (
     write_json,
 )
 from edge_resnet.backends import load_backend, resolve_backend
-from edge_resnet.calibrate import CALIBRATION_BATCH, calibrate, refuse_noise
 from edge_resnet.compile import compile_engine
 from edge_resnet.datasets import open_data
 from edge_resnet.errors import CalibrationError, ConfigError
 from edge_resnet.export import VERIFY_BATCHES, Deployable, export, verify
 from edge_resnet.imageset import ImageSet, balanced_sample, batches, require_several
 from edge_resnet.models import ResNet, build_network, class_names, load_weights
-from edge_resnet.quantize import measured_tensors
+from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, calibrate, refuse_noise
+from edge_resnet.quantization.qdq import measured_tensors
 from edge_resnet.spec import (
     SCHEMA_VERSION,
     BatchProfile,

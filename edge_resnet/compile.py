@@ -15,7 +15,7 @@ import onnx
 from edge_resnet.artifact import MODEL, Artifact
 from edge_resnet.backends import EngineRequest, Variant, load_backend, resolve_backend
 from edge_resnet.enginecache import find_engine, store_engine
-from edge_resnet.quantize import QdqForm, quantize
+from edge_resnet.quantization.qdq import QdqForm, quantize
 
 __all__ = ["DERIVATIONS", "compile_engine"]
 

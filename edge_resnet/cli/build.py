@@ -129,7 +129,7 @@ def _recipe(
     family: Family, data: str | None, images: int | None, method: CalibMethod | None, percentile: float | None, seed: int
 ) -> tuple[str, QuantRecipe]:
     """The family's recipe with the user's words in place of its own."""
-    from edge_resnet.recipes import load_recipe
+    from edge_resnet.quantization.recipes import load_recipe
 
     named = load_recipe(family)
     base = named.recipe

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edge_resnet.errors import CalibrationError
-from edge_resnet.histogram import BINS, CHUNK, LEAST_LIMIT, METHODS, AbsHistogram, read_amax
+from edge_resnet.quantization.histogram import BINS, CHUNK, LEAST_LIMIT, METHODS, AbsHistogram, read_amax
 from edge_resnet.spec import CalibMethod, QuantRecipe
 
 Floats = npt.NDArray[np.float32]

@@ -18,8 +18,8 @@ import onnxruntime
 
 from edge_resnet.artifact import sha256_of
 from edge_resnet.errors import CalibrationError, DataError
-from edge_resnet.histogram import AbsHistogram, read_amax
 from edge_resnet.imageset import ImageSet
+from edge_resnet.quantization.histogram import AbsHistogram, read_amax
 from edge_resnet.spec import CalibrationTable, Progress, QuantRecipe
 
 __all__ = ["CALIBRATION_BATCH", "calibrate", "collect", "refuse_noise", "table_from"]

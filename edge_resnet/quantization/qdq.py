@@ -16,7 +16,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from edge_resnet.errors import CalibrationError
-from edge_resnet.placement import Pair, quantized_weights, tensorrt_pairs, with_cpu_pairs
+from edge_resnet.quantization.placement import Pair, quantized_weights, tensorrt_pairs, with_cpu_pairs
 from edge_resnet.spec import CalibrationTable
 
 __all__ = ["QdqForm", "measured_tensors", "quantize", "weight_scales"]

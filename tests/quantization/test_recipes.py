@@ -8,11 +8,11 @@ from typing import get_args
 
 import pytest
 
-from edge_resnet import recipes
 from edge_resnet.datasets import NAMES
 from edge_resnet.errors import ConfigError
-from edge_resnet.histogram import METHODS
-from edge_resnet.recipes import load_recipe
+from edge_resnet.quantization import recipes
+from edge_resnet.quantization.histogram import METHODS
+from edge_resnet.quantization.recipes import load_recipe
 from edge_resnet.spec import Family, QuantRecipe
 
 

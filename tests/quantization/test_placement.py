@@ -12,10 +12,10 @@ from exported import graph, small
 from onnx import helper
 
 from edge_resnet.errors import CalibrationError
-from edge_resnet.placement import Pair, quantized_weights, tensorrt_pairs, with_cpu_pairs
+from edge_resnet.quantization.placement import Pair, quantized_weights, tensorrt_pairs, with_cpu_pairs
 from edge_resnet.spec import ModelSpec
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent.parent / "golden"
 #: The pairs do not depend on the size of the pictures; small ones export faster.
 RESNET18, RESNET50 = (ModelSpec("imagenet", depth, input_size=32) for depth in (18, 50))
 CIFAR20A = ModelSpec("cifar", 20, "A", classes=10, input_size=16)
