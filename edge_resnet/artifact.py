@@ -20,6 +20,7 @@ from edge_resnet.spec import SCHEMA_VERSION, CalibrationTable, FileEntry, Manife
 
 __all__ = [
     "CALIBRATION",
+    "CORRECTIONS",
     "LABELS",
     "MANIFEST",
     "MODEL",
@@ -35,6 +36,7 @@ __all__ = [
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
 CALIBRATION = "calibration.json"
+CORRECTIONS = "corrections.npz"
 LABELS = "labels.txt"
 ENGINES = "engines"
 
@@ -63,8 +65,8 @@ class Artifact:
         return table
 
     def truth_digest(self) -> str:
-        """Sha256 over what every engine derives from: the graph and, where there is one, the calibration table."""
-        names = sorted(name for name in self.manifest.files if name in (MODEL, CALIBRATION))
+        """Sha256 over what every engine derives from: the graph and, where there are any, ranges and corrections."""
+        names = sorted(name for name in self.manifest.files if name in (MODEL, CALIBRATION, CORRECTIONS))
         return hashlib.sha256("".join(self.manifest.files[name].sha256 for name in names).encode()).hexdigest()
 
     def engine_folder(self, key: str) -> Path:

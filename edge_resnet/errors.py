@@ -10,6 +10,7 @@ EdgeResnetError
  ├─ BuildError              an artifact or an engine could not be made or written         exit 2
  ├─ ArtifactError           the folder is not a whole, unchanged artifact                 exit 2
  │   └─ IncompatibleEngineError   no engine in it fits this machine                       exit 2
+ ├─ BudgetError             a gate failed: the accuracy budget cannot be met              exit 3
  ├─ BackendError            inference failed on the device                                exit 1
  └─ SourceError             frames cannot be had from a camera, a video or a folder       exit 2
 """
@@ -17,6 +18,7 @@ EdgeResnetError
 __all__ = [
     "ArtifactError",
     "BackendError",
+    "BudgetError",
     "BuildError",
     "CalibrationError",
     "ConfigError",
@@ -33,7 +35,8 @@ __all__ = [
 class EdgeResnetError(Exception):
     """Base of all: one line that says what is wrong and, where known, one that says what to do.
 
-    ``exit_code`` is what the command line ends with: 1 the machine or the device failed, 2 the user's input.
+    ``exit_code`` is what the command line ends with: 1 the machine or the device failed, 2 the user's input,
+    3 a gate failed.
     """
 
     exit_code = 1
@@ -90,6 +93,12 @@ class ArtifactError(EdgeResnetError):
 
 class IncompatibleEngineError(ArtifactError):
     """The artifact is sound, but holds no engine that this machine can run."""
+
+
+class BudgetError(EdgeResnetError):
+    """A gate failed: the accuracy budget cannot be met."""
+
+    exit_code = 3
 
 
 class BackendError(EdgeResnetError):

@@ -13,9 +13,11 @@ __all__ = [
     "IMAGENET_STD",
     "SCHEMA_VERSION",
     "BatchProfile",
+    "BudgetReport",
     "CalibMethod",
     "CalibrationTable",
     "ClassScore",
+    "Correction",
     "Family",
     "FileEntry",
     "LatencyStats",
@@ -32,12 +34,15 @@ __all__ = [
 Family: TypeAlias = Literal["imagenet", "cifar"]
 Shortcut: TypeAlias = Literal["A", "B", "C"]
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
-CalibMethod: TypeAlias = Literal["max", "percentile"]
+#: How a range is read off a histogram; ``auto`` asks for the one that agrees best with FP32 on pictures held out.
+CalibMethod: TypeAlias = Literal["auto", "max", "percentile", "mse", "entropy"]
+#: What is corrected after the ranges are read: nothing, the biases, or ranges, biases and rounding learned without labels.
+Correction: TypeAlias = Literal["none", "bias", "learned"]
 #: Called as ``progress(stage, done, total)``, first with ``done == 0``; long work reports through it and nothing else.
 Progress: TypeAlias = Callable[[str, int, int], None]
 
 #: The manifest's schema. A reader refuses a newer one and upgrades an older one.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 #: Channel statistics of ImageNet in [0, 1], RGB (torchvision's; most CIFAR repositories use them too).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -115,17 +120,21 @@ class ModelSpec:
 
 @dataclass(frozen=True)
 class QuantRecipe:
-    """How ranges are read off the calibration images, and what stays in high precision.
+    """How ranges are read off the calibration images, what is corrected after, and what stays in high precision.
 
     ``percentile`` in (50, 100] is the share of absolute values inside the range, used by method ``percentile``.
-    ``keep_high_precision``: names of ONNX nodes that get no Q/DQ.
+    ``keep_high_precision``: names of ONNX nodes that get no Q/DQ. ``epochs``: passes over the images that ``learned`` makes.
+    ``exact_input``: pad the picture before it is quantized, so that pixel - 128 is its int8 value and nothing is rounded.
     """
 
     method: CalibMethod = "percentile"
     images: int = 512
     seed: int = 0
-    percentile: float = 99.99
+    percentile: float = 99.999
     keep_high_precision: tuple[str, ...] = ()
+    correction: Correction = "none"
+    epochs: int = 10
+    exact_input: bool = False
 
     def __post_init__(self) -> None:
         _require(self.method in get_args(CalibMethod), f"no calibration method is called {self.method!r}")
@@ -133,13 +142,15 @@ class QuantRecipe:
         _require(
             50 < self.percentile <= 100,
             f"percentile must lie in (50, 100], not {self.percentile}",
-            "99.99 is a good start for ResNets",
+            "99.999 is a good start for ResNets",
         )
+        _require(self.correction in get_args(Correction), f"no correction is called {self.correction!r}")
+        _require(1 <= self.epochs <= 1000, f"epochs must lie in 1..1000, not {self.epochs}", "10 is a good start")
 
 
 @dataclass(frozen=True)
 class CalibrationTable:
-    """The largest absolute value to represent, per tensor of ``model.onnx``: what every INT8 engine derives from.
+    """The largest absolute value to represent, per tensor of ``model.onnx`` as corrected: what every INT8 engine derives from.
 
     ``amax``: tensor name → range bound > 0 in the tensor's own unit. ``signed``: names whose values go below zero.
     ``images``: how many were used. ``images_digest``: sha256 over them. ``model_digest``: sha256 of ``model.onnx``.
@@ -153,6 +164,7 @@ class CalibrationTable:
     model_digest: str
 
     def __post_init__(self) -> None:
+        _require(self.recipe.method != "auto", "calibration table: auto is a request, the table holds the method that was chosen")
         bad = [name for name, value in self.amax.items() if not 0 < value < float("inf")]
         _require(not bad, f"calibration table: the range of {bad[:1]} is not a positive finite number")
 
@@ -179,11 +191,32 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class BudgetReport:
+    """What ``--max-drop`` found on the validation images: top-1 of FP32 and of TensorRT's INT8 simulated, in percent.
+
+    ``drop``: FP32 - INT8 in points, ``drop_ci95`` its paired 95 % interval. ``mcnemar_p``: exact two-sided p-value of McNemar's
+    test that the two networks err equally often. ``kept``: nodes in high precision, the most damaging first. ``ranking``: node →
+    mean squared error of the logits, relative to their power, where that node alone is quantized; the largest first.
+    """
+
+    max_drop: float
+    images: int
+    fp32_top1: float
+    int8_top1: float
+    drop: float
+    drop_ci95: tuple[float, float]
+    mcnemar_p: float
+    kept: tuple[str, ...]
+    ranking: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What an artifact is: the content of ``manifest.json``.
 
     ``calibration``: what the ranges came from, for people (None unless INT8). ``export_max_abs``: largest difference of a
     logit between torch and ONNX Runtime after export. ``tools``: package → version. ``files``: relative name → entry.
+    ``budget``: what ``--max-drop`` measured (None where it was not asked for). ``warnings``: what the INT8 build found suspicious.
     """
 
     schema_version: int
@@ -198,6 +231,8 @@ class Manifest:
     created: str
     tools: Mapping[str, str]
     files: Mapping[str, FileEntry]
+    budget: BudgetReport | None = None
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,15 @@
-"""Uncertainty of a measured share. Knows nothing of images or networks."""
+"""Uncertainty of a measured share, and of two shares measured on the same images. Knows nothing of images or networks."""
 
 from __future__ import annotations
 
 import math
 
-__all__ = ["wilson_interval"]
+__all__ = ["mcnemar_exact", "paired_drop_interval", "wilson_interval"]
 
 #: The normal quantile of a two-sided 95 % interval.
 Z95 = 1.959963984540054
+#: Halvings of an interval no longer than 2 after which doubles cannot tell its ends apart.
+_HALVINGS = 60
 
 
 def wilson_interval(hits: int, count: int) -> tuple[float, float]:
@@ -20,3 +22,54 @@ def wilson_interval(hits: int, count: int) -> tuple[float, float]:
     spread = Z95 * math.sqrt(share * (1 - share) / count + Z95**2 / (4 * count**2))
     scale = 1 + Z95**2 / count
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def mcnemar_exact(only_a: int, only_b: int) -> float:
+    """Two-sided p-value in (0, 1] that two networks err equally often; only ``only_a`` and ``only_b`` images tell them apart.
+
+    ``only_a``: images that a alone gets right. The exact conditional form of McNemar's test (1947): twice the smaller tail of
+    Binomial(only_a + only_b, 1/2), at most 1. The largest term is a ratio of whole numbers and the others are summed in units
+    of it, so that nothing overflows or cancels; a p-value below the smallest float is given as that float.
+    """
+    few, count = min(only_a, only_b), only_a + only_b
+    tail = term = 1.0
+    for hits in range(few, 0, -1):
+        term *= hits / (count - hits + 1)
+        tail += term
+    largest = math.comb(count, few) / (1 << count)
+    return min(1.0, max(math.ulp(0.0), 2 * largest * tail))
+
+
+def paired_drop_interval(only_fp32: int, only_int8: int, count: int) -> tuple[float, float]:
+    """95 % interval of FP32's accuracy minus INT8's on the same ``count`` images, as shares in [-1, 1].
+
+    ``only_fp32``: images that FP32 alone gets right; ``only_int8``: that INT8 alone does. The point estimate
+    (only_fp32 - only_int8) / count lies inside. Tango's score interval (*Statistics in Medicine* 17, 1998, pages 891-908): it
+    holds for few images and for none on which the two differ, where the normal approximation has no width, and it leaves out
+    zero exactly where McNemar's statistic exceeds the normal quantile.
+    """
+    return -_upper_bound(only_int8, only_fp32, count), _upper_bound(only_fp32, only_int8, count)
+
+
+def _upper_bound(more: int, fewer: int, count: int) -> float:
+    """Where the score of the difference (more - fewer) / count falls to the quantile, from the estimate upwards."""
+    low, high = (more - fewer) / count, 1.0
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        distance = more - fewer - count * middle
+        if distance**2 < Z95**2 * _variance(middle, more, fewer, count):
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _variance(drop: float, more: int, fewer: int, count: int) -> float:
+    """Variance of more - fewer where the true difference is ``drop``, with the other share at its likeliest (Tango's 2 and 8)."""
+    square = 2 * count
+    linear = -more - fewer + (2 * count - more + fewer) * drop
+    constant = -fewer * drop * (1 - drop)
+    root = math.sqrt(max(0.0, linear**2 - 4 * square * constant))
+    # Of the two ways to write the larger root, the one in which nothing cancels.
+    share = (root - linear) / (2 * square) if linear <= 0 else -2 * constant / (root + linear)
+    return count * (2 * share + drop * (1 - drop))

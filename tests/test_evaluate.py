@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from edge_resnet.compile import compile_engine
 from edge_resnet.errors import ConfigError, DataError
 from edge_resnet.evaluate import evaluate
 from edge_resnet.imageset import ImageSet, from_arrays, open_images
-from edge_resnet.statistics import wilson_interval
+from edge_resnet.statistics import mcnemar_exact, paired_drop_interval, wilson_interval
 
 
 @pytest.fixture(scope="module")
@@ -43,12 +44,30 @@ def test_it_counts_as_one_would_by_hand(tiny_artifacts: dict[str, Artifact], ima
 
 
 def test_a_network_agrees_with_itself(tiny_artifacts: dict[str, Artifact], images: ImageSet) -> None:
-    """FP32 against FP32 is 100 %, and its interval is Wilson's."""
+    """FP32 against FP32 is 100 %, its interval is Wilson's, and the drop is known to be none: it is one computation."""
     result = evaluate(tiny_artifacts["fp32"], images)
     assert result.agreement == 100
+    assert (result.drop_ci95, result.mcnemar_p) == ((0, 0), 1)
     assert result.fp32_top1 == result.top1
     low, high = wilson_interval(round(result.top1 * 0.64), 64)
     assert result.ci95 == pytest.approx((100 * low, 100 * high))
+
+
+@pytest.mark.parametrize("right", [range(64), range(0, 64, 2), ()], ids=["all", "half", "none"])
+def test_the_drop_is_paired(tiny_artifacts: dict[str, Artifact], images: ImageSet, right: Sequence[int]) -> None:
+    """FP32 named right on these images alone: interval and p-value are those of the images on which one of the two is right."""
+    artifact = tiny_artifacts["fp32"]
+    batch = np.stack([images.load(index) for index in range(64)])
+    with open_backend(artifact) as fp32, open_backend(artifact, "fake") as fake:
+        best, other = fp32.infer(batch).argmax(1), fake.infer(batch).argmax(1)
+    labels = np.where(np.isin(range(64), right), best, other)
+    result = evaluate(artifact, from_arrays("named", batch, labels), backend="fake")
+    only = int(((best == labels) & (other != labels)).sum()), int(((other == labels) & (best != labels)).sum())
+    low, high = paired_drop_interval(*only, 64)
+    assert result.fp32_top1 - result.top1 == pytest.approx(100 * (only[0] - only[1]) / 64)
+    assert result.drop_ci95 == pytest.approx((100 * low, 100 * high))
+    assert result.mcnemar_p == mcnemar_exact(*only)
+    assert low <= (only[0] - only[1]) / 64 <= high
 
 
 def test_the_simulation_is_another_computation(tiny_artifacts: dict[str, Artifact], images: ImageSet) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from edge_resnet import __version__
 from edge_resnet.cli.build import build
+from edge_resnet.cli.calibrate import calibrate
 from edge_resnet.cli.compile import compile_
 from edge_resnet.cli.demo import demo
 from edge_resnet.cli.doctor import doctor
@@ -39,6 +40,7 @@ app = typer.Typer(
     "edge-resnet build --depth 50 --int8   then   edge-resnet run --camera 0",
 )
 app.command()(build)
+app.command()(calibrate)
 app.command("compile")(compile_)
 app.command()(run)
 app.command("eval")(evaluate)

@@ -129,9 +129,9 @@ def _recipe(
     family: Family, data: str | None, images: int | None, method: CalibMethod | None, percentile: float | None, seed: int
 ) -> tuple[str, QuantRecipe]:
     """The family's recipe with the user's words in place of its own."""
-    from edge_resnet.quantization.recipes import load_recipe
+    from edge_resnet.quantization.recipes import load_recipe, recipe_for
 
-    named = load_recipe(family)
+    named = load_recipe(recipe_for(family))
     base = named.recipe
     if percentile is not None and method == "max":
         raise ConfigError("--percentile has no meaning with --calib-method max", hint="leave one of them out")

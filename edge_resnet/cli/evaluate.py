@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate"]
 
+#: The p-value below which two networks count as told apart.
+_SIGNIFICANT = 0.05
+
 
 def evaluate(
     artifact: Annotated[
@@ -59,5 +62,21 @@ def _report(result: Evaluation, *, json_output: bool) -> None:
     typer.echo(f"top-1      {result.top1:6.2f} %   (95 % interval {result.ci95[0]:.2f} to {result.ci95[1]:.2f})")
     typer.echo(f"top-5      {result.top5:6.2f} %")
     typer.echo(f"FP32 top-1 {result.fp32_top1:6.2f} %   on the same images; the best class agrees on {result.agreement:.2f} %")
+    if result.drop_ci95[0] < result.drop_ci95[1]:
+        typer.echo(_comparison(result))
     if result.skipped:
         typer.echo(f"skipped    {len(result.skipped)} that cannot be read, the first {result.skipped[0]}")
+
+
+def _comparison(result: Evaluation) -> str:
+    """FP32 beside this in words: by how much they differ, and whether that can be told from chance."""
+    name = f"FP32 on {result.backend}" if result.precision == "fp32" else result.precision.upper()
+    drop, (low, high) = result.fp32_top1 - result.top1, result.drop_ci95
+    where = "level with"
+    if drop > 0:
+        where = f"{drop:.2f} points below"
+    elif drop < 0:
+        where, low, high = f"{-drop:.2f} points above", -high, -low
+    told = "told apart" if result.mcnemar_p < _SIGNIFICANT else "not told apart"
+    spread = f"95 % interval {low:.2f} to {high:.2f}, McNemar p = {result.mcnemar_p:.2g}"
+    return f"{name} is {where} FP32 ({spread}): {told} on {result.images} images"

@@ -1,12 +1,13 @@
 """Pictures → ranges: one streaming pass of the FP32 graph. Knows nothing of Q/DQ, engines or where the pictures lie.
 
-The graph runs in ONNX Runtime with the tensors to be quantized as extra outputs; while it computes one batch, the values of the
-batch before are counted, so that two cores are busy and two batches of activations are all that is held at any time.
+The graph runs in ONNX Runtime with the tensors to be quantized as extra outputs, on all cores; then all cores count the values,
+a tensor each. One batch of activations is all that is held at any time.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +20,8 @@ import onnxruntime
 from edge_resnet.artifact import sha256_of
 from edge_resnet.errors import CalibrationError, DataError
 from edge_resnet.imageset import ImageSet
-from edge_resnet.quantization.histogram import AbsHistogram, read_amax
+from edge_resnet.quantization.histogram import AbsHistogram
+from edge_resnet.quantization.ranges import read_amax
 from edge_resnet.spec import CalibrationTable, Progress, QuantRecipe
 
 __all__ = ["CALIBRATION_BATCH", "calibrate", "collect", "refuse_noise", "table_from"]
@@ -29,6 +31,9 @@ CALIBRATION_BATCH = 2
 #: Below this correlation of neighbouring pixels a picture is called noise; the eight-pixel digits, the least smooth real set
 #: at hand, stay far above it.
 _NOISE_CORRELATION = 0.15
+
+#: More threads than this wait for each other more than they count.
+_MOST_COUNTERS = 4
 
 Images = npt.NDArray[np.uint8]
 
@@ -62,17 +67,15 @@ def collect(
     session = _session_with_outputs(model_path, list(histograms))
     feed = session.get_inputs()[0].name
     count, varied = 0, False
-    with ThreadPoolExecutor(1) as counter:
-        pending = counter.submit(_count, {}, [])
+    with ThreadPoolExecutor(min(_MOST_COUNTERS, _cores())) as counters:
         for batch in batches:
             if progress is not None:
                 progress("calibrate", count, max(expected, count))
             values = session.run(list(histograms), {feed: batch})
-            pending.result()
-            pending = counter.submit(_count, histograms, values)
+            for _ in counters.map(AbsHistogram.add, histograms.values(), values):
+                pass  # an error of a count is raised here
             count += len(batch)
             varied = varied or bool((batch != batch[:, :1, :1]).any())
-        pending.result()
     if count == 0:
         raise CalibrationError(
             "there is no picture to calibrate on", hint="--calib-data takes a folder, a CSV, an .npz or a name"
@@ -127,11 +130,6 @@ def _neighbours(images: ImageSet, index: int) -> float | None:
     return float(np.corrcoef(left, right)[0, 1])
 
 
-def _count(histograms: dict[str, AbsHistogram], values: list[npt.NDArray[np.float32]]) -> None:
-    for histogram, value in zip(histograms.values(), values, strict=True):
-        histogram.add(value)
-
-
 def _hashed(batches: Iterable[Images], digest: hashlib._Hash) -> Iterable[Images]:
     for batch in batches:
         digest.update(np.ascontiguousarray(batch).data)
@@ -145,4 +143,10 @@ def _session_with_outputs(model_path: Path, tensors: Sequence[str]) -> onnxrunti
     model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in tensors)
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    options.intra_op_num_threads = _cores()
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # the cores are the counters' after a run
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))

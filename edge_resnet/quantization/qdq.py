@@ -16,17 +16,16 @@ import onnx
 from onnx import helper, numpy_helper
 
 from edge_resnet.errors import CalibrationError
+from edge_resnet.quantization.corrections import Corrections, apply
 from edge_resnet.quantization.placement import Pair, quantized_weights, tensorrt_pairs, with_cpu_pairs
+from edge_resnet.quantization.weights import LEAST_SCALE, weight_scales
 from edge_resnet.spec import CalibrationTable
 
-__all__ = ["QdqForm", "measured_tensors", "quantize", "weight_scales"]
+__all__ = ["QdqForm", "measured_tensors", "quantize"]
 
 QdqForm: TypeAlias = Literal["tensorrt", "u8s8", "u8s7"]
 Array: TypeAlias = npt.NDArray[np.generic]
 Floats: TypeAlias = npt.NDArray[np.float32]
-
-#: GPUs flush smaller scales to zero, and TensorRT refuses a scale of zero.
-_LEAST_SCALE = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -38,18 +37,22 @@ class _Grid:
 
 
 def measured_tensors(model: onnx.ModelProto) -> list[str]:
-    """The tensors whose ranges a calibration table must hold for every form, in graph order."""
+    """The tensors whose ranges a calibration table must hold for every form, in graph order. ``model``: as corrected."""
     pairs = with_cpu_pairs(model, tensorrt_pairs(model))
     return list(dict.fromkeys(pair.range_of for pair in pairs))
 
 
-def quantize(model: onnx.ModelProto, table: CalibrationTable, form: QdqForm) -> onnx.ModelProto:
-    """Insert the Q/DQ pairs of ``form``; ``model`` is left as it is.
+def quantize(
+    model: onnx.ModelProto, table: CalibrationTable, form: QdqForm, corrections: Corrections | None = None
+) -> onnx.ModelProto:
+    """Put the corrections into ``model`` and insert the Q/DQ pairs of ``form``; ``model`` is left as it is.
 
-    Raises CalibrationError where the table lacks a tensor or names a node that the network does not have.
+    Raises CalibrationError where the table lacks a tensor, or table or corrections name what the network does not have.
     """
     quantized = onnx.ModelProto()
+    model = apply(model, corrections)
     quantized.CopyFrom(model)
+    scales = {} if corrections is None else corrections.scales
     keep = frozenset(table.recipe.keep_high_precision)
     pairs = tensorrt_pairs(model, keep)
     if form != "tensorrt":
@@ -62,33 +65,21 @@ def quantize(model: onnx.ModelProto, table: CalibrationTable, form: QdqForm) -> 
         grids.update(dict.fromkeys(pair.readers, grid))
     for name in quantized_weights(model, keep, classifier=form != "tensorrt"):
         if form == "tensorrt":
-            editor.quantize_weight_in_graph(name)
+            editor.quantize_weight_in_graph(name, scales.get(name))
+        elif form == "u8s7":
+            editor.store_quantized(name, grids[name, 0], None, limit=63)
         else:
-            editor.store_quantized(name, grids[name, 0], limit=63 if form == "u8s7" else 127)
+            editor.store_quantized(name, grids[name, 0], scales.get(name))
     editor.finish()
     onnx.checker.check_model(quantized, full_check=True)
     return quantized
-
-
-def weight_scales(weight: Floats, limit: int = 127) -> Floats:
-    """Scale per output channel (axis 0), (O,) float32: largest absolute weight / ``limit``.
-
-    1 for a channel of zeros, or of weights that training has decayed so far that the scale would be denormal.
-    """
-    scales = _channel_amax(weight) / limit
-    return np.where(scales >= _LEAST_SCALE, scales, 1.0).astype(np.float32)
-
-
-def _channel_amax(weight: Floats) -> Floats:
-    amax: Floats = np.abs(weight.reshape(weight.shape[0], -1)).max(axis=1)
-    return amax
 
 
 def _grid(pair: Pair, table: CalibrationTable, form: QdqForm) -> _Grid:
     if pair.range_of not in table.amax:
         raise CalibrationError(f"the calibration table has no range for {pair.range_of}", hint="build the artifact again")
     unsigned = form != "tensorrt" and pair.range_of not in table.signed
-    scale = max(table.amax[pair.range_of] / (255 if unsigned else 127), _LEAST_SCALE)
+    scale = max(table.amax[pair.range_of] / (255 if unsigned else 127), LEAST_SCALE)
     if form == "tensorrt":
         return _Grid(scale, np.array(0, np.int8))
     return _Grid(scale, np.array(0 if unsigned else 128, np.uint8))
@@ -119,11 +110,11 @@ class _Editor:
         for name, index in pair.readers:
             self._nodes[name].input[index] = f"{stem}.dq"
 
-    def quantize_weight_in_graph(self, name: str) -> None:
-        """Float weight → Q → DQ → node, per output channel, as TensorRT 8.x wants it."""
+    def quantize_weight_in_graph(self, name: str, learned: Floats | None) -> None:
+        """Float weight → Q → DQ → node, per output channel, as TensorRT 8.x wants it; by the ``learned`` scales where there are."""
         node = self._nodes[name]
         weight = node.input[1]
-        scales = weight_scales(self._array(weight))
+        scales = weight_scales(self._array(weight)) if learned is None else learned
         stem = f"{name}.weight"
         scale = self._constant(f"{stem}.scale", scales)
         zero = self._constant(f"{stem}.zero", np.zeros(len(scales), np.int8))
@@ -135,15 +126,15 @@ class _Editor:
         )
         node.input[1] = f"{stem}.dq"
 
-    def store_quantized(self, name: str, grid: _Grid, limit: int) -> None:
+    def store_quantized(self, name: str, grid: _Grid, learned: Floats | None, limit: int = 127) -> None:
         """Replace a node's float weight and bias by stored int8 and int32 values and their DQ."""
         node = self._nodes[name]
         weight = self._array(node.input[1])
         bias = self._array(node.input[2]) if len(node.input) > 2 else np.zeros(weight.shape[0], np.float32)
         # The bias's step is the input's times the weight's. In a channel of tiny weights or zeros it follows the bias instead, so
         # that the bias keeps its digits, stays in int32 with room for the sum, and its scale in float32.
-        floor = np.maximum(np.abs(bias.astype(np.float64)) / 2**30, _LEAST_SCALE) / grid.scale
-        scales = np.maximum(_channel_amax(weight) / limit, floor).astype(np.float32)
+        floor = np.maximum(np.abs(bias.astype(np.float64)) / 2**30, LEAST_SCALE) / grid.scale
+        scales = np.maximum(weight_scales(weight, limit) if learned is None else learned, floor).astype(np.float32)
         integers = np.clip(np.rint(weight / scales.reshape(-1, *[1] * (weight.ndim - 1))), -limit, limit).astype(np.int8)
         self._dequantized(node, 1, f"{name}.weight", integers, scales)
         bias_scales = (scales.astype(np.float64) * grid.scale).astype(np.float32)

@@ -14,9 +14,6 @@ import onnx
 import onnxruntime
 import pytest
 from exported import exported, graph, logits, pictures, small
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
 from onnx import numpy_helper
 from PIL import Image
 
@@ -25,7 +22,8 @@ from edge_resnet.export import INPUT, OPSET, Deployable, export
 from edge_resnet.models import build_network, load_weights
 from edge_resnet.quantization.calibrate import calibrate
 from edge_resnet.quantization.placement import tensorrt_pairs, with_cpu_pairs
-from edge_resnet.quantization.qdq import QdqForm, measured_tensors, quantize, weight_scales
+from edge_resnet.quantization.qdq import QdqForm, measured_tensors, quantize
+from edge_resnet.quantization.weights import weight_scales
 from edge_resnet.spec import CalibrationTable, ModelSpec, Preprocess, QuantRecipe
 
 FORMS: tuple[QdqForm, ...] = ("tensorrt", "u8s8", "u8s7")
@@ -322,40 +320,6 @@ def test_the_tensors_to_measure_serve_every_form(spec: ModelSpec) -> None:
     assert len(set(names)) == len(names)
     assert [made.index(name) for name in names] == sorted(made.index(name) for name in names)
     assert set(names) == {pair.range_of for pair in with_cpu_pairs(graph(spec), tensorrt_pairs(graph(spec)))}
-
-
-#: Any float32 that a squared sum would survive, denormals included, and what weights look like.
-WEIGHTS = arrays(
-    np.float32,
-    array_shapes(min_dims=2, max_dims=4, max_side=4),
-    elements=st.floats(-(2.0**99), 2.0**99, width=32) | st.floats(-2, 2, width=32),
-)
-
-
-@given(WEIGHTS, st.sampled_from([127, 63]))
-@settings(deadline=None, max_examples=200)
-def test_a_weight_comes_back_within_half_a_step(weight: npt.NDArray[np.float32], limit: int) -> None:
-    """|w - dq(q(w))| <= scale / 2 for every weight, none is clipped, and the scales are positive, one per output channel."""
-    scales = weight_scales(weight, limit)
-    assert scales.shape == weight.shape[:1]
-    assert scales.dtype == np.float32
-    assert (scales > 0).all()
-    step = scales.astype(np.float64).reshape(-1, *[1] * (weight.ndim - 1))
-    integers = np.rint(weight / step)
-    assert np.abs(integers).max() <= limit
-    assert (np.abs(weight - integers * step) <= step * 0.50001).all()
-
-
-@given(WEIGHTS, st.integers(-8, 8))
-@settings(deadline=None, max_examples=100)
-def test_scales_follow_their_channel_alone(weight: npt.NDArray[np.float32], exponent: int) -> None:
-    """A channel times a power of two has its scale times that power; the other channels' scales stay."""
-    scaled = weight.copy()
-    scaled[0] *= 2.0**exponent
-    before, after = weight_scales(weight), weight_scales(scaled)
-    assert np.array_equal(before[1:], after[1:])
-    if np.abs(weight[0]).max() > 1e-30:
-        assert after[0] == before[0] * np.float32(2.0**exponent)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,80 @@
+"""The networks that are compared, and for each its calibration pictures and those held out. Knows no tool."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from edge_resnet.imageset import balanced_sample, batches, from_arrays, open_images, require_labels
+from edge_resnet.spec import ModelSpec, Preprocess
+
+__all__ = ["BATCH", "NETWORKS", "SEED", "Fold", "Images", "Ints", "Network"]
+
+SEED = 0
+BATCH = 50
+#: Calibration pictures for CIFAR, and for ImageNet where there is one fold.
+_CIFAR_CALIBRATION, _IMAGENET_CALIBRATION = 512, 256
+
+Images: TypeAlias = npt.NDArray[np.uint8]
+Ints: TypeAlias = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """Calibration pictures and held-out ones, (N, H, W, 3) uint8 as the network takes them, and the latter's classes (N,)."""
+
+    calibration: Images
+    images: Images
+    labels: Ints
+
+
+@dataclass(frozen=True)
+class Network:
+    """A checkpoint below ``weights/`` and its pictures: (folder of the data, ImageNet's folds, most test images) → folds."""
+
+    spec: ModelSpec
+    weights: str
+    folds: Callable[[Path, int, int | None], list[Fold]]
+
+
+def _cifar(data: Path, _folds: int, most: int | None) -> list[Fold]:
+    """512 of the first 1,000 training images, and the test images."""
+    train, test = _sheets(data, "train", 1), _sheets(data, "test", 10)[:most]
+    rows = balanced_sample(from_arrays("train", train, np.arange(len(train)) % 10), _CIFAR_CALIBRATION, SEED)
+    return [Fold(np.stack([rows.load(i) for i in range(len(rows))]), test, np.arange(len(test)) % 10)]
+
+
+def _sheets(data: Path, split: str, count: int) -> Images:
+    """CIFAR-10 from sheets of 25 x 40 images; item i has class i % 10."""
+    paths = sorted((data / "cifar10").glob(f"{split}_[0-9]*.webp"))[:count]
+    tiles = [np.asarray(Image.open(path)).reshape(25, 32, 40, 32, 3).transpose(0, 2, 1, 3, 4) for path in paths]
+    return np.concatenate([tile.reshape(-1, 32, 32, 3) for tile in tiles])
+
+
+def _imagenet(data: Path, folds: int, most: int | None) -> list[Fold]:
+    """The 500 pictures, each of its own class, in a seeded order: halves in turn, or 256 and the rest."""
+    pictures = open_images(data / "imagenet" / "sample500.csv")
+    labels = np.array(require_labels(pictures), np.int64)
+    images = np.concatenate([batch.images for batch in batches(pictures, Preprocess(), BATCH)])
+    order = np.random.default_rng(SEED).permutation(len(images))
+    first, second = np.split(order, [len(order) // 2 if folds == 2 else _IMAGENET_CALIBRATION])
+    turns = [(first, second), (second, first)][:folds]
+    return [Fold(images[seen], images[held_out[:most]], labels[held_out[:most]]) for seen, held_out in turns]
+
+
+def _cifar_spec(depth: int) -> ModelSpec:
+    return ModelSpec("cifar", depth, "A", classes=10, input_size=32)
+
+
+NETWORKS = {
+    "cifar20": Network(_cifar_spec(20), "cifar10/resnet20-12fca82f.th", _cifar),
+    "cifar32": Network(_cifar_spec(32), "cifar10/resnet32-d509ac18.th", _cifar),
+    "resnet18": Network(ModelSpec(depth=18), "imagenet/resnet18_small_blocks_bnstats.safetensors", _imagenet),
+    "resnet50": Network(ModelSpec(depth=50), "imagenet/resnet50_large_blocks_bnstats.safetensors", _imagenet),
+}

@@ -1,0 +1,49 @@
+"""edge-resnet's whole build, from the checkpoint to a verified artifact with its engine, and TensorRT's form of it to simulate.
+
+The seconds hold what no other tool does: reading the checkpoint, the export and its comparison with torch, and the CPU's engine.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from measured import Task, run
+
+
+def quantize(task: Task) -> dict[str, Any] | None:
+    """``options``: ``spec`` and ``recipe`` (keywords of ModelSpec and QuantRecipe) and ``weights``.
+
+    Raises RuntimeError where the build exports another FP32 graph than the task's.
+    """
+    from edge_resnet.artifact import MODEL, sha256_of
+    from edge_resnet.build import BuildOptions, build
+    from edge_resnet.compile import compile_engine
+    from edge_resnet.spec import ModelSpec, Preprocess, QuantRecipe
+
+    spec = ModelSpec(**task.options["spec"])
+    with tempfile.TemporaryDirectory() as folder:
+        options = BuildOptions(
+            model=spec,
+            # The pictures are cropped already: resizing to their own size leaves them as they are.
+            preprocess=Preprocess(resize=spec.input_size, crop=spec.input_size),
+            precision="int8",
+            weights=task.options["weights"],
+            output=Path(folder) / "artifact",
+            calibration_data=str(task.pictures),
+            recipe=QuantRecipe(images=len(task.images()), **task.options["recipe"]),
+            backend="onnxruntime",
+        )
+        artifact = build(options)
+        if sha256_of(artifact.model_path) != sha256_of(task.model):
+            raise RuntimeError("the build exported another FP32 graph than the one that the other tools got")
+        engine = compile_engine(artifact, "onnxruntime", "simulated")
+        assert engine is not None
+        shutil.copyfile(engine / MODEL, task.output)
+    return None
+
+
+if __name__ == "__main__":
+    run(quantize, ["edge_resnet.build"])

@@ -1,0 +1,231 @@
+"""The tools that are compared, and one of them run on one fold: in a process of its own, its result kept. Knows no statistics."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from peers.networks import BATCH, Fold, Images, Ints, Network
+
+from edge_resnet.artifact import MODEL, sha256_of
+from edge_resnet.build import BuildOptions, build
+from edge_resnet.quantization.recipes import load_recipe, recipe_for
+from edge_resnet.quantization.simulate import simulate
+from edge_resnet.spec import Preprocess
+
+__all__ = ["OURS", "TOOLS", "Bench", "Measured", "Tool", "fp32_graph", "measure", "predictions", "versions"]
+
+_SCRIPTS = Path(__file__).resolve().parent
+_SOURCE = _SCRIPTS.parent.parent / "edge_resnet"
+#: Activations that ONNX Runtime's histogram calibrators may keep before they get the pictures in strides.
+_MEMORY_GIB = 10
+#: The row whose options are the family's shipped recipe.
+OURS = "ours"
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One row: a script beside this file and its options, run by the interpreter ``own``, ``modelopt`` or ``nncf``.
+
+    ``packages``: whose versions decide the result. Ours has as ``options`` what it changes of the family's shipped recipe.
+    """
+
+    name: str
+    script: str
+    options: dict[str, Any]
+    packages: tuple[str, ...]
+    interpreter: str = "own"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a tool made of a fold: a class per held-out picture, its cost, its graph's pairs and what is wrong with their form."""
+
+    predictions: list[int]
+    seconds: float
+    peak_mib: float
+    activations: int
+    weights: int
+    note: str
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all rows share: the data, the folder of kept results, interpreters by name, seconds that a tool may take on a fold."""
+
+    data: Path
+    work: Path
+    pythons: dict[str, Path | None]
+    timeout: float
+
+
+def measure(bench: Bench, tool: Tool, network: Network, model: Path, fold: Fold) -> Measured | str:
+    """The kept result, a fresh one, or in words why there is none. A failure is not kept."""
+    python = bench.pythons[tool.interpreter]
+    found = None if python is None else versions(python, tool.packages)
+    if python is None or found is None:
+        return "not installed"
+    options = _options(tool, network, bench.data)
+    script = _SCRIPTS / tool.script
+    facts = [tool.name, options, found, *map(sha256_of, (model, script, _SCRIPTS / "measured.py"))]
+    facts += [_source_digest() if tool.script == "ours.py" else "", versions(Path(sys.executable), ("onnxruntime",))]
+    facts += [_digest(fold.calibration), _digest(fold.images)]
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    kept = bench.work / f"{network.spec.name}-{tool.name.replace(' ', '-')}-{key}.json"
+    if kept.exists():
+        return Measured(**json.loads(kept.read_text(encoding="utf-8")))
+    _say(f"{network.spec.name}: {tool.name} on {len(fold.calibration)} pictures")
+    with tempfile.TemporaryDirectory(dir=bench.work) as folder:
+        words = _words(Path(folder), model, fold, options)
+        failure = _run([str(python), str(script), json.dumps(words)], kept.with_suffix(".log"), bench.timeout)
+        if failure:
+            _say(f"{network.spec.name}: {tool.name} {failure}; see {kept.with_suffix('.log')}")
+            return failure
+        report = json.loads(Path(words["report"]).read_text(encoding="utf-8"))
+        activations, weights, complaints = _form(Path(words["output"]))
+        note = ", ".join(filter(None, (report.get("note"), *complaints)))
+        classes = predictions(Path(words["output"]), fold).tolist()
+    result = Measured(classes, report["seconds"], report["peak_mib"], activations, weights, note)
+    kept.write_text(json.dumps(asdict(result)), encoding="utf-8")
+    _say(f"{network.spec.name}: {tool.name} took {result.seconds:.1f} s and {result.peak_mib:.0f} MiB")
+    return result
+
+
+def fp32_graph(bench: Bench, network: Network) -> Path:
+    """The graph that every tool gets, exported once."""
+    size, weights = network.spec.input_size, bench.data / "weights" / network.weights
+    folder = bench.work / f"{network.spec.name}-fp32-{_source_digest()[:12]}-{sha256_of(weights)[:12]}"
+    if not folder.exists():
+        bench.work.mkdir(parents=True, exist_ok=True)
+        preprocess = Preprocess(resize=size, crop=size)
+        build(BuildOptions(network.spec, preprocess, "fp32", str(weights), folder, backend="onnxruntime"))
+    return folder / MODEL
+
+
+def predictions(graph: Path, fold: Fold) -> Ints:
+    """Class per held-out picture (N,)."""
+    parts = (fold.images[start : start + BATCH] for start in range(0, len(fold.images), BATCH))
+    classes: Ints = simulate(graph, parts).argmax(axis=1)
+    return classes
+
+
+@functools.cache
+def versions(python: Path, packages: tuple[str, ...]) -> dict[str, str] | None:
+    """Versions of ``packages`` in that interpreter; None where one of them is not there."""
+    code = "import sys, json\nfrom importlib.metadata import version\nprint(json.dumps({n: version(n) for n in sys.argv[1:]}))"
+    try:
+        done = subprocess.run([python, "-c", code, *packages], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+def _options(tool: Tool, network: Network, data: Path) -> dict[str, Any]:
+    """The tool's options; ours with its recipe in full, less the number of pictures."""
+    if tool.script != "ours.py":
+        return tool.options
+    recipe = asdict(replace(load_recipe(recipe_for(network.spec.family)).recipe, **tool.options))
+    del recipe["images"]
+    return {"recipe": recipe, "spec": asdict(network.spec), "weights": str((data / "weights" / network.weights).resolve())}
+
+
+def _words(folder: Path, model: Path, fold: Fold, options: dict[str, Any]) -> dict[str, Any]:
+    """What a script is told; see measured.py."""
+    np.savez(folder / "pictures.npz", images=fold.calibration)
+    paths = {"model": model, "pictures": folder / "pictures.npz", "output": folder / MODEL, "report": folder / "report.json"}
+    return {**{name: str(path.resolve()) for name, path in paths.items()}, "options": options}
+
+
+def _run(command: list[str], log: Path, timeout: float) -> str:
+    """Run a script; empty, or how it failed."""
+    with log.open("w", encoding="utf-8") as output:
+        try:
+            done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False, timeout=timeout)
+        except subprocess.TimeoutExpired:
+            return f"stopped after {timeout:.0f} s"
+    if done.returncode == 0:
+        return ""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return f"failed ({done.returncode}): {lines[-1] if lines else 'no word'}"
+
+
+def _form(path: Path) -> tuple[int, int, list[str]]:
+    """Pairs on activations and on weights, and in what the graph is not the form that TensorRT reads."""
+    graph = onnx.load(path).graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    constants |= {node.output[0]: numpy_helper.to_array(node.attribute[0].t) for node in graph.node if node.op_type == "Constant"}
+    made_by = {output: node for node in graph.node for output in node.output}
+    counts, complaints = {True: 0, False: 0}, []
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear":
+            quantize, zero = made_by.get(node.input[0]), constants.get(node.input[2]) if len(node.input) > 2 else None
+            is_weight = node.input[0] in constants or (quantize is not None and quantize.input[0] in constants)
+            counts[is_weight] += 1
+            if zero is None or zero.dtype != np.int8:
+                complaints.append("not int8")
+            elif zero.any():
+                complaints.append("asymmetric")
+            if is_weight and constants[node.input[1]].size == 1:
+                complaints.append("weights per tensor")
+    return counts[False], counts[True], sorted(set(complaints))
+
+
+@functools.cache
+def _source_digest() -> str:
+    """Of the code that decides our result: where it has changed, our rows are measured again."""
+    files = sorted(
+        [*_SOURCE.glob("quantization/*.py"), *_SOURCE.glob("models/*.py"), _SOURCE / "build.py", _SOURCE / "export.py"]
+    )
+    return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
+
+
+def _digest(images: Images) -> str:
+    return hashlib.sha256(f"{images.shape}".encode() + np.ascontiguousarray(images).tobytes()).hexdigest()
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _ours(name: str, **changes: Any) -> Tool:
+    return Tool(name, "ours.py", changes, ("numpy", "onnx", "onnxruntime", "torch"))
+
+
+def _ranges(method: str) -> Tool:
+    return _ours(f"ours {method} alone", method=method, correction="none", exact_input=False)
+
+
+def _onnxruntime(method: str) -> Tool:
+    options = {"method": method, "memory_gib": _MEMORY_GIB}
+    return Tool(f"onnxruntime {method.lower()}", "onnxruntime_static.py", options, ("numpy", "onnx", "onnxruntime"))
+
+
+def _modelopt(method: str) -> Tool:
+    packages = ("nvidia-modelopt", "numpy", "onnx", "onnxruntime-gpu")
+    return Tool(f"modelopt {method}", "modelopt_onnx.py", {"method": method}, packages, "modelopt")
+
+
+def _nncf(name: str, *, fast: bool) -> Tool:
+    return Tool(name, "nncf_onnx.py", {"fast": fast}, ("nncf", "numpy", "onnx", "onnxruntime"), "nncf")
+
+
+TOOLS = (
+    _ours(OURS),
+    _ours("ours bias", correction="bias", exact_input=False),
+    *map(_ranges, ("mse", "percentile", "max", "entropy")),
+    *map(_onnxruntime, ("MinMax", "Percentile", "Entropy")),
+    *map(_modelopt, ("max", "entropy")),
+    _nncf("nncf", fast=True),
+    _nncf("nncf slow bias", fast=False),
+)

@@ -1,0 +1,119 @@
+"""What is learned beyond ranges, and the FP32 graph with it: weights on their int8 grid, biases. Knows nothing of how it is learned.
+
+``corrections.npz`` of an artifact is this record: ``integers/NODE``, ``scales/NODE``, ``floats/NODE``, ``biases/NODE``, ``exact_input``.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+from edge_resnet.artifact import CORRECTIONS, Artifact
+from edge_resnet.errors import ArtifactError, CalibrationError
+from edge_resnet.quantization.inputs import with_exact_input
+
+__all__ = ["Corrections", "apply", "read_corrections", "write_corrections"]
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+Integers: TypeAlias = npt.NDArray[np.int8]
+
+_WHAT = "corrections"
+
+
+@dataclass(frozen=True, eq=False)
+class Corrections:
+    """By node name: ``integers`` (O, ...) int8 and ``scales`` (O,) float32 of quantized weights, ``floats`` weights of nodes that
+    stay in high precision, ``biases`` (O,). A node that is not named keeps what it has. ``exact_input``: see inputs.py."""
+
+    integers: Mapping[str, Integers] = field(default_factory=dict)
+    scales: Mapping[str, Floats] = field(default_factory=dict)
+    floats: Mapping[str, Floats] = field(default_factory=dict)
+    biases: Mapping[str, Floats] = field(default_factory=dict)
+    exact_input: bool = False
+
+
+def apply(model: onnx.ModelProto, corrections: Corrections | None) -> onnx.ModelProto:
+    """The FP32 graph with the corrections in it; ``model`` is left as it is.
+
+    Raises CalibrationError where a node or a shape is not the graph's.
+    """
+    if corrections is None:
+        return model
+    if corrections.exact_input:
+        corrected = with_exact_input(model)
+    else:
+        corrected = onnx.ModelProto()
+        corrected.CopyFrom(model)
+    nodes = {node.name: node for node in corrected.graph.node}
+    constants = {tensor.name: tensor for tensor in corrected.graph.initializer}
+    for name in {*corrections.integers, *corrections.floats, *corrections.biases}:
+        if name not in nodes or len(nodes[name].input) < 2 or nodes[name].input[1] not in constants:
+            raise CalibrationError(f"the corrections are another graph's: it has no weights in {name}", hint=_HINT)
+    for name, weight in _weights(corrections).items():
+        _replace(constants[nodes[name].input[1]], weight, name)
+    for name, bias in corrections.biases.items():
+        node = nodes[name]
+        if len(node.input) > 2:
+            _replace(constants[node.input[2]], bias, name)
+        else:
+            if len(bias) != constants[node.input[1]].dims[0]:
+                raise CalibrationError(f"the corrections are another graph's: {len(bias)} biases in {name}", hint=_HINT)
+            corrected.graph.initializer.append(numpy_helper.from_array(bias, f"{name}.bias"))
+            node.input.append(f"{name}.bias")
+    return corrected
+
+
+def read_corrections(artifact: Artifact) -> Corrections | None:
+    """The artifact's corrections; None where it has none. Raises ArtifactError where the file is no such record."""
+    if CORRECTIONS not in artifact.manifest.files:
+        return None
+    path = artifact.folder / CORRECTIONS
+    parts: dict[str, dict[str, npt.NDArray[np.generic]]] = {kind: {} for kind in ("integers", "scales", "floats", "biases")}
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            exact = bool(archive["exact_input"])
+            for key in archive.files:
+                kind, _, node = key.partition("/")
+                if node:
+                    parts[kind][node] = archive[key].astype(np.int8 if kind == "integers" else np.float32, casting="safe")
+    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise ArtifactError(f"{path} holds no {_WHAT}: {error}", hint="build the artifact again") from error
+    if parts["integers"].keys() != parts["scales"].keys():
+        raise ArtifactError(f"{path} holds integers without their scales", hint="build the artifact again")
+    return Corrections(**parts, exact_input=exact)  # type: ignore[arg-type]  # each part was cast to its dtype
+
+
+def write_corrections(path: Path, corrections: Corrections) -> None:
+    """Write the record; the same record gives the same bytes."""
+    arrays: dict[str, npt.NDArray[np.generic]] = {"exact_input": np.array(corrections.exact_input)}
+    for kind in ("integers", "scales", "floats", "biases"):
+        arrays.update({f"{kind}/{node}": value for node, value in sorted(getattr(corrections, kind).items())})
+    with path.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy types the keywords as its own flag
+
+
+_HINT = "build the artifact again"
+
+
+def _weights(corrections: Corrections) -> dict[str, Floats]:
+    """Every replaced weight as float32; the integers times their scales."""
+    on_grid = {
+        name: integers * corrections.scales[name].reshape(-1, *[1] * (integers.ndim - 1))
+        for name, integers in corrections.integers.items()
+    }
+    return {**on_grid, **corrections.floats}
+
+
+def _replace(tensor: onnx.TensorProto, value: Floats, node: str) -> None:
+    if tuple(tensor.dims) != value.shape:
+        message = f"the corrections are another graph's: {node} has {tuple(tensor.dims)}, not {value.shape}"
+        raise CalibrationError(message, hint=_HINT)
+    tensor.CopyFrom(numpy_helper.from_array(np.asarray(value, np.float32), tensor.name))

@@ -1,0 +1,117 @@
+"""Evens out the ranges of channels without changing the function: per-tensor int8 serves all channels only if they are alike.
+
+A positive factor per channel passes through ReLU, Add and pooling, so it can be multiplied into the convolutions that write a tensor
+and divided out of those that read it (cross-layer equalization: Nagel et al. 2019, section 4.1; with activations in place of weights:
+Xiao et al. 2023, section 4). All tensors of a residual stage are tied by its Adds and share one factor. Knows nothing of rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import numpy_helper
+
+from edge_resnet.quantization.corrections import Corrections, Floats
+
+__all__ = ["Group", "channel_groups", "equalize"]
+
+_TYING = ("Relu", "Add", "MaxPool", "GlobalAveragePool", "Flatten")
+#: Channels below this share of the largest are treated as that large: a dead channel must not be blown up to full range.
+_LEAST_SHARE = 1e-4
+
+
+@dataclass(frozen=True)
+class Group:
+    """Tensors whose channels share a factor; ``writers`` are the convolutions that make them, ``readers`` the nodes with weights that
+    read them."""
+
+    tensors: tuple[str, ...]
+    writers: tuple[str, ...]
+    readers: tuple[str, ...]
+
+
+def channel_groups(model: onnx.ModelProto) -> list[Group]:
+    """The groups of a graph whose every writer is a convolution, in graph order."""
+    root: dict[str, str] = {}
+
+    def find(tensor: str) -> str:
+        while root.setdefault(tensor, tensor) != tensor:
+            tensor = root[tensor]
+        return tensor
+
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type in _TYING:
+            for tensor in node.input:
+                root[find(tensor)] = find(node.output[0])
+    tensors: dict[str, list[str]] = {}
+    writers: dict[str, list[str]] = {}
+    readers: dict[str, list[str]] = {}
+    closed = {find(tensor.name) for tensor in model.graph.output} | {find(name) for name in constants}
+    for node in model.graph.node:
+        group = find(node.output[0])
+        tensors.setdefault(group, []).append(node.output[0])
+        if node.op_type in ("Conv", "Gemm"):
+            writers.setdefault(group, []).append(node.name)
+            readers.setdefault(find(node.input[0]), []).append(node.name)
+            if _grouped(node):
+                closed |= {group, find(node.input[0])}
+        elif node.op_type not in _TYING:
+            closed |= {group, *(find(name) for name in node.input if name not in constants)}
+    open_groups = [group for group in tensors if group not in closed and group in writers and group in readers]
+    return [Group(tuple(tensors[g]), tuple(writers[g]), tuple(readers[g])) for g in open_groups]
+
+
+def equalize(model: onnx.ModelProto, ranges: Mapping[str, Floats], activations: float, weights: float) -> Corrections:
+    """Weights and biases with which channel c of each group is scaled by range(c)^-activations * column(c)^weights.
+
+    ``ranges``: (C,) the largest absolute value per channel, of the measured tensors. ``column``: the largest absolute weight of the
+    readers on that channel. Where both exponents sum to 1 the result does not depend on how the network's channels were scaled.
+    """
+    constants = {t.name: numpy_helper.to_array(t).astype(np.float64) for t in model.graph.initializer if t.dims}
+    nodes = {node.name: node for node in model.graph.node}
+    weight = {name: constants[node.input[1]] for name, node in nodes.items() if node.op_type in ("Conv", "Gemm")}
+    bias = {name: constants[nodes[name].input[2]] for name in weight if len(nodes[name].input) > 2}
+    changed: set[str] = set()
+    for group in channel_groups(model):
+        measured = [ranges[tensor] for tensor in group.tensors if tensor in ranges]
+        if not measured:
+            continue
+        factor = _factor(measured, [weight[name] for name in group.readers], activations, weights)
+        for name in group.writers:
+            weight[name] = weight[name] * factor.reshape(-1, *[1] * (weight[name].ndim - 1))
+            if name in bias:
+                bias[name] = bias[name] * factor
+        for name in group.readers:
+            weight[name] = weight[name] / factor.reshape(1, -1, *[1] * (weight[name].ndim - 2))
+        changed |= {*group.writers, *group.readers}
+    return Corrections(
+        floats={name: weight[name].astype(np.float32) for name in weight if name in changed},
+        biases={name: bias[name].astype(np.float32) for name in bias if name in changed},
+    )
+
+
+def _factor(
+    measured: list[Floats], readers: list[npt.NDArray[np.float64]], activations: float, weights: float
+) -> npt.NDArray[np.float64]:
+    """(C,) with geometric mean 1."""
+    ranges = _shares([np.asarray(tensor, np.float64) for tensor in measured])
+    columns = _shares([np.abs(weight).max(axis=(0, *range(2, weight.ndim))) for weight in readers])
+    factor = ranges**-activations * columns**weights
+    normed: npt.NDArray[np.float64] = factor / np.exp(np.log(factor).mean())
+    return normed
+
+
+def _shares(channels: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """(C,) the largest share of its tensor's largest value that a channel has in any tensor."""
+    shares = np.max([values / max(values.max(), np.finfo(np.float64).tiny) for values in channels], axis=0)
+    clipped: npt.NDArray[np.float64] = np.maximum(shares, _LEAST_SHARE)
+    return clipped
+
+
+def _grouped(node: onnx.NodeProto) -> bool:
+    return any(attribute.name == "group" and attribute.i != 1 for attribute in node.attribute)

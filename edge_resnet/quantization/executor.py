@@ -1,0 +1,131 @@
+"""Runs an exported graph in torch, node by node, so that gradients reach what INT8 rounds. Knows nothing of pictures or methods.
+
+Only the operators of our own graphs are known: what export.py writes and inputs.py adds.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+import onnx
+import torch
+import torch.nn.functional as F
+from onnx import numpy_helper
+from torch import Tensor
+
+from edge_resnet.errors import CalibrationError
+from edge_resnet.quantization.placement import Pair
+
+__all__ = ["Executor", "FakeQuantize", "Read", "Watch"]
+
+#: Called with each quantized pair and its float tensor; returns what the pair's readers read.
+Read: TypeAlias = Callable[[Pair, Tensor], Tensor]
+#: Called with each node's name and output; returns what goes on in its place.
+Watch: TypeAlias = Callable[[str, Tensor], Tensor]
+Attributes: TypeAlias = Mapping[str, Any]
+
+
+class FakeQuantize(torch.autograd.Function):
+    """x → round(x / scale) * scale, the integer kept in -128..127, with the straight-through gradient.
+
+    The gradient of ``scale`` is that of learned step size quantization (Esser et al. 2020, equation 3).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
+        """Quantize ``x`` of any shape by ``scale`` (), float32."""
+        ctx.save_for_backward(x, scale)
+        return torch.clamp_(torch.round_(x / scale), -128, 127).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor]:
+        """Gradients of ``x`` and ``scale``."""
+        x, scale = ctx.saved_tensors
+        ratio = x / scale
+        inside = (ratio >= -128) & (ratio <= 127)
+        error = torch.clamp(torch.round(ratio), -128, 127).sub_(ratio.mul_(inside))
+        return grad[0] * inside, torch.dot(grad[0].flatten(), error.flatten())
+
+
+class Executor:
+    """One graph: ``values`` are its initializers as float32 tensors, by name."""
+
+    def __init__(self, model: onnx.ModelProto, pairs: list[Pair]) -> None:
+        self._nodes = list(model.graph.node)
+        self._attributes = {n.name: {a.name: onnx.helper.get_attribute_value(a) for a in n.attribute} for n in self._nodes}
+        unknown = {node.op_type for node in self._nodes} - _OPERATORS.keys()
+        if unknown:
+            raise CalibrationError(f"corrections cannot be learned through {min(unknown)}", hint="--correct none, or --correct bias")
+        self._pairs = {reader: pair for pair in pairs for reader in pair.readers}
+        self._uses = Counter(name for node in self._nodes for name in node.input)
+        self._input, self._output = model.graph.input[0].name, model.graph.output[0].name
+        self.values = {t.name: torch.from_numpy(np.array(numpy_helper.to_array(t))) for t in model.graph.initializer}
+
+    def run(
+        self,
+        images: Tensor,
+        values: Mapping[str, Tensor] | None = None,
+        *,
+        read: Read | None = None,
+        watch: Watch | None = None,
+    ) -> Tensor:
+        """(n, H, W, 3) uint8 → logits (n, classes). ``values`` replace initializers; ``watch`` sees and may change every output."""
+        constants = {**self.values, **(values or {})}
+        live, left = {self._input: images}, Counter(self._uses)
+        quantized: dict[str, Tensor] = {}
+        for node in self._nodes:
+            inputs = []
+            for index, name in enumerate(node.input):
+                pair = self._pairs.get((node.name, index)) if read is not None else None
+                if pair is not None and read is not None:
+                    if name not in quantized:
+                        quantized[name] = read(pair, live[name])
+                    inputs.append(quantized[name])
+                else:
+                    inputs.append(constants[name] if name in constants else live[name])
+            output = _OPERATORS[node.op_type](inputs, self._attributes[node.name])
+            live[node.output[0]] = output if watch is None else watch(node.name, output)
+            for name in node.input:
+                left[name] -= 1
+                if left[name] == 0:  # what nobody reads any more is freed, so that inference needs two blocks' memory
+                    live.pop(name, None)
+                    quantized.pop(name, None)
+        return live[self._output]
+
+
+def _convolve(inputs: list[Tensor], attributes: Attributes) -> Tensor:
+    top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
+    if (top, left) != (bottom, right):
+        inputs = [F.pad(inputs[0], (left, right, top, bottom)), *inputs[1:]]
+        top = left = 0
+    bias = inputs[2] if len(inputs) > 2 else None
+    stride = tuple(attributes.get("strides", [1, 1]))
+    return F.conv2d(inputs[0], inputs[1], bias, stride=stride, padding=(top, left), groups=attributes.get("group", 1))
+
+
+def _pool(inputs: list[Tensor], attributes: Attributes) -> Tensor:
+    return F.max_pool2d(inputs[0], attributes["kernel_shape"], attributes["strides"], attributes["pads"][:2])
+
+
+def _pad(inputs: list[Tensor], attributes: Attributes) -> Tensor:  # noqa: ARG001 - every operator is called alike
+    _, _, top, left, _, _, bottom, right = (int(value) for value in inputs[1])
+    return F.pad(inputs[0], (left, right, top, bottom))
+
+
+_OPERATORS: Mapping[str, Callable[[list[Tensor], Attributes], Tensor]] = {
+    "Cast": lambda inputs, _: inputs[0].float(),
+    "Transpose": lambda inputs, attributes: inputs[0].permute(*attributes["perm"]),
+    "Sub": lambda inputs, _: inputs[0] - inputs[1],
+    "Mul": lambda inputs, _: inputs[0] * inputs[1],
+    "Add": lambda inputs, _: inputs[0] + inputs[1],
+    "Pad": _pad,
+    "Conv": _convolve,
+    "Relu": lambda inputs, _: torch.relu(inputs[0]),
+    "MaxPool": _pool,
+    "GlobalAveragePool": lambda inputs, _: inputs[0].mean((2, 3), keepdim=True),
+    "Flatten": lambda inputs, _: inputs[0].flatten(1),
+    "Gemm": lambda inputs, _: F.linear(inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None),
+}

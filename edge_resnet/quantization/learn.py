@@ -1,0 +1,193 @@
+"""Learns ranges, biases and rounding from calibration pictures, without labels: INT8 is taught to answer as FP32 does.
+
+The graph with TensorRT's pairs is run in torch; what int8 rounds passes its gradient straight through. Learned are the step of every
+activation (Esser et al. 2020), every bias, and for each weight how far from its nearest integer it is rounded. The loss is the squared
+error of the logits, so that errors may cancel between layers, which no layer-by-layer method lets them. Knows nothing of files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import torch
+from torch import Tensor
+
+from edge_resnet.quantization.corrections import Corrections
+from edge_resnet.quantization.executor import Executor, FakeQuantize
+from edge_resnet.quantization.placement import Pair, quantized_weights, tensorrt_pairs
+from edge_resnet.quantization.spool import Spool
+from edge_resnet.quantization.weights import weight_scales
+from edge_resnet.spec import Progress, QuantRecipe
+
+__all__ = ["Learned", "learn", "learning_batch"]
+
+#: Adam's rates: of an activation's step (its logarithm), of a bias (in units of its layer's output), of a weight (in int8 steps).
+_RANGE_RATE = 5e-3
+_BIAS_RATE = 5e-4
+_WEIGHT_RATE = 5e-3
+#: Pixels per step of the optimizer: 32 pictures of 32x32, 8 of 224x224. Fewer are noisy, more are slow and take memory.
+_PIXELS = 8 * 224 * 224
+_FEWEST, _MOST = 4, 32
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """``corrections`` of the graph given, ``amax`` of its tensors, and the loss of the first and of the last pass over the pictures:
+    squared error of the logits over their variance."""
+
+    corrections: Corrections
+    amax: dict[str, float]
+    first_loss: float
+    last_loss: float
+
+
+def learn(
+    model: onnx.ModelProto, amax: Mapping[str, float], pictures: Spool, recipe: QuantRecipe, *, progress: Progress | None = None
+) -> Learned:
+    """Start from ``amax`` and ``weight_scales`` and make ``recipe.epochs`` passes over the pictures, in an order drawn by its seed.
+
+    ``model``: FP32, as far as it is corrected already. Nodes in ``recipe.keep_high_precision`` keep their float weights and biases.
+    """
+    student = _Student(model, amax, frozenset(recipe.keep_high_precision))
+    batch = learning_batch(model)
+    teacher = _answers(student.executor, pictures, batch, progress)
+    spread = float(_centred(teacher).square().mean())
+    steps = recipe.epochs * -(-len(pictures) // batch)
+    optimizer = torch.optim.Adam(student.parameters(), betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
+    rng, losses = np.random.default_rng(recipe.seed), []
+    for epoch in range(recipe.epochs):
+        order, total = rng.permutation(len(pictures)), 0.0
+        for start in range(0, len(order), batch):
+            if progress is not None:
+                progress("learn", epoch * len(order) + start, recipe.epochs * len(order))
+            places = order[start : start + batch]
+            logits = student.run(torch.from_numpy(pictures.take(places)))
+            loss = _centred(logits - teacher[places]).square().mean() / spread
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]  # torch types it so
+            optimizer.step()
+            schedule.step()
+            total += float(loss.detach()) * len(places)
+        losses.append(total / len(order))
+    if progress is not None:
+        progress("learn", recipe.epochs * len(pictures), recipe.epochs * len(pictures))
+    return Learned(student.corrections(), student.amax(), losses[0], losses[-1])
+
+
+def learning_batch(model: onnx.ModelProto) -> int:
+    """Pictures per step of the optimizer for this graph's input."""
+    _, height, width, _ = (dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim)
+    return min(max(_PIXELS // max(height * width, 1), _FEWEST), _MOST)
+
+
+class _Student:
+    """The graph with learnable steps, biases and roundings."""
+
+    def __init__(self, model: onnx.ModelProto, amax: Mapping[str, float], keep: frozenset[str]) -> None:
+        pairs = tensorrt_pairs(model, keep)
+        self.executor = Executor(model, pairs)
+        self._logs = {p.range_of: torch.tensor(math.log(amax[p.range_of] / 127), requires_grad=True) for p in pairs}
+        self._nodes = {node.name: node for node in model.graph.node}
+        self._layers = {name: self._layer(name) for name in quantized_weights(model, keep)}
+
+    def _layer(self, name: str) -> _Layer:
+        node, values = self._nodes[name], self.executor.values
+        weight = values[node.input[1]]
+        scales = torch.from_numpy(weight_scales(weight.numpy()))
+        bias = values[node.input[2]] if len(node.input) > 2 else torch.zeros(len(weight))
+        return _Layer(weight, scales, bias)
+
+    def parameters(self) -> list[dict[str, object]]:
+        """Adam's groups."""
+        layers = list(self._layers.values())
+        return [
+            {"params": list(self._logs.values()), "lr": _RANGE_RATE},
+            {"params": [layer.shift for layer in layers], "lr": _BIAS_RATE},
+            {"params": [layer.turn for layer in layers], "lr": _WEIGHT_RATE},
+        ]
+
+    def run(self, images: Tensor) -> Tensor:
+        """(n, H, W, 3) uint8 → logits of INT8 as it stands, (n, classes)."""
+        steps = {tensor: log.exp() for tensor, log in self._logs.items()}
+
+        def read(pair: Pair, x: Tensor) -> Tensor:
+            quantized: Tensor = FakeQuantize.apply(x, steps[pair.range_of])  # type: ignore[no-untyped-call]  # torch types it so
+            return quantized
+
+        values = {}
+        for name, layer in self._layers.items():
+            node = self._nodes[name]
+            values[node.input[1]] = layer.weight()
+            if len(node.input) > 2:
+                values[node.input[2]] = layer.bias()
+        return self.executor.run(images, values, read=read)
+
+    def amax(self) -> dict[str, float]:
+        """Range per tensor."""
+        return {tensor: 127 * math.exp(float(log.detach())) for tensor, log in self._logs.items()}
+
+    @torch.no_grad()
+    def corrections(self) -> Corrections:
+        """What is learned so far, rounded for good."""
+        return Corrections(
+            integers={name: layer.integers().numpy().astype(np.int8) for name, layer in self._layers.items()},
+            scales={name: layer.scales.numpy() for name, layer in self._layers.items()},
+            biases={name: layer.bias().numpy() for name, layer in self._layers.items() if len(self._nodes[name].input) > 2},
+        )
+
+
+class _Layer:
+    """One convolution: weights in int8 steps and how far each is turned, and its bias."""
+
+    def __init__(self, weight: Tensor, scales: Tensor, bias: Tensor) -> None:
+        shape = (-1, *[1] * (weight.dim() - 1))
+        self.scales = scales
+        self._scales = scales.view(shape)
+        self._steps = weight / self._scales
+        # A channel of zeros has no step of its own: option A's padding must stay zero.
+        self._alive = (self._steps.abs().amax(dim=tuple(range(1, weight.dim())), keepdim=True) >= 1).float()
+        self._bias = bias
+        # Of the order of the layer's output: its largest weight times inputs of order one.
+        self._unit = float(bias.abs().mean() + weight.abs().flatten(1).sum(1).mean() / math.sqrt(weight[0].numel()))
+        self.turn = torch.zeros_like(weight, requires_grad=True)
+        self.shift = torch.zeros_like(bias, requires_grad=True)
+
+    def integers(self) -> Tensor:
+        """The weights in int8 steps, whole numbers whose gradient passes straight through."""
+        turned = self._steps + self.turn * self._alive
+        rounded = turned + (torch.round(turned) - turned).detach()
+        return torch.clamp(rounded, -127, 127)
+
+    def weight(self) -> Tensor:
+        """The weights on their grid."""
+        return self.integers() * self._scales
+
+    def bias(self) -> Tensor:
+        """The bias as learned."""
+        return self._bias + self.shift * self._unit
+
+
+@torch.inference_mode()
+def _answers(executor: Executor, pictures: Spool, batch: int, progress: Progress | None) -> Tensor:
+    """FP32's logits of every picture, (N, classes)."""
+    answers: list[Tensor] = []
+    for images in pictures.batches(batch):
+        if progress is not None:
+            progress("teach", len(answers) * batch, len(pictures))
+        answers.append(executor.run(torch.from_numpy(images)))
+    if progress is not None:
+        progress("teach", len(pictures), len(pictures))
+    return torch.cat(answers).clone()
+
+
+def _centred(logits: Tensor) -> Tensor:
+    """Logits less their mean over the classes, which no softmax and no ranking sees."""
+    return logits - logits.mean(dim=1, keepdim=True)
+
+

@@ -1,0 +1,49 @@
+"""The logits of a graph over pictures, in ONNX Runtime as the graph is written. Knows nothing of ranges, artifacts or labels."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+
+from edge_resnet.errors import CalibrationError
+
+__all__ = ["Images", "Logits", "simulate"]
+
+#: (n, H, W, 3) uint8 RGB, already resized and cropped.
+Images: TypeAlias = npt.NDArray[np.uint8]
+#: (N, classes) float32.
+Logits: TypeAlias = npt.NDArray[np.float32]
+
+
+def simulate(model: onnx.ModelProto | Path, batches: Iterable[Images]) -> Logits:
+    """Run every batch through ``model``, a graph with or without Q/DQ: logits (N, classes) float32, in the pictures' order.
+
+    The batches may be of any length; only their logits are held. Raises CalibrationError where there is no picture.
+    """
+    session = _session(model)
+    feed = session.get_inputs()[0].name
+    logits = [session.run(None, {feed: np.ascontiguousarray(batch)})[0] for batch in batches if len(batch)]
+    if not logits:
+        raise CalibrationError("there is no picture to simulate on", hint="give a larger set")
+    return np.concatenate(logits)
+
+
+def _session(model: onnx.ModelProto | Path) -> onnxruntime.InferenceSession:
+    """On all cores that this process may use, which stop spinning after a run, as in the backend."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    # ONNX Runtime would round float biases to int32 where a convolution's input and weight are dequantized, already at its basic
+    # level, which TensorRT does not do. Without its passes over Q/DQ the arithmetic is that of the graph, and the rest of its
+    # optimization only sums in another order.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -1,0 +1,142 @@
+"""FP32-typed graph → FP16-typed graph, with or without Q/DQ: the strong dialect. Knows nothing of ranges, placement or tables.
+
+TensorRT 11 gives every tensor the type that the graph says (10.12 does so on request), so FP16 must be written into it. Scales of
+FP16 exist since opset 19. The picture is normalised in FP32, since pixels and means are exact there, and cast once.
+
+A scale is the FP16 number nearest to the FP32 one, and a weight is stored as its integer times that scale: quantized, it is the
+integer of the weak dialect again, whatever was rounded on the way. A channel whose scale would be zero in FP16 is dead (trained
+networks have some: 175 of ResNet-50's 26,560): it is counted in steps of FP16's smallest number, and no weight moves by more than
+half of that.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from edge_resnet.errors import CalibrationError, ExportError
+
+__all__ = ["LEAST_HALF", "STRONG_OPSET", "to_strong"]
+
+#: The first opset whose QuantizeLinear takes FP16.
+STRONG_OPSET = 19
+#: FP16's smallest number above zero.
+LEAST_HALF = 2.0**-24
+_LARGEST_HALF = float(np.finfo(np.float16).max)
+_REMEDY = "use the weak dialect, which TensorRT 8.6 to 10.11 read"
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+Halves: TypeAlias = npt.NDArray[np.float16]
+
+
+def to_strong(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The graph at opset 19 with FP16 from the first convolution, or its pair, to the logits; ``model`` is left as it is.
+
+    ``model``: FP32-typed, as exported or as quantize(…, "tensorrt") writes it. Input and output keep their names and types.
+    Raises ExportError for a graph without a convolution, one whose weights are stored as integers (the CPU's form) and a weight
+    or bias beyond ±65504, CalibrationError for a range beyond it.
+    """
+    strong = onnx.ModelProto()
+    strong.CopyFrom(model)
+    graph = strong.graph
+    tensor = _first_half(graph)
+    front = _makers_of(graph, tensor)
+    _narrow_constants(graph, [node for node in graph.node if node.name not in front])
+    _cast_input(graph, tensor, front)
+    _cast_output(graph)
+    del graph.value_info[:]
+    del strong.opset_import[:]
+    strong.opset_import.append(helper.make_opsetid("", STRONG_OPSET))
+    strong.ir_version = helper.find_min_ir_version_for(strong.opset_import)
+    onnx.checker.check_model(strong, full_check=True)
+    return strong
+
+
+def _first_half(graph: onnx.GraphProto) -> str:
+    """The tensor that is cast: the first convolution's input, or that of the pair on it."""
+    makers = {output: node for node in graph.node for output in node.output}
+    first = next((node for node in graph.node if node.op_type == "Conv"), None)
+    if first is None:
+        raise ExportError("the network has no convolution", hint="the strong dialect is for the networks that build exports")
+    tensor = first.input[0]
+    while tensor in makers and makers[tensor].op_type in ("QuantizeLinear", "DequantizeLinear"):
+        tensor = makers[tensor].input[0]
+    return str(tensor)
+
+
+def _makers_of(graph: onnx.GraphProto, tensor: str) -> set[str]:
+    """Names of the nodes that a tensor is computed by."""
+    makers = {output: node for node in graph.node for output in node.output}
+    found: set[str] = set()
+    open_tensors = [tensor]
+    while open_tensors:
+        node = makers.get(open_tensors.pop())
+        if node is not None and node.name not in found:
+            found.add(node.name)
+            open_tensors += node.input
+    return found
+
+
+def _narrow_constants(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
+    """Give every float constant that the nodes read its FP16 value."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    pairs = [node for node in nodes if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    scale_of = {node.input[0]: node.input[1] for node in pairs if node.input[0] in constants}
+    scales = {node.input[1] for node in pairs}
+    for name in {name for node in nodes for name in node.input} & constants.keys():
+        if constants[name].data_type != TensorProto.FLOAT:
+            if name in scale_of:
+                raise ExportError(f"{name} is stored as integers: this is the CPU's form", hint="quantize for TensorRT instead")
+            continue
+        value = np.asarray(numpy_helper.to_array(constants[name]), np.float32)
+        if name in scales:
+            half = _half_scales(value, name)
+        elif name in scale_of:
+            half = _on_grid(value, np.asarray(numpy_helper.to_array(constants[scale_of[name]]), np.float32), name)
+        else:
+            half = _half(value, name)
+        constants[name].CopyFrom(numpy_helper.from_array(half, name))
+
+
+def _half(value: npt.NDArray[np.floating], name: str) -> Halves:
+    largest = float(np.abs(value).max(initial=0))
+    if not largest <= _LARGEST_HALF:
+        raise ExportError(f"{name} holds {largest:.6g}, FP16 ends at {_LARGEST_HALF:.0f}", hint=_REMEDY)
+    return value.astype(np.float16)
+
+
+def _half_scales(scales: Floats, name: str) -> Halves:
+    """The nearest FP16 scales, none of them zero. Raises CalibrationError where 127 steps leave FP16."""
+    largest = float(scales.max(initial=0)) * 127
+    if not largest <= _LARGEST_HALF:
+        raise CalibrationError(f"{name} stands for a range of {largest:.6g}, FP16 ends at {_LARGEST_HALF:.0f}", hint=_REMEDY)
+    return np.maximum(scales.astype(np.float16), np.float16(LEAST_HALF))
+
+
+def _on_grid(weight: Floats, scales: Floats, name: str) -> Halves:
+    """Each weight's integer times its channel's FP16 scale. (O, ...) and (O,) → (O, ...)."""
+    halves = _half_scales(scales, name).astype(np.float32)
+    vanishes = scales.astype(np.float16) == 0
+    per_channel = (-1, *[1] * (weight.ndim - 1))
+    step = np.where(vanishes, halves, scales).reshape(per_channel)
+    integers = np.clip(np.rint(weight / step), -128, 127)
+    return _half(integers * halves.reshape(per_channel), name)
+
+
+def _cast_input(graph: onnx.GraphProto, tensor: str, front: set[str]) -> None:
+    readers = [node for node in graph.node if tensor in node.input and node.name not in front]
+    cast = helper.make_node("Cast", [tensor], [f"{tensor}.fp16"], name=f"{tensor}.fp16", to=TensorProto.FLOAT16)
+    graph.node.insert(min(list(graph.node).index(node) for node in readers), cast)
+    for node in readers:
+        node.input[:] = [cast.output[0] if name == tensor else name for name in node.input]
+
+
+def _cast_output(graph: onnx.GraphProto) -> None:
+    name = graph.output[0].name
+    maker = next(node for node in graph.node if name in node.output)
+    maker.output[list(maker.output).index(name)] = f"{name}.fp16"
+    graph.node.append(helper.make_node("Cast", [f"{name}.fp16"], [name], name=f"{name}.fp32", to=TensorProto.FLOAT))

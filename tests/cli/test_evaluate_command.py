@@ -1,0 +1,85 @@
+"""What `edge-resnet eval` says of INT8 beside FP32, to people and to programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+from edge_resnet.artifact import Artifact
+from edge_resnet.backends import open_backend
+
+Cli = Callable[..., Any]
+Ints = npt.NDArray[np.int64]
+
+
+@pytest.fixture(scope="module")
+def named(tiny_artifacts: dict[str, Artifact], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """Random pictures labelled with what FP32 says, with what the fake backend says, or with what neither does."""
+    images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
+    artifact = tiny_artifacts["int8"]
+    with open_backend(artifact, variant="reference") as fp32, open_backend(artifact, "fake") as fake:
+        fp32_says, fake_says = fp32.infer(images).argmax(1), fake.infer(images).argmax(1)
+    unused = int(np.bincount(fp32_says, minlength=10).argmin())  # an untrained network leaves classes out
+    labels: dict[str, Ints] = {"fp32": fp32_says, "fake": fake_says, "neither": np.full(64, unused)}
+
+    def path(who: str) -> str:
+        file = tmp_path_factory.mktemp("named") / f"{who}.npz"
+        np.savez(file, images=images, labels=labels[who])
+        return str(file)
+
+    return path
+
+
+def sentence(cli: Cli, artifact: Artifact, data: str, *words: str) -> str:
+    outcome = cli("eval", str(artifact.folder), "--data", data, "--allow-random", *words)
+    assert outcome.code == 0, outcome.err
+    lines = [line for line in outcome.out.splitlines() if "McNemar" in line]
+    return lines[0] if lines else ""
+
+
+def test_the_difference_in_words(cli: Cli, tiny_artifacts: dict[str, Artifact], named: Callable[[str], str]) -> None:
+    """Below and above FP32 are told with the interval of that difference, and as told apart where chance does not explain it."""
+    artifact = tiny_artifacts["int8"]
+    below = sentence(cli, artifact, named("fp32"), "--backend", "fake")
+    above = sentence(cli, artifact, named("fake"), "--backend", "fake")
+    for text, where in ((below, "below"), (above, "above")):
+        assert text.startswith("INT8 is ")
+        assert f" points {where} FP32 (95 % interval " in text
+        assert text.endswith("): told apart on 64 images")
+        amount, low, high = (float(text.split(mark)[1].split()[0].rstrip(",")) for mark in ("is ", "interval ", " to "))
+        assert 0 < low < amount <= high
+
+
+def test_a_difference_that_may_be_chance(cli: Cli, tiny_artifacts: dict[str, Artifact], named: Callable[[str], str]) -> None:
+    """INT8 as it should be is not told apart from FP32 on 64 images, and the interval holds zero."""
+    text = sentence(cli, tiny_artifacts["int8"], named("fp32"))
+    assert text.endswith("not told apart on 64 images")
+    low, high = (float(text.split(mark)[1].split()[0].rstrip(",")) for mark in ("interval ", " to "))
+    assert low < 0 < high
+
+
+def test_neither_right(cli: Cli, tiny_artifacts: dict[str, Artifact], named: Callable[[str], str]) -> None:
+    """Where the two are right equally often the words say so."""
+    text = sentence(cli, tiny_artifacts["int8"], named("neither"))
+    assert text.startswith("INT8 is level with FP32 (")
+    assert "p = 1)" in text
+
+
+def test_fp32_is_not_compared_with_itself(cli: Cli, tiny_artifacts: dict[str, Artifact], named: Callable[[str], str]) -> None:
+    """The FP32 graph on the backend that computes the reference gets no sentence; on another it is named with it."""
+    assert sentence(cli, tiny_artifacts["fp32"], named("fp32")) == ""
+    assert sentence(cli, tiny_artifacts["fp32"], named("fp32"), "--backend", "fake").startswith("FP32 on fake is ")
+
+
+def test_the_same_in_json(cli: Cli, tiny_artifacts: dict[str, Artifact], named: Callable[[str], str]) -> None:
+    """--json carries the interval and the p-value under their documented names, and no sentence."""
+    folder = str(tiny_artifacts["int8"].folder)
+    result = json.loads(cli("eval", folder, "--data", named("fp32"), "--allow-random", "--backend", "fake", "--json").out)
+    low, high = result["drop_ci95"]
+    assert low < result["fp32_top1"] - result["top1"] <= high
+    assert 0 < result["mcnemar_p"] < 0.05

@@ -1,0 +1,109 @@
+"""simulate.py: the logits are those of the graph as written, whatever the batches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from exported import exported, graph, logits, pictures, small
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import numpy_helper
+
+from edge_resnet.errors import CalibrationError
+from edge_resnet.quantization.calibrate import calibrate
+from edge_resnet.quantization.qdq import measured_tensors, quantize
+from edge_resnet.quantization.simulate import Images, Logits, simulate
+from edge_resnet.spec import CalibrationTable, QuantRecipe
+
+IMAGES = pictures(24, 16)
+
+
+@pytest.fixture(scope="module")
+def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest network's FP32 file."""
+    path = tmp_path_factory.mktemp("simulate") / "model.onnx"
+    path.write_bytes(exported(small()))
+    return path
+
+
+@pytest.fixture(scope="module")
+def table(path: Path) -> CalibrationTable:
+    """Its ranges over the pictures."""
+    return calibrate(path, measured_tensors(graph(small())), [IMAGES], QuantRecipe(method="mse"))
+
+
+def distance(a: Logits, b: Logits) -> float:
+    """Root mean square, relative to what the logits vary by from picture to picture."""
+    return float(np.sqrt(((a - b) ** 2).mean()) / b.std(axis=0).mean())
+
+
+@given(st.lists(st.integers(0, 24), max_size=6))
+@settings(deadline=None, max_examples=20)
+def test_the_batches_do_not_matter(cuts: list[int]) -> None:
+    """Cut anywhere, empty batches among them, the pictures have the logits of one batch, in their order."""
+    model = graph(small())
+    found = simulate(model, iter(np.split(IMAGES, sorted(cuts))))
+    assert found.shape == (24, 10)
+    assert found.dtype == np.float32
+    assert found == pytest.approx(logits(model, IMAGES), abs=1e-4)
+
+
+def test_a_file_and_a_graph_are_the_same(path: Path) -> None:
+    """Given as a path or in memory, a graph has the same logits to the bit."""
+    assert np.array_equal(simulate(path, [IMAGES]), simulate(onnx.load(path), [IMAGES]))
+
+
+def test_int8_is_computed_as_it_is_written(table: CalibrationTable) -> None:
+    """TensorRT's form gives what a run without any optimization gives, and that is not FP32's."""
+    model = graph(small())
+    int8 = quantize(model, table, "tensorrt")
+    found, written = simulate(int8, [IMAGES]), logits(int8, IMAGES)
+    assert distance(found, written) < 0.1 * distance(written, logits(model, IMAGES))
+    assert (found.argmax(axis=1) == written.argmax(axis=1)).mean() >= 0.9
+
+
+def test_biases_are_not_rounded(table: CalibrationTable) -> None:
+    """Biases of less than half an integer step count: left to itself, ONNX Runtime rounds them away, and TensorRT does not."""
+    rounded, as_written = (logits(_with_biases(table, share), IMAGES) for share in (0, 0.45))
+    found = simulate(_with_biases(table, 0.45), [IMAGES])
+    assert distance(found, as_written) < 0.2 * distance(rounded, as_written)
+
+
+def _with_biases(table: CalibrationTable, share: float) -> onnx.ModelProto:
+    """TensorRT's form with every convolution's bias at ``share`` of its integers' step, the input's times the weight's."""
+    int8 = quantize(graph(small()), table, "tensorrt")
+    stored = {tensor.name: tensor for tensor in int8.graph.initializer}
+    maker = {node.output[0]: node for node in int8.graph.node}
+    for node in int8.graph.node:
+        if node.op_type == "Conv":
+            of_input, of_weight = (numpy_helper.to_array(stored[maker[name].input[1]]) for name in node.input[:2])
+            bias = (of_input * of_weight * share).astype(np.float32)
+            stored[node.input[2]].CopyFrom(numpy_helper.from_array(bias, node.input[2]))
+    return int8
+
+
+def test_batches_are_taken_one_at_a_time() -> None:
+    """The next batch is asked for when the one before is done, so that only one is held; views with strides are read right."""
+    model = graph(small())
+    alive = 0
+
+    def batches() -> Iterator[Images]:
+        nonlocal alive
+        for start in range(0, 24, 8):
+            alive += 1
+            yield pictures(24, 32)[start : start + 8, ::2, ::-2]
+
+    found = simulate(model, batches())
+    assert alive == 3
+    assert found == pytest.approx(logits(model, np.ascontiguousarray(pictures(24, 32)[:, ::2, ::-2])), abs=1e-4)
+
+
+@pytest.mark.parametrize("batches", [[], [IMAGES[:0]]], ids=["no batch", "an empty batch"])
+def test_no_picture_is_refused(batches: list[Images]) -> None:
+    """There are no logits of nothing."""
+    with pytest.raises(CalibrationError, match="no picture"):
+        simulate(graph(small()), batches)
