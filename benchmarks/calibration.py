@@ -1,6 +1,6 @@
 """Calibration against plain FP32 inference of the same graph on the same pictures, in turn in one process so that drift cancels.
 
-    python benchmarks/calibration.py [--depths 18,50] [--images 32] [--rounds 7]
+    python benchmarks/calibration.py [--depths 18,50] [--images 96] [--rounds 7]
 
 Prints pictures per second of both, medians over the rounds, and the ratio calibration / inference with its spread. Both take the
 same batches and ONNX Runtime with its defaults. Weights are random and the pictures smooth: neither changes the time.
@@ -31,7 +31,7 @@ def main() -> None:
     """Export each network to a temporary folder and time both in turn."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--depths", default="18,50")
-    parser.add_argument("--images", type=int, default=32)
+    parser.add_argument("--images", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=7)
     arguments = parser.parse_args()
     info = describe()

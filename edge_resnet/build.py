@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -11,10 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import onnx
 
 from edge_resnet.artifact import (
-    CALIBRATION,
     LABELS,
     MANIFEST,
     MODEL,
@@ -26,17 +22,14 @@ from edge_resnet.artifact import (
 )
 from edge_resnet.backends import load_backend, resolve_backend
 from edge_resnet.compile import compile_engine
-from edge_resnet.datasets import open_data
 from edge_resnet.errors import CalibrationError, ConfigError
 from edge_resnet.export import VERIFY_BATCHES, Deployable, export, verify
-from edge_resnet.imageset import ImageSet, balanced_sample, batches, require_several
+from edge_resnet.imageset import ImageSet, batches
+from edge_resnet.int8 import TOOLS, Int8Options, add_int8, draw_sample, open_validation, with_int8
 from edge_resnet.models import ResNet, build_network, class_names, load_weights
-from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, calibrate, refuse_noise
-from edge_resnet.quantization.qdq import measured_tensors
 from edge_resnet.spec import (
     SCHEMA_VERSION,
     BatchProfile,
-    CalibrationTable,
     Manifest,
     ModelSpec,
     Precision,
@@ -47,14 +40,13 @@ from edge_resnet.spec import (
 
 __all__ = ["BuildOptions", "build"]
 
-_log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class BuildOptions:
     """What to build. ``weights``: ``default``, ``random`` or a path. ``labels``: one name per class, None for the family's own.
 
-    ``calibration_data``, ``recipe``: None unless INT8. ``allow_random``: let INT8 be calibrated with random weights or on noise.
+    ``calibration_data``, ``recipe``: None unless INT8. ``max_drop``: points of top-1 that INT8 may lose on the labelled images of
+    ``validation_data``. ``allow_random``: let INT8 be calibrated with random weights or on noise.
     """
 
     model: ModelSpec
@@ -65,6 +57,8 @@ class BuildOptions:
     labels: tuple[str, ...] | None = None
     calibration_data: str | None = None
     recipe: QuantRecipe | None = None
+    validation_data: str | None = None
+    max_drop: float | None = None
     batch: BatchProfile = field(default_factory=BatchProfile)
     backend: str = "auto"
     force: bool = False
@@ -76,18 +70,19 @@ def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifac
 
     What the user gave is checked before anything long begins. Raises any of edge_resnet.errors.
     """
-    _check(options)
+    int8 = _check(options)
     with staging(options.output, force=options.force) as folder:
         network = build_network(options.model)
         weights = load_weights(network, options.model, options.weights, progress=progress)
-        sample = _calibration_sample(options)  # after the weights: a data set's download is the longer one
+        validation = None if int8 is None else open_validation(int8, options.model, options.labels)
+        sample = None if int8 is None else draw_sample(int8)  # after the weights: a data set's download is the longer one
         difference = _export(options, network, sample, folder / MODEL, progress)
         labels = _labels(options, sample)
         (folder / LABELS).write_text("\n".join(labels) + "\n", encoding="utf-8")
-        table = _calibrate(options, sample, folder, progress)
-        if table is not None:
-            write_json(folder / CALIBRATION, table)
-        manifest = _manifest(options, weights, difference, table, sample)
+        manifest = _manifest(options, weights, difference)
+        if int8 is not None and sample is not None:
+            made = add_int8(folder, options.preprocess, int8, (sample, validation), progress=progress)
+            manifest = with_int8(manifest, made, sample)
         manifest = replace(manifest, files=describe_files(folder))
         write_json(folder / MANIFEST, manifest)
         if progress is not None:
@@ -98,7 +93,8 @@ def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifac
     return open_artifact(options.output)
 
 
-def _check(options: BuildOptions) -> None:
+def _check(options: BuildOptions) -> Int8Options | None:
+    """Refuse what makes no sense; what INT8 is made with, None for another precision."""
     load_backend(resolve_backend(options.backend))
     if options.preprocess.crop != options.model.input_size:
         raise ConfigError(f"the crop of {options.preprocess.crop} pixels is not the input size {options.model.input_size}")
@@ -107,7 +103,9 @@ def _check(options: BuildOptions) -> None:
             f"{len(options.labels)} labels for {options.model.classes} classes", hint="--labels takes a line per class"
         )
     if options.precision != "int8":
-        return
+        if options.max_drop is not None:
+            raise ConfigError(f"{options.precision} has no accuracy budget", hint="--max-drop belongs to --int8")
+        return None
     if options.recipe is None or options.calibration_data is None:
         raise CalibrationError(
             "INT8 needs pictures to calibrate on", hint="--calib-data takes a folder, a CSV, an .npz or a name"
@@ -116,18 +114,7 @@ def _check(options: BuildOptions) -> None:
         raise CalibrationError(
             "random weights have no ranges worth calibrating", hint="give --weights PATH, or --allow-random to try"
         )
-
-
-def _calibration_sample(options: BuildOptions) -> ImageSet | None:
-    """The pictures to calibrate on, drawn by class and seed; None unless INT8."""
-    if options.recipe is None or options.calibration_data is None:
-        return None
-    images = open_data(options.calibration_data, split="train")
-    require_several(images)
-    sample = balanced_sample(images, options.recipe.images, options.recipe.seed)
-    if len(sample) < options.recipe.images:
-        _log.warning("%s has %d images, fewer than the %d asked for", images.name, len(sample), options.recipe.images)
-    return sample
+    return Int8Options(options.calibration_data, options.recipe, options.validation_data, options.max_drop, options.allow_random)
 
 
 def _export(options: BuildOptions, network: ResNet, sample: ImageSet | None, path: Path, progress: Progress | None) -> float:
@@ -156,22 +143,6 @@ def _pictures(options: BuildOptions, sample: ImageSet | None) -> npt.NDArray[np.
     return np.ascontiguousarray((127.5 + 127.5 * np.sin(2 * np.pi * phase)).astype(np.uint8).transpose(0, 2, 3, 1))
 
 
-def _calibrate(
-    options: BuildOptions, sample: ImageSet | None, folder: Path, progress: Progress | None
-) -> CalibrationTable | None:
-    if sample is None or options.recipe is None:
-        return None
-    if not options.allow_random:
-        refuse_noise(sample)
-    tensors = measured_tensors(onnx.load(folder / MODEL))
-    return calibrate(folder / MODEL, tensors, _only_images(options, sample), options.recipe, progress=progress)
-
-
-def _only_images(options: BuildOptions, sample: ImageSet) -> Iterator[npt.NDArray[np.uint8]]:
-    for batch in batches(sample, options.preprocess, CALIBRATION_BATCH):
-        yield batch.images
-
-
 def _labels(options: BuildOptions, sample: ImageSet | None) -> tuple[str, ...]:
     """The user's labels; else the calibration set's, where it names as many; else the family's own."""
     if options.labels is not None:
@@ -184,21 +155,19 @@ def _labels(options: BuildOptions, sample: ImageSet | None) -> tuple[str, ...]:
     return tuple(f"class {index}" for index in range(options.model.classes))
 
 
-def _manifest(
-    options: BuildOptions, weights: str, difference: float, table: CalibrationTable | None, sample: ImageSet | None
-) -> Manifest:
-    packages = ("edge-resnet", "numpy", "onnx", "onnxruntime", "pillow", "torch")
+def _manifest(options: BuildOptions, weights: str, difference: float) -> Manifest:
+    """The manifest of the network as it is; INT8 adds its own."""
     return Manifest(
         schema_version=SCHEMA_VERSION,
         model=replace(options.model, weights=weights),
         preprocess=options.preprocess,
         precision=options.precision,
         batch=options.batch,
-        recipe=None if table is None else table.recipe,
-        calibration=None if table is None or sample is None else f"{table.images} images of {sample.name}",
+        recipe=None,
+        calibration=None,
         accuracy=None,
         export_max_abs=difference,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        tools={name: version(name) for name in packages},
+        tools={name: version(name) for name in TOOLS},
         files={},
     )

@@ -15,6 +15,7 @@ import onnx
 from edge_resnet.artifact import MODEL, Artifact
 from edge_resnet.backends import EngineRequest, Variant, load_backend, resolve_backend
 from edge_resnet.enginecache import find_engine, store_engine
+from edge_resnet.quantization.corrections import read_corrections
 from edge_resnet.quantization.qdq import QdqForm, quantize
 
 __all__ = ["DERIVATIONS", "compile_engine"]
@@ -34,7 +35,8 @@ def compile_engine(artifact: Artifact, backend: str = "auto", variant: Variant =
 
 def _qdq_graph(artifact: Artifact, request: EngineRequest) -> Path:
     """FP32 graph and ranges → the graph with Q/DQ pairs that ONNX Runtime fuses."""
-    graph = quantize(onnx.load(artifact.model_path), artifact.calibration(), cast("QdqForm", request.form))
+    form = cast("QdqForm", request.form)
+    graph = quantize(onnx.load(artifact.model_path), artifact.calibration(), form, read_corrections(artifact))
     return store_engine(artifact, request.key, request.form, lambda folder: onnx.save(graph, folder / MODEL))
 
 

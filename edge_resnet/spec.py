@@ -216,7 +216,8 @@ class Manifest:
 
     ``calibration``: what the ranges came from, for people (None unless INT8). ``export_max_abs``: largest difference of a
     logit between torch and ONNX Runtime after export. ``tools``: package → version. ``files``: relative name → entry.
-    ``budget``: what ``--max-drop`` measured (None where it was not asked for). ``warnings``: what the INT8 build found suspicious.
+    ``budget``: what ``--max-drop`` measured (None where it was not asked for). ``warnings``: what the INT8 build found
+    suspicious.
     """
 
     schema_version: int

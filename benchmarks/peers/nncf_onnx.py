@@ -3,6 +3,7 @@
 By itself it gives activations after a ReLU unsigned int8, which TensorRT does not read, and halves the range of the first
 convolution's weights for old CPUs, which TensorRT does not need. Its option ``signedness_to_force`` is refused by every target
 device of 3.4, whose spaces leave the sign open; so these spaces are made signed, and its bias correction sees the true grid.
+That correction is the fast one: 3.4's slow one (``fast_bias_correction=False``) fails at the first projection shortcut.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from measured import Task, normalisation, run
 
 
 def quantize(task: Task) -> dict[str, Any] | None:
-    """``options``: ``fast`` (bool): its fast bias correction, which is the default, or the slow one."""
+    """There are no ``options``."""
     import nncf
     from nncf.common.hardware import qspaces
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
@@ -28,7 +29,6 @@ def quantize(task: Task) -> dict[str, Any] | None:
         nncf.Dataset(list(images), lambda image: {name: image[None]}),
         preset=nncf.QuantizationPreset.PERFORMANCE,
         subset_size=len(images),
-        fast_bias_correction=task.options["fast"],
         ignored_scope=nncf.IgnoredScope(names=normalisation(task.model)),
         advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.DISABLE),
     )

@@ -16,15 +16,16 @@ from measured import Task, run
 def quantize(task: Task) -> dict[str, Any] | None:
     """``options``: ``spec`` and ``recipe`` (keywords of ModelSpec and QuantRecipe) and ``weights``.
 
-    Raises RuntimeError where the build exports another FP32 graph than the task's.
+    Raises RuntimeError where the build exports another FP32 graph than the task's, or leaves out a correction.
     """
-    from edge_resnet.artifact import MODEL, sha256_of
+    from edge_resnet.artifact import CORRECTIONS, MODEL, sha256_of
     from edge_resnet.build import BuildOptions, build
     from edge_resnet.compile import compile_engine
     from edge_resnet.spec import ModelSpec, Preprocess, QuantRecipe
 
     spec = ModelSpec(**task.options["spec"])
     with tempfile.TemporaryDirectory() as folder:
+        recipe = QuantRecipe(images=len(task.images()), **task.options["recipe"])
         options = BuildOptions(
             model=spec,
             # The pictures are cropped already: resizing to their own size leaves them as they are.
@@ -33,12 +34,14 @@ def quantize(task: Task) -> dict[str, Any] | None:
             weights=task.options["weights"],
             output=Path(folder) / "artifact",
             calibration_data=str(task.pictures),
-            recipe=QuantRecipe(images=len(task.images()), **task.options["recipe"]),
+            recipe=recipe,
             backend="onnxruntime",
         )
         artifact = build(options)
         if sha256_of(artifact.model_path) != sha256_of(task.model):
             raise RuntimeError("the build exported another FP32 graph than the one that the other tools got")
+        if recipe.correction != "none" and not (artifact.folder / CORRECTIONS).exists():
+            raise RuntimeError("the build left the correction out")
         engine = compile_engine(artifact, "onnxruntime", "simulated")
         assert engine is not None
         shutil.copyfile(engine / MODEL, task.output)

@@ -109,7 +109,8 @@ def fp32_graph(bench: Bench, network: Network) -> Path:
         bench.work.mkdir(parents=True, exist_ok=True)
         preprocess = Preprocess(resize=size, crop=size)
         build(BuildOptions(network.spec, preprocess, "fp32", str(weights), folder, backend="onnxruntime"))
-    return folder / MODEL
+    graph: Path = folder / MODEL
+    return graph
 
 
 def predictions(graph: Path, fold: Fold) -> Ints:
@@ -121,14 +122,19 @@ def predictions(graph: Path, fold: Fold) -> Ints:
 
 @functools.cache
 def versions(python: Path, packages: tuple[str, ...]) -> dict[str, str] | None:
-    """Versions of ``packages`` in that interpreter; None where one of them is not there."""
-    code = "import sys, json\nfrom importlib.metadata import version\nprint(json.dumps({n: version(n) for n in sys.argv[1:]}))"
+    """Versions of ``packages`` in that interpreter, of those that are there; None where the first is not."""
+    code = (
+        "import json, sys\n"
+        "from importlib.metadata import distributions\n"
+        "found = {d.metadata['Name'].lower(): d.version for d in distributions()}\n"
+        "print(json.dumps({name: found[name] for name in sys.argv[1:] if name in found}))"
+    )
     try:
         done = subprocess.run([python, "-c", code, *packages], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     found: dict[str, str] = json.loads(done.stdout)
-    return found
+    return found if packages[0] in found else None
 
 
 def _options(tool: Tool, network: Network, data: Path) -> dict[str, Any]:
@@ -199,7 +205,7 @@ def _say(text: str) -> None:
 
 
 def _ours(name: str, **changes: Any) -> Tool:
-    return Tool(name, "ours.py", changes, ("numpy", "onnx", "onnxruntime", "torch"))
+    return Tool(name, "ours.py", changes, ("edge-resnet", "numpy", "onnx", "onnxruntime", "torch"))
 
 
 def _ranges(method: str) -> Tool:
@@ -208,16 +214,12 @@ def _ranges(method: str) -> Tool:
 
 def _onnxruntime(method: str) -> Tool:
     options = {"method": method, "memory_gib": _MEMORY_GIB}
-    return Tool(f"onnxruntime {method.lower()}", "onnxruntime_static.py", options, ("numpy", "onnx", "onnxruntime"))
+    return Tool(f"onnxruntime {method.lower()}", "onnxruntime_static.py", options, ("onnxruntime", "numpy", "onnx"))
 
 
 def _modelopt(method: str) -> Tool:
-    packages = ("nvidia-modelopt", "numpy", "onnx", "onnxruntime-gpu")
+    packages = ("nvidia-modelopt", "numpy", "onnx", "onnxruntime", "onnxruntime-gpu")
     return Tool(f"modelopt {method}", "modelopt_onnx.py", {"method": method}, packages, "modelopt")
-
-
-def _nncf(name: str, *, fast: bool) -> Tool:
-    return Tool(name, "nncf_onnx.py", {"fast": fast}, ("nncf", "numpy", "onnx", "onnxruntime"), "nncf")
 
 
 TOOLS = (
@@ -226,6 +228,5 @@ TOOLS = (
     *map(_ranges, ("mse", "percentile", "max", "entropy")),
     *map(_onnxruntime, ("MinMax", "Percentile", "Entropy")),
     *map(_modelopt, ("max", "entropy")),
-    _nncf("nncf", fast=True),
-    _nncf("nncf slow bias", fast=False),
+    Tool("nncf", "nncf_onnx.py", {}, ("nncf", "numpy", "onnx", "onnxruntime"), "nncf"),
 )

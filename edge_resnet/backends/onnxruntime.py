@@ -19,7 +19,7 @@ from edge_resnet.errors import BackendError, IncompatibleEngineError
 __all__ = ["OnnxRuntimeBackend"]
 
 #: Goes into the key of every derived graph: raise it when quantize.py writes another graph from the same truth.
-_DERIVATION = 1
+_DERIVATION = 2
 
 _log = logging.getLogger(__name__)
 

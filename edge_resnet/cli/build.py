@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING
 import typer
 
 from edge_resnet.cli import options
+from edge_resnet.cli.int8 import tell_int8
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.errors import ConfigError, DataError
 from edge_resnet.spec import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     BatchProfile,
-    CalibMethod,
     Family,
     ModelSpec,
     Precision,
     Preprocess,
-    QuantRecipe,
 )
 
 if TYPE_CHECKING:
@@ -44,10 +43,14 @@ def build(
     fp16: options.Fp16 = False,
     fp32: options.Fp32 = False,
     calib_data: options.CalibData = None,
+    calib_recipe: options.CalibRecipe = None,
     calib_images: options.CalibImages = None,
     calib_method: options.Method = None,
     percentile: options.Percentile = None,
-    seed: options.Seed = 0,
+    seed: options.Seed = None,
+    correct: options.Correct = None,
+    max_drop: options.MaxDrop = None,
+    val_data: options.ValData = None,
     allow_random: options.AllowRandom = False,
     backend: options.Backend = "auto",
     batch: options.Batch = "1",
@@ -61,13 +64,19 @@ def build(
 
     edge-resnet build --depth 18 --int8 --calib-data photos/ --calib-images 256 -o artifacts/r18
 
+    edge-resnet build --depth 50 --int8 --calib-data photos/ --max-drop 0.5 --val-data val/
+
     edge-resnet build --family cifar --depth 20 --shortcut A --weights resnet20.th --fp32
     """
     precision = _precision(int8=int8, fp16=fp16, fp32=fp32)
     names = None if labels is None else _read_labels(labels)
     size = _default_size(family) if input_size is None else input_size
     spec = ModelSpec(family, depth, shortcut, plain, _width(family, classes, names), size)
-    data, recipe = _recipe(family, calib_data, calib_images, calib_method, percentile, seed)
+    from edge_resnet.quantization.recipes import RecipeChanges, changed, load_recipe, recipe_for
+
+    named = load_recipe(calib_recipe or recipe_for(family))
+    recipe = changed(named.recipe, RecipeChanges(calib_method, calib_images, percentile, seed, correct))
+    _check_budget(precision, max_drop, val_data)
 
     from edge_resnet.build import BuildOptions
     from edge_resnet.build import build as build_artifact
@@ -79,8 +88,10 @@ def build(
         weights=weights,
         output=output or Path("artifacts") / f"{spec.name}-{precision}",
         labels=names,
-        calibration_data=data if precision == "int8" else None,
+        calibration_data=(calib_data or named.data) if precision == "int8" else None,
         recipe=recipe if precision == "int8" else None,
+        validation_data=val_data,
+        max_drop=max_drop,
         batch=_batch_profile(batch),
         backend=backend,
         force=force,
@@ -125,23 +136,12 @@ def _read_labels(path: Path) -> tuple[str, ...]:
     return names
 
 
-def _recipe(
-    family: Family, data: str | None, images: int | None, method: CalibMethod | None, percentile: float | None, seed: int
-) -> tuple[str, QuantRecipe]:
-    """The family's recipe with the user's words in place of its own."""
-    from edge_resnet.quantization.recipes import load_recipe, recipe_for
-
-    named = load_recipe(recipe_for(family))
-    base = named.recipe
-    if percentile is not None and method == "max":
-        raise ConfigError("--percentile has no meaning with --calib-method max", hint="leave one of them out")
-    recipe = QuantRecipe(
-        method=method or base.method,
-        images=base.images if images is None else images,
-        seed=seed,
-        percentile=base.percentile if percentile is None else percentile,
-    )
-    return data or named.data, recipe
+def _check_budget(precision: Precision, max_drop: float | None, val_data: str | None) -> None:
+    """Refuse before anything long what a budget cannot be: these words are about INT8 and need each other."""
+    if precision != "int8" and (max_drop is not None or val_data is not None):
+        raise ConfigError(f"{precision} has no accuracy budget", hint="--max-drop and --val-data belong to --int8")
+    if max_drop is not None and val_data is None:
+        raise ConfigError("--max-drop needs labelled images to be measured on", hint="--val-data val/")
 
 
 def _batch_profile(text: str) -> BatchProfile:
@@ -166,4 +166,5 @@ def _report(artifact: Artifact, *, json_output: bool) -> None:
         return
     size_mib = sum(entry.size for entry in artifact.manifest.files.values()) / 2**20
     typer.echo(f"built {artifact.folder}: {artifact.manifest.model.name} {artifact.manifest.precision}, {size_mib:.1f} MiB")
+    tell_int8(artifact)
     typer.echo(f"next: edge-resnet run {artifact.folder} --source IMAGE_OR_VIDEO")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edge_resnet.spec import CalibMethod
+from edge_resnet.spec import Correction as CorrectionName
 from edge_resnet.spec import Family as FamilyName
 from edge_resnet.spec import Shortcut as ShortcutName
 
@@ -17,7 +18,9 @@ __all__ = [
     "Batch",
     "CalibData",
     "CalibImages",
+    "CalibRecipe",
     "Classes",
+    "Correct",
     "Depth",
     "Family",
     "Force",
@@ -27,6 +30,7 @@ __all__ = [
     "Int8",
     "Json",
     "Labels",
+    "MaxDrop",
     "Method",
     "Output",
     "PerChannel",
@@ -34,6 +38,7 @@ __all__ = [
     "Plain",
     "Seed",
     "Shortcut",
+    "ValData",
     "Weights",
 ]
 
@@ -47,7 +52,11 @@ _ANY_SHORTCUT = "A zero-padded, B projection where shapes change, C projections.
 _ANY_CLASSES = "Width of the head (default: 1000, or 10 for cifar)."
 _ANY_SIZE = "Side of the square input in pixels (default: 224, or 32 for cifar)."
 _ANY_DATA = "Folder, CSV, .npz, or digits, cifar10, imagenette (default: the recipe's)."
-_ANY_SHARE = "Share of the values inside the range, percent (default: 99.999)."
+_ANY_SHARE = "Share of the values inside the range, percent; chooses method percentile."
+_ANY_RECIPE = "imagenet, cifar10, digits, camera, or your .toml (default: the family's)."
+_ANY_CORRECTION = "none, bias, or learned: ranges, biases and rounding (default: the recipe's)."
+_ANY_BUDGET = "Points of top-1 that INT8 may lose; as few layers as that takes stay in FP16."
+_ANY_VALIDATION = "Labelled images that --max-drop is measured on."
 
 Depth = Annotated[int, typer.Option(help=_ANY_DEPTH, rich_help_panel=_NETWORK)]
 Family = Annotated[FamilyName, typer.Option(help="ImageNet's networks or CIFAR's.", rich_help_panel=_NETWORK)]
@@ -66,10 +75,14 @@ Fp32 = Annotated[bool, typer.Option("--fp32", help="Full precision (the default)
 CalibData = Annotated[str | None, typer.Option(help=_ANY_DATA, rich_help_panel=_INT8)]
 CalibImages = Annotated[int | None, typer.Option(help="How many of them (default: 512).", rich_help_panel=_INT8)]
 Method = Annotated[
-    CalibMethod | None, typer.Option(help="How a range is read off the values (default: percentile).", rich_help_panel=_INT8)
+    CalibMethod | None, typer.Option(help="How a range is read off the values (default: the recipe's).", rich_help_panel=_INT8)
 ]
+CalibRecipe = Annotated[str | None, typer.Option(help=_ANY_RECIPE, rich_help_panel=_INT8)]
+Correct = Annotated[CorrectionName | None, typer.Option(help=_ANY_CORRECTION, rich_help_panel=_INT8)]
+MaxDrop = Annotated[float | None, typer.Option(help=_ANY_BUDGET, rich_help_panel=_INT8)]
+ValData = Annotated[str | None, typer.Option(help=_ANY_VALIDATION, rich_help_panel=_INT8)]
 Percentile = Annotated[float | None, typer.Option(help=_ANY_SHARE, rich_help_panel=_INT8)]
-Seed = Annotated[int, typer.Option(help="Which of the images are drawn.", rich_help_panel=_INT8)]
+Seed = Annotated[int | None, typer.Option(help="Which of the images are drawn.", rich_help_panel=_INT8)]
 AllowRandom = Annotated[
     bool, typer.Option("--allow-random", help="Calibrate random weights, or on noise.", rich_help_panel=_INT8)
 ]

@@ -57,14 +57,15 @@ def calibrate(
 
 
 def collect(
-    model_path: Path, tensors: Sequence[str], batches: Iterable[Images], expected: int, *, progress: Progress | None = None
+    model: onnx.ModelProto | Path, tensors: Sequence[str], batches: Iterable[Images], expected: int, *, progress: Progress |
+    None = None
 ) -> tuple[dict[str, AbsHistogram], int]:
     """Histograms of the absolute values per tensor, and the number of pictures they were counted over.
 
     ``expected``: how many pictures the progress counts up to. Memory does not depend on the number of pictures.
     """
     histograms = {name: AbsHistogram() for name in tensors}
-    session = _session_with_outputs(model_path, list(histograms))
+    session = _session_with_outputs(model, list(histograms))
     feed = session.get_inputs()[0].name
     count, varied = 0, False
     with ThreadPoolExecutor(min(_MOST_COUNTERS, _cores())) as counters:
@@ -136,9 +137,10 @@ def _hashed(batches: Iterable[Images], digest: hashlib._Hash) -> Iterable[Images
         yield batch
 
 
-def _session_with_outputs(model_path: Path, tensors: Sequence[str]) -> onnxruntime.InferenceSession:
+def _session_with_outputs(graph: onnx.ModelProto | Path, tensors: Sequence[str]) -> onnxruntime.InferenceSession:
     """The graph with ``tensors`` as its outputs; what only the logits need is left out."""
-    model = onnx.load(model_path)
+    model = onnx.ModelProto()
+    model.CopyFrom(onnx.load(graph) if isinstance(graph, Path) else graph)
     del model.graph.output[:]
     model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in tensors)
     options = onnxruntime.SessionOptions()

@@ -1,6 +1,8 @@
-"""What is learned beyond ranges, and the FP32 graph with it: weights on their int8 grid, biases. Knows nothing of how it is learned.
+"""What is learned beyond ranges, and the FP32 graph with it: weights on their int8 grid, biases. Knows nothing of how it is
+learned.
 
-``corrections.npz`` of an artifact is this record: ``integers/NODE``, ``scales/NODE``, ``floats/NODE``, ``biases/NODE``, ``exact_input``.
+``corrections.npz`` of an artifact is this record: ``integers/NODE``, ``scales/NODE``, ``floats/NODE``, ``biases/NODE``,
+``exact_input``.
 """
 
 from __future__ import annotations

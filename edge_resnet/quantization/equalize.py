@@ -1,8 +1,9 @@
 """Evens out the ranges of channels without changing the function: per-tensor int8 serves all channels only if they are alike.
 
-A positive factor per channel passes through ReLU, Add and pooling, so it can be multiplied into the convolutions that write a tensor
-and divided out of those that read it (cross-layer equalization: Nagel et al. 2019, section 4.1; with activations in place of weights:
-Xiao et al. 2023, section 4). All tensors of a residual stage are tied by its Adds and share one factor. Knows nothing of rounding.
+A positive factor per channel passes through ReLU, Add and pooling, so it can be multiplied into the convolutions that write a
+tensor and divided out of those that read it (cross-layer equalization: Nagel et al. 2019, section 4.1; with activations in
+place of weights: Xiao et al. 2023, section 4). All tensors of a residual stage are tied by its Adds and share one factor. Knows
+nothing of rounding.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ _LEAST_SHARE = 1e-4
 
 @dataclass(frozen=True)
 class Group:
-    """Tensors whose channels share a factor; ``writers`` are the convolutions that make them, ``readers`` the nodes with weights that
-    read them."""
+    """Tensors whose channels share a factor; ``writers`` are the convolutions that make them, ``readers`` the nodes with
+    weights that read them."""
 
     tensors: tuple[str, ...]
     writers: tuple[str, ...]
@@ -69,8 +70,9 @@ def channel_groups(model: onnx.ModelProto) -> list[Group]:
 def equalize(model: onnx.ModelProto, ranges: Mapping[str, Floats], activations: float, weights: float) -> Corrections:
     """Weights and biases with which channel c of each group is scaled by range(c)^-activations * column(c)^weights.
 
-    ``ranges``: (C,) the largest absolute value per channel, of the measured tensors. ``column``: the largest absolute weight of the
-    readers on that channel. Where both exponents sum to 1 the result does not depend on how the network's channels were scaled.
+    ``ranges``: (C,) the largest absolute value per channel, of the measured tensors. ``column``: the largest absolute weight of
+    the readers on that channel. Where both exponents sum to 1 the result does not depend on how the network's channels were
+    scaled.
     """
     constants = {t.name: numpy_helper.to_array(t).astype(np.float64) for t in model.graph.initializer if t.dims}
     nodes = {node.name: node for node in model.graph.node}

@@ -58,7 +58,7 @@ class Executor:
         self._attributes = {n.name: {a.name: onnx.helper.get_attribute_value(a) for a in n.attribute} for n in self._nodes}
         unknown = {node.op_type for node in self._nodes} - _OPERATORS.keys()
         if unknown:
-            raise CalibrationError(f"corrections cannot be learned through {min(unknown)}", hint="--correct none, or --correct bias")
+            raise CalibrationError(f"corrections cannot be learned through {min(unknown)}", hint="--correct none")
         self._pairs = {reader: pair for pair in pairs for reader in pair.readers}
         self._uses = Counter(name for node in self._nodes for name in node.input)
         self._input, self._output = model.graph.input[0].name, model.graph.output[0].name
@@ -72,7 +72,8 @@ class Executor:
         read: Read | None = None,
         watch: Watch | None = None,
     ) -> Tensor:
-        """(n, H, W, 3) uint8 → logits (n, classes). ``values`` replace initializers; ``watch`` sees and may change every output."""
+        """(n, H, W, 3) uint8 → logits (n, classes). ``values`` replace initializers; ``watch`` sees and may change every
+        output."""
         constants = {**self.values, **(values or {})}
         live, left = {self._input: images}, Counter(self._uses)
         quantized: dict[str, Tensor] = {}

@@ -1,8 +1,9 @@
 """Learns ranges, biases and rounding from calibration pictures, without labels: INT8 is taught to answer as FP32 does.
 
-The graph with TensorRT's pairs is run in torch; what int8 rounds passes its gradient straight through. Learned are the step of every
-activation (Esser et al. 2020), every bias, and for each weight how far from its nearest integer it is rounded. The loss is the squared
-error of the logits, so that errors may cancel between layers, which no layer-by-layer method lets them. Knows nothing of files.
+The graph with TensorRT's pairs is run in torch; what int8 rounds passes its gradient straight through. Learned are the step of
+every activation (Esser et al. 2020), every bias, and for each weight how far from its nearest integer it is rounded. The loss
+is the squared error of the logits, so that errors may cancel between layers, which no layer-by-layer method lets them. Knows
+nothing of files.
 """
 
 from __future__ import annotations
@@ -12,13 +13,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 from torch import Tensor
 
 from edge_resnet.quantization.corrections import Corrections
 from edge_resnet.quantization.executor import Executor, FakeQuantize
+from edge_resnet.quantization.inputs import SHIFTED
 from edge_resnet.quantization.placement import Pair, quantized_weights, tensorrt_pairs
 from edge_resnet.quantization.spool import Spool
 from edge_resnet.quantization.weights import weight_scales
@@ -37,8 +38,8 @@ _FEWEST, _MOST = 4, 32
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """``corrections`` of the graph given, ``amax`` of its tensors, and the loss of the first and of the last pass over the pictures:
-    squared error of the logits over their variance."""
+    """``corrections`` of the graph given, ``amax`` of its tensors, and the loss of the first and of the last pass over the
+    pictures: squared error of the logits over their variance."""
 
     corrections: Corrections
     amax: dict[str, float]
@@ -49,9 +50,11 @@ class Learned:
 def learn(
     model: onnx.ModelProto, amax: Mapping[str, float], pictures: Spool, recipe: QuantRecipe, *, progress: Progress | None = None
 ) -> Learned:
-    """Start from ``amax`` and ``weight_scales`` and make ``recipe.epochs`` passes over the pictures, in an order drawn by its seed.
+    """Start from ``amax`` and ``weight_scales`` and make ``recipe.epochs`` passes over the pictures, in an order drawn by its
+    seed.
 
-    ``model``: FP32, as far as it is corrected already. Nodes in ``recipe.keep_high_precision`` keep their float weights and biases.
+    ``model``: FP32, as far as it is corrected already. Nodes in ``recipe.keep_high_precision`` keep their float weights and
+    biases.
     """
     student = _Student(model, amax, frozenset(recipe.keep_high_precision))
     batch = learning_batch(model)
@@ -83,7 +86,8 @@ def learn(
 def learning_batch(model: onnx.ModelProto) -> int:
     """Pictures per step of the optimizer for this graph's input."""
     _, height, width, _ = (dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim)
-    return min(max(_PIXELS // max(height * width, 1), _FEWEST), _MOST)
+    batch: int = min(max(_PIXELS // max(height * width, 1), _FEWEST), _MOST)
+    return batch
 
 
 class _Student:
@@ -92,7 +96,9 @@ class _Student:
     def __init__(self, model: onnx.ModelProto, amax: Mapping[str, float], keep: frozenset[str]) -> None:
         pairs = tensorrt_pairs(model, keep)
         self.executor = Executor(model, pairs)
-        self._logs = {p.range_of: torch.tensor(math.log(amax[p.range_of] / 127), requires_grad=True) for p in pairs}
+        self._logs = {p.range_of: torch.tensor(math.log(amax[p.range_of] / 127)) for p in pairs}
+        for tensor, log in self._logs.items():
+            log.requires_grad_(tensor != SHIFTED)  # the step of an exact input is a pixel's, and stays it
         self._nodes = {node.name: node for node in model.graph.node}
         self._layers = {name: self._layer(name) for name in quantized_weights(model, keep)}
 
@@ -107,7 +113,7 @@ class _Student:
         """Adam's groups."""
         layers = list(self._layers.values())
         return [
-            {"params": list(self._logs.values()), "lr": _RANGE_RATE},
+            {"params": [log for log in self._logs.values() if log.requires_grad], "lr": _RANGE_RATE},
             {"params": [layer.shift for layer in layers], "lr": _BIAS_RATE},
             {"params": [layer.turn for layer in layers], "lr": _WEIGHT_RATE},
         ]
@@ -117,7 +123,7 @@ class _Student:
         steps = {tensor: log.exp() for tensor, log in self._logs.items()}
 
         def read(pair: Pair, x: Tensor) -> Tensor:
-            quantized: Tensor = FakeQuantize.apply(x, steps[pair.range_of])  # type: ignore[no-untyped-call]  # torch types it so
+            quantized: Tensor = FakeQuantize.apply(x, steps[pair.range_of])
             return quantized
 
         values = {}
@@ -189,5 +195,3 @@ def _answers(executor: Executor, pictures: Spool, batch: int, progress: Progress
 def _centred(logits: Tensor) -> Tensor:
     """Logits less their mean over the classes, which no softmax and no ranking sees."""
     return logits - logits.mean(dim=1, keepdim=True)
-
-

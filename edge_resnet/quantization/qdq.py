@@ -111,7 +111,8 @@ class _Editor:
             self._nodes[name].input[index] = f"{stem}.dq"
 
     def quantize_weight_in_graph(self, name: str, learned: Floats | None) -> None:
-        """Float weight → Q → DQ → node, per output channel, as TensorRT 8.x wants it; by the ``learned`` scales where there are."""
+        """Float weight → Q → DQ → node, per output channel, as TensorRT 8.x wants it; by the ``learned`` scales where there
+        are."""
         node = self._nodes[name]
         weight = node.input[1]
         scales = weight_scales(self._array(weight)) if learned is None else learned

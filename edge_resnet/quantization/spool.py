@@ -41,7 +41,7 @@ class Spool:
         taken = np.empty((len(places), *self._shape), np.uint8)
         for row, place in zip(taken, places, strict=True):
             self._file.seek(int(place) * row.nbytes)
-            self._file.readinto(row.reshape(-1).data)  # type: ignore[attr-defined]  # a binary file on disk has it
+            self._file.readinto(row.reshape(-1).data)
         return taken
 
     def batches(self, size: int, stop: int | None = None) -> Iterator[Images]:

@@ -12,7 +12,6 @@ import numpy as np
 import onnx
 
 from edge_resnet.errors import CalibrationError
-from edge_resnet.imageset import ImageSet
 from edge_resnet.quantization.calibrate import table_from
 from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.qdq import quantize
@@ -20,7 +19,7 @@ from edge_resnet.quantization.simulate import Images, Logits, simulate
 from edge_resnet.spec import Progress, QuantRecipe
 from edge_resnet.statistics import wilson_interval
 
-__all__ = ["LEAST_HELD_OUT", "PERCENTILES", "SweepRow", "best", "candidates", "split_held_out", "sweep"]
+__all__ = ["LEAST_HELD_OUT", "PERCENTILES", "SweepRow", "best", "candidates", "held_out_count", "sweep"]
 
 #: Tried beside the recipe's own.
 PERCENTILES = (99.9, 99.99, 99.999)
@@ -43,19 +42,17 @@ class SweepRow:
     images: int
 
 
-def split_held_out(images: ImageSet, share: float = 0.25) -> tuple[ImageSet, ImageSet]:
-    """(the pictures to read ranges from, those to judge them on): the last ``share`` of the set is held out, at least eight.
+def held_out_count(total: int, share: float = 0.25) -> int:
+    """How many of ``total`` pictures, the last ones, judge ranges that are read from the others: a ``share``, at least eight.
 
     Of a balanced sample both parts are balanced, since its classes take turns. Raises CalibrationError below sixteen pictures.
     """
-    if len(images) < 2 * LEAST_HELD_OUT:
+    if total < 2 * LEAST_HELD_OUT:
         raise CalibrationError(
-            f"{len(images)} pictures are too few to hold some out: {2 * LEAST_HELD_OUT} are needed",
+            f"{total} pictures are too few to hold some out: {2 * LEAST_HELD_OUT} are needed",
             hint="give more pictures, or name a method: --calib-method percentile needs none held out",
         )
-    held_out = min(max(LEAST_HELD_OUT, round(len(images) * share)), len(images) - LEAST_HELD_OUT)
-    measured = len(images) - held_out
-    return images.subset(range(measured)), images.subset(range(measured, len(images)))
+    return min(max(LEAST_HELD_OUT, round(total * share)), total - LEAST_HELD_OUT)
 
 
 def candidates(recipe: QuantRecipe) -> list[QuantRecipe]:

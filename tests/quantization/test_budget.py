@@ -247,6 +247,15 @@ def test_overlapping_damages(wrong: list[set[int]], allowed: int) -> None:
         assert all(drop_of(recorded.problem, set(report.kept) - {node}) > report.max_drop for node in report.kept)
 
 
+def test_the_least_damaging_is_given_back() -> None:
+    """Of three kept nodes either of the first two turns out not to be needed, but one of them: the more damaging one stays."""
+    wrong = {"a": {0, 1, 2, 3, 4}, "b": {2, 3, 4, 5}, "c": {10, 11, 12, 13}, "d": {2, 3, 4}}
+    problem = table_problem(wrong, 100).problem
+    over = {kept: drop_of(problem, kept) > 5 for kept in (("a", "b"), ("a", "b", "c"), ("a", "c"), ("b", "c"), ("c",))}
+    assert list(over.values()) == [True, False, False, False, True]
+    assert meet_budget(problem, 5).kept == ("a", "c")
+
+
 @given(seed=st.integers(0, 2**32), nodes=st.integers(1, 20), allowed=st.integers(0, 60))
 def test_it_needs_no_monotone_drop(seed: int, nodes: int, allowed: int) -> None:
     """Where every set of kept nodes has a drop of its own at random, what is reported holds, or nothing that was seen did."""
@@ -327,6 +336,7 @@ def test_an_answer_that_is_no_number_is_wrong(value: float) -> None:
     with np.errstate(invalid="ignore"):
         report = meet_budget(replace(problem, logits=logits), 5)
     assert report.kept == ("overflows",)
+    assert report.ranking[0][0] == "overflows"
     assert math.isfinite(report.ranking[0][1])
 
 

@@ -1,0 +1,176 @@
+"""INT8 of a folder that holds a graph: opens the pictures, has ranges and corrections made, writes them. Knows no method
+itself."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from edge_resnet.artifact import (
+    CALIBRATION,
+    CORRECTIONS,
+    LABELS,
+    MANIFEST,
+    MODEL,
+    Artifact,
+    describe_files,
+    open_artifact,
+    staging,
+    write_json,
+)
+from edge_resnet.backends import load_backend, resolve_backend
+from edge_resnet.compile import compile_engine
+from edge_resnet.datasets import open_data
+from edge_resnet.errors import CalibrationError, ConfigError
+from edge_resnet.imageset import ImageSet, balanced_sample, batches, check_labels, require_labels, require_several
+from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, refuse_noise
+from edge_resnet.quantization.corrections import write_corrections
+from edge_resnet.quantization.pipeline import Int8, Validation, make_int8, spool_pictures
+from edge_resnet.quantization.spool import Spool
+from edge_resnet.spec import Manifest, ModelSpec, Preprocess, Progress, QuantRecipe
+
+__all__ = ["TOOLS", "Int8Options", "add_int8", "draw_sample", "open_validation", "requantize", "with_int8"]
+
+_log = logging.getLogger(__name__)
+
+#: Packages whose versions the manifest names.
+TOOLS = ("edge-resnet", "numpy", "onnx", "onnxruntime", "pillow", "torch")
+
+
+@dataclass(frozen=True)
+class Int8Options:
+    """What INT8 is made with. ``data``: pictures to calibrate on, a path or a name. ``max_drop``: points of top-1 that may be
+    lost on the labelled images of ``validation``; both or neither. ``allow_random``: calibrate on noise, and random weights."""
+
+    data: str
+    recipe: QuantRecipe
+    validation: str | None = None
+    max_drop: float | None = None
+    allow_random: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_drop is not None and self.validation is None:
+            raise ConfigError(
+                "a budget needs labelled images to be measured on",
+                hint="--val-data takes a folder of class folders, a CSV or an .npz",
+            )
+        if self.validation is not None and self.max_drop is None:
+            raise ConfigError("--val-data is measured against a budget", hint="--max-drop 0.5, or leave it out and use eval")
+        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
+            raise ConfigError(f"the budget must lie in 0..100 points of top-1, not {self.max_drop}", hint="0.5 is a good start")
+
+
+def draw_sample(options: Int8Options) -> ImageSet:
+    """The pictures to calibrate on, drawn by class and seed. Raises DataError, and CalibrationError where they are noise."""
+    images = open_data(options.data, split="train")
+    require_several(images)
+    sample = balanced_sample(images, options.recipe.images, options.recipe.seed)
+    if len(sample) < options.recipe.images:
+        _log.warning("%s has %d images, fewer than the %d asked for", images.name, len(sample), options.recipe.images)
+    if not options.allow_random:
+        refuse_noise(sample)
+    return sample
+
+
+def open_validation(options: Int8Options, model: ModelSpec, label_names: tuple[str, ...] | None) -> ImageSet | None:
+    """The labelled images of the budget; None where there is none. Raises DataError where labels are missing or another
+    network's."""
+    if options.validation is None:
+        return None
+    images = open_data(options.validation, split="test", label_names=label_names)
+    require_labels(images)
+    check_labels(images, model.classes)
+    return images
+
+
+def add_int8(
+    folder: Path,
+    preprocess: Preprocess,
+    options: Int8Options,
+    sets: tuple[ImageSet, ImageSet | None],
+    *,
+    progress: Progress | None = None,
+) -> Int8:
+    """Calibrate and correct the graph in ``folder`` on ``sets`` (calibration, validation) and write what INT8 derives from
+    there."""
+    sample, validation = sets
+    with ExitStack() as stack:
+        pictures = stack.enter_context(spool_pictures(sample, preprocess, folder))
+        judged = None
+        if validation is not None and options.max_drop is not None:
+            judged = stack.enter_context(_judged(validation, preprocess, folder, options.max_drop))
+        made = make_int8(folder / MODEL, pictures, options.recipe, judged, progress=progress)
+    write_json(folder / CALIBRATION, made.table)
+    if made.corrections is not None:
+        write_corrections(folder / CORRECTIONS, made.corrections)
+    return made
+
+
+@contextmanager
+def _judged(images: ImageSet, preprocess: Preprocess, folder: Path, max_drop: float) -> Iterator[Validation]:
+    """The validation set on disk, with the labels of those that can be read."""
+    labels: list[int] = []
+
+    def noted() -> Iterator[npt.NDArray[np.uint8]]:
+        for batch in batches(images, preprocess, CALIBRATION_BATCH):
+            labels.extend(require_labels(images)[index] for index in batch.indices)
+            yield batch.images
+
+    with Spool(noted(), folder) as pictures:
+        yield Validation(pictures, np.array(labels, np.int64), max_drop)
+
+
+def with_int8(manifest: Manifest, made: Int8, sample: ImageSet) -> Manifest:
+    """The manifest with what was made, measured and found suspicious."""
+    budget = made.budget
+    return replace(
+        manifest,
+        precision="int8",
+        recipe=made.table.recipe,
+        calibration=f"{made.table.images} images of {sample.name}",
+        accuracy=None if budget is None else {"fp32_top1": budget.fp32_top1, "int8_top1": budget.int8_top1},
+        budget=budget,
+        warnings=made.warnings,
+    )
+
+
+def requantize(
+    artifact: Artifact,
+    options: Int8Options,
+    output: Path,
+    *,
+    backend: str = "auto",
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Artifact:
+    """Make an INT8 artifact from the FP32 graph of any artifact, without its torch weights; ``artifact`` is left as it is."""
+    load_backend(resolve_backend(backend))
+    if artifact.manifest.model.weights == "random" and not options.allow_random:
+        raise CalibrationError("random weights have no ranges worth calibrating", hint="--allow-random to try")
+    if output.resolve() == artifact.folder.resolve():
+        raise ConfigError(f"{output} is the artifact that is read", hint="choose another folder with -o")
+    validation = open_validation(options, artifact.manifest.model, artifact.labels)
+    sample = draw_sample(options)
+    with staging(output, force=force) as folder:
+        for name in (MODEL, LABELS):
+            shutil.copyfile(artifact.folder / name, folder / name)
+        made = add_int8(folder, artifact.manifest.preprocess, options, (sample, validation), progress=progress)
+        created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        tools = {name: version(name) for name in TOOLS}
+        manifest = replace(with_int8(artifact.manifest, made, sample), created=created, tools=tools, files=describe_files(folder))
+        write_json(folder / MANIFEST, manifest)
+        if progress is not None:
+            progress("compile", 0, 1)
+        compile_engine(Artifact(folder, manifest, artifact.labels), backend)
+        if progress is not None:
+            progress("compile", 1, 1)
+    return open_artifact(output)

@@ -1,0 +1,83 @@
+"""Bias correction: what rounding shifts on average is taken back, layer after layer. Knows nothing of gradients and files.
+
+Rounding is not symmetric about every channel's values, so that a convolution's output moves by a constant (Nagel et al. 2019,
+section 4.2). Here the shift is measured on calibration pictures, each layer reading what the corrected layers before it give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor
+
+from edge_resnet.quantization.corrections import Corrections
+from edge_resnet.quantization.executor import Executor, FakeQuantize
+from edge_resnet.quantization.placement import Pair, quantized_weights, tensorrt_pairs
+from edge_resnet.quantization.spool import Spool
+from edge_resnet.quantization.weights import weight_scales
+from edge_resnet.spec import Progress
+
+__all__ = ["correct_biases"]
+
+#: Means over these many pictures; more move no bias by a step.
+_IMAGES, _BATCH = 256, 16
+
+
+@torch.inference_mode()
+def correct_biases(
+    model: onnx.ModelProto, amax: Mapping[str, float], pictures: Spool, keep: frozenset[str], *, progress: Progress | None = None
+) -> Corrections:
+    """Biases of every quantized convolution with which its mean output per channel is FP32's.
+
+    ``amax``: the ranges of TensorRT's pairs. The correction is the mean over batches of up to 16 of at most 256 pictures.
+    """
+    pairs = tensorrt_pairs(model, keep)
+    executor = Executor(model, pairs)
+    nodes = {node.name: node for node in model.graph.node}
+    layers = quantized_weights(model, keep)
+    rounded = {nodes[name].input[1]: _rounded(executor.values[nodes[name].input[1]]) for name in layers}
+    steps = {pair.range_of: torch.tensor(amax[pair.range_of] / 127) for pair in pairs}
+    shifts: dict[str, list[Tensor]] = {name: [] for name in layers}
+    expected: dict[str, Tensor] = {}
+
+    def note(name: str, output: Tensor) -> Tensor:
+        if name in shifts:
+            expected[name] = output.mean((0, 2, 3))
+        return output
+
+    def correct(name: str, output: Tensor) -> Tensor:
+        if name not in shifts:
+            return output
+        shift = expected[name] - output.mean((0, 2, 3))
+        shifts[name].append(shift)
+        return output + shift.view(1, -1, 1, 1)
+
+    def read(pair: Pair, x: Tensor) -> Tensor:
+        quantized: Tensor = FakeQuantize.apply(x, steps[pair.range_of])
+        return quantized
+
+    total = min(_IMAGES, len(pictures))
+    for done, images in enumerate(pictures.batches(_BATCH, total)):
+        if progress is not None:
+            progress("correct biases", done * _BATCH, total)
+        executor.run(torch.from_numpy(images), watch=note)
+        executor.run(torch.from_numpy(images), rounded, read=read, watch=correct)
+    if progress is not None:
+        progress("correct biases", total, total)
+    return Corrections(biases={name: _bias(model, nodes[name]) + torch.stack(shifts[name]).mean(0).numpy() for name in layers})
+
+
+def _rounded(weight: Tensor) -> Tensor:
+    scales = torch.from_numpy(weight_scales(weight.numpy())).view(-1, *[1] * (weight.dim() - 1))
+    return torch.clamp(torch.round(weight / scales), -127, 127) * scales
+
+
+def _bias(model: onnx.ModelProto, node: onnx.NodeProto) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    if len(node.input) > 2:
+        return np.asarray(numpy_helper.to_array(constants[node.input[2]]), np.float32)
+    return np.zeros(constants[node.input[1]].dims[0], np.float32)
