@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from torch import Tensor
@@ -58,8 +59,8 @@ def learn(
     """
     student = _Student(model, amax, frozenset(recipe.keep_high_precision))
     batch = learning_batch(model)
-    teacher = _answers(student.executor, pictures, batch, progress)
-    spread = float(_centred(teacher).square().mean())
+    teacher = torch.stack([_answers(student.executor, pictures, batch, mirror, progress) for mirror in (False, True)])
+    spread = float(_centred(teacher[0]).square().mean())
     steps = recipe.epochs * -(-len(pictures) // batch)
     optimizer = torch.optim.Adam(student.parameters(), betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
@@ -70,8 +71,9 @@ def learn(
             if progress is not None:
                 progress("learn", epoch * len(order) + start, recipe.epochs * len(order))
             places = order[start : start + batch]
-            logits = student.run(torch.from_numpy(pictures.take(places)))
-            loss = _centred(logits - teacher[places]).square().mean() / spread
+            mirror = int(rng.integers(2))  # a mirrored picture is one more to learn from, and the teacher knows its answer
+            logits = student.run(_mirrored(pictures.take(places), mirror=bool(mirror)))
+            loss = _centred(logits - teacher[mirror, places]).square().mean() / spread
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch types it so
             optimizer.step()
@@ -180,16 +182,21 @@ class _Layer:
 
 
 @torch.inference_mode()
-def _answers(executor: Executor, pictures: Spool, batch: int, progress: Progress | None) -> Tensor:
+def _answers(executor: Executor, pictures: Spool, batch: int, mirror: bool, progress: Progress | None) -> Tensor:
     """FP32's logits of every picture, (N, classes)."""
-    answers: list[Tensor] = []
+    stage, answers = "teach mirrored" if mirror else "teach", []  # type: str, list[Tensor]
     for images in pictures.batches(batch):
         if progress is not None:
-            progress("teach", len(answers) * batch, len(pictures))
-        answers.append(executor.run(torch.from_numpy(images)))
+            progress(stage, len(answers) * batch, len(pictures))
+        answers.append(executor.run(_mirrored(images, mirror=mirror)))
     if progress is not None:
-        progress("teach", len(pictures), len(pictures))
+        progress(stage, len(pictures), len(pictures))
     return torch.cat(answers).clone()
+
+
+def _mirrored(images: npt.NDArray[np.uint8], *, mirror: bool) -> Tensor:
+    """(n, H, W, 3) uint8, left and right exchanged where ``mirror``."""
+    return torch.from_numpy(np.ascontiguousarray(images[:, :, ::-1]) if mirror else images)
 
 
 def _centred(logits: Tensor) -> Tensor:

@@ -7,15 +7,25 @@ has no such kernel: it needs every edge quantized, so the CPU form adds the main
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import onnx
 
 from edge_resnet.errors import CalibrationError
 
-__all__ = ["Pair", "quantized_weights", "tensorrt_pairs", "with_cpu_pairs"]
+__all__ = ["Listing", "Pair", "listing", "quantized_weights", "tensorrt_pairs", "with_cpu_pairs"]
 
 _TENSORRT_REASONS = {"Conv": "conv input", "MaxPool": "pool input", "GlobalAveragePool": "last block's output"}
+_NORMALISATION = "the picture is normalised in FP32: pixels and means are exact there"
+_CLASSIFIER = "the classifier's few products gain nothing from INT8"
+#: Why a node that no pair feeds stays in float. A Relu or an Add is computed by the kernel of the convolution before it.
+_FLOAT_REASONS = {
+    **dict.fromkeys(("Cast", "Transpose", "Sub", "Mul", "Pad"), _NORMALISATION),
+    **dict.fromkeys(("Flatten", "Gemm"), _CLASSIFIER),
+}
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,39 @@ class Pair:
     range_of: str
     readers: tuple[tuple[str, int], ...]
     reason: str
+
+    def __str__(self) -> str:
+        measured = "" if self.range_of == self.tensor else f" (range of {self.range_of})"
+        readers = ", ".join(f"{name}[{index}]" for name, index in self.readers)
+        return f"{self.tensor}{measured} -> {readers} : {self.reason}"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A placement for people: TensorRT's ``pairs`` on activations, the ``weights`` that have one (node, output channels), what
+    stays in ``high_precision`` (nodes, reason), and the pairs that the CPU's form has beside them or reads more widely."""
+
+    pairs: tuple[Pair, ...]
+    weights: tuple[tuple[str, int], ...]
+    high_precision: tuple[tuple[tuple[str, ...], str], ...]
+    for_cpu: tuple[Pair, ...]
+
+    def lines(self, ranges: Mapping[str, str] = _NOTHING, scales: Mapping[str, str] = _NOTHING) -> list[str]:
+        """A line per pair, per weight and per reason to stay in float, each part under a title.
+
+        ``ranges`` by tensor and ``scales`` by node are what to put in front of the lines of activations and of weights.
+        """
+        return [
+            f"{len(self.pairs) + len(self.weights)} pairs: {len(self.weights)} weights, {len(self.pairs)} activations",
+            *(_before(ranges, pair.tensor, str(pair)) for pair in self.pairs),
+            "weights, a scale per output channel",
+            *(_before(scales, node, f"{node} : {channels} channels") for node, channels in self.weights),
+            "in high precision",
+            *(f"{', '.join(nodes)} : {reason}" for nodes, reason in self.high_precision),
+            "every bias : it is added to sums of 32 bits",
+            f"{len(self.for_cpu)} activations more for the CPU",
+            *(_before(ranges, pair.tensor, str(pair)) for pair in self.for_cpu),
+        ]
 
 
 @dataclass(frozen=True)
@@ -78,6 +121,19 @@ def quantized_weights(model: onnx.ModelProto, keep: frozenset[str] = frozenset()
     """Names of the nodes whose weights are quantized: every convolution, and the Gemm where ``classifier``."""
     ops = ("Conv", "Gemm") if classifier else ("Conv",)
     return [node.name for node in model.graph.node if node.op_type in ops and node.name not in keep]
+
+
+def listing(model: onnx.ModelProto, keep: frozenset[str] = frozenset()) -> Listing:
+    """The whole placement of a graph, as inspect shows it and the golden files hold it. Raises as tensorrt_pairs does."""
+    pairs = tensorrt_pairs(model, keep)
+    channels = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if tensor.dims}
+    names = set(quantized_weights(model, keep))
+    return Listing(
+        pairs=tuple(pairs),
+        weights=tuple((node.name, channels[node.input[1]]) for node in model.graph.node if node.name in names),
+        high_precision=_high_precision(model, pairs, keep),
+        for_cpu=tuple(pair for pair in with_cpu_pairs(model, pairs, keep) if pair not in pairs),
+    )
 
 
 def _edges(model: onnx.ModelProto) -> _Graph:
@@ -145,3 +201,19 @@ def _range_of(graph: _Graph, tensor: str) -> str:
     if tensor in graph.maker and graph.maker[tensor].op_type == "Flatten":
         shared = graph.maker[tensor].input[0]
     return shared
+
+
+def _high_precision(model: onnx.ModelProto, pairs: list[Pair], keep: frozenset[str]) -> tuple[tuple[tuple[str, ...], str], ...]:
+    """The nodes that stay in float, gathered by the reason."""
+    quantized = {name for pair in pairs for name, _ in pair.readers}
+    by_reason: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        if node.name in keep:
+            by_reason.setdefault("kept by the recipe", []).append(node.name)
+        elif node.name not in quantized and node.op_type in _FLOAT_REASONS:
+            by_reason.setdefault(_FLOAT_REASONS[node.op_type], []).append(node.name)
+    return tuple((tuple(nodes), reason) for reason, nodes in by_reason.items())
+
+
+def _before(numbers: Mapping[str, str], name: str, text: str) -> str:
+    return f"{numbers[name]}  {text}" if numbers else text

@@ -1,4 +1,4 @@
-"""sweep.py: the parts of a set, the rows beside single runs by hand, and the rule that chooses."""
+"""sweep.py: how many are held out, the rows beside single runs by hand, and the rule that chooses."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_resnet.errors import CalibrationError
-from edge_resnet.imageset import ImageSet, balanced_sample, from_arrays
+from edge_resnet.imageset import balanced_sample, from_arrays
 from edge_resnet.quantization.calibrate import collect, table_from
 from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.qdq import measured_tensors, quantize
 from edge_resnet.quantization.ranges import METHODS
 from edge_resnet.quantization.simulate import Logits, simulate
-from edge_resnet.quantization.sweep import LEAST_HELD_OUT, PERCENTILES, SweepRow, best, candidates, split_held_out, sweep
+from edge_resnet.quantization.sweep import LEAST_HELD_OUT, PERCENTILES, SweepRow, best, candidates, held_out_count, sweep
 from edge_resnet.spec import QuantRecipe
 from edge_resnet.statistics import wilson_interval
 
@@ -44,50 +44,45 @@ def by_hand(histograms: Histograms, recipe: QuantRecipe) -> Logits:
     return simulate(quantize(model, table_from(histograms, recipe, 16, "", ""), "tensorrt"), [HELD_OUT])
 
 
-def numbered(count: int, classes: int = 0) -> ImageSet:
-    """Pictures that carry their number as their colour; the classes take turns where there are any."""
-    images = np.zeros((count, 1, 1, 3), np.uint8) + np.arange(count, dtype=np.uint8)[:, None, None, None]
-    return from_arrays("numbered", images, np.arange(count) % classes if classes else None)
-
-
-def numbers(images: ImageSet) -> list[int]:
-    return [int(images.load(index)[0, 0, 0]) for index in range(len(images))]
-
-
 def row(agreement: float, error: float, images: int = 100) -> SweepRow:
     low, high = wilson_interval(round(agreement * images / 100), images)
     return SweepRow(QuantRecipe(), agreement, (100 * low, 100 * high), error, images)
 
 
-@given(st.integers(16, 250), st.floats(0.01, 0.99))
-@settings(deadline=None, max_examples=60)
-def test_a_set_falls_into_two_parts(count: int, share: float) -> None:
-    """Every picture lies in one part alone, in order; each part has eight or more; the second has its share where it can."""
-    measured, held_out = split_held_out(numbered(count), share)
-    assert numbers(measured) + numbers(held_out) == list(range(count))
-    assert min(len(measured), len(held_out)) >= LEAST_HELD_OUT
-    if LEAST_HELD_OUT <= count * share <= count - LEAST_HELD_OUT:
-        assert abs(len(held_out) - count * share) <= 0.5
+@given(st.integers(16, 5000), st.floats(0.01, 0.99))
+@settings(deadline=None)
+def test_some_are_held_out_and_some_are_left(total: int, share: float) -> None:
+    """Both parts have eight pictures or more; the held-out part has its share, to a picture, wherever it can."""
+    held_out = held_out_count(total, share)
+    assert LEAST_HELD_OUT <= held_out <= total - LEAST_HELD_OUT
+    if LEAST_HELD_OUT <= total * share <= total - LEAST_HELD_OUT:
+        assert abs(held_out - total * share) <= 0.5
+
+
+def test_a_quarter_is_held_out() -> None:
+    """Unless asked otherwise: 128 of 512, and the least of a small set."""
+    assert (held_out_count(512), held_out_count(40), held_out_count(16)) == (128, 10, 8)
 
 
 @given(st.integers(16, 200), st.integers(2, 10), st.integers(0, 5))
 @settings(deadline=None, max_examples=40)
-def test_both_parts_of_a_balanced_sample_are_balanced(count: int, classes: int, seed: int) -> None:
-    """No class has more than one picture more than another, in neither part; the same seed gives the same parts."""
-    sample = balanced_sample(numbered(200 - 200 % classes, classes), count, seed)
-    parts = split_held_out(sample)
-    for part in parts:
-        sizes = Counter(part.labels)
+def test_both_parts_of_a_balanced_sample_are_balanced(total: int, classes: int, seed: int) -> None:
+    """The last pictures of a balanced sample, and those before them, have no class more than once more than another."""
+    count = 200 - 200 % classes
+    images = from_arrays("numbered", np.zeros((count, 1, 1, 3), np.uint8), np.arange(count) % classes)
+    labels = balanced_sample(images, total, seed).labels
+    assert labels is not None
+    measured = len(labels) - held_out_count(len(labels))
+    for part in (labels[:measured], labels[measured:]):
+        sizes = Counter(part)
         assert max(sizes.values()) - min(sizes[label] for label in range(classes)) <= 1
-    again = split_held_out(balanced_sample(numbered(200 - 200 % classes, classes), count, seed))
-    assert [numbers(part) for part in parts] == [numbers(part) for part in again]
 
 
-@pytest.mark.parametrize("count", [1, 8, 15])
-def test_a_small_set_is_not_split(count: int) -> None:
-    """Below sixteen pictures nothing is held out, and the message says how many there are."""
-    with pytest.raises(CalibrationError, match=f"^{count} pictures are too few") as caught:
-        split_held_out(numbered(count))
+@pytest.mark.parametrize("total", [0, 1, 8, 15])
+def test_nothing_is_held_out_of_a_small_set(total: int) -> None:
+    """Below sixteen pictures there is an error, and the message says how many there are and what needs none held out."""
+    with pytest.raises(CalibrationError, match=f"^{total} pictures are too few") as caught:
+        held_out_count(total)
     assert "--calib-method" in caught.value.hint
 
 

@@ -1,0 +1,153 @@
+"""corrections.py: what is written comes back, what is applied is what the graph computes with, and foreign records are refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from exported import graph, logits, pictures, small
+from onnx import numpy_helper
+
+from edge_resnet.artifact import CORRECTIONS, MANIFEST, Artifact, describe_files, open_artifact, write_json
+from edge_resnet.errors import ArtifactError, CalibrationError
+from edge_resnet.quantization.corrections import Corrections, apply, read_corrections, write_corrections
+from edge_resnet.quantization.qdq import quantize
+from edge_resnet.quantization.weights import weight_scales
+from edge_resnet.spec import CalibrationTable
+
+NODE = "layer1.0.conv1"
+
+
+def weight_of(model: onnx.ModelProto, node: str = NODE) -> npt.NDArray[np.float32]:
+    """The weight that a node reads."""
+    name = next(entry.input[1] for entry in model.graph.node if entry.name == node)
+    return np.array(next(numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.name == name))
+
+
+def some(model: onnx.ModelProto) -> Corrections:
+    """Rounded weights of one node, a bias of another, as learning gives them."""
+    weight = weight_of(model)
+    scales = weight_scales(weight)
+    integers = np.rint(weight / scales.reshape(-1, 1, 1, 1)).astype(np.int8)
+    return Corrections({NODE: integers}, {NODE: scales}, {"fc": weight_of(model, "fc") * 2}, {NODE: scales * 3})
+
+
+def with_file(artifact: Artifact, corrections: Corrections) -> Artifact:
+    """The artifact with a corrections file in its folder and its manifest."""
+    write_corrections(artifact.folder / CORRECTIONS, corrections)
+    manifest = replace(artifact.manifest, files=describe_files(artifact.folder))
+    write_json(artifact.folder / MANIFEST, manifest)
+    return open_artifact(artifact.folder)
+
+
+def test_a_record_survives_the_disk(tiny_int8: Path) -> None:
+    """Every array comes back with its dtype and values, and the flag with them."""
+    artifact = open_artifact(tiny_int8)
+    written = replace(some(onnx.load(artifact.model_path)), exact_input=True)
+    read = read_corrections(with_file(artifact, written))
+    assert read is not None
+    assert read.exact_input
+    for kind in ("integers", "scales", "floats", "biases"):
+        wanted, found = getattr(written, kind), getattr(read, kind)
+        assert wanted.keys() == found.keys()
+        for node in wanted:
+            np.testing.assert_array_equal(found[node], wanted[node])
+            assert found[node].dtype == wanted[node].dtype
+
+
+def test_the_same_record_gives_the_same_bytes(tmp_path: Path) -> None:
+    """A build is reproducible to the byte, whatever the order of the nodes."""
+    record = some(graph(small()))
+    turned = replace(record, floats=dict(reversed(record.floats.items())))
+    write_corrections(tmp_path / "a.npz", record)
+    write_corrections(tmp_path / "b.npz", turned)
+    assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_an_artifact_without_corrections_has_none(tiny_int8: Path) -> None:
+    """A file that the manifest does not list is not read."""
+    artifact = open_artifact(tiny_int8)
+    (tiny_int8 / CORRECTIONS).write_bytes(b"stray")
+    assert read_corrections(artifact) is None
+
+
+def test_corrections_belong_to_the_truth(tiny_int8: Path) -> None:
+    """Engines of other corrections are never found: the digest of the truth differs."""
+    artifact = open_artifact(tiny_int8)
+    assert with_file(artifact, some(onnx.load(artifact.model_path))).truth_digest() != artifact.truth_digest()
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x05\x06" + bytes(18), b"not a zip at all"])
+def test_a_file_that_is_no_record_is_one_error(tiny_int8: Path, content: bytes) -> None:
+    """Empty, no entries, no archive: ArtifactError that names the file."""
+    artifact = open_artifact(tiny_int8)
+    (tiny_int8 / CORRECTIONS).write_bytes(content)
+    listed = replace(artifact, manifest=replace(artifact.manifest, files=describe_files(tiny_int8)))
+    with pytest.raises(ArtifactError, match=CORRECTIONS):
+        read_corrections(listed)
+
+
+def test_integers_without_scales_are_refused(tiny_int8: Path) -> None:
+    """Half a record has no meaning."""
+    artifact = open_artifact(tiny_int8)
+    record = some(onnx.load(artifact.model_path))
+    with pytest.raises(ArtifactError, match="without their scales"):
+        read_corrections(with_file(artifact, replace(record, scales={})))
+
+
+def test_applied_weights_are_what_the_graph_holds() -> None:
+    """Integers times scales, floats as given, a bias where there was one; the graph given is left as it is."""
+    model = graph(small())
+    before, record = model.SerializeToString(), some(model)
+    corrected = apply(model, record)
+    expected = record.integers[NODE] * record.scales[NODE].reshape(-1, 1, 1, 1)
+    np.testing.assert_array_equal(weight_of(corrected), expected.astype(np.float32))
+    np.testing.assert_array_equal(weight_of(corrected, "fc"), record.floats["fc"])
+    assert model.SerializeToString() == before
+    assert apply(model, None) is model
+
+
+def test_a_bias_can_be_given_to_a_node_without_one() -> None:
+    """Option A's shortcut has no bias; a corrected one is added and computed with."""
+    model = graph(small("A"))
+    node = next(entry for entry in model.graph.node if entry.op_type == "Conv" and len(entry.input) == 2)
+    channels = len(weight_of(model, node.name))
+    corrected = apply(model, Corrections(biases={node.name: np.full(channels, 0.5, np.float32)}))
+    onnx.checker.check_model(corrected, full_check=True)
+    assert np.abs(logits(corrected, pictures(2, 16)) - logits(model, pictures(2, 16))).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        Corrections(floats={"layer9.conv1": np.zeros((1, 1, 1, 1), np.float32)}),
+        Corrections(floats={NODE: np.zeros((1, 2, 3, 3), np.float32)}),
+        Corrections(biases={NODE: np.zeros(3, np.float32)}),
+        Corrections(biases={"relu": np.zeros(3, np.float32)}),
+    ],
+)
+def test_another_graphs_corrections_are_refused(record: Corrections) -> None:
+    """A node, a shape or a number of biases that the graph has not: CalibrationError."""
+    with pytest.raises(CalibrationError, match="another graph"):
+        apply(graph(small()), record)
+
+
+def test_learned_scales_are_the_ones_in_the_quantized_graph(tiny_int8: Path) -> None:
+    """The Q/DQ pair of a learned weight gives back exactly its integers."""
+    artifact = open_artifact(tiny_int8)
+    model = onnx.load(artifact.model_path)
+    record, table = some(model), artifact.calibration()
+    wider = replace(record, scales={NODE: record.scales[NODE] * 2})
+    quantized = quantize(model, table, "tensorrt", wider)
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in quantized.graph.initializer}
+    np.testing.assert_array_equal(constants[f"{NODE}.weight.scale"], wider.scales[NODE])
+    scale = wider.scales[NODE].reshape(-1, 1, 1, 1)
+    np.testing.assert_array_equal(np.rint(constants[f"{NODE}.weight"] / scale), record.integers[NODE])
+    stored = quantize(model, table, "u8s8", wider)
+    found = {tensor.name: numpy_helper.to_array(tensor) for tensor in stored.graph.initializer}
+    np.testing.assert_array_equal(found[f"{NODE}.weight.q"], record.integers[NODE])
+    assert isinstance(table, CalibrationTable)

@@ -1,0 +1,109 @@
+"""equalize.py: the function stays whatever the factors, and scaling between layers is undone."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import onnxruntime
+import pytest
+from exported import graph, logits, pictures, small
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import numpy_helper
+from rescaled import rescaled
+
+from edge_resnet.quantization.corrections import apply
+from edge_resnet.quantization.equalize import channel_groups, equalize
+from edge_resnet.quantization.placement import tensorrt_pairs
+from edge_resnet.spec import ModelSpec
+
+NETWORKS = {
+    "A": small("A"),
+    "B": small("B"),
+    "C": small("C"),
+    "plain": small(plain=True),
+    "resnet50": ModelSpec("imagenet", 50, input_size=32),
+}
+
+
+def channel_ranges(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]:
+    """The largest absolute value per channel of every quantized tensor, by ONNX Runtime."""
+    names = list(dict.fromkeys(pair.range_of for pair in tensorrt_pairs(model)))
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    watched.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
+    session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
+    size = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    values = session.run(names, {"images": pictures(4, size)})
+    return {name: np.abs(value).max(axis=(0, 2, 3)) for name, value in zip(names, values, strict=True)}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_function_is_unchanged(name: str) -> None:
+    """With any exponents the logits differ by rounding alone, over all shortcuts and bottlenecks."""
+    model, images = graph(NETWORKS[name]), pictures(3, NETWORKS[name].input_size)
+    ranges, expected = channel_ranges(model), logits(model, images)
+    for activations, weights in ((1.0, 0.0), (0.5, 0.5), (0.25, 0.0)):
+        changed = logits(apply(model, equalize(model, ranges, activations, weights)), images)
+        np.testing.assert_allclose(changed, expected, atol=1e-3 * np.abs(expected).max())
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000), activations=st.floats(0, 1), weights=st.floats(0, 1))
+def test_any_ranges_keep_the_function(seed: int, activations: float, weights: float) -> None:
+    """Ranges need not be the network's: a factor is a factor. Dead channels are not blown up beyond float's digits."""
+    model, images = graph(small()), pictures(2, 16)
+    rng = np.random.default_rng(seed)
+    ranges = {name: rng.exponential(1, value.shape) * rng.integers(0, 2, value.shape) for name, value in channel_ranges(model).items()}
+    ranges = {name: value.astype(np.float32) for name, value in ranges.items()}
+    expected = logits(model, images)
+    changed = logits(apply(model, equalize(model, ranges, activations, weights)), images)
+    np.testing.assert_allclose(changed, expected, atol=1e-2 * np.abs(expected).max())
+
+
+def test_full_strength_makes_the_channels_of_a_lone_tensor_alike() -> None:
+    """Inside a block, where no Add ties tensors, every channel that lives ends with the same range."""
+    model = graph(small())
+    changed = apply(model, equalize(model, channel_ranges(model), 1.0, 0.0))
+    before, after = (channel_ranges(m)["layer1.0.relu"] for m in (model, changed))
+    lives = before > 1e-3 * before.max()
+    assert lives.sum() > 4
+    assert after[lives].max() / after[lives].min() < 1.001
+    assert before[lives].max() / before[lives].min() > 1.2
+
+
+def test_scaling_between_layers_is_undone() -> None:
+    """Exponents that sum to 1 give the same ranges, up to one factor, whether or not channels were scaled by up to 1000 before."""
+    model = graph(small())
+    broken = rescaled(model, 1000)
+    assert channel_ranges(broken)["layer1.0.relu"].max() > 50 * channel_ranges(model)["layer1.0.relu"].max()
+    ranges = [channel_ranges(apply(m, equalize(m, channel_ranges(m), 0.5, 0.5)))["layer1.0.relu"] for m in (model, broken)]
+    lives = ranges[0] > 1e-3 * ranges[0].max()
+    ratio = (ranges[1] / np.maximum(ranges[0], 1e-9))[lives]
+    assert ratio.max() / ratio.min() < 1.3  # the stage after it is evened out too, and its factors enter the columns
+
+
+def test_a_stage_shares_one_factor() -> None:
+    """The tensors that Adds tie are one group; the picture and the logits are in none."""
+    groups = channel_groups(graph(ModelSpec("imagenet", 18, input_size=32)))
+    stream = next(group for group in groups if "layer2.0.add" in group.tensors)
+    assert {"layer2.0.downsample.0", "layer2.1.add", "layer2.1.relu_1"} <= set(stream.tensors)
+    assert set(stream.writers) == {"layer2.0.conv2", "layer2.0.downsample.0", "layer2.1.conv2"}
+    assert set(stream.readers) == {"layer2.1.conv1", "layer3.0.conv1", "layer3.0.downsample.0"}
+    named = {tensor for group in groups for tensor in group.tensors}
+    assert not named & {"mul", "images", "logits"}
+    last = next(group for group in groups if "layer4.1.add" in group.tensors)
+    assert "fc" in last.readers
+
+
+def test_weights_stay_finite_where_channels_are_dead() -> None:
+    """A channel that never fires gets a bounded factor: nothing overflows."""
+    model = graph(small())
+    ranges = {name: np.where(np.arange(len(value)) == 0, 0, value) for name, value in channel_ranges(model).items()}
+    found = equalize(model, ranges, 1.0, 0.0)
+    for name, weight in found.floats.items():
+        original = next(n for n in model.graph.node if n.name == name).input[1]
+        largest = max(np.abs(numpy_helper.to_array(t)).max() for t in model.graph.initializer if t.name == original)
+        assert np.isfinite(weight).all()
+        assert np.abs(weight).max() < 1e5 * largest

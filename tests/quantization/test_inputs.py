@@ -1,0 +1,74 @@
+"""inputs.py: the function stays, and its first quantization rounds nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from exported import graph, logits, pictures, small
+from onnx import numpy_helper
+
+from edge_resnet.errors import CalibrationError
+from edge_resnet.quantization.inputs import EXACT_AMAX, SHIFTED, with_exact_input
+from edge_resnet.quantization.placement import tensorrt_pairs
+from edge_resnet.quantization.qdq import measured_tensors
+from edge_resnet.spec import ModelSpec
+
+NETWORKS = {"cifar": small(), "plain": small(plain=True), "imagenet": ModelSpec("imagenet", 18, input_size=32)}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_function_is_unchanged(name: str) -> None:
+    """Logits differ by rounding alone, borders included, for a 3x3 and for a 7x7 convolution."""
+    model, images = graph(NETWORKS[name]), pictures(4, NETWORKS[name].input_size)
+    expected = logits(model, images)
+    np.testing.assert_allclose(logits(with_exact_input(model), images), expected, atol=2e-4 * np.abs(expected).max())
+
+
+def test_the_shifted_picture_is_int8_already() -> None:
+    """Every value that the first convolution reads inside the picture is a whole number in -128..127: a step of 1 loses nothing."""
+    model = with_exact_input(graph(small()))
+    model.graph.output.append(onnx.helper.make_tensor_value_info(SHIFTED, onnx.TensorProto.FLOAT, None))
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    every = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, axis=3)
+    shifted = session.run([SHIFTED], {"images": every})[0]
+    inside = shifted[:, :, 1:-1, 1:-1]
+    np.testing.assert_array_equal(np.rint(inside), every.transpose(0, 3, 1, 2).astype(np.int64) - 128)
+    assert np.abs(inside - np.rint(inside)).max() < 1e-4
+    assert EXACT_AMAX / 127 == 1.0
+
+
+def test_the_border_is_the_mean_picture() -> None:
+    """The padding holds mean - 128 per channel: what the network's zero padding stood for."""
+    model = with_exact_input(graph(small()))
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    subtract = next(node for node in model.graph.node if node.op_type == "Sub")
+    mean = constants[subtract.input[1]].reshape(-1)
+    np.testing.assert_allclose(constants["shift.weight"].reshape(-1), 128 - mean, rtol=1e-6)
+
+
+def test_the_pair_moves_to_the_shifted_picture() -> None:
+    """Placement puts the first pair on it, the number of pairs stays, and the table measures it."""
+    model = graph(small())
+    changed = with_exact_input(model)
+    assert [pair.tensor for pair in tensorrt_pairs(changed)][0] == SHIFTED
+    assert len(tensorrt_pairs(changed)) == len(tensorrt_pairs(model))
+    assert SHIFTED in measured_tensors(changed)
+    onnx.checker.check_model(changed, full_check=True)
+
+
+def test_the_graph_given_is_left_as_it_is() -> None:
+    """The change is made on a copy."""
+    model = graph(small())
+    before = model.SerializeToString()
+    with_exact_input(model)
+    assert model.SerializeToString() == before
+
+
+def test_another_beginning_is_refused() -> None:
+    """A graph that was changed already does not begin with Sub, Mul, Conv; the error says what to leave out."""
+    with pytest.raises(CalibrationError, match="does not begin") as caught:
+        with_exact_input(with_exact_input(graph(small())))
+    assert "exact_input" in caught.value.hint
