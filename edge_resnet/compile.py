@@ -1,24 +1,32 @@
-"""Artifact → the engine that a backend needs on this machine. Knows how to derive each form; opens none of them.
+"""Artifact → what a machine runs: its backend's engine, or files for TensorRT's own tools. Derives each form; opens none of them.
 
 A backend whose engines are derived here is one function and one line in ``DERIVATIONS``.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import cast
+from typing import Literal, TypeAlias, cast, get_args
 
 import onnx
 
 from edge_resnet.artifact import MODEL, Artifact
 from edge_resnet.backends import EngineRequest, Variant, load_backend, resolve_backend
 from edge_resnet.enginecache import find_engine, store_engine
-from edge_resnet.quantization.corrections import read_corrections
+from edge_resnet.errors import BuildError, ConfigError
+from edge_resnet.quantization.corrections import apply, read_corrections
 from edge_resnet.quantization.qdq import QdqForm, quantize
+from edge_resnet.quantization.strong import to_strong
+from edge_resnet.quantization.trtcache import calibration_cache
 
-__all__ = ["DERIVATIONS", "compile_engine"]
+__all__ = ["DERIVATIONS", "Dialect", "compile_engine", "corrected_graph", "tensorrt_graph", "write_onnx", "write_trt_cache"]
+
+#: How precision is told to TensorRT: ``weak`` by flags beside an FP32-typed graph (8.6 to 10.11), ``strong`` by the types of the
+#: graph itself (10.12 to 11).
+Dialect: TypeAlias = Literal["weak", "strong"]
 
 
 def compile_engine(artifact: Artifact, backend: str = "auto", variant: Variant = "native") -> Path | None:
@@ -33,11 +41,80 @@ def compile_engine(artifact: Artifact, backend: str = "auto", variant: Variant =
     return find_engine(artifact, request.key) or DERIVATIONS[name](artifact, request)
 
 
-def _qdq_graph(artifact: Artifact, request: EngineRequest) -> Path:
+def corrected_graph(artifact: Artifact) -> onnx.ModelProto:
+    """The FP32 graph that the calibration table's names are of: ``model.onnx`` with the corrections, where there are any."""
+    return apply(onnx.load(artifact.model_path), read_corrections(artifact))
+
+
+def tensorrt_graph(artifact: Artifact, dialect: Dialect) -> onnx.ModelProto:
+    """The graph that TensorRT takes: with Q/DQ where the artifact is INT8, typed by the dialect.
+
+    Raises ConfigError for an unknown dialect, and for the strong one of an FP32 artifact, where the types are right already.
+    """
+    precision = artifact.manifest.precision
+    if dialect not in get_args(Dialect):
+        hint = "weak for TensorRT 8.6 to 10.11, strong from 10.12 on"
+        raise ConfigError(f"no dialect is called {dialect!r}", hint=hint)
+    if precision == "fp32" and dialect == "strong":
+        raise ConfigError(
+            f"{artifact.folder} is FP32: strongly typed, it is the graph that it is", hint="--dialect weak writes that"
+        )
+    graph = _qdq_graph(artifact, "tensorrt") if precision == "int8" else onnx.load(artifact.model_path)
+    return to_strong(graph) if dialect == "strong" else graph
+
+
+def write_onnx(artifact: Artifact, path: Path, dialect: Dialect, *, force: bool = False) -> None:
+    """Write ``tensorrt_graph`` to a file, whole or not at all. Raises BuildError where one is there and not ``force``."""
+    _check_free([path], artifact, force=force)
+    _write_whole(path, tensorrt_graph(artifact, dialect).SerializeToString())
+
+
+def write_trt_cache(artifact: Artifact, path: Path, tensorrt_version: str, *, force: bool = False) -> Path:
+    """Write the calibration cache of an INT8 artifact, and beside it the FP32 graph that it belongs to, with suffix ``.onnx``.
+
+    Returns the path of the graph. Raises ConfigError where the cache would have that suffix, and BuildError as write_onnx does.
+    """
+    graph_path = path.with_suffix(".onnx")
+    if path == graph_path:
+        raise ConfigError(f"{path} is the name of the graph that goes with the cache", hint="choose a suffix such as .cache")
+    _check_free([path, graph_path], artifact, force=force)
+    graph = corrected_graph(artifact)
+    cache = calibration_cache(graph, artifact.calibration(), tensorrt_version)
+    _write_whole(graph_path, graph.SerializeToString())
+    _write_whole(path, cache.encode())
+    return graph_path
+
+
+def _derive_qdq(artifact: Artifact, request: EngineRequest) -> Path:
     """FP32 graph and ranges → the graph with Q/DQ pairs that ONNX Runtime fuses."""
-    form = cast("QdqForm", request.form)
-    graph = quantize(onnx.load(artifact.model_path), artifact.calibration(), form, read_corrections(artifact))
+    graph = _qdq_graph(artifact, cast("QdqForm", request.form))
     return store_engine(artifact, request.key, request.form, lambda folder: onnx.save(graph, folder / MODEL))
 
 
-DERIVATIONS: Mapping[str, Callable[[Artifact, EngineRequest], Path]] = MappingProxyType({"onnxruntime": _qdq_graph})
+def _qdq_graph(artifact: Artifact, form: QdqForm) -> onnx.ModelProto:
+    return quantize(onnx.load(artifact.model_path), artifact.calibration(), form, read_corrections(artifact))
+
+
+def _check_free(paths: list[Path], artifact: Artifact, *, force: bool) -> None:
+    for path in paths:
+        if path.resolve().is_relative_to(artifact.folder.resolve()):
+            raise BuildError(f"{path} would lie in the artifact, which holds what its manifest lists", hint="write elsewhere")
+        if path.exists() and not force:
+            raise BuildError(f"{path} exists already", hint="choose another name, or replace it with --force")
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    work = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work.write_bytes(content)
+        work.replace(path)
+    except OSError as error:
+        raise BuildError(
+            f"cannot write {path}: {error.strerror or error}", hint="check the path, and the room on the disk"
+        ) from error
+    finally:
+        work.unlink(missing_ok=True)
+
+
+DERIVATIONS: Mapping[str, Callable[[Artifact, EngineRequest], Path]] = MappingProxyType({"onnxruntime": _derive_qdq})

@@ -7,7 +7,9 @@ import onnx
 from onnx import numpy_helper
 
 
-def rescaled(model: onnx.ModelProto, largest: float, blocks: tuple[str, ...] = ("layer1.0", "layer2.0", "layer3.0")) -> onnx.ModelProto:
+def rescaled(
+    model: onnx.ModelProto, largest: float, blocks: tuple[str, ...] = ("layer1.0", "layer2.0", "layer3.0")
+) -> onnx.ModelProto:
     """Multiply the channels of each block's first convolution by 1 to ``largest``, and divide the second's input by the same.
 
     ReLU is positively homogeneous, so every logit stays; one int8 step per tensor then serves the largest channel alone.

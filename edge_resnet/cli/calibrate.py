@@ -79,6 +79,17 @@ def calibrate(
         return
     _refuse(_FOR_COLLECTING_ONLY, context, "is for collecting pictures", "--from-camera 0 or --source URI collects them")
     _check_words(sweep=sweep, report=calib_report, output=output, force=force, judged_by=(val_data, max_drop))
+    from edge_resnet.cli import judge
+    from edge_resnet.quantization.recipes import RecipeChanges
+
+    changes = RecipeChanges(calib_method, calib_images, percentile, seed, correct)
+    request = judge.Request(artifact, calib_data, calib_recipe, changes, val_data, max_drop, allow_random)
+    if sweep:
+        judge.sweep(request, json_output=json_output)
+    elif calib_report:
+        judge.report(request, json_output=json_output)
+    elif output is not None:
+        judge.make(request, output, force=force, json_output=json_output)
 
 
 def _check_words(*, sweep: bool, report: bool, output: Path | None, force: bool, judged_by: tuple[object, object]) -> None:
@@ -88,6 +99,8 @@ def _check_words(*, sweep: bool, report: bool, output: Path | None, force: bool,
         raise ConfigError("calibrate needs to know what to make", hint="-o artifacts/NAME, --sweep or --calib-report")
     if len(asked) > 1:
         raise ConfigError(f"{asked[0]} and {asked[1]} exclude each other", hint="run them one after another")
+    if output is None and (force or any(word is not None for word in judged_by)):
+        raise ConfigError(f"{asked[0]} writes and gates nothing", hint="--force, --val-data and --max-drop belong to -o")
 
 
 def _refuse(names: Set[str], context: typer.Context, reason: str, hint: str) -> None:

@@ -1,18 +1,20 @@
-"""``edge-resnet inspect``. Knows how an artifact is shown; reads nothing but its manifest, ranges and engine cache."""
+"""``edge-resnet inspect``. Knows how an artifact is shown, and what of it is quantized; changes nothing."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edge_resnet.cli.engines import ARTIFACTS
+from edge_resnet.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge_resnet.artifact import Artifact
+    from edge_resnet.quantization.placement import Listing
 
 __all__ = ["inspect"]
 
@@ -22,24 +24,83 @@ def inspect(
         Path | None, typer.Argument(help="Folder that build wrote (default: the newest under artifacts/).")
     ] = None,
     ranges: Annotated[bool, typer.Option("--ranges", help="Also the calibrated range of every tensor.")] = False,
+    quantization: Annotated[
+        bool, typer.Option("--quantization", help="Also each Q/DQ pair and weight of TensorRT's form, and why it is there.")
+    ] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")] = False,
 ) -> None:
     """Check an artifact's hashes and show what it holds.
 
-    edge-resnet inspect artifacts/resnet50-int8 --ranges
+    edge-resnet inspect artifacts/resnet50-int8 --quantization
     """
     from edge_resnet.artifact import newest_artifact, open_artifact
 
     opened = open_artifact(artifact or newest_artifact(ARTIFACTS))
     engines = sorted(path.name for path in opened.folder.glob("engines/*") if not path.name.startswith("."))
     amax = dict(opened.calibration().amax) if ranges and opened.manifest.precision == "int8" else {}
+    placed = _place(opened) if quantization else None
     if json_output:
-        extra = {"ranges": amax} if ranges else {}
+        extra: dict[str, object] = {"ranges": amax} if ranges else {}
+        if placed is not None:
+            extra["quantization"] = placed.as_json()
         typer.echo(json.dumps({"artifact": str(opened.folder), "engines": engines, **asdict(opened.manifest), **extra}))
         return
     _show(opened, engines)
     for name, value in amax.items():
         typer.echo(f"  {value:12.6g}  {name}")
+    for line in placed.lines() if placed is not None else []:
+        typer.echo(line)
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A placement with the numbers of one artifact: amax by tensor, and the smallest and largest scale by node."""
+
+    listing: Listing
+    amax: dict[str, float]
+    scales: dict[str, tuple[float, float]]
+
+    def lines(self) -> list[str]:
+        """The listing, with the range before each activation and the scales before each weight."""
+        ranges = {tensor: f"  {value:12.6g}" for tensor, value in self.amax.items()}
+        scales = {node: f"  {low:10.4g} to {high:10.4g}" for node, (low, high) in self.scales.items()}
+        return self.listing.lines(ranges, scales)
+
+    def as_json(self) -> dict[str, object]:
+        """The listing's records, each pair with its ``amax`` and each weight with its scales."""
+        shown = self.listing
+        return {
+            "pairs": len(shown.pairs) + len(shown.weights),
+            "activations": [{**asdict(pair), "amax": self.amax[pair.tensor]} for pair in shown.pairs],
+            "weights": [
+                {"node": node, "channels": channels, "scale_min": self.scales[node][0], "scale_max": self.scales[node][1]}
+                for node, channels in shown.weights
+            ],
+            "high_precision": [{"nodes": nodes, "reason": reason} for nodes, reason in shown.high_precision],
+            "activations_for_cpu": [{**asdict(pair), "amax": self.amax[pair.tensor]} for pair in shown.for_cpu],
+        }
+
+
+def _place(artifact: Artifact) -> _Placed:
+    """The artifact's placement. What is shown of the weights is read from the very graph that TensorRT takes."""
+    if artifact.manifest.precision != "int8":
+        raise ConfigError(
+            f"{artifact.folder} is {artifact.manifest.precision}: nothing in it is quantized", hint="build with --int8"
+        )
+    from onnx import numpy_helper
+
+    from edge_resnet.compile import corrected_graph, tensorrt_graph
+    from edge_resnet.quantization.placement import listing
+
+    table = artifact.calibration()
+    shown = listing(corrected_graph(artifact), frozenset(table.recipe.keep_high_precision))
+    constants = {tensor.name: tensor for tensor in tensorrt_graph(artifact, "weak").graph.initializer}
+    scales = {node: numpy_helper.to_array(constants[f"{node}.weight.scale"]) for node, _ in shown.weights}
+    return _Placed(
+        shown,
+        amax={pair.tensor: table.amax[pair.range_of] for pair in (*shown.pairs, *shown.for_cpu)},
+        scales={node: (float(value.min()), float(value.max())) for node, value in scales.items()},
+    )
 
 
 def _show(artifact: Artifact, engines: list[str]) -> None:

@@ -95,20 +95,20 @@ def make_int8(
     return Int8(table, merged, budget, histograms)
 
 
-def spool_pictures(images: ImageSet, preprocess: Preprocess, folder: Path) -> Spool:
+def spool_pictures(images: ImageSet, preprocess: Preprocess, folder: Path | None = None) -> Spool:
     """The set's pictures, preprocessed once, in a file under ``folder``; those that cannot be read are left out with a
     warning."""
     return Spool((batch.images for batch in batches(images, preprocess, CALIBRATION_BATCH)), folder)
 
 
 def sweep_artifact(
-    artifact: Artifact, sample: ImageSet, recipe: QuantRecipe, folder: Path, *, progress: Progress | None = None
+    artifact: Artifact, sample: ImageSet, recipe: QuantRecipe, *, progress: Progress | None = None
 ) -> list[SweepRow]:
     """Every method on an artifact's FP32 graph: ranges from the first pictures of ``sample``, agreement on the rest.
 
-    ``folder``: where the preprocessed pictures may lie meanwhile. Raises CalibrationError below sixteen pictures.
+    Raises CalibrationError below sixteen pictures.
     """
-    with spool_pictures(sample, artifact.manifest.preprocess, folder) as pictures:
+    with spool_pictures(sample, artifact.manifest.preprocess) as pictures:
         graph = apply(onnx.load(artifact.model_path), Corrections(exact_input=recipe.exact_input))
         return _sweep(graph, pictures, recipe, progress)[0]
 

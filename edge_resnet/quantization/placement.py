@@ -19,7 +19,7 @@ __all__ = ["Listing", "Pair", "listing", "quantized_weights", "tensorrt_pairs", 
 
 _TENSORRT_REASONS = {"Conv": "conv input", "MaxPool": "pool input", "GlobalAveragePool": "last block's output"}
 _NORMALISATION = "the picture is normalised in FP32: pixels and means are exact there"
-_CLASSIFIER = "the classifier's few products gain nothing from INT8"
+_CLASSIFIER = "classifier, float as NVIDIA's Model Optimizer leaves it at batch 1"
 #: Why a node that no pair feeds stays in float. A Relu or an Add is computed by the kernel of the convolution before it.
 _FLOAT_REASONS = {
     **dict.fromkeys(("Cast", "Transpose", "Sub", "Mul", "Pad"), _NORMALISATION),

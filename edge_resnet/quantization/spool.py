@@ -20,12 +20,14 @@ Images: TypeAlias = npt.NDArray[np.uint8]
 
 
 class Spool:
-    """The pictures of ``batches``, (n, H, W, 3) uint8 of one size, in a nameless file under ``folder`` that closing removes.
+    """The pictures of ``batches``, (n, H, W, 3) uint8 of one size, in a nameless file that closing removes.
+
+    ``folder``: on which disk it lies, the system's place for temporary files where it is None.
 
     ``digest``: sha256 over the pixels in their order, whatever the batches. Raises CalibrationError where there is no picture.
     """
 
-    def __init__(self, batches: Iterable[Images], folder: Path) -> None:
+    def __init__(self, batches: Iterable[Images], folder: Path | None = None) -> None:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - this class is its context manager
         try:
             self._fill(batches)

@@ -113,7 +113,8 @@ def _half_scales(scales: Floats, name: str) -> Halves:
     largest = float(scales.max(initial=0)) * 127
     if not largest <= _LARGEST_HALF:
         raise CalibrationError(f"{name} stands for a range of {largest:.6g}, FP16 ends at {_LARGEST_HALF:.0f}", hint=_REMEDY)
-    return np.maximum(scales.astype(np.float16), np.float16(LEAST_HALF))
+    halves: Halves = np.maximum(scales.astype(np.float16), np.float16(LEAST_HALF))
+    return halves
 
 
 def _on_grid(weight: Floats, scales: Floats, name: str) -> Halves:

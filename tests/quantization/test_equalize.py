@@ -55,7 +55,9 @@ def test_any_ranges_keep_the_function(seed: int, activations: float, weights: fl
     """Ranges need not be the network's: a factor is a factor. Dead channels are not blown up beyond float's digits."""
     model, images = graph(small()), pictures(2, 16)
     rng = np.random.default_rng(seed)
-    ranges = {name: rng.exponential(1, value.shape) * rng.integers(0, 2, value.shape) for name, value in channel_ranges(model).items()}
+    ranges = {
+        name: rng.exponential(1, value.shape) * rng.integers(0, 2, value.shape) for name, value in channel_ranges(model).items()
+    }
     ranges = {name: value.astype(np.float32) for name, value in ranges.items()}
     expected = logits(model, images)
     changed = logits(apply(model, equalize(model, ranges, activations, weights)), images)

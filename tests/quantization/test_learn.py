@@ -129,7 +129,12 @@ def test_padding_of_option_a_stays_zero(tmp_path: Path) -> None:
         found = learn(model, made.table.amax, made.pictures, QuantRecipe(images=96, epochs=2))
     name = next(node.name for node in model.graph.node if node.op_type == "Conv" and len(node.input) == 2)
     integers = found.corrections.integers[name]
-    dead = [not np.any(onnx.numpy_helper.to_array(t)[row]) for t in model.graph.initializer if name in t.name for row in range(len(integers))]
+    dead = [
+        not np.any(onnx.numpy_helper.to_array(t)[row])
+        for t in model.graph.initializer
+        if name in t.name
+        for row in range(len(integers))
+    ]
     assert any(dead)
     assert not integers[np.array(dead)].any()
 

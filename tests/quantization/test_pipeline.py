@@ -1,0 +1,187 @@
+"""pipeline.py and balance.py: the steps in their order, on real small networks: corrections, budgets, broken networks, the sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+import pytest
+from exported import graph, logits, pictures, small
+from rescaled import rescaled
+
+from edge_resnet.artifact import open_artifact, sha256_of
+from edge_resnet.errors import CalibrationError
+from edge_resnet.imageset import from_arrays
+from edge_resnet.quantization.balance import balance
+from edge_resnet.quantization.corrections import Corrections, apply
+from edge_resnet.quantization.inputs import EXACT_AMAX, SHIFTED
+from edge_resnet.quantization.pipeline import Int8, Validation, make_int8, spool_pictures, sweep_artifact
+from edge_resnet.quantization.qdq import measured_tensors, quantize
+from edge_resnet.quantization.spool import Spool
+from edge_resnet.spec import Correction, Preprocess, QuantRecipe
+
+PLAIN = QuantRecipe(method="mse", images=64)
+LEARNED = replace(PLAIN, correction="learned", epochs=3)
+
+
+@pytest.fixture(scope="module")
+def spool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spool]:
+    """Sixty-four smooth pictures."""
+    with Spool(iter([pictures(64, 16)]), tmp_path_factory.mktemp("spool")) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The smallest network as a file."""
+    path = tmp_path_factory.mktemp("graph") / "model.onnx"
+    onnx.save(graph(small()), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same function with channels scaled apart by up to 3000, which plain ranges do not survive."""
+    path = tmp_path_factory.mktemp("broken") / "model.onnx"
+    onnx.save(rescaled(graph(small()), 3000), path)
+    return path
+
+
+def error(path: Path, made: Int8, images: npt.NDArray[np.uint8]) -> float:
+    """Squared error of the simulated INT8's logits over their variance."""
+    wanted = logits(path, images)
+    found = logits(quantize(onnx.load(path), made.table, "tensorrt", made.corrections), images)
+    wanted, found = (value - value.mean(1, keepdims=True) for value in (wanted, found))
+    return float(((found - wanted) ** 2).sum() / (wanted**2).sum())
+
+
+@pytest.mark.parametrize("correction", ["none", "bias", "learned"])
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_table_and_corrections_fit_the_graph(saved: Path, spool: Spool, correction: Correction, exact: bool) -> None:
+    """Every correction gives ranges for all that any form quantizes, both forms can be made, and the digests are right."""
+    recipe = replace(PLAIN, correction=correction, exact_input=exact, epochs=1)
+    made = make_int8(saved, spool, recipe)
+    corrected = apply(onnx.load(saved), made.corrections)
+    assert set(made.table.amax) == set(measured_tensors(corrected))
+    assert made.table.model_digest == sha256_of(saved)
+    assert made.table.images_digest == spool.digest
+    assert (made.corrections is None) == (correction == "none" and not exact)
+    if exact:
+        assert made.table.amax[SHIFTED] == pytest.approx(EXACT_AMAX, rel=1e-6)
+    assert error(saved, made, pictures(16, 16, seed=5)) < 0.02
+    quantize(onnx.load(saved), made.table, "u8s8", made.corrections)
+
+
+def test_each_correction_loses_less(saved: Path, spool: Spool) -> None:
+    """On pictures not seen: learned is better than bias, and bias no worse than nothing."""
+    unseen = pictures(64, 16, seed=77)
+    errors = {
+        kind: error(saved, make_int8(saved, spool, replace(LEARNED, correction=kind)), unseen)
+        for kind in ("none", "bias", "learned")
+    }
+    assert errors["learned"] < 0.8 * errors["none"]
+    assert errors["bias"] < 1.05 * errors["none"]
+
+
+def test_auto_records_the_method_it_chose(saved: Path, spool: Spool) -> None:
+    """The table's recipe names a method that reads ranges, chosen among all."""
+    made = make_int8(saved, spool, replace(PLAIN, method="auto"))
+    assert made.table.recipe.method in ("max", "percentile", "mse", "entropy")
+
+
+def test_a_kept_node_stays_float(saved: Path, spool: Spool) -> None:
+    """A node that the recipe keeps has no pair and no integers, and its weights are FP32's, evened out with its neighbours'."""
+    made = make_int8(saved, spool, replace(LEARNED, keep_high_precision=("layer2.0.conv1",), epochs=1))
+    assert made.corrections is not None
+    assert "layer2.0.conv1" not in made.corrections.integers
+    quantized = quantize(onnx.load(saved), made.table, "tensorrt", made.corrections)
+    node = next(entry for entry in quantized.graph.node if entry.name == "layer2.0.conv1")
+    assert not any(name.endswith(".dq") for name in node.input)
+
+
+def test_equalization_heals_what_scaling_broke(broken: Path, spool: Spool) -> None:
+    """Plain ranges lose the function; the balance that is chosen gives it back before anything is learned."""
+    unseen = pictures(32, 16, seed=5)
+    assert error(broken, make_int8(broken, spool, PLAIN), unseen) > 0.1
+    model = onnx.load(broken)
+    evened = balance(model, spool, LEARNED)
+    assert evened.floats
+    np.testing.assert_allclose(logits(apply(model, evened), unseen), logits(model, unseen), atol=1e-2)
+    assert error(broken, make_int8(broken, spool, replace(LEARNED, epochs=1)), unseen) < 0.02
+
+
+def judged(path: Path, folder: Path, max_drop: float, count: int = 400) -> Validation:
+    """Pictures whose labels are FP32's answers, one in ten of them another class."""
+    images = pictures(count, 16, seed=11)
+    labels = logits(path, images).argmax(1)
+    labels[::10] = (labels[::10] + 1) % 10
+    return Validation(Spool(iter([images]), folder), labels.astype(np.int64), max_drop)
+
+
+def test_a_budget_keeps_the_guilty_nodes(broken: Path, spool: Spool, tmp_path: Path) -> None:
+    """Uncorrected, the broken network is over budget; the fewest nodes are kept, and the result that is written meets it."""
+    plain = make_int8(broken, spool, PLAIN, judged(broken, tmp_path, 100.0))
+    assert plain.budget is not None
+    assert plain.budget.drop > 2
+    made = make_int8(broken, spool, PLAIN, judged(broken, tmp_path, 1.0))
+    assert made.budget is not None
+    assert made.budget.drop <= 1.0
+    assert 0 < len(made.budget.kept) <= 6
+    assert set(made.budget.kept) <= {f"layer{stage}.0.conv{n}" for stage in (1, 2, 3) for n in (1, 2)}
+    assert made.table.recipe.keep_high_precision == made.budget.kept
+    found = logits(quantize(onnx.load(broken), made.table, "tensorrt", made.corrections), pictures(400, 16, seed=11))
+    labels = judged(broken, tmp_path, 1.0).labels
+    assert 100 * float((found.argmax(1) == labels).mean()) == pytest.approx(made.budget.int8_top1)
+
+
+def test_a_budget_that_holds_costs_nothing(broken: Path, spool: Spool, tmp_path: Path) -> None:
+    """Corrected, the same network holds the budget with every layer INT8 and without a ranking."""
+    made = make_int8(broken, spool, LEARNED, judged(broken, tmp_path, 1.5))
+    assert made.budget is not None
+    assert made.budget.kept == ()
+    assert made.budget.ranking == ()
+    assert made.table.recipe.keep_high_precision == ()
+
+
+def test_a_network_without_a_convolution_is_refused(tmp_path: Path, spool: Spool) -> None:
+    """There is nothing to quantize, and the error says what to build instead."""
+    nodes = [
+        onnx.helper.make_node("Cast", ["images"], ["cast"], name="cast", to=1),
+        onnx.helper.make_node("Flatten", ["cast"], ["logits"], name="flatten"),
+    ]
+    inputs = [onnx.helper.make_tensor_value_info("images", onnx.TensorProto.UINT8, ["n", 16, 16, 3])]
+    outputs = [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["n", 768])]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(nodes, "none", inputs, outputs), opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8
+    )
+    onnx.save(model, tmp_path / "model.onnx")
+    for recipe in (PLAIN, LEARNED, replace(PLAIN, correction="bias")):
+        with pytest.raises(CalibrationError, match="no convolution"):
+            make_int8(tmp_path / "model.onnx", spool, recipe)
+
+
+def test_the_sweep_of_an_artifact_has_every_method(tiny_int8: Path) -> None:
+    """Max, percentiles, mse and entropy, on a quarter of the pictures held out."""
+    artifact = open_artifact(tiny_int8)
+    sample = from_arrays("smooth", pictures(64, 32), None, [])
+    rows = sweep_artifact(artifact, sample, PLAIN)
+    assert {row.recipe.method for row in rows} == {"max", "percentile", "mse", "entropy"}
+    assert {row.images for row in rows} == {16}
+
+
+def test_pictures_are_preprocessed_once(tmp_path: Path) -> None:
+    """What lies on disk is what the network takes."""
+    sample = from_arrays("smooth", pictures(5, 48), None, [])
+    with spool_pictures(sample, Preprocess(resize=16, crop=16), tmp_path) as spooled:
+        assert spooled.take([0]).shape == (1, 16, 16, 3)
+        assert len(spooled) == 5
+
+
+def test_nothing_to_correct_is_no_record() -> None:
+    """An empty record changes nothing."""
+    model = graph(small())
+    assert apply(model, Corrections()).SerializeToString() == model.SerializeToString()
