@@ -57,8 +57,12 @@ def calibrate(
 
 
 def collect(
-    model: onnx.ModelProto | Path, tensors: Sequence[str], batches: Iterable[Images], expected: int, *, progress: Progress |
-    None = None
+    model: onnx.ModelProto | Path,
+    tensors: Sequence[str],
+    batches: Iterable[Images],
+    expected: int,
+    *,
+    progress: Progress | None = None,
 ) -> tuple[dict[str, AbsHistogram], int]:
     """Histograms of the absolute values per tensor, and the number of pictures they were counted over.
 

@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 from edge_resnet.errors import CalibrationError
 from edge_resnet.quantization.corrections import Corrections, apply
 from edge_resnet.quantization.placement import Pair, quantized_weights, tensorrt_pairs, with_cpu_pairs
-from edge_resnet.quantization.weights import LEAST_SCALE, weight_scales
+from edge_resnet.quantization.weights import LEAST_SCALE, channel_amax, weight_scales
 from edge_resnet.spec import CalibrationTable
 
 __all__ = ["QdqForm", "measured_tensors", "quantize"]
@@ -135,7 +135,9 @@ class _Editor:
         # The bias's step is the input's times the weight's. In a channel of tiny weights or zeros it follows the bias instead, so
         # that the bias keeps its digits, stays in int32 with room for the sum, and its scale in float32.
         floor = np.maximum(np.abs(bias.astype(np.float64)) / 2**30, LEAST_SCALE) / grid.scale
-        scales = np.maximum(weight_scales(weight, limit) if learned is None else learned, floor).astype(np.float32)
+        own = weight_scales(weight, limit) if learned is None else learned
+        alive = channel_amax(weight) / limit >= LEAST_SCALE
+        scales = np.maximum(np.where(alive, own, 0), floor).astype(np.float32)
         integers = np.clip(np.rint(weight / scales.reshape(-1, *[1] * (weight.ndim - 1))), -limit, limit).astype(np.int8)
         self._dequantized(node, 1, f"{name}.weight", integers, scales)
         bias_scales = (scales.astype(np.float64) * grid.scale).astype(np.float32)

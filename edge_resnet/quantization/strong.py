@@ -82,23 +82,24 @@ def _makers_of(graph: onnx.GraphProto, tensor: str) -> set[str]:
 
 def _narrow_constants(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
     """Give every float constant that the nodes read its FP16 value."""
-    constants = {tensor.name: tensor for tensor in graph.initializer}
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     pairs = [node for node in nodes if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     scale_of = {node.input[0]: node.input[1] for node in pairs if node.input[0] in constants}
     scales = {node.input[1] for node in pairs}
-    for name in {name for node in nodes for name in node.input} & constants.keys():
-        if constants[name].data_type != TensorProto.FLOAT:
-            if name in scale_of:
-                raise ExportError(f"{name} is stored as integers: this is the CPU's form", hint="quantize for TensorRT instead")
+    read = {name for node in nodes for name in node.input}
+    for tensor in graph.initializer:
+        name, value = tensor.name, constants[tensor.name]
+        if name in scale_of and value.dtype != np.float32:
+            raise ExportError(f"{name} is stored as integers: this is the CPU's form", hint="quantize for TensorRT instead")
+        if name not in read or value.dtype != np.float32:
             continue
-        value = np.asarray(numpy_helper.to_array(constants[name]), np.float32)
         if name in scales:
             half = _half_scales(value, name)
         elif name in scale_of:
-            half = _on_grid(value, np.asarray(numpy_helper.to_array(constants[scale_of[name]]), np.float32), name)
+            half = _on_grid(value, constants[scale_of[name]], name)
         else:
             half = _half(value, name)
-        constants[name].CopyFrom(numpy_helper.from_array(half, name))
+        tensor.CopyFrom(numpy_helper.from_array(half, name))
 
 
 def _half(value: npt.NDArray[np.floating], name: str) -> Halves:

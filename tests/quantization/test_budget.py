@@ -127,7 +127,7 @@ def hits(problem: BudgetProblem, logits: Floats) -> npt.NDArray[np.bool_]:
 
 def drop_of(problem: BudgetProblem, kept: Sequence[str]) -> float:
     logits = problem.logits(frozenset(kept), range(len(problem.labels)))
-    return 100 * float(hits(problem, problem.reference).mean() - hits(problem, logits).mean())
+    return 100 * (int(hits(problem, problem.reference).sum()) - int(hits(problem, logits).sum())) / len(problem.labels)
 
 
 def test_rescaling_changes_int8_alone(sound: BudgetProblem, broken: BudgetProblem) -> None:
