@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from edge_resnet.artifact import (
     CALIBRATION,
@@ -34,7 +35,7 @@ from edge_resnet.errors import CalibrationError, ConfigError
 from edge_resnet.imageset import ImageSet, balanced_sample, batches, check_labels, require_labels, require_several
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, refuse_noise
 from edge_resnet.quantization.corrections import write_corrections
-from edge_resnet.quantization.pipeline import Int8, Validation, make_int8, spool_pictures
+from edge_resnet.quantization.pipeline import Int8, Validation, check_pictures, make_int8, spool_pictures
 from edge_resnet.quantization.spool import Spool
 from edge_resnet.spec import Manifest, ModelSpec, Preprocess, Progress, QuantRecipe
 
@@ -108,7 +109,9 @@ def add_int8(
         judged = None
         if validation is not None and options.max_drop is not None:
             judged = stack.enter_context(_judged(validation, preprocess, folder, options.max_drop))
+        suspicious = check_pictures(onnx.load(folder / MODEL), pictures, sample, progress)
         made = make_int8(folder / MODEL, pictures, options.recipe, judged, progress=progress)
+        made = replace(made, warnings=(*suspicious, *made.warnings))
     write_json(folder / CALIBRATION, made.table)
     if made.corrections is not None:
         write_corrections(folder / CORRECTIONS, made.corrections)

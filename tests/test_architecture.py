@@ -40,14 +40,19 @@ def test_files_stay_small() -> None:
 
 
 def test_functions_stay_small() -> None:
-    """No function exceeds 60 lines, its decorator and docstring included."""
+    """No function exceeds 60 lines, its decorator and docstring included; a command's option list is not counted."""
     long = {
-        f"{path.name}:{node.name}": node.end_lineno - node.lineno + 1
+        f"{path.name}:{node.name}": lines
         for path in SOURCES
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, FUNCTIONS) and node.end_lineno is not None and node.end_lineno - node.lineno + 1 > 60
+        if isinstance(node, FUNCTIONS) and (lines := _length(node, options_aside=_is_handler(path))) > 60
     }
     assert long == {}
+
+
+def _length(node: ast.FunctionDef | ast.AsyncFunctionDef, *, options_aside: bool) -> int:
+    start = node.body[0].lineno if options_aside else node.lineno
+    return (node.end_lineno or start) - start + 1
 
 
 def _is_handler(path: Path) -> bool:

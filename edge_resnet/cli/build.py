@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from edge_resnet.cli import options
-from edge_resnet.cli.int8 import tell_int8
+from edge_resnet.cli.int8 import named_recipe, tell_int8
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.errors import ConfigError, DataError
 from edge_resnet.spec import (
@@ -72,16 +72,11 @@ def build(
     names = None if labels is None else _read_labels(labels)
     size = _default_size(family) if input_size is None else input_size
     spec = ModelSpec(family, depth, shortcut, plain, _width(family, classes, names), size)
-    from edge_resnet.quantization.recipes import RecipeChanges, changed, load_recipe, recipe_for
-
-    named = load_recipe(calib_recipe or recipe_for(family))
-    recipe = changed(named.recipe, RecipeChanges(calib_method, calib_images, percentile, seed, correct))
     _check_budget(precision, max_drop, val_data)
+    named = named_recipe(calib_recipe, family, (calib_method, calib_images, percentile, seed, correct))
+    from edge_resnet import build as offline
 
-    from edge_resnet.build import BuildOptions
-    from edge_resnet.build import build as build_artifact
-
-    wanted = BuildOptions(
+    wanted = offline.BuildOptions(
         model=spec,
         preprocess=Preprocess(_short_side(family, size), size, mean=mean, std=std),
         precision=precision,
@@ -89,7 +84,7 @@ def build(
         output=output or Path("artifacts") / f"{spec.name}-{precision}",
         labels=names,
         calibration_data=(calib_data or named.data) if precision == "int8" else None,
-        recipe=recipe if precision == "int8" else None,
+        recipe=named.recipe if precision == "int8" else None,
         validation_data=val_data,
         max_drop=max_drop,
         batch=_batch_profile(batch),
@@ -98,7 +93,7 @@ def build(
         allow_random=allow_random,
     )
     with progress_bars() as progress:
-        artifact = build_artifact(wanted, progress=progress)
+        artifact = offline.build(wanted, progress=progress)
     _report(artifact, json_output=json_output)
 
 

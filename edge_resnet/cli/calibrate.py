@@ -11,25 +11,19 @@ import typer
 from edge_resnet.cli import options
 from edge_resnet.cli.collect import Count, Every, FromCamera, MinChange, Source, collect, one_source
 from edge_resnet.errors import ConfigError
-from edge_resnet.spec import Correction
 
 __all__ = ["calibrate"]
 
-_INT8, _TOLD = "Calibration", "What is told of the pictures, instead of an artifact"
-_RECIPE = "imagenet, cifar10, digits, camera, or your .toml (default: the family's)."
+_TOLD = "What is told of the pictures, instead of an artifact"
 
 #: What the options of each half are called in Python; the rest belongs to the other half.
 _COLLECTING = frozenset({"from_camera", "source", "count", "every", "min_change", "seed", "output", "json_output"})
 _FOR_COLLECTING_ONLY = _COLLECTING - {"seed", "output", "json_output"}
+#: What an artifact can be asked for, and the options that this leaves without a meaning.
+_GATES = frozenset({"val_data", "max_drop", "force"})
+_WITHOUT = {"sweep": _GATES | {"calib_method", "correct"}, "calib_report": _GATES | {"correct"}, "output": frozenset[str]()}
 
 Newest = Annotated[Path | None, typer.Argument(help="Folder that build wrote (default: the newest under artifacts/).")]
-Recipe = Annotated[str | None, typer.Option(help=_RECIPE, rich_help_panel=_INT8)]
-Seed = Annotated[int | None, typer.Option(help="Which of the pictures or frames are drawn.", rich_help_panel=_INT8)]
-Correct = Annotated[Correction | None, typer.Option(help="Corrected after (default: the recipe's).", rich_help_panel=_INT8)]
-ValData = Annotated[str | None, typer.Option(help="Labelled images that --max-drop is measured on.", rich_help_panel=_INT8)]
-MaxDrop = Annotated[
-    float | None, typer.Option(help="Points of top-1 that may be lost; layers stay in FP16 for it.", rich_help_panel=_INT8)
-]
 Sweep = Annotated[bool, typer.Option("--sweep", help="How every method agrees with FP32.", rich_help_panel=_TOLD)]
 Report = Annotated[
     bool, typer.Option("--calib-report", help="Whether the pictures suffice: coverage, convergence.", rich_help_panel=_TOLD)
@@ -49,14 +43,14 @@ def calibrate(
     every: Every = None,
     min_change: MinChange = None,
     calib_data: options.CalibData = None,
-    calib_recipe: Recipe = None,
+    calib_recipe: options.CalibRecipe = None,
     calib_method: options.Method = None,
     calib_images: options.CalibImages = None,
     percentile: options.Percentile = None,
-    seed: Seed = None,
-    correct: Correct = None,
-    val_data: ValData = None,
-    max_drop: MaxDrop = None,
+    seed: options.Seed = None,
+    correct: options.Correct = None,
+    val_data: options.ValData = None,
+    max_drop: options.MaxDrop = None,
     allow_random: options.AllowRandom = False,
     sweep: Sweep = False,
     calib_report: Report = False,
@@ -78,12 +72,11 @@ def calibrate(
         collect(uri, output, {"count": count, "every_s": every, "min_change": min_change, "seed": seed}, json_output=json_output)
         return
     _refuse(_FOR_COLLECTING_ONLY, context, "is for collecting pictures", "--from-camera 0 or --source URI collects them")
-    _check_words(sweep=sweep, report=calib_report, output=output, force=force, judged_by=(val_data, max_drop))
+    _check_words(context)
     from edge_resnet.cli import judge
-    from edge_resnet.quantization.recipes import RecipeChanges
 
-    changes = RecipeChanges(calib_method, calib_images, percentile, seed, correct)
-    request = judge.Request(artifact, calib_data, calib_recipe, changes, val_data, max_drop, allow_random)
+    words = (calib_method, calib_images, percentile, seed, correct)
+    request = judge.Request(artifact, calib_data, calib_recipe, words, val_data, max_drop, allow_random)
     if sweep:
         judge.sweep(request, json_output=json_output)
     elif calib_report:
@@ -92,19 +85,26 @@ def calibrate(
         judge.make(request, output, force=force, json_output=json_output)
 
 
-def _check_words(*, sweep: bool, report: bool, output: Path | None, force: bool, judged_by: tuple[object, object]) -> None:
-    """One thing is asked for, and nothing that belongs to another."""
-    asked = [name for name, on in (("--sweep", sweep), ("--calib-report", report), ("-o", output is not None)) if on]
+def _check_words(context: typer.Context) -> None:
+    """One thing is asked for, with pictures to do it on, and nothing that belongs to another."""
+    asked = [name for name in _WITHOUT if context.params[name]]
     if not asked:
         raise ConfigError("calibrate needs to know what to make", hint="-o artifacts/NAME, --sweep or --calib-report")
     if len(asked) > 1:
-        raise ConfigError(f"{asked[0]} and {asked[1]} exclude each other", hint="run them one after another")
-    if output is None and (force or any(word is not None for word in judged_by)):
-        raise ConfigError(f"{asked[0]} writes and gates nothing", hint="--force, --val-data and --max-drop belong to -o")
+        raise ConfigError(f"{_word(asked[0])} and {_word(asked[1])} exclude each other", hint="run them one after another")
+    _refuse(_WITHOUT[asked[0]], context, f"means nothing with {_word(asked[0])}", "leave it out")
+    if context.params["calib_data"] is None and context.params["calib_recipe"] is None:
+        # build may guess by the family of a network it knows; what an artifact will see, only its user knows.
+        hint = "--calib-data FOLDER, or a --calib-recipe that names some"
+        raise ConfigError("there are no pictures to calibrate on", hint=hint)
 
 
 def _refuse(names: Set[str], context: typer.Context, reason: str, hint: str) -> None:
     for name, value in context.params.items():
         if name in names and value is not None and value is not False:
-            word = "an artifact" if name == "artifact" else f"--{name.replace('_', '-')}"
-            raise ConfigError(f"{word} {reason}", hint=hint)
+            raise ConfigError(f"{_word(name)} {reason}", hint=hint)
+
+
+def _word(name: str) -> str:
+    """What the user wrote for a parameter."""
+    return {"artifact": "an artifact", "json_output": "--json"}.get(name, f"--{name.replace('_', '-')}")

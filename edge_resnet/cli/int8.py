@@ -1,18 +1,32 @@
-"""How an INT8 artifact's budget and warnings are told after it was made. Shared by build and calibrate."""
+"""What build and calibrate share: the recipe with the user's words in it, and how INT8's budget and warnings are told."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeAlias
 
 import typer
 
+from edge_resnet.spec import CalibMethod, Correction, Family
+
 if TYPE_CHECKING:
     from edge_resnet.artifact import Artifact
+    from edge_resnet.quantization.recipes import NamedRecipe
 
-__all__ = ["tell_int8"]
+__all__ = ["Words", "named_recipe", "tell_int8"]
 
+#: --calib-method, --calib-images, --percentile, --seed and --correct, None where not given.
+Words: TypeAlias = tuple[CalibMethod | None, int | None, float | None, int | None, Correction | None]
 #: Rows of the ranking shown; the manifest has them all.
 _SHOWN = 8
+
+
+def named_recipe(name: str | None, family: Family, words: Words) -> NamedRecipe:
+    """The recipe of that name or file, else the family's, with the user's words in place of its own values."""
+    from edge_resnet.quantization.recipes import RecipeChanges, changed, load_recipe, recipe_for
+
+    named = load_recipe(name or recipe_for(family))
+    return replace(named, recipe=changed(named.recipe, RecipeChanges(*words)))
 
 
 def tell_int8(artifact: Artifact) -> None:

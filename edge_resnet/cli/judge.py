@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from edge_resnet.cli.engines import ARTIFACTS
-from edge_resnet.cli.int8 import tell_int8
+from edge_resnet.cli.int8 import Words, named_recipe, tell_int8
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.errors import ConfigError
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from edge_resnet.artifact import Artifact
     from edge_resnet.imageset import ImageSet
     from edge_resnet.int8 import Int8Options
-    from edge_resnet.quantization.recipes import RecipeChanges
     from edge_resnet.quantization.sweep import SweepRow
     from edge_resnet.spec import QuantRecipe
 
@@ -27,12 +26,13 @@ __all__ = ["Request", "make", "report", "sweep"]
 
 @dataclass(frozen=True)
 class Request:
-    """What the user said: the artifact's folder, the pictures, the recipe and what replaces its values, and the budget."""
+    """What the user said: the artifact's folder, the pictures, the recipe and the words that replace its values, and the
+    budget."""
 
     artifact: Path | None
     data: str | None
     recipe: str | None
-    changes: RecipeChanges
+    words: Words
     validation: str | None = None
     max_drop: float | None = None
     allow_random: bool = False
@@ -58,6 +58,7 @@ def sweep(request: Request, *, json_output: bool) -> None:
 
 def report(request: Request, *, json_output: bool) -> None:
     """Print coverage and convergence of the ranges."""
+    from edge_resnet.quantization.coverage import render
     from edge_resnet.quantization.pipeline import report_artifact
 
     artifact, options, sample = _opened(request)
@@ -66,7 +67,7 @@ def report(request: Request, *, json_output: bool) -> None:
     if json_output:
         typer.echo(json.dumps({"artifact": str(artifact.folder), **asdict(found.report), "warnings": found.warnings}))
         return
-    typer.echo(found.text)
+    typer.echo(render(found.report))
     for line in found.warnings:
         typer.echo(f"warning: {line}", err=True)
 
@@ -104,16 +105,14 @@ def _artifact(request: Request) -> tuple[Artifact, Int8Options]:
 
 
 def _recipe(request: Request, artifact: Artifact) -> tuple[str, QuantRecipe]:
-    """The pictures, and the recipe asked for, else the family's, with the user's words in place of its own."""
-    from edge_resnet.quantization.recipes import changed, load_recipe, recipe_for
-
-    named = load_recipe(request.recipe or recipe_for(artifact.manifest.model.family))
+    """The pictures and the recipe."""
+    named = named_recipe(request.recipe, artifact.manifest.model.family, request.words)
     data = request.data or named.data
     if data is None:
         raise ConfigError(
             f"recipe {named.name} names no pictures", hint="--calib-data FOLDER; calibrate --from-camera collects them"
         )
-    return data, changed(named.recipe, request.changes)
+    return data, named.recipe
 
 
 def _tell_row(row: SweepRow, *, chosen: bool) -> None:

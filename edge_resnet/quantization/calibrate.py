@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -62,11 +62,13 @@ def collect(
     batches: Iterable[Images],
     expected: int,
     *,
+    watch: Callable[[int, Mapping[str, AbsHistogram]], None] | None = None,
     progress: Progress | None = None,
 ) -> tuple[dict[str, AbsHistogram], int]:
     """Histograms of the absolute values per tensor, and the number of pictures they were counted over.
 
-    ``expected``: how many pictures the progress counts up to. Memory does not depend on the number of pictures.
+    ``expected``: how many pictures the progress counts up to. ``watch``: called after every batch with the pictures so far.
+    Memory does not depend on the number of pictures.
     """
     histograms = {name: AbsHistogram() for name in tensors}
     session = _session_with_outputs(model, list(histograms))
@@ -80,6 +82,8 @@ def collect(
             for _ in counters.map(AbsHistogram.add, histograms.values(), values):
                 pass  # an error of a count is raised here
             count += len(batch)
+            if watch is not None:
+                watch(count, histograms)
             varied = varied or bool((batch != batch[:, :1, :1]).any())
     if count == 0:
         raise CalibrationError(

@@ -19,6 +19,8 @@ from edge_resnet.quantization.biases import correct_biases
 from edge_resnet.quantization.budget import BudgetProblem, meet_budget
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table_from
 from edge_resnet.quantization.corrections import Corrections, apply
+from edge_resnet.quantization.coverage import CoverageReport, coverage_report, ranges_now, snapshot_counts
+from edge_resnet.quantization.diagnose import check_answers, check_set, check_unlike, risk_warning, risky_layers
 from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.inputs import EXACT_AMAX, SHIFTED
 from edge_resnet.quantization.learn import learn
@@ -29,12 +31,14 @@ from edge_resnet.quantization.spool import Spool
 from edge_resnet.quantization.sweep import SweepRow, best, held_out_count, sweep
 from edge_resnet.spec import BudgetReport, CalibrationTable, Preprocess, Progress, QuantRecipe
 
-__all__ = ["Int8", "Validation", "make_int8", "spool_pictures", "sweep_artifact"]
+__all__ = ["Int8", "Told", "Validation", "check_pictures", "make_int8", "report_artifact", "spool_pictures", "sweep_artifact"]
 
 _log = logging.getLogger(__name__)
 
 #: Pictures per simulated run.
 _BATCH = 8
+#: Pictures that FP32 is asked about before it is believed.
+_ASKED = 64
 
 Histograms = Mapping[str, AbsHistogram]
 
@@ -69,6 +73,8 @@ def make_int8(
 ) -> Int8:
     """Measure, correct and, where the budget asks for it, keep nodes of the graph in high precision.
 
+    Warnings are of what plain ranges would do: they are measured before anything is corrected.
+
     Raises CalibrationError for pictures or a graph that cannot be calibrated, BudgetError where the budget is out of reach.
     """
     model = onnx.load(model_path)
@@ -78,6 +84,7 @@ def make_int8(
     graph = apply(base, evened)
     histograms, recipe = _measure(graph, pictures, recipe, progress)
     table = _exact(table_from(dict(histograms), recipe, len(pictures), pictures.digest, sha256_of(model_path)))
+    warnings = _suspicions(graph, histograms, table, validation, progress)
     found, amax = _correct(graph, table, pictures, progress)
     if found is not None:  # corrected tensors have other ranges, and the CPU's form reads some that were not learned
         histograms = _count(apply(graph, found), pictures, progress)
@@ -92,7 +99,7 @@ def make_int8(
             keep = (*recipe.keep_high_precision, *budget.kept)
             table = replace(table, recipe=replace(recipe, keep_high_precision=keep))
             merged = _merge(evened, found, exact, frozenset(keep))
-    return Int8(table, merged, budget, histograms)
+    return Int8(table, merged, budget, histograms, tuple(warnings))
 
 
 def spool_pictures(images: ImageSet, preprocess: Preprocess, folder: Path | None = None) -> Spool:
@@ -113,6 +120,51 @@ def sweep_artifact(
         return _sweep(graph, pictures, recipe, progress)[0]
 
 
+@dataclass(frozen=True, eq=False)
+class Told:
+    """What ``--calib-report`` tells of a set: the report, and what is suspicious about pictures and layers."""
+
+    report: CoverageReport
+    warnings: tuple[str, ...]
+
+
+def report_artifact(artifact: Artifact, sample: ImageSet, recipe: QuantRecipe, *, progress: Progress | None = None) -> Told:
+    """Coverage and convergence of an artifact's ranges on ``sample``, by the recipe's method (mse for ``auto``); nothing
+    corrected."""
+    recipe = replace(recipe, method="mse") if recipe.method == "auto" else recipe
+    snapshots: dict[int, dict[str, float]] = {}
+    with spool_pictures(sample, artifact.manifest.preprocess) as pictures:
+        graph = apply(onnx.load(artifact.model_path), Corrections(exact_input=recipe.exact_input))
+        due = list(snapshot_counts(len(pictures)))
+
+        def note(count: int, histograms: Histograms) -> None:
+            if due and count >= due[0]:
+                snapshots[due.pop(0)] = ranges_now(histograms, recipe)
+
+        batches = pictures.batches(CALIBRATION_BATCH)
+        histograms, count = collect(graph, measured_tensors(graph), batches, len(pictures), watch=note, progress=progress)
+        table = _exact(table_from(histograms, recipe, count, pictures.digest, ""))
+        risks = risk_warning(risky_layers(graph, histograms, table))
+        suspicious = (*check_pictures(graph, pictures, sample, progress), *risks)
+    return Told(coverage_report(histograms, table, snapshots), suspicious)
+
+
+def check_pictures(graph: onnx.ModelProto, pictures: Spool, sample: ImageSet, progress: Progress | None = None) -> list[str]:
+    """What is suspicious about the set itself, and about FP32's answers to up to 64 of its pictures.
+
+    Labels count only where every picture could be read.
+    """
+    total = min(_ASKED, len(pictures))
+    if progress is not None:
+        progress("check pictures", 0, total)
+    logits = simulate(graph, pictures.batches(_BATCH, total))
+    if progress is not None:
+        progress("check pictures", total, total)
+    labels = sample.labels if len(pictures) == len(sample) else None
+    known = None if labels is None or max(labels) >= logits.shape[1] else np.array(labels[:total], np.int64)
+    return [*check_set(sample, logits.shape[1]), *check_answers(logits, known)]
+
+
 def _measure(
     graph: onnx.ModelProto, pictures: Spool, recipe: QuantRecipe, progress: Progress | None
 ) -> tuple[Histograms, QuantRecipe]:
@@ -122,6 +174,23 @@ def _measure(
         recipe = best(rows).recipe
         _log.info("calibration method: %s", recipe.method)
     return _count(graph, pictures, progress), recipe
+
+
+def _suspicions(
+    graph: onnx.ModelProto,
+    histograms: Histograms,
+    table: CalibrationTable,
+    validation: Validation | None,
+    progress: Progress | None,
+) -> list[str]:
+    """Risky layers, and validation pictures unlike the calibration ones."""
+    found = risk_warning(risky_layers(graph, histograms, table))
+    if validation is None:
+        return found
+    total = min(len(validation.pictures), table.images)
+    batches = validation.pictures.batches(CALIBRATION_BATCH, total)
+    other, _ = collect(graph, measured_tensors(graph), batches, total, progress=progress)
+    return [*found, *check_unlike(histograms, other)]
 
 
 def _count(graph: onnx.ModelProto, pictures: Spool, progress: Progress | None) -> Histograms:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,9 +16,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_resnet.cli.calibrate import _RECIPE
+from edge_resnet.build import BuildOptions, build
+from edge_resnet.cli.options import _ANY_RECIPE
 from edge_resnet.imageset import open_images
 from edge_resnet.quantization.recipes import available_recipes
+from edge_resnet.spec import ModelSpec, Preprocess
 
 Cli = Callable[..., Any]
 
@@ -121,5 +124,125 @@ def test_collecting_words_that_make_no_sense(cli: Cli, words: tuple[str, ...], p
 
 def test_the_help_names_the_recipes_there_are() -> None:
     """What --calib-recipe offers in its help is what ships."""
-    assert [named.name for named in available_recipes() if named.name not in _RECIPE] == []
-    assert set(_RECIPE.split(", or")[0].split(", ")) == {named.name for named in available_recipes()}
+    assert set(_ANY_RECIPE.split(", or")[0].split(", ")) == {named.name for named in available_recipes()}
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An FP32 artifact whose weights are a file's."""
+    folder = tmp_path_factory.mktemp("trained") / "plain"
+    spec = ModelSpec("cifar", 8, "A", classes=10, input_size=32)
+    return build(BuildOptions(spec, Preprocess(resize=32, crop=32), "fp32", str(tiny_weights), folder)).folder
+
+
+@pytest.fixture
+def fp32(cli: Cli, trained: Path) -> str:
+    """The same in the working folder."""
+    return str(shutil.copytree(trained, "artifacts/plain"))
+
+
+def test_the_sweep_tells_every_method(cli: Cli, fp32: str, pictures: Path) -> None:
+    """A row per method, judged on pictures held out; the one that auto would choose is marked, in JSON and for people."""
+    words = ("calibrate", fp32, "--calib-data", str(pictures), "--sweep", "--calib-images", "48", "--percentile", "99.5")
+    told = json.loads(cli(*words, "--json").out)
+    rows = [(row["recipe"]["method"], row["recipe"]["percentile"]) for row in told["rows"]]
+    assert {method for method, _ in rows} == {"max", "percentile", "mse", "entropy"}
+    assert ("percentile", 99.5) in rows
+    assert {row["images"] for row in told["rows"]} == {12}
+    assert all(row["ci95"][0] <= row["agreement"] <= row["ci95"][1] for row in told["rows"])
+    lines = cli(*words).out.splitlines()
+    assert lines[0].startswith("48 pictures of smooth, 12 of them held out")
+    assert len(lines) == 2 + len(rows)
+    assert [line.endswith("chosen by auto") for line in lines[2:]].index(True) == told["best"]
+    assert sorted(path.name for path in Path("artifacts").iterdir()) == ["plain"]
+
+
+def test_int8_of_an_artifact_without_its_weights(cli: Cli, fp32: str, pictures: Path) -> None:
+    """The newest artifact becomes INT8 by the user's words; the others read it; the source stays; it is not overwritten."""
+    before = {path.name: path.read_bytes() for path in Path(fp32).iterdir() if path.is_file()}
+    words = ("calibrate", "--calib-data", str(pictures), "--calib-images", "24", "--percentile", "99.9", "--correct", "none")
+    outcome = cli(*words, "--seed", "5", "-o", "artifacts/quick", "--json")
+    made = json.loads(outcome.out)
+    assert (made["artifact"], made["precision"]) == ("artifacts/quick", "int8")
+    recipe = made["recipe"]
+    assert (recipe["method"], recipe["percentile"], recipe["images"], recipe["seed"]) == ("percentile", 99.9, 24, 5)
+    assert (recipe["correction"], made["calibration"]) == ("none", "24 images of smooth")
+    assert {path.name: path.read_bytes() for path in Path(fp32).iterdir() if path.is_file()} == before
+    assert json.loads(cli("eval", "artifacts/quick", "--data", str(pictures), "--json").out)["images"] == 64
+    again = ("calibrate", fp32, *words[1:], "-o", "artifacts/quick")
+    _refused(cli(*again), "exists already", "--force")
+    assert "made artifacts/quick: resnet8-cifar int8" in cli(*again, "--force").out
+
+
+def test_a_recipe_of_ones_own(cli: Cli, fp32: str, pictures: Path) -> None:
+    """A TOML file names the pictures beside it and every value; words on the command line stand before it."""
+    Path("mine").mkdir()
+    Path("mine/set.npz").write_bytes(pictures.read_bytes())
+    Path("mine/mine.toml").write_text('data = "set.npz"\nmethod = "max"\nimages = 16\ncorrection = "bias"\nexact_input = true\n')
+    made = json.loads(cli("calibrate", fp32, "--calib-recipe", "mine/mine.toml", "-o", "a", "--json").out)
+    recipe = made["recipe"]
+    assert (recipe["method"], recipe["images"], recipe["correction"], recipe["exact_input"]) == ("max", 16, "bias", True)
+    changed = ("--calib-recipe", "mine/mine.toml", "--calib-method", "mse", "--calib-images", "20")
+    made = json.loads(cli("calibrate", fp32, *changed, "-o", "b", "--json").out)
+    assert (made["recipe"]["method"], made["recipe"]["images"], made["recipe"]["correction"]) == ("mse", 20, "bias")
+
+
+def test_the_way_from_the_camera_to_int8(cli: Cli, fp32: str) -> None:
+    """What is collected is calibrated on, as the message says, with the recipe for it."""
+    assert cli("calibrate", "--source", CLIP, "-o", "set", "--count", "12").code == 0
+    words = ("--calib-recipe", "camera", "--calib-data", "set", "--correct", "none", "-o", "artifacts/mine")
+    outcome = cli("calibrate", fp32, *words)
+    assert outcome.code == 0, outcome.err
+    assert "12 images of set" in outcome.out
+    assert "fewer than the 256 asked for" in outcome.err
+
+
+def test_a_budget_is_told_and_gates(cli: Cli, fp32: str, pictures: Path) -> None:
+    """A budget that holds is told with its interval; labels of another network are refused before the work."""
+    words = ("calibrate", fp32, "--calib-data", str(pictures), "--calib-images", "16", "--correct", "none", "-o", "x")
+    told = cli(*words, "--max-drop", "60", "--val-data", str(pictures)).out
+    assert "budget 60 holds on 64 images" in told
+    assert "95 % interval" in told
+    np.savez("other.npz", images=np.load(pictures)["images"], labels=np.full(64, 10))
+    _refused(cli(*words, "--force", "--max-drop", "1", "--val-data", "other.npz"), "class 10")
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        ((), ("needs to know what to make", "--sweep")),
+        (("--calib-data", "x"), ("needs to know what to make", "-o")),
+        (("--sweep", "--calib-report"), ("--sweep and --calib-report exclude each other",)),
+        (("--sweep", "-o", "x"), ("--sweep and --output exclude each other",)),
+        (("--sweep",), ("no pictures to calibrate on", "--calib-data")),
+        (("-o", "x"), ("no pictures to calibrate on", "--calib-data")),
+        (("--sweep", "--calib-data", "x", "--calib-method", "mse"), ("--calib-method means nothing with --sweep",)),
+        (("--sweep", "--calib-data", "x", "--correct", "none"), ("--correct means nothing with --sweep",)),
+        (("--sweep", "--calib-data", "x", "--force"), ("--force means nothing with --sweep",)),
+        (("--calib-report", "--calib-data", "x", "--max-drop", "1"), ("--max-drop means nothing with --calib-report",)),
+        (("--calib-report", "--calib-data", "x", "--correct", "bias"), ("--correct means nothing with --calib-report",)),
+        (("-o", "x", "--calib-recipe", "camera"), ("camera names no pictures", "--from-camera")),
+        (("-o", "x", "--calib-recipe", "cifar"), ("no recipe is called 'cifar'", "did you mean cifar10?")),
+        (("-o", "x", "--calib-data", "nowhere"), ("'nowhere' is neither a path nor a set",)),
+        (("-o", "x", "--calib-data", "P", "--seed", "-1"), ("a seed is 0 or more",)),
+        (("-o", "x", "--calib-data", "P", "--calib-images", "0"), ("at least one image",)),
+        (("-o", "x", "--calib-data", "P", "--calib-method", "max", "--percentile", "99"), ("--percentile has no meaning",)),
+        (("-o", "x", "--calib-data", "P", "--max-drop", "1"), ("labelled images", "--val-data")),
+        (("-o", "x", "--calib-data", "P", "--val-data", "P"), ("against a budget", "--max-drop")),
+        (("-o", "x", "--calib-data", "P", "--max-drop", "101", "--val-data", "P"), ("0..100",)),
+        (("-o", "artifacts/plain", "--calib-data", "P", "--force"), ("is the artifact that is read",)),
+        (("--sweep", "--calib-data", "P", "--calib-images", "15"), ("too few to hold some out",)),
+    ],
+)
+def test_measuring_words_that_make_no_sense(
+    cli: Cli, fp32: str, pictures: Path, words: tuple[str, ...], parts: tuple[str, ...]
+) -> None:
+    """Each is one line with a remedy, exit 2, and leaves nothing behind."""
+    _refused(cli("calibrate", *(str(pictures) if word == "P" else word for word in words)), *parts)
+    assert [str(path) for path in Path().glob("*")] + [str(path) for path in Path().glob("artifacts/*")] == ["artifacts", fp32]
+
+
+def test_noise_and_nothing_to_calibrate(cli: Cli, pictures: Path) -> None:
+    """Without an artifact, and on noise, the words say what is missing."""
+    _refused(cli("calibrate", "--calib-data", str(pictures), "-o", "x"), "no artifact under artifacts/")
+    _refused(cli("calibrate", "nowhere", "--calib-data", str(pictures), "-o", "x"), "no artifact at nowhere")
