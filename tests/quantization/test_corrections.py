@@ -1,4 +1,5 @@
-"""corrections.py: what is written comes back, what is applied is what the graph computes with, and foreign records are refused."""
+"""corrections.py: what is written comes back, what is applied is what the graph computes with, and foreign records are
+refused."""
 
 from __future__ import annotations
 

@@ -76,7 +76,8 @@ def test_full_strength_makes_the_channels_of_a_lone_tensor_alike() -> None:
 
 
 def test_scaling_between_layers_is_undone() -> None:
-    """Exponents that sum to 1 give the same ranges, up to one factor, whether or not channels were scaled by up to 1000 before."""
+    """Exponents that sum to 1 give the same ranges, up to one factor, whether or not channels were scaled by up to 1000
+    before."""
     model = graph(small())
     broken = rescaled(model, 1000)
     assert channel_ranges(broken)["layer1.0.relu"].max() > 50 * channel_ranges(model)["layer1.0.relu"].max()

@@ -26,7 +26,8 @@ def test_the_function_is_unchanged(name: str) -> None:
 
 
 def test_the_shifted_picture_is_int8_already() -> None:
-    """Every value that the first convolution reads inside the picture is a whole number in -128..127: a step of 1 loses nothing."""
+    """Every value that the first convolution reads inside the picture is a whole number in -128..127: a step of 1 loses
+    nothing."""
     model = with_exact_input(graph(small()))
     model.graph.output.append(onnx.helper.make_tensor_value_info(SHIFTED, onnx.TensorProto.FLOAT, None))
     import onnxruntime
@@ -53,7 +54,7 @@ def test_the_pair_moves_to_the_shifted_picture() -> None:
     """Placement puts the first pair on it, the number of pairs stays, and the table measures it."""
     model = graph(small())
     changed = with_exact_input(model)
-    assert [pair.tensor for pair in tensorrt_pairs(changed)][0] == SHIFTED
+    assert next(pair.tensor for pair in tensorrt_pairs(changed)) == SHIFTED
     assert len(tensorrt_pairs(changed)) == len(tensorrt_pairs(model))
     assert SHIFTED in measured_tensors(changed)
     onnx.checker.check_model(changed, full_check=True)

@@ -1,4 +1,5 @@
-"""pipeline.py and balance.py: the steps in their order, on real small networks: corrections, budgets, broken networks, the sweep."""
+"""pipeline.py and balance.py: the steps in their order, on real small networks: corrections, budgets, broken networks, the
+sweep."""
 
 from __future__ import annotations
 

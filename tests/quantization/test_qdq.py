@@ -161,8 +161,8 @@ def test_the_cpu_form_stores_integers_alone(spec: ModelSpec, form: QdqForm) -> N
 
 @pytest.mark.parametrize("form", CPU_FORMS)
 def test_the_cpu_form_dequantizes_to_the_float_weights(spec: ModelSpec, form: QdqForm) -> None:
-    """Every stored weight and bias is within half a step of the float one, or of its channel's clip; the bias's scale is the input's
-    times the weight's."""
+    """Every stored weight and bias is within half a step of the float one, or of its channel's clip; the bias's scale is the
+    input's times the weight's."""
     before, model = graph(spec), int8(spec, form)
     floats, stored, made = constants(before), constants(model), makers(model)
     original = {node.name: node for node in before.graph.node}
