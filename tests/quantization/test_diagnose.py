@@ -90,8 +90,7 @@ def test_a_good_set_passes_in_silence() -> None:
         (pictures(200, 16), np.zeros(200, np.int64), "one class"),
         (pictures(200, 16), np.arange(200) % 2, "2 of 10 classes"),
         (np.repeat(pictures(4, 16), 50, axis=0), None, "repeat another"),
-        (np.full((200, 16, 16, 3), 7, np.uint8) + (np.arange(200) % 100).astype(np.uint8)[:, None, None, None], None, "one
-        colour"),
+        (np.broadcast_to(np.arange(200, dtype=np.uint8)[:, None, None, None], (200, 16, 16, 3)), None, "one colour"),
     ],
 )
 def test_an_unfit_set_is_named(images: Images, labels: npt.NDArray[np.int64] | None, text: str) -> None:
