@@ -32,6 +32,9 @@ __all__ = ["Learned", "learn", "learning_batch"]
 _RANGE_RATE = 5e-3
 _BIAS_RATE = 5e-4
 _WEIGHT_RATE = 5e-3
+#: Layers up to which the rates hold. What changes in one step adds up over the layers: at these rates ResNet-50, with 53, got worse
+#: in its first pass (error 0.0066 to 0.0115), and better at a fifth.
+_LAYERS = 20
 #: Pixels per step of the optimizer: 32 pictures of 32x32, 8 of 224x224. Fewer are noisy, more are slow and take memory.
 _PIXELS = 8 * 224 * 224
 _FEWEST, _MOST = 4, 32
@@ -114,10 +117,11 @@ class _Student:
     def parameters(self) -> list[dict[str, object]]:
         """Adam's groups."""
         layers = list(self._layers.values())
+        calm = min(1.0, (_LAYERS / len(layers)) ** 1.5)
         return [
-            {"params": [log for log in self._logs.values() if log.requires_grad], "lr": _RANGE_RATE},
-            {"params": [layer.shift for layer in layers], "lr": _BIAS_RATE},
-            {"params": [layer.turn for layer in layers], "lr": _WEIGHT_RATE},
+            {"params": [log for log in self._logs.values() if log.requires_grad], "lr": calm * _RANGE_RATE},
+            {"params": [layer.shift for layer in layers], "lr": calm * _BIAS_RATE},
+            {"params": [layer.turn for layer in layers], "lr": calm * _WEIGHT_RATE},
         ]
 
     def run(self, images: Tensor) -> Tensor:

@@ -157,6 +157,21 @@ def test_the_sweep_tells_every_method(cli: Cli, fp32: str, pictures: Path) -> No
     assert sorted(path.name for path in Path("artifacts").iterdir()) == ["plain"]
 
 
+def test_the_report_tells_whether_the_pictures_suffice(cli: Cli, fp32: str, pictures: Path) -> None:
+    """A row per tensor, the verdict last, suspicions on stderr; the JSON holds the same and nothing else is written."""
+    words = ("calibrate", fp32, "--calib-data", str(pictures), "--calib-report", "--calib-images", "64", "--calib-method", "max")
+    told = json.loads(cli(*words, "--json").out)
+    assert (told["artifact"], told["counts"]) == (fp32, [32, 64])
+    assert all(row["history"] == sorted(row["history"]) for row in told["tensors"]), "the largest value seen only grows"
+    outcome = cli(*words)
+    lines = outcome.out.splitlines()
+    assert {line.split()[0] for line in lines[1:-1]} == {row["tensor"] for row in told["tensors"]}
+    assert "from 32 to 64 pictures" in lines[-1]
+    assert [line.removeprefix("warning: ") for line in outcome.err.splitlines()] == told["warnings"]
+    assert any("64 calibration pictures are few" in line for line in told["warnings"])
+    assert sorted(path.name for path in Path("artifacts").iterdir()) == ["plain"]
+
+
 def test_int8_of_an_artifact_without_its_weights(cli: Cli, fp32: str, pictures: Path) -> None:
     """The newest artifact becomes INT8 by the user's words; the others read it; the source stays; it is not overwritten."""
     before = {path.name: path.read_bytes() for path in Path(fp32).iterdir() if path.is_file()}
