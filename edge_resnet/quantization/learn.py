@@ -32,7 +32,7 @@ __all__ = ["Learned", "learn", "learning_batch"]
 _RANGE_RATE = 5e-3
 _BIAS_RATE = 5e-4
 _WEIGHT_RATE = 5e-3
-#: Layers up to which the rates hold. What changes in one step adds up over the layers: at these rates ResNet-50, with 53, got worse
+#: Layers up to which the rates hold. What one step changes adds up over the layers: at these rates ResNet-50, with 53, got worse
 #: in its first pass (error 0.0066 to 0.0115), and better at a fifth.
 _LAYERS = 20
 #: Pixels per step of the optimizer: 32 pictures of 32x32, 8 of 224x224. Fewer are noisy, more are slow and take memory.
