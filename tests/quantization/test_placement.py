@@ -1,4 +1,4 @@
-"""placement.py: laws of the pairs over families, shortcuts and depths, and golden listings of three networks."""
+"""placement.py: laws of the pairs over families, shortcuts and depths, and golden listings of eight networks."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 
 import onnx
 import pytest
-from exported import graph, small
+from exported import exported, graph, small
 from onnx import helper
 
 from edge_resnet.errors import CalibrationError
-from edge_resnet.quantization.placement import Pair, quantized_weights, tensorrt_pairs, with_cpu_pairs
+from edge_resnet.quantization.inputs import with_exact_input
+from edge_resnet.quantization.placement import Pair, listing, quantized_weights, tensorrt_pairs, with_cpu_pairs
 from edge_resnet.spec import ModelSpec
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -28,6 +29,12 @@ NETWORKS = {
     "plain8": small(plain=True),
     "resnet18a": ModelSpec("imagenet", 18, "A", classes=10, input_size=32),
     "resnet18c": ModelSpec("imagenet", 18, "C", classes=10, input_size=32),
+}
+GOLDENS = {
+    **{f"resnet{depth}": ModelSpec("imagenet", depth, input_size=32) for depth in (18, 34, 50, 101, 152)},
+    "cifar20a": CIFAR20A,
+    "cifar32a": ModelSpec("cifar", 32, "A", classes=10, input_size=16),
+    "plain20": ModelSpec("cifar", 20, plain=True, classes=10, input_size=16),
 }
 Edge = tuple[str, int]
 
@@ -54,27 +61,84 @@ def maker(model: onnx.ModelProto, tensor: str) -> onnx.NodeProto:
     return next(node for node in model.graph.node if tensor in node.output)
 
 
-def listing(model: onnx.ModelProto) -> str:
-    """A line per pair, as a person would check them."""
-    pairs = tensorrt_pairs(model)
-    lines = [f"# {len(quantized_weights(model))} weights and {len(pairs)} activations for TensorRT"]
-    lines += [_line(pair) for pair in pairs]
-    for_cpu = [pair for pair in with_cpu_pairs(model, pairs) if pair not in pairs]
-    return "\n".join([*lines, f"# and {len(for_cpu)} activations for the CPU", *map(_line, for_cpu)]) + "\n"
+def golden_text(name: str) -> str:
+    """The listing of a network as its golden file holds it."""
+    model = onnx.load_from_string(exported.__wrapped__(GOLDENS[name]))  # not the cached ones: ResNet-152 has 240 MB
+    return "\n".join(listing(model).lines()) + "\n"
 
 
-def _line(pair: Pair) -> str:
-    measured = "" if pair.range_of == pair.tensor else f" (range of {pair.range_of})"
-    readers = ", ".join(f"{name}[{index}]" for name, index in pair.readers)
-    return f"{pair.tensor}{measured} -> {readers} : {pair.reason}"
-
-
-@pytest.mark.parametrize("name", ["resnet18", "resnet50", "cifar20a"])
+@pytest.mark.parametrize("name", GOLDENS)
 def test_the_listing_is_the_golden_one(name: str) -> None:
-    """Tensor, readers and reason of every pair are those of the reviewed file; a change shows as a diff."""
+    """Every pair with its readers and reason, every weight and what stays in float are those of the reviewed file.
+
+    A change shows as a diff; write the files anew with `PYTHONPATH=tests python tests/quantization/test_placement.py`.
+    """
     golden = GOLDEN / f"placement_{name}.txt"
-    found, wanted = listing(graph(NETWORKS[name])).splitlines(), golden.read_text(encoding="utf-8").splitlines()
+    found, wanted = golden_text(name).splitlines(), golden.read_text(encoding="utf-8").splitlines()
     assert found == wanted, "\n".join(difflib.unified_diff(wanted, found, golden.name, "found", lineterm="", n=1))
+
+
+def test_the_goldens_are_those_of_the_table() -> None:
+    """No golden file is left over, and none is missing."""
+    assert {path.stem.removeprefix("placement_") for path in GOLDEN.glob("placement_*.txt")} == set(GOLDENS)
+
+
+def test_the_listing_counts_what_it_lists(network: onnx.ModelProto) -> None:
+    """The first line's numbers are those of the lines below, which are the placement's own pairs and weights."""
+    shown = listing(network)
+    assert list(shown.pairs) == tensorrt_pairs(network)
+    assert [node for node, _ in shown.weights] == quantized_weights(network)
+    assert set(shown.for_cpu) == set(with_cpu_pairs(network, list(shown.pairs))) - set(shown.pairs)
+    lines = shown.lines()
+    weights, activations = len(shown.weights), len(shown.pairs)
+    assert lines[0] == f"{weights + activations} pairs: {weights} weights, {activations} activations"
+    assert lines[1 : 1 + activations] == [str(pair) for pair in shown.pairs]
+    assert lines[1 + activations].startswith("weights")
+    assert lines[-1 - len(shown.for_cpu)] == f"{len(shown.for_cpu)} activations more for the CPU"
+
+
+def test_every_node_is_in_the_listing_or_follows_a_kernel(network: onnx.ModelProto) -> None:
+    """A node reads integers, or is in high precision for a reason, or is the Relu of a kernel: none is forgotten, none twice."""
+    shown = listing(network)
+    quantized = {name for name, _ in edges(list(shown.pairs))}
+    floats = [name for names, _ in shown.high_precision for name in names]
+    assert len(floats) == len(set(floats))
+    assert quantized.isdisjoint(floats)
+    assert {node.name for node in nodes(network, "Relu")} == by_name(network).keys() - quantized - set(floats)
+
+
+def test_weights_are_listed_with_their_output_channels(network: onnx.ModelProto) -> None:
+    """The number beside a weight is its first dimension, as many as it has scales."""
+    dims = {tensor.name: tensor.dims[0] for tensor in network.graph.initializer if tensor.dims}
+    assert dict(listing(network).weights) == {node.name: dims[node.input[1]] for node in nodes(network, "Conv")}
+
+
+def test_the_listing_says_what_the_recipe_keeps() -> None:
+    """A kept node leaves the pairs and weights, and stands alone beside its reason."""
+    shown = listing(graph(small()), frozenset(["layer2.0.conv2", "conv1"]))
+    assert (("conv1", "layer2.0.conv2"), "kept by the recipe") in shown.high_precision
+    assert {"conv1", "layer2.0.conv2"}.isdisjoint(node for node, _ in shown.weights)
+    assert all("kept" not in reason for _, reason in listing(graph(small())).high_precision)
+
+
+def test_an_exact_inputs_nodes_are_normalisation_too() -> None:
+    """The padded and shifted picture of an exact input stays in FP32 for the same reason as the normalised one."""
+    shown = listing(with_exact_input(graph(small())))
+    assert shown.high_precision[0][0] == ("cast", "transpose", "sub", "pad", "shift")
+    assert shown.pairs[0].tensor == "shift"
+
+
+def test_numbers_stand_before_the_lines_they_belong_to() -> None:
+    """Ranges go before activations by tensor, scales before weights by node, and nothing else changes."""
+    shown = listing(graph(small()))
+    ranges = {pair.tensor: f"<{pair.tensor}>" for pair in (*shown.pairs, *shown.for_cpu)}
+    scales = {node: f"[{node}]" for node, _ in shown.weights}
+    plain, numbered = shown.lines(), shown.lines(ranges, scales)
+    assert [
+        line.removeprefix(f"<{line[1:].split('>')[0]}>  ") if line[0] == "<" else line for line in numbered if line[0] != "["
+    ] == [line for line in plain if " channels" not in line]
+    assert "[conv1]  conv1 : 16 channels" in numbered
+    assert "<layer2.0.downsample.0>  layer2.0.downsample.0 -> layer2.0.add[1] : projection shortcut" in numbered
 
 
 @pytest.mark.parametrize(("spec", "weights", "activations"), [(RESNET18, 20, 22), (RESNET50, 53, 55)], ids=["18", "50"])
@@ -205,3 +269,8 @@ def test_a_network_without_a_convolution_is_refused() -> None:
     with pytest.raises(CalibrationError, match="no convolution") as caught:
         tensorrt_pairs(helper.make_model(helper.make_graph([relu], "g", values[:1], values[1:])))
     assert "--fp16" in caught.value.hint
+
+
+if __name__ == "__main__":
+    for name in GOLDENS:
+        (GOLDEN / f"placement_{name}.txt").write_text(golden_text(name), encoding="utf-8")
