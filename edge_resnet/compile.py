@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeAlias, cast, get_args
@@ -66,7 +67,7 @@ def tensorrt_graph(artifact: Artifact, dialect: Dialect) -> onnx.ModelProto:
 def write_onnx(artifact: Artifact, path: Path, dialect: Dialect, *, force: bool = False) -> None:
     """Write ``tensorrt_graph`` to a file, whole or not at all. Raises BuildError where one is there and not ``force``."""
     _check_free([path], artifact, force=force)
-    _write_whole(path, tensorrt_graph(artifact, dialect).SerializeToString())
+    _write_whole({path: tensorrt_graph(artifact, dialect).SerializeToString()})
 
 
 def write_trt_cache(artifact: Artifact, path: Path, tensorrt_version: str, *, force: bool = False) -> Path:
@@ -80,8 +81,7 @@ def write_trt_cache(artifact: Artifact, path: Path, tensorrt_version: str, *, fo
     _check_free([path, graph_path], artifact, force=force)
     graph = corrected_graph(artifact)
     cache = calibration_cache(graph, artifact.calibration(), tensorrt_version)
-    _write_whole(graph_path, graph.SerializeToString())
-    _write_whole(path, cache.encode())
+    _write_whole({graph_path: graph.SerializeToString(), path: cache.encode()})
     return graph_path
 
 
@@ -99,22 +99,28 @@ def _check_free(paths: list[Path], artifact: Artifact, *, force: bool) -> None:
     for path in paths:
         if path.resolve().is_relative_to(artifact.folder.resolve()):
             raise BuildError(f"{path} would lie in the artifact, which holds what its manifest lists", hint="write elsewhere")
+        if path.is_dir():
+            raise BuildError(f"{path} is a folder", hint="name a file")
         if path.exists() and not force:
             raise BuildError(f"{path} exists already", hint="choose another name, or replace it with --force")
 
 
-def _write_whole(path: Path, content: bytes) -> None:
-    work = path.with_name(f".{path.name}.{os.getpid()}.part")
+def _write_whole(contents: Mapping[Path, bytes]) -> None:
+    """Write each file beside its place first, and put them in place once all are whole."""
+    works = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in contents}
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        work.write_bytes(content)
-        work.replace(path)
+        for path, content in contents.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            works[path].write_bytes(content)
+        for path, work in works.items():
+            work.replace(path)
     except OSError as error:
-        raise BuildError(
-            f"cannot write {path}: {error.strerror or error}", hint="check the path, and the room on the disk"
-        ) from error
+        reason = error.strerror or error
+        raise BuildError(f"cannot write {path}: {reason}", hint="check the path, and the room on the disk") from error
     finally:
-        work.unlink(missing_ok=True)
+        for work in works.values():
+            with suppress(OSError):
+                work.unlink()
 
 
 DERIVATIONS: Mapping[str, Callable[[Artifact, EngineRequest], Path]] = MappingProxyType({"onnxruntime": _derive_qdq})

@@ -84,6 +84,8 @@ def _check_options(write_onnx: Path | None, dialect: Dialect | None, write_trt_c
             "--write-trt-cache and --tensorrt-version go together",
             hint="for example --tensorrt-version 8.6.1: it must be the reader's",
         )
+    if write_onnx is not None and write_trt_cache is not None and write_trt_cache.with_suffix(".onnx") == write_onnx:
+        raise ConfigError(f"{write_onnx} is also the name of the cache's graph", hint="give the two files two names")
 
 
 def _write_files(
