@@ -15,8 +15,7 @@ from edge_resnet.spec import CalibrationTable, QuantRecipe
 __all__ = ["CoverageReport", "TensorCoverage", "coverage_report", "ranges_now", "render", "snapshot_counts"]
 
 _FIRST = 32
-#: Below this median change from half the pictures to all of them, more would not help: ranges of two disjoint halves of
-#: CIFAR-10's training set differ as much.
+#: Below this median change from half the pictures to all of them the ranges are called settled. A choice, not a measurement.
 _STILL = 0.03
 
 
