@@ -20,7 +20,7 @@ from edge_resnet.spec import Progress, QuantRecipe
 __all__ = ["EXPONENTS", "balance"]
 
 #: Exponents of activations and weights tried (see equalize.py): not at all, two degrees for the activations alone, and both,
-#: which undoes any scaling between layers. (0.5, 0) lost least on CIFAR ResNet-20, (0.25, 0) on ResNet-18; others were not compared.
+#: which undoes any scaling between layers. (0.5, 0) lost least on CIFAR ResNet-20, (0.25, 0) on ResNet-18; others not compared.
 EXPONENTS = ((0.0, 0.0), (0.25, 0.0), (0.5, 0.0), (0.5, 0.5))
 _IMAGES, _BATCH = 64, 8
 
