@@ -12,16 +12,13 @@ import numpy.typing as npt
 
 from edge_resnet.artifact import (
     LABELS,
-    MANIFEST,
     MODEL,
     Artifact,
-    describe_files,
     open_artifact,
     staging,
-    write_json,
 )
 from edge_resnet.backends import load_backend, resolve_backend
-from edge_resnet.compile import compile_engine
+from edge_resnet.compile import finish
 from edge_resnet.errors import CalibrationError, ConfigError
 from edge_resnet.export import VERIFY_BATCHES, Deployable, export, verify
 from edge_resnet.imageset import ImageSet, batches
@@ -83,13 +80,7 @@ def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifac
         if int8 is not None and sample is not None:
             made = add_int8(folder, options.preprocess, int8, (sample, validation), progress=progress)
             manifest = with_int8(manifest, made, sample)
-        manifest = replace(manifest, files=describe_files(folder))
-        write_json(folder / MANIFEST, manifest)
-        if progress is not None:
-            progress("compile", 0, 1)
-        compile_engine(Artifact(folder, manifest, labels), options.backend)
-        if progress is not None:
-            progress("compile", 1, 1)
+        finish(folder, manifest, labels, options.backend, progress=progress)
     return open_artifact(options.output)
 
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeAlias, cast, get_args
 
 import onnx
 
-from edge_resnet.artifact import MODEL, Artifact
+from edge_resnet.artifact import MANIFEST, MODEL, Artifact, describe_files, write_json
 from edge_resnet.backends import EngineRequest, Variant, load_backend, resolve_backend
 from edge_resnet.enginecache import find_engine, store_engine
 from edge_resnet.errors import BuildError, ConfigError
@@ -22,8 +23,18 @@ from edge_resnet.quantization.corrections import apply, read_corrections
 from edge_resnet.quantization.qdq import QdqForm, quantize
 from edge_resnet.quantization.strong import to_strong
 from edge_resnet.quantization.trtcache import calibration_cache
+from edge_resnet.spec import Manifest, Progress
 
-__all__ = ["DERIVATIONS", "Dialect", "compile_engine", "corrected_graph", "tensorrt_graph", "write_onnx", "write_trt_cache"]
+__all__ = [
+    "DERIVATIONS",
+    "Dialect",
+    "compile_engine",
+    "corrected_graph",
+    "finish",
+    "tensorrt_graph",
+    "write_onnx",
+    "write_trt_cache",
+]
 
 #: How precision is told to TensorRT: ``weak`` by flags beside an FP32-typed graph (8.6 to 10.11), ``strong`` by the types of the
 #: graph itself (10.12 to 11).
@@ -40,6 +51,17 @@ def compile_engine(artifact: Artifact, backend: str = "auto", variant: Variant =
     if request is None:
         return None
     return find_engine(artifact, request.key) or DERIVATIONS[name](artifact, request)
+
+
+def finish(folder: Path, manifest: Manifest, labels: tuple[str, ...], backend: str, *, progress: Progress | None = None) -> None:
+    """Write the manifest over what lies in ``folder`` now, and derive the engine for this machine: the end of every artifact."""
+    manifest = replace(manifest, files=describe_files(folder))
+    write_json(folder / MANIFEST, manifest)
+    if progress is not None:
+        progress("compile", 0, 1)
+    compile_engine(Artifact(folder, manifest, labels), backend)
+    if progress is not None:
+        progress("compile", 1, 1)
 
 
 def corrected_graph(artifact: Artifact) -> onnx.ModelProto:

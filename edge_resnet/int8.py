@@ -20,16 +20,14 @@ from edge_resnet.artifact import (
     CALIBRATION,
     CORRECTIONS,
     LABELS,
-    MANIFEST,
     MODEL,
     Artifact,
-    describe_files,
     open_artifact,
     staging,
     write_json,
 )
 from edge_resnet.backends import load_backend, resolve_backend
-from edge_resnet.compile import compile_engine
+from edge_resnet.compile import finish
 from edge_resnet.datasets import open_data
 from edge_resnet.errors import CalibrationError, ConfigError
 from edge_resnet.imageset import ImageSet, balanced_sample, batches, check_labels, require_labels, require_several
@@ -169,11 +167,6 @@ def requantize(
         made = add_int8(folder, artifact.manifest.preprocess, options, (sample, validation), progress=progress)
         created = datetime.now(timezone.utc).isoformat(timespec="seconds")
         tools = {name: version(name) for name in TOOLS}
-        manifest = replace(with_int8(artifact.manifest, made, sample), created=created, tools=tools, files=describe_files(folder))
-        write_json(folder / MANIFEST, manifest)
-        if progress is not None:
-            progress("compile", 0, 1)
-        compile_engine(Artifact(folder, manifest, artifact.labels), backend)
-        if progress is not None:
-            progress("compile", 1, 1)
+        manifest = replace(with_int8(artifact.manifest, made, sample), created=created, tools=tools)
+        finish(folder, manifest, artifact.labels, backend, progress=progress)
     return open_artifact(output)

@@ -15,8 +15,8 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from edge_resnet.quantization.corrections import Corrections
-from edge_resnet.quantization.executor import Executor, FakeQuantize
-from edge_resnet.quantization.placement import Pair, quantized_weights, tensorrt_pairs
+from edge_resnet.quantization.executor import Executor, read_by
+from edge_resnet.quantization.placement import quantized_weights, tensorrt_pairs
 from edge_resnet.quantization.spool import Spool
 from edge_resnet.quantization.weights import weight_scales
 from edge_resnet.spec import Progress
@@ -56,16 +56,12 @@ def correct_biases(
         shifts[name].append(shift)
         return output + shift.view(1, -1, 1, 1)
 
-    def read(pair: Pair, x: Tensor) -> Tensor:
-        quantized: Tensor = FakeQuantize.apply(x, steps[pair.range_of])
-        return quantized
-
     total = min(_IMAGES, len(pictures))
     for done, images in enumerate(pictures.batches(_BATCH, total)):
         if progress is not None:
             progress("correct biases", done * _BATCH, total)
         executor.run(torch.from_numpy(images), watch=note)
-        executor.run(torch.from_numpy(images), rounded, read=read, watch=correct)
+        executor.run(torch.from_numpy(images), rounded, read=read_by(steps), watch=correct)
     if progress is not None:
         progress("correct biases", total, total)
     return Corrections(biases={name: _bias(model, nodes[name]) + torch.stack(shifts[name]).mean(0).numpy() for name in layers})

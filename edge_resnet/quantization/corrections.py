@@ -27,7 +27,7 @@ __all__ = ["Corrections", "apply", "read_corrections", "write_corrections"]
 Floats: TypeAlias = npt.NDArray[np.float32]
 Integers: TypeAlias = npt.NDArray[np.int8]
 
-_WHAT = "corrections"
+_HINT = "build the artifact again"
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +87,9 @@ def read_corrections(artifact: Artifact) -> Corrections | None:
                 if node:
                     parts[kind][node] = archive[key].astype(np.int8 if kind == "integers" else np.float32, casting="safe")
     except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ArtifactError(f"{path} holds no {_WHAT}: {error}", hint="build the artifact again") from error
+        raise ArtifactError(f"{path} holds no corrections: {error}", hint=_HINT) from error
     if parts["integers"].keys() != parts["scales"].keys():
-        raise ArtifactError(f"{path} holds integers without their scales", hint="build the artifact again")
+        raise ArtifactError(f"{path} holds integers without their scales", hint=_HINT)
     return Corrections(**parts, exact_input=exact)  # type: ignore[arg-type]  # each part was cast to its dtype
 
 
@@ -100,9 +100,6 @@ def write_corrections(path: Path, corrections: Corrections) -> None:
         arrays.update({f"{kind}/{node}": value for node, value in sorted(getattr(corrections, kind).items())})
     with path.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy types the keywords as its own flag
-
-
-_HINT = "build the artifact again"
 
 
 def _weights(corrections: Corrections) -> dict[str, Floats]:

@@ -19,7 +19,7 @@ from torch import Tensor
 from edge_resnet.errors import CalibrationError
 from edge_resnet.quantization.placement import Pair
 
-__all__ = ["Executor", "FakeQuantize", "Read", "Watch"]
+__all__ = ["Executor", "FakeQuantize", "Read", "Watch", "read_by"]
 
 #: Called with each quantized pair and its float tensor; returns what the pair's readers read.
 Read: TypeAlias = Callable[[Pair, Tensor], Tensor]
@@ -48,6 +48,16 @@ class FakeQuantize(torch.autograd.Function):
         inside = (ratio >= -128) & (ratio <= 127)
         error = torch.clamp(torch.round(ratio), -128, 127).sub_(ratio.mul_(inside))
         return grad[0] * inside, torch.dot(grad[0].flatten(), error.flatten())
+
+
+def read_by(steps: Mapping[str, Tensor]) -> Read:
+    """What TensorRT's readers read: every pair fake-quantized by the step of the tensor whose range it takes."""
+
+    def read(pair: Pair, x: Tensor) -> Tensor:
+        quantized: Tensor = FakeQuantize.apply(x, steps[pair.range_of])
+        return quantized
+
+    return read
 
 
 class Executor:

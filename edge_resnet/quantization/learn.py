@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from edge_resnet.quantization.corrections import Corrections
-from edge_resnet.quantization.executor import Executor, FakeQuantize
+from edge_resnet.quantization.executor import Executor, read_by
 from edge_resnet.quantization.inputs import SHIFTED
-from edge_resnet.quantization.placement import Pair, quantized_weights, tensorrt_pairs
+from edge_resnet.quantization.placement import quantized_weights, tensorrt_pairs
 from edge_resnet.quantization.spool import Spool
 from edge_resnet.quantization.weights import weight_scales
 from edge_resnet.spec import Progress, QuantRecipe
@@ -127,18 +127,13 @@ class _Student:
     def run(self, images: Tensor) -> Tensor:
         """(n, H, W, 3) uint8 → logits of INT8 as it stands, (n, classes)."""
         steps = {tensor: log.exp() for tensor, log in self._logs.items()}
-
-        def read(pair: Pair, x: Tensor) -> Tensor:
-            quantized: Tensor = FakeQuantize.apply(x, steps[pair.range_of])
-            return quantized
-
         values = {}
         for name, layer in self._layers.items():
             node = self._nodes[name]
             values[node.input[1]] = layer.weight()
             if len(node.input) > 2:
                 values[node.input[2]] = layer.bias()
-        return self.executor.run(images, values, read=read)
+        return self.executor.run(images, values, read=read_by(steps))
 
     def amax(self) -> dict[str, float]:
         """Range per tensor."""
@@ -165,7 +160,7 @@ class _Layer:
         # A channel of zeros has no step of its own: option A's padding must stay zero.
         self._alive = (self._steps.abs().amax(dim=tuple(range(1, weight.dim())), keepdim=True) >= 1).float()
         self._bias = bias
-        # Of the order of the layer's output: its largest weight times inputs of order one.
+        # Of the order of the layer's output for inputs of order one: the mean bias, and the mean sum of weights over √fan-in.
         self._unit = float(bias.abs().mean() + weight.abs().flatten(1).sum(1).mean() / math.sqrt(weight[0].numel()))
         self.turn = torch.zeros_like(weight, requires_grad=True)
         self.shift = torch.zeros_like(bias, requires_grad=True)

@@ -54,12 +54,11 @@ class Validation:
 
 @dataclass(frozen=True, eq=False)
 class Int8:
-    """What INT8 of a graph derives from, and ``histograms``: the counts of the corrected graph's tensors."""
+    """What INT8 of a graph derives from, whether it holds its budget, and what is suspicious about it."""
 
     table: CalibrationTable
     corrections: Corrections | None
     budget: BudgetReport | None
-    histograms: Histograms
     warnings: tuple[str, ...] = ()
 
 
@@ -86,9 +85,9 @@ def make_int8(
     table = _exact(table_from(dict(histograms), recipe, len(pictures), pictures.digest, sha256_of(model_path)))
     warnings = _suspicions(graph, histograms, table, validation, progress)
     found, amax = _correct(graph, table, pictures, progress)
-    if found is not None:  # corrected tensors have other ranges, and the CPU's form reads some that were not learned
-        histograms = _count(apply(graph, found), pictures, progress)
-        measured = table_from(dict(histograms), recipe, len(pictures), pictures.digest, table.model_digest)
+    if amax and found is not None:  # what was learned changed every range, and the CPU's form reads some that were not learned
+        counted = _count(apply(graph, found), pictures, progress)
+        measured = table_from(dict(counted), recipe, len(pictures), pictures.digest, table.model_digest)
         table = _exact(replace(measured, amax={**measured.amax, **amax}))
     merged = _merge(evened, found, exact, frozenset(recipe.keep_high_precision))
     budget = None
@@ -99,7 +98,7 @@ def make_int8(
             keep = (*recipe.keep_high_precision, *budget.kept)
             table = replace(table, recipe=replace(recipe, keep_high_precision=keep))
             merged = _merge(evened, found, exact, frozenset(keep))
-    return Int8(table, merged, budget, histograms, tuple(warnings))
+    return Int8(table, merged, budget, tuple(warnings))
 
 
 def spool_pictures(images: ImageSet, preprocess: Preprocess, folder: Path | None = None) -> Spool:
@@ -117,7 +116,7 @@ def sweep_artifact(
     """
     with spool_pictures(sample, artifact.manifest.preprocess) as pictures:
         graph = apply(onnx.load(artifact.model_path), Corrections(exact_input=recipe.exact_input))
-        return _sweep(graph, pictures, recipe, progress)[0]
+        return _sweep(graph, pictures, recipe, progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,8 +169,7 @@ def _measure(
 ) -> tuple[Histograms, QuantRecipe]:
     """Histograms of every tensor, and the recipe with the method that ``auto`` chose."""
     if recipe.method == "auto":
-        rows, _ = _sweep(graph, pictures, recipe, progress)
-        recipe = best(rows).recipe
+        recipe = best(_sweep(graph, pictures, recipe, progress)).recipe
         _log.info("calibration method: %s", recipe.method)
     return _count(graph, pictures, progress), recipe
 
@@ -198,9 +196,7 @@ def _count(graph: onnx.ModelProto, pictures: Spool, progress: Progress | None) -
     return collect(graph, measured_tensors(graph), batches, len(pictures), progress=progress)[0]
 
 
-def _sweep(
-    graph: onnx.ModelProto, pictures: Spool, recipe: QuantRecipe, progress: Progress | None
-) -> tuple[list[SweepRow], Histograms]:
+def _sweep(graph: onnx.ModelProto, pictures: Spool, recipe: QuantRecipe, progress: Progress | None) -> list[SweepRow]:
     kept = len(pictures) - held_out_count(len(pictures))
     histograms, _ = collect(graph, measured_tensors(graph), pictures.batches(CALIBRATION_BATCH, kept), kept, progress=progress)
     for_judging = range(kept, len(pictures))
@@ -208,17 +204,17 @@ def _sweep(
     def held_out() -> list[npt.NDArray[np.uint8]]:
         return [pictures.take(for_judging[start : start + _BATCH]) for start in range(0, len(for_judging), _BATCH)]
 
-    return sweep(graph, histograms, recipe, held_out, simulate(graph, held_out()), progress), histograms
+    return sweep(graph, histograms, recipe, held_out, simulate(graph, held_out()), progress)
 
 
 def _correct(
     graph: onnx.ModelProto, table: CalibrationTable, pictures: Spool, progress: Progress | None
 ) -> tuple[Corrections | None, dict[str, float]]:
-    """What the recipe's correction finds, and the ranges it learned."""
+    """What the recipe's correction finds, and the ranges it learned; none where it leaves the table's."""
     recipe = table.recipe
     if recipe.correction == "bias":
         keep = frozenset(recipe.keep_high_precision)
-        return correct_biases(graph, table.amax, pictures, keep, progress=progress), dict(table.amax)
+        return correct_biases(graph, table.amax, pictures, keep, progress=progress), {}
     if recipe.correction == "learned":
         learned = learn(graph, table.amax, pictures, recipe, progress=progress)
         _log.info("learned: loss %.5f at first, %.5f at last", learned.first_loss, learned.last_loss)
