@@ -1,6 +1,6 @@
 """Calibration against plain FP32 inference of the same graph on the same pictures, in turn in one process so that drift cancels.
 
-    python benchmarks/calibration.py [--depths 18,50] [--images 96] [--rounds 7]
+    python benchmarks/calibration.py [--depths 18,50] [--images 512] [--rounds 5]
 
 Prints pictures per second of both, medians over the rounds, and the ratio calibration / inference with its spread. Both take the
 same batches and ONNX Runtime with its defaults. Weights are random and the pictures smooth: neither changes the time.
@@ -31,8 +31,8 @@ def main() -> None:
     """Export each network to a temporary folder and time both in turn."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--depths", default="18,50")
-    parser.add_argument("--images", type=int, default=96)
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--images", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     info = describe()
     print(f"{info.cpu}, {info.usable_cores} cores, ONNX Runtime {onnxruntime.__version__}, batch {CALIBRATION_BATCH}")

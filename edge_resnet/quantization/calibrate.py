@@ -1,7 +1,7 @@
 """Pictures → ranges: one streaming pass of the FP32 graph. Knows nothing of Q/DQ, engines or where the pictures lie.
 
-The graph runs in ONNX Runtime with the tensors to be quantized as extra outputs, on all cores; then all cores count the values,
-a tensor each. One batch of activations is all that is held at any time.
+The graph runs in ONNX Runtime with the values of the tensors to be quantized as its outputs (large tensors: a sample of them), on
+all cores; then all cores count the values, a tensor each. One batch of activations is all that is held at any time.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ from edge_resnet.errors import CalibrationError, DataError
 from edge_resnet.imageset import ImageSet
 from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.ranges import read_amax
+from edge_resnet.quantization.sampling import probed
 from edge_resnet.spec import CalibrationTable, Progress, QuantRecipe
 
 __all__ = ["CALIBRATION_BATCH", "calibrate", "collect", "refuse_noise", "table_from"]
 
-#: Pictures per run of the graph: enough to fill two cores, few enough that ResNet-152's activations stay below 200 MB.
-CALIBRATION_BATCH = 2
+#: Pictures per run of the graph: enough that counting 71 tensors is seldom a matter of starting, few enough for a small board.
+CALIBRATION_BATCH = 4
 #: Below this correlation of neighbouring pixels a picture is called noise; the eight-pixel digits, the least smooth real set
 #: at hand, stay far above it.
 _NOISE_CORRELATION = 0.15
@@ -67,19 +68,25 @@ def collect(
 ) -> tuple[dict[str, AbsHistogram], int]:
     """Histograms of the absolute values per tensor, and the number of pictures they were counted over.
 
+    Of large tensors they hold a sample of the positions and the largest value of all (sampling.py).
     ``expected``: how many pictures the progress counts up to. ``watch``: called after every batch with the pictures so far.
     Memory does not depend on the number of pictures.
     """
-    histograms = {name: AbsHistogram() for name in tensors}
-    session = _session_with_outputs(model, list(histograms))
+    graph, probes = probed(onnx.load(model) if isinstance(model, Path) else model, tensors)
+    histograms = {name: AbsHistogram() for name in probes}
+    outputs = [probe.values for probe in probes.values()]
+    tops = [probe.largest for probe in probes.values() if probe.largest is not None]
+    session = _session(graph)
     feed = session.get_inputs()[0].name
     count, varied = 0, False
     with ThreadPoolExecutor(min(_MOST_COUNTERS, _cores())) as counters:
         for batch in batches:
             if progress is not None:
                 progress("calibrate", count, max(expected, count))
-            values = session.run(list(histograms), {feed: batch})
-            for _ in counters.map(AbsHistogram.add, histograms.values(), values):
+            found = dict(zip((*outputs, *tops), session.run((*outputs, *tops), {feed: batch}), strict=True))
+            values = [found[name] for name in outputs]
+            largest = [found[probe.largest] if probe.largest else None for probe in probes.values()]
+            for _ in counters.map(AbsHistogram.add, histograms.values(), values, largest):
                 pass  # an error of a count is raised here
             count += len(batch)
             if watch is not None:
@@ -145,17 +152,13 @@ def _hashed(batches: Iterable[Images], digest: hashlib._Hash) -> Iterable[Images
         yield batch
 
 
-def _session_with_outputs(graph: onnx.ModelProto | Path, tensors: Sequence[str]) -> onnxruntime.InferenceSession:
-    """The graph with ``tensors`` as its outputs; what only the logits need is left out."""
-    model = onnx.ModelProto()
-    model.CopyFrom(onnx.load(graph) if isinstance(graph, Path) else graph)
-    del model.graph.output[:]
-    model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in tensors)
+def _session(graph: onnx.ModelProto) -> onnxruntime.InferenceSession:
+    """What only the logits need is left out by ONNX Runtime itself: they are no output."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = _cores()
     options.add_session_config_entry("session.force_spinning_stop", "1")  # the cores are the counters' after a run
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _cores() -> int:

@@ -36,18 +36,21 @@ class AbsHistogram:
         self.amax = 0.0
         self.signed = False
 
-    def add(self, values: npt.NDArray[np.float32]) -> None:
-        """Count an array of any shape. Raises CalibrationError where a value is not finite."""
+    def add(self, values: npt.NDArray[np.float32], largest: npt.NDArray[np.float32] | None = None) -> None:
+        """Count an array of any shape. Raises CalibrationError where a value is not finite.
+
+        ``largest``: where ``values`` are a sample, the largest values of the whole; they enter ``amax``, not the counts.
+        """
         if values.size == 0:
             return
         flat = np.ascontiguousarray(values).reshape(-1)
-        low, high = float(flat.min()), float(flat.max())
-        largest = max(high, -low)
-        if not math.isfinite(largest):
+        low, high = float(flat.min()), float((flat if largest is None else largest).max())
+        if not (math.isfinite(low) and math.isfinite(high)):
             raise CalibrationError("an activation is not finite", hint="the weights are broken, or the input is not a picture")
+        top = max(high, -low)
         self.signed |= low < 0
-        self.amax = max(self.amax, largest)
-        self._grow(largest)
+        self.amax = max(self.amax, top)
+        self._grow(top)
         if self.limit == 0:
             self.counts[0] += flat.size
             return
