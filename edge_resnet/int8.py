@@ -107,7 +107,7 @@ def add_int8(
         judged = None
         if validation is not None and options.max_drop is not None:
             judged = stack.enter_context(_judged(validation, preprocess, folder, options.max_drop))
-        suspicious = check_pictures(onnx.load(folder / MODEL), pictures, sample, progress)
+        suspicious = check_pictures(onnx.load(folder / MODEL), pictures, sample, preprocess, progress)
         made = make_int8(folder / MODEL, pictures, options.recipe, judged, progress=progress)
         made = replace(made, warnings=(*suspicious, *made.warnings))
     write_json(folder / CALIBRATION, made.table)

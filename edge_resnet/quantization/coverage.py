@@ -10,24 +10,29 @@ import numpy as np
 
 from edge_resnet.quantization.histogram import BINS, AbsHistogram
 from edge_resnet.quantization.ranges import read_amax
+from edge_resnet.quantization.tails import point, share_above
 from edge_resnet.spec import CalibrationTable, QuantRecipe
 
 __all__ = ["CoverageReport", "TensorCoverage", "coverage_report", "ranges_now", "render", "snapshot_counts"]
 
 _FIRST = 32
-#: Below this median change from half the pictures to all of them the ranges are called settled. A choice, not a measurement.
-_STILL = 0.03
+#: The last step but one is left out where all pictures are not half as many again: ranges would seem still from 512 to 520.
+_LEAST_STEP = 1.5
+#: More pictures do not help where the last step moves the median tensor's range by no more than the first of these, and nine of
+#: ten by no more than the second: docs/decisions/2026-11-warnings.md says where four networks come to rest.
+_STILL, _STILL_MOST = 0.03, 0.10
 
 
 @dataclass(frozen=True)
 class TensorCoverage:
-    """One tensor: its range ``amax``, the ``clipped`` share of its values in percent, the int8 ``levels`` in use of 128, and
-    the range after each number of pictures in ``history``."""
+    """One tensor: its range ``amax``, the ``clipped`` share of its values in percent, the int8 ``levels`` of |x| in use of 128,
+    how many of the 127 ``steps`` reach up to 99 % of its values, and the range after each number of pictures in ``history``."""
 
     tensor: str
     amax: float
     clipped: float
     levels: int
+    steps: float
     history: tuple[float, ...]
 
     @property
@@ -38,20 +43,21 @@ class TensorCoverage:
 
 @dataclass(frozen=True)
 class CoverageReport:
-    """``counts``: numbers of pictures at which the ranges were read; ``moved``: median change over the last of them, as a
-    share."""
+    """``counts``: numbers of pictures at which the ranges were read. ``moved``: median change of a range from the last but one to
+    all, ``most``: what nine of ten tensors do not exceed, both as shares of the range. ``enough``: more would not help."""
 
     counts: tuple[int, ...]
     tensors: tuple[TensorCoverage, ...]
     moved: float
+    most: float
     enough: bool
 
 
 def snapshot_counts(total: int) -> tuple[int, ...]:
-    """32, 64, 128 … and all of them."""
+    """32, 64, 128 … and all of them, which are half as many again as the number before, or more."""
     counts = []
     count = _FIRST
-    while count < total:
+    while count * _LEAST_STEP <= total:
         counts.append(count)
         count *= 2
     return (*counts, total)
@@ -71,40 +77,37 @@ def coverage_report(
         TensorCoverage(
             name,
             table.amax[name],
-            100 * _beyond(histogram, table.amax[name]),
+            100 * share_above(histogram, table.amax[name]),
             _levels(histogram, table.amax[name]),
+            min(127 * point(histogram, 0.99) / table.amax[name], 127.0),
             tuple(snapshots[count][name] for count in counts),
         )
         for name, histogram in histograms.items()
     )
-    moved = float(np.median([tensor.moved for tensor in tensors])) if len(counts) > 1 else 0.0
-    return CoverageReport(counts, tensors, moved, len(counts) > 1 and moved <= _STILL)
+    moved, most = (float(value) for value in np.quantile([tensor.moved for tensor in tensors] or [0.0], (0.5, 0.9)))
+    still = moved <= _STILL and most <= _STILL_MOST
+    return CoverageReport(counts, tensors, moved, most, len(counts) > 1 and still)
 
 
 def render(report: CoverageReport) -> str:
     """A table for people, the tensors that still move first, and a line with the verdict."""
-    width = max(len(tensor.tensor) for tensor in report.tensors) + 2
+    width = max([len(tensor.tensor) for tensor in report.tensors] + [6]) + 2
     head = "".join(f"{f'at {count}':>11}" for count in report.counts)
-    lines = [f"{'tensor':<{width}}{'clipped %':>10}{'levels':>8}{head}   last change %"]
+    lines = [f"{'tensor':<{width}}{'clipped %':>10}{'levels':>8}{'99 % in':>9}{head}{'change %':>12}"]
     for tensor in sorted(report.tensors, key=lambda tensor: -tensor.moved):
         history = "".join(f"{value:>11.4g}" for value in tensor.history)
-        lines.append(f"{tensor.tensor:<{width}}{tensor.clipped:>10.4f}{tensor.levels:>8}{history}{100 * tensor.moved:>12.1f}")
+        figures = f"{tensor.clipped:>10.4f}{tensor.levels:>8}{tensor.steps:>9.0f}{history}{100 * tensor.moved:>12.1f}"
+        lines.append(f"{tensor.tensor:<{width}}{figures}")
     return "\n".join([*lines, _verdict(report)])
 
 
 def _verdict(report: CoverageReport) -> str:
     if len(report.counts) < 2:
-        return f"{report.counts[-1]} pictures are too few to see whether the ranges still move: use 128 or more"
-    change = f"ranges moved by {100 * report.moved:.1f} % (median) from {report.counts[-2]} to {report.counts[-1]} pictures"
-    return f"{change}: enough" if report.enough else f"{change}: still moving, use more"
-
-
-def _beyond(histogram: AbsHistogram, amax: float) -> float:
-    """Share of all values above ``amax``, by bins that lie wholly above it."""
-    if histogram.limit == 0:
-        return 0.0
-    first = int(np.ceil(amax * BINS / histogram.limit))
-    return float(histogram.counts[first:].sum()) / max(int(histogram.counts.sum()), 1)
+        return f"{max(report.counts, default=0)} pictures are too few to see whether the ranges still move: use 128 or more"
+    change = f"ranges moved by {100 * report.moved:.1f} % (median; nine of ten by {100 * report.most:.1f} % or less)"
+    step = f"from {report.counts[-2]} to {report.counts[-1]} pictures"
+    remedy = "enough" if report.enough else "still moving, use more, or a method that the largest values do not lead"
+    return f"{change} {step}: {remedy}"
 
 
 def _levels(histogram: AbsHistogram, amax: float) -> int:

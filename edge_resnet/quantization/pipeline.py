@@ -144,11 +144,13 @@ def report_artifact(artifact: Artifact, sample: ImageSet, recipe: QuantRecipe, *
         histograms, count = collect(graph, measured_tensors(graph), batches, len(pictures), watch=note, progress=progress)
         table = _exact(table_from(histograms, recipe, count, pictures.digest, ""))
         risks = risk_warning(risky_layers(graph, histograms, table))
-        suspicious = (*check_pictures(graph, pictures, sample, progress), *risks)
+        suspicious = (*check_pictures(graph, pictures, sample, artifact.manifest.preprocess, progress), *risks)
     return Told(coverage_report(histograms, table, snapshots), suspicious)
 
 
-def check_pictures(graph: onnx.ModelProto, pictures: Spool, sample: ImageSet, progress: Progress | None = None) -> list[str]:
+def check_pictures(
+    graph: onnx.ModelProto, pictures: Spool, sample: ImageSet, preprocess: Preprocess, progress: Progress | None = None
+) -> list[str]:
     """What is suspicious about the set itself, and about FP32's answers to up to 64 of its pictures.
 
     Labels count only where every picture could be read.
@@ -161,7 +163,7 @@ def check_pictures(graph: onnx.ModelProto, pictures: Spool, sample: ImageSet, pr
         progress("check pictures", total, total)
     labels = sample.labels if len(pictures) == len(sample) else None
     known = None if labels is None or max(labels) >= logits.shape[1] else np.array(labels[:total], np.int64)
-    return [*check_set(sample, logits.shape[1]), *check_answers(logits, known)]
+    return [*check_set(sample, logits.shape[1], preprocess), *check_answers(logits, known)]
 
 
 def _measure(

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from itertools import pairwise
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_resnet.artifact import write_json
 from edge_resnet.quantization.coverage import CoverageReport, coverage_report, ranges_now, render, snapshot_counts
 from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.spec import CalibrationTable, QuantRecipe
@@ -26,13 +31,30 @@ def report(values: npt.NDArray[np.float32], amax: float, history: dict[int, floa
     return coverage_report({"t": filled(values)}, table, {count: {"t": value} for count, value in history.items()})
 
 
+def several(changes: list[float]) -> CoverageReport:
+    """The report on tensors whose ranges change by these shares from 64 to 128 pictures."""
+    histograms = {f"t{place}": filled(np.ones(10, np.float32)) for place in range(len(changes))}
+    table = CalibrationTable(dict.fromkeys(histograms, 1.0), (), QuantRecipe(), 1, "", "")
+    before = {f"t{place}": 1 - change for place, change in enumerate(changes)}
+    return coverage_report(histograms, table, {64: before, 128: dict.fromkeys(before, 1.0)})
+
+
 @given(st.integers(1, 5000))
 def test_snapshots_double_and_end_with_all(total: int) -> None:
-    """32, 64, 128 … below the total, then the total; rising, without repetition."""
+    """32, 64, 128 … then the total, which is at least half as many again: a last step of a few pictures would tell nothing."""
     counts = snapshot_counts(total)
     assert counts[-1] == total
     assert list(counts[:-1]) == [32 * 2**step for step in range(len(counts) - 1)]
-    assert list(counts) == sorted(set(counts))
+    assert all(1.5 * before <= after <= 3 * before for before, after in pairwise(counts))
+
+
+@pytest.mark.parametrize(
+    ("total", "counts"),
+    [(32, (32,)), (47, (47,)), (48, (32, 48)), (512, (32, 64, 128, 256, 512)), (520, (32, 64, 128, 256, 520))],
+)
+def test_snapshots_of_some_totals(total: int, counts: tuple[int, ...]) -> None:
+    """520 pictures are compared with 256 of them, not with 512."""
+    assert snapshot_counts(total) == counts
 
 
 def test_the_clipped_share_is_the_share_above_the_range() -> None:
@@ -51,10 +73,18 @@ def test_all_levels_are_used_by_an_even_spread_and_few_by_a_lump() -> None:
     assert report(lump, 1.0, {32: 1.0}).tensors[0].levels <= 3
 
 
+@given(share=st.floats(0.05, 1))
+def test_the_steps_reach_up_to_99_percent_of_the_values(share: float) -> None:
+    """Even values up to ``share`` of the range leave the steps beyond unused; values beyond the range use no more than 127."""
+    values = np.linspace(0, 1, 5000, dtype=np.float32)
+    assert report(values, 1 / share, {32: 1.0}).tensors[0].steps == pytest.approx(127 * 0.99 * share, rel=0.01)
+    assert report(values, 0.5, {32: 1.0}).tensors[0].steps == 127
+
+
 def test_a_dead_tensor_is_covered() -> None:
-    """Zeros alone: nothing clipped, one level."""
+    """Zeros alone: nothing clipped, one level, no step."""
     tensor = report(np.zeros(10, np.float32), 1.0, {32: 1.0}).tensors[0]
-    assert (tensor.clipped, tensor.levels) == (0.0, 1)
+    assert (tensor.clipped, tensor.levels, tensor.steps) == (0.0, 1, 0.0)
 
 
 @pytest.mark.parametrize(("last", "enough"), [(1.01, True), (1.2, False)])
@@ -63,7 +93,42 @@ def test_the_verdict_follows_the_last_change(last: float, enough: bool) -> None:
     found = report(np.ones(10, np.float32), 1.0, {32: 0.5, 64: 1.0, 128: last})
     assert found.enough is enough
     assert found.moved == pytest.approx((last - 1) / last)
-    assert render(found).splitlines()[-1].endswith("enough" if enough else "use more")
+    assert ("still moving, use more" in render(found)) is not enough
+    assert render(found).endswith("enough") is enough
+
+
+def test_a_tenth_of_the_tensors_may_not_hide_behind_the_median() -> None:
+    """Nine tensors at rest do not make the others' ranges right; one of twenty may move, as the rarest values do."""
+    assert several([0.0] * 19 + [0.5]).enough
+    found = several([0.0] * 16 + [0.5] * 4)
+    assert (found.moved, found.enough) == (0.0, False)
+    assert found.most == pytest.approx(0.5)
+
+
+@given(st.lists(st.floats(0, 0.9), min_size=1, max_size=30))
+def test_more_movement_is_never_called_enough_for_less(changes: list[float]) -> None:
+    """Where ranges that move twice as much are at rest, so are these."""
+    smaller = several([change / 2 for change in changes])
+    assert smaller.moved <= several(changes).moved
+    assert smaller.enough or not several(changes).enough
+
+
+def test_the_report_survives_json(tmp_path: Path) -> None:
+    """Figures and names alone: it can be written and read."""
+    found = several([0.1, 0.2])
+    write_json(tmp_path / "report.json", found)
+    read = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert read["counts"] == [64, 128]
+    assert [tensor["tensor"] for tensor in read["tensors"]] == ["t0", "t1"]
+    assert read["most"] == found.most
+    assert {len(line) for line in render(found).splitlines()[:-1]} == {len(render(found).splitlines()[0])}, "columns align"
+
+
+def test_no_tensor_and_no_snapshot_do_not_raise() -> None:
+    """An empty report still has its verdict."""
+    table = CalibrationTable({}, (), QuantRecipe(), 1, "", "")
+    assert "too few" in render(coverage_report({}, table, {}))
+    assert "from 32 to 64" in render(coverage_report({}, table, {32: {}, 64: {}}))
 
 
 def test_too_few_pictures_to_tell() -> None:

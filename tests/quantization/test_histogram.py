@@ -155,6 +155,24 @@ def test_values_that_are_not_finite_are_refused(bad: float, place: int) -> None:
     assert state(histogram) == before
 
 
+@given(VALUES, st.integers(1, 5))
+@settings(deadline=None, max_examples=60)
+def test_a_sample_is_counted_and_the_largest_of_the_whole_kept(values: Floats, step: int) -> None:
+    """Of a sample with the whole's largest value the counts are the sample's, limit and amax at least reach that value."""
+    sample = AbsHistogram()
+    sample.add(values[::step], values.max(keepdims=True))
+    assert sample.counts.sum() == values[::step].size
+    assert sample.amax == max(values.max(), np.abs(values[::step]).max())
+    assert sample.limit == 0 or np.array_equal(sample.counts, counted_at_once(values[::step], sample.limit))
+
+
+@pytest.mark.parametrize(("values", "largest"), [([1, np.nan], 2), ([1, 2], np.nan), ([1, 2], np.inf), ([1, -np.inf], 2)])
+def test_a_sample_that_is_not_finite_is_refused(values: list[float], largest: float) -> None:
+    """Whether the sample or the largest value is the one that is broken."""
+    with pytest.raises(CalibrationError, match="not finite"):
+        AbsHistogram().add(np.array(values, np.float32), np.array([largest], np.float32))
+
+
 def test_the_memory_layout_does_not_matter() -> None:
     """Transposed, reversed and strided views count as their copies do, and are not written to."""
     base = np.random.default_rng(0).normal(size=(6, 8, 10, 4)).astype(np.float32)
