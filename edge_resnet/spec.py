@@ -144,6 +144,7 @@ class QuantRecipe:
             f"percentile must lie in (50, 100], not {self.percentile}",
             "99.999 is a good start for ResNets",
         )
+        _require(self.seed >= 0, f"a seed is 0 or more, not {self.seed}", "any whole number; the same one draws the same images")
         _require(self.correction in get_args(Correction), f"no correction is called {self.correction!r}")
         _require(1 <= self.epochs <= 1000, f"epochs must lie in 1..1000, not {self.epochs}", "10 is a good start")
 

@@ -13,7 +13,7 @@ from edge_resnet.quantization.equalize import equalize
 from edge_resnet.quantization.executor import Executor
 from edge_resnet.quantization.placement import tensorrt_pairs
 from edge_resnet.quantization.qdq import measured_tensors, quantize
-from edge_resnet.quantization.simulate import simulate
+from edge_resnet.quantization.simulate import relative_error, simulate
 from edge_resnet.quantization.spool import Spool
 from edge_resnet.spec import Progress, QuantRecipe
 
@@ -39,7 +39,7 @@ def balance(model: onnx.ModelProto, pictures: Spool, recipe: QuantRecipe, *, pro
         equalized = apply(model, candidate)
         histograms, count = collect(equalized, measured_tensors(equalized), pictures.batches(CALIBRATION_BATCH, total), total)
         graph = quantize(equalized, table_from(histograms, plain, count, "", ""), "tensorrt")
-        error = float(((simulate(graph, pictures.batches(_BATCH, total)) - reference) ** 2).sum())
+        error = relative_error(simulate(graph, pictures.batches(_BATCH, total)), reference)
         if error < least:
             best, least = candidate, error
     if progress is not None:

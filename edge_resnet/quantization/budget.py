@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.errors import BudgetError, ConfigError, DataError
+from edge_resnet.quantization.simulate import relative_error
 from edge_resnet.spec import BudgetReport, Progress
 from edge_resnet.statistics import mcnemar_exact, paired_drop_interval
 
@@ -193,12 +194,12 @@ def _hits(logits: Logits, labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_
 def _rank(problem: BudgetProblem, progress: Progress | None) -> tuple[tuple[str, float], ...]:
     """(node, damage where it alone is quantized), the largest first."""
     images = _probe_images(problem.labels)
-    reference = problem.reference[images].astype(np.float64)
+    reference = problem.reference[images]
     everything, damages = frozenset(problem.nodes), {}
     for done, node in enumerate(problem.nodes):
         if progress is not None:
             progress("budget: rank", done, len(problem.nodes))
-        damages[node] = _relative_error(_answers(problem, everything - {node}, images), reference)
+        damages[node] = relative_error(_answers(problem, everything - {node}, images), reference)
     if progress is not None:
         progress("budget: rank", len(problem.nodes), len(problem.nodes))
     names = sorted(problem.nodes, key=lambda node: (-damages[node], problem.costs.get(node, 0.0)))
@@ -213,12 +214,6 @@ def _probe_images(labels: npt.NDArray[np.int64]) -> list[int]:
         rounds.append((seen.get(label, 0), place))
         seen[label] = seen.get(label, 0) + 1
     return sorted(place for _, place in sorted(rounds)[:PROBE_IMAGES])
-
-
-def _relative_error(logits: Logits, reference: npt.NDArray[np.float64]) -> float:
-    """Squared error over the reference's power; the largest float where it is not a number, which no error exceeds."""
-    error = float(((logits - reference) ** 2).sum()) / max(float((reference**2).sum()), np.finfo(np.float64).tiny)
-    return error if math.isfinite(error) else float(np.finfo(np.float64).max)
 
 
 def _fewest(order: tuple[str, ...], trials: _Trials) -> tuple[str, ...]:

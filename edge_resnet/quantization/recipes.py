@@ -108,7 +108,6 @@ def changed(recipe: QuantRecipe, changes: RecipeChanges) -> QuantRecipe:
         "correction": changes.correction,
     }
     given: dict[str, Any] = {key: value for key, value in words.items() if value is not None}
-    _check_seed(given.get("seed", 0))
     return replace(recipe, **given)
 
 
@@ -137,7 +136,6 @@ def _parsed(name: str, file: str, content: bytes) -> NamedRecipe:
     if data is not None and not data.strip():
         raise ConfigError(f"recipe {file}: data is empty", hint="name pictures, or leave the line out")
     try:
-        _check_seed(checked.get("seed", 0))
         return NamedRecipe(name, data, QuantRecipe(**checked), description)
     except ConfigError as error:
         raise ConfigError(f"recipe {file}: {error.message}", hint=error.hint) from error
@@ -165,8 +163,3 @@ def _kind(hint: Any) -> str:
 def _example(key: str) -> str:
     samples = {"data": "pictures", "description": "what it is for", "keep_high_precision": ["conv1"]}
     return f"for example {key} = {json.dumps(samples.get(key, getattr(QuantRecipe(), key, None)))}"
-
-
-def _check_seed(seed: int) -> None:
-    if seed < 0:
-        raise ConfigError(f"a seed is 0 or more, not {seed}", hint="any whole number; the same one draws the same images")

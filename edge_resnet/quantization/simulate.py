@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -14,7 +15,7 @@ import onnxruntime
 
 from edge_resnet.errors import CalibrationError
 
-__all__ = ["Images", "Logits", "simulate"]
+__all__ = ["Images", "Logits", "relative_error", "simulate"]
 
 #: (n, H, W, 3) uint8 RGB, already resized and cropped.
 Images: TypeAlias = npt.NDArray[np.uint8]
@@ -33,6 +34,14 @@ def simulate(model: onnx.ModelProto | Path, batches: Iterable[Images]) -> Logits
     if not logits:
         raise CalibrationError("there is no picture to simulate on", hint="give a larger set")
     return np.concatenate(logits)
+
+
+def relative_error(logits: Logits, reference: Logits) -> float:
+    """Squared error of (N, classes) over the reference's power, summed in float64; the largest float where it is not a number,
+    which no error exceeds."""
+    wanted = reference.astype(np.float64)
+    error = float(((logits - wanted) ** 2).sum()) / max(float((wanted**2).sum()), np.finfo(np.float64).tiny)
+    return error if math.isfinite(error) else float(np.finfo(np.float64).max)
 
 
 def _session(model: onnx.ModelProto | Path) -> onnxruntime.InferenceSession:

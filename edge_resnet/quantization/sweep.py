@@ -8,14 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import onnx
 
 from edge_resnet.errors import CalibrationError
 from edge_resnet.quantization.calibrate import table_from
 from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.qdq import quantize
-from edge_resnet.quantization.simulate import Images, Logits, simulate
+from edge_resnet.quantization.simulate import Images, Logits, relative_error, simulate
 from edge_resnet.spec import Progress, QuantRecipe
 from edge_resnet.statistics import wilson_interval
 
@@ -105,6 +104,5 @@ def best(rows: Sequence[SweepRow]) -> SweepRow:
 def _row(recipe: QuantRecipe, logits: Logits, reference: Logits) -> SweepRow:
     hits = int((logits.argmax(axis=1) == reference.argmax(axis=1)).sum())
     low, high = wilson_interval(hits, len(reference))
-    wanted = reference.astype(np.float64)
-    error = float(((logits - wanted) ** 2).sum() / (wanted**2).sum())
-    return SweepRow(recipe, 100 * hits / len(reference), (100 * low, 100 * high), error, len(reference))
+    agreement, interval = 100 * hits / len(reference), (100 * low, 100 * high)
+    return SweepRow(recipe, agreement, interval, relative_error(logits, reference), len(reference))
