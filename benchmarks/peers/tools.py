@@ -209,7 +209,7 @@ def _ours(name: str, **changes: Any) -> Tool:
 
 
 def _ranges(method: str) -> Tool:
-    return _ours(f"ours {method} alone", method=method, correction="none", exact_input=False)
+    return _ours(f"own {method} alone", method=method, correction="none", exact_input=False)
 
 
 def _onnxruntime(method: str) -> Tool:
@@ -224,7 +224,7 @@ def _modelopt(method: str) -> Tool:
 
 TOOLS = (
     _ours(OURS),
-    _ours("ours bias", correction="bias", exact_input=False),
+    _ours("own bias", correction="bias", exact_input=False),
     *map(_ranges, ("mse", "percentile", "max", "entropy")),
     *map(_onnxruntime, ("MinMax", "Percentile", "Entropy")),
     *map(_modelopt, ("max", "entropy")),
