@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -149,7 +150,9 @@ def _options(tool: Tool, network: Network, data: Path) -> dict[str, Any]:
 def _words(folder: Path, model: Path, fold: Fold, options: dict[str, Any]) -> dict[str, Any]:
     """What a script is told; see measured.py."""
     np.savez(folder / "pictures.npz", images=fold.calibration)
-    paths = {"model": model, "pictures": folder / "pictures.npz", "output": folder / MODEL, "report": folder / "report.json"}
+    own = folder / "fp32.onnx"  # a copy: Model Optimizer writes into the file that it is given
+    shutil.copyfile(model, own)
+    paths = {"model": own, "pictures": folder / "pictures.npz", "output": folder / MODEL, "report": folder / "report.json"}
     return {**{name: str(path.resolve()) for name, path in paths.items()}, "options": options}
 
 
