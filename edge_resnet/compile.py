@@ -17,6 +17,8 @@ import onnx
 
 from edge_resnet.artifact import MANIFEST, MODEL, Artifact, describe_files, write_json
 from edge_resnet.backends import EngineRequest, Variant, load_backend, resolve_backend
+from edge_resnet.engine.process import build_in_child
+from edge_resnet.engine.timingcache import timings_path
 from edge_resnet.enginecache import find_engine, store_engine
 from edge_resnet.errors import BuildError, ConfigError
 from edge_resnet.quantization.corrections import apply, read_corrections
@@ -41,7 +43,9 @@ __all__ = [
 Dialect: TypeAlias = Literal["weak", "strong"]
 
 
-def compile_engine(artifact: Artifact, backend: str = "auto", variant: Variant = "native") -> Path | None:
+def compile_engine(
+    artifact: Artifact, backend: str = "auto", variant: Variant = "native", *, progress: Progress | None = None
+) -> Path | None:
     """Make sure that the engine is there, and return its folder; None where the backend runs the artifact's graph itself.
 
     An engine that is cached, whole and made from the same truth is kept. Raises what the derivation raises.
@@ -50,7 +54,7 @@ def compile_engine(artifact: Artifact, backend: str = "auto", variant: Variant =
     request = load_backend(name).engine_request(artifact, variant)
     if request is None:
         return None
-    return find_engine(artifact, request.key) or DERIVATIONS[name](artifact, request)
+    return find_engine(artifact, request.key) or DERIVATIONS[name](artifact, request, progress)
 
 
 def finish(folder: Path, manifest: Manifest, labels: tuple[str, ...], backend: str, *, progress: Progress | None = None) -> None:
@@ -59,7 +63,7 @@ def finish(folder: Path, manifest: Manifest, labels: tuple[str, ...], backend: s
     write_json(folder / MANIFEST, manifest)
     if progress is not None:
         progress("compile", 0, 1)
-    compile_engine(Artifact(folder, manifest, labels), backend)
+    compile_engine(Artifact(folder, manifest, labels), backend, progress=progress)
     if progress is not None:
         progress("compile", 1, 1)
 
@@ -107,10 +111,31 @@ def write_trt_cache(artifact: Artifact, path: Path, tensorrt_version: str, *, fo
     return graph_path
 
 
-def _derive_qdq(artifact: Artifact, request: EngineRequest) -> Path:
+def _derive_qdq(artifact: Artifact, request: EngineRequest, progress: Progress | None) -> Path:  # noqa: ARG001 - one signature
     """FP32 graph and ranges → the graph with Q/DQ pairs that ONNX Runtime fuses."""
     graph = _qdq_graph(artifact, cast("QdqForm", request.form))
     return store_engine(artifact, request.key, request.form, lambda folder: onnx.save(graph, folder / MODEL))
+
+
+def _derive_plan(artifact: Artifact, request: EngineRequest, progress: Progress | None) -> Path:
+    """The graph in the dialect of the TensorRT at hand → its plan, with what it holds for and what became of its layers."""
+    from edge_resnet.backends.tensorrt import FACTS, LAYERS, PLAN, wanted  # needs TensorRT and PyCUDA
+
+    variant: Variant = "native" if request.form == artifact.manifest.precision else "reference"
+    facts = wanted(artifact, variant)
+
+    def write(folder: Path) -> None:
+        graph = folder / MODEL
+        whole = onnx.load(artifact.model_path) if request.form == "fp32" else tensorrt_graph(artifact, facts.dialect)
+        onnx.save(whole, graph)
+        timings = timings_path(facts.tensorrt, facts.gpu, facts.compute_capability)
+        built = build_in_child(graph, folder / PLAN, facts.options, facts.dialect, timings=timings, progress=progress)
+        graph.unlink()
+        write_json(folder / FACTS, facts)
+        if built.layers is not None:
+            (folder / LAYERS).write_text(built.layers, encoding="utf-8")
+
+    return store_engine(artifact, request.key, request.form, write)
 
 
 def _qdq_graph(artifact: Artifact, form: QdqForm) -> onnx.ModelProto:
@@ -145,4 +170,6 @@ def _write_whole(contents: Mapping[Path, bytes]) -> None:
                 work.unlink()
 
 
-DERIVATIONS: Mapping[str, Callable[[Artifact, EngineRequest], Path]] = MappingProxyType({"onnxruntime": _derive_qdq})
+DERIVATIONS: Mapping[str, Callable[[Artifact, EngineRequest, Progress | None], Path]] = MappingProxyType(
+    {"onnxruntime": _derive_qdq, "tensorrt": _derive_plan}
+)

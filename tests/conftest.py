@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 from typing import get_args
 
@@ -55,3 +56,20 @@ def tiny_artifacts(tmp_path_factory: pytest.TempPathFactory, smooth_pictures: Pa
 def tiny_int8(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> Path:
     """A copy of the tiny INT8 artifact that a test may damage."""
     return Path(shutil.copytree(tiny_artifacts["int8"].folder, tmp_path / "tiny"))
+
+
+@pytest.fixture(scope="session")
+def surfaces(real_data: Path) -> Path:
+    """The folder of TensorRT's recorded API surfaces."""
+    return real_data / "tensorrt_api"
+
+
+@pytest.fixture(scope="session")
+def libcuda(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CUDA driver that finds one GPU and does nothing else."""
+    compiler = shutil.which("gcc") or shutil.which("cc")
+    if compiler is None:
+        pytest.skip("no C compiler for the stand-in of the CUDA driver")
+    path = tmp_path_factory.mktemp("driver") / "libcuda.so.1"
+    subprocess.run([compiler, "-shared", "-fPIC", "-o", path, REPO / "tests/standins/libcuda.c"], check=True)
+    return path

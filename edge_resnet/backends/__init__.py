@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.artifact import Artifact
+from edge_resnet.engine.driver import first_gpu
 from edge_resnet.errors import BackendError, ConfigError, MissingDependencyError
 
 __all__ = [
@@ -102,12 +103,15 @@ BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
         "onnxruntime": BackendEntry(
             "edge_resnet.backends.onnxruntime:OnnxRuntimeBackend", "onnxruntime", "pip install edge-resnet"
         ),
+        "tensorrt": BackendEntry(
+            "edge_resnet.backends.tensorrt:TensorRtBackend", "tensorrt", "pip install 'edge-resnet[tensorrt]'"
+        ),
         "fake": BackendEntry("edge_resnet.backends.fake:FakeBackend", "numpy", "pip install edge-resnet"),
     }
 )
 
 #: What ``auto`` tries, the fastest first.
-_AUTO = ("onnxruntime",)
+_AUTO = ("tensorrt", "onnxruntime")
 
 
 def open_backend(artifact: Artifact, name: str = "auto", variant: Variant = "native") -> Backend:
@@ -120,11 +124,11 @@ def open_backend(artifact: Artifact, name: str = "auto", variant: Variant = "nat
 
 
 def resolve_backend(name: str) -> str:
-    """The table's name behind ``auto``: the fastest backend whose library is installed."""
+    """The table's name behind ``auto``: the fastest backend that can run here."""
     if name != "auto":
         return name
     for candidate in _AUTO:
-        if importlib.util.find_spec(BACKENDS[candidate].module) is not None:
+        if _can_run(candidate):
             return candidate
     raise MissingDependencyError("no backend is installed", hint=BACKENDS[_AUTO[-1]].install)
 
@@ -139,6 +143,19 @@ def load_backend(name: str) -> BackendClass:
     except ImportError as error:
         raise MissingDependencyError(f"backend {name} needs {error.name or 'a package'}", hint=BACKENDS[name].install) from error
     return loaded
+
+
+def _can_run(name: str) -> bool:
+    """Whether its library is installed, and for TensorRT a GPU and PyCUDA are there too."""
+    if importlib.util.find_spec(BACKENDS[name].module) is None:
+        return False
+    if name != "tensorrt":
+        return True
+    try:
+        first_gpu()
+    except BackendError:
+        return False
+    return importlib.util.find_spec("pycuda") is not None
 
 
 def check_images(images: Images, input_size: int, *, closed: bool) -> None:

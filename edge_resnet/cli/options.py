@@ -87,7 +87,7 @@ AllowRandom = Annotated[
     bool, typer.Option("--allow-random", help="Calibrate random weights, or on noise.", rich_help_panel=_INT8)
 ]
 
-Backend = Annotated[str, typer.Option(help="auto or onnxruntime.", rich_help_panel=_OUTPUT)]
+Backend = Annotated[str, typer.Option(help="auto, tensorrt or onnxruntime.", rich_help_panel=_OUTPUT)]
 Batch = Annotated[str, typer.Option(help="Batch size, or smallest,usual,largest.", rich_help_panel=_OUTPUT)]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder (default: artifacts/NAME).", rich_help_panel=_OUTPUT)]
 Force = Annotated[bool, typer.Option("--force", help="Replace an artifact that is there.", rich_help_panel=_OUTPUT)]

@@ -63,14 +63,13 @@ def collect(
     batches: Iterable[Images],
     expected: int,
     *,
-    kind: str = "calibration",
     watch: Callable[[int, Mapping[str, AbsHistogram]], None] | None = None,
     progress: Progress | None = None,
 ) -> tuple[dict[str, AbsHistogram], int]:
     """Histograms of the absolute values per tensor, and the number of pictures they were counted over.
 
     Of large tensors they hold a sample of the positions and the largest value of all (sampling.py).
-    ``expected``: how many pictures the progress counts up to. ``kind``: what an error calls the pictures. ``watch``: called after
+    ``expected``: how many pictures the progress counts up to. ``watch``: called after
     every batch with the pictures so far. Memory does not depend on the number of pictures.
     """
     graph, probes = probed(onnx.load(model) if isinstance(model, Path) else model, tensors)
@@ -98,7 +97,7 @@ def collect(
             "there is no picture to calibrate on", hint="--calib-data takes a folder, a CSV, an .npz or a name"
         )
     if not varied:
-        raise CalibrationError(f"every {kind} picture is one flat colour", hint="calibrate on pictures like those at run time")
+        raise CalibrationError("every picture is one flat colour", hint="take pictures like those at run time")
     if progress is not None:
         progress("calibrate", count, count)
     return histograms, count

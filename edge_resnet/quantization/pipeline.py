@@ -189,7 +189,7 @@ def _suspicions(
         return found
     total = min(len(validation.pictures), table.images)
     batches = validation.pictures.batches(CALIBRATION_BATCH, total)
-    other, _ = collect(graph, measured_tensors(graph), batches, total, kind="validation", progress=progress)
+    other, _ = collect(graph, measured_tensors(graph), batches, total, progress=progress)
     return [*found, *check_unlike(histograms, other)]
 
 

@@ -1,0 +1,110 @@
+"""The GPU through PyCUDA: its primary context, streams, and memory that both sides reach. Knows no TensorRT and no networks.
+
+The one owner of PyCUDA. The primary context is the one that TensorRT and torch use; it is pushed for each piece of work and
+popped after, in whichever thread that is: PyCUDA ends the process that leaves its stack filled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pycuda.driver as driver
+
+from edge_resnet.errors import BackendError
+
+__all__ = ["Cuda", "SharedBuffer"]
+
+
+class SharedBuffer:
+    """Memory of one shape and dtype: ``host``, a pinned array, and ``address``, where the GPU finds its content.
+
+    On a GPU with memory of its own the two are copies of each other, made by ``to_device`` and ``to_host``; on an integrated one
+    they are the same memory, and nothing is copied.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike, *, mapped: bool) -> None:
+        flags = driver.host_alloc_flags.DEVICEMAP if mapped else 0
+        self.host: npt.NDArray[Any] = driver.pagelocked_empty(shape, dtype, mem_flags=flags)
+        self._device: Any = None
+        if mapped:
+            pinned: Any = self.host.base
+            self.address = int(pinned.get_device_pointer())
+        else:
+            self._device = driver.mem_alloc(self.host.nbytes)
+            self.address = int(self._device)
+
+    def to_device(self, stream: Any, count: int) -> None:
+        """Queue the copy of the first ``count`` rows."""
+        if self._device is not None:
+            driver.memcpy_htod_async(self._device, self.host[:count], stream)
+
+    def to_host(self, stream: Any, count: int) -> None:
+        """Queue the copy back of the first ``count`` rows."""
+        if self._device is not None:
+            driver.memcpy_dtoh_async(self.host[:count], self._device, stream)
+
+    def free(self) -> None:
+        """Give the GPU's memory back; the context must be current."""
+        if self._device is not None:
+            self._device.free()
+        self._device = None
+        self.host = np.empty(0)
+
+
+class Cuda:
+    """The first GPU's primary context. ``close`` lets go of it and may be called twice.
+
+    ``mapped``: whether buffers are shared with the GPU and not copied: it is integrated, and can map the processor's memory.
+    """
+
+    def __init__(self) -> None:
+        with _in_words("the CUDA driver does not start"):
+            driver.init()
+            device = driver.Device(0)
+            attributes = driver.device_attribute
+            self.mapped = bool(device.get_attribute(attributes.INTEGRATED)) and bool(
+                device.get_attribute(attributes.CAN_MAP_HOST_MEMORY)
+            )
+            self._context: Any = device.retain_primary_context()
+
+    @contextmanager
+    def current(self, doing: str) -> Iterator[None]:
+        """Make the context this thread's while the block runs; what CUDA raises becomes a BackendError that says ``doing``."""
+        if self._context is None:
+            raise BackendError("this GPU context is closed", hint="open the artifact again")
+        with _in_words(doing):
+            self._context.push()
+            try:
+                yield
+            finally:
+                driver.Context.pop()
+
+    def stream(self) -> Any:
+        """A stream of its own; ``handle`` is what TensorRT takes. The context must be current."""
+        return driver.Stream()
+
+    def buffer(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> SharedBuffer:
+        """Memory that both sides reach. The context must be current."""
+        return SharedBuffer(shape, dtype, mapped=self.mapped)
+
+    def close(self) -> None:
+        """Let go of the context."""
+        context, self._context = self._context, None
+        if context is not None:
+            with _in_words("the GPU context cannot be closed"):
+                context.detach()
+
+
+@contextmanager
+def _in_words(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except driver.MemoryError as error:
+        raise BackendError(f"{doing}: GPU memory ran out", hint="close other programs, or lower --batch") from error
+    except driver.Error as error:
+        first = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise BackendError(f"{doing}: {first}", hint="edge-resnet doctor looks at the GPU; a restart clears a fault") from error

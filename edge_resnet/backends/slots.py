@@ -1,0 +1,87 @@
+"""One place where a batch runs: an execution context, a stream and buffers for the largest batch. Knows one batch at a time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from edge_resnet.backends import Images, Logits
+from edge_resnet.backends.cuda import Cuda, SharedBuffer
+from edge_resnet.errors import BackendError
+
+__all__ = ["Bindings", "Slot"]
+
+#: TensorRT's name of a type → NumPy's; trt.nptype fails with newer NumPy in old versions.
+_DTYPES = {"FLOAT": np.float32, "HALF": np.float16, "UINT8": np.uint8}
+
+
+class Bindings:
+    """Names, types and batches of an engine's one input and one output, by the named-tensor API that every version has."""
+
+    def __init__(self, trt: Any, engine: Any) -> None:
+        names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+        inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        outputs = [name for name in names if name not in inputs]
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise BackendError(
+                f"the engine has {len(inputs)} inputs and {len(outputs)} outputs", hint="compile the artifact again"
+            )
+        (self.input,), (self.output,) = inputs, outputs
+        least, _, most = engine.get_tensor_profile_shape(self.input, 0)
+        self.least, self.most = int(least[0]), int(most[0])
+        self.picture = tuple(int(size) for size in most[1:])
+        self.classes = int(engine.get_tensor_shape(self.output)[-1])
+        self.dtype = _DTYPES[engine.get_tensor_dtype(self.output).name]
+
+
+class Slot:
+    """Starts a batch and waits for it; between the two the GPU works and the caller need not."""
+
+    def __init__(self, cuda: Cuda, engine: Any, bindings: Bindings) -> None:
+        self._bindings = bindings
+        self._context = engine.create_execution_context()
+        if self._context is None:
+            raise BackendError("TensorRT gives no execution context", hint="close other programs: it needs GPU memory of its own")
+        self._stream = cuda.stream()
+        self._shape = 0
+        self._buffers: list[SharedBuffer] = []
+        rows = ((bindings.input, bindings.picture, np.uint8), (bindings.output, (bindings.classes,), bindings.dtype))
+        try:
+            for name, row, dtype in rows:
+                self._buffers.append(cuda.buffer((bindings.most, *row), dtype))
+                if not self._context.set_tensor_address(name, self._buffers[-1].address):
+                    raise BackendError(f"TensorRT does not take the memory of {name}", hint="edge-resnet doctor")
+        except BaseException:
+            self.free()
+            raise
+        self._pictures, self._logits = self._buffers
+
+    def start(self, images: Images) -> None:
+        """Queue copy, network and copy back of up to the largest batch. The GPU's context must be current."""
+        count = max(len(images), self._bindings.least)
+        self._pictures.host[: len(images)] = images
+        if count != self._shape:
+            if not self._context.set_input_shape(self._bindings.input, (count, *self._bindings.picture)):
+                raise BackendError(f"TensorRT does not take a batch of {count}", hint="compile with a larger --batch")
+            self._shape = count
+        self._pictures.to_device(self._stream, count)
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise BackendError("TensorRT did not run the network", hint="--debug shows TensorRT's log")
+        self._logits.to_host(self._stream, count)
+
+    def finish(self, count: int) -> Logits:
+        """Wait, and return the first ``count`` rows, the caller's to keep."""
+        self._stream.synchronize()
+        return np.array(self._logits.host[:count], np.float32)
+
+    def drain(self) -> None:
+        """Wait for what may still run; a failed one is over too."""
+        self._stream.synchronize()
+
+    def free(self) -> None:
+        """Give memory and context back, in the order in which they depend on each other. The GPU's context must be current."""
+        self._context = None
+        while self._buffers:
+            self._buffers.pop().free()
+        self._stream = None

@@ -1,0 +1,243 @@
+"""Runs a TensorRT engine with PyCUDA: two slots, so that one batch's copies overlap another's network. Builds no engine.
+
+``infer`` serves any batch and any thread; ``submit`` and ``result`` let a caller keep the GPU busy.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import tensorrt
+
+from edge_resnet.artifact import Artifact
+from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_images
+from edge_resnet.backends.cuda import Cuda
+from edge_resnet.backends.slots import Bindings, Slot
+from edge_resnet.engine.driver import first_gpu
+from edge_resnet.engine.here import facts_here
+from edge_resnet.engine.key import EngineFacts, engine_key, why_different
+from edge_resnet.engine.listening import listen
+from edge_resnet.engine.options import EngineOptions
+from edge_resnet.enginecache import find_engine
+from edge_resnet.errors import BackendError, ConfigError, EdgeResnetError, IncompatibleEngineError
+from edge_resnet.spec import BatchProfile
+
+__all__ = ["FACTS", "LAYERS", "PLAN", "TensorRtBackend", "Ticket", "wanted"]
+
+PLAN, FACTS, LAYERS = "plan.engine", "engine.json", "layers.json"
+_SLOTS = 2
+_log = logging.getLogger(__name__)
+
+
+def wanted(artifact: Artifact, variant: Variant) -> EngineFacts:
+    """The engine that the artifact needs here. Raises ConfigError for the simulation, which is of this very backend."""
+    if variant == "simulated":
+        raise ConfigError("TensorRT's INT8 is simulated where there is none", hint="add --backend onnxruntime")
+    manifest = artifact.manifest
+    precision = "fp32" if variant == "reference" else manifest.precision
+    return facts_here(artifact.truth_digest(), EngineOptions(precision, manifest.model.input_size, manifest.batch))
+
+
+@dataclass(eq=False)
+class Ticket:
+    """A batch under way: to be given to ``result`` once."""
+
+    slot: Slot | None
+    count: int
+    done: bool = field(default=False)
+
+
+class TensorRtBackend:
+    """An engine on the first GPU. ``submit`` waits while both slots are busy; a ticket's slot is free again after ``result``."""
+
+    name = "tensorrt"
+
+    def __init__(self, plan: bytes, classes: int, input_size: int, *, slots: int = _SLOTS) -> None:
+        first_gpu()
+        self.classes = classes
+        self._input_size = input_size
+        self._most = 0
+        self._listener = listen(tensorrt)
+        self._runtime: Any = None
+        self._engine: Any = None
+        self._slots: list[Slot] = []
+        #: None wakes whoever waits for a slot when there will be none.
+        self._free: queue.SimpleQueue[Slot | None] = queue.SimpleQueue()
+        self._closed, self._working = False, 0
+        self._idle = threading.Condition()
+        self._cuda = Cuda()
+        try:
+            self._open(plan, slots)
+        except BaseException:
+            self.close()
+            raise
+
+    @classmethod
+    def engine_request(cls, artifact: Artifact, variant: Variant) -> EngineRequest | None:
+        """A plan for this GPU and this TensorRT; its form is its precision."""
+        facts = wanted(artifact, variant)
+        return EngineRequest(engine_key(facts), facts.options.precision)
+
+    @classmethod
+    def open(cls, artifact: Artifact, variant: Variant) -> TensorRtBackend:
+        """Open the plan that fits this machine; why those that are there do not fit is in the log."""
+        facts = wanted(artifact, variant)
+        folder = find_engine(artifact, engine_key(facts))
+        if folder is None:
+            _say_why(artifact, facts)
+            raise IncompatibleEngineError(
+                f"{artifact.folder} holds no TensorRT engine that fits this machine",
+                hint=f"edge-resnet compile {artifact.folder} --backend tensorrt   (needs pip install 'edge-resnet[build]')",
+            )
+        spec = artifact.manifest.model
+        return cls((folder / PLAN).read_bytes(), spec.classes, spec.input_size)
+
+    def infer(self, images: Images) -> Logits:
+        """(N, H, W, 3) uint8 RGB → logits (N, classes) float32, the caller's to keep. N may exceed the engine's largest batch."""
+        check_images(images, self._input_size, closed=self._closed)
+        pending: deque[Ticket] = deque()
+        found: list[Logits] = []
+        try:
+            for start in range(0, len(images), self._most):
+                piece = images[start : start + self._most]
+                # Whoever holds a slot does not wait for another: two such threads would wait for each other.
+                slot = self._a_slot(wait=not pending)
+                while slot is None:
+                    found.append(self.result(pending.popleft()))
+                    slot = self._a_slot(wait=not pending)
+                pending.append(self._start(slot, piece))
+            while pending:
+                found.append(self.result(pending.popleft()))
+        finally:
+            while pending:
+                with suppress(EdgeResnetError):
+                    self.result(pending.popleft())
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def submit(self, images: Images) -> Ticket:
+        """Start a batch of up to the engine's largest. Raises ConfigError for more."""
+        check_images(images, self._input_size, closed=self._closed)
+        if len(images) > self._most:
+            raise ConfigError(f"the engine takes up to {self._most} pictures, not {len(images)}", hint="infer takes any number")
+        slot = self._a_slot(wait=True)
+        assert slot is not None
+        return self._start(slot, images)
+
+    def result(self, ticket: Ticket) -> Logits:
+        """Wait for a batch: logits (N, classes) float32, the caller's to keep. Raises BackendError for a ticket that was used."""
+        slot, ticket.slot = ticket.slot, None
+        if slot is None or self._closed:
+            raise BackendError("this ticket's batch is gone", hint="ask for each result once, before the backend is closed")
+        try:
+            with self._at_work("the GPU failed while it ran the network"):
+                return slot.finish(ticket.count)
+        finally:
+            self._free.put(slot)
+
+    def close(self) -> None:
+        """Free the engine and the GPU's memory; waits for what still runs. Harmless when repeated."""
+        with self._idle:
+            if self._closed:
+                return
+            self._closed = True
+            self._idle.wait_for(lambda: self._working == 0)
+        self._free.put(None)
+        try:
+            with suppress(BackendError), self._cuda.current("the GPU failed while it was closed"):
+                for slot in self._slots:
+                    with suppress(Exception):  # a batch that failed is over too
+                        slot.drain()
+                for slot in self._slots:
+                    slot.free()
+                self._slots.clear()
+                self._engine = None
+                self._runtime = None
+        finally:
+            self._cuda.close()
+
+    def __enter__(self) -> TensorRtBackend:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
+        self.close()
+
+    def _open(self, plan: bytes, slots: int) -> None:
+        with self._cuda.current("the engine cannot be opened"):
+            self._runtime = tensorrt.Runtime(self._listener.logger)
+            if self._runtime is not None:
+                self._engine = self._runtime.deserialize_cuda_engine(plan)
+            if self._engine is None:
+                raise IncompatibleEngineError(
+                    f"TensorRT {tensorrt.__version__} cannot open the engine: {self._listener.last()}",
+                    hint="edge-resnet compile ARTIFACT --backend tensorrt",
+                )
+            bindings = Bindings(tensorrt, self._engine)
+            if bindings.classes != self.classes or bindings.picture != (self._input_size, self._input_size, 3):
+                raise IncompatibleEngineError(
+                    f"the engine is of another network: {bindings.picture} → {bindings.classes} classes",
+                    hint="edge-resnet compile ARTIFACT --backend tensorrt",
+                )
+            self._most = bindings.most
+            for _ in range(slots):
+                self._slots.append(Slot(self._cuda, self._engine, bindings))
+        for slot in self._slots:
+            self._free.put(slot)
+
+    def _start(self, slot: Slot, images: Images) -> Ticket:
+        try:
+            with self._at_work("the GPU failed while it started the network"):
+                slot.start(images)
+        except BaseException:
+            self._free.put(slot)
+            raise
+        return Ticket(slot, len(images))
+
+    def _a_slot(self, *, wait: bool) -> Slot | None:
+        """A free slot; None where there is none now and it is not waited for. Raises BackendError when closed meanwhile."""
+        try:
+            slot = self._free.get(block=wait)
+        except queue.Empty:
+            return None
+        if slot is None:
+            self._free.put(None)  # for the next one who waits
+            raise BackendError("this backend was closed", hint="open the artifact again")
+        return slot
+
+    @contextmanager
+    def _at_work(self, doing: str) -> Iterator[None]:
+        """Hold off ``close`` and make the GPU's context current."""
+        with self._idle:
+            if self._closed:
+                raise BackendError("this backend is closed", hint="open the artifact again")
+            self._working += 1
+        try:
+            with self._cuda.current(doing):
+                yield
+        finally:
+            with self._idle:
+                self._working -= 1
+                self._idle.notify_all()
+
+
+def _say_why(artifact: Artifact, facts: EngineFacts) -> None:
+    """A line for each plan that is there, with what keeps it from being used."""
+    for path in sorted(Path(artifact.folder).glob(f"engines/*/{FACTS}")):
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            options = record["options"]
+            record["options"] = EngineOptions(**{**options, "batch": BatchProfile(**options["batch"])})
+            reason = why_different(EngineFacts(**record), facts)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = f"its record cannot be read ({error})"
+        _log.warning("engine %s is not used: %s", path.parent.name, reason or "its files were changed")

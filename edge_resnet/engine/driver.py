@@ -1,0 +1,59 @@
+"""Whether CUDA's driver works and which GPU it gives, through ctypes. Knows no TensorRT and no PyCUDA.
+
+TensorRT's Builder and Runtime wrap a null pointer where there is no driver, and the interpreter crashes at their first use:
+nothing may construct them before ``first_gpu`` has returned.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+
+from edge_resnet.errors import BackendError
+
+__all__ = ["Gpu", "first_gpu"]
+
+_LIBRARY = "libcuda.so.1"
+#: CUdevice_attribute of the CUDA driver API.
+_MAJOR, _MINOR, _INTEGRATED = 75, 76, 18
+_NO_DEVICE, _NAME_BYTES = 100, 256
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The first GPU: ``name``, ``compute_capability`` such as ``8.7``, and whether it shares its memory with the processor."""
+
+    name: str
+    compute_capability: str
+    integrated: bool
+
+
+def first_gpu(library: str = _LIBRARY) -> Gpu:
+    """Start the driver and ask for the first GPU. Raises BackendError where there is no driver, or none that gives a GPU."""
+    try:
+        cuda = ctypes.CDLL(library)
+    except OSError as error:
+        raise BackendError(
+            f"this machine has no CUDA driver ({library} cannot be loaded)",
+            hint="edge-resnet doctor says what is missing; --backend onnxruntime runs on the processor",
+        ) from error
+    _call(cuda, "cuInit", ctypes.c_uint(0))
+    device, name = ctypes.c_int(), ctypes.create_string_buffer(_NAME_BYTES)
+    _call(cuda, "cuDeviceGet", ctypes.byref(device), ctypes.c_int(0))
+    _call(cuda, "cuDeviceGetName", name, ctypes.c_int(_NAME_BYTES), device)
+    major, minor, integrated = (_attribute(cuda, device, which) for which in (_MAJOR, _MINOR, _INTEGRATED))
+    return Gpu(name.value.decode("utf-8", "replace"), f"{major}.{minor}", bool(integrated))
+
+
+def _attribute(cuda: ctypes.CDLL, device: ctypes.c_int, which: int) -> int:
+    value = ctypes.c_int()
+    _call(cuda, "cuDeviceGetAttribute", ctypes.byref(value), ctypes.c_int(which), device)
+    return value.value
+
+
+def _call(cuda: ctypes.CDLL, function: str, *arguments: object) -> None:
+    result = int(getattr(cuda, function)(*arguments))
+    if result == _NO_DEVICE or (result and function == "cuDeviceGet"):
+        raise BackendError("the CUDA driver finds no GPU", hint="edge-resnet doctor; in a container: docker run --gpus all")
+    if result:
+        raise BackendError(f"the CUDA driver does not start: {function} gave error {result}", hint="edge-resnet doctor")

@@ -1,0 +1,129 @@
+"""Builds an engine in a child process, so that what kills the builder does not kill the caller. Knows no TensorRT."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from edge_resnet import errors
+from edge_resnet.engine.dialect import EngineDialect
+from edge_resnet.engine.options import EngineOptions
+from edge_resnet.errors import BuildError, EdgeResnetError
+from edge_resnet.spec import Progress
+
+__all__ = ["Built", "build_in_child"]
+
+_END_S = 10.0
+_KEPT = 20
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Built:
+    """``layers``: the engine inspector's JSON, or None. ``workspace_mib``: the limit the engine was built within, or None."""
+
+    layers: str | None
+    workspace_mib: int | None
+
+
+def build_in_child(
+    graph: Path,
+    output: Path,
+    options: EngineOptions,
+    dialect: EngineDialect,
+    *,
+    timings: Path | None = None,
+    progress: Progress | None = None,
+) -> Built:
+    """Build the plan of an ONNX file into ``output``. Ctrl-C ends the child too.
+
+    Raises what builder.build_plan raises; BuildError where the child was killed, as Linux does where memory runs out, or crashed.
+    """
+    request = {
+        "graph": str(graph),
+        "output": str(output),
+        "options": asdict(options),
+        "dialect": dialect,
+        "timings": str(timings) if timings else "",
+    }
+    answer: dict[str, Any] = {}
+    said: deque[str] = deque(maxlen=_KEPT)
+    with _child(said) as child:
+        try:
+            json.dump(request, child.stdin)  # type: ignore[arg-type]
+            child.stdin.close()  # type: ignore[union-attr]
+        except BrokenPipeError:
+            pass  # it ended before it was asked: its exit code tells
+        for line in child.stdout or ():
+            answer = json.loads(line)
+            if "progress" in answer and progress is not None:
+                progress(*answer["progress"])
+        code = child.wait()
+    if "error" in answer:
+        raise _error(*answer["error"])
+    if code or "plan" not in answer:
+        raise _died(code, said)
+    return Built(**answer["plan"])
+
+
+@contextmanager
+def _child(said: deque[str]) -> Iterator[subprocess.Popen[str]]:
+    """The child, ended whatever happens; what it logs is passed on."""
+    command = [sys.executable, "-m", "edge_resnet.engine"]
+    pipe = subprocess.PIPE
+    child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace")
+    listener = threading.Thread(target=_pass_on, args=(child.stderr, said), daemon=True)
+    listener.start()
+    try:
+        yield child
+    finally:
+        if child.poll() is None:
+            child.terminate()
+            try:
+                child.wait(_END_S)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        listener.join(_END_S)
+        for stream in (child.stdin, child.stdout, child.stderr):
+            if stream is not None and not stream.closed:
+                stream.close()
+
+
+def _pass_on(stream: IO[str] | None, said: deque[str]) -> None:
+    for line in stream or ():
+        text = line.rstrip()
+        said.append(text)
+        level, _, message = text.partition(" ")
+        number = logging.getLevelName(level)
+        if isinstance(number, int):
+            # The parent's error carries TensorRT's error lines already.
+            _log.log(min(number, logging.WARNING), "%s", message)
+        else:
+            _log.debug("%s", text)
+
+
+def _error(kind: str, message: str, hint: str) -> EdgeResnetError:
+    found: type[EdgeResnetError] = getattr(errors, kind, BuildError)
+    return found(message, hint=hint)
+
+
+def _died(code: int, said: deque[str]) -> BuildError:
+    last = next((line for line in reversed(said) if line.strip()), "it said nothing")
+    if code == -signal.SIGKILL:
+        return BuildError(
+            "the engine's build was killed: most likely memory ran out",
+            hint="close other programs (on a Jetson: sudo systemctl isolate multi-user.target), add swap, or lower --batch",
+        )
+    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return BuildError(f"the engine's build crashed ({how}): {last}", hint="edge-resnet doctor; --debug shows TensorRT's log")

@@ -1,0 +1,233 @@
+"""backends/tensorrt.py, slots.py and cuda.py on strict stand-ins of five versions, whose streams work only when waited for."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from standins import pycuda_driver, tensorrt_run
+from standins.surface import VERSIONS, strict
+from standins.tensorrt_run import answers, plan
+
+from edge_resnet.errors import BackendError, ConfigError, IncompatibleEngineError
+
+MODULES = ("backends.tensorrt", "backends.slots", "backends.cuda", "engine.here")
+#: What takes part in a call, and the words that its failure is told in.
+FAULTS = {
+    "memcpy_htod_async": "while it started the network: memcpy_htod_async failed: stand-in$",
+    "memcpy_dtoh_async": "while it started the network: memcpy_dtoh_async failed: stand-in$",
+    "synchronize": "while it ran the network: synchronize failed: stand-in$",
+    "push": "push failed",
+}
+OPENING = {
+    "init": "driver does not start",
+    "retain_primary_context": "driver does not start",
+    "Stream": "cannot be opened",
+    "mem_alloc": "GPU memory ran out",
+    "pagelocked_empty": "cannot be opened",
+}
+
+
+@pytest.fixture
+def make(libcuda: Path, surfaces: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Makes a backend of a version, on a GPU with or without memory of its own; afterwards nothing may be left on the GPU."""
+    pycuda_driver.FAULTS.clear()
+    tensorrt_run.FAULTS.clear()
+    pycuda_driver.MEMORY.clear()
+
+    def made(
+        version: str = "10.3.0", *, content: bytes = plan(), integrated: bool = False, classes: int = 5, slots: int = 2
+    ) -> Any:
+        package = ModuleType("pycuda")
+        package.driver = pycuda_driver.driver(integrated=integrated)  # type: ignore[attr-defined]
+        modules = {"pycuda": package, "pycuda.driver": package.driver}
+        modules["tensorrt"] = strict(version, tensorrt_run.RUN_CLASSES, surfaces)
+        for name, module in modules.items():
+            monkeypatch.setitem(sys.modules, name, module)
+        for name in MODULES:
+            monkeypatch.delitem(sys.modules, f"edge_resnet.{name}", raising=False)
+        module = importlib.import_module("edge_resnet.backends.tensorrt")
+        from edge_resnet.engine.driver import first_gpu
+
+        monkeypatch.setattr(module, "first_gpu", lambda: first_gpu(str(libcuda)))
+        return module.TensorRtBackend(content, classes, 8, slots=slots)
+
+    references = pycuda_driver._Context.references
+    yield made
+    for name in MODULES:
+        sys.modules.pop(f"edge_resnet.{name}", None)
+    assert pycuda_driver._Context.references == references, "a context was not let go of"
+    assert pycuda_driver.depth() == 0, "a context was left on the stack"
+
+
+def pictures(count: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_every_version_and_kind_of_gpu_answers(make: Callable[..., Any], version: str, integrated: bool) -> None:
+    """Batches of one, of the engine's largest, and of more, in any order, get their own answers; then all memory is free."""
+    with make(version, integrated=integrated) as backend:
+        for count in (1, 4, 3, 9, 1, 13):
+            found = backend.infer(pictures(count, count))
+            assert (found.dtype, found.shape) == (np.float32, (count, 5))
+            np.testing.assert_array_equal(found, answers(pictures(count, count)))
+    if not integrated:
+        assert not pycuda_driver.MEMORY
+
+
+@pytest.mark.parametrize("dtype", ["FLOAT", "HALF"])
+def test_answers_are_the_callers_and_float32(make: Callable[..., Any], dtype: str) -> None:
+    """A later call changes no earlier answer, whatever type the engine writes."""
+    with make(content=plan(dtype=dtype)) as backend:
+        first = backend.infer(pictures(2))
+        kept = first.copy()
+        backend.infer(pictures(4, 1))
+        np.testing.assert_array_equal(first, kept)
+        assert first.dtype == np.float32
+
+
+def test_batches_below_the_smallest_are_filled_up(make: Callable[..., Any]) -> None:
+    """An engine for three and more serves one, and the last piece of seven."""
+    with make(content=plan(least=3)) as backend:
+        for count in (1, 2, 7):
+            np.testing.assert_array_equal(backend.infer(pictures(count)), answers(pictures(count)))
+
+
+def test_batches_overlap(make: Callable[..., Any]) -> None:
+    """Two submitted batches are under way at once, and their results may be taken in any order."""
+    with make() as backend:
+        tickets = [backend.submit(pictures(count, count)) for count in (2, 3)]
+        assert sum(bool(stream.work) for stream in pycuda_driver.STREAMS.values()) == 2
+        for ticket, count in reversed(list(zip(tickets, (2, 3), strict=True))):
+            np.testing.assert_array_equal(backend.result(ticket), answers(pictures(count, count)))
+        with pytest.raises(BackendError, match="gone"):
+            backend.result(tickets[0])
+        with pytest.raises(ConfigError, match="up to 4"):
+            backend.submit(pictures(5))
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+def test_many_threads_get_their_own_answers(make: Callable[..., Any], integrated: bool) -> None:
+    """Eight threads with batches larger than the engine's, on two slots: no mix-up, no deadlock, no context left behind."""
+    wrong: list[str] = []
+
+    def work(seed: int) -> None:
+        for turn in range(12):
+            images = pictures(1 + (seed + turn) % 11, 100 * seed + turn)
+            if not np.array_equal(backend.infer(images), answers(images)):
+                wrong.append(f"{seed}, {turn}")
+        if pycuda_driver.depth():
+            wrong.append("context")
+
+    with make(integrated=integrated) as backend:
+        threads = [threading.Thread(target=work, args=(seed,), daemon=True) for seed in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert not any(thread.is_alive() for thread in threads)
+    assert wrong == []
+
+
+@pytest.mark.parametrize("call", FAULTS)
+def test_a_cuda_error_is_a_backend_error_and_not_the_end(make: Callable[..., Any], call: str) -> None:
+    """One line with what was being done; the slot is free again, and the next call answers."""
+    with make() as backend:
+        for count in (2, 9):
+            pycuda_driver.FAULTS[call] = 1
+            with pytest.raises(BackendError, match=FAULTS[call]) as caught:
+                backend.infer(pictures(count))
+            assert caught.value.hint
+        pycuda_driver.FAULTS.clear()
+        for stream in pycuda_driver.STREAMS.values():
+            stream.work.clear()
+        for _ in range(5):
+            np.testing.assert_array_equal(backend.infer(pictures(9)), answers(pictures(9)))
+
+
+@pytest.mark.parametrize("call", OPENING)
+def test_an_opening_that_fails_leaves_nothing(make: Callable[..., Any], call: str) -> None:
+    """Whichever step fails, the error says so, and memory and context are given back."""
+    pycuda_driver.FAULTS[call] = 1
+    with pytest.raises(BackendError, match=OPENING[call]):
+        make()
+    assert not pycuda_driver.MEMORY
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "words"),
+    [
+        ("deserialize_cuda_engine", IncompatibleEngineError, "version tag does not match"),
+        ("create_execution_context", BackendError, "no execution context"),
+        ("set_tensor_address", BackendError, "memory of images"),
+    ],
+)
+def test_tensorrts_none_is_an_error(make: Callable[..., Any], call: str, kind: type[Exception], words: str) -> None:
+    """While opening, with TensorRT's last words where it said any."""
+    tensorrt_run.FAULTS[call] = 1
+    with pytest.raises(kind, match=words):
+        make()
+    assert not pycuda_driver.MEMORY
+
+
+@pytest.mark.parametrize(("call", "words"), [("execute_async_v3", "did not run"), ("set_input_shape", "a batch of 2")])
+def test_tensorrts_false_is_an_error(make: Callable[..., Any], call: str, words: str) -> None:
+    """A batch that is not run is no answer, and the next one is."""
+    with make() as backend:
+        tensorrt_run.FAULTS[call] = 1
+        with pytest.raises(BackendError, match=words):
+            backend.infer(pictures(2))
+        np.testing.assert_array_equal(backend.infer(pictures(3)), answers(pictures(3)))
+
+
+def test_another_networks_engine_is_refused(make: Callable[..., Any]) -> None:
+    """By its classes and by its picture's size."""
+    with pytest.raises(IncompatibleEngineError, match="another network"):
+        make(classes=6)
+    with pytest.raises(IncompatibleEngineError, match="another network"):
+        make(content=plan(size=9))
+
+
+def test_wrong_pictures_are_refused(make: Callable[..., Any]) -> None:
+    """Shape and dtype, before the GPU is asked for anything."""
+    with make() as backend:
+        with pytest.raises(ConfigError):
+            backend.infer(np.zeros((1, 9, 8, 3), np.uint8))
+        with pytest.raises(ConfigError):
+            backend.infer(np.zeros((1, 8, 8, 3), np.float32))
+
+
+def test_close_ends_everything(make: Callable[..., Any]) -> None:
+    """Twice, with a batch under way, and for a thread that waits for a slot: an error, and no hang."""
+    backend = make(slots=1)
+    ticket = backend.submit(pictures(2))
+    failed: list[Exception] = []
+
+    def wait() -> None:
+        try:
+            backend.submit(pictures(1))
+        except BackendError as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    backend.close()
+    backend.close()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert len(failed) == 1
+    with pytest.raises(BackendError, match="gone"):
+        backend.result(ticket)
+    with pytest.raises(BackendError, match="closed"):
+        backend.infer(pictures(1))
+    assert not pycuda_driver.MEMORY

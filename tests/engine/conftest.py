@@ -1,0 +1,37 @@
+"""TensorRT's stand-ins, put in place of the package."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from standins.surface import VERSIONS, strict
+from standins.tensorrt_build import BUILD_CLASSES, FAULTS, TOLD
+
+
+@pytest.fixture
+def tensorrt_of(surfaces: Path) -> Callable[[str], ModuleType]:
+    """Makes the strict stand-in of a version."""
+    return lambda version: strict(version, BUILD_CLASSES, surfaces)
+
+
+@pytest.fixture(params=VERSIONS)
+def builder(
+    request: pytest.FixtureRequest, tensorrt_of: Callable[[str], ModuleType], libcuda: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[ModuleType]:
+    """edge_resnet.engine.builder on the stand-in of one version, and a driver that works."""
+    monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_of(request.param))
+    monkeypatch.delitem(sys.modules, "edge_resnet.engine.builder", raising=False)
+    module = importlib.import_module("edge_resnet.engine.builder")
+    from edge_resnet.engine.driver import first_gpu
+
+    monkeypatch.setattr(module, "first_gpu", lambda: first_gpu(str(libcuda)))
+    FAULTS.clear()
+    TOLD.clear()
+    yield module
+    FAULTS.clear()
+    sys.modules.pop("edge_resnet.engine.builder", None)

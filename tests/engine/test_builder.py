@@ -1,0 +1,179 @@
+"""builder.py on the strict stand-ins of five versions: what each is asked for, and what becomes of every failure."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from exported import exported, small
+from standins.tensorrt_build import FAULTS, TOLD
+
+from edge_resnet.engine.dialect import dialect_of
+from edge_resnet.engine.options import EngineOptions
+from edge_resnet.errors import BuildError, ConfigError
+from edge_resnet.spec import BatchProfile, Precision
+
+OPTIONS = EngineOptions("int8", 16, BatchProfile(1, 4, 8))
+OUT_OF_MEMORY = "[defaultAllocator.cpp] Requested amount of GPU memory could not be allocated: out of memory."
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A network's file."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(exported(small()))
+    return path
+
+
+def built(builder: ModuleType, model: Path, options: EngineOptions = OPTIONS, **more: Any) -> dict[str, Any]:
+    """How the stand-in was asked to build."""
+    trt = builder.tensorrt
+    plan = builder.build_plan(model, options, dialect_of(trt), **more)
+    told: dict[str, Any] = json.loads(plan.content)
+    return told
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+def test_precision_is_told_as_the_version_wants_it(builder: ModuleType, model: Path, precision: Precision) -> None:
+    """Below 10.12 by flags beside a weakly typed network, from there on by the graph alone."""
+    told = built(builder, model, EngineOptions(precision, 16, BatchProfile()))
+    trt = builder.tensorrt
+    flags = trt.NetworkDefinitionCreationFlag
+    strong = tuple(map(int, trt.__version__.split(".")[:2])) >= (10, 12)
+    assert told["flags"] == ([] if strong or precision == "fp32" else ["FP16"] if precision == "fp16" else ["FP16", "INT8"])
+    assert bool(hasattr(flags, "STRONGLY_TYPED") and told["network_flags"] >> flags.STRONGLY_TYPED & 1) is strong
+    if hasattr(flags, "EXPLICIT_BATCH"):
+        assert told["network_flags"] >> flags.EXPLICIT_BATCH & 1
+
+
+def test_the_profile_holds_the_batches(builder: ModuleType, model: Path) -> None:
+    """Smallest, best and largest batch of the one input, layers named in full, TensorRT's own workspace and level."""
+    told = built(builder, model)
+    assert told["profile"] == {"images": [[1, 16, 16, 3], [4, 16, 16, 3], [8, 16, 16, 3]]}
+    assert (told["verbosity"], told["level"], told["pools"]) == ("DETAILED", 3, {})
+    assert told["graph"] == model.stat().st_size
+
+
+def test_options_reach_the_builder(builder: ModuleType, model: Path) -> None:
+    """Workspace in bytes, level, compatibility with later versions and with other GPUs."""
+    options = EngineOptions("fp16", 16, BatchProfile(), 256, 5, version_compatible=True, hardware_compatible=True)
+    told = built(builder, model, options)
+    assert told["pools"] == {"WORKSPACE": 256 << 20}
+    assert told["level"] == 5
+    assert "VERSION_COMPATIBLE" in told["flags"]
+    assert told["hardware"] == "AMPERE_PLUS"
+
+
+def test_the_timing_cache_is_read_and_written(builder: ModuleType, model: Path, tmp_path: Path) -> None:
+    """The second build starts from what the first left; a folder that is missing is made."""
+    timings = tmp_path / "deep" / "gpu.timings"
+    built(builder, model, timings=timings)
+    assert timings.read_bytes() == b"+"
+    built(builder, model, timings=timings)
+    assert timings.read_bytes() == b"++"
+    assert [path.name for path in timings.parent.iterdir()] == ["gpu.timings"]
+
+
+def test_progress_is_the_outermost_phase(builder: ModuleType, model: Path) -> None:
+    """From TensorRT 10 on its steps are told, never backwards nor past the total; 8.6 tells none."""
+    told: list[tuple[str, int, int]] = []
+    built(builder, model, progress=lambda *step: told.append(step))
+    expected = [("build engine", step, 2) for step in (0, 1, 2)]
+    assert told == (expected if hasattr(builder.tensorrt, "IProgressMonitor") else [])
+
+
+def test_layers_are_inspected(builder: ModuleType, model: Path) -> None:
+    """The inspector's JSON comes with the plan; where it cannot be had the plan comes without."""
+    assert "Bindings" in builder.build_plan(model, OPTIONS, dialect_of(builder.tensorrt)).layers
+    for call in ("deserialize_cuda_engine", "create_engine_inspector"):
+        FAULTS[call] = ["none"]
+        assert builder.build_plan(model, OPTIONS, dialect_of(builder.tensorrt)).layers is None
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "create_network",
+        "create_builder_config",
+        "create_optimization_profile",
+        "build_serialized_network",
+    ],
+)
+def test_none_is_an_error_with_tensorrts_words(builder: ModuleType, model: Path, call: str) -> None:
+    """Whichever call gives None, the error carries the last error line, and no second attempt is made."""
+    FAULTS[call] = ["the GPU is on fire"]
+    with pytest.raises(BuildError, match="on fire") as caught:
+        built(builder, model)
+    assert caught.value.hint
+    assert len(TOLD) == (call == "build_serialized_network")
+
+
+@pytest.mark.parametrize("call", ["create_timing_cache", "serialize", "add_optimization_profile"])
+def test_silent_failures_are_errors_too(builder: ModuleType, model: Path, tmp_path: Path, call: str) -> None:
+    """None, or a negative index, without a word in the log."""
+    FAULTS[call] = ["none"]
+    with pytest.raises(BuildError, match="it said no reason"):
+        built(builder, model, timings=tmp_path / "t")
+
+
+def test_what_the_parser_refuses_is_named(builder: ModuleType, model: Path) -> None:
+    """The node by its name where this TensorRT knows it, else by its number."""
+    FAULTS["parse"] = ["none"]
+    with pytest.raises(BuildError, match="an operator is not supported") as caught:
+        built(builder, model)
+    named = hasattr(builder.tensorrt.ParserError, "node_name")
+    assert ("Conv layer1.0.conv1" if named else "node 7") in caught.value.message
+
+
+def test_out_of_memory_shrinks_the_workspace(builder: ModuleType, model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Twice out of memory: a workspace of 1 GiB, then of 512 MiB, each said; the plan tells the one it was built within."""
+    FAULTS["build_serialized_network"] = [OUT_OF_MEMORY, OUT_OF_MEMORY]
+    with caplog.at_level(logging.WARNING):
+        plan = builder.build_plan(model, OPTIONS, dialect_of(builder.tensorrt))
+    assert [how["pools"].get("WORKSPACE", 0) >> 20 for _, how in TOLD] == [0, 1024, 512]
+    assert plan.workspace_mib == 512
+    assert "within a workspace of 512 MiB" in caplog.text
+
+
+def test_the_workspace_has_an_end(builder: ModuleType, model: Path) -> None:
+    """Out of memory at 64 MiB is an error that says what to lower."""
+    FAULTS["build_serialized_network"] = [OUT_OF_MEMORY] * 9
+    with pytest.raises(BuildError, match="ran out of memory") as caught:
+        built(builder, model, EngineOptions("fp16", 16, BatchProfile(), workspace_mib=256))
+    assert "--batch" in caught.value.hint
+    assert [how["pools"]["WORKSPACE"] >> 20 for _, how in TOLD] == [256, 128, 64]
+
+
+def test_tensorrts_lines_reach_logging(builder: ModuleType, model: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Verbose lines at debug, errors at error."""
+    FAULTS["build_serialized_network"] = ["no kernel fits"]
+    with caplog.at_level(logging.DEBUG), pytest.raises(BuildError):
+        built(builder, model)
+    levels = {record.getMessage(): record.levelno for record in caplog.records}
+    assert levels["TensorRT: tactics were timed"] == logging.DEBUG
+    assert levels["TensorRT: no kernel fits"] == logging.ERROR
+
+
+def test_the_other_dialect_is_refused(builder: ModuleType, model: Path) -> None:
+    """Strong typing below 10 and weak typing from 11 on are told apart from a failure."""
+    flags = builder.tensorrt.NetworkDefinitionCreationFlag
+    if not hasattr(flags, "STRONGLY_TYPED"):
+        with pytest.raises(ConfigError, match="no strong typing"):
+            builder.build_plan(model, OPTIONS, "strong")
+    if not hasattr(builder.tensorrt.BuilderFlag, "FP16"):
+        with pytest.raises(ConfigError, match="no weak typing"):
+            builder.build_plan(model, OPTIONS, "weak")
+
+
+def test_nothing_is_built_without_a_driver(builder: ModuleType, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """TensorRT's classes would crash the interpreter: none is constructed before the driver has given a GPU."""
+    from edge_resnet.errors import BackendError
+
+    monkeypatch.setenv("STUB_FAILS", "cuInit=35")
+    monkeypatch.setattr(builder, "listen", lambda trt: pytest.fail("TensorRT was touched"))
+    with pytest.raises(BackendError, match="error 35"):
+        built(builder, model)

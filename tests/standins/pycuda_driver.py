@@ -1,0 +1,175 @@
+"""A stand-in of pycuda.driver in which memory is real and a stream's work waits until someone waits for the stream.
+
+A copy that is read before it is waited for, an address that was freed, work without a current context: each shows or raises.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+__all__ = ["FAULTS", "MEMORY", "STREAMS", "driver", "read", "write"]
+
+#: Call → how often it still fails; the test's to fill.
+FAULTS: dict[str, int] = {}
+#: Device memory by address, and streams by handle.
+MEMORY: dict[int, np.ndarray[Any, Any]] = {}
+STREAMS: dict[int, Stream] = {}
+_numbers = itertools.count(1 << 20, 1 << 20)
+_stack = threading.local()
+
+
+class Error(Exception):
+    """CUDA's."""
+
+
+class MemoryError(Error):  # noqa: A001 - PyCUDA's own name
+    """CUDA's."""
+
+
+def _call(name: str, *, current: bool = True) -> None:
+    if FAULTS.get(name):
+        FAULTS[name] -= 1
+        raise (MemoryError if name == "mem_alloc" else Error)(f"{name} failed: stand-in\nand more")
+    assert not current or getattr(_stack, "depth", 0) > 0, f"{name} without a current context"
+
+
+def depth() -> int:
+    """Contexts on this thread's stack."""
+    return int(getattr(_stack, "depth", 0))
+
+
+def read(address: int, count: int) -> np.ndarray[Any, Any]:
+    """The first bytes at an address that is allocated."""
+    return MEMORY[address][:count]
+
+
+def write(address: int, content: np.ndarray[Any, Any]) -> None:
+    """Put bytes at an address that is allocated."""
+    MEMORY[address][: content.size] = content
+
+
+class Stream:
+    def __init__(self) -> None:
+        _call("Stream")
+        self.handle = next(_numbers)
+        self.work: list[Callable[[], None]] = []
+        STREAMS[self.handle] = self
+
+    def synchronize(self) -> None:
+        _call("synchronize")
+        work, self.work = self.work, []
+        for step in work:
+            step()
+
+
+class _Allocation:
+    def __init__(self, size: int) -> None:
+        _call("mem_alloc")
+        self._address = next(_numbers)
+        MEMORY[self._address] = np.full(size, 171, np.uint8)
+
+    def __int__(self) -> int:
+        return self._address
+
+    def free(self) -> None:
+        _call("free")
+        del MEMORY[self._address]
+
+
+class _Host(bytearray):
+    """What lies behind a pinned array, and its base, as PyCUDA's allocation is."""
+
+    def get_device_pointer(self) -> int:
+        address = next(_numbers)
+        MEMORY[address] = np.frombuffer(self, np.uint8)
+        return address
+
+
+def pagelocked_empty(shape: tuple[int, ...], dtype: Any, order: str = "C", mem_flags: int = 0) -> np.ndarray[Any, Any]:
+    _call("pagelocked_empty")
+    assert order == "C"
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    return np.ndarray(shape, dtype, buffer=_Host(b"\xab" * size))
+
+
+def memcpy_htod_async(destination: _Allocation, source: np.ndarray[Any, Any], stream: Stream) -> None:
+    _call("memcpy_htod_async")
+    assert source.flags.c_contiguous
+    stream.work.append(lambda: write(int(destination), source.view(np.uint8).reshape(-1)))
+
+
+def memcpy_dtoh_async(destination: np.ndarray[Any, Any], source: _Allocation, stream: Stream) -> None:
+    _call("memcpy_dtoh_async")
+    assert destination.flags.c_contiguous
+
+    def copy() -> None:
+        flat = destination.view(np.uint8).reshape(-1)
+        flat[:] = read(int(source), flat.size)
+
+    stream.work.append(copy)
+
+
+class _Context:
+    references = 0
+
+    def push(self) -> None:
+        _call("push", current=False)
+        _stack.depth = depth() + 1
+
+    def detach(self) -> None:
+        _call("detach", current=False)
+        _Context.references -= 1
+
+    @staticmethod
+    def pop() -> None:
+        assert depth() > 0, "the context stack is empty"
+        _stack.depth = depth() - 1
+
+
+class _Attribute:
+    INTEGRATED = "INTEGRATED"
+    CAN_MAP_HOST_MEMORY = "CAN_MAP_HOST_MEMORY"
+
+
+class _Flags:
+    DEVICEMAP = 2
+
+
+def driver(*, integrated: bool) -> ModuleType:
+    """The module for a GPU of that kind."""
+
+    class _Device:
+        def __init__(self, ordinal: int) -> None:
+            assert ordinal == 0
+
+        def get_attribute(self, which: str) -> int:
+            return int(integrated)
+
+        def retain_primary_context(self) -> _Context:
+            _call("retain_primary_context", current=False)
+            _Context.references += 1
+            return _Context()
+
+    module = ModuleType("pycuda.driver")
+    names = {
+        "init": lambda: _call("init", current=False),
+        "Device": _Device,
+        "Context": _Context,
+        "Stream": Stream,
+        "Error": Error,
+        "MemoryError": MemoryError,
+        "device_attribute": _Attribute,
+        "host_alloc_flags": _Flags,
+        "pagelocked_empty": pagelocked_empty,
+        "mem_alloc": _Allocation,
+        "memcpy_htod_async": memcpy_htod_async,
+        "memcpy_dtoh_async": memcpy_dtoh_async,
+    }
+    module.__dict__.update(names)
+    return module

@@ -1,0 +1,157 @@
+"""Artifact → plan → answers on the stand-ins of TensorRT, PyCUDA and the driver: the whole way that a GPU machine takes."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from standins import pycuda_driver
+from standins.surface import VERSIONS, strict
+from standins.tensorrt_build import BUILD_CLASSES
+from standins.tensorrt_run import RUN_CLASSES, answers
+
+from edge_resnet.artifact import Artifact, open_artifact
+from edge_resnet.backends import open_backend, resolve_backend
+from edge_resnet.errors import IncompatibleEngineError
+from edge_resnet.spec import Precision
+
+MODULES = ("backends.tensorrt", "backends.slots", "backends.cuda", "engine.here", "engine.builder")
+PACKAGE = """
+import sys
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+from standins.surface import strict
+from standins.tensorrt_build import BUILD_CLASSES
+sys.modules[__name__] = strict({version!r}, BUILD_CLASSES, Path({surfaces!r}))
+"""
+
+
+@pytest.fixture
+def machine(tmp_path: Path, surfaces: Path, libcuda: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Turns this machine into one with a GPU and a TensorRT of that version, for this process and for its children."""
+    packages = tmp_path / "packages"
+    packages.mkdir()
+    driver = importlib.import_module("edge_resnet.engine.driver")
+    monkeypatch.setattr(driver.first_gpu, "__defaults__", (str(libcuda),))
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(libcuda.parent))
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(packages), *sys.path]))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+    def become(version: str) -> None:
+        text = PACKAGE.format(tests=str(Path(__file__).parent), version=version, surfaces=str(surfaces))
+        (packages / "tensorrt.py").write_text(text, encoding="utf-8")
+        package, gpu = ModuleType("pycuda"), pycuda_driver.driver(integrated=False)
+        package.driver = gpu  # type: ignore[attr-defined]
+        trt = strict(version, {**BUILD_CLASSES, **RUN_CLASSES}, surfaces)
+        for module in (package, gpu, trt):
+            module.__spec__ = importlib.machinery.ModuleSpec(module.__name__, None, origin="stand-in")
+        for name, module in {"pycuda": package, "pycuda.driver": gpu, "tensorrt": trt}.items():
+            monkeypatch.setitem(sys.modules, name, module)
+        for name in MODULES:
+            sys.modules.pop(f"edge_resnet.{name}", None)
+
+    yield become
+    for name in MODULES:
+        sys.modules.pop(f"edge_resnet.{name}", None)
+
+
+def engines(artifact: Artifact) -> list[str]:
+    return sorted(path.name for path in artifact.folder.glob("engines/tensorrt-*"))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_artifact_becomes_answers(
+    machine: Callable[[str], None], tiny_artifacts: dict[str, Artifact], tmp_path: Path, version: str, precision: Precision
+) -> None:
+    """Compiled once, opened, run; the plan says how it was built, the facts what it holds for, and no graph is left behind."""
+    from edge_resnet.compile import compile_engine
+
+    machine(version)
+    artifact = _copy(tiny_artifacts[precision], tmp_path)
+    folder = compile_engine(artifact, "tensorrt")
+    assert folder is not None
+    assert sorted(path.name for path in folder.iterdir()) == ["engine.json", "layers.json", "meta.json", "plan.engine"]
+    facts = json.loads((folder / "engine.json").read_text(encoding="utf-8"))
+    assert (facts["tensorrt"], facts["gpu"], facts["options"]["precision"]) == (version, "NVIDIA Stand-in", precision)
+    stamp = (folder / "plan.engine").stat().st_mtime_ns
+    assert compile_engine(artifact, "tensorrt") == folder
+    assert (folder / "plan.engine").stat().st_mtime_ns == stamp, "what is cached is kept"
+    size = artifact.manifest.model.input_size
+    images = np.random.default_rng(0).integers(0, 256, (3, size, size, 3), dtype=np.uint8)
+    with open_backend(artifact, "tensorrt") as backend:
+        np.testing.assert_array_equal(backend.infer(images), answers(images, backend.classes))
+
+
+def test_another_gpu_or_version_gets_its_own_engine(
+    machine: Callable[[str], None],
+    tiny_artifacts: dict[str, Artifact],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A foreign plan is never loaded: the error names the command, the log the reason, and compiling adds an engine."""
+    from edge_resnet.compile import compile_engine
+
+    machine("10.3.0")
+    artifact = _copy(tiny_artifacts["fp16"], tmp_path)
+    compile_engine(artifact, "tensorrt")
+    monkeypatch.setenv("STUB_NAME", "NVIDIA Other")
+    with caplog.at_level(logging.WARNING), pytest.raises(IncompatibleEngineError) as caught:
+        open_backend(artifact, "tensorrt")
+    assert "compile" in caught.value.hint
+    assert "the GPU was NVIDIA Stand-in, is NVIDIA Other" in caplog.text
+    compile_engine(artifact, "tensorrt")
+    machine("11.4.0.106")
+    with pytest.raises(IncompatibleEngineError):
+        open_backend(artifact, "tensorrt")
+    assert len(engines(artifact)) == 2
+
+
+def test_a_damaged_plan_is_built_anew(
+    machine: Callable[[str], None], tiny_artifacts: dict[str, Artifact], tmp_path: Path
+) -> None:
+    """One changed byte is noticed before TensorRT sees it."""
+    from edge_resnet.compile import compile_engine
+
+    machine("10.3.0")
+    artifact = _copy(tiny_artifacts["int8"], tmp_path)
+    folder = compile_engine(artifact, "tensorrt")
+    assert folder is not None
+    plan = folder / "plan.engine"
+    whole = plan.read_bytes()
+    plan.write_bytes(whole[:-1] + b"!")
+    assert compile_engine(artifact, "tensorrt") == folder
+    assert plan.read_bytes() == whole
+
+
+def test_auto_takes_the_gpu_where_there_is_one(machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """With TensorRT, PyCUDA and a GPU auto is TensorRT; without a GPU it is the processor, whatever is installed."""
+    machine("10.3.0")
+    assert resolve_backend("auto") == "tensorrt"
+    monkeypatch.setenv("STUB_FAILS", "cuInit=100")
+    assert resolve_backend("auto") == "onnxruntime"
+
+
+def test_without_tensorrt_there_is_one_line(tiny_artifacts: dict[str, Artifact]) -> None:
+    """``--backend tensorrt`` on a machine that has none: exit 1, what is missing and its install, no traceback."""
+    if importlib.util.find_spec("tensorrt") is not None:
+        pytest.skip("TensorRT is installed")
+    command = [sys.executable, "-m", "edge_resnet", "compile", str(tiny_artifacts["int8"].folder), "--backend", "tensorrt"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == ["error: backend tensorrt needs tensorrt", "hint: pip install 'edge-resnet[tensorrt]'"]
+
+
+def _copy(artifact: Artifact, folder: Path) -> Artifact:
+    return open_artifact(Path(shutil.copytree(artifact.folder, folder / "artifact")))
