@@ -19,7 +19,7 @@ __all__ = ["BATCH", "NETWORKS", "SEED", "Fold", "Images", "Ints", "Network"]
 SEED = 0
 BATCH = 50
 #: Calibration pictures for CIFAR, and for ImageNet where there is one fold.
-_CIFAR_CALIBRATION, _IMAGENET_CALIBRATION = 512, 256
+_CIFAR_CALIBRATION, _IMAGENET_CALIBRATION = 1000, 256
 
 Images: TypeAlias = npt.NDArray[np.uint8]
 Ints: TypeAlias = npt.NDArray[np.int64]
@@ -44,7 +44,7 @@ class Network:
 
 
 def _cifar(data: Path, _folds: int, most: int | None) -> list[Fold]:
-    """512 of the first 1,000 training images, and the test images."""
+    """The first 1,000 training images, and the test images."""
     train, test = _sheets(data, "train", 1), _sheets(data, "test", 10)[:most]
     rows = balanced_sample(from_arrays("train", train, np.arange(len(train)) % 10), _CIFAR_CALIBRATION, SEED)
     return [Fold(np.stack([rows.load(i) for i in range(len(rows))]), test, np.arange(len(test)) % 10)]

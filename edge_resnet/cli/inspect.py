@@ -14,6 +14,7 @@ from edge_resnet.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge_resnet.artifact import Artifact
+    from edge_resnet.cli.layers import Report
     from edge_resnet.quantization.placement import Listing
 
 __all__ = ["inspect"]
@@ -27,6 +28,13 @@ def inspect(
     quantization: Annotated[
         bool, typer.Option("--quantization", help="Also each Q/DQ pair and weight of TensorRT's form, and why it is there.")
     ] = False,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Also the layers of a TensorRT engine, and what keeps INT8 from being faster.")
+    ] = False,
+    engine: Annotated[str | None, typer.Option("--engine", help="With --layers: which engine (default: the newest).")] = None,
+    layer_info: Annotated[
+        Path | None, typer.Option("--layer-info", help="The same of a file of trtexec --exportLayerInfo, without an artifact.")
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")] = False,
 ) -> None:
     """Check an artifact's hashes and show what it holds.
@@ -35,21 +43,44 @@ def inspect(
     """
     from edge_resnet.artifact import newest_artifact, open_artifact
 
+    if layer_info is not None:
+        if artifact is not None or ranges or quantization or layers or engine is not None:
+            raise ConfigError("--layer-info shows one file, and no artifact", hint="leave the rest out, or use --layers")
+        _show_layers_of(layer_info, json_output=json_output)
+        return
+    if engine is not None and not layers:
+        raise ConfigError("--engine says which engine's layers", hint="add --layers")
     opened = open_artifact(artifact or newest_artifact(ARTIFACTS))
     engines = sorted(path.name for path in opened.folder.glob("engines/*") if not path.name.startswith("."))
     amax = dict(opened.calibration().amax) if ranges and opened.manifest.precision == "int8" else {}
     placed = _place(opened) if quantization else None
+    report = _layers_of(opened, engine) if layers else None
     if json_output:
         extra: dict[str, object] = {"ranges": amax} if ranges else {}
         if placed is not None:
             extra["quantization"] = placed.as_json()
+        if report is not None:
+            extra["engine_layers"] = report.as_json()
         typer.echo(json.dumps({"artifact": str(opened.folder), "engines": engines, **asdict(opened.manifest), **extra}))
         return
     _show(opened, engines)
     for name, value in amax.items():
         typer.echo(f"  {value:12.6g}  {name}")
-    for line in placed.lines() if placed is not None else []:
+    for line in [*(placed.lines() if placed is not None else []), *(report.lines() if report is not None else [])]:
         typer.echo(line)
+
+
+def _layers_of(artifact: Artifact, engine: str | None) -> Report:
+    from edge_resnet.cli.layers import of_artifact
+
+    return of_artifact(artifact.folder, engine)
+
+
+def _show_layers_of(path: Path, *, json_output: bool) -> None:
+    from edge_resnet.cli.layers import of_file
+
+    report = of_file(path)
+    typer.echo(json.dumps(report.as_json()) if json_output else "\n".join(report.lines()))
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,262 @@
+"""The engine inspector's JSON → what became of each layer, with times where a profile lies beside it. Knows no TensorRT.
+
+Both forms are read: that of TensorRT 8 to 10, with ``Bindings`` and one ``Format/Datatype`` per tensor, and that of 11, with
+``I/O Tensors`` and the field in two (NVIDIA, "Migrating IEngineInspector Usage from TensorRT 10.x to 11.x"). Fields that are
+not known are passed over, and one that is missing reads ``-``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeGuard
+
+from edge_resnet.errors import ArtifactError
+
+__all__ = ["UNKNOWN", "Layer", "Listing", "Tensor", "Time", "parse_layers", "parse_profile", "read_layers", "with_times"]
+
+UNKNOWN = "-"
+#: What the inspector, its versions and tactics call a type → our word, in the order of looking: "bf16" holds "f16".
+_TYPES = (
+    (r"bf16|bfloat16", "BF16"), (r"uint8|\bu8\b", "UINT8"), (r"int8|\bi8", "INT8"), (r"fp8|float8|e4m3", "FP8"),
+    (r"int4\b", "INT4"), (r"fp4|float4|e2m1", "FP4"), (r"fp16|float16|half|\bf16", "FP16"), (r"fp32|float|tf32|\bf32", "FP32"),
+    (r"int32|\bi32", "INT32"), (r"int64|\bi64", "INT64"), (r"bool", "BOOL"),
+)  # fmt: skip
+#: The older tactics' names have no type but an instruction: h884cudnn, i8816cudnn, scudnn.
+_INSTRUCTIONS = ((r"\b(i\d{4,}|imma)", "INT8"), (r"\b(h\d{3,}|hcudnn|hgemm|hmma)", "FP16"), (r"\b(scudnn|sgemm)", "FP32"))
+#: What the inspector says of a tensor's order in memory → TensorFormat's name (TensorRT, "Data Format Description").
+_WIDE = {"two": "CHW2", "four": "CHW4", "eight": "CHW8", "sixteen": "CHW16", "thirty-two": "CHW32"}
+#: Whole numbers beyond it are no float's: a size or a time so large is damage. NaN and infinity are not below it either.
+_LARGEST = 2**53
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One input or output: its ``dtype`` as INT8, FP16, …, its order in memory as linear, CHW32, HWC8, …, and its shape, in
+    which -1 is a size that the engine leaves open."""
+
+    name: str
+    dtype: str = UNKNOWN
+    layout: str = UNKNOWN
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Time:
+    """What a layer takes on average: milliseconds, and percent of all layers."""
+
+    milliseconds: float
+    percent: float
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer of the engine. ``kind`` is the inspector's LayerType, ``weights`` the type of a convolution's weights.
+
+    ``adds``: how it sums two of the network's tensors: ``fused`` into a convolution, ``alone``, or not at all (empty).
+    """
+
+    name: str
+    kind: str = UNKNOWN
+    inputs: tuple[Tensor, ...] = ()
+    outputs: tuple[Tensor, ...] = ()
+    tactic: str = UNKNOWN
+    weights: str = UNKNOWN
+    adds: str = ""
+    time: Time | None = None
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether it is a convolution or a matrix product, where INT8 has most to give."""
+        # Names alone tell little: a pooling layer's tells of the convolution before it.
+        return (
+            re.search(r"conv(?!ert)|gemm|matrix|matmul|fullyconnected", self.kind, re.IGNORECASE) is not None and not self.moves
+        )
+
+    @property
+    def moves(self) -> bool:
+        """Whether it only changes a tensor's type or its order in memory."""
+        kinds = r"reformat|copy|^quantize$|^dequantize$|^cast$|^transpose$"
+        return re.search(kinds, self.kind, re.IGNORECASE) is not None or self.name.startswith("Reformatting CopyNode")
+
+    @property
+    def works(self) -> bool:
+        """Whether the GPU computes for it: constants, marks and views of a tensor take nothing."""
+        return re.search(r"^(noop|constant|signal|wait|shapehosttodevice|assertion)", self.kind, re.IGNORECASE) is None
+
+    @property
+    def precision(self) -> str:
+        """What it computes in. A convolution: by its weights, else its tactic, else what it reads. Any other: what it reads,
+        and with an arrow what it writes where that differs."""
+        reads, writes = _first_type(self.inputs), _first_type(self.outputs)
+        if self.multiplies:
+            found = (self.weights, _type_of_tactic(self.tactic), reads, writes)
+            return next((word for word in found if word != UNKNOWN), UNKNOWN)
+        if UNKNOWN in (reads, writes) or reads == writes:
+            return writes if reads == UNKNOWN else reads
+        return f"{reads}→{writes}"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """An engine's layers in the order they run. ``tensors``: the names of its inputs and outputs. ``detailed``: whether more
+    than names are known. ``timed_ms``: what all layers of the profile take together, None without one."""
+
+    layers: tuple[Layer, ...]
+    tensors: tuple[str, ...] = ()
+    detailed: bool = False
+    timed_ms: float | None = None
+
+
+def read_layers(path: Path, profile: Path | None = None) -> Listing:
+    """Read the inspector's JSON, as an engine folder or ``trtexec --exportLayerInfo`` has it, and the profile in the form of
+    ``trtexec --exportProfile``. Raises ArtifactError where a file cannot be read or is not of that form."""
+    listing = parse_layers(_load(path, "edge-resnet compile, or trtexec --exportLayerInfo, writes it again"), str(path))
+    if profile is None:
+        return listing
+    return with_times(listing, parse_profile(_load(profile, "trtexec --exportProfile writes it again"), str(profile)))
+
+
+def parse_layers(document: object, source: str = "the listing") -> Listing:
+    """What the inspector says of a whole engine, parsed from JSON. Raises ArtifactError where it holds no list of layers."""
+    found = document.get("Layers") if isinstance(document, Mapping) else None
+    if not isinstance(found, list):
+        raise ArtifactError(
+            f"{source} is not an engine inspector's listing: it has no list of Layers",
+            hint="give the JSON that edge-resnet compile or trtexec --exportLayerInfo wrote",
+        )
+    assert isinstance(document, Mapping)
+    layers = tuple(_layer(entry) for entry in found if isinstance(entry, (str, Mapping)))
+    bindings = [*_list(document.get("Bindings")), *_list(document.get("I/O Tensors"))]
+    tensors = tuple(_text(entry.get("Name")) if isinstance(entry, Mapping) else _text(entry) for entry in bindings)
+    return Listing(layers, tensors, detailed=any(isinstance(entry, Mapping) for entry in found))
+
+
+def parse_profile(document: object, source: str = "the profile") -> tuple[tuple[str, float], ...]:
+    """Each layer's name and average milliseconds, from trtexec's profile parsed from JSON; a name may come twice.
+
+    Raises ArtifactError where it is not a list, or no entry of it has a time.
+    """
+    entries = [entry for entry in _list(document) if isinstance(entry, Mapping)]
+    times = tuple(
+        (_text(entry.get("name")), float(taken))
+        for entry in entries
+        if _is_number(taken := entry.get("averageMs")) and taken >= 0 and isinstance(entry.get("name"), str)
+    )
+    if not times:
+        raise ArtifactError(
+            f"{source} is not a profile: no entry has a name and averageMs",
+            hint="trtexec --loadEngine=plan.engine --exportProfile=profile.json --separateProfileRun writes one",
+        )
+    return times
+
+
+def with_times(listing: Listing, times: Iterable[tuple[str, float]]) -> Listing:
+    """The listing with the average milliseconds of its layers; of two layers with one name the first has the first time."""
+    waiting: dict[str, deque[float]] = defaultdict(deque)
+    for name, milliseconds in times:
+        waiting[name].append(milliseconds)
+    total = math.fsum(milliseconds for queue in waiting.values() for milliseconds in queue)
+    layers = []
+    for layer in listing.layers:
+        taken = waiting[layer.name].popleft() if waiting[layer.name] else None
+        time = None if taken is None else Time(taken, 100 * taken / total if total else 0.0)
+        layers.append(replace(layer, time=time))
+    return Listing(tuple(layers), listing.tensors, listing.detailed, total)
+
+
+def _load(path: Path, hint: str) -> object:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ArtifactError(f"no file {path}", hint=hint) from error
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}", hint=hint) from error
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{path} is damaged: it is not JSON", hint=hint) from error
+
+
+def _layer(entry: str | Mapping[str, object]) -> Layer:
+    if isinstance(entry, str):
+        return Layer(entry)
+    weights = entry.get("Weights")
+    kind = _text(entry.get("LayerType"))
+    layer = Layer(
+        name=_text(entry.get("Name")),
+        kind=kind if kind != UNKNOWN else _text(entry.get("ParameterType")),
+        inputs=_tensors(entry.get("Inputs")),
+        outputs=_tensors(entry.get("Outputs")),
+        tactic=next((text for key in ("TacticName", "TacticValue") if (text := _text(entry.get(key))) != UNKNOWN), UNKNOWN),
+        weights=_type_of(_text(weights.get("Type"))) if isinstance(weights, Mapping) else UNKNOWN,
+    )
+    return replace(layer, adds=_adds(layer, entry))
+
+
+def _adds(layer: Layer, entry: Mapping[str, object]) -> str:
+    if layer.multiplies:
+        return "fused" if entry.get("HasResidual") in (1, True) else ""
+    if layer.moves or not layer.works or len(layer.inputs) < 2 or re.search("pool", layer.kind, re.IGNORECASE):
+        return ""
+    said = json.dumps([layer.name, entry.get("Metadata"), entry.get("Operations"), entry.get("Operation")], default=str)
+    return "alone" if re.search(r"(?<![a-z])add(?![a-z])|iPlus|(?<![a-z])k?sum(?![a-z])", said, re.IGNORECASE) else ""
+
+
+def _tensors(found: object) -> tuple[Tensor, ...]:
+    return tuple(_tensor(entry) for entry in _list(found) if isinstance(entry, (str, Mapping)))
+
+
+def _tensor(entry: str | Mapping[str, object]) -> Tensor:
+    if isinstance(entry, str):
+        return Tensor(entry)
+    fields = {str(key).lower(): value for key, value in entry.items()}
+    combined = _text(fields.get("format/datatype"))
+    layout = combined if combined != UNKNOWN else _text(fields.get("format"))
+    dtype = _type_of(_text(fields.get("datatype")))
+    shape = tuple(int(size) for size in _list(fields.get("dimensions")) if _is_number(size))
+    return Tensor(_text(fields.get("name")), dtype if dtype != UNKNOWN else _type_of(layout), _layout_of(layout), shape)
+
+
+def _type_of(text: str) -> str:
+    """The type that a text names; for a layer with open shapes the inspector says N/A."""
+    return next((word for pattern, word in _TYPES if re.search(pattern, text, re.IGNORECASE)), UNKNOWN)
+
+
+def _type_of_tactic(tactic: str) -> str:
+    text = tactic.replace("_", " ").lower()
+    return next((word for pattern, word in (*_TYPES, *_INSTRUCTIONS) if re.search(pattern, text)), UNKNOWN)
+
+
+def _layout_of(text: str) -> str:
+    lowered = text.lower()
+    if match := re.search(r"\(k([a-z]+\d*)\)|^k?((?:linear|d?hwc|c?d?chw)\d*)$", lowered):
+        name = (match[1] or match[2]).upper()
+        return "linear" if name == "LINEAR" else name
+    if match := re.search(r"(thirty-two|sixteen|eight|four|two) wide channel", lowered):
+        return _WIDE[match[1]]
+    if match := re.search(r"channel major.*channel % (\d+)", lowered):
+        return f"HWC{match[1]}"
+    if lowered.startswith("row major"):
+        return "linear"
+    return UNKNOWN if lowered.startswith("n/a") else text
+
+
+def _first_type(tensors: tuple[Tensor, ...]) -> str:
+    return next((tensor.dtype for tensor in tensors if tensor.dtype != UNKNOWN), UNKNOWN)
+
+
+def _list(found: object) -> list[object]:
+    return found if isinstance(found, list) else []
+
+
+def _text(found: object) -> str:
+    """A name for one line: what is missing, or no text, is unknown."""
+    return " ".join(found.split()) or UNKNOWN if isinstance(found, str) else UNKNOWN
+
+
+def _is_number(found: object) -> TypeGuard[int | float]:
+    return isinstance(found, (int, float)) and not isinstance(found, bool) and abs(found) < _LARGEST

@@ -1,0 +1,122 @@
+"""Why INT8 is not faster than FP16: what an engine's layers, their times and the GPU say. Knows no files and no TensorRT."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from edge_resnet.layers import UNKNOWN, Layer, Listing
+
+__all__ = ["Cause", "Finding", "why_not_faster"]
+
+Cause = Literal["hardware", "no_detail", "no_int8", "float_products", "float_others", "moves", "adds", "small_batch"]
+
+_FLOATS = ("FP32", "FP16", "BF16")
+#: Compute capability → what the GPU lacks. NVIDIA's support matrix of TensorRT 8.5: P100 (6.0) has no INT8; P4 (6.1) and
+#: V100 (7.0) have it, but not on tensor cores. Jetson Nano and TX1 are 5.3, TX2 is 6.2. From 7.2 on all have both.
+_WITHOUT_INT8 = ("6.0", "6.2")
+_WITHOUT_INT8_TENSOR_CORES = ("6.1", "7.0")
+#: Of all time; above it little is left to gain but from more pictures at once.
+_NEARLY_ALL_PERCENT = 80.0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One cause: what it is in words, the ``layers`` that show it, and ``percent`` of the time where every one of them was
+    timed. ``remedy`` is empty where there is none."""
+
+    cause: Cause
+    text: str
+    layers: tuple[str, ...] = ()
+    percent: float | None = None
+    remedy: str = ""
+
+
+def why_not_faster(listing: Listing, compute_capability: str | None = None) -> tuple[Finding, ...]:
+    """What keeps this engine from INT8's speed, the GPU first and then in the order of the issue; empty where nothing is seen.
+
+    ``compute_capability``: of the GPU that the engine was built for, such as ``8.7``; None where it is not known.
+    """
+    found = [*_hardware(compute_capability), *_detail(listing)]
+    working = [layer for layer in listing.layers if layer.works]
+    products = [layer for layer in working if layer.multiplies]
+    int8 = [layer for layer in products if layer.precision == "INT8"]
+    # A layer other than a product may write another type than it reads: what it reads is what it computes in.
+    floats = [layer for layer in working if _computes_in(layer) in _FLOATS and not layer.moves]
+    if products and not int8 and any(layer.precision in _FLOATS for layer in products):
+        text = "no convolution computes in INT8"
+        return (*found, _finding("no_int8", text, [x for x in products if x.precision in _FLOATS], "build with --int8"))
+    found += _group("float_products", "left in {types}", [layer for layer in floats if layer.multiplies], _MEANT)
+    found += _group("moves", "only change a tensor's type or order", [x for x in working if x.moves], _PAIRS)
+    found += _group("adds", "add outside a convolution", [x for x in working if x.adds == "alone"], _PAIRS)
+    others = [layer for layer in floats if not layer.multiplies and layer.adds != "alone"]
+    found += _group("float_others", "compute in {types} and are no convolution", others, "")
+    return (*found, *_small_batch(listing, int8))
+
+
+_MEANT = "edge-resnet inspect ARTIFACT --quantization says which of them were meant to be, and why"
+_PAIRS = "edge-resnet inspect ARTIFACT --quantization shows the pairs; both inputs of an Add must be INT8 to fuse"
+
+
+def _hardware(capability: str | None) -> list[Finding]:
+    if capability is None:
+        return []
+    remedy = "build with --fp16 for this GPU"
+    if capability in _WITHOUT_INT8 or capability.startswith("5."):
+        return [Finding("hardware", f"a GPU of compute capability {capability} has no INT8 instruction", remedy=remedy)]
+    if capability in _WITHOUT_INT8_TENSOR_CORES:
+        text = f"a GPU of compute capability {capability} has INT8 instructions, but no tensor cores for them"
+        return [Finding("hardware", text, remedy="edge-resnet compile for --fp16 too, and measure which is faster")]
+    return []
+
+
+def _detail(listing: Listing) -> list[Finding]:
+    """Say what cannot be judged, so that silence about it is not read as health."""
+    if not listing.detailed:
+        text = "only the layers' names are listed: what they compute in is not known"
+        return [Finding("no_detail", text, remedy="build with profiling verbosity detailed, as edge-resnet compile does")]
+    unknown = [layer for layer in listing.layers if layer.works and layer.precision == UNKNOWN]
+    if not unknown:
+        return []
+    text = f"{_count(unknown)} whose type the listing leaves out, as it does for open batch sizes"
+    return [Finding("no_detail", text, _names(unknown), _percent(unknown))]
+
+
+def _group(cause: Cause, what: str, layers: Sequence[Layer], remedy: str) -> list[Finding]:
+    if not layers:
+        return []
+    types = " and ".join(word for word in _FLOATS if any(_computes_in(layer) == word for layer in layers))
+    return [_finding(cause, f"{_count(layers)} {what.format(types=types)}", layers, remedy)]
+
+
+def _small_batch(listing: Listing, int8: Sequence[Layer]) -> list[Finding]:
+    """One picture at a time, and nearly all of the time is INT8's already: nothing above explains the rest."""
+    percent = _percent(int8) if listing.timed_ms else None
+    sizes = {tensor.shape[0] for layer in int8 for tensor in layer.inputs if tensor.shape}
+    if percent is None or percent < _NEARLY_ALL_PERCENT or sizes != {1}:
+        return []
+    text = f"the batch is 1, and {percent:.0f} % of the time is INT8's already"
+    return [Finding("small_batch", text, percent=percent, remedy="a larger batch, where pictures can wait for each other")]
+
+
+def _computes_in(layer: Layer) -> str:
+    return layer.precision.partition("→")[0]
+
+
+def _finding(cause: Cause, text: str, layers: Sequence[Layer], remedy: str) -> Finding:
+    return Finding(cause, text, _names(layers), _percent(layers), remedy)
+
+
+def _names(layers: Sequence[Layer]) -> tuple[str, ...]:
+    return tuple(layer.name for layer in layers)
+
+
+def _percent(layers: Sequence[Layer]) -> float | None:
+    times = [layer.time.percent for layer in layers if layer.time is not None]
+    return math.fsum(times) if len(times) == len(layers) > 0 else None
+
+
+def _count(layers: Sequence[Layer]) -> str:
+    return f"{len(layers)} layer" if len(layers) == 1 else f"{len(layers)} layers"
