@@ -14,7 +14,7 @@ __all__ = ["Cause", "Finding", "why_not_faster"]
 Cause = Literal["hardware", "no_detail", "no_int8", "float_products", "float_others", "moves", "adds", "small_batch"]
 
 _FLOATS = ("FP32", "FP16", "BF16")
-#: Compute capability → what the GPU lacks. NVIDIA's support matrix of TensorRT 8.5: P100 (6.0) has no INT8; P4 (6.1) and
+#: Compute capability → what the GPU lacks. NVIDIA's support matrix of TensorRT: P100 (6.0) has no INT8; P4 (6.1) and
 #: V100 (7.0) have it, but not on tensor cores. Jetson Nano and TX1 are 5.3, TX2 is 6.2. From 7.2 on all have both.
 _WITHOUT_INT8 = ("6.0", "6.2")
 _WITHOUT_INT8_TENSOR_CORES = ("6.1", "7.0")
@@ -49,15 +49,16 @@ def why_not_faster(listing: Listing, compute_capability: str | None = None) -> t
         text = "no convolution computes in INT8"
         return (*found, _finding("no_int8", text, [x for x in products if x.precision in _FLOATS], "build with --int8"))
     found += _group("float_products", "left in {types}", [layer for layer in floats if layer.multiplies], _MEANT)
-    found += _group("moves", "only change a tensor's type or order", [x for x in working if x.moves], _PAIRS)
-    found += _group("adds", "add outside a convolution", [x for x in working if x.adds == "alone"], _PAIRS)
+    found += _group("moves", "changes of type or order alone", [x for x in working if x.moves], _MEETINGS)
+    found += _group("adds", "Adds outside a convolution", [x for x in working if x.adds == "alone"], _PAIRS)
     others = [layer for layer in floats if not layer.multiplies and layer.adds != "alone"]
-    found += _group("float_others", "compute in {types} and are no convolution", others, "")
+    found += _group("float_others", "other work in {types}", others, "")
     return (*found, *_small_batch(listing, int8))
 
 
 _MEANT = "edge-resnet inspect ARTIFACT --quantization says which of them were meant to be, and why"
-_PAIRS = "edge-resnet inspect ARTIFACT --quantization shows the pairs; both inputs of an Add must be INT8 to fuse"
+_MEETINGS = "they stand where layers differ in type or order; edge-resnet inspect ARTIFACT --quantization shows the pairs"
+_PAIRS = "an Add fuses where its shortcut has a pair of its own; edge-resnet inspect ARTIFACT --quantization shows the pairs"
 
 
 def _hardware(capability: str | None) -> list[Finding]:
@@ -80,7 +81,7 @@ def _detail(listing: Listing) -> list[Finding]:
     unknown = [layer for layer in listing.layers if layer.works and layer.precision == UNKNOWN]
     if not unknown:
         return []
-    text = f"{_count(unknown)} whose type the listing leaves out, as it does for open batch sizes"
+    text = f"types left out of the listing, as for open batch sizes: {_count(unknown)}"
     return [Finding("no_detail", text, _names(unknown), _percent(unknown))]
 
 
@@ -88,7 +89,7 @@ def _group(cause: Cause, what: str, layers: Sequence[Layer], remedy: str) -> lis
     if not layers:
         return []
     types = " and ".join(word for word in _FLOATS if any(_computes_in(layer) == word for layer in layers))
-    return [_finding(cause, f"{_count(layers)} {what.format(types=types)}", layers, remedy)]
+    return [_finding(cause, f"{what.format(types=types)}: {_count(layers)}", layers, remedy)]
 
 
 def _small_batch(listing: Listing, int8: Sequence[Layer]) -> list[Finding]:

@@ -107,7 +107,7 @@ def test_another_gpu_or_version_gets_its_own_engine(
     artifact = _copy(tiny_artifacts["fp16"], tmp_path)
     compile_engine(artifact, "tensorrt")
     monkeypatch.setenv("STUB_NAME", "NVIDIA Other")
-    with caplog.at_level(logging.WARNING), pytest.raises(IncompatibleEngineError) as caught:
+    with caplog.at_level(logging.WARNING, logger="edge_resnet"), pytest.raises(IncompatibleEngineError) as caught:
         open_backend(artifact, "tensorrt")
     assert "compile" in caught.value.hint
     assert "the GPU was NVIDIA Stand-in, is NVIDIA Other" in caplog.text

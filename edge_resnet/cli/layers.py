@@ -33,9 +33,10 @@ class Report:
     def lines(self) -> list[str]:
         """The table, a line per layer in the order they run, and below it the causes."""
         layers = self.listing.layers
+        count = "1 layer" if len(layers) == 1 else f"{len(layers)} layers"
         total = "" if self.listing.timed_ms is None else f", {self.listing.timed_ms:.4g} ms"
         gpu = "" if self.gpu is None else f", {self.gpu}"
-        return [f"{self.source}: {len(layers)} layers{total}{gpu}", *_table(map(_row, layers)), *self._why()]
+        return [f"{self.source}: {count}{total}{gpu}", *_table(map(_row, layers)), *self._why()]
 
     def as_json(self) -> dict[str, object]:
         """The same, with every name whole and every tensor."""

@@ -58,7 +58,7 @@ def build_plan(
         listener.errors.clear()
         content = _attempt(graph, options, dialect, workspace, listener, (timings, progress))
         if content is not None:
-            return Plan(content, _layers(content, listener), workspace)
+            return Plan(content, _layers(content, options, listener), workspace)
         smaller = _smaller(workspace)
         if not listener.ran_out_of_memory() or smaller is None:
             raise _no_engine(listener)
@@ -145,16 +145,21 @@ def _add_profile(builder: Any, network: Any, config: Any, options: EngineOptions
         raise BuildError(f"TensorRT takes no batch of {batch.min} to {batch.max}: {listener.last()}", hint="give other batches")
 
 
-def _layers(content: bytes, listener: Listener) -> str | None:
+def _layers(content: bytes, options: EngineOptions, listener: Listener) -> str | None:
     """What the inspector says of the engine; its lack costs a listing and no engine."""
     runtime = _trt.Runtime(listener.logger)
-    if hasattr(runtime, "engine_host_code_allowed"):
+    if runtime is not None:
         runtime.engine_host_code_allowed = True  # a version-compatible plan brings code of its own, built a moment ago by us
-    engine = None if runtime is None else runtime.deserialize_cuda_engine(content)
-    inspector = None if engine is None else engine.create_engine_inspector()
+    engine: Any = None if runtime is None else runtime.deserialize_cuda_engine(content)
+    inspector: Any = None if engine is None else engine.create_engine_inspector()
     if inspector is None:
         _log.warning("the engine cannot be inspected: %s", listener.last())
         return None
+    context = engine.create_execution_context()
+    if context is not None:
+        # Where the batch is open, the inspector names no tensor's format until a shape is set.
+        context.set_input_shape(engine.get_tensor_name(0), (options.batch.opt, options.input_size, options.input_size, 3))
+        inspector.execution_context = context
     return str(inspector.get_engine_information(_trt.LayerInformationFormat.JSON))
 
 

@@ -119,7 +119,7 @@ def test_a_death_is_told(child: Child, death: str, words: str, remedy: str) -> N
 
 def test_tensorrts_log_comes_through(child: Child, caplog: pytest.LogCaptureFixture) -> None:
     """Lines of the child are lines of the parent's log, at their level up to warning."""
-    with caplog.at_level(logging.DEBUG), pytest.raises(BuildError):
+    with caplog.at_level(logging.DEBUG, logger="edge_resnet"), pytest.raises(BuildError):
         child.build(more="FAULTS['build_serialized_network'] = ['no kernel fits']")
     levels = {record.getMessage(): record.levelno for record in caplog.records}
     assert levels["TensorRT: no kernel fits"] == logging.WARNING

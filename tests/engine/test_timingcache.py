@@ -32,7 +32,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 def test_a_bad_place_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A folder where the file should be, and a file where the folder should be."""
     (tmp_path / "file").write_bytes(b"")
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING, logger="edge_resnet"):
         assert read_timings(tmp_path) == b""
         write_timings(tmp_path / "file" / "cache", b"x")
     assert "cannot be read" in caplog.text
