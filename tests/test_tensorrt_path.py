@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import logging
@@ -22,6 +23,7 @@ from standins.tensorrt_run import RUN_CLASSES, answers
 
 from edge_resnet.artifact import Artifact, open_artifact
 from edge_resnet.backends import open_backend, resolve_backend
+from edge_resnet.backends.cudagraph import Recorder
 from edge_resnet.errors import IncompatibleEngineError
 from edge_resnet.spec import Precision
 
@@ -43,6 +45,8 @@ def machine(tmp_path: Path, surfaces: Path, libcuda: Path, monkeypatch: pytest.M
     packages.mkdir()
     driver = importlib.import_module("edge_resnet.engine.driver")
     monkeypatch.setattr(driver.first_gpu, "__defaults__", (str(libcuda),))
+    monkeypatch.setattr(Recorder.__init__, "__defaults__", (str(libcuda),))
+    pycuda_driver.record_through(ctypes.CDLL(str(libcuda)))
     monkeypatch.setenv("LD_LIBRARY_PATH", str(libcuda.parent))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(packages), *sys.path]))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))

@@ -8,12 +8,15 @@ import numpy as np
 
 from edge_resnet.backends import Images, Logits
 from edge_resnet.backends.cuda import Cuda, SharedBuffer
+from edge_resnet.backends.cudagraph import Graph, Recorder
 from edge_resnet.errors import BackendError
 
 __all__ = ["Bindings", "Slot"]
 
 #: TensorRT's name of a type → NumPy's; trt.nptype fails with newer NumPy in old versions.
 _DTYPES = {"FLOAT": np.float32, "HALF": np.float16, "UINT8": np.uint8}
+#: Graphs kept per slot: each holds memory of the driver's, and a caller has few batch sizes.
+_GRAPHS = 8
 
 
 class Bindings:
@@ -36,15 +39,21 @@ class Bindings:
 
 
 class Slot:
-    """Starts a batch and waits for it; between the two the GPU works and the caller need not."""
+    """Starts a batch and waits for it; between the two the GPU works and the caller need not.
 
-    def __init__(self, cuda: Cuda, engine: Any, bindings: Bindings) -> None:
+    A batch size that comes again is recorded as a graph, and launched as one from then on.
+    """
+
+    def __init__(self, cuda: Cuda, engine: Any, bindings: Bindings, recorder: Recorder | None = None) -> None:
         self._bindings = bindings
         self._context = engine.create_execution_context()
         if self._context is None:
             raise BackendError("TensorRT gives no execution context", hint="close other programs: it needs GPU memory of its own")
         self._stream = cuda.stream()
         self._shape = 0
+        self._recorder = recorder
+        #: By batch size; None where a batch of that size ran once and was not recorded yet.
+        self._graphs: dict[int, Graph | None] = {}
         self._buffers: list[SharedBuffer] = []
         rows = ((bindings.input, bindings.picture, np.uint8), (bindings.output, (bindings.classes,), bindings.dtype))
         try:
@@ -61,14 +70,17 @@ class Slot:
         """Queue copy, network and copy back of up to the largest batch. The GPU's context must be current."""
         count = max(len(images), self._bindings.least)
         self._pictures.host[: len(images)] = images
+        graph = self._graphs.get(count)
+        if graph is not None:
+            graph.launch(self._stream.handle)
+            return
         if count != self._shape:
+            self._shape = 0  # what a failure leaves behind is not known
             if not self._context.set_input_shape(self._bindings.input, (count, *self._bindings.picture)):
                 raise BackendError(f"TensorRT does not take a batch of {count}", hint="compile with a larger --batch")
             self._shape = count
-        self._pictures.to_device(self._stream, count)
-        if not self._context.execute_async_v3(self._stream.handle):
-            raise BackendError("TensorRT did not run the network", hint="--debug shows TensorRT's log")
-        self._logits.to_host(self._stream, count)
+        self._queue(count)
+        self._record(count)
 
     def finish(self, count: int) -> Logits:
         """Wait, and return the first ``count`` rows, the caller's to keep."""
@@ -81,7 +93,30 @@ class Slot:
 
     def free(self) -> None:
         """Give memory and context back, in the order in which they depend on each other. The GPU's context must be current."""
+        for graph in self._graphs.values():
+            if graph is not None:
+                graph.free()
+        self._graphs.clear()
         self._context = None
         while self._buffers:
             self._buffers.pop().free()
         self._stream = None
+
+    def _queue(self, count: int) -> None:
+        self._pictures.to_device(self._stream, count)
+        if not self._context.execute_async_v3(self._stream.handle):
+            raise BackendError("TensorRT did not run the network", hint="--debug shows TensorRT's log")
+        self._logits.to_host(self._stream, count)
+
+    def _record(self, count: int) -> None:
+        """Record the batch size that runs for the second time, right after it ran: TensorRT allocates in the first run after a
+        change of shape, which cannot be recorded."""
+        if self._recorder is None or not self._recorder.works:
+            return
+        if count not in self._graphs:
+            if len(self._graphs) < _GRAPHS:
+                self._graphs[count] = None
+            return
+        self._graphs[count] = self._recorder.record(self._stream.handle, lambda: self._queue(count))
+        if self._graphs[count] is None:
+            self._shape = 0

@@ -23,6 +23,7 @@ import tensorrt
 from edge_resnet.artifact import Artifact
 from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_images
 from edge_resnet.backends.cuda import Cuda
+from edge_resnet.backends.cudagraph import Recorder
 from edge_resnet.backends.slots import Bindings, Slot
 from edge_resnet.engine.driver import first_gpu
 from edge_resnet.engine.here import facts_here
@@ -63,7 +64,7 @@ class TensorRtBackend:
 
     name = "tensorrt"
 
-    def __init__(self, plan: bytes, classes: int, input_size: int, *, slots: int = _SLOTS) -> None:
+    def __init__(self, plan: bytes, classes: int, input_size: int, *, slots: int = _SLOTS, graphs: bool = True) -> None:
         first_gpu()
         self.classes = classes
         self._input_size = input_size
@@ -78,7 +79,7 @@ class TensorRtBackend:
         self._idle = threading.Condition()
         self._cuda = Cuda()
         try:
-            self._open(plan, slots)
+            self._open(plan, slots, Recorder() if graphs else None)
         except BaseException:
             self.close()
             raise
@@ -172,7 +173,7 @@ class TensorRtBackend:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
         self.close()
 
-    def _open(self, plan: bytes, slots: int) -> None:
+    def _open(self, plan: bytes, slots: int, recorder: Recorder | None) -> None:
         with self._cuda.current("the engine cannot be opened"):
             self._runtime = tensorrt.Runtime(self._listener.logger)
             if self._runtime is not None:
@@ -190,7 +191,7 @@ class TensorRtBackend:
                 )
             self._most = bindings.most
             for _ in range(slots):
-                self._slots.append(Slot(self._cuda, self._engine, bindings))
+                self._slots.append(Slot(self._cuda, self._engine, bindings, recorder))
         for slot in self._slots:
             self._free.put(slot)
 

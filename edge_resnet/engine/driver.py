@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from edge_resnet.errors import BackendError
 
-__all__ = ["Gpu", "first_gpu"]
+__all__ = ["LIBRARY", "Gpu", "first_gpu"]
 
-_LIBRARY = "libcuda.so.1"
+LIBRARY = "libcuda.so.1"
 #: CUdevice_attribute of the CUDA driver API.
 _MAJOR, _MINOR, _INTEGRATED = 75, 76, 18
 _NO_DEVICE, _NAME_BYTES = 100, 256
@@ -28,7 +28,7 @@ class Gpu:
     integrated: bool
 
 
-def first_gpu(library: str = _LIBRARY) -> Gpu:
+def first_gpu(library: str = LIBRARY) -> Gpu:
     """Start the driver and ask for the first GPU. Raises BackendError where there is no driver, or none that gives a GPU."""
     try:
         cuda = ctypes.CDLL(library)

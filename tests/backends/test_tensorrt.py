@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib
+import logging
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ from standins import pycuda_driver, tensorrt_run
 from standins.surface import VERSIONS, strict
 from standins.tensorrt_run import answers, plan
 
+from edge_resnet.backends.cudagraph import Recorder
 from edge_resnet.errors import BackendError, ConfigError, IncompatibleEngineError
 
 MODULES = ("backends.tensorrt", "backends.slots", "backends.cuda", "engine.here")
@@ -43,9 +46,10 @@ def make(libcuda: Path, surfaces: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     tensorrt_run.FAULTS.clear()
     pycuda_driver.MEMORY.clear()
 
-    def made(
-        version: str = "10.3.0", *, content: bytes = plan(), integrated: bool = False, classes: int = 5, slots: int = 2
-    ) -> Any:
+    stub = ctypes.CDLL(str(libcuda))
+    pycuda_driver.record_through(stub)
+
+    def made(version: str = "10.3.0", *, content: bytes = plan(), integrated: bool = False, classes: int = 5, **how: Any) -> Any:
         package = ModuleType("pycuda")
         package.driver = pycuda_driver.driver(integrated=integrated)  # type: ignore[attr-defined]
         modules = {"pycuda": package, "pycuda.driver": package.driver}
@@ -58,7 +62,8 @@ def make(libcuda: Path, surfaces: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         from edge_resnet.engine.driver import first_gpu
 
         monkeypatch.setattr(module, "first_gpu", lambda: first_gpu(str(libcuda)))
-        return module.TensorRtBackend(content, classes, 8, slots=slots)
+        monkeypatch.setattr(module, "Recorder", lambda: Recorder(str(libcuda)))
+        return module.TensorRtBackend(content, classes, 8, **how)
 
     references = pycuda_driver._Context.references
     yield made
@@ -66,6 +71,7 @@ def make(libcuda: Path, surfaces: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
         sys.modules.pop(f"edge_resnet.{name}", None)
     assert pycuda_driver._Context.references == references, "a context was not let go of"
     assert pycuda_driver.depth() == 0, "a context was left on the stack"
+    assert (stub.stub_graphs(), stub.stub_executables()) == (0, 0), "graphs were left"
 
 
 def pictures(count: int, seed: int = 0) -> npt.NDArray[np.uint8]:
@@ -231,3 +237,69 @@ def test_close_ends_everything(make: Callable[..., Any]) -> None:
     with pytest.raises(BackendError, match="closed"):
         backend.infer(pictures(1))
     assert not pycuda_driver.MEMORY
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_graphs_change_no_answer(make: Callable[..., Any], version: str, integrated: bool) -> None:
+    """Whatever batches come in whatever order, often enough to be recorded, the answers are those of the network run plainly."""
+    order = np.random.default_rng(0).integers(1, 10, 60)
+    with make(version, integrated=integrated) as recorded, make(version, integrated=integrated, graphs=False) as plain:
+        for seed, count in enumerate(order):
+            images = pictures(int(count), seed)
+            np.testing.assert_array_equal(recorded.infer(images), answers(images))
+            np.testing.assert_array_equal(plain.infer(images), answers(images))
+
+
+def test_a_batch_size_that_comes_again_is_launched_as_one(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third batch of a size asks TensorRT for nothing, and other sizes do not disturb it."""
+    with make(slots=1) as backend:
+        for count in (2, 3, 2, 3):
+            backend.infer(pictures(count))
+        tensorrt_run.FAULTS.update({"execute_async_v3": 9, "set_input_shape": 9})
+        for count in (2, 3, 2):
+            np.testing.assert_array_equal(backend.infer(pictures(count, 7)), answers(pictures(count, 7)))
+        with pytest.raises(BackendError, match="a batch of 4"):
+            backend.infer(pictures(4))
+
+
+def test_many_batch_sizes_do_not_fill_the_memory(make: Callable[..., Any], libcuda: Path) -> None:
+    """Of twelve sizes eight are recorded, and the others are answered as well."""
+    with make(content=plan(most=12), slots=1) as backend:
+        for count in [*range(1, 13)] * 3:
+            np.testing.assert_array_equal(backend.infer(pictures(count)), answers(pictures(count)))
+        assert ctypes.CDLL(str(libcuda)).stub_executables() == 8
+
+
+@pytest.mark.parametrize("call", ["cuStreamBeginCapture_v2", "cuStreamEndCapture", "cuGraphInstantiateWithFlags"])
+def test_where_graphs_fail_the_network_runs_without(
+    make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, call: str
+) -> None:
+    """It is said once, and every answer comes."""
+    monkeypatch.setenv("STUB_FAILS", f"{call}=900")
+    with caplog.at_level(logging.WARNING, logger="edge_resnet"), make() as backend:
+        for count in (2, 2, 3, 2, 3, 3, 2):
+            np.testing.assert_array_equal(backend.infer(pictures(count)), answers(pictures(count)))
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"without CUDA graphs, each kernel launched by itself: {call} gave error 900"]
+
+
+def test_a_network_that_cannot_be_recorded_runs_without(make: Callable[..., Any]) -> None:
+    """TensorRT refuses while it is recorded: the stream takes work again, and the answers come."""
+    with make(slots=1) as backend:
+        backend.infer(pictures(2))
+        tensorrt_run.FAULTS["execute_async_v3 recorded"] = 1
+        for _ in range(3):
+            np.testing.assert_array_equal(backend.infer(pictures(2)), answers(pictures(2)))
+
+
+def test_a_graph_that_fails_is_a_backend_error(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GPU's fault while a graph is launched reaches the caller, and the slot is free again."""
+    with make(slots=1) as backend:
+        for _ in range(3):
+            backend.infer(pictures(2))
+        monkeypatch.setenv("STUB_FAILS", "cuGraphLaunch=700")
+        with pytest.raises(BackendError, match="cuGraphLaunch gave error 700"):
+            backend.infer(pictures(2))
+        monkeypatch.delenv("STUB_FAILS")
+        np.testing.assert_array_equal(backend.infer(pictures(2, 5)), answers(pictures(2, 5)))

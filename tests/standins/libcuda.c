@@ -1,4 +1,6 @@
-/* A stand-in of the CUDA driver's few calls that look for a GPU. STUB_FAILS names a call and its error: cuInit=100. */
+/* A stand-in of the CUDA driver: the calls that look for a GPU, and those that record graphs, of which it keeps count.
+   STUB_FAILS names a call and its error: cuInit=100. Whoever records is called back: begin, end, launch, each with a stream's handle. */
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,6 +11,12 @@ static int fails(const char *call) {
 }
 
 int cuInit(unsigned flags) { return flags ? 1 : fails("cuInit"); }
+
+int cuDriverGetVersion(int *version) {
+    const char *said = getenv("STUB_CUDA");
+    *version = said ? atoi(said) : 12060;
+    return fails("cuDriverGetVersion");
+}
 
 int cuDeviceGet(int *device, int ordinal) {
     *device = ordinal;
@@ -26,4 +34,75 @@ int cuDeviceGetAttribute(int *value, int attribute, int device) {
     (void)device;
     *value = attribute == 75 ? 8 : attribute == 76 ? 7 : attribute == 18 ? 1 : -1;
     return fails("cuDeviceGetAttribute");
+}
+
+/* CUDA's error numbers. */
+enum { INVALID_VALUE = 1, ILLEGAL_STATE = 401, CAPTURE_UNSUPPORTED = 900 };
+
+struct graph { long number; int executable; };
+
+typedef void (*hook)(void *stream, long number);
+static hook on_begin, on_end, on_launch;
+static long next_number = 1;
+static int graphs, executables;
+/* Per thread, as the mode says that is recorded in. */
+static __thread void *capturing;
+
+void stub_hooks(hook begin, hook end, hook launch) { on_begin = begin, on_end = end, on_launch = launch; }
+int stub_graphs(void) { return graphs; }
+int stub_executables(void) { return executables; }
+
+int cuStreamBeginCapture_v2(void *stream, int mode) {
+    int failed = fails("cuStreamBeginCapture_v2");
+    if (failed) return failed;
+    if (!stream) return CAPTURE_UNSUPPORTED; /* the default stream cannot be recorded */
+    if (mode != 1) return INVALID_VALUE;
+    if (capturing) return ILLEGAL_STATE;
+    capturing = stream;
+    if (on_begin) on_begin(stream, 0);
+    return 0;
+}
+
+int cuStreamEndCapture(void *stream, struct graph **graph) {
+    if (capturing != stream || !stream) return ILLEGAL_STATE;
+    capturing = NULL;
+    *graph = NULL;
+    long number = next_number++;
+    if (on_end) on_end(stream, number);
+    int failed = fails("cuStreamEndCapture");
+    if (failed) return failed;
+    *graph = calloc(1, sizeof **graph);
+    (*graph)->number = number;
+    graphs++;
+    return 0;
+}
+
+int cuGraphInstantiateWithFlags(struct graph **executable, struct graph *graph, unsigned long long flags) {
+    int failed = fails("cuGraphInstantiateWithFlags");
+    if (failed || flags || !graph || graph->executable) return failed ? failed : INVALID_VALUE;
+    *executable = calloc(1, sizeof **executable);
+    **executable = (struct graph){graph->number, 1};
+    executables++;
+    return 0;
+}
+
+int cuGraphLaunch(struct graph *executable, void *stream) {
+    int failed = fails("cuGraphLaunch");
+    if (failed || !executable || !executable->executable || !stream) return failed ? failed : INVALID_VALUE;
+    if (on_launch) on_launch(stream, executable->number);
+    return 0;
+}
+
+int cuGraphExecDestroy(struct graph *executable) {
+    if (!executable || !executable->executable) return INVALID_VALUE;
+    free(executable);
+    executables--;
+    return 0;
+}
+
+int cuGraphDestroy(struct graph *graph) {
+    if (!graph || graph->executable) return INVALID_VALUE;
+    free(graph);
+    graphs--;
+    return 0;
 }

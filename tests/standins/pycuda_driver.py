@@ -5,6 +5,7 @@ A copy that is read before it is waited for, an address that was freed, work wit
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import threading
 from collections.abc import Callable
@@ -13,13 +14,16 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["FAULTS", "MEMORY", "STREAMS", "driver", "read", "write"]
+__all__ = ["FAULTS", "GRAPHS", "MEMORY", "STREAMS", "driver", "read", "record_through", "write"]
 
 #: Call → how often it still fails; the test's to fill.
 FAULTS: dict[str, int] = {}
 #: Device memory by address, and streams by handle.
 MEMORY: dict[int, np.ndarray[Any, Any]] = {}
 STREAMS: dict[int, Stream] = {}
+#: Recorded work by its number, and the calls that the driver's stand-in makes.
+GRAPHS: dict[int, list[Callable[[], None]]] = {}
+_hooks: list[Any] = []
 _numbers = itertools.count(1 << 20, 1 << 20)
 _stack = threading.local()
 
@@ -59,18 +63,45 @@ class Stream:
         _call("Stream")
         self.handle = next(_numbers)
         self.work: list[Callable[[], None]] = []
+        #: While the stream is recorded: the work that lies before the recording.
+        self.before: list[Callable[[], None]] | None = None
+        self.recorded_by = 0
         STREAMS[self.handle] = self
 
     def synchronize(self) -> None:
         _call("synchronize")
+        assert self.before is None, "a stream that is recorded cannot be waited for"
         work, self.work = self.work, []
         for step in work:
             step()
 
 
+_HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_long)
+
+
+def record_through(library: ctypes.CDLL) -> None:
+    """Let the stand-in of the driver (libcuda.c) record and launch what these streams do."""
+
+    def begin(handle: int, number: int) -> None:
+        stream = STREAMS[handle]
+        stream.before, stream.work, stream.recorded_by = stream.work, [], threading.get_ident()
+
+    def end(handle: int, number: int) -> None:
+        stream = STREAMS[handle]
+        GRAPHS[number], stream.work, stream.before, stream.recorded_by = stream.work, stream.before or [], None, 0
+
+    def launch(handle: int, number: int) -> None:
+        STREAMS[handle].work.extend(GRAPHS[number])
+
+    _hooks[:] = [_HOOK(hook) for hook in (begin, end, launch)]  # they must outlive the library's use of them
+    library.stub_hooks(*_hooks)
+
+
 class _Allocation:
     def __init__(self, size: int) -> None:
         _call("mem_alloc")
+        recorded_by = {stream.recorded_by for stream in STREAMS.values()}
+        assert threading.get_ident() not in recorded_by, "nothing may be allocated while a stream is recorded"
         self._address = next(_numbers)
         MEMORY[self._address] = np.full(size, 171, np.uint8)
 
