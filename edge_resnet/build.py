@@ -17,8 +17,9 @@ from edge_resnet.artifact import (
     open_artifact,
     staging,
 )
-from edge_resnet.backends import load_backend, resolve_backend
-from edge_resnet.compile import finish
+from edge_resnet.backends import load_backend, refuse_tuning, resolve_backend
+from edge_resnet.compile import finish, first_engine
+from edge_resnet.engine.options import EngineTuning
 from edge_resnet.errors import CalibrationError, ConfigError
 from edge_resnet.export import VERIFY_BATCHES, Deployable, export, verify
 from edge_resnet.imageset import ImageSet, batches
@@ -43,7 +44,7 @@ class BuildOptions:
     """What to build. ``weights``: ``default``, ``random`` or a path. ``labels``: one name per class, None for the family's own.
 
     ``calibration_data``, ``recipe``: None unless INT8. ``max_drop``: points of top-1 that INT8 may lose on the labelled images of
-    ``validation_data``. ``allow_random``: let INT8 be calibrated with random weights or on noise.
+    ``validation_data``. ``tuning``: of TensorRT's engine. ``allow_random``: calibrate random weights, or on noise.
     """
 
     model: ModelSpec
@@ -58,14 +59,16 @@ class BuildOptions:
     max_drop: float | None = None
     batch: BatchProfile = field(default_factory=BatchProfile)
     backend: str = "auto"
+    tuning: EngineTuning | None = None
     force: bool = False
     allow_random: bool = False
 
 
 def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifact:
-    """Make the artifact and its engine for this machine, whole or not at all.
+    """Make the artifact, whole or not at all, and its engine for this machine.
 
-    What the user gave is checked before anything long begins. Raises any of edge_resnet.errors.
+    What the user gave is checked before anything long begins. An engine that fails leaves the artifact, and the error says how to
+    try it again. Raises any of edge_resnet.errors.
     """
     int8 = _check(options)
     with staging(options.output, force=options.force) as folder:
@@ -80,13 +83,18 @@ def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifac
         if int8 is not None and sample is not None:
             made = add_int8(folder, options.preprocess, int8, (sample, validation), progress=progress)
             manifest = with_int8(manifest, made, sample)
-        finish(folder, manifest, labels, options.backend, progress=progress)
-    return open_artifact(options.output)
+        finish(folder, manifest)
+    artifact = open_artifact(options.output)
+    first_engine(artifact, options.backend, tuning=options.tuning, progress=progress)
+    return artifact
 
 
 def _check(options: BuildOptions) -> Int8Options | None:
     """Refuse what makes no sense; what INT8 is made with, None for another precision."""
-    load_backend(resolve_backend(options.backend))
+    name = resolve_backend(options.backend)
+    load_backend(name)
+    if name != "tensorrt":
+        refuse_tuning(options.tuning)
     if options.preprocess.crop != options.model.input_size:
         raise ConfigError(f"the crop of {options.preprocess.crop} pixels is not the input size {options.model.input_size}")
     if options.labels is not None and len(options.labels) != options.model.classes:

@@ -17,10 +17,11 @@ import onnx
 
 from edge_resnet.artifact import MANIFEST, MODEL, Artifact, describe_files, write_json
 from edge_resnet.backends import EngineRequest, Variant, load_backend, resolve_backend
+from edge_resnet.engine.options import EngineTuning
 from edge_resnet.engine.process import build_in_child
 from edge_resnet.engine.timingcache import timings_path
 from edge_resnet.enginecache import find_engine, store_engine
-from edge_resnet.errors import BuildError, ConfigError
+from edge_resnet.errors import BuildError, ConfigError, EdgeResnetError
 from edge_resnet.quantization.corrections import apply, read_corrections
 from edge_resnet.quantization.qdq import QdqForm, quantize
 from edge_resnet.quantization.strong import to_strong
@@ -33,6 +34,7 @@ __all__ = [
     "compile_engine",
     "corrected_graph",
     "finish",
+    "first_engine",
     "tensorrt_graph",
     "write_onnx",
     "write_trt_cache",
@@ -44,26 +46,45 @@ Dialect: TypeAlias = Literal["weak", "strong"]
 
 
 def compile_engine(
-    artifact: Artifact, backend: str = "auto", variant: Variant = "native", *, progress: Progress | None = None
+    artifact: Artifact,
+    backend: str = "auto",
+    variant: Variant = "native",
+    *,
+    tuning: EngineTuning | None = None,
+    progress: Progress | None = None,
 ) -> Path | None:
     """Make sure that the engine is there, and return its folder; None where the backend runs the artifact's graph itself.
 
-    An engine that is cached, whole and made from the same truth is kept. Raises what the derivation raises.
+    An engine that is cached, whole and made from the same truth is kept; with a ``tuning``, only one of that very tuning.
+    Raises what the derivation raises, and ConfigError for a tuning that is not the backend's.
     """
-    name = resolve_backend(backend)
-    request = load_backend(name).engine_request(artifact, variant)
+    name = resolve_backend(backend, variant)
+    request = load_backend(name).engine_request(artifact, variant, tuning)
     if request is None:
         return None
     return find_engine(artifact, request.key) or DERIVATIONS[name](artifact, request, progress)
 
 
-def finish(folder: Path, manifest: Manifest, labels: tuple[str, ...], backend: str, *, progress: Progress | None = None) -> None:
-    """Write the manifest over what lies in ``folder`` now, and derive the engine for this machine: the end of every artifact."""
-    manifest = replace(manifest, files=describe_files(folder))
-    write_json(folder / MANIFEST, manifest)
+def finish(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest over what lies in ``folder`` now: the end of every artifact."""
+    write_json(folder / MANIFEST, replace(manifest, files=describe_files(folder)))
+
+
+def first_engine(
+    artifact: Artifact, backend: str, *, tuning: EngineTuning | None = None, progress: Progress | None = None
+) -> None:
+    """Derive the engine of an artifact that was just written, for this machine.
+
+    Raises what the derivation raises, with the way to try again: the artifact stays, minutes of calibration with it.
+    """
     if progress is not None:
         progress("compile", 0, 1)
-    compile_engine(Artifact(folder, manifest, labels), backend, progress=progress)
+    try:
+        compile_engine(artifact, backend, tuning=tuning, progress=progress)
+    except EdgeResnetError as error:
+        again = f"{artifact.folder} is written: edge-resnet compile {artifact.folder} tries the engine again"
+        error.hint = f"{error.hint}; {again}" if error.hint else again
+        raise
     if progress is not None:
         progress("compile", 1, 1)
 
@@ -119,10 +140,10 @@ def _derive_qdq(artifact: Artifact, request: EngineRequest, progress: Progress |
 
 def _derive_plan(artifact: Artifact, request: EngineRequest, progress: Progress | None) -> Path:
     """The graph in the dialect of the TensorRT at hand → its plan, with what it holds for and what became of its layers."""
-    from edge_resnet.backends.tensorrt import FACTS, LAYERS, PLAN, wanted  # needs TensorRT and PyCUDA
+    from edge_resnet.backends.plans import FACTS, LAYERS, PLAN, wanted  # needs TensorRT
 
     variant: Variant = "native" if request.form == artifact.manifest.precision else "reference"
-    facts = wanted(artifact, variant)
+    facts = wanted(artifact, variant, request.tuning)
 
     def write(folder: Path) -> None:
         graph = folder / MODEL

@@ -58,8 +58,8 @@ def evaluate(
         raise ConfigError(
             f"{artifact.folder} is {artifact.manifest.precision}, there is no INT8 to simulate", hint="leave it out"
         )
-    name = resolve_backend(backend)
     variant: Variant = "simulated" if simulate else "native"
+    name = resolve_backend(backend, variant)
     is_reference = name == REFERENCE and load_backend(name).engine_request(artifact, variant) is None
     started, done, skipped = time.monotonic(), 0, []  # type: float, int, list[str]
     counts = _Counts()

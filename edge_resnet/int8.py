@@ -27,7 +27,7 @@ from edge_resnet.artifact import (
     write_json,
 )
 from edge_resnet.backends import load_backend, resolve_backend
-from edge_resnet.compile import finish
+from edge_resnet.compile import finish, first_engine
 from edge_resnet.datasets import open_data
 from edge_resnet.errors import CalibrationError, ConfigError
 from edge_resnet.imageset import ImageSet, balanced_sample, batches, check_labels, require_labels, require_several
@@ -168,5 +168,7 @@ def requantize(
         created = datetime.now(timezone.utc).isoformat(timespec="seconds")
         tools = {name: version(name) for name in TOOLS}
         manifest = replace(with_int8(artifact.manifest, made, sample), created=created, tools=tools)
-        finish(folder, manifest, artifact.labels, backend, progress=progress)
-    return open_artifact(output)
+        finish(folder, manifest)
+    written = open_artifact(output)
+    first_engine(written, backend, progress=progress)
+    return written

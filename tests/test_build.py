@@ -17,6 +17,7 @@ from tiny import tiny_options
 from edge_resnet.artifact import CALIBRATION, LABELS, MODEL, Artifact, open_artifact
 from edge_resnet.backends import open_backend
 from edge_resnet.build import BuildOptions, build
+from edge_resnet.engine.options import EngineTuning
 from edge_resnet.errors import BuildError, CalibrationError, ConfigError, DataError, EdgeResnetError
 from edge_resnet.spec import ModelSpec, Preprocess, QuantRecipe
 
@@ -149,8 +150,8 @@ def test_pictures_that_are_none_are_refused(tmp_path: Path, make: Callable[[np.r
 
 
 @pytest.mark.parametrize("stage", ["export", "calibrate", "compile"])
-def test_ctrl_c_at_any_stage_leaves_nothing(tmp_path: Path, smooth_pictures: Path, stage: str) -> None:
-    """Interrupted in export, calibration or compilation: no artifact, no litter."""
+def test_ctrl_c_leaves_nothing_or_the_whole_artifact(tmp_path: Path, smooth_pictures: Path, stage: str) -> None:
+    """Interrupted in export or calibration: no artifact, no litter; while the engine is compiled: the artifact without it."""
 
     def interrupt(name: str, done: int, total: int) -> None:
         if name == stage:
@@ -158,7 +159,34 @@ def test_ctrl_c_at_any_stage_leaves_nothing(tmp_path: Path, smooth_pictures: Pat
 
     with pytest.raises(KeyboardInterrupt):
         build(tiny_options("int8", tmp_path / "out" / "x", smooth_pictures), progress=interrupt)
-    assert list((tmp_path / "out").iterdir()) == []
+    left = list((tmp_path / "out").iterdir())
+    assert [path.name for path in left] == (["x"] if stage == "compile" else [])
+    for path in left:
+        assert not list(open_artifact(path).folder.glob("engines/*"))
+
+
+def test_an_engine_that_fails_costs_no_calibration(
+    tmp_path: Path, smooth_pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The artifact is there, the error is the engine's, and its hint is the command that tries again."""
+
+    def fail(*_: object) -> None:
+        raise BuildError("out of memory", hint="close other programs")
+
+    monkeypatch.setattr("edge_resnet.compile.DERIVATIONS", {"onnxruntime": fail})
+    with pytest.raises(BuildError, match="out of memory") as caught:
+        build(tiny_options("int8", tmp_path / "x", smooth_pictures))
+    assert caught.value.hint.startswith("close other programs; ")
+    assert f"edge-resnet compile {tmp_path / 'x'}" in caught.value.hint
+    assert open_artifact(tmp_path / "x").manifest.precision == "int8"
+
+
+def test_tuning_for_another_backend_is_refused_first(tmp_path: Path, smooth_pictures: Path) -> None:
+    """Before minutes of calibration: the workspace is TensorRT's."""
+    options = replace(tiny_options("int8", tmp_path / "out" / "x", smooth_pictures), tuning=EngineTuning(512))
+    with pytest.raises(ConfigError, match="workspace"):
+        build(options)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_failed_forced_build_keeps_the_old_artifact(tmp_path: Path, smooth_pictures: Path) -> None:
@@ -178,7 +206,7 @@ def test_a_failed_forced_build_keeps_the_old_artifact(tmp_path: Path, smooth_pic
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
 @pytest.mark.parametrize("kilobytes", [16, 200, 360])
 def test_a_full_disk_leaves_nothing(tmp_path: Path, smooth_pictures: Path, kilobytes: int) -> None:
-    """A disk that fills up while the graph, or the engine, is written: one line, nothing left, the mount as empty as before."""
+    """A disk that fills up while the graph or what calibration needs is written: one line, nothing left."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(disk)]

@@ -24,10 +24,11 @@ from standins.tensorrt_run import RUN_CLASSES, answers
 from edge_resnet.artifact import Artifact, open_artifact
 from edge_resnet.backends import open_backend, resolve_backend
 from edge_resnet.backends.cudagraph import Recorder
-from edge_resnet.errors import IncompatibleEngineError
+from edge_resnet.engine.options import EngineTuning
+from edge_resnet.errors import ConfigError, IncompatibleEngineError
 from edge_resnet.spec import Precision
 
-MODULES = ("backends.tensorrt", "backends.slots", "backends.cuda", "engine.here", "engine.builder")
+MODULES = ("backends.tensorrt", "backends.plans", "backends.slots", "backends.cuda", "engine.here", "engine.builder")
 PACKAGE = """
 import sys
 from pathlib import Path
@@ -139,10 +140,83 @@ def test_a_damaged_plan_is_built_anew(
     assert plan.read_bytes() == whole
 
 
+def test_an_engine_that_was_tuned_is_kept_and_used(
+    machine: Callable[[str], None], tiny_artifacts: dict[str, Artifact], tmp_path: Path
+) -> None:
+    """Each tuning has its own engine; compiling without one is content with either, and the one wanted last is run."""
+    from edge_resnet.compile import compile_engine
+
+    machine("10.3.0")
+    artifact = _copy(tiny_artifacts["int8"], tmp_path)
+    tuned = compile_engine(artifact, "tensorrt", tuning=EngineTuning(512, 5))
+    assert tuned is not None
+    assert compile_engine(artifact, "tensorrt") == tuned
+    assert json.loads((tuned / "plan.engine").read_bytes())["pools"] == {"WORKSPACE": 512 << 20}
+    plain = compile_engine(artifact, "tensorrt", tuning=EngineTuning())
+    assert plain is not None
+    assert plain != tuned
+    assert compile_engine(artifact, "tensorrt") == plain
+    open_backend(artifact, "tensorrt").close()
+    with pytest.raises(ConfigError, match="are TensorRT's"):
+        compile_engine(artifact, "onnxruntime", tuning=EngineTuning(512))
+
+
+def test_a_version_compatible_engine_outlives_an_upgrade(
+    machine: Callable[[str], None],
+    tiny_artifacts: dict[str, Artifact],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It runs on a later TensorRT of the same major version, where alone its code is let run, and not on another's GPU."""
+    from edge_resnet.compile import compile_engine
+
+    machine("10.3.0")
+    artifact = _copy(tiny_artifacts["fp16"], tmp_path)
+    compile_engine(artifact, "tensorrt", tuning=EngineTuning(version_compatible=True))
+    machine(VERSIONS[2])
+    with open_backend(artifact, "tensorrt") as backend:
+        assert backend._runtime.engine_host_code_allowed is True  # type: ignore[attr-defined]
+    machine("11.4.0.106")
+    with caplog.at_level(logging.WARNING, logger="edge_resnet"), pytest.raises(IncompatibleEngineError):
+        open_backend(artifact, "tensorrt")
+    assert "TensorRT was 10.3.0, is 11.4.0.106" in caplog.text
+    machine(VERSIONS[2])
+    monkeypatch.setenv("STUB_NAME", "NVIDIA Other")
+    with pytest.raises(IncompatibleEngineError):
+        open_backend(artifact, "tensorrt")
+    compile_engine(artifact, "tensorrt")
+    with open_backend(artifact, "tensorrt") as backend:
+        assert backend._runtime.engine_host_code_allowed is False  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("damage", ["{}", "not json", '{"tensorrt": "10.3.0"}'])
+def test_a_record_that_cannot_be_read_is_no_engine(
+    machine: Callable[[str], None],
+    tiny_artifacts: dict[str, Artifact],
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    damage: str,
+) -> None:
+    """Whoever wrote it: it is said, and the engine is built anew."""
+    from edge_resnet.compile import compile_engine
+
+    machine("10.3.0")
+    artifact = _copy(tiny_artifacts["fp16"], tmp_path)
+    folder = compile_engine(artifact, "tensorrt")
+    assert folder is not None
+    (folder / "engine.json").write_text(damage, encoding="utf-8")
+    with caplog.at_level(logging.WARNING, logger="edge_resnet"):
+        compile_engine(artifact, "tensorrt")
+    assert "its record cannot be read" in caplog.text
+    open_backend(artifact, "tensorrt").close()
+
+
 def test_auto_takes_the_gpu_where_there_is_one(machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
     """With TensorRT, PyCUDA and a GPU auto is TensorRT; without a GPU it is the processor, whatever is installed."""
     machine("10.3.0")
     assert resolve_backend("auto") == "tensorrt"
+    assert resolve_backend("auto", "simulated") == "onnxruntime"
     monkeypatch.setenv("STUB_FAILS", "cuInit=100")
     assert resolve_backend("auto") == "onnxruntime"
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType, TracebackType
 from typing import Literal, Protocol, TypeAlias
 
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from edge_resnet.artifact import Artifact
 from edge_resnet.engine.driver import first_gpu
+from edge_resnet.engine.options import EngineTuning
 from edge_resnet.errors import BackendError, ConfigError, MissingDependencyError
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "check_images",
     "load_backend",
     "open_backend",
+    "refuse_tuning",
     "resolve_backend",
 ]
 
@@ -71,17 +73,22 @@ class Backend(Protocol):
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """The engine that a backend needs on this machine: its folder's name in the artifact and the form to derive."""
+    """The engine that a backend needs on this machine: its folder's name in the artifact, the form to derive, and how TensorRT
+    is to build it."""
 
     key: str
     form: str
+    tuning: EngineTuning = field(default_factory=EngineTuning)
 
 
 class BackendClass(Protocol):
     """What the class behind a line of the table offers before it is opened."""
 
-    def engine_request(self, artifact: Artifact, variant: Variant) -> EngineRequest | None:
-        """The engine to be derived first; None where the artifact's graph is run as it is."""
+    def engine_request(self, artifact: Artifact, variant: Variant, tuning: EngineTuning | None = None) -> EngineRequest | None:
+        """The engine to be derived first, tuned like that; None where the artifact's graph is run as it is.
+
+        Without ``tuning`` any engine that is there and fits will do. Raises ConfigError for a tuning that is not this backend's.
+        """
         ...
 
     def open(self, artifact: Artifact, variant: Variant) -> Backend:
@@ -120,13 +127,15 @@ def open_backend(artifact: Artifact, name: str = "auto", variant: Variant = "nat
     Raises ConfigError for an unknown name, MissingDependencyError where its library is not installed, and
     IncompatibleEngineError where the artifact must be compiled for this machine first.
     """
-    return load_backend(resolve_backend(name)).open(artifact, variant)
+    return load_backend(resolve_backend(name, variant)).open(artifact, variant)
 
 
-def resolve_backend(name: str) -> str:
-    """The table's name behind ``auto``: the fastest backend that can run here."""
+def resolve_backend(name: str, variant: Variant = "native") -> str:
+    """The table's name behind ``auto``: the fastest backend that can run here; for the simulation the one that simulates."""
     if name != "auto":
         return name
+    if variant == "simulated":
+        return _AUTO[-1]
     for candidate in _AUTO:
         if _can_run(candidate):
             return candidate
@@ -143,6 +152,12 @@ def load_backend(name: str) -> BackendClass:
     except ImportError as error:
         raise MissingDependencyError(f"backend {name} needs {error.name or 'a package'}", hint=BACKENDS[name].install) from error
     return loaded
+
+
+def refuse_tuning(tuning: EngineTuning | None) -> None:
+    """What a backend says to a tuning that it cannot follow. Raises ConfigError where there is one."""
+    if tuning is not None:
+        raise ConfigError("workspace, level and compatibility are TensorRT's", hint="add --backend tensorrt, or leave them out")
 
 
 def _can_run(name: str) -> bool:

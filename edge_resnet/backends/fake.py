@@ -10,7 +10,8 @@ from types import TracebackType
 import numpy as np
 
 from edge_resnet.artifact import Artifact
-from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_images
+from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_images, refuse_tuning
+from edge_resnet.engine.options import EngineTuning
 
 __all__ = ["FakeBackend"]
 
@@ -32,8 +33,9 @@ class FakeBackend:
         self.classes = classes
 
     @classmethod
-    def engine_request(cls, artifact: Artifact, variant: Variant) -> EngineRequest | None:  # noqa: ARG003 - the protocol's signature
+    def engine_request(cls, artifact: Artifact, variant: Variant, tuning: EngineTuning | None = None) -> EngineRequest | None:  # noqa: ARG003 - the protocol's signature
         """There is nothing to derive."""
+        refuse_tuning(tuning)
         return None
 
     @classmethod

@@ -11,8 +11,9 @@ import numpy as np
 import onnxruntime
 
 from edge_resnet.artifact import MODEL, Artifact
-from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_images
+from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_images, refuse_tuning
 from edge_resnet.device import has_int8_dot_product
+from edge_resnet.engine.options import EngineTuning
 from edge_resnet.enginecache import find_engine
 from edge_resnet.errors import BackendError, IncompatibleEngineError
 
@@ -49,8 +50,9 @@ class OnnxRuntimeBackend:
         self.classes = classes
 
     @classmethod
-    def engine_request(cls, artifact: Artifact, variant: Variant) -> EngineRequest | None:
+    def engine_request(cls, artifact: Artifact, variant: Variant, tuning: EngineTuning | None = None) -> EngineRequest | None:
         """INT8 is derived for this kind of CPU, or as TensorRT's form to simulate it; float graphs run as they are."""
+        refuse_tuning(tuning)
         if variant == "reference" or artifact.manifest.precision != "int8":
             return None
         form = "tensorrt" if variant == "simulated" else "u8s8" if has_int8_dot_product() else "u8s7"

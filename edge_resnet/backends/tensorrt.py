@@ -5,15 +5,12 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import queue
 import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -24,30 +21,17 @@ from edge_resnet.artifact import Artifact
 from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_images
 from edge_resnet.backends.cuda import Cuda
 from edge_resnet.backends.cudagraph import Recorder
+from edge_resnet.backends.plans import PLAN, find_plan, wanted
 from edge_resnet.backends.slots import Bindings, Slot
 from edge_resnet.engine.driver import first_gpu
-from edge_resnet.engine.here import facts_here
-from edge_resnet.engine.key import EngineFacts, engine_key, why_different
+from edge_resnet.engine.key import engine_key
 from edge_resnet.engine.listening import listen
-from edge_resnet.engine.options import EngineOptions
-from edge_resnet.enginecache import find_engine
+from edge_resnet.engine.options import EngineTuning
 from edge_resnet.errors import BackendError, ConfigError, EdgeResnetError, IncompatibleEngineError
-from edge_resnet.spec import BatchProfile
 
-__all__ = ["FACTS", "LAYERS", "PLAN", "TensorRtBackend", "Ticket", "wanted"]
+__all__ = ["TensorRtBackend", "Ticket"]
 
-PLAN, FACTS, LAYERS = "plan.engine", "engine.json", "layers.json"
 _SLOTS = 2
-_log = logging.getLogger(__name__)
-
-
-def wanted(artifact: Artifact, variant: Variant) -> EngineFacts:
-    """The engine that the artifact needs here. Raises ConfigError for the simulation, which is of this very backend."""
-    if variant == "simulated":
-        raise ConfigError("TensorRT's INT8 is simulated where there is none", hint="add --backend onnxruntime")
-    manifest = artifact.manifest
-    precision = "fp32" if variant == "reference" else manifest.precision
-    return facts_here(artifact.truth_digest(), EngineOptions(precision, manifest.model.input_size, manifest.batch))
 
 
 @dataclass(eq=False)
@@ -64,7 +48,9 @@ class TensorRtBackend:
 
     name = "tensorrt"
 
-    def __init__(self, plan: bytes, classes: int, input_size: int, *, slots: int = _SLOTS, graphs: bool = True) -> None:
+    def __init__(
+        self, plan: bytes, classes: int, input_size: int, *, slots: int = _SLOTS, graphs: bool = True, own_code: bool = False
+    ) -> None:
         first_gpu()
         self.classes = classes
         self._input_size = input_size
@@ -79,30 +65,33 @@ class TensorRtBackend:
         self._idle = threading.Condition()
         self._cuda = Cuda()
         try:
-            self._open(plan, slots, Recorder() if graphs else None)
+            self._open(plan, slots, Recorder() if graphs else None, own_code=own_code)
         except BaseException:
             self.close()
             raise
 
     @classmethod
-    def engine_request(cls, artifact: Artifact, variant: Variant) -> EngineRequest | None:
+    def engine_request(cls, artifact: Artifact, variant: Variant, tuning: EngineTuning | None = None) -> EngineRequest | None:
         """A plan for this GPU and this TensorRT; its form is its precision."""
-        facts = wanted(artifact, variant)
-        return EngineRequest(engine_key(facts), facts.options.precision)
+        facts = wanted(artifact, variant, tuning)
+        there = find_plan(artifact, facts) if tuning is None else None
+        key = engine_key(facts) if there is None else there[0].name
+        return EngineRequest(key, facts.options.precision, facts.options.tuning)
 
     @classmethod
     def open(cls, artifact: Artifact, variant: Variant) -> TensorRtBackend:
         """Open the plan that fits this machine; why those that are there do not fit is in the log."""
-        facts = wanted(artifact, variant)
-        folder = find_engine(artifact, engine_key(facts))
-        if folder is None:
-            _say_why(artifact, facts)
+        found = find_plan(artifact, wanted(artifact, variant))
+        if found is None:
             raise IncompatibleEngineError(
                 f"{artifact.folder} holds no TensorRT engine that fits this machine",
                 hint=f"edge-resnet compile {artifact.folder} --backend tensorrt   (needs pip install 'edge-resnet[build]')",
             )
         spec = artifact.manifest.model
-        return cls((folder / PLAN).read_bytes(), spec.classes, spec.input_size)
+        folder, facts = found
+        # A version-compatible plan brings code of its own: it is ours, its hash was checked, and only such a plan may run any.
+        own_code = facts.options.tuning.version_compatible
+        return cls((folder / PLAN).read_bytes(), spec.classes, spec.input_size, own_code=own_code)
 
     def infer(self, images: Images) -> Logits:
         """(N, H, W, 3) uint8 RGB → logits (N, classes) float32, the caller's to keep. N may exceed the engine's largest batch."""
@@ -173,10 +162,11 @@ class TensorRtBackend:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
         self.close()
 
-    def _open(self, plan: bytes, slots: int, recorder: Recorder | None) -> None:
+    def _open(self, plan: bytes, slots: int, recorder: Recorder | None, *, own_code: bool) -> None:
         with self._cuda.current("the engine cannot be opened"):
             self._runtime = tensorrt.Runtime(self._listener.logger)
             if self._runtime is not None:
+                self._runtime.engine_host_code_allowed = own_code
                 self._engine = self._runtime.deserialize_cuda_engine(plan)
             if self._engine is None:
                 raise IncompatibleEngineError(
@@ -229,16 +219,3 @@ class TensorRtBackend:
             with self._idle:
                 self._working -= 1
                 self._idle.notify_all()
-
-
-def _say_why(artifact: Artifact, facts: EngineFacts) -> None:
-    """A line for each plan that is there, with what keeps it from being used."""
-    for path in sorted(Path(artifact.folder).glob(f"engines/*/{FACTS}")):
-        try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            options = record["options"]
-            record["options"] = EngineOptions(**{**options, "batch": BatchProfile(**options["batch"])})
-            reason = why_different(EngineFacts(**record), facts)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            reason = f"its record cannot be read ({error})"
-        _log.warning("engine %s is not used: %s", path.parent.name, reason or "its files were changed")

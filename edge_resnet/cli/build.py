@@ -54,6 +54,7 @@ def build(
     allow_random: options.AllowRandom = False,
     backend: options.Backend = "auto",
     batch: options.Batch = "1",
+    workspace: options.Workspace = None,
     output: options.Output = None,
     force: options.Force = False,
     json_output: options.Json = False,
@@ -75,6 +76,7 @@ def build(
     _check_budget(precision, max_drop, val_data)
     named = named_recipe(calib_recipe, family, (calib_method, calib_images, percentile, seed, correct))
     from edge_resnet import build as offline
+    from edge_resnet.engine.options import EngineTuning
 
     wanted = offline.BuildOptions(
         model=spec,
@@ -89,6 +91,7 @@ def build(
         max_drop=max_drop,
         batch=_batch_profile(batch),
         backend=backend,
+        tuning=None if workspace is None else EngineTuning(workspace),
         force=force,
         allow_random=allow_random,
     )

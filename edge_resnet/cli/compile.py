@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 import typer
 
+from edge_resnet.cli.progress import progress_bars
 from edge_resnet.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge_resnet.artifact import Artifact
+    from edge_resnet.engine.options import EngineTuning
 
 __all__ = ["compile_"]
 
 #: edge_resnet.compile's own, repeated because that module loads onnx.
 Dialect: TypeAlias = Literal["weak", "strong"]
+_TENSORRT = "TensorRT"
 _PRECISION_FLAGS: dict[str, list[str]] = {"int8": ["--int8", "--fp16"], "fp16": ["--fp16"], "fp32": []}
 
 
@@ -25,6 +28,26 @@ def compile_(
     artifact: Annotated[Path, typer.Argument(help="Folder that build wrote.")],
     backend: Annotated[str, typer.Option(help="auto, tensorrt or onnxruntime.")] = "auto",
     simulate_int8: Annotated[bool, typer.Option("--simulate-int8", help="Also the simulation of TensorRT's INT8.")] = False,
+    workspace: Annotated[
+        int | None,
+        typer.Option(metavar="MiB", help="Memory that a layer may use (default: TensorRT's own).", rich_help_panel=_TENSORRT),
+    ] = None,
+    level: Annotated[
+        int | None,
+        typer.Option(help="Effort of the build, 0 to 5 (default: TensorRT's own, 3).", rich_help_panel=_TENSORRT),
+    ] = None,
+    version_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--version-compatible", help="Runs on later TensorRT of the same major version too.", rich_help_panel=_TENSORRT
+        ),
+    ] = False,
+    hardware_compatible: Annotated[
+        bool,
+        typer.Option(
+            "--hardware-compatible", help="Runs on every desktop GPU from Ampere on; slower.", rich_help_panel=_TENSORRT
+        ),
+    ] = False,
     write_onnx: Annotated[
         Path | None,
         typer.Option("--write-onnx", metavar="FILE", help="Write the graph that trtexec takes, and derive no engine."),
@@ -50,6 +73,8 @@ def compile_(
 
     edge-resnet compile artifacts/resnet50-int8
 
+    edge-resnet compile artifacts/resnet50-int8 --backend tensorrt --workspace 512 --level 5
+
     edge-resnet compile artifacts/resnet50-int8 --write-onnx resnet50.onnx --dialect strong
     """
     from edge_resnet.artifact import open_artifact
@@ -58,9 +83,11 @@ def compile_(
     _check_options(write_onnx, dialect, write_trt_cache, tensorrt_version)
     opened = open_artifact(artifact)
     written = _write_files(opened, (write_onnx, dialect), (write_trt_cache, tensorrt_version), force=force)
-    engines = [] if written else [compile_engine(opened, backend)]
-    if simulate_int8:
-        engines.append(compile_engine(opened, backend, "simulated"))
+    tuning = _tuning(workspace, level, version_compatible=version_compatible, hardware_compatible=hardware_compatible)
+    with progress_bars() as progress:
+        engines = [] if written else [compile_engine(opened, backend, tuning=tuning, progress=progress)]
+        if simulate_int8:
+            engines.append(compile_engine(opened, variant="simulated", progress=progress))
     folders = [str(folder) for folder in engines if folder is not None]
     if json_output:
         typer.echo(json.dumps({"artifact": str(artifact), "engines": folders, "written": written}))
@@ -71,6 +98,16 @@ def compile_(
         typer.echo(f"wrote {file}: {command}")
     if not folders and not written:
         typer.echo(f"{artifact} is {opened.manifest.precision}: this backend runs its graph as it is, there is nothing to derive")
+
+
+def _tuning(
+    workspace: int | None, level: int | None, *, version_compatible: bool, hardware_compatible: bool
+) -> EngineTuning | None:
+    """None where nothing was asked for: then any engine that fits will do."""
+    from edge_resnet.engine.options import EngineTuning
+
+    tuning = EngineTuning(workspace, level, version_compatible, hardware_compatible)
+    return None if tuning == EngineTuning() else tuning
 
 
 def _check_options(write_onnx: Path | None, dialect: Dialect | None, write_trt_cache: Path | None, version: str | None) -> None:

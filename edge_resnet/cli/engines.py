@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge_resnet.cli.progress import progress_bars
 from edge_resnet.errors import IncompatibleEngineError
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def open_with_engine(folder: Path | None, backend: str, variant: Variant) -> Art
     from edge_resnet.enginecache import find_engine
 
     artifact = open_artifact(folder or newest_artifact(ARTIFACTS))
-    request = load_backend(resolve_backend(backend)).engine_request(artifact, variant)
+    request = load_backend(resolve_backend(backend, variant)).engine_request(artifact, variant)
     if request is not None and find_engine(artifact, request.key) is None:
         try:
             from edge_resnet.compile import compile_engine
@@ -36,5 +37,6 @@ def open_with_engine(folder: Path | None, backend: str, variant: Variant) -> Art
                 f"{artifact.folder} holds no {request.form} engine for this machine, and onnx is not here to derive it",
                 hint=f"pip install 'edge-resnet[build]' && edge-resnet compile {artifact.folder}",
             ) from error
-        compile_engine(artifact, backend, variant)
+        with progress_bars() as progress:
+            compile_engine(artifact, backend, variant, progress=progress)
     return artifact

@@ -40,6 +40,7 @@ __all__ = [
     "Shortcut",
     "ValData",
     "Weights",
+    "Workspace",
 ]
 
 _NETWORK = "Network"
@@ -89,6 +90,9 @@ AllowRandom = Annotated[
 
 Backend = Annotated[str, typer.Option(help="auto, tensorrt or onnxruntime.", rich_help_panel=_OUTPUT)]
 Batch = Annotated[str, typer.Option(help="Batch size, or smallest,usual,largest.", rich_help_panel=_OUTPUT)]
+Workspace = Annotated[
+    int | None, typer.Option(metavar="MiB", help="Memory that a layer of TensorRT's may use.", rich_help_panel=_OUTPUT)
+]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder (default: artifacts/NAME).", rich_help_panel=_OUTPUT)]
 Force = Annotated[bool, typer.Option("--force", help="Replace an artifact that is there.", rich_help_panel=_OUTPUT)]
 Json = Annotated[bool, typer.Option("--json", help="Print the manifest as JSON.", rich_help_panel=_OUTPUT)]

@@ -10,9 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from edge_resnet.engine.options import EngineOptions
+from edge_resnet.engine.options import read_options
 from edge_resnet.errors import EdgeResnetError, MissingDependencyError
-from edge_resnet.spec import BatchProfile
 
 
 def main() -> int:
@@ -41,8 +40,7 @@ def _build(request: dict[str, Any], progress: Any) -> dict[str, Any]:
         from edge_resnet.engine import builder
     except ImportError as error:
         raise MissingDependencyError("TensorRT is not installed", hint="pip install 'edge-resnet[tensorrt]'") from error
-    words = dict(request["options"])
-    options = EngineOptions(**{**words, "batch": BatchProfile(**words["batch"])})
+    options = read_options(request["options"])
     timings = Path(request["timings"]) if request["timings"] else None
     plan = builder.build_plan(Path(request["graph"]), options, request["dialect"], timings, progress)
     output = Path(request["output"])

@@ -53,7 +53,7 @@ def build_plan(
     """
     first_gpu()
     listener = listen(_trt)
-    workspace = options.workspace_mib
+    workspace = options.tuning.workspace_mib
     while True:
         listener.errors.clear()
         content = _attempt(graph, options, dialect, workspace, listener, (timings, progress))
@@ -115,7 +115,8 @@ def _parser_error(error: Any) -> str:
 def _configure(config: Any, options: EngineOptions, dialect: EngineDialect, workspace_mib: int | None) -> None:
     flags = _trt.BuilderFlag
     wanted = {"fp32": [], "fp16": ["FP16"], "int8": ["FP16", "INT8"]}[options.precision] if dialect == "weak" else []
-    if options.version_compatible:
+    tuning = options.tuning
+    if tuning.version_compatible:
         wanted = [*wanted, "VERSION_COMPATIBLE"]
     for name in wanted:
         if not hasattr(flags, name):
@@ -124,11 +125,11 @@ def _configure(config: Any, options: EngineOptions, dialect: EngineDialect, work
     config.profiling_verbosity = _trt.ProfilingVerbosity.DETAILED
     if workspace_mib is not None:
         config.set_memory_pool_limit(_trt.MemoryPoolType.WORKSPACE, workspace_mib * _MIB)
-    if options.level is not None:
+    if tuning.level is not None:
         if not hasattr(config, "builder_optimization_level"):
             raise _not_offered("level")
-        config.builder_optimization_level = options.level
-    if options.hardware_compatible:
+        config.builder_optimization_level = tuning.level
+    if tuning.hardware_compatible:
         if not hasattr(_trt, "HardwareCompatibilityLevel"):
             raise _not_offered("hardware-compatible")
         config.hardware_compatibility_level = _trt.HardwareCompatibilityLevel.AMPERE_PLUS

@@ -10,16 +10,10 @@ from dataclasses import asdict, dataclass
 from edge_resnet.engine.dialect import EngineDialect
 from edge_resnet.engine.options import EngineOptions
 
-__all__ = ["EngineFacts", "engine_key", "why_different"]
+__all__ = ["EngineFacts", "engine_key", "why_unfit"]
 
-_WORDS = {
-    "tensorrt": "TensorRT",
-    "gpu": "the GPU",
-    "compute_capability": "the compute capability",
-    "truth": "the artifact's graph or ranges",
-    "dialect": "the dialect",
-    "options": "the options",
-}
+#: Compute capability of Ampere, from which on hardware-compatible engines run.
+_AMPERE = (8, 0)
 
 
 @dataclass(frozen=True)
@@ -41,18 +35,34 @@ def engine_key(facts: EngineFacts) -> str:
     return f"tensorrt-{facts.tensorrt}-sm{facts.compute_capability.replace('.', '')}-{gpu}-{facts.options.precision}-{digest}"
 
 
-def why_different(found: EngineFacts, wanted: EngineFacts) -> str | None:
-    """In words what keeps an engine from being used here; None where nothing does."""
-    differing = [name for name in _WORDS if getattr(found, name) != getattr(wanted, name)]
-    if not differing:
-        return None
-    return ", ".join(f"{_WORDS[name]} was {_shown(found, name)}, is {_shown(wanted, name)}" for name in differing)
+def why_unfit(found: EngineFacts, here: EngineFacts) -> str | None:
+    """In words what keeps an engine from being used here; None where nothing does.
+
+    How much memory and effort went into it does not, nor the dialect, which follows from TensorRT's version.
+    """
+    was, wanted = found.options, here.options
+    machine = was.tuning.hardware_compatible and _from_ampere(found) and _from_ampere(here)
+    differing = {
+        "the artifact's graph or ranges": (found.truth[:12], here.truth[:12]),
+        "the precision": (was.precision, wanted.precision),
+        "the input's size": (was.input_size, wanted.input_size),
+        "the batch": tuple(f"{batch.min},{batch.opt},{batch.max}" for batch in (was.batch, wanted.batch)),
+        "TensorRT": (here.tensorrt if _is_later(found, here) else found.tensorrt, here.tensorrt),
+        "the GPU": (here.gpu if machine else found.gpu, here.gpu),
+        "the compute capability": (here.compute_capability if machine else found.compute_capability, here.compute_capability),
+    }
+    return ", ".join(f"{name} was {old}, is {new}" for name, (old, new) in differing.items() if old != new) or None
 
 
-def _shown(facts: EngineFacts, name: str) -> str:
-    value = getattr(facts, name)
-    if name == "truth":
-        return str(value)[:12]
-    if name == "options":
-        return json.dumps({key: given for key, given in asdict(value).items() if given}, sort_keys=True)
-    return str(value)
+def _from_ampere(facts: EngineFacts) -> bool:
+    return _numbers(facts.compute_capability) >= _AMPERE
+
+
+def _is_later(found: EngineFacts, here: EngineFacts) -> bool:
+    """Whether a version-compatible engine meets a TensorRT of the same major version that is at least as new as its builder."""
+    old, new = _numbers(found.tensorrt), _numbers(here.tensorrt)
+    return found.options.tuning.version_compatible and old[:1] == new[:1] and old <= new
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", version))

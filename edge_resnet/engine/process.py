@@ -24,6 +24,8 @@ from edge_resnet.spec import Progress
 __all__ = ["Built", "build_in_child"]
 
 _END_S = 10.0
+#: A build takes seconds to tens of minutes; one that takes longer hangs, and on a device nobody is there to end it.
+_LIMIT_S = 2 * 3600.0
 _KEPT = 20
 _log = logging.getLogger(__name__)
 
@@ -47,7 +49,8 @@ def build_in_child(
 ) -> Built:
     """Build the plan of an ONNX file into ``output``. Ctrl-C ends the child too.
 
-    Raises what builder.build_plan raises; BuildError where the child was killed, as Linux does where memory runs out, or crashed.
+    Raises what builder.build_plan raises; BuildError where the child was killed, as Linux does where memory runs out, crashed, or
+    was not done after two hours.
     """
     request = {
         "graph": str(graph),
@@ -58,7 +61,8 @@ def build_in_child(
     }
     answer: dict[str, Any] = {}
     said: deque[str] = deque(maxlen=_KEPT)
-    with _child(said) as child:
+    late = threading.Event()
+    with _child(said) as child, _ended_when_late(child, late):
         try:
             json.dump(request, child.stdin)  # type: ignore[arg-type]
             child.stdin.close()  # type: ignore[union-attr]
@@ -69,6 +73,11 @@ def build_in_child(
             if "progress" in answer and progress is not None:
                 progress(*answer["progress"])
         code = child.wait()
+    if late.is_set():
+        raise BuildError(
+            f"the engine's build was not done after {_LIMIT_S / 3600:g} hours",
+            hint="compile --level 1 takes less; edge-resnet doctor",
+        )
     if "error" in answer:
         raise _error(*answer["error"])
     if code or "plan" not in answer:
@@ -98,6 +107,21 @@ def _child(said: deque[str]) -> Iterator[subprocess.Popen[str]]:
         for stream in (child.stdin, child.stdout, child.stderr):
             if stream is not None and not stream.closed:
                 stream.close()
+
+
+@contextmanager
+def _ended_when_late(child: subprocess.Popen[str], late: threading.Event) -> Iterator[None]:
+    def end() -> None:
+        late.set()
+        child.kill()
+
+    timer = threading.Timer(_LIMIT_S, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _pass_on(stream: IO[str] | None, said: deque[str]) -> None:

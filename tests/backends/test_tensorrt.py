@@ -22,7 +22,7 @@ from standins.tensorrt_run import answers, plan
 from edge_resnet.backends.cudagraph import Recorder
 from edge_resnet.errors import BackendError, ConfigError, IncompatibleEngineError
 
-MODULES = ("backends.tensorrt", "backends.slots", "backends.cuda", "engine.here")
+MODULES = ("backends.tensorrt", "backends.plans", "backends.slots", "backends.cuda", "engine.here")
 #: What takes part in a call, and the words that its failure is told in.
 FAULTS = {
     "memcpy_htod_async": "while it started the network: memcpy_htod_async failed: stand-in$",

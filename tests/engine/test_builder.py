@@ -13,7 +13,7 @@ from exported import exported, small
 from standins.tensorrt_build import FAULTS, TOLD
 
 from edge_resnet.engine.dialect import dialect_of
-from edge_resnet.engine.options import EngineOptions
+from edge_resnet.engine.options import EngineOptions, EngineTuning
 from edge_resnet.errors import BuildError, ConfigError
 from edge_resnet.spec import BatchProfile, Precision
 
@@ -60,7 +60,7 @@ def test_the_profile_holds_the_batches(builder: ModuleType, model: Path) -> None
 
 def test_options_reach_the_builder(builder: ModuleType, model: Path) -> None:
     """Workspace in bytes, level, compatibility with later versions and with other GPUs."""
-    options = EngineOptions("fp16", 16, BatchProfile(), 256, 5, version_compatible=True, hardware_compatible=True)
+    options = EngineOptions("fp16", 16, BatchProfile(), EngineTuning(256, 5, version_compatible=True, hardware_compatible=True))
     told = built(builder, model, options)
     assert told["pools"] == {"WORKSPACE": 256 << 20}
     assert told["level"] == 5
@@ -144,7 +144,7 @@ def test_the_workspace_has_an_end(builder: ModuleType, model: Path) -> None:
     """Out of memory at 64 MiB is an error that says what to lower."""
     FAULTS["build_serialized_network"] = [OUT_OF_MEMORY] * 9
     with pytest.raises(BuildError, match="ran out of memory") as caught:
-        built(builder, model, EngineOptions("fp16", 16, BatchProfile(), workspace_mib=256))
+        built(builder, model, EngineOptions("fp16", 16, BatchProfile(), EngineTuning(256)))
     assert "--batch" in caught.value.hint
     assert [how["pools"]["WORKSPACE"] >> 20 for call, how in TOLD if call == "build"] == [256, 128, 64]
 

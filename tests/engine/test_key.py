@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from edge_resnet.engine.key import EngineFacts, engine_key, why_different
-from edge_resnet.engine.options import EngineOptions
+from edge_resnet.engine.key import EngineFacts, engine_key, why_unfit
+from edge_resnet.engine.options import EngineOptions, EngineTuning
 from edge_resnet.spec import BatchProfile
 
 FACTS = EngineFacts("10.3.0", "NVIDIA Orin", "8.7", "a" * 64, "weak", EngineOptions("int8", 224, BatchProfile(1, 4, 8)))
@@ -17,7 +17,6 @@ OTHERS: dict[str, Any] = {
     "gpu": "NVIDIA Thor",
     "compute_capability": "11.0",
     "truth": "b" * 64,
-    "dialect": "strong",
     "options": replace(FACTS.options, batch=BatchProfile(1, 4, 16)),
 }
 
@@ -35,15 +34,54 @@ def test_any_difference_is_another_key_and_is_said(name: str) -> None:
     """Each fact alone changes the key, and the reason names it with both values."""
     other = replace(FACTS, **{name: OTHERS[name]})
     assert engine_key(other) != engine_key(FACTS)
-    reason = why_different(FACTS, other)
+    reason = why_unfit(FACTS, other)
     assert reason is not None
     assert reason.count(" was ") == 1
     if name == "options":
-        assert '"max": 16' in reason
+        assert "1,4,16" in reason
     else:
         assert str(OTHERS[name])[:12] in reason
 
 
 def test_the_same_facts_are_no_difference() -> None:
     """Nothing to say."""
-    assert why_different(FACTS, replace(FACTS)) is None
+    assert why_unfit(FACTS, replace(FACTS)) is None
+
+
+@pytest.mark.parametrize("tuning", [EngineTuning(512), EngineTuning(level=5), EngineTuning(version_compatible=True)])
+def test_how_it_was_built_is_another_key_and_fits(tuning: EngineTuning) -> None:
+    """Memory and effort change which engine it is, not what it computes: either serves the other's wish."""
+    tuned = replace(FACTS, options=replace(FACTS.options, tuning=tuning))
+    assert engine_key(tuned) != engine_key(FACTS)
+    assert why_unfit(tuned, FACTS) is None
+    assert why_unfit(FACTS, tuned) is None
+
+
+@pytest.mark.parametrize(
+    ("built", "here", "fits"),
+    [
+        ("10.3.0", "10.16.1", True),
+        ("10.3.0", "10.3.0.30", True),
+        ("10.9.0", "10.13.0", True),
+        ("10.16.1", "10.3.0", False),
+        ("8.6.1", "10.3.0", False),
+        ("10.16.1", "11.4.0", False),
+    ],
+)
+def test_a_version_compatible_engine_meets_later_minor_versions(built: str, here: str, fits: bool) -> None:
+    """Forward, within a major version; compared as numbers, not as text."""
+    options = replace(FACTS.options, tuning=EngineTuning(version_compatible=True))
+    found = replace(FACTS, tensorrt=built, options=options)
+    assert (why_unfit(found, replace(FACTS, tensorrt=here)) is None) is fits
+    assert (why_unfit(replace(FACTS, tensorrt=built), replace(FACTS, tensorrt=here)) is None) is (built == here)
+
+
+@pytest.mark.parametrize(
+    ("built", "here", "fits"), [("8.0", "8.9", True), ("8.6", "12.0", True), ("9.0", "8.0", True), ("8.6", "7.5", False)]
+)
+def test_a_hardware_compatible_engine_meets_gpus_from_ampere_on(built: str, here: str, fits: bool) -> None:
+    """Another name and another compute capability, both from 8.0 on; without the wish neither."""
+    options = replace(FACTS.options, tuning=EngineTuning(hardware_compatible=True))
+    other = replace(FACTS, gpu="NVIDIA Other", compute_capability=here)
+    assert (why_unfit(replace(FACTS, compute_capability=built, options=options), other) is None) is fits
+    assert why_unfit(replace(FACTS, compute_capability=built), other) is not None

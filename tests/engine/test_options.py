@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
+
 import pytest
 
-from edge_resnet.engine.options import EngineOptions
+from edge_resnet.engine.options import EngineOptions, EngineTuning, read_options
 from edge_resnet.errors import ConfigError
 from edge_resnet.spec import BatchProfile
 
@@ -15,5 +18,11 @@ from edge_resnet.spec import BatchProfile
 def test_wrong_options_are_refused(wrong: dict[str, int], words: str) -> None:
     """With the range that is right."""
     with pytest.raises(ConfigError, match=words) as caught:
-        EngineOptions("fp16", 224, BatchProfile(), **wrong)
+        EngineTuning(**wrong)
     assert caught.value.hint
+
+
+def test_options_come_back_from_their_words() -> None:
+    """What was written down as JSON is the same record again."""
+    options = EngineOptions("int8", 224, BatchProfile(1, 4, 8), EngineTuning(512, 5, True, False))
+    assert read_options(json.loads(json.dumps(asdict(options)))) == options

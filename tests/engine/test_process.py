@@ -15,13 +15,13 @@ import pytest
 from exported import exported, small
 from standins.surface import VERSIONS
 
-from edge_resnet.engine.options import EngineOptions
+from edge_resnet.engine.options import EngineOptions, EngineTuning
 from edge_resnet.engine.process import Built, build_in_child
 from edge_resnet.errors import BackendError, BuildError, ConfigError, MissingDependencyError
 from edge_resnet.spec import BatchProfile
 
 TESTS = Path(__file__).resolve().parent.parent
-OPTIONS = EngineOptions("fp16", 16, BatchProfile(1, 2, 4), workspace_mib=128)
+OPTIONS = EngineOptions("fp16", 16, BatchProfile(1, 2, 4), EngineTuning(128))
 #: What takes TensorRT's place in the child: the strict stand-in of a version, and then what a test adds.
 PACKAGE = """
 import sys
@@ -115,6 +115,13 @@ def test_a_death_is_told(child: Child, death: str, words: str, remedy: str) -> N
         child.build(more=f"import os\nBuilder.create_network = lambda self, flags: {death}")
     assert remedy in caught.value.hint
     assert not child.output.exists()
+
+
+def test_a_build_that_hangs_is_ended(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the limit the child is killed, and the error says that it was late and not that memory ran out."""
+    monkeypatch.setattr("edge_resnet.engine.process._LIMIT_S", 2.0)
+    with pytest.raises(BuildError, match="was not done after"):
+        child.build(more="import time\nBuilder.create_network = lambda self, flags: time.sleep(60)")
 
 
 def test_tensorrts_log_comes_through(child: Child, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,64 @@
+"""The TensorRT plans in an artifact: which one this machine needs, which it may use, and why not the others. Runs none."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+from edge_resnet.artifact import Artifact
+from edge_resnet.backends import Variant
+from edge_resnet.engine.here import facts_here
+from edge_resnet.engine.key import EngineFacts, engine_key, why_unfit
+from edge_resnet.engine.options import EngineOptions, EngineTuning, read_options
+from edge_resnet.enginecache import find_engine
+from edge_resnet.errors import ConfigError
+
+__all__ = ["FACTS", "LAYERS", "PLAN", "find_plan", "wanted"]
+
+#: Files of an engine's folder: the serialized engine, what it holds for, the inspector's listing.
+PLAN, FACTS, LAYERS = "plan.engine", "engine.json", "layers.json"
+_log = logging.getLogger(__name__)
+
+
+def wanted(artifact: Artifact, variant: Variant, tuning: EngineTuning | None = None) -> EngineFacts:
+    """The engine that the artifact needs here. Raises ConfigError for the simulation, which is of this very backend."""
+    if variant == "simulated":
+        raise ConfigError("TensorRT's INT8 is simulated where there is none", hint="add --backend onnxruntime")
+    manifest = artifact.manifest
+    precision = "fp32" if variant == "reference" else manifest.precision
+    options = EngineOptions(precision, manifest.model.input_size, manifest.batch, tuning or EngineTuning())
+    return facts_here(artifact.truth_digest(), options)
+
+
+def find_plan(artifact: Artifact, here: EngineFacts) -> tuple[Path, EngineFacts] | None:
+    """The folder and facts of an engine that fits, whole and unchanged: the one that was wanted last where several do.
+
+    None where none does; what keeps each of them from being used is in the log.
+    """
+    records = sorted(artifact.folder.glob(f"engines/*/{FACTS}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    refused: list[tuple[str, str]] = []
+    for path in records:
+        found = _read(path)
+        if isinstance(found, EngineFacts) and found.options.precision != here.options.precision:
+            continue  # not refused: eval keeps an engine of the reference beside the artifact's own
+        reason = found if isinstance(found, str) else why_unfit(found, here)
+        if reason is None and isinstance(found, EngineFacts):
+            folder = find_engine(artifact, path.parent.name)
+            if folder is not None:
+                return folder, found
+            reason = "its files were changed"
+        refused.append((path.parent.name, reason or ""))
+    for name, reason in refused:
+        _log.warning("engine %s is not used: %s", name, reason)
+    return None
+
+
+def _read(path: Path) -> EngineFacts | str:
+    """The facts, or in words why there are none."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        found = EngineFacts(**{**record, "options": read_options(record["options"])})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"its record cannot be read ({error})"
+    return found if engine_key(found) == path.parent.name else "its record is another engine's"
