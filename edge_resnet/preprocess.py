@@ -17,7 +17,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from edge_resnet.errors import ConfigError, DataError
 from edge_resnet.spec import Preprocess
 
-__all__ = ["Picture", "decode_image", "preprocess", "preprocess_bgr", "preprocess_file"]
+__all__ = ["Axis", "Picture", "check_picture", "decode_image", "plan_crop", "preprocess", "preprocess_bgr", "preprocess_file"]
 
 #: (H, W, 3) uint8.
 Picture: TypeAlias = npt.NDArray[np.uint8]
@@ -38,19 +38,15 @@ def preprocess(image: Picture | Image.Image, spec: Preprocess) -> Picture:
     """
     picture = _checked(image)
     width, height = picture.size if isinstance(picture, Image.Image) else (picture.shape[1], picture.shape[0])
-    new_width, new_height = _resized(width, height, spec.resize)
-    across = _axis(width, new_width, spec.crop, exact=width <= height)
-    down = _axis(height, new_height, spec.crop, exact=width > height)
+    down, across = plan_crop(height, width, spec)
     # The cut comes first: Pillow holds the box in 32-bit floats, too coarse for positions in very long pictures.
     if isinstance(picture, Image.Image):
         part = picture.crop((across.first, down.first, across.last, down.last))
-    elif (new_width, new_height) == (width, height):
-        return np.array(picture[down.first : down.last, across.first : across.last])
+    elif down.kept and across.kept:
+        return np.array(picture[down.cut(spec.crop), across.cut(spec.crop)])
     else:
         part = Image.fromarray(picture[down.first : down.last, across.first : across.last])
-    # Pillow copies, and does not resample, where the box is the whole and the size stays.
-    box = (across.begin, down.begin, across.end, down.end)
-    small = np.asarray(part.resize((across.pixels, down.pixels), Image.Resampling.BILINEAR, box=box))
+    small = np.asarray(_resample(part, down, across))
     return np.array(small[down.trim : down.trim + spec.crop, across.trim : across.trim + spec.crop])
 
 
@@ -76,26 +72,7 @@ def decode_image(path: Path | str) -> Picture:
     return np.array(_decode(Path(path)))
 
 
-def _checked(image: Picture | Image.Image) -> Picture | Image.Image:
-    if isinstance(image, Image.Image):
-        if 0 in image.size:
-            raise ConfigError(f"a picture of {image.width}x{image.height} pixels has nothing to resize")
-        return image if image.mode == "RGB" else _rgb(image)
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
-        kind = getattr(image, "dtype", type(image).__name__)
-        raise ConfigError(f"a picture must be an array of uint8, not {kind}", hint="values 0..255, not divided by 255")
-    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ConfigError(f"a picture must have the shape (H, W, 3), not {image.shape}", hint="one RGB picture, channels last")
-    return image
-
-
-def _resized(width: int, height: int, short: int) -> tuple[int, int]:
-    if width <= height:
-        return short, int(short * height / width)
-    return int(short * width / height), short
-
-
-class _Axis(NamedTuple):
+class Axis(NamedTuple):
     """The part of one axis to resize: source pixels ``first``..``last``, within them the box ``begin``..``end``.
 
     It becomes ``pixels`` pixels, of which ``trim`` lie before the crop.
@@ -108,8 +85,48 @@ class _Axis(NamedTuple):
     pixels: int
     trim: int
 
+    @property
+    def kept(self) -> bool:
+        """Whether every pixel stays what it is."""
+        return self.begin == 0.0 and self.end == self.pixels == self.last - self.first
 
-def _axis(source: int, target: int, crop: int, *, exact: bool) -> _Axis:
+    def cut(self, crop: int) -> slice:
+        """The source pixels of the crop, where they are kept."""
+        return slice(self.first + self.trim, self.first + self.trim + crop)
+
+
+def plan_crop(height: int, width: int, spec: Preprocess) -> tuple[Axis, Axis]:
+    """What ``preprocess`` resizes of a picture of that size, in pixels: the axis down, and the one across."""
+    new_width, new_height = _resized(width, height, spec.resize)
+    across = _axis(width, new_width, spec.crop, exact=width <= height)
+    return _axis(height, new_height, spec.crop, exact=width > height), across
+
+
+def check_picture(image: Picture) -> None:
+    """Raise ConfigError for anything but an array (H, W, 3) uint8 with pixels in it."""
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        kind = getattr(image, "dtype", type(image).__name__)
+        raise ConfigError(f"a picture must be an array of uint8, not {kind}", hint="values 0..255, not divided by 255")
+    if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ConfigError(f"a picture must have the shape (H, W, 3), not {image.shape}", hint="one RGB picture, channels last")
+
+
+def _checked(image: Picture | Image.Image) -> Picture | Image.Image:
+    if isinstance(image, Image.Image):
+        if 0 in image.size:
+            raise ConfigError(f"a picture of {image.width}x{image.height} pixels has nothing to resize")
+        return image if image.mode == "RGB" else _rgb(image)
+    check_picture(image)
+    return image
+
+
+def _resized(width: int, height: int, short: int) -> tuple[int, int]:
+    if width <= height:
+        return short, int(short * height / width)
+    return int(short * width / height), short
+
+
+def _axis(source: int, target: int, crop: int, *, exact: bool) -> Axis:
     """Plan the crop of an axis of ``source`` pixels that is resized to ``target``.
 
     Rounding of the box to 32 bits can turn a value by 1 in each of Pillow's two passes, hence by 2. One ``exact`` axis,
@@ -119,11 +136,25 @@ def _axis(source: int, target: int, crop: int, *, exact: bool) -> _Axis:
     scale = source / target
     begin, end = offset * scale, (offset + crop) * scale
     if exact and (float(np.float32(begin)) != begin or float(np.float32(end)) != end):
-        return _Axis(0, source, 0.0, float(source), target, offset)
+        return Axis(0, source, 0.0, float(source), target, offset)
     # The triangle filter's reach, and a pixel for rounding; exactly the crop where nothing is resized.
     margin = 0.0 if source == target else max(scale, 1.0) + 1.0
     first, last = max(0, floor(begin - margin)), min(source, ceil(end + margin))
-    return _Axis(first, last, begin - first, end - first, crop, 0)
+    return Axis(first, last, begin - first, end - first, crop, 0)
+
+
+def _resample(part: Image.Image, down: Axis, across: Axis) -> Image.Image:
+    """Resize across first and then down, as Pillow did up to 12.1: each pass rounds, so their order can turn a value by 1.
+
+    Newer ones turn the order where the height shrinks far more, each by a rule of its own. There the passes are asked for singly.
+    """
+    # Pillow copies, and does not resample, where the box is the whole and the size stays.
+    bilinear = Image.Resampling.BILINEAR
+    if part.height - down.pixels <= max(part.width - across.pixels, 0):
+        box = (across.begin, down.begin, across.end, down.end)
+        return part.resize((across.pixels, down.pixels), bilinear, box=box)
+    rows = part.resize((across.pixels, part.height), bilinear, box=(across.begin, 0, across.end, part.height))
+    return rows.resize((across.pixels, down.pixels), bilinear, box=(0, down.begin, across.pixels, down.end))
 
 
 def _decode(path: Path) -> Image.Image:

@@ -7,14 +7,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from edge_resnet.artifact import Artifact
+from edge_resnet.backends import Logits
 from edge_resnet.backends.fake import FakeBackend
 from edge_resnet.errors import SourceError
+from edge_resnet.preprocess import preprocess_bgr
 from edge_resnet.run import RunOptions, run
 from edge_resnet.sources import Frame
 from edge_resnet.sources.synthetic import SyntheticSource
@@ -167,3 +171,32 @@ def test_a_reader_that_goes_away(tiny_artifacts: dict[str, Artifact]) -> None:
     assert "Traceback" not in result.stderr
     assert "BrokenPipe" not in result.stderr
     assert result.returncode == 0
+
+
+class Device(FakeBackend):
+    """A backend that takes frames as captured."""
+
+    def __init__(self, *, resizes: bool) -> None:
+        super().__init__(10, 32)
+        self.resizes = resizes
+        self.frames: list[tuple[int, ...]] = []
+
+    def infer_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Logits:
+        """Note the frames, and answer as to preprocessed ones."""
+        self.frames += [frame.shape for frame in frames]
+        return self.infer(np.stack([preprocess_bgr(frame, OPTIONS.preprocess) for frame in frames]))
+
+
+def test_a_device_that_preprocesses_gets_frames_as_captured() -> None:
+    """Where it does, the frames reach it as they are, and preprocessing takes the processor no time; the answers are the same."""
+    answers, times = [], []
+    for device in (Device(resizes=True), Device(resizes=False)):
+        sink = Collector()
+        run(device, [_source(4)], [sink], OPTIONS)
+        answers.append([prediction.top for prediction in sink.predictions])
+        times.append([prediction.stages_ms["preprocess"] for prediction in sink.predictions])
+        shapes = {frame.image.shape for frame in _source(4)} if device.resizes else set()
+        assert set(device.frames) == shapes
+    assert answers[0] == answers[1]
+    assert times[0] == [0.0] * 4
+    assert min(times[1]) > 0

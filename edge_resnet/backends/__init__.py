@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType, TracebackType
-from typing import Literal, Protocol, TypeAlias
+from typing import Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ __all__ = [
     "BackendClass",
     "BackendEntry",
     "EngineRequest",
+    "FrameBackend",
     "Images",
     "Logits",
     "Variant",
@@ -69,6 +70,20 @@ class Backend(Protocol):
     def __enter__(self) -> Backend: ...
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None: ...
+
+
+@runtime_checkable
+class FrameBackend(Backend, Protocol):
+    """A backend that preprocesses frames itself, as its artifact says, where ``resizes`` is true."""
+
+    @property
+    def resizes(self) -> bool:
+        """Whether frames are better given to it than to ``preprocess_bgr``: it makes the same bytes of them."""
+        ...
+
+    def infer_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Logits:
+        """Run frames as captured, (H, W, 3) uint8 BGR of any sizes: logits (N, classes) float32, the caller's to keep."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ popped after, in whichever thread that is: PyCUDA ends the process that leaves i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,7 +16,7 @@ import pycuda.driver as driver
 
 from edge_resnet.errors import BackendError
 
-__all__ = ["Cuda", "SharedBuffer"]
+__all__ = ["Cuda", "DeviceBuffer", "Kernel", "SharedBuffer"]
 
 
 class SharedBuffer:
@@ -55,6 +55,36 @@ class SharedBuffer:
         self.host = np.empty(0)
 
 
+class DeviceBuffer:
+    """Memory of ``size`` bytes at ``address`` that only the GPU reaches, also on an integrated one, which reads it faster."""
+
+    def __init__(self, size: int) -> None:
+        self._device: Any = driver.mem_alloc(size)
+        self.size = size
+        self.address = int(self._device)
+
+    def fill(self, content: npt.NDArray[Any], stream: Any) -> None:
+        """Queue the copy of a contiguous array to its beginning; the array must stay as it is until the stream was waited for."""
+        driver.memcpy_htod_async(self._device, content, stream)
+
+    def free(self) -> None:
+        """Give the memory back; the context must be current."""
+        if self._device is not None:
+            self._device.free()
+        self._device = None
+
+
+class Kernel:
+    """A function that runs on the GPU. ``arguments``: their types, ``P`` an address, ``i`` an int."""
+
+    def __init__(self, function: Any, arguments: str) -> None:
+        self._function = function.prepare(arguments)
+
+    def launch(self, grid: tuple[int, int], block: int, stream: Any, *arguments: int) -> None:
+        """Queue a run in ``grid`` blocks of ``block`` threads."""
+        self._function.prepared_async_call(grid, (block, 1, 1), stream, *arguments)
+
+
 class Cuda:
     """The first GPU's primary context. ``close`` lets go of it and may be called twice.
 
@@ -90,6 +120,15 @@ class Cuda:
     def buffer(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> SharedBuffer:
         """Memory that both sides reach. The context must be current."""
         return SharedBuffer(shape, dtype, mapped=self.mapped)
+
+    def memory(self, size: int) -> DeviceBuffer:
+        """Memory of ``size`` bytes for the GPU alone. The context must be current."""
+        return DeviceBuffer(size)
+
+    def kernels(self, cubin: bytes, arguments: Mapping[str, str]) -> list[Kernel]:
+        """Functions of a compiled module, by name with the types of their arguments. The context must be current."""
+        module = driver.module_from_buffer(cubin)
+        return [Kernel(module.get_function(name), types) for name, types in arguments.items()]
 
     def close(self) -> None:
         """Let go of the context."""

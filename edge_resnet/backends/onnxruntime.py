@@ -68,7 +68,7 @@ class OnnxRuntimeBackend:
             if folder is None:
                 raise IncompatibleEngineError(
                     f"{artifact.folder} holds no {request.form} engine that fits this machine",
-                    hint=f"edge-resnet compile {artifact.folder}   (needs pip install 'edge-resnet[build]')",
+                    hint=f"edge-resnet compile {artifact.folder}   (needs pip install 'edge-resnet[compile]')",
                 )
             graph = folder / MODEL
         if artifact.manifest.precision == "fp16" and variant == "native":

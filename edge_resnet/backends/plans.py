@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
 
 from edge_resnet.artifact import Artifact
@@ -12,13 +13,42 @@ from edge_resnet.engine.here import facts_here
 from edge_resnet.engine.key import EngineFacts, engine_key, why_unfit
 from edge_resnet.engine.options import EngineOptions, EngineTuning, read_options
 from edge_resnet.enginecache import find_engine
-from edge_resnet.errors import ConfigError
+from edge_resnet.errors import ConfigError, IncompatibleEngineError
+from edge_resnet.spec import Preprocess
 
-__all__ = ["FACTS", "LAYERS", "PLAN", "find_plan", "wanted"]
+__all__ = ["FACTS", "LAYERS", "PLAN", "StoredPlan", "find_plan", "read_plan", "wanted"]
 
 #: Files of an engine's folder: the serialized engine, what it holds for, the inspector's listing.
 PLAN, FACTS, LAYERS = "plan.engine", "engine.json", "layers.json"
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StoredPlan:
+    """``content``: the serialized engine, of a network with that many ``classes`` whose input ``preprocess`` makes of frames.
+
+    ``own_code``: whether it brings code that TensorRT must be allowed to run, as version-compatible plans do.
+    """
+
+    content: bytes
+    classes: int
+    preprocess: Preprocess
+    own_code: bool = False
+
+
+def read_plan(artifact: Artifact, variant: Variant) -> StoredPlan:
+    """The plan that fits this machine. Raises IncompatibleEngineError where none does; why they do not is in the log."""
+    found = find_plan(artifact, wanted(artifact, variant))
+    if found is None:
+        raise IncompatibleEngineError(
+            f"{artifact.folder} holds no TensorRT engine that fits this machine",
+            hint=f"edge-resnet compile {artifact.folder} --backend tensorrt   (needs pip install 'edge-resnet[compile]')",
+        )
+    folder, facts = found
+    manifest = artifact.manifest
+    # Code is run of a version-compatible plan alone: it was built here, and its hash was checked.
+    own_code = facts.options.tuning.version_compatible
+    return StoredPlan((folder / PLAN).read_bytes(), manifest.model.classes, manifest.preprocess, own_code)
 
 
 def wanted(artifact: Artifact, variant: Variant, tuning: EngineTuning | None = None) -> EngineFacts:

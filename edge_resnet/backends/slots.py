@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,9 @@ import numpy as np
 from edge_resnet.backends import Images, Logits
 from edge_resnet.backends.cuda import Cuda, SharedBuffer
 from edge_resnet.backends.cudagraph import Graph, Recorder
+from edge_resnet.backends.gpuresize import GpuResize
 from edge_resnet.errors import BackendError
+from edge_resnet.preprocess import Picture
 
 __all__ = ["Bindings", "Slot"]
 
@@ -52,8 +55,9 @@ class Slot:
         self._stream = cuda.stream()
         self._shape = 0
         self._recorder = recorder
-        #: By batch size; None where a batch of that size ran once and was not recorded yet.
-        self._graphs: dict[int, Graph | None] = {}
+        #: By batch size and by whether pictures are copied; None where such a batch ran once and was not recorded yet.
+        self._graphs: dict[tuple[int, bool], Graph | None] = {}
+        self._resize: GpuResize | None = None
         self._buffers: list[SharedBuffer] = []
         rows = ((bindings.input, bindings.picture, np.uint8), (bindings.output, (bindings.classes,), bindings.dtype))
         try:
@@ -70,17 +74,14 @@ class Slot:
         """Queue copy, network and copy back of up to the largest batch. The GPU's context must be current."""
         count = max(len(images), self._bindings.least)
         self._pictures.host[: len(images)] = images
-        graph = self._graphs.get(count)
-        if graph is not None:
-            graph.launch(self._stream.handle)
-            return
-        if count != self._shape:
-            self._shape = 0  # what a failure leaves behind is not known
-            if not self._context.set_input_shape(self._bindings.input, (count, *self._bindings.picture)):
-                raise BackendError(f"TensorRT does not take a batch of {count}", hint="compile with a larger --batch")
-            self._shape = count
-        self._queue(count)
-        self._record(count)
+        self._run(count, copied=True)
+
+    def start_frames(self, frames: Sequence[Picture], make_resize: Callable[[], GpuResize]) -> None:
+        """The same of frames as captured, which the GPU preprocesses; ``make_resize`` is asked once."""
+        if self._resize is None:
+            self._resize = make_resize()
+        self._resize.queue(frames, self._pictures.address, self._stream)
+        self._run(max(len(frames), self._bindings.least), copied=False)
 
     def finish(self, count: int) -> Logits:
         """Wait, and return the first ``count`` rows, the caller's to keep."""
@@ -97,26 +98,45 @@ class Slot:
             if graph is not None:
                 graph.free()
         self._graphs.clear()
+        if self._resize is not None:
+            self._resize.free()
+            self._resize = None
         self._context = None
         while self._buffers:
             self._buffers.pop().free()
         self._stream = None
 
-    def _queue(self, count: int) -> None:
-        self._pictures.to_device(self._stream, count)
+    def _run(self, count: int, *, copied: bool) -> None:
+        """Queue network and copy back, and before them the copy where the pictures are ``copied`` from the processor."""
+        graph = self._graphs.get((count, copied))
+        if graph is not None:
+            graph.launch(self._stream.handle)
+            return
+        if count != self._shape:
+            self._shape = 0  # what a failure leaves behind is not known
+            if not self._context.set_input_shape(self._bindings.input, (count, *self._bindings.picture)):
+                raise BackendError(f"TensorRT does not take a batch of {count}", hint="compile with a larger --batch")
+            self._shape = count
+        self._queue(count, copied=copied)
+        self._record(count, copied=copied)
+
+    def _queue(self, count: int, *, copied: bool) -> None:
+        if copied:
+            self._pictures.to_device(self._stream, count)
         if not self._context.execute_async_v3(self._stream.handle):
             raise BackendError("TensorRT did not run the network", hint="--debug shows TensorRT's log")
         self._logits.to_host(self._stream, count)
 
-    def _record(self, count: int) -> None:
+    def _record(self, count: int, *, copied: bool) -> None:
         """Record the batch size that runs for the second time, right after it ran: TensorRT allocates in the first run after a
         change of shape, which cannot be recorded."""
         if self._recorder is None or not self._recorder.works:
             return
-        if count not in self._graphs:
+        key = (count, copied)
+        if key not in self._graphs:
             if len(self._graphs) < _GRAPHS:
-                self._graphs[count] = None
+                self._graphs[key] = None
             return
-        self._graphs[count] = self._recorder.record(self._stream.handle, lambda: self._queue(count))
-        if self._graphs[count] is None:
+        self._graphs[key] = self._recorder.record(self._stream.handle, lambda: self._queue(count, copied=copied))
+        if self._graphs[key] is None:
             self._shape = 0

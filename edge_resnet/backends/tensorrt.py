@@ -1,6 +1,7 @@
 """Runs a TensorRT engine with PyCUDA: two slots, so that one batch's copies overlap another's network. Builds no engine.
 
-``infer`` serves any batch and any thread; ``submit`` and ``result`` let a caller keep the GPU busy.
+``infer`` serves any batch and any thread; ``submit`` and ``result`` let a caller keep the GPU busy. Both take pictures that are
+preprocessed, or frames as captured.
 """
 
 from __future__ import annotations
@@ -8,9 +9,9 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
@@ -21,13 +22,16 @@ from edge_resnet.artifact import Artifact
 from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_images
 from edge_resnet.backends.cuda import Cuda
 from edge_resnet.backends.cudagraph import Recorder
-from edge_resnet.backends.plans import PLAN, find_plan, wanted
+from edge_resnet.backends.gpuresize import GpuResize
+from edge_resnet.backends.kernels.here import Kernels
+from edge_resnet.backends.plans import StoredPlan, find_plan, read_plan, wanted
 from edge_resnet.backends.slots import Bindings, Slot
 from edge_resnet.engine.driver import first_gpu
 from edge_resnet.engine.key import engine_key
 from edge_resnet.engine.listening import listen
 from edge_resnet.engine.options import EngineTuning
 from edge_resnet.errors import BackendError, ConfigError, EdgeResnetError, IncompatibleEngineError
+from edge_resnet.preprocess import Picture, preprocess_bgr
 
 __all__ = ["TensorRtBackend", "Ticket"]
 
@@ -40,32 +44,34 @@ class Ticket:
 
     slot: Slot | None
     count: int
-    done: bool = field(default=False)
 
 
 class TensorRtBackend:
-    """An engine on the first GPU. ``submit`` waits while both slots are busy; a ticket's slot is free again after ``result``."""
+    """An engine on the first GPU. ``submit`` waits while every slot is busy; a ticket's slot is free again after ``result``.
+
+    ``slots``: batches that are under way at once. ``graphs``: launch batch sizes that come again as CUDA graphs.
+    """
 
     name = "tensorrt"
 
-    def __init__(
-        self, plan: bytes, classes: int, input_size: int, *, slots: int = _SLOTS, graphs: bool = True, own_code: bool = False
-    ) -> None:
-        first_gpu()
-        self.classes = classes
-        self._input_size = input_size
+    def __init__(self, plan: StoredPlan, *, slots: int = _SLOTS, graphs: bool = True) -> None:
+        gpu = first_gpu()
+        self.classes = plan.classes
+        self._plan = plan
+        self._input_size = plan.preprocess.crop
         self._most = 0
         self._listener = listen(tensorrt)
         self._runtime: Any = None
         self._engine: Any = None
         self._slots: list[Slot] = []
+        self._kernels = Kernels(gpu.compute_capability, self._check_kernels)
         #: None wakes whoever waits for a slot when there will be none.
         self._free: queue.SimpleQueue[Slot | None] = queue.SimpleQueue()
         self._closed, self._working = False, 0
         self._idle = threading.Condition()
         self._cuda = Cuda()
         try:
-            self._open(plan, slots, Recorder() if graphs else None, own_code=own_code)
+            self._open(slots, Recorder() if graphs else None)
         except BaseException:
             self.close()
             raise
@@ -81,48 +87,37 @@ class TensorRtBackend:
     @classmethod
     def open(cls, artifact: Artifact, variant: Variant) -> TensorRtBackend:
         """Open the plan that fits this machine; why those that are there do not fit is in the log."""
-        found = find_plan(artifact, wanted(artifact, variant))
-        if found is None:
-            raise IncompatibleEngineError(
-                f"{artifact.folder} holds no TensorRT engine that fits this machine",
-                hint=f"edge-resnet compile {artifact.folder} --backend tensorrt   (needs pip install 'edge-resnet[build]')",
-            )
-        spec = artifact.manifest.model
-        folder, facts = found
-        # A version-compatible plan brings code of its own: it is ours, its hash was checked, and only such a plan may run any.
-        own_code = facts.options.tuning.version_compatible
-        return cls((folder / PLAN).read_bytes(), spec.classes, spec.input_size, own_code=own_code)
+        return cls(read_plan(artifact, variant))
+
+    @property
+    def resizes(self) -> bool:
+        """Whether frames are preprocessed on the GPU; elsewhere on the processor. The first question may compile kernels."""
+        return self._kernels.cubin() is not None
 
     def infer(self, images: Images) -> Logits:
         """(N, H, W, 3) uint8 RGB → logits (N, classes) float32, the caller's to keep. N may exceed the engine's largest batch."""
         check_images(images, self._input_size, closed=self._closed)
-        pending: deque[Ticket] = deque()
-        found: list[Logits] = []
-        try:
-            for start in range(0, len(images), self._most):
-                piece = images[start : start + self._most]
-                # Whoever holds a slot does not wait for another: two such threads would wait for each other.
-                slot = self._a_slot(wait=not pending)
-                while slot is None:
-                    found.append(self.result(pending.popleft()))
-                    slot = self._a_slot(wait=not pending)
-                pending.append(self._start(slot, piece))
-            while pending:
-                found.append(self.result(pending.popleft()))
-        finally:
-            while pending:
-                with suppress(EdgeResnetError):
-                    self.result(pending.popleft())
-        return found[0] if len(found) == 1 else np.concatenate(found)
+        return self._infer(images)
+
+    def infer_frames(self, frames: Sequence[Picture]) -> Logits:
+        """Frames as captured, (H, W, 3) uint8 BGR of any sizes → logits (N, classes) float32, the caller's to keep.
+
+        Preprocessed as the artifact says: on the GPU where ``resizes``, to the same bytes. Raises ConfigError for a wrong frame.
+        """
+        if not frames:
+            raise ConfigError("there is no frame to run", hint="give at least one")
+        return self._infer(frames) if self.resizes else self.infer(self._preprocessed(frames))
 
     def submit(self, images: Images) -> Ticket:
         """Start a batch of up to the engine's largest. Raises ConfigError for more."""
         check_images(images, self._input_size, closed=self._closed)
-        if len(images) > self._most:
-            raise ConfigError(f"the engine takes up to {self._most} pictures, not {len(images)}", hint="infer takes any number")
-        slot = self._a_slot(wait=True)
-        assert slot is not None
-        return self._start(slot, images)
+        return self._submit(images)
+
+    def submit_frames(self, frames: Sequence[Picture]) -> Ticket:
+        """Start a batch of frames as captured; they are the caller's again when this returns."""
+        if not frames:
+            raise ConfigError("there is no frame to run", hint="give at least one")
+        return self._submit(frames) if self.resizes else self.submit(self._preprocessed(frames))
 
     def result(self, ticket: Ticket) -> Logits:
         """Wait for a batch: logits (N, classes) float32, the caller's to keep. Raises BackendError for a ticket that was used."""
@@ -162,12 +157,12 @@ class TensorRtBackend:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
         self.close()
 
-    def _open(self, plan: bytes, slots: int, recorder: Recorder | None, *, own_code: bool) -> None:
+    def _open(self, slots: int, recorder: Recorder | None) -> None:
         with self._cuda.current("the engine cannot be opened"):
             self._runtime = tensorrt.Runtime(self._listener.logger)
             if self._runtime is not None:
-                self._runtime.engine_host_code_allowed = own_code
-                self._engine = self._runtime.deserialize_cuda_engine(plan)
+                self._runtime.engine_host_code_allowed = self._plan.own_code
+                self._engine = self._runtime.deserialize_cuda_engine(self._plan.content)
             if self._engine is None:
                 raise IncompatibleEngineError(
                     f"TensorRT {tensorrt.__version__} cannot open the engine: {self._listener.last()}",
@@ -185,14 +180,58 @@ class TensorRtBackend:
         for slot in self._slots:
             self._free.put(slot)
 
-    def _start(self, slot: Slot, images: Images) -> Ticket:
+    def _preprocessed(self, frames: Sequence[Picture]) -> Images:
+        return np.stack([preprocess_bgr(frame, self._plan.preprocess) for frame in frames])
+
+    def _infer(self, batch: Images | Sequence[Picture]) -> Logits:
+        pending: deque[Ticket] = deque()
+        found: list[Logits] = []
+        try:
+            for start in range(0, len(batch), self._most):
+                piece = batch[start : start + self._most]
+                # Whoever holds a slot does not wait for another: two such threads would wait for each other.
+                slot = self._a_slot(wait=not pending)
+                while slot is None:
+                    found.append(self.result(pending.popleft()))
+                    slot = self._a_slot(wait=not pending)
+                pending.append(self._start(slot, piece))
+            while pending:
+                found.append(self.result(pending.popleft()))
+        finally:
+            while pending:
+                with suppress(EdgeResnetError):
+                    self.result(pending.popleft())
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _submit(self, batch: Images | Sequence[Picture]) -> Ticket:
+        if len(batch) > self._most:
+            raise ConfigError(f"the engine takes up to {self._most} pictures, not {len(batch)}", hint="infer takes any number")
+        slot = self._a_slot(wait=True)
+        assert slot is not None
+        return self._start(slot, batch)
+
+    def _start(self, slot: Slot, batch: Images | Sequence[Picture]) -> Ticket:
+        """An array is preprocessed pictures, anything else frames."""
         try:
             with self._at_work("the GPU failed while it started the network"):
-                slot.start(images)
+                if isinstance(batch, np.ndarray):
+                    slot.start(batch)
+                else:
+                    slot.start_frames(batch, self._resize)
         except BaseException:
             self._free.put(slot)
             raise
-        return Ticket(slot, len(images))
+        return Ticket(slot, len(batch))
+
+    def _check_kernels(self, cubin: bytes) -> None:
+        with self._at_work("the GPU does not take the kernels"):
+            GpuResize(self._cuda, cubin, self._plan.preprocess, 1).free()
+
+    def _resize(self) -> GpuResize:
+        """The preprocessing of one slot."""
+        cubin = self._kernels.cubin()
+        assert cubin is not None
+        return GpuResize(self._cuda, cubin, self._plan.preprocess, self._most)
 
     def _a_slot(self, *, wait: bool) -> Slot | None:
         """A free slot; None where there is none now and it is not waited for. Raises BackendError when closed meanwhile."""

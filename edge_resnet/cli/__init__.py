@@ -25,7 +25,8 @@ from edge_resnet.errors import EdgeResnetError
 __all__ = ["app", "main"]
 
 #: Module → the extra that brings it: the commands that need them import them when they run.
-_EXTRAS = {"torch": "build", "torchvision": "build", "onnx": "build", "safetensors": "build", "sklearn": "demo"}
+_EXTRAS = {"torch": "build", "torchvision": "build", "onnx": "compile", "safetensors": "build", "sklearn": "demo"}
+_BUILDING = ("build", "calibrate")
 #: The base of what the parser raises: click's, of which newer typers carry their own copy.
 _USAGE = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 #: What a shell and a supervisor read as "ended by Ctrl-C": 128 + SIGINT.
@@ -98,7 +99,9 @@ def _explain(error: Exception, arguments: list[str]) -> int:
     if isinstance(error, _USAGE):
         return _fail(_usage_text(error), f"edge-resnet {_command_of(arguments)}--help", 2)
     if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
-        return _fail(f"this command needs {error.name}", f"pip install 'edge-resnet[{_EXTRAS[error.name]}]'", 1)
+        # What misses onnx first misses torch next, where it builds.
+        extra = "build" if error.name == "onnx" and arguments[0] in _BUILDING else _EXTRAS[error.name]
+        return _fail(f"this command needs {error.name}", f"pip install 'edge-resnet[{extra}]'", 1)
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return _fail(text, "this is a bug; run it again with --debug and report what it prints", 1)
 

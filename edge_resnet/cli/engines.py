@@ -35,7 +35,7 @@ def open_with_engine(folder: Path | None, backend: str, variant: Variant) -> Art
         except ImportError as error:
             raise IncompatibleEngineError(
                 f"{artifact.folder} holds no {request.form} engine for this machine, and onnx is not here to derive it",
-                hint=f"pip install 'edge-resnet[build]' && edge-resnet compile {artifact.folder}",
+                hint=f"pip install 'edge-resnet[compile]' && edge-resnet compile {artifact.folder}",
             ) from error
         with progress_bars() as progress:
             compile_engine(artifact, backend, variant, progress=progress)

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import ctypes
-import importlib
 import logging
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 from standins import pycuda_driver, tensorrt_run
-from standins.surface import VERSIONS, strict
+from standins.surface import VERSIONS
 from standins.tensorrt_run import answers, plan
 
-from edge_resnet.backends.cudagraph import Recorder
 from edge_resnet.errors import BackendError, ConfigError, IncompatibleEngineError
 
-MODULES = ("backends.tensorrt", "backends.plans", "backends.slots", "backends.cuda", "engine.here")
 #: What takes part in a call, and the words that its failure is told in.
 FAULTS = {
     "memcpy_htod_async": "while it started the network: memcpy_htod_async failed: stand-in$",
@@ -37,41 +32,6 @@ OPENING = {
     "mem_alloc": "GPU memory ran out",
     "pagelocked_empty": "cannot be opened",
 }
-
-
-@pytest.fixture
-def make(libcuda: Path, surfaces: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Makes a backend of a version, on a GPU with or without memory of its own; afterwards nothing may be left on the GPU."""
-    pycuda_driver.FAULTS.clear()
-    tensorrt_run.FAULTS.clear()
-    pycuda_driver.MEMORY.clear()
-
-    stub = ctypes.CDLL(str(libcuda))
-    pycuda_driver.record_through(stub)
-
-    def made(version: str = "10.3.0", *, content: bytes = plan(), integrated: bool = False, classes: int = 5, **how: Any) -> Any:
-        package = ModuleType("pycuda")
-        package.driver = pycuda_driver.driver(integrated=integrated)  # type: ignore[attr-defined]
-        modules = {"pycuda": package, "pycuda.driver": package.driver}
-        modules["tensorrt"] = strict(version, tensorrt_run.RUN_CLASSES, surfaces)
-        for name, module in modules.items():
-            monkeypatch.setitem(sys.modules, name, module)
-        for name in MODULES:
-            monkeypatch.delitem(sys.modules, f"edge_resnet.{name}", raising=False)
-        module = importlib.import_module("edge_resnet.backends.tensorrt")
-        from edge_resnet.engine.driver import first_gpu
-
-        monkeypatch.setattr(module, "first_gpu", lambda: first_gpu(str(libcuda)))
-        monkeypatch.setattr(module, "Recorder", lambda: Recorder(str(libcuda)))
-        return module.TensorRtBackend(content, classes, 8, **how)
-
-    references = pycuda_driver._Context.references
-    yield made
-    for name in MODULES:
-        sys.modules.pop(f"edge_resnet.{name}", None)
-    assert pycuda_driver._Context.references == references, "a context was not let go of"
-    assert pycuda_driver.depth() == 0, "a context was left on the stack"
-    assert (stub.stub_graphs(), stub.stub_executables()) == (0, 0), "graphs were left"
 
 
 def pictures(count: int, seed: int = 0) -> npt.NDArray[np.uint8]:

@@ -124,7 +124,7 @@ def test_a_device_without_onnx_gets_one_line(tiny_artifacts: dict[str, Artifact]
 
     result = run(words[0], folder, *words[1:])
     assert result.returncode == 1
-    assert result.stderr.splitlines() == ["error: this command needs onnx", "hint: pip install 'edge-resnet[build]'"]
+    assert result.stderr.splitlines() == ["error: this command needs onnx", "hint: pip install 'edge-resnet[compile]'"]
     assert run("inspect", folder).returncode == 0
     assert list(tmp_path.iterdir()) == []
 

@@ -1,12 +1,14 @@
 """A stand-in of pycuda.driver in which memory is real and a stream's work waits until someone waits for the stream.
 
 A copy that is read before it is waited for, an address that was freed, work without a current context: each shows or raises.
+A compiled module is a shared library of the same functions for the processor, which take the launch's grid and block last.
 """
 
 from __future__ import annotations
 
 import ctypes
 import itertools
+import tempfile
 import threading
 from collections.abc import Callable
 from types import ModuleType
@@ -25,6 +27,8 @@ STREAMS: dict[int, Stream] = {}
 GRAPHS: dict[int, list[Callable[[], None]]] = {}
 _hooks: list[Any] = []
 _numbers = itertools.count(1 << 20, 1 << 20)
+#: Far enough from each other that an address within a piece of memory tells whose it is.
+_addresses = itertools.count(1 << 40, 1 << 36)
 _stack = threading.local()
 
 
@@ -102,7 +106,7 @@ class _Allocation:
         _call("mem_alloc")
         recorded_by = {stream.recorded_by for stream in STREAMS.values()}
         assert threading.get_ident() not in recorded_by, "nothing may be allocated while a stream is recorded"
-        self._address = next(_numbers)
+        self._address = next(_addresses)
         MEMORY[self._address] = np.full(size, 171, np.uint8)
 
     def __int__(self) -> int:
@@ -117,7 +121,7 @@ class _Host(bytearray):
     """What lies behind a pinned array, and its base, as PyCUDA's allocation is."""
 
     def get_device_pointer(self) -> int:
-        address = next(_numbers)
+        address = next(_addresses)
         MEMORY[address] = np.frombuffer(self, np.uint8)
         return address
 
@@ -144,6 +148,74 @@ def memcpy_dtoh_async(destination: np.ndarray[Any, Any], source: _Allocation, st
         flat[:] = read(int(source), flat.size)
 
     stream.work.append(copy)
+
+
+#: The letters of PyCUDA's argument types that are known here.
+_C_TYPES = {"P": ctypes.c_void_p, "i": ctypes.c_int}
+
+
+def _pointer(address: int) -> int:
+    """Where the memory behind a device address really lies; the address may point into the middle."""
+    begin = max((known for known in MEMORY if known <= address), default=0)
+    assert address - begin < MEMORY.get(begin, np.empty(0)).size, f"nothing is allocated at {address:#x}"
+    return int(MEMORY[begin].ctypes.data) + address - begin
+
+
+class _Function:
+    def __init__(self, module: _Module, name: str) -> None:
+        self._module, self._name = module, name
+        self._types: list[str] | None = None
+
+    def prepare(self, arg_types: Any, texrefs: Any = None) -> _Function:
+        assert texrefs is None
+        self._types = list(arg_types)
+        assert set(self._types) <= set(_C_TYPES)
+        return self
+
+    def prepared_async_call(self, grid: tuple[int, ...], block: tuple[int, ...], stream: Stream, *args: int) -> None:
+        _call("prepared_async_call")
+        assert self._types is not None, "the function was not prepared"
+        assert len(args) == len(self._types)
+        assert all(type(argument) is int for argument in args)
+        assert isinstance(block, tuple)
+        assert len(block) == 3
+        assert block[1:] == (1, 1)
+        assert 1 <= block[0] <= 1024
+        assert len(grid) == 2
+        assert 1 <= grid[0] < 1 << 31
+        assert 1 <= grid[1] < 1 << 16
+        types = [_C_TYPES[letter] for letter in self._types]
+        assert all(-(1 << 31) <= value < 1 << 31 for value, kind in zip(args, types, strict=True) if kind is ctypes.c_int)
+
+        def run() -> None:
+            given = [kind(_pointer(value) if kind is ctypes.c_void_p else value) for value, kind in zip(args, types, strict=True)]
+            function = getattr(self._module.library, self._name)
+            function.restype = None
+            function(*given, *map(ctypes.c_int, (*grid, block[0])))
+
+        stream.work.append(run)
+
+
+class _Module:
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self.library = library
+
+    def get_function(self, name: str) -> _Function:
+        _call("get_function")
+        if not hasattr(self.library, name):
+            raise Error("cuModuleGetFunction failed: named symbol not found")
+        return _Function(self, name)
+
+
+def module_from_buffer(buffer: bytes) -> _Module:
+    _call("module_from_buffer")
+    with tempfile.NamedTemporaryFile(suffix=".so") as file:
+        file.write(buffer)
+        file.flush()
+        try:
+            return _Module(ctypes.CDLL(file.name))
+        except OSError as error:
+            raise Error("cuModuleLoadDataEx failed: device kernel image is invalid - ") from error
 
 
 class _Context:
@@ -201,6 +273,7 @@ def driver(*, integrated: bool) -> ModuleType:
         "mem_alloc": _Allocation,
         "memcpy_htod_async": memcpy_htod_async,
         "memcpy_dtoh_async": memcpy_dtoh_async,
+        "module_from_buffer": module_from_buffer,
     }
     module.__dict__.update(names)
     return module

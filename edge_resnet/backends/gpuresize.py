@@ -1,0 +1,168 @@
+"""Camera frames → the network's input on the GPU, the same bytes as preprocess_bgr's. Knows no network and no PyCUDA.
+
+Only the part of a frame that the crop depends on crosses the bus.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from edge_resnet.backends.cuda import Cuda, DeviceBuffer, Kernel, SharedBuffer
+from edge_resnet.backends.resampling import Weights, resampling_weights
+from edge_resnet.errors import ConfigError
+from edge_resnet.preprocess import Picture, check_picture, plan_crop
+from edge_resnet.spec import Preprocess
+
+__all__ = ["GpuResize"]
+
+#: Sizes of frames whose weights are kept: cameras have one each.
+_SIZES = 8
+#: Threads of a block, 32 pixels of three values: whole warps, and 224 pixels are seven blocks.
+_BLOCK = 96
+_WORD = 4
+_ARGUMENTS = {"resize_rows": "PiPiP", "resize_columns": "PPiP"}
+
+
+@dataclass(eq=False)
+class _Plan:
+    """What the kernels need to know for frames of one size; ``pitch``, from one row of the part to the next, in bytes."""
+
+    down: Weights
+    across: Weights
+    pitch: int
+    rows: int
+    tables: tuple[DeviceBuffer, ...] = ()
+
+    def free(self) -> None:
+        for table in self.tables:
+            table.free()
+        self.tables = ()
+
+
+class GpuResize:
+    """Queues the preprocessing of up to ``most`` frames at once on one stream; ``cubin`` is what compile_kernels made.
+
+    A next call may be made once the stream was waited for: it writes the same pinned memory. Every call, ``free`` too, needs the
+    GPU's context to be current; what CUDA raises, the block that made it current puts in words.
+    """
+
+    def __init__(self, cuda: Cuda, cubin: bytes, spec: Preprocess, most: int) -> None:
+        self._cuda = cuda
+        self._spec = spec
+        self._rows: Kernel | None
+        self._columns: Kernel | None
+        self._rows, self._columns = cuda.kernels(cubin, _ARGUMENTS)
+        self._plans: OrderedDict[tuple[int, int], _Plan] = OrderedDict()
+        #: One per frame of a batch: its copy may still run while the next frame is written.
+        self._staging: list[SharedBuffer | None] = [None] * most
+        #: Between the passes; a stream works on one frame at a time.
+        self._between: DeviceBuffer | None = None
+
+    def queue(self, frames: Sequence[Picture], destination: int, stream: Any) -> None:
+        """Write frames (H, W, 3) uint8 BGR of any sizes as (N, crop, crop, 3) uint8 RGB to the GPU's address ``destination``.
+
+        The frames are the caller's again when this returns; the result is there when the stream was waited for. A size not seen
+        before, or larger than all before, takes memory and waits for the stream. Raises ConfigError for too many frames, and
+        for another shape or dtype, before anything is queued.
+        """
+        if not 0 < len(frames) <= len(self._staging):
+            raise ConfigError(f"between 1 and {len(self._staging)} frames are resized at once, not {len(frames)}")
+        for frame in frames:
+            check_picture(frame)
+        plans = self._prepared([frame.shape[:2] for frame in frames], stream)
+        for index, (frame, plan) in enumerate(zip(frames, plans, strict=True)):
+            self._queue(frame, plan, self._staging[index], destination + index * 3 * self._spec.crop**2, stream)
+
+    def free(self) -> None:
+        """Give the GPU's memory back; harmless when repeated. The stream must have been waited for."""
+        for plan in self._plans.values():
+            plan.free()
+        self._plans.clear()
+        for buffer in (*self._staging, self._between):
+            if buffer is not None:
+                buffer.free()
+        self._staging = [None] * len(self._staging)
+        self._between = self._rows = self._columns = None
+
+    def _queue(self, frame: Picture, plan: _Plan, staging: SharedBuffer | None, destination: int, stream: Any) -> None:
+        assert staging is not None
+        assert self._between is not None
+        assert self._rows is not None
+        assert self._columns is not None
+        crop, (down, across) = self._spec.crop, plan.tables
+        part = frame[plan.down.low : plan.down.high, plan.across.low : plan.across.high]
+        np.ndarray(part.shape, np.uint8, staging.host, strides=(plan.pitch, 3, 1))[:] = part
+        staging.to_device(stream, plan.rows * plan.pitch)
+        tiles = -(-3 * crop // _BLOCK)
+        # Rows come first in the grid: its second side ends at 65,535.
+        self._rows.launch(
+            (plan.rows, tiles), _BLOCK, stream, staging.address, plan.pitch // _WORD, across.address, crop, self._between.address
+        )
+        self._columns.launch((crop, tiles), _BLOCK, stream, self._between.address, down.address, crop, destination)
+
+    def _prepared(self, sizes: list[tuple[int, int]], stream: Any) -> list[_Plan]:
+        """The plan of each size (height, width), with all the memory that the frames need."""
+        plans = {size: self._plans.get(size) or self._plan(size) for size in dict.fromkeys(sizes)}
+        staging = [plans[size].rows * plans[size].pitch for size in sizes]
+        between = max(plan.rows for plan in plans.values()) * 3 * self._spec.crop
+        if any(not plan.tables for plan in plans.values()) or self._lacks(staging, between):
+            # Nothing that the stream may still use is given back, and no table counts as copied that may not be.
+            stream.synchronize()
+            self._forget(keep=plans)
+            self._grow(staging, between)
+            self._upload(plans, stream)
+        for size in plans:
+            self._plans.move_to_end(size)
+        return [plans[size] for size in sizes]
+
+    def _plan(self, size: tuple[int, int]) -> _Plan:
+        down, across = (resampling_weights(axis, self._spec.crop) for axis in plan_crop(*size, self._spec))
+        words = -(-3 * (across.high - across.low) // _WORD)
+        return _Plan(down, across, words * _WORD, down.high - down.low)
+
+    def _lacks(self, staging: list[int], between: int) -> bool:
+        """Whether any buffer is smaller than that many bytes."""
+        if self._between is None or self._between.size < between:
+            return True
+        return any(buffer is None or len(buffer.host) < size for size, buffer in zip(staging, self._staging, strict=False))
+
+    def _grow(self, staging: list[int], between: int) -> None:
+        for index, size in enumerate(staging):
+            buffer = self._staging[index]
+            if buffer is None or len(buffer.host) < size:
+                self._staging[index] = None
+                if buffer is not None:
+                    buffer.free()
+                self._staging[index] = self._cuda.buffer((size,), np.uint8)
+        old = self._between
+        if old is None or old.size < between:
+            self._between = None
+            if old is not None:
+                old.free()
+            self._between = self._cuda.memory(between)
+
+    def _forget(self, keep: dict[tuple[int, int], _Plan]) -> None:
+        """Give back the plans that were used longest ago, where there would be too many."""
+        new = sum(size not in self._plans for size in keep)
+        for size in [size for size in self._plans if size not in keep][: max(0, len(self._plans) + new - _SIZES)]:
+            self._plans.pop(size).free()
+
+    def _upload(self, plans: dict[tuple[int, int], _Plan], stream: Any) -> None:
+        new = {size: plan for size, plan in plans.items() if not plan.tables}
+        try:
+            for plan in new.values():
+                for weights in (plan.down, plan.across):
+                    table = self._cuda.memory(weights.table.nbytes)
+                    plan.tables = (*plan.tables, table)
+                    table.fill(weights.table, stream)
+            stream.synchronize()
+        except BaseException:
+            for plan in new.values():
+                plan.free()
+            raise
+        self._plans.update(new)

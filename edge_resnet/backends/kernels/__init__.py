@@ -1,0 +1,112 @@
+"""The project's own GPU code: compiled on the machine that runs it, once, by its CUDA toolkit. Loads nothing and needs no GPU."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import re
+import signal
+import subprocess
+import tempfile
+from contextlib import suppress
+from importlib import resources
+from pathlib import Path
+from shutil import which
+
+from edge_resnet.errors import BackendError, ConfigError
+
+__all__ = ["compile_kernels", "find_nvcc"]
+
+_SOURCE = "resize.cu"
+_TIMEOUT_S = 120.0
+_TOOLKIT = Path("/usr/local/cuda")
+_log = logging.getLogger(__name__)
+
+
+def find_nvcc(toolkit: Path = _TOOLKIT) -> Path | None:
+    """The CUDA compiler: on the PATH, in $CUDA_HOME, or where NVIDIA's installers put it; None where there is none.
+
+    JetPack installs it off the PATH.
+    """
+    on_path = which("nvcc")
+    home = os.environ.get("CUDA_HOME")
+    places = [Path(on_path)] if on_path else []
+    places += [Path(home) / "bin" / "nvcc"] if home else []
+    places.append(toolkit / "bin" / "nvcc")
+    return next((place for place in places if place.is_file() and os.access(place, os.X_OK)), None)
+
+
+def compile_kernels(nvcc: Path, compute_capability: str, folder: Path) -> Path:
+    """The kernels' cubin for a GPU of that compute capability, such as ``8.7``, in ``folder``: compiled where it is not there.
+
+    Another source, compiler or GPU makes another file. The file appears whole or not at all, also where two processes make
+    it. Raises BackendError where the compiler fails, with its first error, or the folder cannot be written.
+    """
+    if not re.fullmatch(r"\d+\.\d", compute_capability):
+        raise ConfigError(f"a compute capability looks like 8.7, not {compute_capability!r}", hint="edge-resnet doctor")
+    architecture = "sm_" + compute_capability.replace(".", "")
+    options = ["-cubin", f"-arch={architecture}"]
+    source = (resources.files(__name__) / _SOURCE).read_bytes()
+    version = _run([str(nvcc), "--version"])
+    digest = hashlib.sha256("\0".join([version, *options]).encode() + source).hexdigest()[:16]
+    target = folder / f"resize-{architecture}-{digest}.cubin"
+    if not target.is_file():
+        _log.info("compiling the GPU's kernels with %s", nvcc)
+        try:
+            _compile([str(nvcc), *options], source, target)
+        except OSError as error:
+            raise BackendError(
+                f"the GPU's kernels cannot be kept in {folder}: {error.strerror or error}",
+                hint="set XDG_CACHE_HOME to a folder that can be written",
+            ) from error
+    return target
+
+
+def _compile(command: list[str], source: bytes, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".compiling-", dir=target.parent) as name:
+        source_file, made = Path(name, _SOURCE), Path(name, target.name)
+        source_file.write_bytes(source)
+        _run([*command, "-o", str(made), str(source_file)])
+        if not made.is_file() or not made.stat().st_size:
+            raise BackendError(f"{command[0]} made nothing of the GPU's kernels", hint="reinstall the CUDA toolkit")
+        with made.open("rb") as file:
+            # Boards lose power: a name must never stand for content that did not reach the disk.
+            os.fsync(file.fileno())
+        made.replace(target)
+
+
+def _run(command: list[str]) -> str:
+    """What the command prints. Raises BackendError where it fails, hangs, or cannot be started."""
+    try:
+        code, said = _ended(command)
+    except subprocess.TimeoutExpired as error:
+        hint = "try again when the machine is idle"
+        raise BackendError(f"{command[0]} did not end within {_TIMEOUT_S:g} s", hint=hint) from error
+    except OSError as error:
+        raise BackendError(f"{command[0]} cannot be started: {error.strerror}", hint="reinstall the CUDA toolkit") from error
+    if code:
+        lines = [line.strip() for line in said.splitlines() if line.strip()] or [f"exit code {code}"]
+        first = next((line for line in lines if re.search(r"\b(error|fatal)\b", line, re.IGNORECASE)), lines[0])
+        raise BackendError(
+            f"the GPU's kernels cannot be compiled: {first}",
+            hint="needed are g++ and a CUDA toolkit that knows this GPU; CUDA_HOME or PATH chooses one of several",
+        )
+    return said
+
+
+def _ended(command: list[str]) -> tuple[int, str]:
+    """Exit code and output. The command's own children end with it, whatever happens."""
+    # Into a file: a pipe would stay open as long as one of the compiler's passes lives.
+    with tempfile.TemporaryFile() as output:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+        try:
+            code = child.wait(_TIMEOUT_S)
+        finally:
+            if child.poll() is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(child.pid, signal.SIGKILL)
+                child.wait()
+        output.seek(0)
+        return code, output.read().decode("utf-8", "replace")

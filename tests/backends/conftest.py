@@ -1,0 +1,59 @@
+"""Fixtures of the backends' tests: TensorRT's backend on stand-ins of TensorRT, PyCUDA and the driver."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from standins import pycuda_driver, tensorrt_run
+from standins.surface import strict
+from standins.tensorrt_run import plan
+
+from edge_resnet.backends.cudagraph import Recorder
+from edge_resnet.spec import Preprocess
+
+MODULES = ("backends.tensorrt", "backends.plans", "backends.slots", "backends.cuda", "engine.here")
+#: Of the stand-in's network, whose input is 8 pixels wide.
+PREPROCESS = Preprocess(resize=9, crop=8)
+
+
+@pytest.fixture
+def make(libcuda: Path, surfaces: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+    """Makes a backend of a version, on a GPU with or without memory of its own; afterwards nothing may be left on the GPU."""
+    pycuda_driver.FAULTS.clear()
+    tensorrt_run.FAULTS.clear()
+    pycuda_driver.MEMORY.clear()
+
+    stub = ctypes.CDLL(str(libcuda))
+    pycuda_driver.record_through(stub)
+
+    def made(version: str = "10.3.0", *, content: bytes = plan(), integrated: bool = False, classes: int = 5, **how: Any) -> Any:
+        package = ModuleType("pycuda")
+        package.driver = pycuda_driver.driver(integrated=integrated)  # type: ignore[attr-defined]
+        modules = {"pycuda": package, "pycuda.driver": package.driver}
+        modules["tensorrt"] = strict(version, tensorrt_run.RUN_CLASSES, surfaces)
+        for name, module in modules.items():
+            monkeypatch.setitem(sys.modules, name, module)
+        for name in MODULES:
+            monkeypatch.delitem(sys.modules, f"edge_resnet.{name}", raising=False)
+        module = importlib.import_module("edge_resnet.backends.tensorrt")
+        from edge_resnet.backends.plans import StoredPlan
+        from edge_resnet.engine.driver import first_gpu
+
+        monkeypatch.setattr(module, "first_gpu", lambda: first_gpu(str(libcuda)))
+        monkeypatch.setattr(module, "Recorder", lambda: Recorder(str(libcuda)))
+        return module.TensorRtBackend(StoredPlan(content, classes, PREPROCESS), **how)
+
+    references = pycuda_driver._Context.references
+    yield made
+    for name in MODULES:
+        sys.modules.pop(f"edge_resnet.{name}", None)
+    assert pycuda_driver._Context.references == references, "a context was not let go of"
+    assert pycuda_driver.depth() == 0, "a context was left on the stack"
+    assert (stub.stub_graphs(), stub.stub_executables()) == (0, 0), "graphs were left"

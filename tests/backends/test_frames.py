@@ -1,0 +1,162 @@
+"""Frames as captured through TensorRT's backend: on stand-ins whose kernels are the real ones, compiled for the processor."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from standins import pycuda_driver
+from standins.tensorrt_run import answers, plan
+
+from edge_resnet.backends import FrameBackend
+from edge_resnet.errors import BackendError, ConfigError
+from edge_resnet.preprocess import preprocess_bgr
+from edge_resnet.spec import Preprocess
+
+REPO = Path(__file__).resolve().parents[2]
+SPEC = Preprocess(resize=9, crop=8)
+SIZES = ((8, 8), (9, 16), (120, 160), (33, 17), (1, 5), (64, 48), (480, 640))
+pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to stand in for nvcc")
+
+
+@pytest.fixture(autouse=True)
+def nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The stand-in of nvcc first on the PATH, and a cache of this test's own."""
+    folder = tmp_path / "cuda/bin"
+    folder.mkdir(parents=True)
+    path = Path(shutil.copy(REPO / "tests/standins/nvcc", folder / "nvcc"))
+    path.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    monkeypatch.setenv("NVCC_LOG", str(tmp_path / "log"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return path
+
+
+def frames(count: int, seed: int = 0) -> list[npt.NDArray[np.uint8]]:
+    """As many frames of several sizes."""
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 256, (*SIZES[(seed + index) % len(SIZES)], 3), dtype=np.uint8) for index in range(count)]
+
+
+def expected(batch: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
+    """What the network answers to the frames as the processor preprocesses them."""
+    return answers(np.stack([preprocess_bgr(frame, SPEC) for frame in batch]))
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+@pytest.mark.parametrize("integrated", [False, True])
+def test_frames_of_any_size_get_the_processors_answers(make: Callable[..., Any], integrated: bool, graphs: bool) -> None:
+    """One, a batch, and more than the largest batch, again and again, mixed with pictures: exactly the same logits."""
+    with make(integrated=integrated, graphs=graphs) as backend:
+        assert isinstance(backend, FrameBackend)
+        assert backend.resizes
+        for seed, count in enumerate((1, 4, 1, 3, 1, 9, 4, 4, 13)):
+            batch = frames(count, seed)
+            np.testing.assert_array_equal(backend.infer_frames(batch), expected(batch))
+            pictures = np.stack([preprocess_bgr(frame, SPEC) for frame in batch])
+            np.testing.assert_array_equal(backend.infer(pictures), answers(pictures))
+    if not integrated:
+        assert not pycuda_driver.MEMORY
+
+
+def test_frames_are_the_callers_again_once_submitted(make: Callable[..., Any]) -> None:
+    """Overwritten before the result is asked for, they change no answer; two batches are under way at once."""
+    with make() as backend:
+        batches = [frames(count, count) for count in (2, 3)]
+        wanted = [expected(batch) for batch in batches]
+        tickets = [backend.submit_frames(batch) for batch in batches]
+        for batch in batches:
+            for frame in batch:
+                frame[:] = 0
+        for ticket, logits in zip(tickets, wanted, strict=True):
+            np.testing.assert_array_equal(backend.result(ticket), logits)
+        with pytest.raises(ConfigError, match="up to 4"):
+            backend.submit_frames(frames(5))
+
+
+def test_many_threads_get_their_own_answers(make: Callable[..., Any], tmp_path: Path) -> None:
+    """Eight threads ask for frames at once: the kernels are compiled once, and no answer is another's."""
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        for turn in range(6):
+            batch = frames(1 + (seed + turn) % 7, 10 * seed + turn)
+            if not np.array_equal(backend.infer_frames(batch), expected(batch)):
+                wrong.append(seed)
+
+    with make() as backend:
+        threads = [threading.Thread(target=work, args=(seed,), daemon=True) for seed in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert not any(thread.is_alive() for thread in threads)
+    assert wrong == []
+    assert len((tmp_path / "log").read_text(encoding="utf-8").splitlines()) == 1
+
+
+def test_batches_below_the_smallest_are_filled_up(make: Callable[..., Any]) -> None:
+    """An engine for three and more serves one frame."""
+    with make(content=plan(least=3)) as backend:
+        np.testing.assert_array_equal(backend.infer_frames(frames(1)), expected(frames(1)))
+
+
+@pytest.mark.parametrize("why", ["no nvcc", "nvcc fails", "the GPU refuses"])
+def test_without_kernels_the_processor_resizes(
+    make: Callable[..., Any],
+    nvcc: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    why: str,
+) -> None:
+    """The answers are the same, and the reason is said once."""
+    if why == "no nvcc":
+        monkeypatch.setattr("edge_resnet.backends.kernels.here.find_nvcc", lambda: None)
+    elif why == "nvcc fails":
+        nvcc.write_text("#!/bin/sh\n[ $1 = --version ] && echo 13 && exit 0\necho 'fatal: no such GPU' >&2; exit 1\n")
+    with caplog.at_level(logging.WARNING, logger="edge_resnet"), make() as backend:
+        if why == "the GPU refuses":
+            pycuda_driver.FAULTS["module_from_buffer"] = 1
+        assert not backend.resizes
+        for count in (2, 9):
+            np.testing.assert_array_equal(backend.infer_frames(frames(count)), expected(frames(count)))
+        np.testing.assert_array_equal(backend.result(backend.submit_frames(frames(3))), expected(frames(3)))
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1
+    assert said[0].startswith("frames are resized on the processor: ")
+
+
+@pytest.mark.parametrize("call", ["prepared_async_call", "memcpy_htod_async", "pagelocked_empty", "mem_alloc", "synchronize"])
+def test_a_cuda_error_is_a_backend_error_and_not_the_end(make: Callable[..., Any], call: str) -> None:
+    """Wherever it strikes while frames are preprocessed; the next frames are answered."""
+    with make(slots=1) as backend:
+        assert backend.resizes
+        pycuda_driver.FAULTS[call] = 1
+        with pytest.raises(BackendError) as caught:
+            backend.infer_frames(frames(2))
+        assert caught.value.hint
+        pycuda_driver.FAULTS.clear()
+        for stream in pycuda_driver.STREAMS.values():
+            stream.work.clear()
+        for seed in range(4):
+            np.testing.assert_array_equal(backend.infer_frames(frames(5, seed)), expected(frames(5, seed)))
+    assert not pycuda_driver.MEMORY
+
+
+def test_wrong_frames_are_refused(make: Callable[..., Any]) -> None:
+    """Dtype, channels and no frame at all; the slot is free afterwards."""
+    with make(slots=1) as backend:
+        for wrong in (np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8), np.zeros((0, 8, 3), np.uint8)):
+            with pytest.raises(ConfigError):
+                backend.infer_frames([wrong])
+        for ask in (backend.infer_frames, backend.submit_frames):
+            with pytest.raises(ConfigError, match="no frame"):
+                ask([])
+        np.testing.assert_array_equal(backend.infer_frames(frames(1)), expected(frames(1)))

@@ -1,0 +1,275 @@
+"""backends/gpuresize.py from compilation to pixels, on the stand-in of PyCUDA and kernels compiled for the processor."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from standins import pycuda_driver
+
+from edge_resnet.backends.kernels import compile_kernels
+from edge_resnet.errors import BackendError, ConfigError
+from edge_resnet.preprocess import preprocess_bgr
+from edge_resnet.spec import Preprocess
+
+REPO = Path(__file__).resolve().parents[2]
+MODULES = ("backends.gpuresize", "backends.cuda")
+Pixels = npt.NDArray[np.uint8]
+SMALL = Preprocess(32, 24)
+
+
+class Bench:
+    """A resize, its stream, and a place for its result: what a slot has."""
+
+    def __init__(self, gpuresize: Any, cuda: Any, cubin: bytes, spec: Preprocess, most: int) -> None:
+        self.cuda, self.spec = cuda, spec
+        with cuda.current("test"):
+            self.resize = gpuresize.GpuResize(cuda, cubin, spec, most)
+            self.stream = cuda.stream()
+            self.target = cuda.memory(most * spec.crop**2 * 3 + 64)
+
+    def queue(self, *frames: Any) -> None:
+        """Queue frames, with the context current meanwhile."""
+        with self.cuda.current("the GPU failed while it resized"):
+            self.resize.queue(frames, self.target.address, self.stream)
+
+    def wait(self, count: int) -> Pixels:
+        """The result of so many frames."""
+        with self.cuda.current("the GPU failed while it resized"):
+            self.stream.synchronize()
+        size = count * self.spec.crop**2 * 3
+        content = pycuda_driver.MEMORY[self.target.address]
+        assert (content[-64:] == 171).all(), "the result's end was passed"
+        return content[:size].reshape(count, self.spec.crop, self.spec.crop, 3).copy()
+
+    def now(self, *frames: Pixels) -> Pixels:
+        """The result of these frames."""
+        self.queue(*frames)
+        return self.wait(len(frames))
+
+    def free(self) -> None:
+        """Give all back."""
+        with self.cuda.current("test"):
+            self.resize.free()
+            self.target.free()
+        self.cuda.close()
+
+
+@pytest.fixture(scope="module")
+def cubin(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The kernels, through the stand-in of nvcc."""
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ to stand in for nvcc")
+    folder = tmp_path_factory.mktemp("kernels")
+    nvcc = Path(shutil.copy(REPO / "tests/standins/nvcc", folder / "nvcc"))
+    nvcc.chmod(0o755)
+    return compile_kernels(nvcc, "8.7", folder / "cache").read_bytes()
+
+
+@pytest.fixture
+def make(cubin: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
+    """Makes a bench on a GPU with or without memory of its own; afterwards nothing may be left on the GPU."""
+    pycuda_driver.FAULTS.clear()
+    pycuda_driver.MEMORY.clear()
+    benches: list[Bench] = []
+    references = pycuda_driver._Context.references
+
+    def made(spec: Preprocess = SMALL, most: int = 4, *, integrated: bool = False, content: bytes = cubin) -> Bench:
+        package = ModuleType("pycuda")
+        package.driver = pycuda_driver.driver(integrated=integrated)  # type: ignore[attr-defined]
+        for name, module in {"pycuda": package, "pycuda.driver": package.driver}.items():
+            monkeypatch.setitem(sys.modules, name, module)
+        for name in MODULES:
+            monkeypatch.delitem(sys.modules, f"edge_resnet.{name}", raising=False)
+        gpuresize = importlib.import_module("edge_resnet.backends.gpuresize")
+        cuda = importlib.import_module("edge_resnet.backends.cuda").Cuda()
+        try:
+            benches.append(Bench(gpuresize, cuda, content, spec, most))
+        except BaseException:
+            cuda.close()
+            raise
+        return benches[-1]
+
+    yield made
+    for bench in benches:
+        bench.free()
+    for name in MODULES:
+        sys.modules.pop(f"edge_resnet.{name}", None)
+    if not any(bench.cuda.mapped for bench in benches):
+        assert not pycuda_driver.MEMORY
+    assert pycuda_driver._Context.references == references, "a context was not let go of"
+    assert pycuda_driver.depth() == 0, "a context was left on the stack"
+
+
+def noise(height: int, width: int, seed: int = 0) -> Pixels:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def expected(spec: Preprocess, *frames: Pixels) -> Pixels:
+    return np.stack([preprocess_bgr(frame, spec) for frame in frames])
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+@pytest.mark.parametrize("spec", [Preprocess(256, 224), Preprocess(32, 32), Preprocess(320, 288)])
+def test_cameras_frames_are_preprocessed_exactly(make: Callable[..., Bench], spec: Preprocess, integrated: bool) -> None:
+    """From one pixel to 4K, tall and wide, exactly the crop and smaller: the bytes of preprocess_bgr, on both kinds of GPU."""
+    bench = make(spec, integrated=integrated)
+    for size in [(1, 1), (1, 900), (900, 1), (32, 32), (224, 224), (288, 290), (480, 640), (1280, 720), (2160, 3840)]:
+        np.testing.assert_array_equal(bench.now(noise(*size)), expected(spec, noise(*size)))
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_batches_of_any_frames_are_preprocessed_exactly(make: Callable[..., Bench], data: st.DataObject) -> None:
+    """Batch after batch of frames of any sizes, growing, shrinking and coming again, with few sizes kept."""
+    bench = make()
+    sys.modules["edge_resnet.backends.gpuresize"]._SIZES = 3  # type: ignore[attr-defined]
+    size = st.tuples(st.integers(1, 90), st.integers(1, 90))
+    for seed, sizes in enumerate(data.draw(st.lists(st.lists(size, min_size=1, max_size=4), min_size=1, max_size=5))):
+        assume(all(max(pair) < 40 * min(pair) for pair in sizes))
+        frames = [noise(*pair, seed) for pair in sizes]
+        np.testing.assert_array_equal(bench.now(*frames), expected(bench.spec, *frames))
+
+
+def test_frames_may_be_views(make: Callable[..., Bench]) -> None:
+    """Strides, flips and read-only frames do not matter, and no frame is changed."""
+    bench, whole = make(), noise(120, 160)
+    kept = whole.copy()
+    whole.flags.writeable = False
+    views = [whole[::-1], whole[:, ::-2], whole[::2, 10:90, ::-1], whole.transpose(1, 0, 2)]
+    np.testing.assert_array_equal(bench.now(*views), expected(bench.spec, *views))
+    np.testing.assert_array_equal(whole, kept)
+
+
+@pytest.mark.parametrize("integrated", [False, True])
+def test_a_frame_is_the_callers_again_at_once(make: Callable[..., Bench], integrated: bool) -> None:
+    """Every frame of a batch may be overwritten before the GPU has worked on the first."""
+    bench = make(integrated=integrated)
+    frames = [noise(64, 80, seed) for seed in range(4)]
+    wanted = expected(bench.spec, *frames)
+    bench.queue(*frames)
+    for frame in frames:
+        frame[:] = 0
+    np.testing.assert_array_equal(bench.wait(4), wanted)
+
+
+def test_only_the_crops_part_crosses_the_bus(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a wide frame the sides are not copied; a size that was seen is one copy and two launches, with nothing waited for."""
+    bench = make(Preprocess(32, 32))
+    bench.now(noise(64, 640))
+    taken = sum(memory.size for memory in pycuda_driver.MEMORY.values())
+    assert taken < 64 * 640 * 3 / 2
+    monkeypatch.setitem(pycuda_driver.FAULTS, "synchronize", 1)
+    monkeypatch.setitem(pycuda_driver.FAULTS, "mem_alloc", 1)
+    bench.queue(noise(64, 640, 1))
+    assert len(bench.stream.work) == 3
+    pycuda_driver.FAULTS.clear()
+    np.testing.assert_array_equal(bench.wait(1), expected(bench.spec, noise(64, 640, 1)))
+
+
+def test_memory_is_bounded(make: Callable[..., Bench]) -> None:
+    """Hundreds of sizes leave the tables of eight, and a batch of more sizes than that still works."""
+    bench = make(most=10)
+    for side in range(30, 130):
+        bench.now(noise(side, side))
+    frames = [noise(side, side + 1) for side in range(30, 130, 10)]
+    np.testing.assert_array_equal(bench.now(*frames), expected(bench.spec, *frames))
+    bench.now(noise(30, 30))
+    # Tables of eight sizes, ten frames, what lies between the passes, the result.
+    assert len(pycuda_driver.MEMORY) == 8 * 2 + 10 + 1 + 1
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        np.zeros((4, 4), np.uint8),
+        np.zeros((4, 4, 1), np.uint8),
+        np.zeros((4, 4, 3), np.float32),
+        np.zeros((0, 4, 3), np.uint8),
+        Image.new("RGB", (4, 4)),
+        [[[1, 2, 3]]],
+    ],
+)
+def test_what_is_no_frame_is_refused(make: Callable[..., Bench], frame: Any) -> None:
+    """Grey, floats, nothing and other types: before anything is queued, also for the frame before it."""
+    bench = make()
+    with pytest.raises(ConfigError):
+        bench.queue(noise(9, 9), frame)
+    assert not bench.stream.work
+
+
+def test_too_many_and_no_frames_are_refused(make: Callable[..., Bench]) -> None:
+    """A batch has as many frames as there is memory for, and at least one."""
+    bench = make(most=2)
+    for frames in ([], [noise(9, 9)] * 3):
+        with pytest.raises(ConfigError, match="between 1 and 2 frames"):
+            bench.queue(*frames)
+
+
+@pytest.mark.parametrize(
+    ("call", "times", "words"),
+    [
+        ("mem_alloc", 7, "GPU memory ran out"),
+        ("pagelocked_empty", 2, "pagelocked_empty failed"),
+        ("memcpy_htod_async", 6, "memcpy_htod_async failed"),
+        ("synchronize", 2, "synchronize failed"),
+        ("prepared_async_call", 4, "prepared_async_call failed"),
+    ],
+)
+def test_a_cuda_error_is_a_backend_error_and_not_the_end(make: Callable[..., Bench], call: str, times: int, words: str) -> None:
+    """Whichever of the calls for two frames of new, larger sizes fails: the next batch is right, and no memory is lost."""
+    frames = [noise(40, 50), noise(60, 50)]
+    for turn in range(times):
+        bench = make()
+        bench.now(noise(35, 35))
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pycuda_driver, "_call", failing(call, turn))
+            with pytest.raises(BackendError, match=f"while it resized: {words}") as caught:
+                bench.queue(*frames)
+        assert caught.value.hint
+        bench.stream.work.clear()
+        np.testing.assert_array_equal(bench.now(*frames), expected(bench.spec, *frames))
+
+
+def failing(call: str, turn: int) -> Callable[..., None]:
+    """The stand-in's check of a call, which fails once: after it went well ``turn`` times."""
+    real, left = pycuda_driver._call, [turn + 1]
+
+    def check(name: str, *, current: bool = True) -> None:
+        left[0] -= name == call
+        if name == call and left[0] == 0:
+            pycuda_driver.FAULTS[call] = 1
+        real(name, current=current)
+
+    return check
+
+
+@pytest.mark.parametrize("call", ["module_from_buffer", "get_function"])
+def test_kernels_that_do_not_load_are_a_backend_error(make: Callable[..., Bench], call: str) -> None:
+    """A driver that does not take the module says so in one line."""
+    pycuda_driver.FAULTS[call] = 1
+    with pytest.raises(BackendError, match=f"test: {call} failed"):
+        make()
+    with pytest.raises(BackendError, match="device kernel image is invalid"):
+        make(content=b"no cubin")
+
+
+def test_free_gives_all_back_and_may_be_repeated(make: Callable[..., Bench]) -> None:
+    """Of the memory only the caller's own is left."""
+    bench = make()
+    bench.now(noise(50, 60), noise(70, 60))
+    with bench.cuda.current("test"):
+        bench.resize.free()
+        bench.resize.free()
+    assert list(pycuda_driver.MEMORY) == [bench.target.address]
