@@ -161,10 +161,10 @@ def _is_ours(folder: Path) -> bool:
 
 def _remedy(error: OSError) -> str:
     if error.errno == errno.ENOSPC:
-        return "free some space, or write to another disk with -o"
+        return "free some space, or use another disk"
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return "choose a folder you may write to with -o"
-    return "check the path given with -o"
+        return "use a folder that you may write to: engines are kept in the artifact, and build takes -o"
+    return "check the path"
 
 
 def _check_schema(path: Path) -> None:

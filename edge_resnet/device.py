@@ -1,6 +1,6 @@
 """What this machine is: processor, memory, board, GPU, JetPack and versions, read from files, nvidia-smi and package metadata.
 
-Knows nothing of what edge-resnet needs (checks.py does) and imports no package to ask for its version.
+Knows nothing of what edge-resnet needs (doctor/ does) and imports no package to ask for its version.
 Every ``root`` is the folder that stands for ``/`` where files are read; nvidia-smi and packages are the running machine's.
 """
 
@@ -13,17 +13,22 @@ import os
 import platform
 import re
 import shutil
+import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_resnet.errors import ConfigError
 
-__all__ = ["DeviceInfo", "cache_folder", "describe", "has_int8_dot_product", "installed_version", "refuse_old_jetpack"]
+__all__ = [
+    "Clock", "DeviceInfo", "Finished", "cache_folder", "describe", "find_nvcc", "gpu_clock", "has_int8_dot_product",
+    "installed_version", "power_modes", "refuse_old_jetpack", "run_within", "swap_mib",
+]  # fmt: skip
 
 _ROOT = Path("/")
 _SMI_TIMEOUT_S = 10.0
+_KILL_S = 1.0
 _OLDEST_L4T = 36
 
 #: L4T → JetPack, most precise key first: "36.4.3", else "36.4", else "36" (NVIDIA's release archive).
@@ -133,6 +138,79 @@ def installed_version(*distributions: str) -> str | None:
     return None
 
 
+def find_nvcc(root: Path = _ROOT) -> Path | None:
+    """The CUDA compiler: on PATH, in $CUDA_HOME, or where NVIDIA's installers put it, which JetPack leaves off PATH."""
+    listed = [Path(folder) for folder in os.environ.get("PATH", "").split(":")]
+    places = [folder / "nvcc" for folder in (*listed, Path(os.environ.get("CUDA_HOME", "")) / "bin", root / "usr/local/cuda/bin")]
+    return next((place for place in places if place.is_absolute() and place.is_file() and os.access(place, os.X_OK)), None)
+
+
+def power_modes(root: Path = _ROOT) -> dict[str, int]:
+    """nvpmodel's modes on a Jetson, name → number; empty elsewhere."""
+    found = re.findall(r"^<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)", _read(root / "etc/nvpmodel.conf"), re.MULTILINE)
+    return {name: int(number) for number, name in found}
+
+
+@dataclass(frozen=True)
+class Clock:
+    """A GPU's clock: now, and the bounds that it moves between; all in MHz."""
+
+    now_mhz: int
+    least_mhz: int
+    most_mhz: int
+
+
+def gpu_clock(root: Path = _ROOT) -> Clock | None:
+    """The clock of a Jetson's GPU (Linux, devfreq); None elsewhere."""
+    folders = sorted(root.glob("sys/class/devfreq/*"))
+    for folder in (path for path in folders if re.search(r"\.gpu$|ga10b|gv11b|gpu-gpc-0", path.name)):
+        values = [_read(folder / f"{name}_freq").strip() for name in ("cur", "min", "max")]
+        if all(value.isdigit() for value in values):
+            return Clock(*(int(value) // 1_000_000 for value in values))
+    return None
+
+
+def swap_mib(root: Path = _ROOT) -> int | None:
+    """All swap space, in use or not; None where it cannot be read."""
+    return _memory_mib(root).get("SwapTotal")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A program that ended by itself. ``code``: its exit code, or minus the signal that ended it."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def run_within(command: Sequence[str], timeout_s: float) -> Finished | None:
+    """Run a program in a session of its own; None where it gave no answer in time. Raises OSError where it cannot be started.
+
+    One that hangs in the kernel, as a faulty driver makes it, cannot be killed: it is left behind a second later.
+    """
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, errors="replace", start_new_session=True)
+    try:
+        stdout, stderr = process.communicate(timeout=timeout_s)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        _end(process)
+    return Finished(process.returncode, stdout, stderr)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    if process.poll() is None:
+        with contextlib.suppress(OSError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_KILL_S)
+    for stream in (process.stdout, process.stderr):
+        if stream is not None:
+            stream.close()
+
+
 def _read(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
@@ -163,7 +241,7 @@ def _cpu_name(cpuinfo: Mapping[str, str]) -> str:
 
 
 def _memory_mib(root: Path) -> dict[str, int]:
-    found = re.findall(r"^(MemTotal|MemAvailable):\s+(\d+) kB", _read(root / "proc/meminfo"), re.MULTILINE)
+    found = re.findall(r"^(MemTotal|MemAvailable|SwapTotal):\s+(\d+) kB", _read(root / "proc/meminfo"), re.MULTILINE)
     return {key: int(kib) // 1024 for key, kib in found}
 
 
@@ -182,8 +260,7 @@ def _jetpack(l4t: str | None) -> str | None:
 
 def _power_mode(root: Path) -> str | None:
     mode = _find(r"pmode:0*(\d+)", _read(root / "var/lib/nvpmodel/status"))
-    name = _find(rf"POWER_MODEL\s+ID=0*{mode}\s+NAME=(\S+)", _read(root / "etc/nvpmodel.conf"))
-    return name or mode
+    return next((name for name, number in power_modes(root).items() if str(number) == mode), mode)
 
 
 @dataclass(frozen=True)
@@ -213,15 +290,15 @@ def _nvidia_smi() -> _Gpu:
         return _Gpu()
     command = ["nvidia-smi", "--query-gpu=name,driver_version,compute_cap", "--format=csv,noheader"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=_SMI_TIMEOUT_S, check=False)
-    except subprocess.TimeoutExpired:
-        return _Gpu(failure=f"nvidia-smi gave no answer in {_SMI_TIMEOUT_S:g} s")
+        done = run_within(command, _SMI_TIMEOUT_S)
     except OSError as error:
         return _Gpu(failure=f"nvidia-smi cannot be run: {error.strerror}")
+    if done is None:
+        return _Gpu(failure=f"nvidia-smi gave no answer in {_SMI_TIMEOUT_S:g} s")
     values = [value.strip() for value in done.stdout.partition("\n")[0].split(",")]
-    if done.returncode or len(values) != 3:
+    if done.code or len(values) != 3:
         _log.debug("nvidia-smi: %s%s", done.stdout, done.stderr)
-        return _Gpu(failure=f"nvidia-smi failed with exit code {done.returncode}")
+        return _Gpu(failure=f"nvidia-smi failed with exit code {done.code}")
     return _Gpu(*(None if value in {"", "N/A"} or value.startswith("[") else value for value in values))
 
 

@@ -15,7 +15,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_resnet import device
-from edge_resnet.device import cache_folder, describe, has_int8_dot_product, installed_version, refuse_old_jetpack
+from edge_resnet.device import (
+    Clock,
+    Finished,
+    cache_folder,
+    describe,
+    find_nvcc,
+    gpu_clock,
+    has_int8_dot_product,
+    installed_version,
+    power_modes,
+    refuse_old_jetpack,
+    run_within,
+    swap_mib,
+)
 from edge_resnet.errors import ConfigError
 
 X86 = """processor\t: 0
@@ -38,6 +51,8 @@ CPU part\t: {part}
 MEMORY = "MemTotal:        {total} kB\nMemFree:          100000 kB\nMemAvailable:    {available} kB\n"
 RELEASE = "# R{major} (release), REVISION: {revision}, GCID: 38968081, BOARD: generic, EABI: aarch64, DATE: Wed Jan  8 2025\n"
 NVPMODEL = "< POWER_MODEL ID=0 NAME=15W >\nCPU_ONLINE CORE_0 1\n< POWER_MODEL ID=2 NAME=MAXN_SUPER >\n< PM_CONFIG DEFAULT=1 >\n"
+
+CLOCKS = ("612000000\n", "306000000\n", "1020000000\n")
 
 ORIN = {
     "proc/cpuinfo": ARM.format(features="asimddp uscat", part="0xd42"),
@@ -175,6 +190,44 @@ def test_power_mode_without_names(tmp_path: Path) -> None:
     assert describe(root).power_mode == "12"
 
 
+def test_power_modes(tmp_path: Path) -> None:
+    """nvpmodel's modes are listed with their numbers; other lines of its file are none."""
+    commented = NVPMODEL + "# < POWER_MODEL ID=9 NAME=OLD >\n"
+    assert power_modes(plant(tmp_path, {"etc/nvpmodel.conf": commented})) == {"15W": 0, "MAXN_SUPER": 2}
+    assert power_modes(tmp_path / "elsewhere") == {}
+
+
+def test_nvcc_is_found_on_and_off_the_path(tmp_path: Path, bin_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PATH goes before $CUDA_HOME and that before NVIDIA's folder; what cannot be run is no compiler."""
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    assert find_nvcc(tmp_path) is None
+    places = [tmp_path / "usr/local/cuda/bin/nvcc", tmp_path / "home/bin/nvcc", bin_folder / "nvcc"]
+    monkeypatch.setenv("CUDA_HOME", str(tmp_path / "home"))
+    for place in places:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.touch(mode=0o755)
+        assert find_nvcc(tmp_path) == place
+    places[-1].chmod(0o644)
+    assert find_nvcc(tmp_path) == places[-2]
+
+
+@pytest.mark.parametrize("name", ["17000000.gpu", "17000000.ga10b", "gpu-gpc-0"])
+def test_gpu_clock(tmp_path: Path, name: str) -> None:
+    """The GPU's clock is found among those of other parts, under the names that kernels give it."""
+    files = {f"sys/class/devfreq/{name}/{which}_freq": text for which, text in zip(("cur", "min", "max"), CLOCKS, strict=True)}
+    other = {f"sys/class/devfreq/13e00000.host1x/{which}_freq": "1\n" for which in ("cur", "min", "max")}
+    assert gpu_clock(plant(tmp_path, other)) is None
+    assert gpu_clock(plant(tmp_path, files)) == Clock(612, 306, 1020)
+    (tmp_path / f"sys/class/devfreq/{name}/cur_freq").write_text("")
+    assert gpu_clock(tmp_path) is None
+
+
+def test_swap(tmp_path: Path) -> None:
+    """Swap is read beside memory, and unknown where that is."""
+    assert swap_mib(plant(tmp_path, {"proc/meminfo": MEMORY.format(total=8, available=8) + "SwapTotal: 3901440 kB\n"})) == 3810
+    assert swap_mib(tmp_path / "elsewhere") is None
+
+
 def test_desktop_with_vnni(tmp_path: Path) -> None:
     """A desktop without nvidia-smi still gets its GPU and driver from /proc."""
     info = describe(plant(tmp_path, DESKTOP))
@@ -291,6 +344,42 @@ def test_nvidia_smi_that_cannot_be_run(bin_folder: Path, tmp_path: Path) -> None
     failure = describe(tmp_path).gpu_failure
     assert failure is not None
     assert failure.startswith("nvidia-smi cannot be run")
+
+
+def test_a_program_that_ends() -> None:
+    """Exit code, output and errors are told, and a signal as a negative code."""
+    code = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"
+    assert run_within([sys.executable, "-c", code], 20) == Finished(3, "out\n", "err\n")
+    assert run_within([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], 20) == Finished(-9, "", "")
+    with pytest.raises(FileNotFoundError):
+        run_within(["/nowhere/program"], 20)
+
+
+def test_a_program_that_hangs_takes_its_own_along(tmp_path: Path) -> None:
+    """What a hanging program started is ended with it."""
+    note = str(tmp_path / "pid")
+    code = f"import subprocess as s; p = s.Popen(['/bin/sleep', '60']); open({note!r}, 'w').write(str(p.pid)); p.wait()"
+    assert run_within([sys.executable, "-c", code], 1.0) is None
+    pid = (tmp_path / "pid").read_text()
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline and "(sleep) S" in (status := _stat(pid)):
+        time.sleep(0.05)
+    assert "(sleep) S" not in status
+
+
+def _stat(pid: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return "gone"
+
+
+def test_a_program_that_cannot_be_ended_is_left_behind() -> None:
+    """Whoever holds the output open out of reach costs the time limit and no more."""
+    code = "import subprocess, time; subprocess.Popen(['/bin/sleep', '4'], start_new_session=True); time.sleep(60)"
+    start = time.monotonic()
+    assert run_within([sys.executable, "-c", code], 0.5) is None
+    assert time.monotonic() - start < 2.5
 
 
 def test_this_machine() -> None:

@@ -54,10 +54,13 @@ def test_every_size_agrees_with_torchvision_on_pil_images(height: int, width: in
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(16, 48), st.integers(0, 48), st.integers(0, 99))
 def test_every_size_agrees_with_torchvision_on_tensors(height: int, width: int, crop: int, extra: int, seed: int) -> None:
-    """Torch's uint8 kernel, whose weights have few bits, agrees within 1/255 wherever a picture shrinks up to 20 times."""
+    """Torch's uint8 kernel, whose weights have few bits, agrees within 1/255 wherever a picture shrinks up to 20 times, but for a
+    pixel in a thousand: its own difference from torchvision on Pillow's pictures adds to ours."""
     assume(max(height, width) / min(height, width) < 60 and min(height, width) < 20 * (crop + extra))
     image, spec = noise(height, width, seed), Preprocess(resize=crop + extra, crop=crop)
-    assert worst(preprocess(image, spec), torchvision_tensor(image, spec)) <= 1
+    ours, theirs = preprocess(image, spec).astype(int), torchvision_tensor(image, spec).astype(int)
+    assert np.abs(ours - theirs).max() <= 2
+    assert (np.abs(ours - theirs) > 1).mean() < 0.001
 
 
 @pytest.mark.parametrize("size", [(1, 1), (3, 5), (225, 224), (256, 256), (257, 256), (480, 640), (1080, 1920), (1920, 1080)])

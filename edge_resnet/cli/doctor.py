@@ -1,6 +1,6 @@
 """``edge-resnet doctor``: shows what this machine has, what it lacks and the command that mends it.
 
-Knows nothing of how anything is found out: checks.py looks, this file lays out.
+Knows nothing of how anything is found out: doctor/ looks, this file lays out.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from edge_resnet.checks import Check, Readiness
     from edge_resnet.device import DeviceInfo
+    from edge_resnet.doctor.check import Check
+    from edge_resnet.doctor.checks import Readiness
 
 __all__ = ["doctor"]
 
 _TITLES = {
     "machine": "this machine",
     "base": "to run on images",
+    "compile": "to compile engines",
     "build": "to build artifacts",
     "camera": "to run on cameras",
     "tensorrt": "to run on an NVIDIA GPU",
@@ -41,12 +43,12 @@ def doctor(json_output: Annotated[bool, typer.Option("--json", help="Print JSON 
 
     Example: edge-resnet doctor
     """
-    from edge_resnet.checks import examine, readiness
     from edge_resnet.device import describe
+    from edge_resnet.doctor.checks import examine, readiness
 
     info = describe()
     checks = examine(info=info)
-    ready = readiness(info, checks, _backends())
+    ready = readiness(checks, _backends())
     if json_output:
         document = {"device": asdict(info), "checks": [asdict(check) for check in checks], "ready": asdict(ready)}
         typer.echo(json.dumps(document, indent=2))

@@ -35,7 +35,7 @@ def run(
     jsonl: Annotated[str | None, typer.Option(help="A JSON line per frame to this file; - for stdout.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Answers per frame.")] = 5,
     frames: Annotated[int | None, typer.Option(min=1, help="Stop after as many frames.")] = None,
-    backend: Annotated[str, typer.Option(help="auto, onnxruntime, or fake.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, tensorrt, onnxruntime, or fake.")] = "auto",
     simulate_int8: Annotated[bool, typer.Option("--simulate-int8", help="TensorRT's INT8, computed on this machine.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print the summary as JSON alone on stdout.")] = False,
 ) -> None:

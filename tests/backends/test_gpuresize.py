@@ -190,6 +190,24 @@ def test_memory_is_bounded(make: Callable[..., Bench]) -> None:
     assert len(pycuda_driver.MEMORY) == 8 * 2 + 10 + 1 + 1
 
 
+def test_known_sizes_may_stand_elsewhere_in_a_batch(make: Callable[..., Bench]) -> None:
+    """A large frame that came first comes second, and then a batch is longer than all before, of sizes that are known."""
+    bench, large, small = make(), noise(90, 80), noise(9, 9)
+    for frames in ((large,), (small,), (small, large), (small, small, large, large)):
+        np.testing.assert_array_equal(bench.now(*frames), expected(bench.spec, *frames))
+
+
+def test_the_sizes_used_last_are_kept(make: Callable[..., Bench]) -> None:
+    """A camera's tables stay while frames of twenty other sizes come between its own."""
+    bench, frame = make(), noise(99, 99)
+    bench.now(frame)
+    for side in range(30, 50):
+        bench.now(noise(side, side))
+        pycuda_driver.FAULTS["mem_alloc"] = 1
+        np.testing.assert_array_equal(bench.now(frame), expected(bench.spec, frame))
+        pycuda_driver.FAULTS.clear()
+
+
 @pytest.mark.parametrize(
     "frame",
     [

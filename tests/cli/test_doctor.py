@@ -15,9 +15,10 @@ import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
-from edge_resnet.checks import Check, Readiness, examine
 from edge_resnet.cli.doctor import _last_line, _show, doctor
 from edge_resnet.device import DeviceInfo, describe
+from edge_resnet.doctor.check import Check
+from edge_resnet.doctor.checks import Readiness, examine
 
 MAIN = "import typer; from edge_resnet.cli.doctor import doctor; app = typer.Typer(); app.command()(doctor); app()"
 READY = Readiness(("build", "eval", "run"), ("onnxruntime",), "")
@@ -82,7 +83,7 @@ def test_every_check_is_shown_once_in_its_group(info: DeviceInfo, checks: list[C
         starts = [line for line in lines if line.startswith(f"  {marks[check.status]} {check.name} ")]
         assert len(starts) == 1, check.name
     assert [line for line in lines if line.startswith("to ")] == [
-        "to run on images", "to build artifacts", "to run on cameras", "to run on an NVIDIA GPU",
+        "to run on images", "to compile engines", "to build artifacts", "to run on cameras", "to run on an NVIDIA GPU",
     ]  # fmt: skip
 
 

@@ -12,29 +12,14 @@ import tempfile
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from shutil import which
 
 from edge_resnet.errors import BackendError, ConfigError
 
-__all__ = ["compile_kernels", "find_nvcc"]
+__all__ = ["compile_kernels"]
 
 _SOURCE = "resize.cu"
 _TIMEOUT_S = 120.0
-_TOOLKIT = Path("/usr/local/cuda")
 _log = logging.getLogger(__name__)
-
-
-def find_nvcc(toolkit: Path = _TOOLKIT) -> Path | None:
-    """The CUDA compiler: on the PATH, in $CUDA_HOME, or where NVIDIA's installers put it; None where there is none.
-
-    JetPack installs it off the PATH.
-    """
-    on_path = which("nvcc")
-    home = os.environ.get("CUDA_HOME")
-    places = [Path(on_path)] if on_path else []
-    places += [Path(home) / "bin" / "nvcc"] if home else []
-    places.append(toolkit / "bin" / "nvcc")
-    return next((place for place in places if place.is_file() and os.access(place, os.X_OK)), None)
 
 
 def compile_kernels(nvcc: Path, compute_capability: str, folder: Path) -> Path:

@@ -6,8 +6,8 @@ import logging
 import threading
 from collections.abc import Callable
 
-from edge_resnet.backends.kernels import compile_kernels, find_nvcc
-from edge_resnet.device import cache_folder
+from edge_resnet.backends.kernels import compile_kernels
+from edge_resnet.device import cache_folder, find_nvcc
 from edge_resnet.errors import EdgeResnetError
 
 __all__ = ["Kernels"]

@@ -16,22 +16,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from gpumachine import CPU, JETSON, package
 
-from edge_resnet import checks
-from edge_resnet.checks import Check, examine, readiness, usable_backends
 from edge_resnet.device import DeviceInfo
+from edge_resnet.doctor import checks
+from edge_resnet.doctor.check import Check
+from edge_resnet.doctor.checks import examine, readiness, usable_backends
 
-REPO = Path(__file__).resolve().parent.parent
+REPO = Path(__file__).resolve().parents[2]
 BACKENDS = {"onnxruntime": "onnxruntime", "tensorrt": "tensorrt"}
-CPU = DeviceInfo(
-    cpu="Some CPU", architecture="x86_64", usable_cores=4, has_int8_dot_product=True, memory_total_mib=8192,
-    memory_available_mib=4096, board=None, gpu=None, gpu_failure=None, driver=None, compute_capability=None, cuda=None,
-    tensorrt=None, l4t=None, jetpack=None, power_mode=None, python="3.11.7", os="Some Linux",
-)  # fmt: skip
-DESKTOP = replace(CPU, gpu="NVIDIA T4", driver="580.95.05", compute_capability="7.5")
-JETSON = replace(CPU, architecture="aarch64", gpu="NVIDIA Orin", compute_capability="8.7", l4t="36.4.3", jetpack="6.2")
 
 
 def found(name: str, info: DeviceInfo = CPU, root: Path = Path("/nowhere")) -> Check:
@@ -52,16 +45,15 @@ def ordinary_user() -> Iterator[Path]:
             os.setresuid(real, effective, saved)
 
 
-def run_with(site: Path, code: str) -> str:
+def run_with(site: Path, code: str, **environment: str) -> str:
     """Run Python with ``site`` before all other packages."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": str(site)}
-    )
+    environment = {**os.environ, "PYTHONPATH": str(site), **environment}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     return done.stdout
 
 
 def test_names_are_unique_and_fixes_are_one_line() -> None:
-    """A check can be addressed by its name, and a fix can be pasted."""
+    """A check can be addressed by its name, and a fix can be pasted; what works needs none on a machine that is no Jetson."""
     made = examine(Path("/nowhere"), replace(CPU, memory_available_mib=10))
     assert len({check.name for check in made}) == len(made)
     assert all("\n" not in check.fix + check.detail for check in made)
@@ -92,20 +84,15 @@ def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert found("torch") == Check("torch", "missing", "not installed", "pip install 'edge-resnet[build]'", "build")
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    assert found("onnx").fix == "pip install 'edge-resnet[compile]'"
     assert found("onnxruntime").fix == "pip install 'onnxruntime>=1.18'"
-
-
-def test_a_folder_is_not_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder named pycuda beside the user's work does not count as PyCUDA."""
-    (tmp_path / "pycuda").mkdir()
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert found("pycuda").status == "missing"
 
 
 def test_broken_package(tmp_path: Path) -> None:
     """A package that is there and does not load is a problem, told in its own first line."""
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('libfoo.so.1: cannot open\\nsecond line')\n")
-    code = "from edge_resnet.checks import *; print([c for c in examine() if c.name == 'onnxruntime'][0])"
+    code = "from edge_resnet.doctor.checks import *; print([c for c in examine() if c.name == 'onnxruntime'][0])"
     shown = run_with(tmp_path, code)
     assert "status='problem'" in shown
     assert "cannot be imported: libfoo.so.1: cannot open'" in shown
@@ -122,13 +109,6 @@ def test_old_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check = found("scikit-learn")
     assert (check.status, check.detail) == ("problem", "1.2.9 is older than 1.3")
     assert check.fix == "pip install --upgrade 'scikit-learn>=1.3'"
-
-
-@given(st.lists(st.integers(0, 3000), min_size=3, max_size=3), st.lists(st.integers(0, 3000), min_size=3, max_size=3))
-def test_versions_are_ordered_as_numbers(left: list[int], right: list[int]) -> None:
-    """1.10 is newer than 1.9, and a local suffix changes nothing."""
-    one, other = (".".join(map(str, numbers)) for numbers in (left, right))
-    assert checks._is_older(f"{one}+cu130", other) == (left < right)
 
 
 @pytest.mark.parametrize(
@@ -149,10 +129,85 @@ def test_int8(info: DeviceInfo, status: str, words: str) -> None:
 def test_memory() -> None:
     """Little memory is a problem; a Jetson can stop its desktop, and what cannot be read is no problem."""
     assert found("memory").status == "ok"
-    assert found("memory", replace(JETSON, memory_available_mib=600)).fix == "sudo systemctl isolate multi-user.target"
+    small = found("memory", replace(JETSON, memory_available_mib=2047))
+    assert small.fix == "sudo systemctl isolate multi-user.target"
+    assert small.detail == "2047 of 8192 MiB available, 2048 are needed to build for the GPU"
+    assert found("memory", replace(JETSON, memory_available_mib=2048)).status == "ok"
     low = found("memory", replace(CPU, memory_available_mib=1023))
     assert (low.status, low.detail, low.fix) == ("problem", "1023 of 8192 MiB available, 1024 are needed", "")
     assert found("memory", replace(CPU, memory_available_mib=None)).status == "missing"
+
+
+def plant(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("total_mib", "swap_kib", "zram", "status", "detail", "fix"),
+    [
+        (7620, 3901440, True, "ok", "3810 MiB", ""),
+        (7620, 0, True, "problem", "none: engine builds", "sudo systemctl enable --now nvzramconfig"),
+        (
+            7620, 0, False, "problem", "none: engine builds",
+            "sudo fallocate -l 8G /swap && sudo chmod 600 /swap && sudo mkswap /swap && sudo swapon /swap",
+        ),
+        (30698, 0, True, "ok", "none, with 30698 MiB of memory", ""),
+    ],
+)  # fmt: skip
+def test_swap(tmp_path: Path, total_mib: int, swap_kib: int, zram: bool, status: str, detail: str, fix: str) -> None:
+    """A Jetson of 8 GiB or less needs swap to build engines; JetPack's own is turned on where it is installed."""
+    plant(tmp_path, {"proc/meminfo": f"SwapTotal:  {swap_kib} kB\n"} | ({"etc/systemd/nvzramconfig.sh": ""} if zram else {}))
+    check = found("swap", replace(JETSON, memory_total_mib=total_mib), tmp_path)
+    assert (check.status, check.fix, check.group) == (status, fix, "machine")
+    assert check.detail.startswith(detail)
+
+
+MODES = "< POWER_MODEL ID={} NAME={} >\nCPU_ONLINE CORE_0 1\n"
+
+
+@pytest.mark.parametrize(
+    ("mode", "names", "detail", "fix"),
+    [
+        ("15W", ["15W", "25W", "MAXN_SUPER", "7W"], "15W, not the fastest (MAXN_SUPER)", "sudo nvpmodel -m 2"),
+        ("25W", ["15W", "25W", "MAXN", "MAXN_SUPER"], "25W, not the fastest (MAXN_SUPER)", "sudo nvpmodel -m 3"),
+        ("MAXN_SUPER", ["MAXN", "MAXN_SUPER"], "MAXN_SUPER", ""),
+        ("7W", ["15W", "7W"], "7W, not the fastest (15W)", "sudo nvpmodel -m 0"),
+        ("15W", ["15W", "7W"], "15W", ""),
+        ("MODE_15W_2CORE", ["MODE_15W_2CORE", "MODE_15W_6CORE"], "MODE_15W_2CORE", ""),
+        ("120W", ["MAXN", "120W"], "120W, not the fastest (MAXN)", "sudo nvpmodel -m 0"),
+        ("3", [], "mode 3", ""),
+    ],
+)
+def test_power_mode(tmp_path: Path, mode: str, names: list[str], detail: str, fix: str) -> None:
+    """A power mode that is not the fastest is no problem, and the command that changes it is given."""
+    plant(tmp_path, {"etc/nvpmodel.conf": "".join(MODES.format(number, name) for number, name in enumerate(names))})
+    assert found("power", replace(JETSON, power_mode=mode), tmp_path) == Check("power", "ok", detail, fix, "machine")
+
+
+@pytest.mark.parametrize(
+    ("least", "now", "detail", "fix"),
+    [
+        (306, 306, "GPU at 306 of 1020 MHz: follows the load; pin it to measure", "sudo jetson_clocks"),
+        (1020, 1020, "GPU pinned at 1020 MHz", ""),
+    ],
+)
+def test_clocks(tmp_path: Path, least: int, now: int, detail: str, fix: str) -> None:
+    """Clocks that move are no problem but where latency is measured."""
+    gpu = "sys/class/devfreq/17000000.gpu"
+    values = {"cur": now, "min": least, "max": 1020}
+    plant(tmp_path, {f"{gpu}/{name}_freq": f"{mhz}000000\n" for name, mhz in values.items()})
+    assert found("clocks", JETSON, tmp_path) == Check("clocks", "ok", detail, fix, "machine")
+
+
+def test_only_a_jetson_has_a_board(tmp_path: Path) -> None:
+    """What a Jetson does not show, and what no Jetson has, is not mentioned."""
+    plant(tmp_path, {"proc/meminfo": "SwapTotal:  0 kB\n"})
+    board = {"swap", "power", "clocks"}
+    assert board.isdisjoint(check.name for check in examine(tmp_path, CPU))
+    assert board.isdisjoint(check.name for check in examine(Path("/nowhere"), JETSON))
 
 
 @pytest.mark.parametrize(("free_mib", "status"), [(2047, "problem"), (2048, "ok")])
@@ -169,7 +224,7 @@ def test_current_folder_that_is_gone(tmp_path: Path) -> None:
     """A deleted working folder is a problem, not a traceback."""
     code = (
         f"import os; os.mkdir({str(tmp_path / 'w')!r}); os.chdir({str(tmp_path / 'w')!r}); os.rmdir({str(tmp_path / 'w')!r})\n"
-        "from edge_resnet.checks import *; print([c for c in examine() if c.name == 'disk'][0])"
+        "from edge_resnet.doctor.checks import *; print([c for c in examine() if c.name == 'disk'][0])"
     )
     assert "status='problem', detail='the current folder cannot be read" in run_with(tmp_path, code)
 
@@ -238,7 +293,7 @@ def test_opencv_of_others(tmp_path: Path, body: str, status: str, words: str) ->
     """OpenCV of any make is imported and asked; one too old to be asked, or broken, does not stop the rest."""
     (tmp_path / "cv2.py").write_text(f"__version__ = '4.8.0'\nCAP_GSTREAMER = 1800\n{body}\n")
     code = (
-        "import json; from dataclasses import asdict; from edge_resnet.checks import *\n"
+        "import json; from dataclasses import asdict; from edge_resnet.doctor.checks import *\n"
         "print(json.dumps(asdict([c for c in examine() if c.name == 'opencv'][0])))"
     )
     check = json.loads(run_with(tmp_path, code))
@@ -247,93 +302,83 @@ def test_opencv_of_others(tmp_path: Path, body: str, status: str, words: str) ->
     assert bool(check["fix"]) == (status == "problem")
 
 
-def test_gpu() -> None:
-    """No GPU is no problem, a GPU that does not answer is one."""
-    assert found("gpu").status == "missing"
-    assert found("gpu", DESKTOP).detail == "NVIDIA T4, compute capability 7.5, driver 580.95.05"
-    dead = found("gpu", replace(CPU, gpu_failure="nvidia-smi failed with exit code 9"))
-    assert (dead.status, dead.fix) == ("problem", "sudo modprobe nvidia")
-    assert found("gpu", replace(CPU, gpu_failure="nvidia-smi gave no answer in 10 s")).fix == "sudo reboot"
-
-
-def test_tensorrt_and_pycuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a GPU nothing is to be installed; with one the fix is the machine's own way."""
-    monkeypatch.setitem(sys.modules, "tensorrt", None)
-    monkeypatch.setitem(sys.modules, "pycuda", None)
-    assert (found("tensorrt").fix, found("pycuda").fix) == ("", "")
-    assert found("tensorrt", DESKTOP).fix == "pip install 'edge-resnet[tensorrt]'"
-    assert found("tensorrt", JETSON).fix == "sudo apt-get install -y nvidia-jetpack"
-    assert found("pycuda", JETSON).fix == "PATH=/usr/local/cuda/bin:$PATH pip install 'pycuda>=2024.1'"
-    (tmp_path / "usr/lib/python3.10/dist-packages/tensorrt").mkdir(parents=True)
-    unseen = found("tensorrt", replace(JETSON, tensorrt="10.3.0"), tmp_path)
-    assert (unseen.status, unseen.detail) == ("problem", "10.3.0, not seen by this Python")
-
-
-def release(root: Path, text: str) -> Path:
-    (root / "etc").mkdir()
-    (root / "etc/nv_tegra_release").write_text(text)
-    return root
-
-
-def test_jetpack(tmp_path: Path) -> None:
-    """JetPack 6 is shown with its power mode, and what is no Jetson lacks nothing."""
-    assert found("jetpack").detail == "not a Jetson"
-    root = release(tmp_path, "# R36 (release), REVISION: 4.3, GCID: 0\n")
-    assert found("jetpack", replace(JETSON, power_mode="25W"), root).detail == "6.2 (L4T 36.4.3), power mode 25W"
-
-
 def test_old_jetpack_is_never_ready(tmp_path: Path) -> None:
     """JetPack 5 is a problem, and no command is promised on it."""
     info = replace(JETSON, l4t="35.4.1", jetpack="5.1.2")
-    made = examine(release(tmp_path, "# R35 (release), REVISION: 4.1, GCID: 0\n"), info)
-    ready = readiness(info, made, BACKENDS)
+    made = examine(plant(tmp_path, {"etc/nv_tegra_release": "# R35 (release), REVISION: 4.1, GCID: 0\n"}), info)
+    ready = readiness(made, BACKENDS)
     assert ready.commands == ()
     assert "JetPack 5.1.2 (L4T 35.4.1) is too old" in ready.reason
 
 
 def fine(*names: str) -> list[Check]:
-    groups = {"opencv": "camera", "cameras": "camera", "scikit-learn": "demo", "torch": "build", "numpy": "base"}
+    groups = {
+        "opencv": "camera",
+        "cameras": "camera",
+        "scikit-learn": "demo",
+        "torch": "build",
+        "onnx": "compile",
+        "numpy": "base",
+    }
     return [Check(name, "missing" if name in names else "ok", "", "", group) for name, group in groups.items()]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     ("lacking", "commands"),
     [
-        ((), ("build", "eval", "run", "run --camera", "demo")),
-        (("cameras",), ("build", "eval", "run", "demo")),
-        (("opencv", "scikit-learn"), ("build", "eval", "run")),
-        (("torch",), ("eval", "run", "run --camera")),
+        ((), ("build", "compile", "eval", "run", "run --camera", "demo")),
+        (("cameras",), ("build", "compile", "eval", "run", "demo")),
+        (("opencv", "scikit-learn"), ("build", "compile", "eval", "run")),
+        (("torch",), ("compile", "eval", "run", "run --camera")),
+        (("onnx",), ("eval", "run", "run --camera")),
         (("numpy",), ()),
     ],
 )
 def test_readiness(lacking: tuple[str, ...], commands: tuple[str, ...]) -> None:
     """Each lack takes away the commands that need the thing, and no other."""
-    ready = readiness(CPU, fine(*lacking), BACKENDS)
+    ready = readiness(fine(*lacking), BACKENDS)
     assert ready.commands == commands
     assert ready.reason == ("" if commands else "numpy missing or broken")
 
 
 def test_no_backend_is_not_ready() -> None:
     """Where no backend can run, nothing is ready."""
-    assert readiness(CPU, fine(), {"openvino": "no_such_package"}).reason == "no backend can run"
+    assert readiness(fine(), {"openvino": "no_such_package"}).reason == "no backend can run"
 
 
-def test_usable_backends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TensorRT needs its package, PyCUDA and a GPU; the order is the table's; a backend without a package always runs."""
+def test_usable_backends() -> None:
+    """TensorRT needs its package, PyCUDA and the driver; the order is the table's; a backend without a package always runs."""
     table = {"fake": "", "tensorrt": "tensorrt", "onnxruntime": "onnxruntime", "none": "no_such_package"}
-    for name in ("tensorrt", "pycuda"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-        (tmp_path / f"{name}.py").write_text("raise SystemExit('must not be imported')\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    assert usable_backends(JETSON, table) == ("fake", "tensorrt", "onnxruntime")
-    assert usable_backends(CPU, table) == ("fake", "onnxruntime")
-    monkeypatch.setitem(sys.modules, "pycuda", None)
-    assert usable_backends(JETSON, table) == ("fake", "onnxruntime")
+    whole = [Check(name, "ok", "", "", "tensorrt") for name in ("gpu", "driver", "tensorrt", "pycuda")]
+    assert usable_backends(whole, table) == ("fake", "tensorrt", "onnxruntime")
+    assert usable_backends([], table) == ("fake", "onnxruntime")
+    for number in (1, 2, 3):
+        for status in ("missing", "problem"):
+            lacking = [*whole[:number], replace(whole[number], status=status), *whole[number + 1 :]]
+            assert usable_backends(lacking, table) == ("fake", "onnxruntime")
+
+
+def test_a_gpu_machine_is_ready_when_all_of_it_loads(tmp_path: Path, libcuda: Path) -> None:
+    """With a driver, TensorRT and PyCUDA that load, and only then, the GPU's backend is usable; this process loads none."""
+    package(tmp_path, "tensorrt", "__version__ = '10.3.0'")
+    package(tmp_path, "pycuda.driver", "def get_version(): return (12, 6, 0)")
+    code = (
+        "import sys; from edge_resnet.doctor.checks import *\n"
+        f"ready = readiness(examine(), {BACKENDS!r})\n"
+        "print(*ready.backends, {'tensorrt', 'pycuda'} & set(sys.modules))"
+    )
+    environment = {"LD_LIBRARY_PATH": str(libcuda.parent), "STUB_CUDA": "12060"}
+    assert run_with(tmp_path, code, **environment) == "onnxruntime tensorrt set()\n"
+    assert run_with(tmp_path, code, **environment, STUB_FAILS="cuInit=999") == "onnxruntime set()\n"
+    package(tmp_path, "pycuda.driver", "raise ImportError('libcurand.so.10: cannot open')")
+    assert run_with(tmp_path, code, **environment) == "onnxruntime set()\n"
 
 
 def test_the_offline_side_is_not_imported(tmp_path: Path) -> None:
     """Looking for torch, onnx, TensorRT and PyCUDA loads none of them."""
     for name in ("tensorrt", "pycuda"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('must not be imported')\n")
-    loaded = set(run_with(tmp_path, "import sys; from edge_resnet.checks import examine; examine(); print(*sys.modules)").split())
+    loaded = set(
+        run_with(tmp_path, "import sys; from edge_resnet.doctor.checks import examine; examine(); print(*sys.modules)").split()
+    )
     assert loaded.isdisjoint({"torch", "torchvision", "onnx", "tensorrt", "pycuda", "sklearn"})

@@ -1,12 +1,12 @@
 """Whether this machine has what edge-resnet needs, and the one command that mends each lack.
 
-Knows nothing of networks, artifacts or printing, and imports neither torch, onnx, TensorRT nor PyCUDA to look for them.
+Knows nothing of networks, artifacts or printing, and imports neither torch, onnx, TensorRT nor PyCUDA to look for them; what
+has to do with NVIDIA GPUs is looked at in gpuchecks.py.
 """
 
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import re
 import shlex
@@ -16,19 +16,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, TypeAlias
 
-from edge_resnet.device import DeviceInfo, cache_folder, describe, installed_version, refuse_old_jetpack
-from edge_resnet.errors import ConfigError
+from edge_resnet.device import DeviceInfo, cache_folder, describe, gpu_clock, installed_version, power_modes, swap_mib
+from edge_resnet.doctor.check import Check, Group, is_in_system, is_older, is_there, see_system_packages
+from edge_resnet.doctor.gpuchecks import check_gpu_side
 
-__all__ = ["Check", "Group", "Readiness", "Status", "examine", "readiness", "usable_backends"]
-
-Status: TypeAlias = Literal["ok", "missing", "problem"]
-Group: TypeAlias = Literal["machine", "base", "build", "camera", "tensorrt", "demo"]
+__all__ = ["Readiness", "examine", "readiness", "usable_backends"]
 
 _ROOT = Path("/")
 _MIN_FREE_DISK_MIB = 2 * 1024
 _MIN_FREE_MEMORY_MIB = 1024
+#: A Jetson's GPU has no memory of its own, and TensorRT's builder tries its kernels on it.
+_MIN_FREE_SHARED_MEMORY_MIB = 2 * 1024
+#: Boards of 8 GiB show less than that: the kernel and the firmware keep some.
+_MEMORY_WITHOUT_SWAP_MIB = 8 * 1024
+#: The checks that must pass before an engine runs.
+_GPU_SIDE = frozenset({"driver", "tensorrt", "pycuda"})
 #: pip's name, module, oldest version, extra ("base": the package's own requirements); the versions are pyproject.toml's.
 _PACKAGES: tuple[tuple[str, str, str, Group], ...] = (
     ("numpy", "numpy", "1.26", "base"),
@@ -37,24 +40,13 @@ _PACKAGES: tuple[tuple[str, str, str, Group], ...] = (
     ("typer", "typer", "0.19", "base"),
     ("rich", "rich", "13.7", "base"),
     ("pydantic", "pydantic", "2.8", "base"),
+    ("onnx", "onnx", "1.16", "compile"),
     ("torch", "torch", "2.4", "build"),
     ("torchvision", "torchvision", "0.19", "build"),
-    ("onnx", "onnx", "1.16", "build"),
     ("safetensors", "safetensors", "0.4.3", "build"),
     ("scikit-learn", "sklearn", "1.3", "demo"),
 )
 _OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing looked at. ``fix``: the one command that mends it, empty where none can or none is needed."""
-
-    name: str
-    status: Status
-    detail: str
-    fix: str
-    group: Group
 
 
 @dataclass(frozen=True)
@@ -69,70 +61,59 @@ class Readiness:
 def examine(root: Path = _ROOT, info: DeviceInfo | None = None) -> list[Check]:
     """Look at everything that edge-resnet may need. Imports the base packages and OpenCV to see that they load; raises nothing.
 
+    The CUDA driver, TensorRT and PyCUDA are loaded in child processes, where they are there; that takes 27 seconds at most.
+
     ``info``: what ``describe`` said, to spare a second look.
     """
     info = info or describe(root)
     packages = [_check_package(*package) for package in _PACKAGES]
     return [
-        *(_check_cpu(info), _check_int8(info), _check_memory(info), _check_disk(), _check_cache()),
+        *(_check_cpu(info), _check_int8(info), _check_memory(info), *_check_board(info, root), _check_disk(), _check_cache()),
         Check("python", "ok", f"{info.python} in {sys.prefix}", "", "base"),
-        *(check for check in packages if check.group in {"base", "build"}),
+        *(check for check in packages if check.group in {"base", "compile", "build"}),
         *(_check_opencv(info, root), _check_cameras(root)),
-        *(_check_gpu(info), _check_jetpack(info, root), _check_tensorrt(info, root), _check_pycuda(info)),
+        *check_gpu_side(info, root),
         *(check for check in packages if check.group == "demo"),
     ]
 
 
-def usable_backends(info: DeviceInfo, backends: Mapping[str, str]) -> tuple[str, ...]:
-    """The names that can run now. ``backends``: name → package it needs, empty for none; TensorRT needs a GPU and PyCUDA too."""
-    gpu = info.gpu is not None and _is_there("pycuda")
+def usable_backends(checks: Sequence[Check], backends: Mapping[str, str]) -> tuple[str, ...]:
+    """The names that can run now. ``backends``: name → package it needs, empty for none; TensorRT needs all that it runs on."""
+    gpu = {check.name for check in checks if check.status == "ok"} >= _GPU_SIDE
     return tuple(
-        name for name, package in backends.items() if not package or (_is_there(package) and (gpu or package != "tensorrt"))
+        name for name, package in backends.items() if not package or (gpu if package == "tensorrt" else is_there(package))
     )
 
 
-def readiness(info: DeviceInfo, checks: Sequence[Check], backends: Mapping[str, str]) -> Readiness:
+def readiness(checks: Sequence[Check], backends: Mapping[str, str]) -> Readiness:
     """Which commands and backends work, read off the checks that ``examine`` made."""
     bad = {check.name: check for check in checks if check.status != "ok"}
     broken = [check.name for check in checks if check.group == "base" and check.name in bad]
-    usable = usable_backends(info, backends)
+    usable = usable_backends(checks, backends)
     reason = f"{', '.join(broken)} missing or broken" if broken else "" if usable else "no backend can run"
     if "jetpack" in bad and bad["jetpack"].status == "problem":
         reason = bad["jetpack"].detail
     if reason:
         return Readiness((), usable, reason)
-    builds = not any(check.group == "build" for check in bad.values())
+    compiles = not any(check.group == "compile" for check in bad.values())
+    builds = compiles and not any(check.group == "build" for check in bad.values())
     commands = {
-        "build": builds, "eval": True, "run": True,
+        "build": builds, "compile": compiles, "eval": True, "run": True,
         "run --camera": bad.keys().isdisjoint({"opencv", "cameras"}), "demo": builds and "scikit-learn" not in bad,
     }  # fmt: skip
     return Readiness(tuple(name for name, works in commands.items() if works), usable, "")
 
 
-def _is_there(module: str) -> bool:
-    try:
-        spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
-        return False
-    # Any folder of that name on the path is a namespace package, which has no origin.
-    return spec is not None and spec.origin is not None
-
-
-def _is_older(version: str, minimum: str) -> bool:
-    found, needed = ([int(number) for number in re.findall(r"\d+", text)[:3]] for text in (version, minimum))
-    return found < needed
-
-
 def _check_package(name: str, module: str, minimum: str, group: Group) -> Check:
     requirement = shlex.quote(f"{name}>={minimum}")
-    if not _is_there(module):
+    if not is_there(module):
         install = requirement if group == "base" else f"'edge-resnet[{group}]'"
         return Check(name, "missing", "not installed", f"pip install {install}", group)
     failure = _import_failure(module) if group == "base" else ""
     if failure:
         return Check(name, "problem", f"cannot be imported: {failure}", f"pip install --force-reinstall {requirement}", group)
     version = installed_version(name) or str(getattr(sys.modules.get(module), "__version__", "")) or "installed"
-    if re.match(r"\d", version) and _is_older(version, minimum):
+    if re.match(r"\d", version) and is_older(version, minimum):
         return Check(name, "problem", f"{version} is older than {minimum}", f"pip install --upgrade {requirement}", group)
     return Check(name, "ok", version, "", group)
 
@@ -161,11 +142,58 @@ def _check_memory(info: DeviceInfo) -> Check:
     if available is None:
         return Check("memory", "missing", "cannot be read", "", "machine")
     detail = f"{available} of {info.memory_total_mib} MiB available"
-    if available >= _MIN_FREE_MEMORY_MIB:
+    needed, whom = (_MIN_FREE_SHARED_MEMORY_MIB, " to build for the GPU") if info.l4t else (_MIN_FREE_MEMORY_MIB, "")
+    if available >= needed:
         return Check("memory", "ok", detail, "", "machine")
     # The desktop holds most of a small Jetson's memory.
     fix = "sudo systemctl isolate multi-user.target" if info.l4t else ""
-    return Check("memory", "problem", f"{detail}, {_MIN_FREE_MEMORY_MIB} are needed", fix, "machine")
+    return Check("memory", "problem", f"{detail}, {needed} are needed{whom}", fix, "machine")
+
+
+def _check_board(info: DeviceInfo, root: Path) -> list[Check]:
+    """What a Jetson alone has: a power mode, clocks that can be pinned, and little memory."""
+    if info.l4t is None:
+        return []
+    return [check for check in (_check_swap(info, root), _check_power(info, root), _check_clocks(root)) if check]
+
+
+def _check_swap(info: DeviceInfo, root: Path) -> Check | None:
+    swap, total = swap_mib(root), info.memory_total_mib
+    if swap is None or total is None:
+        return None
+    if swap or total >= _MEMORY_WITHOUT_SWAP_MIB:
+        return Check("swap", "ok", f"{swap} MiB" if swap else f"none, with {total} MiB of memory", "", "machine")
+    if (root / "etc/systemd/nvzramconfig.sh").exists():
+        fix = "sudo systemctl enable --now nvzramconfig"
+    else:
+        fix = "sudo fallocate -l 8G /swap && sudo chmod 600 /swap && sudo mkswap /swap && sudo swapon /swap"
+    return Check("swap", "problem", "none: engine builds may be killed for lack of memory", fix, "machine")
+
+
+def _check_power(info: DeviceInfo, root: Path) -> Check | None:
+    mode, modes = info.power_mode, power_modes(root)
+    if mode is None:
+        return None
+    fastest = max(modes, key=_speed, default=mode)
+    if mode not in modes or _speed(mode) >= _speed(fastest):
+        return Check("power", "ok", mode if mode in modes else f"mode {mode}", "", "machine")
+    return Check("power", "ok", f"{mode}, not the fastest ({fastest})", f"sudo nvpmodel -m {modes[fastest]}", "machine")
+
+
+def _speed(mode: str) -> tuple[bool, int, bool]:
+    """Order of nvpmodel's names: MAXN_SUPER, MAXN, then by watts."""
+    watts = re.search(r"(\d+)W", mode)
+    return mode.startswith("MAXN"), int(watts[1]) if watts else 0, "SUPER" in mode
+
+
+def _check_clocks(root: Path) -> Check | None:
+    clock = gpu_clock(root)
+    if clock is None:
+        return None
+    if clock.least_mhz == clock.most_mhz:
+        return Check("clocks", "ok", f"GPU pinned at {clock.most_mhz} MHz", "", "machine")
+    detail = f"GPU at {clock.now_mhz} of {clock.most_mhz} MHz: follows the load; pin it to measure"
+    return Check("clocks", "ok", detail, "sudo jetson_clocks", "machine")
 
 
 def _check_disk() -> Check:
@@ -189,7 +217,7 @@ def _check_cache() -> Check:
 
 def _check_opencv(info: DeviceInfo, root: Path) -> Check:
     from_pip = [name for name in _OPENCV if installed_version(name)]
-    failure = _import_failure("cv2") if _is_there("cv2") else "not installed"
+    failure = _import_failure("cv2") if is_there("cv2") else "not installed"
     if failure:
         return _without_opencv(info, root, from_pip, failure)
     cv2 = sys.modules["cv2"]
@@ -216,14 +244,14 @@ def _without_opencv(info: DeviceInfo, root: Path, from_pip: Sequence[str], failu
         if "libGL" in failure:
             fix = "sudo apt-get install -y libgl1"
         return Check("opencv", "problem", f"cannot be imported: {failure}", fix, "camera")
-    if _is_there("cv2"):
+    if is_there("cv2"):
         # Ubuntu's and JetPack's OpenCV are built for numpy 1.
         fix = "pip install 'numpy<2'" if "numpy" in failure else "sudo apt-get install --reinstall -y python3-opencv"
         return Check("opencv", "problem", f"cannot be imported: {failure}", fix, "camera")
     if info.l4t is None:
         return Check("opencv", "missing", "not installed", "pip install 'edge-resnet[camera]'", "camera")
-    if _is_in_system(root, "cv2"):
-        return Check("opencv", "problem", "JetPack's, not seen by this Python", _see_system_packages(), "camera")
+    if is_in_system(root, "cv2"):
+        return Check("opencv", "problem", "JetPack's, not seen by this Python", see_system_packages(), "camera")
     return Check("opencv", "missing", "not installed", "sudo apt-get install -y python3-opencv", "camera")
 
 
@@ -235,64 +263,3 @@ def _check_cameras(root: Path) -> Check:
     if any(os.access(path, os.R_OK | os.W_OK) for path in devices):
         return Check("cameras", "ok", names, "", "camera")
     return Check("cameras", "problem", f"{names}: not yours to open", "sudo usermod -aG video $USER", "camera")
-
-
-def _check_gpu(info: DeviceInfo) -> Check:
-    if info.gpu:
-        capability = f"compute capability {info.compute_capability}" if info.compute_capability else ""
-        driver = f"driver {info.driver}" if info.driver else ""
-        cuda = f"CUDA {info.cuda}" if info.cuda else ""
-        return Check("gpu", "ok", ", ".join(filter(None, (info.gpu, capability, driver, cuda))), "", "tensorrt")
-    if info.gpu_failure:
-        # Exit code 9: the kernel module is not loaded; else it and the libraries disagree, or the GPU hangs.
-        fix = "sudo modprobe nvidia" if info.gpu_failure.endswith(" 9") else "sudo reboot"
-        return Check("gpu", "problem", info.gpu_failure, fix, "tensorrt")
-    return Check("gpu", "missing", "no NVIDIA GPU: models run on the CPU", "", "tensorrt")
-
-
-def _check_jetpack(info: DeviceInfo, root: Path) -> Check:
-    if info.l4t is None:
-        return Check("jetpack", "missing", "not a Jetson", "", "tensorrt")
-    try:
-        refuse_old_jetpack(root)
-    except ConfigError as error:
-        return Check("jetpack", "problem", error.message, "", "tensorrt")
-    mode = f", power mode {info.power_mode}" if info.power_mode else ""
-    return Check("jetpack", "ok", f"{info.jetpack or 'unknown'} (L4T {info.l4t}){mode}", "", "tensorrt")
-
-
-def _check_tensorrt(info: DeviceInfo, root: Path) -> Check:
-    if _is_there("tensorrt"):
-        version = info.tensorrt or "installed"
-        if info.tensorrt and _is_older(version, "8.6"):
-            fix = "pip install --upgrade 'tensorrt>=8.6'"
-            return Check("tensorrt", "problem", f"{version} is older than 8.6", fix, "tensorrt")
-        return Check("tensorrt", "ok", version, "", "tensorrt")
-    if info.gpu is None:
-        return Check("tensorrt", "missing", "not installed; needs an NVIDIA GPU", "", "tensorrt")
-    if _is_in_system(root, "tensorrt"):
-        detail = f"{info.tensorrt or 'installed'}, not seen by this Python"
-        return Check("tensorrt", "problem", detail, _see_system_packages(), "tensorrt")
-    fix = "sudo apt-get install -y nvidia-jetpack" if info.l4t else "pip install 'edge-resnet[tensorrt]'"
-    return Check("tensorrt", "missing", "not installed", fix, "tensorrt")
-
-
-def _check_pycuda(info: DeviceInfo) -> Check:
-    if _is_there("pycuda"):
-        return Check("pycuda", "ok", installed_version("pycuda") or "installed", "", "tensorrt")
-    if info.gpu is None:
-        return Check("pycuda", "missing", "not installed; needs an NVIDIA GPU", "", "tensorrt")
-    # It is compiled while it is installed and looks for the toolkit on PATH.
-    fix = "PATH=/usr/local/cuda/bin:$PATH pip install 'pycuda>=2024.1'"
-    return Check("pycuda", "missing", "not installed", fix, "tensorrt")
-
-
-def _is_in_system(root: Path, module: str) -> bool:
-    return any(root.glob(f"usr/lib/python3*/dist-packages/{module}*"))
-
-
-def _see_system_packages() -> str:
-    """The command that lets this virtual environment see the packages that apt installed; it keeps what is in it."""
-    if sys.prefix == sys.base_prefix:
-        return "/usr/bin/python3 -m venv --system-site-packages .venv"
-    return f"python3 -m venv --system-site-packages {shlex.quote(sys.prefix)}"

@@ -1,0 +1,150 @@
+"""Whether the NVIDIA GPU, its driver and CUDA's compiler work, and the one command that mends each lack.
+
+Knows nothing of networks, artifacts or printing; TensorRT and PyCUDA are judged in trtchecks.py.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from edge_resnet.device import DeviceInfo, find_nvcc, refuse_old_jetpack, run_within
+from edge_resnet.doctor.check import Check, is_older
+from edge_resnet.doctor.probe import DRIVER_NODES, Scene, look
+from edge_resnet.doctor.trtchecks import check_cudnn, check_pycuda, check_tensorrt, cuda_of_tensorrt, fitting_tensorrt
+from edge_resnet.errors import ConfigError
+
+__all__ = ["check_gpu_side"]
+
+_NVCC_TIMEOUT_S = 5.0
+#: CUDA's major version → the oldest driver that runs it (CUDA Toolkit release notes, minor version compatibility).
+_OLDEST_DRIVER = {12: "525", 13: "580"}
+#: What cuInit's error means → what mends it; anything else asks for a restart.
+_DRIVER_ERRORS = {
+    "802": "sudo systemctl start nvidia-fabricmanager",
+    "999": "sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm",  # as after a suspend
+}
+
+
+def check_gpu_side(info: DeviceInfo, root: Path) -> list[Check]:
+    """The checks of the group ``tensorrt``; takes 27 seconds where everything hangs. Raises nothing."""
+    scene = look(info, root)
+    driver = _check_driver(scene)
+    checks = [_check_gpu(scene), driver, _check_jetpack(scene), _check_nvcc(scene), check_tensorrt(scene, driver.fix)]
+    return [*checks, *check_cudnn(scene), check_pycuda(scene, driver.fix)]
+
+
+def _check_gpu(scene: Scene) -> Check:
+    info, driver = scene.info, scene.driver
+    name = info.gpu or driver.get("name", "")
+    if name:
+        capability = f"compute capability {scene.capability}" if scene.capability else ""
+        memory = {"mapped": "reads the processor's memory in place", "shared": "shares the processor's memory"}
+        parts = (name, capability, memory.get(driver.get("memory", "")), _int8_speed(name, scene.capability))
+        return Check("gpu", "ok", ", ".join(filter(None, parts)), "", "tensorrt")
+    if info.gpu_failure:
+        # Exit code 9: the kernel module is not loaded; else it and the libraries disagree, or the GPU hangs.
+        fix = "sudo modprobe nvidia" if info.gpu_failure.endswith(" 9") else "sudo reboot"
+        return Check("gpu", "problem", info.gpu_failure, fix, "tensorrt")
+    return Check("gpu", "missing", "no NVIDIA GPU: models run on the CPU", "", "tensorrt")
+
+
+def _int8_speed(name: str, capability: str) -> str:
+    """What INT8 gains, by compute capability (CUDA C++ Programming Guide, arithmetic instructions; TensorRT support matrix)."""
+    if not capability:
+        return ""
+    if is_older(capability, "6.1") or capability == "6.2":
+        return "no fast INT8"
+    # The GTX 16 series has Turing's number and none of its tensor cores.
+    return "INT8 by dot products" if is_older(capability, "7.2") or "GTX 16" in name else "INT8 on tensor cores"
+
+
+def _check_driver(scene: Scene) -> Check:
+    answer = scene.answers.get("driver")
+    there = scene.info.gpu or scene.info.gpu_failure or any((scene.root / node).exists() for node in DRIVER_NODES)
+    if answer is None or (answer.failure and not there):
+        if scene.in_container:
+            # A host without a GPU looks the same from in here.
+            detail = "none in this container (give it the host's GPU)"
+            return Check("driver", "missing", detail, _give_gpu(scene), "tensorrt")
+        detail = answer.failure if answer else "not needed without an NVIDIA GPU"
+        return Check("driver", "missing", detail, "", "tensorrt")
+    if answer.failure:
+        detail, fix = _broken_driver(scene, answer.failure)
+        return Check("driver", "problem", detail, fix, "tensorrt")
+    cuda = answer.facts["cuda"]
+    detail = ", ".join(filter(None, (scene.info.driver, f"runs CUDA up to {cuda}" if cuda else ""))) or "works"
+    needed = cuda_of_tensorrt()
+    if cuda and needed and int(cuda.partition(".")[0]) < needed:
+        oldest = f" (driver {_OLDEST_DRIVER[needed]})" if needed in _OLDEST_DRIVER else ""
+        detail = f"{detail}; TensorRT here needs CUDA {needed}{oldest}"
+        return Check("driver", "problem", detail, fitting_tensorrt(scene, cuda), "tensorrt")
+    return Check("driver", "ok", detail, "", "tensorrt")
+
+
+def _broken_driver(scene: Scene, failure: str) -> tuple[str, str]:
+    """Detail and fix of a driver that does not serve a GPU that is there."""
+    nodes = [scene.root / node for node in DRIVER_NODES if (scene.root / node).exists()]
+    absent, blind = "cannot be loaded" in failure, "finds no GPU" in failure
+    if scene.in_container and (absent or (blind and not nodes)):
+        return "this container was started without the GPU", _give_gpu(scene)
+    if absent:
+        return failure, _install_driver(scene)
+    if nodes and not any(os.access(node, os.R_OK | os.W_OK) for node in nodes):
+        return f"{failure}: /dev/{nodes[0].name} is not yours to open", "sudo usermod -aG video,render $USER"
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if blind and hidden is not None:
+        return f"{failure}: CUDA_VISIBLE_DEVICES is {hidden!r}", "unset CUDA_VISIBLE_DEVICES"
+    if blind and not nodes:
+        return failure, "sudo modprobe nvidia"
+    number = re.search(r"error (\d+)$", failure)
+    return failure, _DRIVER_ERRORS.get(number[1] if number else "", "sudo reboot")
+
+
+def _give_gpu(scene: Scene) -> str:
+    if (scene.root / "run/.containerenv").exists():
+        return "podman run --device nvidia.com/gpu=all IMAGE"
+    return f"docker run {'--runtime nvidia' if scene.is_jetson else '--gpus all'} IMAGE"
+
+
+def _install_driver(scene: Scene) -> str:
+    if scene.is_jetson:
+        return "sudo apt-get install --reinstall -y nvidia-l4t-cuda"
+    return "sudo ubuntu-drivers install" if "Ubuntu" in scene.info.os else "sudo apt-get install -y nvidia-driver"
+
+
+def _check_jetpack(scene: Scene) -> Check:
+    if scene.info.l4t is None:
+        return Check("jetpack", "missing", "not a Jetson", "", "tensorrt")
+    try:
+        refuse_old_jetpack(scene.root)
+    except ConfigError as error:
+        return Check("jetpack", "problem", error.message, "", "tensorrt")
+    return Check("jetpack", "ok", f"{scene.info.jetpack or 'unknown'} (L4T {scene.info.l4t})", "", "tensorrt")
+
+
+def _check_nvcc(scene: Scene) -> Check:
+    path = find_nvcc(scene.root)
+    package = "nvidia-jetpack" if scene.is_jetson else "nvidia-cuda-toolkit"
+    if path is None:
+        if not scene.has_gpu:
+            return Check("nvcc", "missing", "not installed; needs an NVIDIA GPU", "", "tensorrt")
+        detail = "not installed: GPU preprocessing is off, the CPU resizes"
+        return Check("nvcc", "missing", detail, f"sudo apt-get install -y {package}", "tensorrt")
+    version = _nvcc_version(path)
+    if version:
+        return Check("nvcc", "ok", f"CUDA {version} at {path}", "", "tensorrt")
+    detail = f"{path} does not run: GPU preprocessing is off, the CPU resizes"
+    if not scene.has_gpu:
+        return Check("nvcc", "missing", detail, "", "tensorrt")
+    return Check("nvcc", "problem", detail, f"sudo apt-get install --reinstall -y {package}", "tensorrt")
+
+
+def _nvcc_version(path: Path) -> str:
+    try:
+        done = run_within([str(path), "--version"], _NVCC_TIMEOUT_S)
+    except OSError:
+        return ""
+    version = re.search(r"release ([\d.]+)", done.stdout) if done else None
+    return version[1] if version else ""

@@ -1,0 +1,174 @@
+"""Asks the CUDA driver, TensorRT and PyCUDA what they are, each in a child process. Knows nothing of what edge-resnet needs.
+
+Loading any of them may hang or end the interpreter, so the one that asks never loads them. A child sees the packages that its
+parent sees, prints one line of JSON and ends at once: their clean-up at exit may crash too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from edge_resnet.device import DeviceInfo, run_within
+from edge_resnet.doctor.check import is_there
+from edge_resnet.engine.driver import LIBRARY, first_gpu
+
+__all__ = ["DRIVER_NODES", "Answer", "Scene", "Topic", "look", "main"]
+
+Topic: TypeAlias = Literal["driver", "tensorrt", "pycuda"]
+
+_MODULES: tuple[Topic, ...] = ("tensorrt", "pycuda")
+_TIMEOUT_S = 20.0
+#: The device files that a loaded driver makes, on desktops and on Jetsons.
+DRIVER_NODES = ("dev/nvidiactl", "dev/nvidia0", "dev/nvmap", "dev/nvhost-gpu")
+_LIBRARY_PLACES = ("usr/lib/*/", "usr/lib/*/nvidia/", "usr/lib/*/tegra/", "usr/lib64/", "usr/lib/", "usr/lib/wsl/lib/")
+#: CUdevice_attribute of the CUDA driver API.
+_CAN_MAP_HOST_MEMORY = 19
+
+
+@dataclass(frozen=True)
+class Answer:
+    """``failure``: why it cannot be used, in one line, else empty. ``facts``: what it says of itself, empty strings for unknown.
+
+    Of the driver: ``name`` and ``compute_capability`` of the first GPU, ``memory`` (own, shared, or mapped where the GPU reads
+    the processor's memory in place), ``cuda``, the newest version that it runs. Of TensorRT: ``version``, and ``library``, the
+    version of the libnvinfer that was loaded. Of PyCUDA: ``cuda``, the version that it was compiled with.
+    """
+
+    facts: dict[str, str]
+    failure: str
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A machine and what was answered on it. What is not there was not asked and has no answer."""
+
+    info: DeviceInfo
+    root: Path
+    answers: Mapping[Topic, Answer]
+
+    @property
+    def driver(self) -> dict[str, str]:
+        """What a driver that works says of itself; empty where none does."""
+        return self.answers["driver"].facts if "driver" in self.answers else {}
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether there is an NVIDIA GPU, usable or not."""
+        return bool(self.info.gpu or self.info.gpu_failure or self.driver)
+
+    @property
+    def is_jetson(self) -> bool:
+        """Whether the board is a Jetson; a container on one may not know its L4T."""
+        return bool(self.info.l4t) or "Jetson" in (self.info.board or "")
+
+    @property
+    def in_container(self) -> bool:
+        """Whether this is a container of Docker, Podman or Kubernetes."""
+        if any((self.root / mark).exists() for mark in (".dockerenv", "run/.containerenv")):
+            return True
+        try:
+            groups = (self.root / "proc/1/cgroup").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return False
+        return any(maker in groups for maker in ("docker", "containerd", "kubepods"))
+
+    @property
+    def capability(self) -> str:
+        """The GPU's compute capability such as ``8.7``, or an empty string."""
+        return self.info.compute_capability or self.driver.get("compute_capability", "")
+
+
+def look(info: DeviceInfo, root: Path) -> Scene:
+    """Ask whatever is there, all at once; takes 21 seconds at most. Raises nothing."""
+    topics: list[Topic] = ["driver"] if _has_driver_or_gpu(info, root) else []
+    topics += [topic for topic in _MODULES if is_there(topic)]
+    if not topics:
+        return Scene(info, root, {})
+    with ThreadPoolExecutor(len(topics)) as pool:
+        return Scene(info, root, dict(zip(topics, pool.map(_ask, topics), strict=True)))
+
+
+def _has_driver_or_gpu(info: DeviceInfo, root: Path) -> bool:
+    searched = [Path(place) for place in os.environ.get("LD_LIBRARY_PATH", "").split(":") if place]
+    return (
+        bool(info.gpu or info.gpu_failure)
+        or any((root / node).exists() for node in DRIVER_NODES)
+        or any((place / LIBRARY).exists() for place in searched)
+        or any(next(root.glob(f"{place}{LIBRARY}"), None) for place in _LIBRARY_PLACES)
+    )
+
+
+def _ask(topic: Topic) -> Answer:
+    code = f"import sys; sys.path[:] = {sys.path!r}; from edge_resnet.doctor.probe import main; main({topic!r})"
+    try:
+        done = run_within([sys.executable, "-c", code], _TIMEOUT_S)
+    except OSError as error:
+        return Answer({}, f"cannot be asked: {error.strerror}")
+    if done is None:
+        return Answer({}, f"no answer in {_TIMEOUT_S:g} s")
+    try:
+        return Answer(**json.loads(done.stdout.strip().rpartition("\n")[2]))
+    except (ValueError, TypeError):
+        last = done.stderr.strip().rpartition("\n")[2]
+    if done.code < 0:
+        last = f"crashed ({signal.Signals(-done.code).name})" + (f": {last}" if last else "")
+    return Answer({}, last or f"ended with exit code {done.code} and no word")
+
+
+def main(topic: Topic) -> None:
+    """The child's side: print the answer as JSON and end the process."""
+    try:
+        answer = {"facts": {"driver": _driver, "tensorrt": _tensorrt, "pycuda": _pycuda}[topic](), "failure": ""}
+    except Exception as error:  # a broken binary may raise anything
+        answer = {"facts": {}, "failure": str(error).strip().partition("\n")[0] or type(error).__name__}
+    sys.stdout.write(f"\n{json.dumps(answer)}\n")
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def _driver() -> dict[str, str]:
+    gpu = first_gpu()
+    cuda = ctypes.CDLL(LIBRARY)
+    version, device, mapped = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+    known = hasattr(cuda, "cuDriverGetVersion") and cuda.cuDriverGetVersion(ctypes.byref(version)) == 0
+    cuda.cuDeviceGet(ctypes.byref(device), 0)
+    cuda.cuDeviceGetAttribute(ctypes.byref(mapped), _CAN_MAP_HOST_MEMORY, device)
+    return {
+        "name": gpu.name,
+        "compute_capability": gpu.compute_capability,
+        "memory": "own" if not gpu.integrated else "mapped" if mapped.value == 1 else "shared",
+        "cuda": f"{version.value // 1000}.{version.value % 1000 // 10}" if known else "",
+    }
+
+
+def _tensorrt() -> dict[str, str]:
+    return {"version": str(importlib.import_module("tensorrt").__version__), "library": _loaded_tensorrt()}
+
+
+def _loaded_tensorrt() -> str:
+    """The version of the libnvinfer in this process, as it says itself: 8601 is 8.6.1, 100300 is 10.3.0 (NvInferVersion.h)."""
+    try:
+        path = re.search(r"\S*/libnvinfer\.so[.\d]*$", Path("/proc/self/maps").read_text(encoding="utf-8"), re.MULTILINE)
+        number = int(ctypes.CDLL(path[0]).getInferLibVersion()) if path else 0
+    except (OSError, AttributeError):
+        return ""
+    if not number:
+        return ""
+    step = 1000 if number < 10_000 else 10_000
+    return f"{number // step}.{number % step // 100}.{number % 100}"
+
+
+def _pycuda() -> dict[str, str]:
+    driver = importlib.import_module("pycuda.driver")
+    return {"cuda": ".".join(map(str, driver.get_version()[:2])) if hasattr(driver, "get_version") else ""}

@@ -1,0 +1,256 @@
+"""Whether TensorRT, what it needs, and PyCUDA are whole and fit this GPU, and the one command that mends each lack.
+
+Knows nothing of networks, artifacts or printing, and imports neither: probe.py asked them.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import re
+from functools import partial
+
+from edge_resnet.device import installed_version
+from edge_resnet.doctor.check import Check, is_in_system, is_older, is_there, see_system_packages
+from edge_resnet.doctor.probe import Scene
+
+__all__ = ["check_cudnn", "check_pycuda", "check_tensorrt", "cuda_of_tensorrt", "fitting_tensorrt"]
+
+_INSTALL = "pip install 'edge-resnet[tensorrt]'"
+_APT_AGAIN = "sudo apt-get install --reinstall -y"
+_OLDEST = "8.6"
+#: TensorRT, newest first → the oldest compute capability that it runs on (its release notes and support matrices).
+_OLDEST_GPU = (("10.5", "7.5"), ("10.0", "7.0"), (_OLDEST, "6.0"))
+#: Compute capability, newest first → the oldest TensorRT that knows it (its release notes).
+_OLDEST_TENSORRT = (("12.0", "10.8"), ("11.0", "10.13"), ("10.0", "10.8"))
+_LEAN = ("tensorrt_lean", "tensorrt_dispatch")
+#: A faulty driver also makes hang or crash whatever loads it.
+_DRIVERS_FAULT = r"libcuda\.so|^no answer|^crashed"
+_PARTS = ("", "-bindings", "-libs")
+_CUDAS = (13, 12, 11)
+_SYSTEM_PACKAGES = "/usr/lib/python3"
+
+_problem = partial(Check, "tensorrt", "problem", group="tensorrt")
+
+
+def check_tensorrt(scene: Scene, driver_fix: str) -> Check:
+    """TensorRT's module, its library and whether they fit. ``driver_fix``: what mends the driver, where it is to blame."""
+    answer = scene.answers.get("tensorrt")
+    if answer is None:
+        return _without_tensorrt(scene)
+    version = answer.facts.get("version") or scene.info.tensorrt or ""
+    if not scene.has_gpu:
+        lack = f"; {answer.failure}" if answer.failure else ""
+        return Check("tensorrt", "missing" if lack else "ok", f"{version or 'installed'}{lack}", "", "tensorrt")
+    if version and is_older(version, _OLDEST):
+        fix = _other_tensorrt(scene, f"pip install --upgrade 'tensorrt>={_OLDEST}'")
+        return _problem(f"{version} is older than {_OLDEST}", fix)
+    cudas = _cudas_of_tensorrt()
+    if len(cudas) > 1:
+        both = " and ".join(f"tensorrt-cu{cuda}" for cuda in cudas)
+        return _problem(f"{both} overwrite each other", _one_tensorrt(scene, cudas))
+    if answer.failure:
+        return _problem(f"cannot be imported: {answer.failure}", _mend_import(scene, answer.failure, driver_fix))
+    return (
+        _disagreeing(scene, version, answer.facts["library"])
+        or _wrong_for_jetson(scene, version)
+        or _wrong_for_gpu(scene, version)
+        or Check("tensorrt", "ok", version, "", "tensorrt")
+    )
+
+
+def check_cudnn(scene: Scene) -> list[Check]:
+    """cuDNN 8, which TensorRT 8 alone calls; nothing where another TensorRT or none is installed."""
+    answer = scene.answers.get("tensorrt")
+    version = (answer.facts.get("version") if answer else "") or scene.info.tensorrt or ""
+    if answer is None or not scene.has_gpu or not version.startswith("8."):
+        return []
+    from_pip = installed_version("nvidia-cudnn-cu12", "nvidia-cudnn-cu11") or ""
+    places = ("usr/lib/*/", "usr/local/cuda/lib64/")
+    if from_pip.startswith("8.") or any(next(scene.root.glob(f"{place}libcudnn.so.8*"), None) for place in places):
+        return [Check("cudnn", "ok", from_pip if from_pip.startswith("8.") else "8", "", "tensorrt")]
+    return [Check("cudnn", "problem", "TensorRT 8 calls cuDNN 8, which is not here", _install_cudnn(scene), "tensorrt")]
+
+
+def check_pycuda(scene: Scene, driver_fix: str) -> Check:
+    """Whether PyCUDA loads, and was compiled for a CUDA that the driver runs. ``driver_fix``: as in ``check_tensorrt``."""
+    answer = scene.answers.get("pycuda")
+    if answer is None:
+        if not scene.has_gpu:
+            return Check("pycuda", "missing", "not installed; needs an NVIDIA GPU", "", "tensorrt")
+        # It is compiled while it is installed and looks for the toolkit on PATH.
+        fix = "PATH=/usr/local/cuda/bin:$PATH pip install 'pycuda>=2024.1'"
+        return Check("pycuda", "missing", "not installed", fix, "tensorrt")
+    version = installed_version("pycuda") or "installed"
+    if not scene.has_gpu:
+        lack = f"; {answer.failure}" if answer.failure else ""
+        return Check("pycuda", "missing" if lack else "ok", f"{version}{lack}", "", "tensorrt")
+    if answer.failure:
+        fix = _mend_pycuda(scene, answer.failure, driver_fix)
+        return Check("pycuda", "problem", f"cannot be imported: {answer.failure}", fix, "tensorrt")
+    built, runs = answer.facts["cuda"], scene.driver.get("cuda", "")
+    if built and runs and _major(built) > _major(runs):
+        detail = f"{version} was compiled for CUDA {built}, the driver runs {runs}"
+        return Check("pycuda", "problem", detail, _rebuild_pycuda(f"cuda-{_major(runs)}"), "tensorrt")
+    return Check("pycuda", "ok", f"{version}, compiled for CUDA {built}" if built else version, "", "tensorrt")
+
+
+def cuda_of_tensorrt() -> int | None:
+    """The major version of CUDA that pip's TensorRT was made for; None for another TensorRT, or where two are mixed."""
+    cudas = _cudas_of_tensorrt()
+    return cudas[0] if len(cudas) == 1 else None
+
+
+def fitting_tensorrt(scene: Scene, cuda: str) -> str:
+    """The command that puts a TensorRT for the driver's CUDA in the place of pip's."""
+    return _other_tensorrt(scene, f"{_remove_tensorrt()} && pip install 'tensorrt-cu{_major(cuda)}>={_OLDEST}'")
+
+
+def _without_tensorrt(scene: Scene) -> Check:
+    if not scene.has_gpu:
+        return Check("tensorrt", "missing", "not installed; needs an NVIDIA GPU", "", "tensorrt")
+    if is_in_system(scene.root, "tensorrt"):
+        return _problem(f"{scene.info.tensorrt or 'installed'}, not seen by this Python", see_system_packages())
+    fix = "sudo apt-get install -y nvidia-jetpack" if scene.is_jetson else _INSTALL
+    lean = next((module for module in _LEAN if is_there(module)), None)
+    if lean:
+        return _problem(f"only {lean}, which builds no engines", fix)
+    return Check("tensorrt", "missing", "not installed", fix, "tensorrt")
+
+
+def _disagreeing(scene: Scene, version: str, library: str) -> Check | None:
+    """The module, the library that it loaded and pip's record must be of one version."""
+    pip = _from_pip()
+    recorded = next((pip[name] for name in ("tensorrt", *(f"tensorrt-cu{cuda}" for cuda in _CUDAS)) if name in pip), "")
+    for other, owner in ((library, "libnvinfer"), (recorded, "pip's record")):
+        if other and _release(other) != _release(version):
+            return _problem(f"the module is {version}, {owner} {other}", _other_tensorrt(scene, _reinstall_tensorrt(scene)))
+    return None
+
+
+def _wrong_for_jetson(scene: Scene, version: str) -> Check | None:
+    """TensorRT's releases for JetPack (its guide "Migrating from 10.x to 11.x", Jetson); 10.13 for Arm servers has no sm_87."""
+    l4t = scene.info.l4t
+    if l4t is None:
+        return None
+    if scene.capability == "8.7" and _release(version)[:2] == [10, 13]:
+        return _problem(f"{version} has no kernels for Orin", _other_tensorrt(scene, "sudo apt-get install -y nvidia-jetpack"))
+    if is_older(version, "11.0") or (not is_older(version, "11.4.1") and not is_older(l4t, "39.2.2")):
+        return None
+    if not is_older(l4t, "39.2.2"):
+        return _problem(f"{version} does not support Jetsons, 11.4.1 does", "pip install --upgrade 'tensorrt>=11.4.1'")
+    fix = _other_tensorrt(scene, "sudo apt-get install -y nvidia-jetpack")
+    return _problem(f"{version} does not support JetPack {scene.info.jetpack or l4t}, 10.x does", fix)
+
+
+def _wrong_for_gpu(scene: Scene, version: str) -> Check | None:
+    capability = scene.capability
+    if not capability:
+        return None
+    oldest_gpu = next((gpu for tensorrt, gpu in _OLDEST_GPU if not is_older(version, tensorrt)), "")
+    if is_older(capability, oldest_gpu):
+        # The releases before the one that dropped this GPU.
+        dropped = [tensorrt for tensorrt, gpu in _OLDEST_GPU if is_older(capability, gpu)][-1]
+        fix = "" if dropped == _OLDEST else f"pip install 'tensorrt>={_OLDEST},<{dropped}'"
+        return _problem(f"{version} does not support compute capability {capability}", fix)
+    needed = next((tensorrt for gpu, tensorrt in _OLDEST_TENSORRT if not is_older(capability, gpu)), _OLDEST)
+    if is_older(version, needed):
+        fix = _other_tensorrt(scene, f"pip install --upgrade 'tensorrt>={needed}'")
+        return _problem(f"{version} does not know compute capability {capability}, {needed} does", fix)
+    return None
+
+
+def _mend_import(scene: Scene, failure: str, driver_fix: str) -> str:
+    compiled = re.search(r"compiled for Python (\d+\.\d+)", failure)
+    if compiled:
+        return f"/usr/bin/python{compiled[1]} -m venv --system-site-packages .venv"
+    if "numpy" in failure.lower():
+        return "pip install 'numpy<2'"
+    if "libnvdla_compiler" in failure:
+        return _mend_dla(scene)
+    if "libcudnn.so.8" in failure:
+        return _install_cudnn(scene)
+    if driver_fix and re.search(_DRIVERS_FAULT, failure):
+        return driver_fix
+    library = re.search(r"lib(?:nvinfer|nvonnxparser)\w*\.so\.(\d+)", failure)
+    if _from_pip() or not scene.is_jetson or library is None:
+        return _other_tensorrt(scene, _reinstall_tensorrt(scene))
+    names = (f"libnvinfer{library[1]}", f"libnvinfer-plugin{library[1]}", f"libnvonnxparsers{library[1]}")
+    return f"{_APT_AGAIN} {' '.join(names)}"
+
+
+def _mend_dla(scene: Scene) -> str:
+    """TensorRT for JetPack 6 is linked to the DLA's compiler, which the board's driver brings, and JetPack 7 no more."""
+    if scene.info.l4t and not is_older(scene.info.l4t, "38"):
+        return _other_tensorrt(scene, "pip install --upgrade 'tensorrt>=10.16,<11'")
+    return "docker run --runtime nvidia IMAGE" if scene.in_container else "sudo apt-get install -y nvidia-l4t-dla-compiler"
+
+
+def _install_cudnn(scene: Scene) -> str:
+    return "sudo apt-get install -y libcudnn8" if scene.is_jetson else "pip install 'nvidia-cudnn-cu12<9'"
+
+
+def _mend_pycuda(scene: Scene, failure: str, driver_fix: str) -> str:
+    if driver_fix and re.search(_DRIVERS_FAULT, failure):
+        return driver_fix
+    if "libcurand.so" in failure and next(scene.root.glob("usr/local/cuda/lib64/libcurand.so.*"), None):
+        return "echo /usr/local/cuda/lib64 | sudo tee /etc/ld.so.conf.d/cuda.conf && sudo ldconfig"
+    if "libcurand.so.10:" in failure:
+        return f"sudo apt-get install -y {'nvidia-jetpack' if scene.is_jetson else 'libcurand10'}"
+    return _rebuild_pycuda("cuda")
+
+
+def _rebuild_pycuda(toolkit: str) -> str:
+    # pip keeps what it compiled, for whichever CUDA that was.
+    build = "pip install --force-reinstall --no-cache-dir --no-deps 'pycuda>=2024.1'"
+    return f"PATH=/usr/local/{toolkit}/bin:$PATH {build}"
+
+
+def _other_tensorrt(scene: Scene, otherwise: str) -> str:
+    """On a Jetson pip's TensorRT hides JetPack's, which fits: the fix is to remove it."""
+    return _remove_tensorrt() if scene.is_jetson and _from_pip() else otherwise
+
+
+def _remove_tensorrt() -> str:
+    return f"pip uninstall -y {' '.join(_from_pip())}"
+
+
+def _reinstall_tensorrt(scene: Scene) -> str:
+    pip = _from_pip()
+    name = next((name for name in ("tensorrt", *(f"tensorrt-cu{cuda}" for cuda in _CUDAS)) if name in pip), "")
+    if name:
+        return f"pip install --force-reinstall {name}=={pip[name]}"
+    return f"{_APT_AGAIN} python3-libnvinfer" if scene.is_jetson else _INSTALL
+
+
+def _one_tensorrt(scene: Scene, cudas: list[int]) -> str:
+    """Remove both: what one overwrote of the other is gone; then install the one that the driver runs."""
+    runs = _major(scene.driver.get("cuda") or "0")
+    kept = next((cuda for cuda in cudas if cuda <= runs), cudas[-1])
+    return _other_tensorrt(scene, f"{_remove_tensorrt()} && pip install 'tensorrt-cu{kept}>={_OLDEST}'")
+
+
+def _cudas_of_tensorrt() -> list[int]:
+    """The major versions of CUDA that pip's TensorRT packages here are for, newest first."""
+    pip = _from_pip()
+    return [cuda for cuda in _CUDAS if any(f"tensorrt-cu{cuda}{part}" in pip for part in _PARTS)]
+
+
+def _from_pip() -> dict[str, str]:
+    """pip's TensorRT packages, name → version; those that apt installed are none of them."""
+    found = {}
+    for name in ("tensorrt", *(f"tensorrt{cuda}{part}" for cuda in ("-cu13", "-cu12", "-cu11", "") for part in _PARTS)):
+        try:
+            package = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        if not str(package.locate_file("")).startswith(_SYSTEM_PACKAGES):
+            found[name] = package.version
+    return found
+
+
+def _major(version: str) -> int:
+    return int(version.partition(".")[0])
+
+
+def _release(version: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", version)[:3]]

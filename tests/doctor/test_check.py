@@ -1,0 +1,46 @@
+"""check.py: how versions are compared and packages found without importing them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_resnet.doctor.check import is_in_system, is_older, is_there, see_system_packages
+
+
+@given(st.lists(st.integers(0, 3000), min_size=3, max_size=3), st.lists(st.integers(0, 3000), min_size=3, max_size=3))
+def test_versions_are_ordered_as_numbers(left: list[int], right: list[int]) -> None:
+    """1.10 is newer than 1.9, and a local suffix changes nothing."""
+    one, other = (".".join(map(str, numbers)) for numbers in (left, right))
+    assert is_older(f"{one}+cu130", other) == (left < right)
+
+
+def test_a_folder_is_not_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder named pycuda beside the user's work does not count as PyCUDA, a module does, and neither is imported."""
+    (tmp_path / "pycuda").mkdir()
+    (tmp_path / "tensorrt.py").write_text("raise SystemExit('must not be imported')\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert not is_there("pycuda")
+    assert is_there("tensorrt")
+
+
+def test_a_module_that_python_refuses_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A None among the loaded modules, or one without a spec, is no error."""
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
+    assert not is_there("tensorrt")
+    assert not is_there("no_such_package.part")
+
+
+def test_system_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """apt's packages are found for any Python 3, and the fix makes this very environment see them, or a new one."""
+    assert not is_in_system(tmp_path, "tensorrt")
+    (tmp_path / "usr/lib/python3.10/dist-packages/tensorrt").mkdir(parents=True)
+    assert is_in_system(tmp_path, "tensorrt")
+    monkeypatch.setattr(sys, "prefix", "/home/some one/.venv")
+    assert see_system_packages() == "python3 -m venv --system-site-packages '/home/some one/.venv'"
+    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
+    assert see_system_packages() == "/usr/bin/python3 -m venv --system-site-packages .venv"
