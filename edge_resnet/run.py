@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 from edge_resnet.backends import Backend, FrameBackend
+from edge_resnet.frame import Frame
 from edge_resnet.latency import summarise
 from edge_resnet.postprocess import top_k
 from edge_resnet.preprocess import preprocess_bgr
 from edge_resnet.sinks import Sink
-from edge_resnet.sources import Frame, FrameSource
+from edge_resnet.sources import FrameSource
 from edge_resnet.spec import LatencyStats, Prediction, Preprocess
 
 __all__ = ["RunOptions", "RunSummary", "run"]
@@ -61,7 +62,7 @@ def run(backend: Backend, sources: Sequence[FrameSource], sinks: Sequence[Sink],
         for frame in islice(chain.from_iterable(sources), options.frames):
             prediction = _classify(backend, frame, options)
             for sink in sinks:
-                sink.write(prediction)
+                sink.write(prediction, frame)
             tally.add(prediction)
     except (KeyboardInterrupt, BrokenPipeError):
         interrupted = True

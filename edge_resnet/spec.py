@@ -12,6 +12,7 @@ __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "SCHEMA_VERSION",
+    "Answer",
     "BatchProfile",
     "BudgetReport",
     "CalibMethod",
@@ -247,11 +248,25 @@ class ClassScore:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What is held to be seen: a class, or ``unknown`` with ``class_index`` -1 where no class is sure enough.
+
+    ``probability``: smoothed. ``changed``: it differs from the answer to the source's frame before; the first one does.
+    """
+
+    class_index: int
+    label: str
+    probability: float
+    changed: bool
+
+
+@dataclass(frozen=True)
 class Prediction:
     """What the network says of one frame.
 
     ``source``: where the frame came from. ``frame``: its index there. ``captured_ns``: monotonic clock at capture.
-    ``age_ms``: capture to prediction. ``top``: best first. ``stages_ms``: preprocess, inference, postprocess.
+    ``age_ms``: capture to prediction. ``top``: best first. ``stages_ms``: preprocess, inference, postprocess. ``wall_ns``: wall
+    clock at capture, since 1970. ``answer``: what the run holds to be seen after smoothing, None where nobody asked.
     """
 
     source: str
@@ -260,6 +275,8 @@ class Prediction:
     age_ms: float
     top: tuple[ClassScore, ...]
     stages_ms: Mapping[str, float] = field(default_factory=dict)
+    wall_ns: int = 0
+    answer: Answer | None = None
 
 
 @dataclass(frozen=True)

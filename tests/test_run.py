@@ -18,9 +18,9 @@ from edge_resnet.artifact import Artifact
 from edge_resnet.backends import Logits
 from edge_resnet.backends.fake import FakeBackend
 from edge_resnet.errors import SourceError
+from edge_resnet.frame import Frame
 from edge_resnet.preprocess import preprocess_bgr
 from edge_resnet.run import RunOptions, run
-from edge_resnet.sources import Frame
 from edge_resnet.sources.synthetic import SyntheticSource
 from edge_resnet.spec import Prediction, Preprocess
 
@@ -35,7 +35,7 @@ class Collector:
         self.closed = False
         self._fail_at, self._error = fail_at, error
 
-    def write(self, prediction: Prediction) -> None:
+    def write(self, prediction: Prediction, frame: Frame) -> None:
         """Keep it, or fail."""
         if len(self.predictions) == self._fail_at:
             raise self._error

@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from edge_resnet.spec import Prediction, Progress
+
+if TYPE_CHECKING:
+    from edge_resnet.frame import Frame
 
 __all__ = ["FrameCounter", "progress_bars"]
 
@@ -41,13 +45,15 @@ def progress_bars() -> Iterator[Progress]:
 class FrameCounter:
     """A sink for a run that prints no lines: a spinner on a terminal with the frames so far and the newest answer."""
 
+    name = "progress"
+
     def __init__(self) -> None:
         from rich.console import Console
 
         self._status = Console(stderr=True).status("waiting for the first frame")
         self._frames = 0
 
-    def write(self, prediction: Prediction) -> None:
+    def write(self, prediction: Prediction, frame: Frame) -> None:  # noqa: ARG002 - the protocol's signature
         """Count one frame."""
         self._frames += 1
         best = prediction.top[0]

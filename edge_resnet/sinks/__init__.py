@@ -5,16 +5,26 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Protocol
 
+from edge_resnet.frame import Frame
 from edge_resnet.spec import Prediction
 
 __all__ = ["Sink"]
 
 
 class Sink(Protocol):
-    """Takes predictions in order. A context manager; ``close`` writes what is held back and may be called twice."""
+    """Takes predictions in order. A context manager; ``close`` writes what is held back and may be called twice.
 
-    def write(self, prediction: Prediction) -> None:
-        """Take one prediction. Raises EdgeResnetError where it cannot be written."""
+    All calls come from one thread, which is not the one that predicts.
+    """
+
+    #: What the status and the log call it, for example ``jsonl``.
+    name: str
+
+    def write(self, prediction: Prediction, frame: Frame) -> None:
+        """Take one prediction and the frame it is of, which is shared and not to be changed.
+
+        Raises EdgeResnetError where it cannot be written; the next one is tried again.
+        """
         ...
 
     def close(self) -> None:

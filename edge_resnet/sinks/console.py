@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
+from edge_resnet.frame import Frame
 from edge_resnet.spec import Prediction
 
 __all__ = ["ConsoleSink"]
@@ -17,11 +18,13 @@ class ConsoleSink:
     """Hands lines to ``echo``. A stream's source stays the same from frame to frame: then only changes are told, and once a
     second that it still runs."""
 
+    name = "console"
+
     def __init__(self, echo: Callable[[str], object]) -> None:
         self._echo = echo
         self._last: Prediction | None = None
 
-    def write(self, prediction: Prediction) -> None:
+    def write(self, prediction: Prediction, frame: Frame) -> None:  # noqa: ARG002 - the protocol's signature
         """Tell of one prediction, or keep quiet."""
         last = self._last
         # The same image given twice is frame 0 both times.

@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TextIO
 
 from edge_resnet.errors import ConfigError
+from edge_resnet.frame import Frame
 from edge_resnet.spec import Prediction
 
 __all__ = ["JsonlSink"]
@@ -22,6 +23,8 @@ class JsonlSink:
     is replaced.
     """
 
+    name = "jsonl"
+
     def __init__(self, target: Path | TextIO) -> None:
         self._name = str(target) if isinstance(target, Path) else "the output"
         self._owned = isinstance(target, Path)
@@ -31,7 +34,7 @@ class JsonlSink:
         except OSError as error:
             raise ConfigError(f"cannot write {target}: {error.strerror}", hint="choose another file with --jsonl") from error
 
-    def write(self, prediction: Prediction) -> None:
+    def write(self, prediction: Prediction, frame: Frame) -> None:  # noqa: ARG002 - the protocol's signature
         """Write one line. Raises ConfigError where the disk does not take it, BrokenPipeError where the reader has gone."""
         try:
             self._stream.write(json.dumps(asdict(prediction)) + "\n")

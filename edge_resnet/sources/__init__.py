@@ -8,31 +8,17 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 from edge_resnet.errors import SourceError
+from edge_resnet.frame import Frame
 
-__all__ = ["SCHEMES", "Frame", "FrameSource", "open_source"]
+__all__ = ["SCHEMES", "FrameSource", "open_source"]
 
 #: What OpenCV is asked to read; anything else with a name is taken for an image.
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mjpeg", ".wmv", ".flv"})
-
-
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """One picture: ``image`` (H, W, 3) uint8 BGR as captured, ``index`` in its source from 0, ``captured_ns`` on the monotonic
-    clock, ``source`` the file or camera it came from."""
-
-    image: npt.NDArray[np.uint8]
-    index: int
-    captured_ns: int
-    source: str
 
 
 class FrameSource(Protocol):

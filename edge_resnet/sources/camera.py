@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 from edge_resnet.errors import SourceError
-from edge_resnet.sources import Frame
+from edge_resnet.frame import Frame
 from edge_resnet.sources.capture import load_opencv
 
 __all__ = ["CameraSource"]

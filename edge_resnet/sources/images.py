@@ -11,8 +11,8 @@ from pathlib import Path
 from types import TracebackType
 
 from edge_resnet.errors import DataError, SourceError
+from edge_resnet.frame import Frame
 from edge_resnet.preprocess import decode_image
-from edge_resnet.sources import Frame
 
 __all__ = ["ImagesSource"]
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.errors import SourceError
-from edge_resnet.sources import Frame
+from edge_resnet.frame import Frame
 
 __all__ = ["COLOURS", "SyntheticSource"]
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from edge_resnet.frame import Frame
 from edge_resnet.sinks.console import ConsoleSink
 from edge_resnet.spec import ClassScore, Prediction
 
 SECOND = 1_000_000_000
+
+FRAME = Frame(np.zeros((4, 6, 3), np.uint8), 0, 0, "camera:0")
 
 
 def _prediction(source: str, frame: int, label: str, at_ns: int = 0) -> Prediction:
@@ -18,7 +23,7 @@ def _lines(*predictions: Prediction) -> list[str]:
     lines: list[str] = []
     with ConsoleSink(lines.append) as sink:
         for prediction in predictions:
-            sink.write(prediction)
+            sink.write(prediction, FRAME)
     return lines
 
 

@@ -6,11 +6,15 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edge_resnet.errors import ConfigError
+from edge_resnet.frame import Frame
 from edge_resnet.sinks.jsonl import JsonlSink
 from edge_resnet.spec import ClassScore, Prediction
+
+FRAME = Frame(np.zeros((4, 6, 3), np.uint8), 0, 0, "camera:0")
 
 
 def _prediction(frame: int = 0, label: str = "tabby") -> Prediction:
@@ -21,9 +25,9 @@ def _prediction(frame: int = 0, label: str = "tabby") -> Prediction:
 def test_the_keys_are_the_documented_ones() -> None:
     """A line holds exactly the documented keys, and the numbers that were given."""
     stream = io.StringIO()
-    JsonlSink(stream).write(_prediction(7))
+    JsonlSink(stream).write(_prediction(7), FRAME)
     row = json.loads(stream.getvalue())
-    assert set(row) == {"source", "frame", "captured_ns", "age_ms", "top", "stages_ms"}
+    assert set(row) == {"source", "frame", "captured_ns", "age_ms", "top", "stages_ms", "wall_ns", "answer"}
     assert row["top"][0] == {"class_index": 281, "label": "tabby", "probability": 0.75}
     assert (row["source"], row["frame"], row["captured_ns"], row["age_ms"]) == ("camera:0", 7, 123456789, 4.5)
     assert row["stages_ms"] == {"preprocess": 1.0, "inference": 3.0, "postprocess": 0.1}
@@ -34,7 +38,7 @@ def test_each_line_is_there_when_it_was_written(tmp_path: Path) -> None:
     path = tmp_path / "out.jsonl"
     with JsonlSink(path) as sink:
         for frame in range(3):
-            sink.write(_prediction(frame))
+            sink.write(_prediction(frame), FRAME)
             rows = [json.loads(line) for line in path.read_text().splitlines()]
             assert [row["frame"] for row in rows] == list(range(frame + 1))
 
@@ -44,7 +48,7 @@ def test_any_label_survives(tmp_path: Path, label: str) -> None:
     """Labels of any alphabet come back as they were, one line each."""
     path = tmp_path / "out.jsonl"
     with JsonlSink(path) as sink:
-        sink.write(_prediction(label=label))
+        sink.write(_prediction(label=label), FRAME)
     (line,) = path.read_text().splitlines()
     assert json.loads(line)["top"][0]["label"] == label
 
@@ -53,7 +57,7 @@ def test_a_stream_is_left_open() -> None:
     """stdout is not ours to close."""
     stream = io.StringIO()
     with JsonlSink(stream) as sink:
-        sink.write(_prediction())
+        sink.write(_prediction(), FRAME)
     assert not stream.closed
 
 
@@ -61,7 +65,7 @@ def test_a_stream_is_left_open() -> None:
 def test_a_full_disk_is_one_line() -> None:
     """The first write that fails is an error that names the file; closing afterwards adds no second one."""
     with pytest.raises(ConfigError, match="/dev/full") as caught, JsonlSink(Path("/dev/full")) as sink:
-        sink.write(_prediction())
+        sink.write(_prediction(), FRAME)
     assert "free some space" in caught.value.hint
     assert caught.value.exit_code == 2
 
