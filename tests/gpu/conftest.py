@@ -1,0 +1,188 @@
+"""What the tests on a GPU share: the GPU itself, artifacts, engines built once, real pictures, and the figures told in the end.
+
+Runs without the fixtures of the other tests, which need torch. Settings, all from the environment:
+EDGE_RESNET_GPU_ARTIFACTS: a folder with resnet18-int8 and resnet50-int8, FP32 and FP16 being derived from their graphs; without
+it they are built here, with torch and real weights. EDGE_RESNET_GPU_WORK: a folder that keeps engines for the next run.
+EDGE_RESNET_TEST_DATA: the real data. EDGE_RESNET_GPU_INFERENCES: how many the test of endurance makes, 10,000 without it.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_resnet.artifact import Artifact, open_artifact
+from edge_resnet.engine.driver import Gpu, first_gpu
+from edge_resnet.errors import BackendError
+from edge_resnet.imageset import ImageSet, batches, open_images
+from edge_resnet.spec import BatchProfile, Precision
+
+REPO = Path(__file__).resolve().parents[2]
+NETWORKS = ("resnet18", "resnet50")
+WEIGHTS = {"resnet18": "resnet18_small_blocks_bnstats.safetensors", "resnet50": "resnet50_large_blocks_bnstats.safetensors"}
+#: Of every engine here: small enough for any GPU, and larger batches are cut in pieces.
+PROFILE = BatchProfile(1, 8, 32)
+#: Lines that the tests measured, printed at the end of the run.
+FIGURES = pytest.StashKey[list[str]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Known here too where pyproject.toml is not read, and pytest-timeout not installed."""
+    config.addinivalue_line("markers", "gpu: needs an NVIDIA GPU")
+    config.addinivalue_line("markers", "timeout(seconds): of pytest-timeout")
+    config.stash[FIGURES] = []
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test that takes ``network`` runs for each."""
+    if "network" in metafunc.fixturenames:
+        metafunc.parametrize("network", NETWORKS)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """What was measured on the way: limits can be judged by it."""
+    if config.stash[FIGURES]:
+        terminalreporter.section("measured")
+        for figure in config.stash[FIGURES]:
+            terminalreporter.write_line(figure)
+
+
+@pytest.fixture
+def tell(pytestconfig: pytest.Config) -> Callable[[str], None]:
+    """Puts a line among the figures."""
+    return pytestconfig.stash[FIGURES].append
+
+
+@pytest.fixture(scope="session", autouse=True)
+def gpu() -> Gpu:
+    """The GPU; whatever lacks of driver, TensorRT or PyCUDA skips every test, with its reason."""
+    try:
+        found = first_gpu()
+    except BackendError as error:
+        pytest.skip(str(error))
+    for package in ("tensorrt", "pycuda"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+    return found
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data beside the checkout, or the one that EDGE_RESNET_TEST_DATA names."""
+    folder = Path(os.environ.get("EDGE_RESNET_TEST_DATA", REPO.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"real test data is not here ({folder}); set EDGE_RESNET_TEST_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def sample(real_data: Path) -> ImageSet:
+    """The labelled pictures of ImageNet."""
+    return open_images(real_data / "imagenet/sample500.csv")
+
+
+@pytest.fixture(scope="session")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where artifacts and their engines are kept."""
+    named = os.environ.get("EDGE_RESNET_GPU_WORK")
+    folder = Path(named) if named else tmp_path_factory.mktemp("work")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def benchmark_module() -> ModuleType:
+    """benchmarks/gpu.py, which is no package's: it derives artifacts from artifacts."""
+    spec = importlib.util.spec_from_file_location("benchmark_gpu", REPO / "benchmarks" / "gpu.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def artifact(work: Path, benchmark_module: ModuleType, request: pytest.FixtureRequest) -> Callable[[str, Precision], Artifact]:
+    """Gives an artifact of a network and a precision, with PROFILE; the same folder each time, not to be damaged."""
+
+    def found(network: str, precision: Precision) -> Artifact:
+        given = os.environ.get("EDGE_RESNET_GPU_ARTIFACTS")
+        source = (Path(given) if given else work) / f"{network}-int8"
+        if not given and not source.exists():
+            _build(network, request.getfixturevalue("real_data"), source)
+        name = f"{network}-{precision}-{PROFILE.min}-{PROFILE.opt}-{PROFILE.max}"
+        made: Artifact = benchmark_module.derive(open_artifact(source), precision, PROFILE, work / name)
+        return made
+
+    return found
+
+
+def _build(network: str, data: Path, folder: Path) -> None:
+    pytest.importorskip("torch", reason="no torch to build artifacts with: set EDGE_RESNET_GPU_ARTIFACTS", exc_type=ImportError)
+    from edge_resnet.build import BuildOptions, build
+    from edge_resnet.spec import ModelSpec, Preprocess, QuantRecipe
+
+    weights = data / "weights/imagenet" / WEIGHTS[network]
+    if not weights.is_file():
+        pytest.skip(f"no weights {weights}")
+    options = BuildOptions(
+        model=ModelSpec(depth=int(network.removeprefix("resnet"))),
+        preprocess=Preprocess(),
+        precision="int8",
+        weights=str(weights),
+        output=folder,
+        calibration_data=str(data / "imagenet/sample500.csv"),
+        recipe=QuantRecipe(images=128),
+        backend="onnxruntime",
+    )
+    build(options)
+
+
+@pytest.fixture(scope="session")
+def compiled(artifact: Callable[[str, Precision], Artifact]) -> Callable[[str, Precision], Artifact]:
+    """The same with its TensorRT engine for this GPU, built where there is none."""
+    from edge_resnet.compile import compile_engine
+
+    def found(network: str, precision: Precision) -> Artifact:
+        made = artifact(network, precision)
+        compile_engine(made, "tensorrt")
+        return made
+
+    return found
+
+
+@pytest.fixture
+def opened(compiled: Callable[[str, Precision], Artifact]) -> Iterator[Callable[..., Any]]:
+    """Opens the engine of a network and a precision, with the backend's own options; closed after the test."""
+    from edge_resnet.backends.plans import read_plan
+    from edge_resnet.backends.tensorrt import TensorRtBackend
+
+    with ExitStack() as stack:
+        yield lambda network, precision, **how: stack.enter_context(
+            TensorRtBackend(read_plan(compiled(network, precision), "native"), **how)
+        )
+
+
+@pytest.fixture(scope="session")
+def pictures(sample: ImageSet, artifact: Callable[[str, Precision], Artifact]) -> Callable[[str, int], Any]:
+    """Gives so many real pictures as a network takes them, (N, H, W, 3) uint8, from all over the set; beyond it they repeat."""
+    cache: dict[str, Any] = {}
+
+    def found(network: str, count: int) -> Any:
+        if network not in cache:
+            spec = artifact(network, "fp32").manifest.preprocess
+            chosen = sample.subset(range(0, len(sample), max(1, len(sample) // 128)))
+            cache[network] = np.concatenate([batch.images for batch in batches(chosen, spec, 32)])
+        return cache[network][np.arange(count) % len(cache[network])].copy()
+
+    return found

@@ -1,0 +1,111 @@
+"""What engines compute on a GPU, beside ONNX Runtime on the processor: the FP32 graph, and of INT8 TensorRT's form simulated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_resnet.artifact import Artifact
+from edge_resnet.backends import Variant, open_backend
+from edge_resnet.compile import compile_engine
+from edge_resnet.evaluate import evaluate
+from edge_resnet.imageset import ImageSet
+from edge_resnet.spec import Precision
+
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800), pytest.mark.filterwarnings("default::DeprecationWarning")]
+
+IMAGES = 128
+#: Least share of equal answers, and largest root of the mean squared difference of a logit, relative to the logits' own spread.
+#: FP32 is TF32 on GPUs from Ampere on, which rounds each factor to 11 bits: 2**-11 a layer, over 54 layers in quadrature 0.4 %,
+#: and room for what adds up. FP16 may keep sums of hundreds of products in as many bits: about ten times that. INT8's difference
+#: must stay below what quantization itself changes (of other batch sizes: below this figure): both round the same values, but a
+#: value near the border of two steps, which FP16 moves by up to a twentieth of a step, may fall to either side.
+LIMITS: dict[Precision, tuple[float, float]] = {"fp32": (0.99, 0.015), "fp16": (0.97, 0.05), "int8": (0.92, 0.10)}
+#: Of 128,000 differences the largest lies near five times their root mean square where they are spread as noise is.
+PEAK = 8.0
+
+
+@pytest.mark.parametrize("precision", LIMITS)
+def test_logits_are_those_of_onnx_runtime(
+    opened: Callable[..., Any],
+    artifact: Callable[[str, Precision], Artifact],
+    pictures: Callable[[str, int], Any],
+    tell: Callable[[str], None],
+    network: str,
+    precision: Precision,
+) -> None:
+    """On real pictures: argmax agrees, and no logit is further off than the precision explains."""
+    made, images = artifact(network, precision), pictures(network, IMAGES)
+    found, wanted, limit = opened(network, precision).infer(images), on_processor(made, images, "reference"), LIMITS[precision]
+    if precision == "int8":
+        reference, wanted = wanted, on_processor(made, images, "simulated")
+        limit = (limit[0], off(wanted, reference))
+    apart, peak = off(found, wanted), float(np.abs(found - wanted).max())
+    agreement = float(np.mean(found.argmax(axis=1) == wanted.argmax(axis=1)))
+    tell(
+        f"{network} {precision}: {100 * agreement:.1f} % equal answers of {len(images)}, differences rms {100 * apart:.3f} % of "
+        f"the spread {spread(wanted):.2f} (limit {100 * limit[1]:.3f} %), max abs {peak:.4f}"
+    )
+    assert agreement >= limit[0]
+    assert apart <= limit[1]
+    assert peak <= PEAK * limit[1] * spread(wanted)
+
+
+def on_processor(artifact: Artifact, images: Any, variant: Variant) -> Any:
+    """Logits by ONNX Runtime: of the FP32 graph, or of TensorRT's INT8 form."""
+    compile_engine(artifact, "onnxruntime", variant)
+    with open_backend(artifact, "onnxruntime", variant) as backend:
+        return np.concatenate([backend.infer(images[start : start + 8]) for start in range(0, len(images), 8)])
+
+
+def spread(logits: Any) -> float:
+    """How much logits of one picture differ from each other."""
+    return float((logits - logits.mean(axis=1, keepdims=True)).std())
+
+
+def off(found: Any, wanted: Any) -> float:
+    """Root of the mean squared difference, relative to the spread."""
+    return float(np.sqrt(np.mean((found - wanted) ** 2))) / spread(wanted)
+
+
+def test_int8_has_the_accuracy_that_was_simulated(
+    compiled: Callable[[str, Precision], Artifact], sample: ImageSet, tell: Callable[[str], None], network: str
+) -> None:
+    """Top-1 of the engine lies within 0.4 points of the simulation's on the ImageNet sample, of 500 pictures two."""
+    made = compiled(network, "int8")
+    compile_engine(made, "onnxruntime", "simulated")
+    engine = evaluate(made, sample, backend="tensorrt")
+    simulated = evaluate(made, sample, backend="onnxruntime", simulate=True)
+    tell(
+        f"{network} int8 top-1 of {engine.images}: engine {engine.top1:.2f}, simulated {simulated.top1:.2f}, "
+        f"FP32 {engine.fp32_top1:.2f}; agreement with FP32: engine {engine.agreement:.2f}, simulated {simulated.agreement:.2f}"
+    )
+    assert abs(engine.top1 - simulated.top1) <= 0.4 + 1e-9
+
+
+@pytest.mark.parametrize("precision", LIMITS)
+def test_every_batch_gets_its_answers(
+    opened: Callable[..., Any],
+    pictures: Callable[[str, int], Any],
+    tell: Callable[[str], None],
+    network: str,
+    precision: Precision,
+) -> None:
+    """One, eight, odd ones, the largest and more than the engine takes, in any order: each row is that of its picture alone.
+
+    Other batch sizes may sum in another order, hence a tolerance; a row in the wrong place is far beyond it.
+    """
+    backend = opened(network, precision)
+    most = backend._slots[0]._bindings.most
+    images = pictures(network, 2 * most + 3)
+    alone = np.concatenate([backend.infer(image[None]) for image in images])
+    worst = 0.0
+    for count in (8, 5, most, most + 1, 1, most - 1, 2 * most + 3, 8):
+        found = backend.infer(images[:count])
+        assert (found.dtype, found.shape) == (np.float32, (count, backend.classes))
+        worst = max(worst, float(np.sqrt(np.mean((found - alone[:count]) ** 2, axis=1)).max()) / spread(alone))
+    tell(f"{network} {precision}: a row of a batch is at most {100 * worst:.3f} % of the spread off its picture alone")
+    assert worst <= LIMITS[precision][1]

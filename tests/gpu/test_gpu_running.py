@@ -1,0 +1,176 @@
+"""How the backend runs on a GPU: graphs, batches under way, threads, torch beside it, ten thousand calls, and its end."""
+
+from __future__ import annotations
+
+import gc
+import os
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge_resnet.errors import BackendError
+from edge_resnet.spec import Precision
+
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800), pytest.mark.filterwarnings("default::DeprecationWarning")]
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_graphs_change_no_bit(
+    opened: Callable[..., Any], pictures: Callable[[str, int], Any], network: str, precision: Precision
+) -> None:
+    """Sizes in turn, often enough that each is recorded and launched after others: the bits of the network run plainly."""
+    recorded, plain = opened(network, precision, slots=1), opened(network, precision, slots=1, graphs=False)
+    images = pictures(network, 40)
+    for turn in range(5):
+        for count in (1, 8, 5, 32, 1, 40):
+            rolled = np.roll(images, turn, axis=0)[:count]
+            np.testing.assert_array_equal(recorded.infer(rolled), plain.infer(rolled))
+    kept = recorded._slots[0]._graphs
+    assert {key for key, graph in kept.items() if graph is not None} == {(count, True) for count in (1, 5, 8, 32)}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_batches_under_way_change_no_bit(
+    opened: Callable[..., Any], pictures: Callable[[str, int], Any], network: str, precision: Precision
+) -> None:
+    """Submitted before the last result was taken, on two and on four slots, taken in order or the other way round."""
+    plain = opened(network, precision, slots=1, graphs=False)
+    images = pictures(network, 64)
+    pieces = [images[start : start + count] for start, count in ((0, 8), (8, 1), (9, 8), (17, 5), (22, 32), (3, 8))] * 3
+    wanted = [plain.infer(piece) for piece in pieces]
+    for slots in (2, 4):
+        backend = opened(network, precision, slots=slots)
+        under_way: deque[Any] = deque()
+        found: list[Any] = []
+        for piece in pieces:
+            if len(under_way) == slots:
+                found.append(backend.result(under_way.popleft()))
+            under_way.append(backend.submit(piece))
+        found += [backend.result(ticket) for ticket in under_way]
+        for mine, theirs in zip(found, wanted, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        tickets = [backend.submit(piece) for piece in pieces[:slots]]
+        for index in reversed(range(slots)):
+            np.testing.assert_array_equal(backend.result(tickets[index]), wanted[index])
+
+
+def test_threads_get_their_own_answers(opened: Callable[..., Any], pictures: Callable[[str, int], Any], network: str) -> None:
+    """Eight threads with batches of their own, some larger than the engine's: the bits that one thread gets."""
+    backend = opened(network, "fp16")
+    images = pictures(network, 48)
+    counts = (1, 8, 3, 35, 1, 16, 32, 5)
+    wanted = [backend.infer(images[seed : seed + count]) for seed, count in enumerate(counts)]
+
+    def work(seed: int) -> list[bool]:
+        piece = images[seed : seed + counts[seed]]
+        return [np.array_equal(backend.infer(piece), wanted[seed]) for _ in range(25)]
+
+    with ThreadPoolExecutor(len(counts)) as pool:
+        assert all(all(found) for found in pool.map(work, range(len(counts))))
+
+
+def test_torch_and_the_backend_share_the_gpu(opened: Callable[..., Any], pictures: Callable[[str, int], Any]) -> None:
+    """torch computes before, between and after, in the same process, and neither disturbs the other."""
+    torch = pytest.importorskip("torch", reason="no torch", exc_type=ImportError)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a driver older than torch's CUDA
+        if not torch.cuda.is_available():
+            pytest.skip("torch has no CUDA here")
+    left, right = torch.rand(256, 256, device="cuda"), torch.rand(256, 256, device="cuda")
+    product = (left @ right).cpu()
+    images = pictures("resnet18", 8)
+    with opened("resnet18", "fp16") as backend:
+        wanted = backend.infer(images)
+        for _ in range(10):
+            assert torch.equal((left @ right).cpu(), product)
+            np.testing.assert_array_equal(backend.infer(images), wanted)
+    assert torch.equal((left @ right).cpu(), product)
+
+
+def test_thousands_of_inferences_leave_nothing_behind(
+    opened: Callable[..., Any], pictures: Callable[[str, int], Any], tell: Callable[[str], None]
+) -> None:
+    """The GPU's memory, the process's, its threads and its open files are after 10,000 calls what they were after the first."""
+    import pycuda.driver as driver
+
+    backend = opened("resnet18", "int8")
+    images = pictures("resnet18", 40)
+    frames = [np.ascontiguousarray(np.tile(image, (2, 3, 1))[..., ::-1]) for image in images[:4]]
+    calls = int(os.environ.get("EDGE_RESNET_GPU_INFERENCES", "10000"))
+
+    def work(turns: int) -> None:
+        for turn in range(turns):
+            if turn % 10 == 9:
+                backend.infer_frames(frames[: 1 + turn % 4])
+            elif turn % 10 == 5:
+                backend.result(backend.submit(images[:8]))
+            else:
+                backend.infer(images[: (1, 8, 3, 40)[turn % 4]])
+
+    def state() -> dict[str, int]:
+        gc.collect()
+        with backend._cuda.current("memory was asked for"):
+            free, total = driver.mem_get_info()
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
+        return {
+            "GPU MiB": (total - free) >> 20,
+            "RSS MiB": int(status["VmRSS"].split()[0]) >> 10,
+            "threads": int(status["Threads"]),
+            "files": len(list(Path("/proc/self/fd").iterdir())),
+        }
+
+    work(max(100, calls // 20))
+    before = state()
+    work(calls)
+    after = state()
+    tell(f"{calls} calls: " + ", ".join(f"{name} {before[name]} -> {after[name]}" for name in before))
+    assert after["GPU MiB"] <= before["GPU MiB"] + 2
+    assert after["RSS MiB"] <= before["RSS MiB"] + 16
+    assert after["threads"] <= before["threads"]
+    assert after["files"] <= before["files"]
+
+
+def test_backends_may_be_opened_and_closed_in_any_order(opened: Callable[..., Any], pictures: Callable[[str, int], Any]) -> None:
+    """Of three at once any may go first; the others answer as before, and so do three new ones."""
+    images = pictures("resnet18", 8)
+    for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
+        backends = [opened("resnet18", precision) for precision in PRECISIONS]
+        wanted = [[backend.infer(images) for _ in range(3)][-1] for backend in backends]
+        left = set(order)
+        for index in order:
+            backends[index].close()
+            left.remove(index)
+            for other in left:
+                np.testing.assert_array_equal(backends[other].infer(images), wanted[other])
+        with pytest.raises(BackendError):
+            backends[0].infer(images)
+
+
+def test_a_closed_backend_says_so(opened: Callable[..., Any], pictures: Callable[[str, int], Any]) -> None:
+    """Closed with batches under way, twice and from another thread: an error of ours for whatever comes after, and no crash."""
+    images = pictures("resnet18", 8)
+    backend = opened("resnet18", "int8")
+    tickets = [backend.submit(images), backend.submit(images)]
+    thread = threading.Thread(target=backend.close)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    backend.close()
+    for late in (
+        lambda: backend.result(tickets[0]),
+        lambda: backend.infer(images),
+        lambda: backend.submit(images),
+        lambda: backend.infer_frames([images[0]]),
+        lambda: backend._cuda.current("late").__enter__(),
+    ):
+        with pytest.raises(BackendError):
+            late()
