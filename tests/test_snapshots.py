@@ -20,10 +20,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_resnet.errors import ConfigError, DataError, SourceError
+from edge_resnet.frame import Frame
 from edge_resnet.imageset import open_images
 from edge_resnet.preprocess import decode_image
 from edge_resnet.snapshots import SnapshotOptions, SnapshotResult, collect_snapshots
-from edge_resnet.frame import Frame
 from edge_resnet.sources import open_source
 
 Picture = npt.NDArray[np.uint8]
