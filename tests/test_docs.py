@@ -60,7 +60,7 @@ def test_the_shell_blocks_run(tmp_path: Path) -> None:
             assert json.loads(result.stdout)["images"] > 0
     lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 60
-    assert set(json.loads(lines[0])) == {"source", "frame", "captured_ns", "age_ms", "top", "stages_ms", "wall_ns", "answer"}
+    assert set(json.loads(lines[0])) == {"source", "frame", "captured_ns", "age_ms", "top", "stages_ms", "wall_ns", "time", "answer"}
 
 
 def test_the_tree_in_the_readme_is_the_tree_on_disk() -> None:

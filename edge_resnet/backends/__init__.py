@@ -11,7 +11,7 @@ import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType, TracebackType
-from typing import Literal, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -27,9 +27,9 @@ __all__ = [
     "BackendClass",
     "BackendEntry",
     "EngineRequest",
-    "FrameBackend",
     "Images",
     "Logits",
+    "PipelinedBackend",
     "Variant",
     "check_images",
     "load_backend",
@@ -73,12 +73,24 @@ class Backend(Protocol):
 
 
 @runtime_checkable
-class FrameBackend(Backend, Protocol):
-    """A backend that preprocesses frames itself, as its artifact says, where ``resizes`` is true."""
+class PipelinedBackend(Backend, Protocol):
+    """A backend with several batches under way at once, which preprocesses frames itself where ``resizes`` is true."""
 
     @property
     def resizes(self) -> bool:
         """Whether frames are better given to it than to ``preprocess_bgr``: it makes the same bytes of them."""
+        ...
+
+    def submit(self, images: Images) -> Any:
+        """Start a batch, and return the ticket that ``result`` takes once. Waits while too many are under way."""
+        ...
+
+    def submit_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Any:
+        """The same of frames as captured, which are the caller's again when this returns."""
+        ...
+
+    def result(self, ticket: Any) -> Logits:
+        """Wait for a batch: logits (N, classes) float32, the caller's to keep."""
         ...
 
     def infer_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Logits:

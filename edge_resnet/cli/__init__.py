@@ -15,6 +15,7 @@ from edge_resnet.cli.build import build
 from edge_resnet.cli.calibrate import calibrate
 from edge_resnet.cli.compile import compile_
 from edge_resnet.cli.demo import demo
+from edge_resnet.cli.deploy import deploy
 from edge_resnet.cli.doctor import doctor
 from edge_resnet.cli.evaluate import evaluate
 from edge_resnet.cli.inspect import inspect
@@ -49,6 +50,7 @@ app.command()(inspect)
 app.command()(models)
 app.command()(doctor)
 app.command()(demo)
+app.add_typer(deploy, name="deploy")
 
 
 def _show_version(wanted: bool) -> None:
@@ -118,6 +120,7 @@ def _usage_text(error: Exception) -> str:
 
 def _command_of(arguments: list[str]) -> str:
     names = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
+    names |= {group.name for group in app.registered_groups if group.name}
     return f"{arguments[0]} " if arguments and arguments[0] in names else ""
 
 

@@ -46,7 +46,7 @@ def collect(uri: str, folder: Path | None, options: dict[str, float | None], *, 
     Ends with 130 where it is interrupted, the pictures kept and told.
     """
     from edge_resnet.snapshots import SnapshotOptions, collect_snapshots
-    from edge_resnet.sources import open_source
+    from edge_resnet.sources import open_source, public_uri
 
     if folder is None:
         raise ConfigError("the pictures need a folder", hint="-o pictures/")
@@ -61,7 +61,7 @@ def collect(uri: str, folder: Path | None, options: dict[str, float | None], *, 
     if result.interrupted:
         raise typer.Exit(_INTERRUPTED)
     if result.total == 0:
-        raise SourceError(f"{uri} gave no picture worth keeping", hint="is there light, and no cap on the lens?")
+        raise SourceError(f"{public_uri(uri)} gave no picture worth keeping", hint="is there light, and no cap on the lens?")
 
 
 def _tell(folder: Path, result: SnapshotResult, count: int, *, json_output: bool) -> None:

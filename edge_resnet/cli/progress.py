@@ -46,6 +46,7 @@ class FrameCounter:
     """A sink for a run that prints no lines: a spinner on a terminal with the frames so far and the newest answer."""
 
     name = "progress"
+    wants_frames = False
 
     def __init__(self) -> None:
         from rich.console import Console

@@ -4,88 +4,213 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from types import FrameType
+from typing import TYPE_CHECKING
 
 import typer
 
+from edge_resnet.cli import runoptions as options
 from edge_resnet.cli.engines import open_with_engine
-from edge_resnet.cli.progress import FrameCounter
-from edge_resnet.errors import ConfigError
+from edge_resnet.cli.outputs import Outputs, check_outputs, chosen_sinks
+from edge_resnet.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
-    from edge_resnet.run import RunSummary
-    from edge_resnet.sinks import Sink
+    from edge_resnet.artifact import Artifact
+    from edge_resnet.backends import Variant
+    from edge_resnet.notify import Notifier
+    from edge_resnet.run import Camera, Roi, RunOptions, RunSummary, Watch
+    from edge_resnet.sources import FrameSource
+    from edge_resnet.status import RunStatus
 
 __all__ = ["run"]
 
+#: Seconds between two lines for ``systemctl status``.
+_TELL_S = 10.0
+
 
 def run(
-    artifact: Annotated[
-        Path | None, typer.Argument(help="Folder that build wrote (default: the newest under artifacts/).")
-    ] = None,
-    camera: Annotated[list[int] | None, typer.Option(help="Camera index; repeatable.")] = None,
-    source: Annotated[
-        list[str] | None, typer.Option(help="Image, folder, glob, video or synthetic://; repeatable, one after another.")
-    ] = None,
-    headless: Annotated[bool, typer.Option("--headless", help="No lines for a person, only the summary on stderr.")] = False,
-    jsonl: Annotated[str | None, typer.Option(help="A JSON line per frame to this file; - for stdout.")] = None,
-    top: Annotated[int, typer.Option(min=1, help="Answers per frame.")] = 5,
-    frames: Annotated[int | None, typer.Option(min=1, help="Stop after as many frames.")] = None,
-    backend: Annotated[str, typer.Option(help="auto, tensorrt, onnxruntime, or fake.")] = "auto",
-    simulate_int8: Annotated[bool, typer.Option("--simulate-int8", help="TensorRT's INT8, computed on this machine.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print the summary as JSON alone on stdout.")] = False,
+    artifact: options.Artifact = None,
+    camera: options.Camera = None,
+    source: options.Source = None,
+    realtime: options.RealTime = False,
+    keep_trying: options.KeepTrying = False,
+    roi: options.Roi = None,
+    rate: options.Rate = None,
+    frames: options.Frames = None,
+    duration: options.Duration = None,
+    top: options.Top = 5,
+    smooth: options.Smooth = "none",
+    smooth_frames: options.SmoothFrames = 10,
+    hysteresis: options.Hysteresis = 0.0,
+    min_confidence: options.MinConfidence = 0.0,
+    on_change: options.OnChange = False,
+    headless: options.Headless = False,
+    jsonl: options.Jsonl = None,
+    jsonl_append: options.JsonlAppend = False,
+    jsonl_max: options.JsonlMax = None,
+    jsonl_sync: options.Sync = "never",
+    mqtt: options.Mqtt = None,
+    json_output: options.Json = False,
+    save_video: options.SaveVideo = None,
+    window: options.Window = False,
+    web: options.Web = None,
+    web_token: options.WebToken = None,
+    record_uncertain: options.RecordUncertain = None,
+    uncertain_below: options.UncertainBelow = 0.5,
+    uncertain_max: options.UncertainMax = 1024,
+    backend: options.Backend = "auto",
+    simulate_int8: options.SimulateInt8 = False,
 ) -> None:
     """Classify frames with the newest artifact, or the one that is named.
+
+    Cameras are read until Ctrl-C, and opened again when they fail.
 
     edge-resnet run --camera 0
 
     edge-resnet run artifacts/resnet50-int8 --source clip.mp4 --headless --jsonl out.jsonl
+
+    edge-resnet run --source rtsp://user:password@192.168.1.9/stream --smooth vote --on-change --jsonl - --headless
+
+    edge-resnet run --camera 0 --camera 1 --web 127.0.0.1:8080
     """
     uris = [*(f"camera:{index}" for index in camera or []), *(source or [])]
     if not uris:
-        raise ConfigError("run needs something to look at", hint="--camera 0, or --source IMAGE, FOLDER, VIDEO or synthetic://")
-    if jsonl == "-" and json_output:
-        raise ConfigError("--jsonl - and --json both want stdout", hint="give --jsonl a file")
-    opened = open_with_engine(artifact, backend, "simulated" if simulate_int8 else "native")
-
-    from edge_resnet.backends import open_backend
-    from edge_resnet.run import RunOptions
-    from edge_resnet.run import run as classify
-    from edge_resnet.sources import open_source
-
-    options = RunOptions(opened.manifest.preprocess, opened.labels, top, frames)
+        raise ConfigError("run needs something to look at", hint="--camera 0, or --source IMAGE, FOLDER, VIDEO, rtsp://…")
     quiet = headless or json_output or jsonl == "-"
-    with ExitStack() as stack:
-        sources = [stack.enter_context(open_source(uri)) for uri in uris]
-        sinks = [stack.enter_context(sink) for sink in _sinks(jsonl, quiet=quiet)]
-        network = stack.enter_context(open_backend(opened, backend, "simulated" if simulate_int8 else "native"))
-        summary = classify(network, sources, sinks, options)
+    outputs = Outputs(
+        quiet=quiet, live=False, several=len(uris) > 1,
+        jsonl=jsonl, jsonl_append=jsonl_append, jsonl_max_mib=jsonl_max, jsonl_sync=jsonl_sync, mqtt=mqtt,
+        save_video=save_video, window=window, web=web, web_token=web_token,
+        record_uncertain=record_uncertain, uncertain_below=uncertain_below, uncertain_max_mib=uncertain_max,
+    )  # fmt: skip
+    check_outputs(outputs, json_output=json_output)
+    variant: Variant = "simulated" if simulate_int8 else "native"
+    opened = open_with_engine(artifact, backend, variant)
+
+    from edge_resnet.run import RunOptions, Smoothing
+
+    wanted = RunOptions(
+        preprocess=opened.manifest.preprocess,
+        labels=opened.labels,
+        top=top,
+        frames=frames,
+        duration_s=_positive("--duration", duration),
+        batch=max(opened.manifest.batch.max, len(uris)),
+        rate=_positive("--rate", rate),
+        roi=None if roi is None else _roi(roi),
+        smoothing=Smoothing(smooth, smooth_frames, hysteresis, min_confidence),
+        only_changes=frozenset({"jsonl", "mqtt"} if on_change else ()),
+    )
+    summary = _run(opened, (backend, variant), (uris, realtime, keep_trying), outputs, wanted)
     _let_go_of_stdout()
     if json_output:
         typer.echo(json.dumps(asdict(summary)))
     _tell(summary)
+    if summary.lost and not summary.interrupted:
+        raise typer.Exit(1)
 
 
-def _sinks(jsonl: str | None, *, quiet: bool) -> list[Sink]:
-    from edge_resnet.sinks.console import ConsoleSink
-    from edge_resnet.sinks.jsonl import JsonlSink
+def _run(
+    artifact: Artifact,
+    engine: tuple[str, Variant],
+    what: tuple[list[str], bool, bool],
+    outputs: Outputs,
+    wanted: RunOptions,
+) -> RunSummary:
+    from dataclasses import replace
 
-    sinks: list[Sink] = [] if quiet else [ConsoleSink(_echo)]
-    if quiet and sys.stderr.isatty():
-        sinks.append(FrameCounter())
-    if jsonl is not None:
-        sinks.append(JsonlSink(sys.stdout if jsonl == "-" else Path(jsonl)))
-    return sinks
+    from edge_resnet.backends import open_backend
+    from edge_resnet.notify import Notifier
+    from edge_resnet.run import Board, Camera, Watch
+    from edge_resnet.run import run as classify
+
+    with ExitStack() as stack:
+        notifier = stack.enter_context(Notifier())
+        sources = [_source(uri, stack, realtime=what[1], keep_trying=what[2]) for uri in what[0]]
+        network = stack.enter_context(open_backend(artifact, *engine))
+        board = Board(artifact.folder.name, network.name, artifact.manifest.precision)
+        watch = Watch(board=board, alive=_Heartbeat(notifier, board.status), ready=notifier.ready)
+        live = any(isinstance(source, Camera) for source in sources)
+        sinks = [stack.enter_context(sink) for sink in chosen_sinks(replace(outputs, live=live), board.status, watch.stop.set)]
+        with _stopped_by_signals(watch):
+            summary = classify(network, sources, sinks, wanted, watch)
+        notifier.stopping()
+    return summary
 
 
-def _echo(line: str) -> None:
-    """A line on stdout. What its encoding lacks is escaped: labels, and names of files that are no text."""
-    encoding = sys.stdout.encoding or "utf-8"
-    typer.echo(line.encode(encoding, "backslashreplace").decode(encoding))
+def _source(uri: str, stack: ExitStack, *, realtime: bool, keep_trying: bool) -> FrameSource | Camera:
+    """What a URI names, opened: that there is no such camera is said before anything else, unless it is waited for."""
+    from edge_resnet.run import Camera
+    from edge_resnet.sources import is_camera, open_source, public_uri
+
+    opener: Callable[[str], FrameSource] = lambda name: open_source(name, realtime=realtime)  # noqa: E731
+    again = is_camera(uri)
+    try:
+        opened = opener(uri)
+    except SourceError as error:
+        if not (again and keep_trying):
+            raise
+        typer.echo(f"waiting for {public_uri(uri)}: {error.message}", err=True)
+        return Camera(uri, None, again=True, open=opener)
+    if opened.live:
+        return Camera(uri, opened, again=again, open=opener)
+    return stack.enter_context(opened)
+
+
+class _Heartbeat:
+    """Tells systemd that the run is alive, and now and then what ``systemctl status`` shows."""
+
+    def __init__(self, notifier: Notifier, status: Callable[[], RunStatus]) -> None:
+        self._notifier, self._status = notifier, status
+        self._told = 0.0
+
+    def __call__(self) -> None:
+        self._notifier.watchdog()
+        now = time.monotonic()
+        if self._notifier.connected and now - self._told >= _TELL_S:
+            self._told = now
+            status = self._status()
+            live = sum(source.state in ("live", "ended") for source in status.sources)
+            self._notifier.status(f"{live} of {len(status.sources)} sources live, {status.frames_per_s:.1f} frames a second")
+
+
+@contextmanager
+def _stopped_by_signals(watch: Watch) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM asks the run to end, which takes what is under way along; the second one ends it as it is."""
+
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a signal handler
+        if watch.stop.is_set():
+            raise KeyboardInterrupt
+        watch.stop.set()
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _positive(name: str, value: float | None) -> float | None:
+    if value is not None and not 0 < value < float("inf"):
+        raise ConfigError(f"{name} takes a number above 0, not {value:g}", hint=f"for example {name} 10")
+    return value
+
+
+def _roi(text: str) -> Roi:
+    from edge_resnet.run import Roi
+
+    try:
+        x, y, width, height = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise ConfigError(f"--roi takes four whole numbers, not {text}", hint="--roi 100,50,640,480") from error
+    return Roi(x, y, width, height)
 
 
 def _let_go_of_stdout() -> None:
@@ -99,13 +224,16 @@ def _let_go_of_stdout() -> None:
 def _tell(summary: RunSummary) -> None:
     """The summary, on stderr: stdout belongs to the answers."""
     stages = ", ".join(f"{stage} {milliseconds:.2f}" for stage, milliseconds in summary.stages_ms.items())
-    dropped = f", {summary.dropped} dropped" if summary.dropped else ""
+    counts = {"dropped": summary.dropped, "unreadable": summary.missed, "reconnects": summary.reconnects}
+    notes = "".join(f", {count} {what}" for what, count in counts.items() if count)
     end = " (interrupted)" if summary.interrupted else ""
     typer.echo(
-        f"{summary.frames} frames in {summary.seconds:.1f} s, {summary.frames_per_s:.1f} per second{dropped}{end}; "
+        f"{summary.frames} frames in {summary.seconds:.1f} s, {summary.frames_per_s:.1f} per second{notes}{end}; "
         f"p50 {summary.latency.p50_ms:.2f} ms, p99 {summary.latency.p99_ms:.2f} ms; mean ms: {stages}",
         err=True,
     )
+    for name, count in summary.lost.items():
+        typer.echo(f"{name} did not take {count} predictions", err=True)
     most = list(summary.classes.items())[:3]
     if most:
         typer.echo("most often: " + ", ".join(f"{label} {count}" for label, count in most), err=True)

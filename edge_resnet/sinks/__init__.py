@@ -19,6 +19,8 @@ class Sink(Protocol):
 
     #: What the status and the log call it, for example ``jsonl``.
     name: str
+    #: Whether it looks at the frame; where not, it may get one without pixels.
+    wants_frames: bool
 
     def write(self, prediction: Prediction, frame: Frame) -> None:
         """Take one prediction and the frame it is of, which is shared and not to be changed.

@@ -15,7 +15,7 @@ import pytest
 from standins import pycuda_driver
 from standins.tensorrt_run import answers, plan
 
-from edge_resnet.backends import FrameBackend
+from edge_resnet.backends import PipelinedBackend
 from edge_resnet.errors import BackendError, ConfigError
 from edge_resnet.preprocess import preprocess_bgr
 from edge_resnet.spec import Preprocess
@@ -55,7 +55,7 @@ def expected(batch: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
 def test_frames_of_any_size_get_the_processors_answers(make: Callable[..., Any], integrated: bool, graphs: bool) -> None:
     """One, a batch, and more than the largest batch, again and again, mixed with pictures: exactly the same logits."""
     with make(integrated=integrated, graphs=graphs) as backend:
-        assert isinstance(backend, FrameBackend)
+        assert isinstance(backend, PipelinedBackend)
         assert backend.resizes
         for seed, count in enumerate((1, 4, 1, 3, 1, 9, 4, 4, 13)):
             batch = frames(count, seed)

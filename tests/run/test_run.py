@@ -30,6 +30,9 @@ OPTIONS = RunOptions(Preprocess(resize=32, crop=32), tuple("abcdefghij"))
 class Collector:
     """A sink that keeps what it is given, and knows whether it was closed."""
 
+    name = "collector"
+    wants_frames = True
+
     def __init__(self, fail_at: int = -1, error: type[BaseException] = KeyboardInterrupt) -> None:
         self.predictions: list[Prediction] = []
         self.closed = False
@@ -108,14 +111,30 @@ def test_as_many_answers_as_asked_for(top: int) -> None:
     assert len(sink.predictions[0].top) == min(top, 10)
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, BrokenPipeError])
-def test_an_interruption_is_an_end(error: type[BaseException]) -> None:
-    """Ctrl-C, or a reader that went away, ends the run with a summary of what was done."""
-    sink = Collector(fail_at=4, error=error)
+def test_a_reader_that_goes_away_is_an_end() -> None:
+    """The run ends with a summary of what was done, and the sink is not asked again."""
+    sink = Collector(fail_at=4, error=BrokenPipeError)
     with FakeBackend(10) as backend:
-        summary = run(backend, [_source(50)], [sink], OPTIONS)
+        summary = run(backend, [_source(0)], [sink], OPTIONS)
     assert summary.interrupted
-    assert summary.frames == len(sink.predictions) == 4
+    assert len(sink.predictions) == 4
+    assert summary.frames >= 5
+
+
+def test_ctrl_c_is_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever it strikes in the loop: what is under way is answered, and the summary says interrupted."""
+    sink = Collector()
+    turns = iter(range(40))
+
+    def interrupt(self: object) -> None:
+        if next(turns) == 30:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("edge_resnet.run._Loop._look_after", interrupt)
+    with FakeBackend(10) as backend:
+        summary = run(backend, [_source(0)], [sink], OPTIONS)
+    assert summary.interrupted
+    assert summary.frames == len(sink.predictions) == summary.read - summary.dropped > 0
 
 
 def test_a_source_that_fails_is_an_error() -> None:
@@ -174,17 +193,29 @@ def test_a_reader_that_goes_away(tiny_artifacts: dict[str, Artifact]) -> None:
 
 
 class Device(FakeBackend):
-    """A backend that takes frames as captured."""
+    """A backend that has batches under way, and takes frames as captured."""
 
     def __init__(self, *, resizes: bool) -> None:
         super().__init__(10, 32)
         self.resizes = resizes
         self.frames: list[tuple[int, ...]] = []
 
-    def infer_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Logits:
-        """Note the frames, and answer as to preprocessed ones."""
+    def submit(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+        """The pictures are the ticket."""
+        return images
+
+    def submit_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:
+        """Note the frames, and preprocess them."""
         self.frames += [frame.shape for frame in frames]
-        return self.infer(np.stack([preprocess_bgr(frame, OPTIONS.preprocess) for frame in frames]))
+        return np.stack([preprocess_bgr(frame, OPTIONS.preprocess) for frame in frames])
+
+    def result(self, ticket: npt.NDArray[np.uint8]) -> Logits:
+        """Answer."""
+        return self.infer(ticket)
+
+    def infer_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Logits:
+        """Both at once."""
+        return self.result(self.submit_frames(frames))
 
 
 def test_a_device_that_preprocesses_gets_frames_as_captured() -> None:

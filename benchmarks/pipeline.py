@@ -1,0 +1,241 @@
+"""What the pipeline costs beside the network: frames per second on a video, latency added to a camera's, a soak, and the start.
+
+    python benchmarks/pipeline.py ARTIFACT --video clip.mp4 [--rounds 7] [--soak 200000] [--json FILE]
+
+video     frames per second of `run --headless`'s loop on the file, over those of the bare backend on the same frames,
+          preprocessed beforehand; the two take turns. ``bound``: what the processor allows, from the processor time that
+          decoding, preprocessing and the network take a frame
+live      a synthetic camera at a rate the network follows: age at the answer minus the network's own time, percentiles
+soak      as many frames as fast as they come through a network that is none: memory, threads and open files before and after
+start     seconds from the command to its first line of JSON, with the engine in the cache
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edge_resnet.artifact import Artifact, open_artifact
+from edge_resnet.backends import Backend, open_backend
+from edge_resnet.backends.fake import FakeBackend
+from edge_resnet.compile import compile_engine
+from edge_resnet.frame import Frame
+from edge_resnet.latency import percentile
+from edge_resnet.preprocess import preprocess_bgr
+from edge_resnet.run import Camera, RunOptions, run
+from edge_resnet.sources import open_source
+from edge_resnet.spec import Prediction
+
+RATIO, ADDED_MS, START_S = 0.95, 3.0, 1.0
+
+
+def main() -> None:
+    """Measure what was asked for, print it as it comes, and judge it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument("--video", type=Path)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--soak", type=int, default=200_000)
+    parser.add_argument("--live-fps", type=float, default=30.0)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    artifact = open_artifact(arguments.artifact)
+    compile_engine(artifact)
+    report: dict[str, Any] = {"cores": len(os.sched_getaffinity(0))}
+    with open_backend(artifact) as backend:
+        report["backend"] = backend.name
+        if arguments.video is not None:
+            report["video"] = on_a_video(artifact, backend, arguments.video, arguments.rounds)
+            say("video", report["video"], report["video"]["ratio"] >= RATIO)
+        report["live"] = on_a_camera(artifact, backend, arguments.live_fps, seconds=10.0)
+        say("live", report["live"], report["live"]["added_p99_ms"] <= ADDED_MS)
+    if arguments.soak:
+        report["soak"] = soak(arguments.soak)
+        say("soak", report["soak"], report["soak"]["flat"])
+    report["start"] = start(artifact.folder)
+    say("start", report["start"], report["start"]["median_s"] <= START_S)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+
+
+def options_of(artifact: Artifact) -> RunOptions:
+    """As `run` has them."""
+    return RunOptions(artifact.manifest.preprocess, artifact.labels, batch=artifact.manifest.batch.max)
+
+
+def on_a_video(artifact: Artifact, backend: Backend, path: Path, rounds: int) -> dict[str, float]:
+    """Ratios of frames per second, round by round, and the bound that processor time sets."""
+    spec = artifact.manifest.preprocess
+    with open_source(str(path)) as source:
+        pictures = [preprocess_bgr(frame.image, spec)[None] for frame in source]
+    backend.infer(pictures[0])
+    ratios, bare, whole = [], [], []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        for picture in pictures:
+            backend.infer(picture)
+        bare.append(len(pictures) / (time.perf_counter() - began))
+        with open_source(str(path)) as source:
+            whole.append(run(backend, [source], [], options_of(artifact)).frames_per_s)
+        ratios.append(whole[-1] / bare[-1])
+    used = {
+        "network": cpu_s(lambda: [backend.infer(picture) for picture in pictures]),
+        "rest": cpu_s(lambda: prepare(path, spec)),
+    }
+    cores = len(os.sched_getaffinity(0))
+    # Where the network alone keeps every core busy, decoding and preprocessing can hide behind nothing.
+    bound = min(1.0, cores * len(pictures) / sum(used.values()) / statistics.median(bare))
+    return {
+        "frames": len(pictures),
+        "bare_per_s": statistics.median(bare),
+        "run_per_s": statistics.median(whole),
+        "ratio": statistics.median(ratios),
+        "ratio_least": min(ratios),
+        "ratio_most": max(ratios),
+        "network_cpu_ms": 1e3 * used["network"] / len(pictures),
+        "decode_and_preprocess_cpu_ms": 1e3 * used["rest"] / len(pictures),
+        "bound": bound,
+    }
+
+
+def prepare(path: Path, spec: Any) -> None:
+    """Decode and preprocess every frame."""
+    with open_source(str(path)) as source:
+        for frame in source:
+            preprocess_bgr(frame.image, spec)
+
+
+def cpu_s(call: Any) -> float:
+    """Processor time of all threads while ``call`` runs."""
+    began = time.process_time()
+    call()
+    return time.process_time() - began
+
+
+class Ages:
+    """A sink that keeps what latencies are made of."""
+
+    name, wants_frames = "ages", False
+
+    def __init__(self) -> None:
+        self.added_ms: list[float] = []
+        self.inference_ms: list[float] = []
+
+    def write(self, prediction: Prediction, frame: Frame) -> None:  # noqa: ARG002 - the protocol's signature
+        """Keep one."""
+        self.inference_ms.append(prediction.stages_ms["inference"])
+        self.added_ms.append(prediction.age_ms - prediction.stages_ms["inference"])
+
+    def close(self) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> Ages:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+
+def on_a_camera(artifact: Artifact, backend: Backend, fps: float, seconds: float) -> dict[str, float]:
+    """Milliseconds between capture and answer that are not the network's."""
+    ages = Ages()
+    camera = Camera(f"synthetic://?fps={fps:g}&frames=0", again=False)
+    run(backend, [camera], [ages], replace(options_of(artifact), duration_s=seconds))
+    # The first frames find cold caches and threads that sleep.
+    added, inference = sorted(ages.added_ms[10:]), sorted(ages.inference_ms[10:])
+    found = {f"added_p{share:g}_ms": percentile(added, share) for share in (50, 90, 99, 100)}
+    return {"fps": fps, "frames": len(added), **found, "inference_p50_ms": percentile(inference, 50)}
+
+
+def soak(frames: int) -> dict[str, Any]:
+    """What grows over that many frames of a fast camera."""
+    options = RunOptions(preprocess=replace_size(32), labels=tuple("abcdefghij"))
+    with FakeBackend(10, 32) as backend:
+
+        def through(count: int) -> Any:
+            camera = Camera("synthetic://?frames=0&width=64&height=48", again=False)
+            return run(backend, [camera], [Ages()], replace(options, frames=count))
+
+        through(2_000)
+        before, began = resources(), time.monotonic()
+        summary = through(frames)
+        after = resources()
+    grown = {name: after[name] - before[name] for name in before}
+    kept_mib = frames * 16 * 2 / 2**20  # the two lists of Ages
+    return {
+        "predicted": summary.frames,
+        "read": summary.read,
+        "dropped": summary.dropped,
+        "seconds": time.monotonic() - began,
+        **{f"grown_{name}": value for name, value in grown.items()},
+        "flat": summary.read == summary.frames + summary.dropped
+        and grown["threads"] <= 0 and grown["files"] <= 0 and grown["rss_mib"] < 16 + 4 * kept_mib,
+    }  # fmt: skip
+
+
+def replace_size(size: int) -> Any:
+    """Preprocessing to a small square."""
+    from edge_resnet.spec import Preprocess
+
+    return Preprocess(resize=size, crop=size)
+
+
+def resources() -> dict[str, float]:
+    """Of this process, after what is garbage is collected and ended threads are gone."""
+    gc.collect()
+    deadline = time.monotonic() + 5
+    while threading.active_count() > 1 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return {
+        "rss_mib": pages * os.sysconf("SC_PAGE_SIZE") / 2**20,
+        "threads": threading.active_count(),
+        "files": len(list(Path("/proc/self/fd").iterdir())),
+    }
+
+
+def start(folder: Path, times: int = 7) -> dict[str, float]:
+    """Seconds to the first prediction of a new process."""
+    command = [
+        sys.executable,
+        "-m",
+        "edge_resnet",
+        "run",
+        str(folder),
+        "--source",
+        "synthetic://?frames=1",
+        "--jsonl",
+        "-",
+        "--headless",
+    ]
+    taken = []
+    for _ in range(times + 1):
+        began = time.monotonic()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline()
+            taken.append(time.monotonic() - began)
+    return {"median_s": statistics.median(taken[1:]), "least_s": min(taken[1:]), "most_s": max(taken[1:])}
+
+
+def say(name: str, found: dict[str, Any], passed: bool) -> None:
+    """One line per figure group."""
+    words = ", ".join(f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in found.items())
+    print(f"{name:6}{'PASS' if passed else 'FAIL'}  {words}", flush=True)
+
+
+if __name__ == "__main__":
+    np.seterr(all="raise")
+    main()

@@ -1,0 +1,277 @@
+"""live.py: cameras that fail, hang, stand still or deliver too much; every frame is predicted, dropped or still there."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge_resnet.backends.fake import FakeBackend
+from edge_resnet.errors import SourceError
+from edge_resnet.frame import Frame
+from edge_resnet.run import Camera, Patience, RunOptions, Watch, run
+from edge_resnet.run.live import LiveFeed, backoff
+from edge_resnet.sources import FrameSource
+from edge_resnet.spec import Prediction, Preprocess
+
+QUICK = Patience(read_s=0.4, frozen_s=0.3, black_s=0.2, least_s=0.02, most_s=0.1, hangs=3)
+OPTIONS = RunOptions(Preprocess(resize=32, crop=32), tuple("abcdefghij"), patience=QUICK)
+
+
+def noise(seed: int) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (24, 32, 3), dtype=np.uint8)
+
+
+@dataclass
+class Scripted:
+    """A camera that does what a list says: a number of frames, then an error, a hang or the end."""
+
+    frames: int
+    then: str = "end"
+    every_s: float = 0.005
+    still: bool = False
+    live = True
+    dropped: int = 0
+    closed: threading.Event = field(default_factory=threading.Event)
+
+    def __iter__(self) -> Iterator[Frame]:
+        for index in range(self.frames):
+            if self.closed.wait(self.every_s):
+                return
+            yield Frame(noise(0 if self.still else index), index, time.monotonic_ns(), "cam")
+        if self.then == "hang":
+            self.closed.wait(60)
+        elif self.then == "hang for good":
+            time.sleep(60)
+        elif self.then == "fail":
+            raise SourceError("cam stopped", hint="is it plugged in?")
+        elif self.then == "crash":
+            raise ValueError("a driver's surprise\nand more")
+
+    def close(self) -> None:
+        """Wake the reader."""
+        self.closed.set()
+
+    def __enter__(self) -> Scripted:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Desk:
+    """Hands out cameras one after another, or fails to; counts how often it was asked."""
+
+    def __init__(self, *acts: Scripted | str) -> None:
+        self.acts, self.asked = list(acts), 0
+
+    def __call__(self, uri: str) -> FrameSource:
+        """The next one; for ever the last kind when the list is through."""
+        self.asked += 1
+        act = self.acts.pop(0) if self.acts else Scripted(10**6)
+        if isinstance(act, str):
+            raise SourceError(act, hint="try again")
+        return act
+
+
+class Kept:
+    """A sink that keeps predictions."""
+
+    name, wants_frames = "kept", False
+
+    def __init__(self) -> None:
+        self.predictions: list[Prediction] = []
+
+    def write(self, prediction: Prediction, frame: Frame) -> None:
+        """Keep it."""
+        self.predictions.append(prediction)
+
+    def close(self) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> Kept:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+
+def until(held: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not held() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    assert held()
+
+
+@pytest.mark.parametrize("then", ["fail", "end", "crash", "hang", "hang for good"])
+def test_a_camera_comes_back_three_times(then: str, caplog: pytest.LogCaptureFixture) -> None:
+    """However it stops, it is opened again; its frames are numbered on, and none is counted twice or forgotten."""
+    desk = Desk(*[Scripted(6, then) for _ in range(3)], Scripted(10**6))
+    kept = Kept()
+    with FakeBackend(10) as backend, caplog.at_level(logging.WARNING, logger="edge_resnet"):
+        summary = run(backend, [Camera("cam", open=desk)], [kept], RunOptions(**{**vars(OPTIONS), "frames": 40}))
+    assert desk.asked == 4
+    assert summary.reconnects == 3
+    assert summary.frames == 40 == len(kept.predictions)
+    assert summary.read == summary.frames + summary.dropped
+    numbers = [prediction.frame for prediction in kept.predictions]
+    assert numbers == sorted(set(numbers))
+    assert sum("again" in record.getMessage() for record in caplog.records) >= 3
+
+
+def test_a_camera_that_is_not_there_yet_is_waited_for() -> None:
+    """Opened in the feed: refused three times, then it delivers."""
+    desk = Desk("refused", "refused", "no route", Scripted(10**6))
+    with FakeBackend(10) as backend:
+        summary = run(backend, [Camera("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "frames": 5}))
+    assert (summary.frames, desk.asked) == (5, 4)
+
+
+def test_one_camera_that_is_gone_does_not_disturb_the_other() -> None:
+    """Frames of the other go on while the first is tried again and again."""
+    gone, there = Desk(*["refused"] * 1000), Desk(Scripted(10**6, every_s=0.002))
+    watch = Watch()
+    with FakeBackend(10) as backend:
+        options = RunOptions(**{**vars(OPTIONS), "frames": 100})
+        summary = run(backend, [Camera("a", open=gone), Camera("b", open=there)], [], options, watch)
+    assert summary.frames == 100
+    assert gone.asked >= 2
+    states = {status.source: status for status in watch.board.status().sources}
+    assert states["a"].state in ("reconnecting", "opening")
+    assert states["a"].error == "refused"
+    assert states["cam"].predicted == 100
+
+
+def test_readers_that_hang_for_good_end_the_run() -> None:
+    """After so many the process is better started anew: an error, not a pile of threads."""
+    desk = Desk(*[Scripted(1, "hang for good") for _ in range(9)])
+    with FakeBackend(10) as backend, pytest.raises(SourceError, match="given up"):
+        run(backend, [Camera("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "patience": Patience(0.1, hangs=2)}))
+    assert desk.asked == 3
+
+
+def test_the_newest_frame_wins_and_the_others_are_counted() -> None:
+    """A network slower than the camera: answers are fresh, and read = predicted + dropped."""
+
+    class Slow(FakeBackend):
+        def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+            time.sleep(0.03)
+            return super().infer(images)
+
+    kept = Kept()
+    with Slow(10) as backend:
+        summary = run(
+            backend,
+            [Camera("cam", open=Desk(Scripted(10**6, every_s=0.002)))],
+            [kept],
+            RunOptions(**{**vars(OPTIONS), "frames": 30}),
+        )
+    assert summary.dropped > 100
+    assert summary.read == 30 + summary.dropped
+    ages = sorted(prediction.age_ms for prediction in kept.predictions)
+    assert ages[15] < 30 + 25, "half of the answers are about one inference old"
+
+
+def test_frames_of_several_cameras_are_classified_at_once() -> None:
+    """Two cameras and a batch of two: fewer runs than frames, and each answer goes to its own camera."""
+    sizes: list[int] = []
+
+    class Counting(FakeBackend):
+        def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+            sizes.append(len(images))
+            time.sleep(0.02)
+            return super().infer(images)
+
+    cameras = [Camera(name, open=Desk(Scripted(10**6, every_s=0.002))) for name in ("a", "b")]
+    with Counting(10) as backend:
+        summary = run(backend, cameras, [], RunOptions(**{**vars(OPTIONS), "frames": 40, "batch": 2}))
+    assert summary.frames == sum(sizes) == 40
+    assert max(sizes) == 2
+    assert sizes.count(2) > len(sizes) // 2
+
+
+def test_a_rate_spares_the_processor() -> None:
+    """Twenty frames a second of two hundred: the rest is dropped, and counted."""
+    with FakeBackend(10) as backend:
+        options = RunOptions(**{**vars(OPTIONS), "duration_s": 1.0, "rate": 20.0})
+        summary = run(backend, [Camera("cam", open=Desk(Scripted(10**6)))], [], options)
+    assert 14 <= summary.frames <= 22
+    assert summary.read == summary.frames + summary.dropped
+
+
+def test_a_picture_that_stands_still_is_opened_again_once() -> None:
+    """It is stalled, said, and tried once: it may be all there is to see."""
+    desk = Desk(*[Scripted(10**6, still=True) for _ in range(9)])
+    watch = Watch()
+    seen: list[tuple[str, bool]] = []
+
+    def look() -> None:
+        (status,) = watch.board.status().sources
+        seen.append((status.state, status.frozen))
+
+    with FakeBackend(10) as backend:
+        watch = Watch(alive=look)
+        run(backend, [Camera("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "duration_s": 2.5}), watch)
+    assert ("stalled", True) in seen
+    assert desk.asked == 2
+
+
+def test_a_source_that_ends_by_itself_is_not_opened_again() -> None:
+    """A file at its own pace: its end is the run's, its failure the run's error."""
+    desk = Desk(Scripted(9))
+    with FakeBackend(10) as backend:
+        summary = run(backend, [Camera("cam", open=desk, again=False)], [], OPTIONS)
+    assert (summary.read, desk.asked) == (9, 1)
+    assert summary.read == summary.frames + summary.dropped
+    with FakeBackend(10) as backend, pytest.raises(SourceError, match="cam stopped"):
+        run(backend, [Camera("cam", open=Desk(Scripted(3, "fail")), again=False)], [], OPTIONS)
+
+
+@pytest.mark.parametrize("then", ["hang", "hang for good", "end"])
+def test_stopping_takes_no_time_and_leaves_no_thread(then: str) -> None:
+    """A reader that waits for a frame is woken; one that hangs for good is a daemon and holds nothing up."""
+    before = set(threading.enumerate())
+    watch = Watch()
+    timer = threading.Timer(0.3, watch.stop.set)
+    timer.start()
+    started = time.monotonic()
+    with FakeBackend(10) as backend:
+        summary = run(backend, [Camera("cam", open=Desk(Scripted(3, then)))], [], OPTIONS, watch)
+    assert time.monotonic() - started < 2
+    assert summary.interrupted
+    timer.join()
+    if then != "hang for good":
+        until(lambda: set(threading.enumerate()) <= before)
+
+
+@given(st.integers(0, 10**6))
+def test_backoff_grows_up_to_its_limit_and_is_never_nothing(attempt: int) -> None:
+    """Between half and the whole of the doubled pause, at most 30 s."""
+    patience = Patience()
+    whole = min(patience.most_s, patience.least_s * 2.0 ** min(attempt, 64))
+    assert whole / 2 <= backoff(attempt, patience) <= whole
+
+
+def test_a_reader_that_was_given_up_delivers_nothing_more() -> None:
+    """A hung reader that wakes up later changes neither counts nor state."""
+    news = threading.Condition()
+    late = Scripted(1, "hang")
+    feed = LiveFeed(Camera("cam", open=Desk(late, Scripted(10**6))), news, QUICK)
+    feed.start()
+    until(lambda: feed.status()[0].frames == 1)
+    time.sleep(QUICK.read_s + 0.05)
+    feed.check()
+    until(lambda: feed.status()[0].frames > 5)
+    status = feed.status()[0]
+    assert (status.state, status.reconnects) == ("live", 1)
+    feed.stop()
+    final = feed.status()[0]
+    assert final.frames == final.dropped

@@ -1,0 +1,169 @@
+"""outlets.py: a sink that is slow, fails, hangs or leaves never holds up who writes, and every prediction is accounted for."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from edge_resnet.errors import ConfigError
+from edge_resnet.frame import Frame
+from edge_resnet.run.outlets import Outlet
+from edge_resnet.spec import Answer, ClassScore, Prediction
+
+FRAME = Frame(np.zeros((4, 4, 3), np.uint8), 0, 0, "cam")
+
+
+def prediction(index: int, *, changed: bool = True) -> Prediction:
+    return Prediction("cam", index, 0, 1.0, (ClassScore(0, "cat", 0.9),), {}, 0, Answer(0, "cat", 0.9, changed))
+
+
+class Slow:
+    """A sink that waits for the test before each prediction, or fails at some."""
+
+    name = "slow"
+
+    def __init__(self, *, wants_frames: bool = False, failing: range = range(0), held: bool = False) -> None:
+        self.wants_frames = wants_frames
+        self.taken: list[int] = []
+        self.shapes: set[tuple[int, ...]] = set()
+        self.go = threading.Event()
+        self._failing = failing
+        if not held:
+            self.go.set()
+
+    def write(self, prediction: Prediction, frame: Frame) -> None:
+        """Take one."""
+        self.go.wait(30)
+        self.shapes.add(frame.image.shape)
+        if prediction.frame in self._failing:
+            raise ConfigError("disk full", hint="free some space")
+        self.taken.append(prediction.frame)
+
+    def close(self) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> Slow:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        return
+
+
+def wait_for(held: object) -> None:
+    deadline = time.monotonic() + 10
+    while not held() and time.monotonic() < deadline:  # type: ignore[operator]
+        time.sleep(0.002)
+    assert held()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("lossless", [True, False])
+def test_all_predictions_arrive_in_order(lossless: bool) -> None:
+    """Where the sink keeps up, whatever becomes of those that it cannot take."""
+    sink = Slow()
+    outlet = Outlet(sink, lossless=lossless)
+    for index in range(300):
+        outlet.write(prediction(index), FRAME)
+    outlet.close(10)
+    assert sink.taken == list(range(300))
+    assert (outlet.status().written, outlet.status().lost) == (300, 0)
+
+
+@pytest.mark.parametrize(("wants_frames", "kept"), [(True, 8), (False, 512)])
+def test_a_sink_that_hangs_loses_and_holds_nobody_up(wants_frames: bool, kept: int) -> None:
+    """Writing takes no time; what the queue cannot hold is lost, and the rest comes in order once the sink goes on."""
+    sink = Slow(wants_frames=wants_frames, held=True)
+    outlet = Outlet(sink, lossless=False)
+    outlet.write(prediction(0), FRAME)
+    wait_for(lambda: not outlet._waiting)
+    started = time.monotonic()
+    for index in range(1, 2001):
+        outlet.write(prediction(index), FRAME)
+    assert time.monotonic() - started < 2
+    assert outlet.status().lost == 2000 - kept
+    sink.go.set()
+    outlet.close(10)
+    assert sink.taken == list(range(kept + 1))
+    assert outlet.status().written + outlet.status().lost == 2001
+
+
+def test_lossless_waits() -> None:
+    """A file's frames wait for a slow sink."""
+    sink = Slow(wants_frames=True, held=True)
+    outlet = Outlet(sink, lossless=True)
+    writer = threading.Thread(target=lambda: [outlet.write(prediction(index), FRAME) for index in range(40)], daemon=True)
+    writer.start()
+    time.sleep(0.1)
+    assert writer.is_alive()
+    sink.go.set()
+    writer.join(10)
+    outlet.close(10)
+    assert sink.taken == list(range(40))
+
+
+def test_a_failing_sink_is_tried_again_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Twenty predictions find the disk full: they are lost, two lines say so, the others are written."""
+    sink = Slow(failing=range(5, 25))
+    outlet = Outlet(sink, lossless=True)
+    with caplog.at_level(logging.WARNING, logger="edge_resnet"):
+        for index in range(40):
+            outlet.write(prediction(index), FRAME)
+        outlet.close(10)
+    assert sink.taken == [*range(5), *range(25, 40)]
+    assert (outlet.status().written, outlet.status().lost, outlet.status().error) == (20, 20, "")
+    assert [record.getMessage() for record in caplog.records] == [
+        "slow lost a prediction: disk full", "slow takes predictions again; 20 were lost",
+    ]  # fmt: skip
+
+
+def test_a_sink_that_hangs_for_good_does_not_hold_up_the_end() -> None:
+    """After the time that it is given, what waits is lost, and said."""
+    outlet = Outlet(Slow(held=True), lossless=False)
+    for index in range(10):
+        outlet.write(prediction(index), FRAME)
+    started = time.monotonic()
+    outlet.close(0.2)
+    assert time.monotonic() - started < 2
+    assert outlet.status().lost >= 9
+    outlet.write(prediction(11), FRAME)
+    assert outlet.status().written == 0
+
+
+def test_a_reader_that_left_is_known() -> None:
+    """The rest is lost and counted; nobody waits, lossless or not."""
+    sink = Slow()
+
+    def leave(prediction: Prediction, frame: Frame) -> None:
+        raise BrokenPipeError
+
+    sink.write = leave  # type: ignore[method-assign]
+    outlet = Outlet(sink, lossless=True)
+    for index in range(2000):
+        outlet.write(prediction(index), FRAME)
+    assert outlet.gone.wait(10)
+    outlet.close(10)
+    assert outlet.status().lost == 2000
+
+
+@pytest.mark.parametrize("wants_frames", [True, False])
+def test_pictures_are_kept_for_those_who_look_at_them(wants_frames: bool) -> None:
+    """A queue of predictions holds no frames alive."""
+    sink = Slow(wants_frames=wants_frames)
+    outlet = Outlet(sink, lossless=True)
+    outlet.write(prediction(0), FRAME)
+    outlet.close(10)
+    assert sink.shapes == {(4, 4, 3) if wants_frames else (0, 0, 3)}
+
+
+def test_only_changes() -> None:
+    """A sink that wants events gets the predictions whose answer changed, and the others are no loss."""
+    sink = Slow()
+    outlet = Outlet(sink, lossless=True, only_changes=True)
+    for index in range(9):
+        outlet.write(prediction(index, changed=index % 3 == 0), FRAME)
+    outlet.close(10)
+    assert sink.taken == [0, 3, 6]
+    assert outlet.status().lost == 0
