@@ -18,8 +18,9 @@ SourceState: TypeAlias = Literal["opening", "live", "stalled", "reconnecting", "
 @dataclass(frozen=True)
 class SourceStatus:
     """``source``: its name, without a password. ``frames``: read so far; each is ``predicted``, ``dropped`` because a newer one
-    won, or still under way. ``lost``: frames that the source itself says it could not deliver. ``frames_per_s``: over the last
-    seconds. ``last_frame_age_s``: since the newest frame was captured, None before the first. ``error``: the last, in a line.
+    won, or still under way. ``lost``: frames that the source itself says it could not deliver. ``reconnects``: times that it
+    delivered again after a failure. ``frames_per_s``: over the last seconds. ``last_frame_age_s``: since the newest frame was
+    captured, None before the first. ``error``: the last, in a line.
     """
 
     source: str

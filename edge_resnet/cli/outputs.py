@@ -52,7 +52,9 @@ def chosen_sinks(wanted: Outputs, status: Callable[[], RunStatus], stop: Callabl
 
         target = sys.stdout if wanted.jsonl == "-" else Path(wanted.jsonl)
         most = None if wanted.jsonl_max_mib is None else int(wanted.jsonl_max_mib * _MIB)
-        sinks.append(JsonlSink(target, append=wanted.jsonl_append, max_bytes=most, sync=wanted.jsonl_sync))
+        # Whoever keeps older files wants to keep what a run before has written.
+        append = wanted.jsonl_append or most is not None
+        sinks.append(JsonlSink(target, append=append, max_bytes=most, sync=wanted.jsonl_sync))
     if wanted.mqtt is not None:
         from edge_resnet.sinks.mqtt import MqttSink, parse_broker
 

@@ -78,6 +78,8 @@ class Worker:
     _queue: queue.SimpleQueue[Batch | None] = field(default_factory=queue.SimpleQueue)
 
     def __post_init__(self) -> None:
+        # Asked once: a protocol is looked up name by name.
+        self._pipelined = self.backend if isinstance(self.backend, PipelinedBackend) else None
         self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
         self._thread.start()
 
@@ -89,18 +91,18 @@ class Worker:
         """Prepare frames and hand them over."""
         taken_ns = time.perf_counter_ns()
         images = [frame.image if self.roi is None else self.roi.of(frame.image) for frame, _ in taken]
-        backend, begun_ns = self.backend, 0
-        if isinstance(backend, PipelinedBackend) and backend.resizes:
+        backend, begun_ns = self._pipelined, 0
+        if backend is not None and backend.resizes:
             begun_ns = prepared_ns = taken_ns  # preprocessing is a part of what the device does
             run = partial(backend.result, backend.submit_frames(images))
         else:
             pictures = np.stack([preprocess_bgr(image, self.preprocess) for image in images])
             prepared_ns = time.perf_counter_ns()
-            if isinstance(backend, PipelinedBackend):
+            if backend is not None:
                 begun_ns = prepared_ns
                 run = partial(backend.result, backend.submit(pictures))
             else:
-                run = partial(backend.infer, pictures)
+                run = partial(self.backend.infer, pictures)
         batch = Batch(list(taken), run, taken_ns, prepared_ns, begun_ns)
         self.preparing_s = _blend(self.preparing_s, (time.perf_counter_ns() - taken_ns) / 1e9)
         self._under_way.append(batch)

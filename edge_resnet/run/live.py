@@ -14,7 +14,7 @@ from edge_resnet.errors import EdgeResnetError, SourceError
 from edge_resnet.frame import Frame
 from edge_resnet.run.feeds import rate, remember
 from edge_resnet.run.look import Look
-from edge_resnet.sources import FrameSource, open_source
+from edge_resnet.sources import FrameSource, open_source, public_uri
 from edge_resnet.status import SourceState, SourceStatus
 
 __all__ = ["Camera", "LiveFeed", "Patience", "backoff"]
@@ -71,7 +71,7 @@ class LiveFeed:
         self._patience = patience or Patience()
         self._least_ns = 0 if per_second is None else int(1e9 / per_second)
         self._look = Look(frozen_s=self._patience.frozen_s, black_s=self._patience.black_s)
-        self._name = camera.uri
+        self._name = public_uri(camera.uri)
         self._slot: Frame | None = None
         self._source: FrameSource | None = None
         self._state: SourceState = "opening"
@@ -128,7 +128,7 @@ class LiveFeed:
         with self._news:
             self._generation += 1  # before it is closed: the old reader wakes up of that, and must know
         self._close()
-        self._reconnects += 1
+        self._state = "opening"
         self._begin(None)
 
     def stop(self) -> None:
@@ -164,7 +164,7 @@ class LiveFeed:
             self._generation += 1
             generation = self._generation
         self._alive_ns = time.monotonic_ns()
-        threading.Thread(target=self._read, args=(generation, source), name=f"camera {self._camera.uri}", daemon=True).start()
+        threading.Thread(target=self._read, args=(generation, source), name=f"camera {self._name}", daemon=True).start()
 
     def _read(self, generation: int, source: FrameSource | None) -> None:
         attempt = 0
@@ -198,7 +198,6 @@ class LiveFeed:
             attempt += 1
             self._fail(reason, pause)
             self._stopped.wait(pause)
-            self._reconnects += 1
             self._alive_ns = time.monotonic_ns()
             self._state = "opening"
 
@@ -209,6 +208,7 @@ class LiveFeed:
             if generation != self._generation:
                 return False
             if self._state != "live" and self._frames:
+                self._reconnects += 1
                 _log.warning("%s delivers frames again", frame.source)
             self._state, self._error = "live", ""
             self._name, self._newest_ns, self._alive_ns = frame.source, frame.captured_ns, time.monotonic_ns()

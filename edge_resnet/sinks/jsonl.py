@@ -2,43 +2,70 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import TextIO
+from typing import TextIO, get_args
 
 from edge_resnet.errors import ConfigError
 from edge_resnet.frame import Frame
+from edge_resnet.sinks.linefile import LineFile, Sync
+from edge_resnet.sinks.record import to_json
 from edge_resnet.spec import Prediction
 
 __all__ = ["JsonlSink"]
 
 
 class JsonlSink:
-    """Keys of a line: source, frame, captured_ns, age_ms, top [{class_index, label, probability}], stages_ms {stage: ms}.
+    """Lines as :func:`edge_resnet.sinks.record.to_json` writes them, each with the system before ``write`` returns, so that a
+    reader, or a crash, finds whole lines only.
 
-    Each line is flushed when it is written, so that a reader, or a crash, finds whole lines only. Lines are ASCII, other letters
-    escaped: so any terminal takes them, and the name of a file that is no text. A stream given by the caller stays open; a file
-    is replaced.
+    A stream given by the caller stays open. A file is replaced, or continued with ``append``. ``max_bytes``: a larger file is
+    renamed ``FILE.1`` and so on, of which ``keep`` stay. ``sync``: when lines are forced to the disk; ``interval`` does it with
+    the first frame that comes a second after the last time. ``on_change``: only frames whose answer differs from the one
+    before; a frame without an answer is written. All but ``on_change`` is for files.
+
+    Where the disk is full ``write`` fails and takes a half written line back; the next line is tried again.
     """
 
     name = "jsonl"
+    wants_frames = False
 
-    def __init__(self, target: Path | TextIO) -> None:
+    def __init__(
+        self,
+        target: Path | TextIO,
+        *,
+        append: bool = False,
+        max_bytes: int | None = None,
+        keep: int = 5,
+        sync: Sync = "never",
+        on_change: bool = False,
+    ) -> None:
+        if max_bytes is not None and max_bytes < 1:
+            raise ConfigError(f"a file of {max_bytes} bytes holds no line", hint="some MiB are a good start")
+        if keep < 1:
+            raise ConfigError(f"at least one older file is kept, not {keep}", hint="5 is a good start")
+        if sync not in get_args(Sync):
+            raise ConfigError(f"lines are not synced {sync!r}", hint=f"choose {', '.join(get_args(Sync))}")
+        self._on_change = on_change
         self._name = str(target) if isinstance(target, Path) else "the output"
-        self._owned = isinstance(target, Path)
+        self._stream = None if isinstance(target, Path) else target
+        self._file: LineFile | None = None
         self._failed = False
-        try:
-            self._stream = target.open("w", encoding="utf-8") if isinstance(target, Path) else target
-        except OSError as error:
-            raise ConfigError(f"cannot write {target}: {error.strerror}", hint="choose another file with --jsonl") from error
+        if isinstance(target, Path):
+            try:
+                self._file = LineFile(target, append=append, max_bytes=max_bytes, keep=keep, sync=sync)
+            except OSError as error:
+                raise ConfigError(f"cannot write {target}: {error.strerror}", hint="choose another file with --jsonl") from error
 
     def write(self, prediction: Prediction, frame: Frame) -> None:  # noqa: ARG002 - the protocol's signature
         """Write one line. Raises ConfigError where the disk does not take it, BrokenPipeError where the reader has gone."""
+        told = not self._on_change or prediction.answer is None or prediction.answer.changed
         try:
-            self._stream.write(json.dumps(asdict(prediction)) + "\n")
-            self._stream.flush()
+            if self._file is not None:
+                self._file.write(to_json(prediction)) if told else self._file.tick()
+            elif self._stream is not None and told:
+                self._stream.write(to_json(prediction) + "\n")
+                self._stream.flush()
         except BrokenPipeError:
             self._failed = True
             raise
@@ -48,10 +75,10 @@ class JsonlSink:
 
     def close(self) -> None:
         """Close the file; leave a stream open. Raises ConfigError where the disk does not take the rest, unless write said so."""
-        if not self._owned:
+        if self._file is None:
             return
         try:
-            self._stream.close()
+            self._file.close()
         except OSError as error:
             if not self._failed:
                 raise self._refused(error) from error

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from edge_resnet.frame import Frame
 from edge_resnet.sinks.console import ConsoleSink
-from edge_resnet.spec import ClassScore, Prediction
+from edge_resnet.spec import Answer, ClassScore, Prediction
 
 SECOND = 1_000_000_000
 
@@ -59,3 +61,21 @@ def test_a_line_holds_three_answers_and_the_time() -> None:
 def test_the_same_image_twice_is_two_lines() -> None:
     """Given twice on the command line, it is told twice."""
     assert len(_lines(_prediction("a.jpg", 0, "cat"), _prediction("a.jpg", 0, "cat"))) == 2
+
+
+def test_streams_do_not_make_each_other_speak() -> None:
+    """Two cameras whose frames take turns and do not change are two lines, not one a frame."""
+    frames = [_prediction(f"camera:{index % 2}", index // 2, "dog" if index % 2 else "cat", index) for index in range(40)]
+    assert [line.split()[0] for line in _lines(*frames)] == ["camera:0", "camera:1"]
+
+
+def test_what_is_held_to_be_seen_decides() -> None:
+    """Where frames are smoothed, the answer's change is told, and named where the frame's best class is another."""
+    cat, unknown = Answer(0, "cat", 0.5, False), Answer(-1, "unknown", 0.2, True)
+    frames = [
+        replace(_prediction("camera:0", index, "dog" if index == 3 else "cat", index), answer=unknown if index >= 6 else cat)
+        for index in range(9)
+    ]
+    lines = _lines(*frames)
+    assert [line.split(":", 2)[1].split()[1] for line in lines] == ["#0", "#6"]
+    assert lines[1].startswith("camera:0 #6: unknown <- cat 50.0 %")

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from sinksamples import Seen, files_up_to, predicted
 
 from edge_resnet.errors import ConfigError
 from edge_resnet.frame import Frame
@@ -27,7 +32,7 @@ def test_the_keys_are_the_documented_ones() -> None:
     stream = io.StringIO()
     JsonlSink(stream).write(_prediction(7), FRAME)
     row = json.loads(stream.getvalue())
-    assert set(row) == {"source", "frame", "captured_ns", "age_ms", "top", "stages_ms", "wall_ns", "answer"}
+    assert set(row) == {"source", "frame", "captured_ns", "age_ms", "top", "stages_ms", "wall_ns", "time", "answer"}
     assert row["top"][0] == {"class_index": 281, "label": "tabby", "probability": 0.75}
     assert (row["source"], row["frame"], row["captured_ns"], row["age_ms"]) == ("camera:0", 7, 123456789, 4.5)
     assert row["stages_ms"] == {"preprocess": 1.0, "inference": 3.0, "postprocess": 0.1}
@@ -82,3 +87,91 @@ def test_closing_twice(tmp_path: Path) -> None:
     sink = JsonlSink(tmp_path / "out.jsonl")
     sink.close()
     sink.close()
+
+
+@pytest.mark.parametrize("append", [False, True])
+def test_a_run_that_begins_again(tmp_path: Path, append: bool) -> None:
+    """A second sink on the same file replaces it, or continues it where that was asked for."""
+    path = tmp_path / "out.jsonl"
+    for frame in range(2):
+        with JsonlSink(path, append=append) as sink:
+            sink.write(_prediction(frame), FRAME)
+    frames = [json.loads(line)["frame"] for line in path.read_text().splitlines()]
+    assert frames == ([0, 1] if append else [1])
+
+
+def test_large_files_take_their_turn(tmp_path: Path) -> None:
+    """With a limit the older files bear numbers, and the newest are kept."""
+    path = tmp_path / "out.jsonl"
+    with JsonlSink(path, max_bytes=1000, keep=2) as sink:
+        for frame in range(20):
+            sink.write(_prediction(frame), FRAME)
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["out.jsonl", "out.jsonl.1", "out.jsonl.2"]
+    names = ("out.jsonl.2", "out.jsonl.1", "out.jsonl")
+    rows = [json.loads(line)["frame"] for name in names for line in (tmp_path / name).read_text().splitlines()]
+    assert rows == list(range(20 - len(rows), 20))
+    assert all((tmp_path / name).stat().st_size <= 1000 for name in names)
+
+
+def test_only_changes(tmp_path: Path) -> None:
+    """On request only frames whose answer changed have a line, and those that have no answer."""
+    path = tmp_path / "out.jsonl"
+    frames = [predicted(frame, Seen(changed=frame % 3 == 0)) for frame in range(6)]
+    with JsonlSink(path, on_change=True) as sink:
+        for prediction in [*frames, replace(predicted(6), answer=None)]:
+            sink.write(prediction, FRAME)
+    assert [json.loads(line)["frame"] for line in path.read_text().splitlines()] == [0, 3, 6]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_disk_that_has_space_again(tmp_path: Path, stream: bool) -> None:
+    """While the disk is full each write fails; after that whole lines go on, with no half one in between."""
+    path = tmp_path / "out.jsonl"
+    with path.open("w") as file:
+        sink = JsonlSink(file if stream else path)
+        sink.write(predicted(0), FRAME)
+        with files_up_to(path.stat().st_size + 100):
+            for frame in (1, 2):
+                with pytest.raises(ConfigError, match="cannot write"):
+                    sink.write(predicted(frame), FRAME)
+        for frame in (3, 4):
+            sink.write(predicted(frame), FRAME)
+        sink.close()
+    rows = [json.loads(line)["frame"] for line in path.read_text().splitlines()]
+    # A stream's own buffer may hold on to a line that it refused, and write it later.
+    assert [row for row in rows if row not in (1, 2)] == [0, 3, 4]
+    assert rows == sorted(rows)
+    assert stream or len(rows) == 3
+
+
+@pytest.mark.parametrize("fifo", [False, True])
+def test_a_reader_that_goes_away(tmp_path: Path, fifo: bool) -> None:
+    """A pipe, given as a stream or by its name, whose reader has gone ends the run as any pipe does."""
+    path = tmp_path / "pipe"
+    if fifo:
+        os.mkfifo(path)
+        reader: list[int] = []
+        thread = threading.Thread(target=lambda: reader.append(os.open(path, os.O_RDONLY)))
+        thread.start()
+        sink = JsonlSink(path)
+        thread.join(10)
+        os.close(reader[0])
+    else:
+        end, start = os.pipe()
+        os.close(end)
+        sink = JsonlSink(os.fdopen(start, "w"))
+    with pytest.raises(BrokenPipeError):
+        sink.write(predicted(), FRAME)
+    sink.close()
+    stream = getattr(sink, "_stream", None)
+    if stream is not None:
+        with pytest.raises(BrokenPipeError):
+            stream.close()
+
+
+@pytest.mark.parametrize("options", [{"max_bytes": 0}, {"keep": 0}, {"sync": "sometimes"}])
+def test_options_that_make_no_sense(tmp_path: Path, options: dict[str, Any]) -> None:
+    """Refused before the file is touched."""
+    with pytest.raises(ConfigError):
+        JsonlSink(tmp_path / "out.jsonl", **options)
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,202 @@
+"""A file that holds whole lines only, and takes its turn with older ones. Knows nothing of what the lines say."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+__all__ = ["LineFile", "Sync"]
+
+_log = logging.getLogger(__name__)
+
+#: When what was written is forced to the disk: never (the system does it within about half a minute), once a second, each line.
+Sync: TypeAlias = Literal["never", "interval", "always"]
+
+_EVERY_S = 1.0
+#: The end of a file that is looked through for its last newline; no line is nearly as long.
+_TAIL = 1 << 20
+
+
+class LineFile:
+    """Appends lines to ``path``; with ``max_bytes`` a line that would make it larger goes to a new file of that name, the older
+    ones are ``path.1`` (the newest) to ``path.keep``, and what is older still is gone.
+
+    A line is written whole or not at all: where the disk takes a part only, the part is taken back. A file that is continued and
+    ends in half a line, as after a power cut, loses the half if it is the beginning of a JSON object, and is given a newline
+    otherwise. Where the files cannot be renamed the line goes to the old one. A file that somebody else renames or removes is
+    begun anew within a second. Raises OSError.
+    """
+
+    def __init__(self, path: Path, *, append: bool, max_bytes: int | None = None, keep: int = 5, sync: Sync = "never") -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._keep = keep
+        self._sync = sync
+        self._synced_s = self._looked_s = time.monotonic()
+        self._dirty = False
+        self._ragged = False
+        self._rotates = True
+        self._fd: int | None = _open(path, 0 if append else os.O_TRUNC)
+        try:
+            self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
+            if append and self._regular:
+                self._mend()
+        except OSError:
+            self.close()
+            raise
+        if sync != "never":
+            _sync_folder(path.parent)
+
+    def write(self, line: str) -> None:
+        """Append one line, given without its newline."""
+        if self._fd is None:
+            raise OSError(0, "it is closed")
+        data = line.encode("ascii") + b"\n"
+        if self._regular and (self._is_full(len(data)) or self._is_gone()):
+            self._rotate()
+        self._append(data)
+        self.tick()
+
+    def tick(self) -> None:
+        """Force to the disk what is due; to be called now and then where no line is written."""
+        now = time.monotonic()
+        if self._dirty and (self._sync == "always" or (self._sync == "interval" and now - self._synced_s >= _EVERY_S)):
+            self._force()
+            self._synced_s = now
+
+    def close(self) -> None:
+        """Force the rest to the disk, where that was asked for, and close."""
+        if self._fd is None:
+            return
+        try:
+            if self._dirty and self._sync != "never":
+                self._force()
+        finally:
+            fd, self._fd = self._fd, None
+            os.close(fd)
+
+    def _is_full(self, more: int) -> bool:
+        assert self._fd is not None
+        if self._max_bytes is None:
+            return False
+        size = os.fstat(self._fd).st_size
+        return size > 0 and size + more > self._max_bytes
+
+    def _is_gone(self) -> bool:
+        """Whether somebody else has renamed or removed the file; looked for once a second."""
+        now = time.monotonic()
+        if now - self._looked_s < _EVERY_S:
+            return False
+        self._looked_s = now
+        return not self._is_at(self._path)
+
+    def _append(self, data: bytes) -> None:
+        assert self._fd is not None
+        if self._ragged:
+            data = b"\n" + data
+        done = 0
+        try:
+            while done < len(data):
+                done += os.write(self._fd, data[done:])
+        except OSError:
+            self._take_back(done)
+            raise
+        self._ragged = False
+        self._dirty = True
+
+    def _take_back(self, count: int) -> None:
+        """The disk took ``count`` bytes of a line and no more."""
+        assert self._fd is not None
+        if not (count and self._regular):
+            self._ragged = self._ragged or count > 0
+            return
+        try:
+            os.ftruncate(self._fd, max(0, os.fstat(self._fd).st_size - count))
+        except OSError:
+            self._ragged = True
+
+    def _force(self) -> None:
+        assert self._fd is not None
+        if self._regular:
+            os.fdatasync(self._fd)
+        self._dirty = False
+
+    def _rotate(self) -> None:
+        """Start a new file; where that fails, stay with the old one and try again with the next line."""
+        assert self._fd is not None
+        try:
+            if self._sync != "never":
+                self._force()
+            if self._is_at(self._path):  # else an earlier attempt, or somebody else, has renamed it already
+                self._shift()
+            new = _open(self._path, 0)
+            os.close(self._fd)
+            self._fd, self._ragged, self._rotates = new, False, True
+            if self._sync != "never":
+                _sync_folder(self._path.parent)
+        except OSError as error:
+            if self._rotates:
+                _log.warning("%s cannot be begun anew, its lines go to the old file: %s", self._path, error.strerror)
+            self._rotates = False
+
+    def _is_at(self, path: Path) -> bool:
+        assert self._fd is not None
+        with suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(self._fd), path.stat())
+        return False
+
+    def _shift(self) -> None:
+        """Make room for ``path`` as ``path.1``. Only up to the first gap: a rotation that failed half way must not, tried again
+        and again, push every old file out."""
+        gap = next((place for place in range(1, self._keep) if not self._older(place).exists()), self._keep)
+        for place in range(gap, 0, -1):
+            self._older(place - 1).replace(self._older(place))
+
+    def _older(self, place: int) -> Path:
+        return Path(f"{self._path}.{place}") if place else self._path
+
+    def _mend(self) -> None:
+        """See to it that the next line begins a line."""
+        assert self._fd is not None
+        size = os.fstat(self._fd).st_size
+        with self._path.open("rb") as file:
+            file.seek(max(0, size - _TAIL))
+            tail = file.read()
+        half = tail[tail.rfind(b"\n") + 1 :]
+        if not half:
+            return
+        text = half.rstrip(b"\0")  # what a file system had promised and not yet written reads as zeros
+        if len(half) < _TAIL and text.startswith(b"{") and not _is_whole(text):
+            text = b""
+        if len(text) < len(half):
+            _log.warning("%s ended in half a line, as after a power cut: %d bytes are cut off", self._path, len(half) - len(text))
+            os.ftruncate(self._fd, size - len(half) + len(text))
+        self._ragged = bool(text)
+
+
+def _open(path: Path, flags: int) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | flags, 0o666)
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        json.loads(line)
+    except ValueError:
+        return False
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Force a new name to the disk; not every file system can."""
+    with suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

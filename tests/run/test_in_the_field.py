@@ -1,0 +1,160 @@
+"""The command against real servers on loopback that are killed and come back: it recovers, forgets nothing, and does not grow."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers.mjpeg import MjpegServer
+from servers.rtsp import RtspServer, why_no_rtsp
+
+from edge_resnet.artifact import Artifact
+
+
+class Running:
+    """``edge-resnet run`` in a process, with the lines that it has written."""
+
+    def __init__(self, artifact: Path, out: Path, *words: str) -> None:
+        self.out = out
+        command = [sys.executable, "-m", "edge_resnet", "run", str(artifact), "--headless", "--jsonl", str(out), *words]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def lines(self) -> list[str]:
+        """Whole lines so far."""
+        text = self.out.read_text(encoding="ascii") if self.out.exists() else ""
+        return text.split("\n")[:-1]
+
+    def until(self, held: Callable[[], bool], seconds: float) -> None:
+        """Wait for it, while the process lives."""
+        deadline = time.monotonic() + seconds
+        while not held() and time.monotonic() < deadline and self.process.poll() is None:
+            time.sleep(0.05)
+        if not held():
+            self.process.kill()
+            raise AssertionError(self.process.communicate()[1])
+
+    def more(self, count: int, seconds: float = 30) -> None:
+        """Wait for so many lines more."""
+        wanted = len(self.lines()) + count
+        self.until(lambda: len(self.lines()) >= wanted, seconds)
+
+    def memory_mib(self) -> float:
+        """Resident."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def threads(self) -> int:
+        """Of the process."""
+        return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
+
+    def end(self) -> str:
+        """SIGTERM; what it said at the end. Within two seconds, and with exit code 0."""
+        self.process.send_signal(signal.SIGTERM)
+        sent = time.monotonic()
+        _, err = self.process.communicate(timeout=20)
+        assert time.monotonic() - sent < 2
+        assert self.process.returncode == 0, err
+        return err
+
+
+@contextmanager
+def running(artifact: Artifact, out: Path, *words: str) -> Iterator[Running]:
+    """Ended whatever happens."""
+    found = Running(artifact.folder, out, *words)
+    try:
+        yield found
+    finally:
+        if found.process.poll() is None:
+            found.process.kill()
+        found.process.communicate()
+
+
+@pytest.fixture(params=["mjpeg", "rtsp"])
+def camera(request: pytest.FixtureRequest) -> Iterator[tuple[Any, str]]:
+    """A server that can be stopped and started again on its port, and its URI."""
+    if request.param == "rtsp":
+        if why_no_rtsp():
+            pytest.skip(why_no_rtsp())
+        with RtspServer() as server:
+            yield server, f"{server.url()}?timeout=2"
+    else:
+        with MjpegServer(fps=30) as server:
+            yield server, f"{server.url('/stream')}?timeout=2"
+
+
+def test_a_camera_that_is_killed_three_times(
+    camera: tuple[Any, str], tiny_artifacts: dict[str, Artifact], tmp_path: Path
+) -> None:
+    """It recovers each time; every prediction ever made is in the file, once; memory and threads stay what they were."""
+    server, uri = camera
+    with running(tiny_artifacts["int8"], tmp_path / "out.jsonl", "--source", uri) as run:
+        run.more(20)
+        kept: list[str] = run.lines()
+        before: tuple[float, int] | None = None
+        for _ in range(3):
+            server.stop()
+            time.sleep(0.5)
+            server.start()
+            run.more(20)
+            assert run.lines()[: len(kept)] == kept, "what was written stays"
+            kept = run.lines()
+            before = before or (run.memory_mib(), run.threads())
+        assert run.memory_mib() - before[0] < 24
+        assert run.threads() <= before[1] + 1
+        said = run.end()
+    rows = [json.loads(line) for line in run.lines()]
+    numbers = [row["frame"] for row in rows]
+    assert numbers == sorted(set(numbers))
+    assert f"{len(rows)} frames in" in said
+    assert "3 reconnects" in said
+    assert said.count("it is opened again") >= 3
+
+
+def test_a_camera_that_is_not_there_at_boot(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    """With --keep-trying it is waited for; without, it is an error at once."""
+    with MjpegServer(fps=30) as server:
+        uri = server.url("/stream")
+        server.stop()
+        with running(tiny_artifacts["int8"], tmp_path / "none.jsonl", "--source", uri) as run:
+            assert run.process.wait(30) == 2
+        with running(tiny_artifacts["int8"], tmp_path / "out.jsonl", "--source", uri, "--keep-trying") as run:
+            time.sleep(2)
+            assert run.process.poll() is None
+            server.start()
+            run.more(10)
+            assert "waiting for" in run.end()
+
+
+def test_a_password_is_nowhere(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    """Not in the answers, and not in what is said when the camera goes away and comes back."""
+    with MjpegServer(fps=30, login=("me", "s3cret")) as server:
+        uri = server.url("/stream").replace("http://", "http://me:s3cret@")
+        with running(tiny_artifacts["int8"], tmp_path / "out.jsonl", "--source", uri) as run:
+            run.more(5)
+            server.stop()
+            time.sleep(0.5)
+            server.start()
+            run.more(5)
+            said = run.end()
+    assert "s3cret" not in said
+    assert "s3cret" not in "".join(run.lines())
+
+
+def test_two_cameras_on_one_engine(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    """One of them stalls: the other goes on, and the first comes back."""
+    with MjpegServer(fps=30) as left, MjpegServer(fps=30) as right:
+        words = ("--source", f"{left.url('/stream')}?timeout=2", "--source", f"{right.url('/stall')}?timeout=1")
+        with running(tiny_artifacts["int8"], tmp_path / "out.jsonl", *words) as run:
+            run.more(120, 60)
+            run.until(lambda: len({json.loads(line)["source"] for line in run.lines()}) == 2, 20)
+            said = run.end()
+    assert "reconnect" in said

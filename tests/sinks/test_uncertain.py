@@ -1,0 +1,195 @@
+"""Frames laid aside: the right ones, not too many, never half of one, and continued by the next run."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from sinksamples import Seen, files_up_to, pictured, predicted
+
+from edge_resnet.errors import ConfigError
+from edge_resnet.sinks.uncertain import UncertainSink
+
+_UNSURE = Seen(probability=0.3)
+
+
+def _saved(folder: Path) -> list[int]:
+    """Frame numbers of the pictures, in the order of their names; each has its line, and nothing else is there."""
+    pictures = sorted(folder.glob("*.jpg"))
+    assert sorted(entry.name for entry in folder.iterdir()) == sorted(
+        name for picture in pictures for name in (picture.name, f"{picture.stem}.json")
+    )
+    rows = [json.loads(picture.with_suffix(".json").read_text()) for picture in pictures]
+    assert [row["file"] for row in rows] == [picture.name for picture in pictures]
+    return [row["frame"] for row in rows]
+
+
+def test_a_frame_that_is_not_sure(tmp_path: Path) -> None:
+    """It is saved in full size, close to what was captured, with a line that says what it is."""
+    frame = pictured(5, height=90, width=121)
+    with UncertainSink(tmp_path) as sink:
+        sink.write(predicted(5, _UNSURE), frame)
+    (picture,) = tmp_path.glob("*.jpg")
+    assert picture.name == "000001_20261125T141502.289Z.jpg"
+    image = np.asarray(Image.open(picture))[..., ::-1]
+    assert image.shape == frame.image.shape
+    assert np.abs(image.astype(int) - frame.image).mean() < 2
+    text = picture.with_suffix(".json").read_text()
+    assert text.endswith("}\n")
+    row = json.loads(text)
+    assert list(row) == ["file", "source", "frame", "wall_ns", "time", "probability", "top"]
+    assert (row["source"], row["frame"], row["time"], row["probability"]) == ("camera:0", 5, "2026-11-25T14:15:02.289Z", 0.3)
+    assert [score["label"] for score in row["top"]] == ["tabby", "tabby1", "tabby2"]
+
+
+def test_only_what_is_below(tmp_path: Path) -> None:
+    """The smoothed answer's probability decides, the best class's where there is none; no number at all is not sure."""
+    given = [0.1, 0.499, 0.5, 0.9, float("nan")]
+    predictions = [predicted(number, Seen(probability=probability)) for number, probability in enumerate(given)]
+    raw = [replace(prediction, answer=None, frame=10 + prediction.frame) for prediction in predictions]
+    held = replace(predicted(20, _UNSURE), answer=predicted(0, Seen(probability=0.9)).answer)
+    with UncertainSink(tmp_path, below=0.5, every_s=0) as sink:
+        for prediction in [*predictions, *raw, held]:
+            sink.write(prediction, pictured())
+    assert _saved(tmp_path) == [0, 1, 4, 10, 11, 14]
+
+
+def test_not_more_than_one_in_a_while(tmp_path: Path) -> None:
+    """Of thirty frames a second one is saved per second of capture and source."""
+    with UncertainSink(tmp_path, every_s=1.0) as sink:
+        for frame in range(75):
+            for source in ("camera:0", "camera:1"):
+                sink.write(predicted(frame, replace(_UNSURE, source=source)), pictured(source=source))
+    assert _saved(tmp_path) == [0, 0, 30, 30, 60, 60]
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(8, 64), min_size=1, max_size=12), st.integers(3000, 9000), st.booleans())
+def test_the_newest_are_kept_below_the_limit(
+    tmp_path_factory: pytest.TempPathFactory, sides: list[int], max_bytes: int, restarts: bool
+) -> None:
+    """After each write the folder is below its limit and holds the newest pictures, also across runs."""
+    folder = tmp_path_factory.mktemp("pictures")
+    sink = UncertainSink(folder, every_s=0, max_bytes=max_bytes)
+    for number, side in enumerate(sides):
+        sink.write(predicted(number, _UNSURE), pictured(number, height=side, width=side))
+        assert sum(entry.stat().st_size for entry in folder.iterdir()) <= max_bytes
+        saved = _saved(folder)
+        assert saved == list(range(number + 1 - len(saved), number + 1))
+        assert saved
+        if restarts:
+            sink.close()
+            sink = UncertainSink(folder, every_s=0, max_bytes=max_bytes)
+    sink.close()
+
+
+def test_no_more_than_needed_is_removed(tmp_path: Path) -> None:
+    """Where all fit, all stay; where one byte is missing, one goes."""
+    sizes = []
+    for limit in (None, 0, -1):
+        folder = tmp_path / f"limit{limit}"
+        max_bytes = 1 << 30 if limit is None else sizes[0] + limit
+        with UncertainSink(folder, every_s=0, max_bytes=max_bytes) as sink:
+            for number in range(3):
+                sink.write(predicted(number, _UNSURE), pictured(0))
+        sizes.append(sum(entry.stat().st_size for entry in folder.iterdir()))
+        assert _saved(folder) == ([1, 2] if limit == -1 else [0, 1, 2])
+
+
+def test_a_picture_larger_than_the_limit(tmp_path: Path) -> None:
+    """It is refused, and removes nothing."""
+    with UncertainSink(tmp_path, every_s=0, max_bytes=4000) as sink:
+        sink.write(predicted(0, _UNSURE), pictured(height=16, width=16))
+        with pytest.raises(ConfigError, match="does not go into 4000 bytes"):
+            sink.write(predicted(1, _UNSURE), pictured(height=1000, width=1000))
+    assert _saved(tmp_path) == [0]
+
+
+def test_a_full_disk_is_said_and_passes(tmp_path: Path) -> None:
+    """Nothing half is left while the disk is full; the next frame is tried at once, and saved when there is space."""
+    with UncertainSink(tmp_path, every_s=1.0) as sink:
+        for size in (0, 100, 900):
+            with files_up_to(size), pytest.raises(ConfigError, match="cannot write"):
+                sink.write(predicted(0, _UNSURE), pictured(height=200, width=200))
+            assert _saved(tmp_path) == []
+        sink.write(predicted(1, _UNSURE), pictured())
+    assert _saved(tmp_path) == [1]
+
+
+def test_a_clock_that_was_set_back(tmp_path: Path) -> None:
+    """A board that boots in 1970 continues the numbers: the oldest is still the first to go."""
+    for number, wall_ns in enumerate([10**18, 10**6, 0]):
+        with UncertainSink(tmp_path) as sink:
+            sink.write(replace(predicted(number, _UNSURE), wall_ns=wall_ns), pictured())
+    names = sorted(entry.name for entry in tmp_path.glob("*.jpg"))
+    assert names == ["000001_20010909T014640.000Z.jpg", "000002_19700101T000000.001Z.jpg", "000003.jpg"]
+    assert _saved(tmp_path) == [0, 1, 2]
+
+
+def test_what_a_power_cut_left(tmp_path: Path) -> None:
+    """Halves of an earlier run are removed; what somebody else put there is neither removed nor counted."""
+    with UncertainSink(tmp_path) as sink:
+        sink.write(predicted(0, _UNSURE), pictured())
+    ours = {entry.name for entry in tmp_path.iterdir()}
+    for name in (".000002_x.json.part", ".000002_20261125T141502.123Z.jpg.part", "000002_20261125T141502.123Z.json"):
+        (tmp_path / name).write_text("half")
+    foreign = {"notes.txt", "cat.jpg", "cat.json", ".000002_x.json.part", "000009_20261125T141502.123Z.jpg"}
+    for name in foreign:
+        (tmp_path / name).write_bytes(b"x" * 50_000)
+    with UncertainSink(tmp_path, max_bytes=20_000) as sink:
+        sink.write(predicted(1, _UNSURE), pictured())
+    new = {entry.name for entry in tmp_path.iterdir()} - ours - foreign
+    assert len(new) == 2
+    assert ours | foreign <= {entry.name for entry in tmp_path.iterdir()}
+
+
+def test_pictures_taken_away_while_it_runs(tmp_path: Path) -> None:
+    """Somebody may move pictures out to label them: the sink goes on."""
+    with UncertainSink(tmp_path, every_s=0, max_bytes=7000) as sink:
+        for number in range(12):
+            sink.write(predicted(number, _UNSURE), pictured())
+            for entry in tmp_path.iterdir() if number % 3 == 0 else ():
+                entry.unlink()
+    assert _saved(tmp_path) == [10, 11]
+
+
+def test_many_sources_are_forgotten(tmp_path: Path) -> None:
+    """Pictures of a folder are a source each: what is remembered of them does not grow without end."""
+    with UncertainSink(tmp_path, max_bytes=5000) as sink:
+        for number in range(1100):
+            with suppress(ConfigError):
+                sink.write(predicted(number, replace(_UNSURE, source=f"{number}.jpg")), pictured(height=2, width=2))
+        assert len(sink._saved_ns) <= 1024
+
+
+@pytest.mark.parametrize(
+    "options", [{"below": 0.0}, {"below": 1.1}, {"every_s": -1.0}, {"every_s": float("nan")}, {"max_bytes": 0}]
+)
+def test_options_that_make_no_sense(tmp_path: Path, options: dict[str, Any]) -> None:
+    """Refused before a folder is made."""
+    with pytest.raises(ConfigError):
+        UncertainSink(tmp_path / "new", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    """A file in the folder's place is one line."""
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(ConfigError, match="cannot use"):
+            UncertainSink(folder)
+
+
+def test_closing_twice(tmp_path: Path) -> None:
+    """close is harmless, however often."""
+    sink = UncertainSink(tmp_path)
+    sink.close()
+    sink.close()

@@ -1,0 +1,212 @@
+"""Recordings: every frame, playable after a crash where the container allows it, and nothing replaced."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sinksamples import Seen, pictured, predicted
+
+from edge_resnet.errors import ConfigError
+from edge_resnet.sinks import video
+from edge_resnet.sinks.video import VideoSink
+
+cv2 = pytest.importorskip("cv2", reason="needs OpenCV: pip install opencv-python")
+
+SUFFIXES = (".mp4", ".mkv", ".avi")
+
+
+def _frames(path: Path) -> list[np.ndarray]:
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while (read := capture.read())[0]:
+        frames.append(read[1])
+    capture.release()
+    return frames
+
+
+def _rate(path: Path) -> float:
+    capture = cv2.VideoCapture(str(path))
+    rate = float(capture.get(cv2.CAP_PROP_FPS))
+    capture.release()
+    return rate
+
+
+def _record(path: Path, count: int, *, per_second: float = 30.0, fps: float | None = None) -> None:
+    with VideoSink(path, fps=fps) as sink:
+        for frame in range(count):
+            sink.write(predicted(frame, per_second=per_second), pictured(frame, height=120, width=160))
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+@pytest.mark.parametrize("count", [1, 29, 75])
+def test_every_frame_is_recorded(tmp_path: Path, suffix: str, count: int) -> None:
+    """As many frames as were written come back, of the size given, with the answer in them."""
+    path = tmp_path / f"out{suffix}"
+    _record(path, count)
+    frames = _frames(path)
+    assert len(frames) == count
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+    plain = pictured(count - 1, height=120, width=160).image
+    assert frames[-1].shape == plain.shape
+    # Below the box the picture is the one that was given, up to the codec; in it, the box's dark ground.
+    assert np.abs(frames[-1][60:].astype(int) - plain[60:]).mean() < 6
+    assert np.median(frames[-1][2:16, 2:60]) < 60
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_rate_is_measured(tmp_path: Path, suffix: str) -> None:
+    """Without a rate given it is that of the first frames; with one it is the one given."""
+    _record(tmp_path / f"a{suffix}", 40, per_second=12.5)
+    _record(tmp_path / f"b{suffix}", 40, per_second=12.5, fps=25.0)
+    _record(tmp_path / f"c{suffix}", 1)
+    rates = [_rate(tmp_path / f"{name}{suffix}") for name in "abc"]
+    assert rates == pytest.approx([12.5, 25.0, 10.0], abs=0.1)
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".avi"])
+def test_a_killed_process_leaves_a_recording(tmp_path: Path, suffix: str) -> None:
+    """Killed in the middle, a recording can be played nearly to the end."""
+    path = tmp_path / f"out{suffix}"
+    code = (
+        "import sys, numpy as np\nfrom pathlib import Path\n"
+        "sys.path.insert(0, sys.argv[2])\nfrom sinksamples import predicted\n"
+        "from edge_resnet.frame import Frame\nfrom edge_resnet.sinks.video import VideoSink\n"
+        "sink = VideoSink(Path(sys.argv[1]))\nrng = np.random.default_rng(0)\n"
+        "for number in range(200):\n"
+        "    image = rng.integers(0, 256, (240, 320, 3), np.uint8)\n"
+        "    sink.write(predicted(number), Frame(image, number, 0, 'camera:0'))\n"
+        "print('written', flush=True)\nsys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code, str(path), str(Path(__file__).parent)]
+    child = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stdin is not None
+    assert child.stdout.readline() == b"written\n"
+    child.send_signal(signal.SIGKILL)
+    child.wait(20)
+    child.stdout.close()
+    child.stdin.close()
+    assert len(_frames(path)) > 170
+
+
+def test_an_mp4_is_not_there_before_it_is_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is said that it cannot be played before the end, and until then its name says part."""
+    path = tmp_path / "out.mp4"
+    with caplog.at_level(logging.WARNING), VideoSink(path) as sink:
+        for frame in range(40):
+            sink.write(predicted(frame), pictured(frame))
+        assert [entry.name for entry in tmp_path.iterdir()] == ["out.part.mp4"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.mp4"]
+    assert "cannot be played if the run is cut off" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_nothing_is_replaced(tmp_path: Path, suffix: str) -> None:
+    """A second recording of the same name gets a number, and the first one stays as it is."""
+    path = tmp_path / f"out{suffix}"
+    _record(path, 5)
+    before = path.read_bytes()
+    _record(path, 6)
+    _record(path, 7)
+    assert path.read_bytes() == before
+    counts = {entry.name: len(_frames(entry)) for entry in tmp_path.iterdir()}
+    assert counts == {f"out{suffix}": 5, f"out.2{suffix}": 6, f"out.3{suffix}": 7}
+
+
+def test_a_file_per_source(tmp_path: Path) -> None:
+    """Frames of several sources go to a file each, named after them; more than sixteen are refused, the sixteen go on."""
+    with VideoSink(tmp_path / "out.avi", per_source=True) as sink:
+        for frame in range(3):
+            for source in ("camera:0", "rtsp://host:554/cam/1"):
+                sink.write(predicted(frame, Seen(source=source)), pictured(frame))
+        for number in range(14):
+            sink.write(predicted(0, Seen(source=f"s{number:02}")), pictured())
+        with pytest.raises(ConfigError, match="at most 16"):
+            sink.write(predicted(0, Seen(source="one more")), pictured())
+        sink.write(predicted(3), pictured())
+    counts = {entry.name: len(_frames(entry)) for entry in tmp_path.iterdir()}
+    assert counts["out-camera-0.avi"] == 4
+    assert counts["out-rtsp-host-554-cam-1.avi"] == 3
+    assert len(counts) == 16
+
+
+def test_frames_of_another_size_fit_in(tmp_path: Path) -> None:
+    """A taller, a wider and a smaller frame keep their shape and get black edges; odd sizes are recorded too."""
+    path = tmp_path / "out.avi"
+    sizes = [(121, 161), (240, 160), (60, 320), (10, 10), (121, 161)]
+    with VideoSink(path) as sink:
+        for number, (height, width) in enumerate(sizes):
+            sink.write(predicted(number), pictured(99, height=height, width=width))
+    frames = _frames(path)
+    assert [frame.shape for frame in frames] == [(120, 160, 3)] * 5
+    assert frames[1][:, :35].max() < 20
+    assert frames[1][60:, 45:115].mean() > 60
+    assert frames[2][:40].max() < 20
+    assert frames[2][50:70].mean() > 40
+
+
+def test_a_full_disk_is_said_and_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames that come while too little is free are refused; those after it are recorded, and the file is whole."""
+    path = tmp_path / "out.mkv"
+    real = shutil.disk_usage(tmp_path)
+    with VideoSink(path) as sink:
+        for frame in range(60):
+            if frame in (20, 40):
+                free = (10 << 20) if frame == 20 else real.free
+                monkeypatch.setattr(video.shutil, "disk_usage", lambda _, free=free: real._replace(free=free))
+            if 20 <= frame < 40:
+                with pytest.raises(ConfigError, match="10 MiB are free, 32 MiB are kept"):
+                    sink.write(predicted(frame), pictured(frame))
+            else:
+                sink.write(predicted(frame), pictured(frame))
+    assert len(_frames(path)) == 40
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_recording_that_somebody_removes(tmp_path: Path, suffix: str) -> None:
+    """Frames do not go into a file that has no name any more: another one begins."""
+    path = tmp_path / f"out{suffix}"
+    with VideoSink(path, fps=30.0) as sink:
+        for frame in range(5):
+            sink.write(predicted(frame), pictured(frame))
+        (there,) = tmp_path.iterdir()
+        there.unlink()
+        for frame in range(5, 12):
+            sink.write(predicted(frame), pictured(frame))
+    assert len(_frames(path)) == 7
+
+
+def test_what_cannot_be_recorded(tmp_path: Path) -> None:
+    """A suffix that is no video's, a rate that none has, and a folder that does not exist are refused at once."""
+    for name, fps in (("out.webp", None), ("out.mkv", 0.0), ("out.mkv", float("nan")), ("no/out.mkv", None)):
+        with pytest.raises(ConfigError):
+            VideoSink(tmp_path / name, fps=fps)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_closing_twice(tmp_path: Path) -> None:
+    """close is harmless, however often; without a frame there is no file."""
+    sink = VideoSink(tmp_path / "out.mkv")
+    sink.close()
+    sink.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_opencv(tmp_path: Path) -> None:
+    """Where OpenCV is not installed the command that installs it is told, by each sink that needs it."""
+    code = (
+        "import sys\nfrom pathlib import Path\nsys.modules['cv2'] = None\nfrom edge_resnet.errors import MissingDependencyError\n"
+        "from edge_resnet.sinks.video import VideoSink\nfrom edge_resnet.sinks.window import WindowSink\n"
+        "for make in (lambda: VideoSink(Path(sys.argv[1])), lambda: WindowSink(print)):\n"
+        "    try:\n        make()\n"
+        "    except MissingDependencyError as error:\n        assert \"pip install 'edge-resnet[camera]'\" in error.hint\n"
+        "    else:\n        raise AssertionError\n"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "out.mkv")], check=True)

@@ -1,0 +1,35 @@
+"""Health: frames without predictions are a fault, a camera that is gone is not."""
+
+from __future__ import annotations
+
+import pytest
+from webstage import Script, source
+
+from edge_resnet.sinks.web.health import health
+from edge_resnet.status import SourceState
+
+
+@pytest.mark.parametrize(
+    ("states", "quiet_s", "sound"),
+    [
+        (("live",), 3.0, True),
+        (("live",), 60.0, False),
+        (("reconnecting", "live"), 60.0, False),
+        (("reconnecting",), 600.0, True),
+        (("opening",), 600.0, True),
+        (("stalled",), 600.0, True),
+        (("ended",), 600.0, True),
+        (("failed",), 60.0, False),
+        (("failed", "ended"), 60.0, False),
+        (("failed", "reconnecting"), 60.0, True),
+        (("failed",), 3.0, True),
+        ((), 60.0, True),
+    ],
+)
+def test_health(states: tuple[SourceState, ...], quiet_s: float, sound: bool) -> None:
+    """What a restart may mend is a fault: frames that nobody predicts, sources that were all given up."""
+    script = Script()
+    script.change(sources=tuple(source(f"camera:{index}", state) for index, state in enumerate(states)))
+    found, reason = health(script.status, quiet_s)
+    assert found is sound
+    assert (reason == "ok") is (quiet_s <= 10)
