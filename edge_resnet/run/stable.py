@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -19,12 +19,15 @@ __all__ = ["UNKNOWN", "Smoothing", "Stable"]
 #: was best in most of the last frames.
 Method: TypeAlias = Literal["none", "exponential", "vote"]
 UNKNOWN = "unknown"
+#: A value per class.
+_Row: TypeAlias = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Smoothing:
     """``frames``: over how many; an exponential mean weighs the newest 2 / (frames + 1). ``hysteresis``: by how much another
-    class must lead, and a held one may fall below ``min_confidence``, under which no class is sure enough; probabilities both."""
+    class must lead, in probability or share of the votes, and by how much a held one may fall below ``min_confidence``. Where the
+    smoothed probability of the class is less than that, the answer is unknown."""
 
     method: Method = "none"
     frames: int = 10
@@ -47,17 +50,17 @@ class Stable:
 
     def __init__(self, labels: Sequence[str], smoothing: Smoothing) -> None:
         self._labels, self._smoothing = labels, smoothing
-        self._mean: npt.NDArray[np.float64] | None = None
-        self._votes: deque[int] = deque(maxlen=smoothing.frames)
+        self._mean: _Row | None = None
+        self._rows: deque[_Row] = deque(maxlen=smoothing.frames)
         #: None before the first frame; -1 for unknown.
         self._held: int | None = None
 
     def next(self, probabilities: npt.NDArray[np.float32]) -> Answer:
         """Take the probabilities (C,) of the next frame; the answer that holds now."""
-        smoothed = self._smoothed(probabilities)
-        best = int(smoothed.argmax())
+        scores, smoothed = self._smoothed(probabilities.astype(np.float64))
+        best = int(scores.argmax())
         held, before = self._held, self._held
-        if held is None or held < 0 or smoothed[best] > smoothed[held] + self._smoothing.hysteresis:
+        if held is None or held < 0 or scores[best] > scores[held] + self._smoothing.hysteresis:
             held = best
         # A class that is held already may fall a little lower than one that is to come must rise.
         least = self._smoothing.min_confidence - (self._smoothing.hysteresis if held == before else 0.0)
@@ -68,16 +71,14 @@ class Stable:
             return Answer(-1, UNKNOWN, float(smoothed[best]), held != before)
         return Answer(held, self._labels[held], float(smoothed[held]), held != before)
 
-    def _smoothed(self, probabilities: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        wide = probabilities.astype(np.float64)
+    def _smoothed(self, newest: _Row) -> tuple[_Row, _Row]:
+        """What decides between classes, and how probable each is; (C,) both."""
         if self._smoothing.method == "none":
-            return wide
+            return newest, newest
         if self._smoothing.method == "exponential":
-            newest = 2.0 / (self._smoothing.frames + 1)
-            self._mean = wide if self._mean is None else self._mean + newest * (wide - self._mean)
-            return self._mean
-        self._votes.append(int(wide.argmax()))
-        shares = np.zeros(len(wide))
-        for index, votes in Counter(self._votes).items():
-            shares[index] = votes / len(self._votes)
-        return shares
+            weight = 2.0 / (self._smoothing.frames + 1)
+            self._mean = newest if self._mean is None else self._mean + weight * (newest - self._mean)
+            return self._mean, self._mean
+        self._rows.append(newest)
+        rows = np.stack(self._rows)
+        return np.bincount(rows.argmax(axis=1), minlength=len(newest)) / len(rows), rows.mean(axis=0)

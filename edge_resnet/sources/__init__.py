@@ -7,34 +7,41 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Protocol
 
 from edge_resnet.errors import SourceError
 from edge_resnet.frame import Frame
+from edge_resnet.sources.uri import public_uri
 
-__all__ = ["SCHEMES", "FrameSource", "open_source"]
+__all__ = ["SCHEMES", "FrameSource", "is_camera", "open_source", "public_uri"]
 
 #: What OpenCV is asked to read; anything else with a name is taken for an image.
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mjpeg", ".wmv", ".flv"})
 
 
 class FrameSource(Protocol):
-    """Frames, one after another. A context manager; ``close`` may be called twice."""
+    """Frames, one after another. A context manager; ``close`` may be called twice, and from another thread."""
 
-    #: A camera delivers new frames whether or not they are read; a file waits.
-    live: bool
-    #: Frames that could not be delivered: unreadable images, frames a camera lost.
-    dropped: int
+    @property
+    def live(self) -> bool:
+        """Whether new frames come however fast they are read: a camera's do, a file waits."""
+        ...
+
+    @property
+    def dropped(self) -> int:
+        """Frames that could not be delivered: unreadable images, pictures of a stream that came damaged."""
+        ...
 
     def __iter__(self) -> Iterator[Frame]:
-        """Deliver every frame in order. Raises SourceError where the source fails for good."""
+        """Deliver every frame in order. Raises SourceError where the source fails for good or gives no frame in time."""
         ...
 
     def close(self) -> None:
-        """Let go of the device or the file."""
+        """Let go of the device or the file. An iteration that waits in another thread ends."""
         ...
 
     def __enter__(self) -> FrameSource: ...
@@ -42,50 +49,64 @@ class FrameSource(Protocol):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None: ...
 
 
+#: Scheme → what opens its URIs: a class or a function of the URI.
 SCHEMES: Mapping[str, str] = MappingProxyType(
     {
-        "camera": "edge_resnet.sources.camera:CameraSource",
-        "v4l2": "edge_resnet.sources.camera:CameraSource",
+        "camera": "edge_resnet.sources.camera:open_camera",
+        "v4l2": "edge_resnet.sources.camera:open_camera",
+        "csi": "edge_resnet.sources.csi:open_csi",
+        "rtsp": "edge_resnet.sources.rtsp:open_rtsp",
+        "rtsps": "edge_resnet.sources.rtsp:open_rtsp",
+        "http": "edge_resnet.sources.mjpeg:open_mjpeg",
+        "https": "edge_resnet.sources.mjpeg:open_mjpeg",
         "synthetic": "edge_resnet.sources.synthetic:SyntheticSource",
         "video": "edge_resnet.sources.video:VideoSource",
         "images": "edge_resnet.sources.images:ImagesSource",
     }
 )
-#: Schemes of the design that this version does not open yet.
-_LATER = ("rtsp", "rtsps", "csi", "http", "https")
 
 
-def open_source(uri: str) -> FrameSource:
-    """Open what a URI names: ``0`` or ``camera:0`` or ``v4l2:///dev/video0``, a video file, an image, a folder of images, a
-    glob, or ``synthetic://?frames=100&width=640&height=480&seed=0``.
+def open_source(uri: str, *, realtime: bool = False) -> FrameSource:
+    """Open what a URI names.
 
-    Raises SourceError where there is nothing of that name or it gives no frame, MissingDependencyError where OpenCV is needed
-    and absent.
+    ``0``, ``camera:0`` or ``v4l2:///dev/video0?width=1280&height=720&fps=30`` (a camera), ``csi://0`` (a Jetson's sensor),
+    ``rtsp://…``, ``rtsps://…`` (a network camera), ``http://…``, ``https://…`` (a stream of JPEG pictures), a video file, an
+    image, a folder of images, a glob, or ``synthetic://?frames=100&width=640&height=480&seed=0&fps=30``. ``realtime``: a
+    video file's frames come by its own clock, as if it were a camera.
+
+    Waits for a live source's first frame: at most 10 seconds, or twice the URI's ``timeout``. Raises SourceError where there is
+    nothing of that name or it gives no frame, MissingDependencyError where OpenCV is needed and absent. No error and no name of
+    a frame holds the password of a URI.
     """
     if not uri:
         raise SourceError("the source has no name", hint="use a camera index, a video file or images; . is this folder")
     try:
-        return _open(uri)
+        return _opener(uri, realtime=realtime)(uri)
     except OSError as error:
-        raise SourceError(f"{uri} cannot be opened: {error.strerror}", hint="check the name and its permissions") from error
+        raise SourceError(
+            f"{public_uri(uri)} cannot be opened: {error.strerror}", hint="check the name and its permissions"
+        ) from error
 
 
-def _open(uri: str) -> FrameSource:
+def _opener(uri: str, *, realtime: bool) -> Callable[[str], FrameSource]:
     scheme = _scheme(uri)
-    if scheme in _LATER:
-        raise SourceError(f"{scheme}:// is not supported in this version", hint="use a camera index, a video file or images")
     if scheme not in SCHEMES:
         raise SourceError(
             f"no source has the scheme {scheme}", hint=f"known are {', '.join(SCHEMES)}; or name a file or a folder"
         )
     module, name = SCHEMES[scheme].split(":")
-    source: FrameSource = getattr(importlib.import_module(module), name)(uri)
-    return source
+    opener: Callable[..., FrameSource] = getattr(importlib.import_module(module), name)
+    return partial(opener, realtime=True) if realtime and scheme == "video" else opener
+
+
+def is_camera(uri: str) -> bool:
+    """Whether it names a camera or a stream, which is worth opening again when it fails; a file is not."""
+    return _scheme(uri) not in ("synthetic", "video", "images")
 
 
 def _scheme(uri: str) -> str:
     """The line of the table for a URI; files are told apart by their names."""
-    if uri.isdecimal() or re.fullmatch(r"/dev/video\d+", uri):
+    if re.fullmatch(r"(\d+|/dev/(video\d+|(v4l|edge-resnet)/.+))(\?.*)?", uri, re.ASCII):
         return "camera"
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://|(camera):", uri)
     if match:

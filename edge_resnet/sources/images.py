@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from types import TracebackType
 
 from edge_resnet.errors import DataError, SourceError
@@ -34,10 +35,13 @@ class ImagesSource:
         self.dropped = 0
         self._uri = uri.removeprefix("images://")
         self._paths = _paths(self._uri)
+        self._closed = Event()
 
     def __iter__(self) -> Iterator[Frame]:
         index = 0
         for done, path in enumerate(self._paths, start=1):
+            if self._closed.is_set():
+                return
             captured_ns = time.monotonic_ns()
             try:
                 image = decode_image(path)[..., ::-1]
@@ -52,7 +56,8 @@ class ImagesSource:
             index += 1
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """End the iteration after the image at hand."""
+        self._closed.set()
 
     def __enter__(self) -> ImagesSource:
         return self

@@ -98,3 +98,13 @@ def test_wrong_smoothing_is_refused(wrong: dict[str, float]) -> None:
     """With the range that is right."""
     with pytest.raises(ConfigError):
         Smoothing("vote", **wrong)  # type: ignore[arg-type]
+
+
+def test_votes_are_no_probability() -> None:
+    """Ten frames that are hardly sure agree: the answer is as sure as they are, and unknown where that is not enough."""
+    doubtful = probabilities([0.3, 0.25, 0.25, 0.2])
+    stable, strict = (Stable(LABELS, Smoothing("vote", 10, min_confidence=least)) for least in (0.0, 0.5))
+    for _ in range(10):
+        answer, refused = stable.next(doubtful), strict.next(doubtful)
+    assert (answer.label, refused.label) == ("cat", "unknown")
+    assert answer.probability == pytest.approx(0.3)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import resource
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +105,28 @@ def test_a_folder_without_images(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="holds no images") as caught:
         ImagesSource(str(tmp_path))
     assert ".jpg" in caught.value.hint
+
+
+def test_an_image_that_claims_more_than_there_is(tmp_path: Path) -> None:
+    """A file that says it is 100,000 x 100,000 pixels is refused before 30 GB are asked for."""
+    head = b"IHDR" + (100_000).to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
+    body = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0d" + head + zlib.crc32(head).to_bytes(4, "big")
+    (tmp_path / "huge.png").write_bytes(body + b"\x00\x00\x00\x00IDAT\x35\xaf\x06\x1e")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(SourceError, match=r"huge\.png is too large"):
+        list(ImagesSource(str(tmp_path / "huge.png")))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000
+
+
+def test_closing_ends_the_frames(tmp_path: Path) -> None:
+    """After close no more images come."""
+    for name in ("1.png", "2.png"):
+        _save(tmp_path / name)
+    source = ImagesSource(str(tmp_path))
+    frames = iter(source)
+    next(frames)
+    source.close()
+    assert list(frames) == []
 
 
 def test_closing_twice(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from itertools import islice, pairwise
 
 import numpy as np
@@ -57,3 +59,38 @@ def test_defaults() -> None:
     stamps = [frame.captured_ns for frame in SyntheticSource("synthetic://?width=8&height=8")]
     assert len(stamps) == 300
     assert stamps == sorted(stamps)
+
+
+def test_frames_at_a_rate() -> None:
+    """With fps the source is live, and its frames come and are stamped that far apart."""
+    started = time.monotonic()
+    with SyntheticSource("synthetic://?frames=11&width=32&height=32&fps=50") as source:
+        stamps = [frame.captured_ns for frame in source]
+    assert source.live
+    assert not SyntheticSource("synthetic://").live
+    np.testing.assert_allclose(np.diff(stamps) / 1e6, 20, atol=0.1)
+    assert 0.2 <= time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize("query", ["fps=0.5", "frames=0"])
+def test_closing_from_another_thread(query: str) -> None:
+    """The iteration ends at once, while it waits for a frame's time and while it draws."""
+    source = SyntheticSource(f"synthetic://?width=32&height=32&{query}")
+    reader = threading.Thread(target=lambda: [None for _ in source])
+    reader.start()
+    time.sleep(0.05)
+    started = time.monotonic()
+    source.close()
+    reader.join(5)
+    assert time.monotonic() - started < 0.5
+    assert not reader.is_alive()
+
+
+def test_drawing_is_quick() -> None:
+    """More than 2,000 small frames per second of processor time, so that a pipeline can be measured; the best of three."""
+    rates = []
+    for _ in range(3):
+        started = time.process_time()
+        count = sum(1 for _ in SyntheticSource("synthetic://?frames=400&width=224&height=224"))
+        rates.append(count / (time.process_time() - started))
+    assert max(rates) > 2000

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import cv2
@@ -11,7 +14,7 @@ import numpy as np
 import pytest
 
 from edge_resnet.errors import SourceError
-from edge_resnet.sources.video import VideoSource
+from edge_resnet.sources.video import VideoSource, _next
 
 FRAMES = 40
 
@@ -22,7 +25,7 @@ def _write(path: Path, frames: int = FRAMES, size: tuple[int, int] = (64, 48)) -
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 25, size)
     assert writer.isOpened()
     for index in range(frames):
-        writer.write(np.full((size[1], size[0], 3), 6 * index, np.uint8))
+        writer.write(np.full((size[1], size[0], 3), 6 * index % 256, np.uint8))
     writer.release()
     return path
 
@@ -54,6 +57,14 @@ def test_any_file_can_be_called_a_video(tmp_path: Path) -> None:
         assert len(list(source)) == 3
 
 
+def test_an_empty_file(tmp_path: Path) -> None:
+    """A recording of 0 bytes is called empty."""
+    (tmp_path / "x.mp4").write_bytes(b"")
+    with pytest.raises(SourceError, match="is empty") as caught:
+        VideoSource(str(tmp_path / "x.mp4"))
+    assert caught.value.hint
+
+
 @pytest.mark.parametrize("content", [b"", b"this is text", bytes(5000)])
 def test_files_that_are_no_videos(tmp_path: Path, content: bytes) -> None:
     """Empty, text, zeros: one line, and nothing of FFmpeg's own on stderr."""
@@ -82,6 +93,66 @@ def test_a_video_cut_in_half(tmp_path: Path, suffix: str) -> None:
     except SourceError as error:
         assert error.hint  # noqa: PT017 - either outcome is right, each with its own demand
     assert count < FRAMES
+
+
+def test_how_much_of_a_cut_video_there_was(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Every whole frame is delivered, and a warning says how many of how many."""
+    path = _write(tmp_path / "clip.avi", frames=FRAMES, size=(320, 240))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with VideoSource(str(path)) as source, caplog.at_level(logging.WARNING, "edge_resnet"):
+        frames = list(source)
+    np.testing.assert_allclose([frame.image.mean() for frame in frames], 6 * np.arange(len(frames)), atol=4)
+    assert FRAMES // 3 < len(frames) < FRAMES
+    assert f"ended after {len(frames)} of about {FRAMES} frames" in caplog.text
+
+
+def test_a_video_by_its_own_clock(tmp_path: Path) -> None:
+    """In real time, frames of a clip at 25 per second are 40 ms apart, in their stamps and in arriving, and all come."""
+    with VideoSource(str(_write(tmp_path / "clip.avi", frames=12)), realtime=True) as source:
+        arrived, stamps = [], []
+        for frame in source:
+            arrived.append(time.monotonic_ns())
+            stamps.append(frame.captured_ns)
+    assert source.live
+    assert len(stamps) == 12
+    np.testing.assert_allclose(np.diff(stamps) / 1e6, 40, atol=1.5)
+    assert all(there >= due for there, due in zip(arrived, stamps, strict=True))
+    assert 0.4 < (arrived[-1] - arrived[0]) / 1e9 < 2
+
+
+def test_a_reader_slower_than_the_clock(tmp_path: Path) -> None:
+    """Frames that are late come at once, none is skipped, and their stamps tell how old they are."""
+    with VideoSource(str(_write(tmp_path / "clip.avi", frames=12)), realtime=True) as source:
+        frames = iter(source)
+        next(frames)
+        time.sleep(0.6)
+        started = time.monotonic_ns()
+        rest = list(frames)
+        assert time.monotonic_ns() - started < 0.3e9
+    assert [frame.index for frame in rest] == list(range(1, 12))
+    assert started - rest[0].captured_ns > 0.4e9
+
+
+def test_timestamps_that_make_no_sense() -> None:
+    """Those that stand still, go back or jump by hours are replaced by the frame rate's."""
+    assert _next(1.0, 1.04, 0.04) == 1.04
+    for stamp in (1.0, 0.0, -3.0, 4000.0, float("nan")):
+        assert _next(1.0, stamp, 0.04) == 1.04
+
+
+@pytest.mark.parametrize("realtime", [False, True])
+def test_closing_from_another_thread(tmp_path: Path, realtime: bool) -> None:
+    """The iteration ends soon, without an error, also while it waits for a frame's time or reads."""
+    source = VideoSource(str(_write(tmp_path / "clip.avi", frames=400, size=(640, 480))), realtime=realtime)
+    seen: list[int] = []
+    reader = threading.Thread(target=lambda: seen.extend(frame.index for frame in source))
+    reader.start()
+    time.sleep(0.05)
+    source.close()
+    reader.join(2)
+    assert not reader.is_alive()
+    assert seen == list(range(len(seen)))
+    assert len(seen) < 400
 
 
 def test_a_missing_video(tmp_path: Path) -> None:

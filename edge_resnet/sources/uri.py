@@ -1,0 +1,139 @@
+"""URIs of sources: their options, network addresses, and names that hold no password. Opens nothing."""
+
+from __future__ import annotations
+
+import re
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+from urllib.parse import parse_qsl, quote, unquote
+
+from edge_resnet.errors import SourceError
+
+__all__ = ["TIMEOUT", "Address", "Patience", "Range", "parse_address", "public_uri", "read_options", "take_options"]
+
+_MASK = "***"
+#: In a query or, as some recorders want it, in the path. The value goes to the next mark that no such value holds unescaped.
+_SECRET = re.compile(
+    r"(?i)((?<![a-z])(?:pass(?:word|wd|wort|phrase)?|pwd|psw|token|secret|auth|(?:api_?)?key|sig(?:nature)?)=)[^&;?#]+"
+)
+
+
+class Range(NamedTuple):
+    """What a number among the options may be, ends included; ``whole`` ones have no decimal point."""
+
+    default: float
+    low: float
+    high: float
+    whole: bool = True
+
+
+class Patience(NamedTuple):
+    """Seconds: for the first frame, and for each one after it."""
+
+    open_s: float
+    read_s: float
+
+    @classmethod
+    def of(cls, timeout: float) -> Patience:
+        """As the option ``timeout`` says: that long for a frame, and twice as long for the first."""
+        return cls(2 * timeout, timeout)
+
+
+#: The option ``timeout`` of every live source, in seconds.
+TIMEOUT = Range(5, 0.1, 600, whole=False)
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a stream is. ``target``: path and query, as the server wants them. ``port``: None for the scheme's own."""
+
+    scheme: str
+    host: str
+    port: int | None
+    target: str
+    user: str = field(repr=False)
+    password: str = field(repr=False)
+
+    @property
+    def place(self) -> str:
+        """Host and port for a person."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port is None else f"{host}:{self.port}"
+
+    @property
+    def bare(self) -> str:
+        """The URI without user and password. A query may hold a secret still: ``public_uri`` is for people."""
+        return f"{self.scheme}://{self.place}{self.target}"
+
+    @property
+    def full(self) -> str:
+        """The URI with user and password, their special characters escaped. Not for people."""
+        if not (self.user or self.password):
+            return self.bare
+        return f"{self.scheme}://{quote(self.user, safe='')}:{quote(self.password, safe='')}@{self.place}{self.target}"
+
+
+def public_uri(uri: str) -> str:
+    """The URI as it may be shown: user and password, and values such as ``?token=…``, are replaced by ``***``.
+
+    Of a password with a bare ``/`` or ``@`` nothing is shown either: up to the last ``@`` all counts as user and password, except
+    where what follows ``://`` has no room for one. Names of files are returned as they are.
+    """
+    scheme, mark, rest = uri.partition("://")
+    if not mark or scheme.lower() in ("video", "images", "v4l2", "synthetic"):
+        return uri
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" in authority or (":" in authority and "@" in rest):
+        rest = f"{_MASK}@{rest.rpartition('@')[2]}"
+    return scheme + mark + _SECRET.sub(rf"\g<1>{_MASK}", rest)
+
+
+def parse_address(uri: str) -> Address:
+    """Take a network URI apart. Raises SourceError, without the password, where it is malformed."""
+    name = public_uri(uri)
+    if re.search(r"[\x00-\x20\x7f]", uri):
+        raise SourceError(f"{name!r} holds a space or a control character", hint="write %20 for a space, and quote the URI")
+    scheme, _, rest = uri.partition("://")
+    match = re.fullmatch(r"([^/?#]*)([^#]*)(?:#.*)?", rest)
+    authority, target = match.groups() if match else ("", "")
+    login, _, place = authority.rpartition("@")
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+(?:%[\w.]+)?)\]|([^\[\]:]+))(?::(\d{1,5}))?", place)
+    port = int(found.group(3)) if found and found.group(3) else None
+    # Of "admin:12/34@camera" the host would be admin, and the port a part of the password.
+    torn = not login and port is not None and "@" in target and "." not in place and not place.startswith(("[", "localhost:"))
+    if found is None or torn or (port is not None and not 1 <= port <= 65535):
+        raise SourceError(
+            f"{name} names no host and port",
+            hint=f"as in {scheme}://user:password@192.168.1.9:554/path; escape / as %2F, # as %23",
+        )
+    user, _, password = login.partition(":")
+    target = quote(target if target.startswith("/") else f"/{target}", safe=string.punctuation)
+    return Address(scheme.lower(), found.group(1) or found.group(2), port, target, unquote(user), unquote(password))
+
+
+def take_options(uri: str, known: Mapping[str, Range]) -> tuple[str, dict[str, float]]:
+    """Take our options out of a network URI's query and leave the others, which are the server's, as they are."""
+    before, mark, query = uri.partition("?")
+    ours: list[str] = []
+    theirs: list[str] = []
+    for part in query.split("&") if mark else ():
+        (ours if part.partition("=")[0] in known else theirs).append(part)
+    rest = before + ("?" + "&".join(theirs) if theirs else "")
+    return rest, read_options(public_uri(before), "&".join(ours), known)
+
+
+def read_options(name: str, query: str, known: Mapping[str, Range]) -> dict[str, float]:
+    """The numbers of a query, defaults for those it leaves out. Raises SourceError that names what is not understood."""
+    options = {key: limits.default for key, limits in known.items()}
+    for key, value in parse_qsl(query, keep_blank_values=True):
+        limits = known.get(key)
+        pattern = r"[0-9]{1,9}" if limits is None or limits.whole else r"[0-9]{1,9}(\.[0-9]{1,6})?"
+        if limits is None or not re.fullmatch(pattern, value, re.ASCII):
+            raise SourceError(f"{name}: {key}={value} is not understood", hint=f"options are {', '.join(known)}, numbers")
+        options[key] = float(value)
+        if not limits.low <= options[key] <= limits.high:
+            example = f"for example ?{key}={limits.default:g}"
+            raise SourceError(f"{name}: {key} must lie in {limits.low:g}..{limits.high:g}", hint=example)
+    return options

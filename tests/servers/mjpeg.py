@@ -1,0 +1,271 @@
+"""An MJPEG camera: http.server and Pillow. Its faults are paths, so that one server has them all."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import socket
+import ssl
+import threading
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+__all__ = ["SIZE", "MjpegServer", "brightness", "claim_size", "jpeg"]
+
+Painter = Callable[[int], npt.NDArray[np.uint8]]
+
+#: Width and height of the default picture.
+SIZE = (64, 48)
+
+
+def brightness(index: int) -> int:
+    """Of the default picture ``index``: it tells which one it is, up to 40 of them."""
+    return 6 * (index % 40)
+
+
+def jpeg(picture: npt.NDArray[np.uint8]) -> bytes:
+    """The picture (H, W, 3) RGB as a JPEG file."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=90)
+    return buffer.getvalue()
+
+
+def claim_size(picture: bytes, width: int, height: int) -> bytes:
+    """The same JPEG, whose header claims another size."""
+    at = re.search(rb"\xff\xc0..\x08", picture, re.DOTALL)
+    assert at is not None
+    return picture[: at.end()] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + picture[at.end() + 4 :]
+
+
+class MjpegServer:
+    """Serves at ``url(path)``; frames per second ``fps``; picture i is ``paint(i)`` (H, W, 3) RGB, counted for each reader anew.
+
+    Paths: /stream, without a length /plain, with dashes in the boundary's header /dashes, chunked /chunked; every third picture
+    cut short /cut, or shorter than its length says /lying, or no picture at all /garbage, or of 65,500 x 65,500 pixels /huge;
+    after five pictures no more /stall; a byte now and then /drip; a picture without end /endless; one that announces 100 GB
+    /giant; two pictures and the end /short; no answer /silent; a single picture /picture; elsewhere /moved; else: not found.
+    ``login``: user and password, asked for by Digest where ``digest``. ``tls``: https with its certificate. ``readers``: requests
+    answered so far.
+    """
+
+    def __init__(
+        self,
+        *,
+        fps: float = 50,
+        paint: Painter | None = None,
+        login: tuple[str, str] | None = None,
+        digest: bool = False,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.fps, self.login, self.digest, self.tls = fps, login, digest, tls
+        self.paint = paint or _grey
+        self.readers = 0
+        self.port = 0
+        self.flowing = threading.Event()
+        self.flowing.set()
+        self.running = False
+        self._server: _Server | None = None
+
+    def url(self, path: str = "/stream", login: str = "") -> str:
+        """The address of a path, ``login`` (``user:password``) in it where given."""
+        return f"{'https' if self.tls else 'http'}://{login + '@' if login else ''}127.0.0.1:{self.port}{path}"
+
+    def start(self) -> MjpegServer:
+        """Listen, on the port of before where there was one."""
+        self._server = _Server(self)
+        self.port = self._server.server_address[1]
+        self.running = True
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        return self
+
+    def stop(self) -> None:
+        """End every connection and listen no more."""
+        self.running = False
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server.hang_up()
+            self._server = None
+
+    def restart(self) -> None:
+        """Stop and listen again on the same port."""
+        self.stop()
+        self.start()
+
+    def pause(self) -> None:
+        """Send nothing more on any connection, and keep them."""
+        self.flowing.clear()
+
+    def resume(self) -> None:
+        """Go on."""
+        self.flowing.set()
+
+    def __enter__(self) -> MjpegServer:
+        return self.start()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.resume()
+        self.stop()
+
+
+def _grey(index: int) -> npt.NDArray[np.uint8]:
+    return np.full((SIZE[1], SIZE[0], 3), brightness(index), np.uint8)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, camera: MjpegServer) -> None:
+        self.camera = camera
+        self.connections: set[socket.socket] = set()
+        super().__init__(("127.0.0.1", camera.port), _Handler)
+
+    def get_request(self) -> tuple[socket.socket, object]:
+        connection, address = super().get_request()
+        tls = self.camera.tls
+        return (connection if tls is None else tls.wrap_socket(connection, server_side=True)), address
+
+    def hang_up(self) -> None:
+        for connection in list(self.connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A reader that goes away is no error."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def setup(self) -> None:
+        self.server.connections.add(self.request)
+        super().setup()
+
+    def finish(self) -> None:
+        self.server.connections.discard(self.request)
+        super().finish()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's signature
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        camera = self.server.camera
+        if camera.login is not None and not self._is_allowed():
+            self.send_response(401)
+            digest = 'Digest realm="camera", nonce="abc", qop="auth", opaque="o"'
+            self.send_header("WWW-Authenticate", digest if camera.digest else 'Basic realm="camera"')
+            self.end_headers()
+            return
+        camera.readers += 1
+        path = self.path.partition("?")[0]
+        if path == "/silent":
+            self._wait(30)
+        elif path == "/picture":
+            self._head("image/jpeg")
+            self.wfile.write(jpeg(camera.paint(0)))
+        elif path == "/moved":
+            self.send_response(302)
+            self.send_header("Location", f"http://user:hunter2@127.0.0.1:{camera.port}/stream")
+            self.end_headers()
+        elif path[1:] in _WAYS:
+            self._stream(path[1:])
+        else:
+            self.send_error(404)
+
+    def _stream(self, way: str) -> None:
+        word = "--pictures" if way == "dashes" else "pictures"
+        self.protocol_version = "HTTP/1.1" if way == "chunked" else "HTTP/1.0"
+        self._head(f"multipart/x-mixed-replace; boundary={word}", chunked=way == "chunked")
+        for piece in _pieces(way, self.server.camera.paint):
+            data = piece if way != "chunked" else b"%x\r\n%s\r\n" % (len(piece), piece)
+            self.server.camera.flowing.wait(60)
+            self.wfile.write(data)
+            if way != "endless":
+                self._wait(1 / self.server.camera.fps)
+            if not self.server.camera.running:
+                return
+
+    def _head(self, kind: str, *, chunked: bool = False) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", kind)
+        if chunked:
+            self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+
+    def _wait(self, seconds: float) -> None:
+        """Wait, but not beyond the server's end."""
+        end = threading.Event()
+        while seconds > 0 and self.server.camera.running:
+            end.wait(min(seconds, 0.1))
+            seconds -= 0.1
+
+    def _is_allowed(self) -> bool:
+        camera = self.server.camera
+        assert camera.login is not None
+        user, password = camera.login
+        said = self.headers.get("Authorization", "")
+        if not camera.digest:
+            return said == "Basic " + b64encode(f"{user}:{password}".encode()).decode()
+        fields = dict(re.findall(r'(\w+)="?([^",]+)"?', said))
+
+        def md5(text: str) -> str:
+            return hashlib.md5(text.encode()).hexdigest()
+
+        secret, request = md5(f"{user}:camera:{password}"), md5(f"GET:{self.path}")
+        expected = md5(f"{secret}:abc:{fields.get('nc')}:{fields.get('cnonce')}:auth:{request}")
+        return fields.get("response") == expected and fields.get("uri") == self.path and fields.get("opaque") == "o"
+
+
+_WAYS = (
+    "stream", "plain", "dashes", "chunked", "cut", "lying", "garbage", "huge", "stall", "drip", "endless", "giant", "short",
+)  # fmt: skip
+
+
+def _pieces(way: str, paint: Painter) -> Iterator[bytes]:
+    """What is sent, a picture's worth at a time."""
+    index = 0
+    while True:
+        data = jpeg(paint(index))
+        if way == "stall" and index == 5:
+            yield from _silence()
+        if way == "short" and index == 2:
+            yield b"--pictures--\r\n"
+            return
+        if way == "endless" and index == 1:
+            yield b"--pictures\r\nContent-Type: image/jpeg\r\n\r\n\xff\xd8"
+            while True:
+                yield bytes(1 << 20)
+        if way == "giant" and index == 1:
+            yield b"--pictures\r\nContent-Type: image/jpeg\r\nContent-Length: 100000000000\r\n\r\n\xff\xd8"
+        if way == "drip" and index == 1:
+            yield b"--pictures\r\nContent-Type: image/jpeg\r\nContent-Length: 100000\r\n\r\n\xff\xd8"
+            while True:
+                yield b"x"
+        length = len(data)
+        if index % 3 == 1:
+            if way == "cut":
+                data = data[: length // 2]
+                length = len(data)
+            elif way == "lying":
+                data = data[: length // 2]
+            elif way == "garbage":
+                data, length = b"no picture\n" * 40, 440
+            elif way == "huge":
+                data = claim_size(data, 65500, 65500)
+        announced = b"" if way == "plain" else b"Content-Length: %d\r\n" % length
+        yield b"--pictures\r\nContent-Type: image/jpeg\r\n" + announced + b"\r\n" + data + b"\r\n"
+        index += 1
+
+
+def _silence() -> Iterator[bytes]:
+    while True:
+        yield b""

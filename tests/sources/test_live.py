@@ -1,0 +1,140 @@
+"""The thread between a feed and its reader: order, ends, and that nobody waits longer than agreed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from edge_resnet.errors import MissingDependencyError, SourceError
+from edge_resnet.sources.live import LiveSource, Shot
+from edge_resnet.sources.uri import Patience
+
+_SOON = Patience(open_s=0.6, read_s=0.3)
+
+
+class _Feed:
+    """Delivers ``count`` pictures and then does as ``then`` says: fail, or hang until it is interrupted."""
+
+    def __init__(self, count: int, then: Exception | None = None, *, deaf: bool = False) -> None:
+        self.lost = 0
+        self.reads = 0
+        self.closed = threading.Event()
+        self._count, self._then, self._deaf = count, then, deaf
+        self._interrupted = threading.Event()
+        self.opens_in_s = 0.0
+
+    def open(self) -> None:
+        self._interrupted.wait(self.opens_in_s)
+
+    def read(self) -> Shot:
+        if self.reads == self._count:
+            if self._then is not None:
+                raise self._then
+            (threading.Event() if self._deaf else self._interrupted).wait(1.2)
+            raise SourceError("interrupted", hint="x")
+        self.reads += 1
+        return Shot(np.full((2, 2, 3), self.reads, np.uint8), time.monotonic_ns())
+
+    def interrupt(self) -> None:
+        self._interrupted.set()
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+def test_every_shot_in_order_then_the_error() -> None:
+    """What was delivered before the failure arrives before the failure, which stays."""
+    feed = _Feed(5, SourceError("the cable broke", hint="mend it"))
+    with LiveSource("x", feed, _SOON, "hint") as source:
+        assert [int(frame.image[0, 0, 0]) for frame in islice(source, 5)] == [1, 2, 3, 4, 5]
+        for _ in range(2):
+            with pytest.raises(SourceError, match="the cable broke"):
+                next(iter(source))
+    assert feed.closed.is_set()
+
+
+def test_the_feed_waits_for_its_reader() -> None:
+    """A slow reader loses nothing here: at most one shot is held ready."""
+    feed = _Feed(50, SourceError("end", hint="x"))
+    with LiveSource("x", feed, _SOON, "hint") as source:
+        time.sleep(0.1)
+        assert feed.reads <= 2
+        assert [frame.index for frame in islice(source, 50)] == list(range(50))
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_a_feed_that_hangs(deaf: bool) -> None:
+    """The reader is told after its patience, whether or not the feed can be interrupted."""
+    feed = _Feed(1, deaf=deaf)
+    with LiveSource("cam", feed, _SOON, "kick it") as source:
+        next(iter(source))
+        started = time.monotonic()
+        with pytest.raises(SourceError, match=r"cam gave no frame for 0\.3 s") as caught:
+            next(iter(source))
+        assert 0.25 < time.monotonic() - started < 1
+    assert caught.value.hint == "kick it"
+    assert feed.closed.wait(2)
+
+
+def test_a_feed_that_does_not_open() -> None:
+    """The constructor gives up when the first frame is overdue, and lets go of the feed."""
+    feed = _Feed(0)
+    started = time.monotonic()
+    with pytest.raises(SourceError, match=r"cam gave no frame within 0\.6 s"):
+        LiveSource("cam", feed, _SOON, "hint")
+    assert time.monotonic() - started < 1.5
+    assert feed.closed.wait(1)
+
+
+@pytest.mark.parametrize("error", [SourceError("refused", hint="x"), MissingDependencyError("no cv2", hint="x")])
+def test_an_error_of_opening_is_the_constructors(error: Exception) -> None:
+    """It comes as it is, and the thread ends."""
+    feed = _Feed(0, error)
+    with pytest.raises(type(error), match=str(error)):
+        LiveSource("cam", feed, _SOON, "hint")
+    assert feed.closed.wait(1)
+
+
+def test_a_foreign_error_is_not_quoted() -> None:
+    """OpenCV's messages may hold the URI: only the kind of the error is told."""
+    with pytest.raises(SourceError, match=r"^cam failed \(ValueError\)$") as caught:
+        LiveSource("cam", _Feed(0, ValueError("rtsp://u:hunter2@h")), _SOON, "hint")
+    assert caught.value.__cause__ is None
+    assert "hunter2" not in repr(caught.value.__context__)
+
+
+def test_closing_ends_a_waiting_reader_at_once() -> None:
+    """In another thread, without an error, even where the feed is deaf; close itself waits for the feed."""
+    feed = _Feed(1, deaf=True)
+    source = LiveSource("cam", feed, Patience(5, 5), "hint")
+    seen: list[float] = []
+
+    def read() -> None:
+        list(source)
+        seen.append(time.monotonic())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    time.sleep(0.1)
+    started = time.monotonic()
+    source.close()
+    reader.join(5)
+    assert seen[0] - started < 0.6
+    assert feed.closed.is_set()
+    assert list(source) == []
+    source.close()
+
+
+def test_lost_pictures_are_told() -> None:
+    """The count is the feed's, and where nothing else came the error names it."""
+    feed = _Feed(1)
+    feed.lost = 7
+    with LiveSource("cam", feed, _SOON, "hint") as source:
+        next(iter(source))
+        assert source.dropped == 7
+        with pytest.raises(SourceError, match="and 7 that cannot"):
+            next(iter(source))

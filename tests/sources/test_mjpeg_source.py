@@ -1,0 +1,238 @@
+"""MJPEG over HTTP from a real server: every way of sending, every fault, within its time and memory."""
+
+from __future__ import annotations
+
+import logging
+import resource
+import shutil
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from servers.mjpeg import SIZE, MjpegServer, brightness
+
+from edge_resnet.errors import SourceError
+from edge_resnet.frame import Frame
+from edge_resnet.sources import FrameSource, open_source
+
+
+@pytest.fixture(scope="module")
+def camera() -> Iterator[MjpegServer]:
+    with MjpegServer() as server:
+        yield server
+
+
+def _take(source: FrameSource, count: int) -> list[Frame]:
+    return list(islice(source, count))
+
+
+def _shown(frame: Frame) -> int:
+    """Which of the server's pictures it is."""
+    return round(float(frame.image.mean()) / 6)
+
+
+@pytest.mark.parametrize("path", ["/stream", "/plain", "/dashes", "/chunked"])
+def test_pictures_in_order(camera: MjpegServer, path: str) -> None:
+    """However the parts are marked, every picture arrives, in order, as (H, W, 3) uint8 BGR."""
+    with open_source(camera.url(path)) as source:
+        frames = _take(source, 12)
+    assert [frame.image.shape for frame in frames] == [(SIZE[1], SIZE[0], 3)] * 12
+    assert [_shown(frame) for frame in frames] == list(range(12))
+    assert [frame.index for frame in frames] == list(range(12))
+    assert {frame.source for frame in frames} == {camera.url(path)}
+    assert source.live
+    assert source.dropped == 0
+    stamps = [frame.captured_ns for frame in frames]
+    assert stamps == sorted(stamps)
+    assert stamps[-1] <= time.monotonic_ns()
+
+
+def test_colours() -> None:
+    """What the server paints red is red in BGR."""
+    red = np.full((16, 16, 3), (250, 10, 20), np.uint8)
+    with MjpegServer(paint=lambda index: red) as server, open_source(server.url()) as source:
+        (frame,) = _take(source, 1)
+    np.testing.assert_allclose(frame.image[8, 8], (20, 10, 250), atol=6)
+
+
+@pytest.mark.parametrize("path", ["/cut", "/lying", "/garbage", "/huge"])
+def test_a_damaged_picture_is_dropped_and_counted(camera: MjpegServer, path: str) -> None:
+    """No half picture is delivered, the next ones are, and what was lost is counted."""
+    with open_source(camera.url(path)) as source:
+        frames = _take(source, 9)
+    shown = [_shown(frame) for frame in frames]
+    assert shown == [index for index in range(14) if index % 3 != 1][:9]
+    assert all(abs(float(frame.image.mean()) - brightness(index)) < 4 for frame, index in zip(frames, shown, strict=True))
+    assert source.dropped >= 4
+
+
+@pytest.mark.parametrize("path", ["/huge", "/endless", "/giant"])
+def test_no_stream_eats_the_memory(camera: MjpegServer, path: str) -> None:
+    """A picture that claims 13 GB, one that never ends and one that announces 100 GB take less than 300 MB."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with open_source(camera.url(path)) as source:
+        if path == "/huge":
+            _take(source, 9)
+        else:
+            with pytest.raises(SourceError, match="more than 32 MiB"):
+                list(source)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000
+
+
+@pytest.mark.parametrize("path", ["/stall", "/drip"])
+def test_a_stalled_stream_is_given_up(camera: MjpegServer, path: str) -> None:
+    """Silence, or a byte now and then, ends in SourceError once the timeout is over; what came before is delivered."""
+    with open_source(camera.url(f"{path}?timeout=0.5")) as source:
+        frames = _take(source, {"/stall": 5, "/drip": 1}[path])
+        started = time.monotonic()
+        with pytest.raises(SourceError, match=r"for 0\.5 s") as caught:
+            next(iter(source))
+        assert 0.4 < time.monotonic() - started < 2
+    assert caught.value.hint
+    assert _shown(frames[-1]) == len(frames) - 1
+
+
+def test_a_pause_shorter_than_the_timeout() -> None:
+    """A server that falls silent for a moment and goes on loses nothing."""
+    with MjpegServer() as server, open_source(server.url("/stream?timeout=3")) as source:
+        frames = iter(source)
+        first = next(frames)
+        server.pause()
+        time.sleep(0.4)
+        server.resume()
+        rest = list(islice(frames, 5))
+    assert [_shown(frame) for frame in (first, *rest)] == list(range(6))
+
+
+def test_a_server_that_goes_away_and_comes_back() -> None:
+    """A broken connection is an error soon; opening the same URI again reads on, and refuses while nobody listens."""
+    with MjpegServer() as server:
+        uri = server.url()
+        with open_source(uri) as source:
+            assert _take(source, 3)
+            server.stop()
+            started = time.monotonic()
+            with pytest.raises(SourceError, match="the server closed the stream"):
+                list(source)
+            assert time.monotonic() - started < 2
+        with pytest.raises(SourceError, match="nothing listens at 127") as caught:
+            open_source(uri)
+        assert "port" in caught.value.hint
+        server.start()
+        with open_source(uri) as source:
+            assert len(_take(source, 3)) == 3
+
+
+def test_a_stream_that_ends(camera: MjpegServer) -> None:
+    """The server's own end is an error after the last picture: a camera does not end."""
+    with open_source(camera.url("/short")) as source:
+        frames = _take(source, 2)
+        with pytest.raises(SourceError, match="closed the stream"):
+            next(iter(source))
+    assert [_shown(frame) for frame in frames] == [0, 1]
+
+
+@pytest.mark.parametrize("when", ["waiting", "between"])
+def test_closing_from_another_thread(when: str) -> None:
+    """The iteration ends at once, without an error, also while it waits for a picture."""
+    with MjpegServer() as server:
+        source = open_source(server.url())
+        ended, frames = threading.Event(), []
+
+        def read() -> None:
+            frames.extend(source)
+            ended.set()
+
+        if when == "waiting":
+            server.pause()
+        reader = threading.Thread(target=read)
+        reader.start()
+        time.sleep(0.2)
+        started = time.monotonic()
+        source.close()
+        assert ended.wait(1)
+        reader.join(5)
+        assert time.monotonic() - started < 1
+        source.close()
+        server.resume()
+    assert frames
+
+
+@pytest.mark.parametrize(
+    ("path", "match", "hint"),
+    [
+        ("/nowhere", "the server refuses, 404", "path"),
+        ("/picture", "is no stream of JPEG pictures but image/jpeg", "MJPEG"),
+        ("/moved", r"has moved to http://\*\*\*@127", "that address"),
+        ("/silent?timeout=0.3", r"does not answer within 0\.3 s", "HTTP port"),
+        ("/stream?timeout=0", "must lie in", "timeout=5"),
+    ],
+)
+def test_what_is_no_stream(camera: MjpegServer, path: str, match: str, hint: str) -> None:
+    """Each answer has its own message and remedy."""
+    with pytest.raises(SourceError, match=match) as caught:
+        open_source(camera.url(path))
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("digest", [False, True])
+def test_passwords(digest: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Basic and Digest let the right one in; without, or with another, the error says so, and none shows it."""
+    with MjpegServer(login=("admin", "p:w@rd/1"), digest=digest) as server, caplog.at_level(logging.DEBUG):
+        with open_source(server.url("/stream", "admin:p%3Aw%40rd%2F1")) as source:
+            assert {frame.source for frame in _take(source, 3)} == {f"http://***@127.0.0.1:{server.port}/stream"}
+        with pytest.raises(SourceError, match="wants a user and a password") as caught:
+            open_source(server.url())
+        assert "user:password@" in caught.value.hint
+        with pytest.raises(SourceError, match="does not accept this user and password") as caught:
+            open_source(server.url("/stream", "admin:hunter2"))
+    shown = f"{caught.value.message} {caught.value.hint} {caught.value.__cause__!r} {caught.value.__context__!r} {caplog.text}"
+    assert "hunter2" not in shown
+    assert "w@rd" not in shown
+
+
+def test_https(tmp_path: Path) -> None:
+    """A camera's own certificate is refused unless verify=0 says otherwise; then pictures come, and closing ends at once."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("no openssl to make a certificate with")
+    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=camera"]
+    files = ["-keyout", "key.pem", "-out", "certificate.pem"]
+    subprocess.run([openssl, *words, *files], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "certificate.pem", tmp_path / "key.pem")
+    with MjpegServer(tls=tls) as server:
+        with pytest.raises(SourceError, match="no secure connection") as caught:
+            open_source(server.url())
+        assert "verify=0" in caught.value.hint
+        with open_source(server.url("/stream?verify=0")) as source:
+            assert [_shown(frame) for frame in _take(source, 5)] == [0, 1, 2, 3, 4]
+            server.pause()
+            started = time.monotonic()
+        assert time.monotonic() - started < 0.5
+
+
+def test_https_to_a_server_without(camera: MjpegServer) -> None:
+    """TLS that fails is called so."""
+    with pytest.raises(SourceError, match="no secure connection") as caught:
+        open_source(camera.url().replace("http:", "https:"))
+    assert "verify=0" in caught.value.hint
+
+
+def test_the_frame_is_whole_without_opencv(camera: MjpegServer) -> None:
+    """These streams are read by the base install."""
+    code = (
+        "import sys; sys.modules['cv2'] = None\n"
+        "from itertools import islice; from edge_resnet.sources import open_source\n"
+        f"with open_source({camera.url()!r}) as source: print(len(list(islice(source, 3))))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert result.stdout.strip() == "3"
+    assert result.stderr == ""

@@ -1,0 +1,255 @@
+"""RTSP from a real server, by FFmpeg and by GStreamer: frames, passwords, stalls, and every way to be refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from functools import cache
+from itertools import islice, pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from servers.mjpeg import MjpegServer
+from servers.rtsp import RtspServer, why_no_rtsp
+
+from edge_resnet.errors import SourceError
+from edge_resnet.sources import open_source
+from edge_resnet.sources.rtsp import rtsp_pipeline
+from edge_resnet.sources.uri import parse_address
+
+REPO = Path(__file__).resolve().parent.parent.parent
+_SYSTEM_PYTHON = "/usr/bin/python3"
+
+
+@pytest.fixture(scope="module")
+def camera() -> Iterator[RtspServer]:
+    if why_no_rtsp():
+        pytest.skip(why_no_rtsp())
+    with RtspServer() as server:
+        yield server
+
+
+def _refusal(uri: str) -> SourceError:
+    with pytest.raises(SourceError) as caught:
+        open_source(uri)
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+    return caught.value
+
+
+@pytest.mark.parametrize("query", ["", "?threads=1&timeout=8"])
+def test_frames_that_move(camera: RtspServer, query: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Frames of the server's size, each another; one line says which way they come."""
+    with caplog.at_level(logging.INFO, "edge_resnet"), open_source(camera.url("/h264" + query)) as source:
+        frames = list(islice(source, 15))
+    assert {frame.image.shape for frame in frames} == {(240, 320, 3)}
+    assert {frame.source for frame in frames} == {camera.url()}
+    assert [frame.index for frame in frames] == list(range(15))
+    assert sum(not np.array_equal(left.image, right.image) for left, right in pairwise(frames)) > 10
+    assert source.live
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert line.startswith(f"{camera.url()} is read with ")
+    assert "OPENCV_FFMPEG_CAPTURE_OPTIONS" not in os.environ
+
+
+def test_closing_while_the_server_stalls(camera: RtspServer) -> None:
+    """The iteration ends at once in its thread; close itself returns within the timeout."""
+    source = open_source(camera.url("/h264?timeout=2"))
+    ended = threading.Event()
+
+    def read() -> None:
+        list(source)
+        ended.set()
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    time.sleep(0.3)
+    camera.pause()
+    try:
+        time.sleep(0.3)
+        started = time.monotonic()
+        closer = threading.Thread(target=source.close)
+        closer.start()
+        assert ended.wait(1)
+        assert time.monotonic() - started < 0.5
+        closer.join(5)
+        assert time.monotonic() - started < 3.5
+    finally:
+        camera.resume()
+    reader.join(5)
+    closer.join(5)
+    assert not closer.is_alive()
+
+
+def test_a_program_that_ends_while_the_server_stalls(camera: RtspServer) -> None:
+    """It ends with 0 within the timeout, although nobody closed the source and OpenCV is reading."""
+    code = (
+        "import sys, time; from edge_resnet.sources import open_source\n"
+        # What is torn down last takes its time: OpenCV comes back to its thread while Python ends.
+        "class Slow:\n    def __del__(self, sleep=time.sleep): sleep(3)\n"
+        "sys.slow = Slow()\n"
+        "frames = iter(open_source(sys.argv[1])); next(frames); print(flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, camera.url("/h264?timeout=2")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        camera.pause()
+        try:
+            time.sleep(0.3)
+            _, complaints = child.communicate(b"\n", timeout=10)
+        finally:
+            camera.resume()
+    assert child.returncode == 0
+    assert complaints == b""
+
+
+def test_a_server_that_stalls(camera: RtspServer) -> None:
+    """A stream that falls silent is given up after the timeout, and a server that does not answer is called so."""
+    with open_source(camera.url("/h264?timeout=1")) as source:
+        list(islice(source, 5))
+        camera.pause()
+        try:
+            started = time.monotonic()
+            with pytest.raises(SourceError, match="gave no frame for 1 s"):
+                list(source)
+            assert time.monotonic() - started < 2.5
+            assert "does not answer within" in _refusal(camera.url("/h264?timeout=1")).message
+            assert time.monotonic() - started < 7
+        finally:
+            camera.resume()
+
+
+def test_a_server_that_is_killed_and_started_again() -> None:
+    """The stream's end is an error within seconds; while nothing listens it is refused; then the same URI opens again."""
+    if why_no_rtsp():
+        pytest.skip(why_no_rtsp())
+    with RtspServer() as server:
+        uri = server.url("/h264?timeout=3")
+        with open_source(uri) as source:
+            list(islice(source, 5))
+            server.stop()
+            started = time.monotonic()
+            with pytest.raises(SourceError, match=r"gives no more frames|gave no frame"):
+                list(source)
+            assert time.monotonic() - started < 5
+        assert "nothing listens at" in _refusal(uri).message
+        server.start()
+        with open_source(uri) as source:
+            assert len(list(islice(source, 5))) == 5
+
+
+@pytest.mark.parametrize("digest", [False, True])
+def test_passwords(digest: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """The right one opens, with marks in it; without, or with another, the error says so; none is shown."""
+    if why_no_rtsp():
+        pytest.skip(why_no_rtsp())
+    with RtspServer(login=("admin", "p@ss/w:rd"), digest=digest) as server, caplog.at_level(logging.DEBUG):
+        with open_source(server.url("/h264", "admin:p%40ss%2Fw%3Ard")) as source:
+            assert next(iter(source)).source == f"rtsp://***@127.0.0.1:{server.port}/h264"
+        wanted = _refusal(server.url("/h264"))
+        wrong = _refusal(server.url("/h264", "admin:hunter2"))
+    assert "wants a user and a password" in wanted.message
+    assert "does not accept this user and password" in wrong.message
+    shown = f"{wrong.message} {wrong.hint} {wrong.__cause__!r} {wrong.__context__!r} {caplog.text}"
+    assert "hunter2" not in shown
+    assert "p@ss" not in shown
+    assert "p%40" not in shown
+
+
+def test_what_the_server_does_not_have(camera: RtspServer) -> None:
+    """Another path, and a stream of sound, are told apart."""
+    assert "has no stream of that path" in _refusal(camera.url("/nowhere")).message
+    assert "has no video in it" in _refusal(camera.url("/audio")).message
+
+
+def test_hosts_that_are_not_there() -> None:
+    """A name that nobody has, and a port at which nobody listens."""
+    assert "no host is called camera.invalid" in _refusal("rtsp://camera.invalid/live").message
+    assert "nothing listens at 127.0.0.1, port 9" in _refusal("rtsp://127.0.0.1:9/live").message
+
+
+def test_a_server_of_another_protocol() -> None:
+    """HTTP at that port is refused within the time, with a remedy."""
+    with MjpegServer() as server:
+        started = time.monotonic()
+        error = _refusal(f"rtsp://127.0.0.1:{server.port}/stream?timeout=1")
+    assert error.message.startswith(f"rtsp://127.0.0.1:{server.port}/stream ")
+    assert time.monotonic() - started < 4
+
+
+def test_the_pipeline_on_a_jetson() -> None:
+    """Its frames leave the GPU's memory through nvvidconv, and the password is not in the address."""
+    pipeline = rtsp_pipeline(parse_address("rtsp://u:p@h:1/x"), on_jetson=True)
+    assert pipeline == (
+        'rtspsrc location="rtsp://h:1/x" user-id="u" user-pw="p" protocols=tcp latency=100 drop-on-latency=true ! '
+        "application/x-rtp,media=video ! decodebin ! nvvidconv ! video/x-raw,format=BGRx ! videoconvert ! "
+        "video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
+    )
+
+
+def test_gstreamer_takes_any_password() -> None:
+    """Marks of its language in a path or a password are text to it: nothing is begun or ended by them."""
+    if why_no_rtsp():
+        pytest.skip(why_no_rtsp())
+    address = parse_address('rtsp://u%22:%22%20!%20fakesink%20%5C@h:1/a"!b\\?c=d;e')
+    code = (
+        "import sys, json, gi; gi.require_version('Gst', '1.0'); from gi.repository import Gst; Gst.init(None)\n"
+        "pipeline = Gst.parse_launch(sys.argv[1])\n"
+        "source = [e for e in pipeline.children if e.get_factory().get_name() == 'rtspsrc'][0]\n"
+        "kinds = sorted(e.get_factory().get_name() for e in pipeline.children)\n"
+        "print(json.dumps([source.get_property('location'), source.get_property('user-pw'), kinds]))"
+    )
+    said = subprocess.run(
+        [_SYSTEM_PYTHON, "-c", code, rtsp_pipeline(address, on_jetson=False)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    location, password, kinds = json.loads(said.stdout)
+    assert location == address.bare
+    assert password == '" ! fakesink \\'
+    assert "fakesink" not in kinds
+
+
+@cache
+def _why_no_gstreamer() -> str:
+    code = "import cv2, sys; sys.exit(not cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER))"
+    found = subprocess.run([_SYSTEM_PYTHON, "-c", code], capture_output=True, check=False, timeout=60)
+    return why_no_rtsp() if found.returncode == 0 else "needs apt-get install python3-opencv gstreamer1.0-libav"
+
+
+def test_by_gstreamer(camera: RtspServer) -> None:
+    """With an OpenCV that is built with GStreamer the same URI comes through it: the system's, in a process of its own."""
+    if _why_no_gstreamer():
+        pytest.skip(_why_no_gstreamer())
+    code = (
+        "import logging, sys; logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stdout)\n"
+        "from itertools import islice; from edge_resnet.errors import SourceError; from edge_resnet.sources import open_source\n"
+        "with open_source(sys.argv[1] + '/h264') as source: print(len({f.image.tobytes() for f in islice(source, 15)}))\n"
+        "try:\n    open_source(sys.argv[1] + '/nowhere')\nexcept SourceError as error:\n    print(error.message)"
+    )
+    said = subprocess.run(
+        [_SYSTEM_PYTHON, "-c", code, camera.url("")],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": str(REPO), "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    line, moving, refused = said.stdout.splitlines()
+    assert line == f"{camera.url()} is read with GStreamer, decodebin, over TCP"
+    assert int(moving) > 10
+    assert "has no stream of that path" in refused
