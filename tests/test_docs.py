@@ -16,6 +16,9 @@ from edge_resnet.cli import app
 REPO = Path(__file__).resolve().parent.parent
 README = (REPO / "README.md").read_text(encoding="utf-8")
 COMMANDS = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
+SUBCOMMANDS = [
+    f"{group.name} {command.name}" for group in app.registered_groups for command in group.typer_instance.registered_commands
+]
 BLOCKS = re.findall(r"(<!--[^\n]*-->\n)?```sh\n(.*?)```", README, flags=re.DOTALL)
 PAGES = sorted([*REPO.glob("*.md"), *REPO.glob("docs/**/*.md"), *REPO.glob("calibration/*.md"), *REPO.glob("deploy/*.md")])
 
@@ -24,17 +27,17 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *SUBCOMMANDS])
 def test_every_command_has_help_with_an_example(command: str) -> None:
     """--help of each command explains it and shows a line to type."""
     result = subprocess.run(
-        [sys.executable, "-m", "edge_resnet", command, "--help"], capture_output=True, text=True, check=False, cwd=REPO
+        [sys.executable, "-m", "edge_resnet", *command.split(), "--help"], capture_output=True, text=True, check=False, cwd=REPO
     )
     assert result.returncode == 0
     assert f"edge-resnet {command}" in " ".join(result.stdout.split()).replace("Usage: edge-resnet", "")
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *SUBCOMMANDS])
 def test_every_command_is_documented(command: str) -> None:
     """Each command is named in the README or in docs/."""
     text = README + "".join(path.read_text(encoding="utf-8") for path in (REPO / "docs").glob("*.md"))
@@ -60,7 +63,17 @@ def test_the_shell_blocks_run(tmp_path: Path) -> None:
             assert json.loads(result.stdout)["images"] > 0
     lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 60
-    assert set(json.loads(lines[0])) == {"source", "frame", "captured_ns", "age_ms", "top", "stages_ms", "wall_ns", "time", "answer"}
+    assert set(json.loads(lines[0])) == {
+        "source",
+        "frame",
+        "captured_ns",
+        "age_ms",
+        "top",
+        "stages_ms",
+        "wall_ns",
+        "time",
+        "answer",
+    }
 
 
 def test_the_tree_in_the_readme_is_the_tree_on_disk() -> None:
@@ -81,14 +94,14 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_documented_options_exist() -> None:
-    """Every long option that the README or docs/commands.md shows for a command is one that the program takes."""
-    text = README + (REPO / "docs" / "commands.md").read_text(encoding="utf-8")
+    """Every long option that the README, docs/commands.md or docs/run.md shows for a command is one that the program takes."""
+    text = README + "".join((REPO / "docs" / name).read_text(encoding="utf-8") for name in ("commands.md", "run.md"))
     help_text = "".join(
         subprocess.run(
-            [sys.executable, "-m", "edge_resnet", command, "--help"],
+            [sys.executable, "-m", "edge_resnet", *command.split(), "--help"],
             capture_output=True, text=True, check=True, cwd=REPO, env={**os.environ, "COLUMNS": "200"},
         ).stdout
-        for command in COMMANDS
+        for command in (*COMMANDS, *SUBCOMMANDS)
     )  # fmt: skip
     known = set(re.findall(r"--[a-z0-9-]+", help_text)) | {"--debug", "--system-site-packages", "--version"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text)) - known == set()

@@ -9,7 +9,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ import typer
 from edge_resnet.cli import runoptions as options
 from edge_resnet.cli.engines import open_with_engine
 from edge_resnet.cli.outputs import Outputs, check_outputs, chosen_sinks
-from edge_resnet.errors import ConfigError, SourceError
+from edge_resnet.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge_resnet.artifact import Artifact
@@ -123,8 +124,6 @@ def _run(
     outputs: Outputs,
     wanted: RunOptions,
 ) -> RunSummary:
-    from dataclasses import replace
-
     from edge_resnet.backends import open_backend
     from edge_resnet.notify import Notifier
     from edge_resnet.run import Board, Camera, Watch
@@ -147,17 +146,13 @@ def _run(
 def _source(uri: str, stack: ExitStack, *, realtime: bool, keep_trying: bool) -> FrameSource | Camera:
     """What a URI names, opened: that there is no such camera is said before anything else, unless it is waited for."""
     from edge_resnet.run import Camera
-    from edge_resnet.sources import is_camera, open_source, public_uri
+    from edge_resnet.sources import is_camera, open_source
 
-    opener: Callable[[str], FrameSource] = lambda name: open_source(name, realtime=realtime)  # noqa: E731
+    opener: Callable[[str], FrameSource] = partial(open_source, realtime=realtime)
     again = is_camera(uri)
-    try:
-        opened = opener(uri)
-    except SourceError as error:
-        if not (again and keep_trying):
-            raise
-        typer.echo(f"waiting for {public_uri(uri)}: {error.message}", err=True)
+    if again and keep_trying:
         return Camera(uri, None, again=True, open=opener)
+    opened = opener(uri)
     if opened.live:
         return Camera(uri, opened, again=again, open=opener)
     return stack.enter_context(opened)

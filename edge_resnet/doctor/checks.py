@@ -256,10 +256,15 @@ def _without_opencv(info: DeviceInfo, root: Path, from_pip: Sequence[str], failu
 
 
 def _check_cameras(root: Path) -> Check:
-    devices = sorted(root.glob("dev/video*"))
-    names = ", ".join(f"/dev/{path.name}" for path in devices[:3]) + (", …" if devices[3:] else "")
-    if not devices:
+    try:
+        from edge_resnet.sources.listing import list_cameras  # of a package that loads numpy, which may be broken
+    except ImportError:
+        return Check("cameras", "missing", "cannot be listed: numpy is missing or broken", "", "camera")
+    cameras = [camera for camera in list_cameras(root) if camera.captures]
+    shown = [f"{camera.path} {camera.name}".strip() + (" (csi)" if camera.kind == "csi" else "") for camera in cameras]
+    names = ", ".join(shown[:3]) + (", …" if shown[3:] else "")
+    if not cameras:
         return Check("cameras", "missing", "none at /dev/video*", "", "camera")
-    if any(os.access(path, os.R_OK | os.W_OK) for path in devices):
+    if any(camera.openable for camera in cameras):
         return Check("cameras", "ok", names, "", "camera")
     return Check("cameras", "problem", f"{names}: not yours to open", "sudo usermod -aG video $USER", "camera")

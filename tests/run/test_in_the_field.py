@@ -131,7 +131,7 @@ def test_a_camera_that_is_not_there_at_boot(tiny_artifacts: dict[str, Artifact],
             assert run.process.poll() is None
             server.start()
             run.more(10)
-            assert "waiting for" in run.end()
+            assert "it is opened again" in run.end()
 
 
 def test_a_password_is_nowhere(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
