@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from edge_resnet.errors import ConfigError
 from edge_resnet.frame import Frame
+from edge_resnet.opencv import load_opencv
 from edge_resnet.sinks.annotate import Annotator
-from edge_resnet.sinks.opencv import load_opencv
 from edge_resnet.spec import Prediction
 
 __all__ = ["VideoSink"]
@@ -57,7 +57,7 @@ class VideoSink:
             raise ConfigError(f"a video has {_SLOWEST:.0f} to {_FASTEST:.0f} frames a second, not {fps}", hint="30 is usual")
         if not path.parent.is_dir():
             raise ConfigError(f"cannot write {path}: the folder {path.parent} does not exist", hint=f"mkdir -p {path.parent}")
-        self._cv2 = load_opencv("--save-video")
+        self._cv2 = load_opencv("--save-video needs")
         self._path = path
         self._fps = fps
         self._per_source = per_source

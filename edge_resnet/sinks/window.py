@@ -13,8 +13,8 @@ from typing import Any
 
 from edge_resnet.errors import ConfigError
 from edge_resnet.frame import Frame
+from edge_resnet.opencv import load_opencv
 from edge_resnet.sinks.annotate import Annotator
-from edge_resnet.sinks.opencv import load_opencv
 from edge_resnet.spec import Prediction
 
 __all__ = ["WindowSink"]
@@ -42,7 +42,7 @@ class WindowSink:
     wants_frames = True
 
     def __init__(self, stop: Callable[[], object], *, per_source: bool = False) -> None:
-        self._cv2 = load_opencv("--window")
+        self._cv2 = load_opencv("--window needs")
         _check_screen(self._cv2)
         self._stop = stop
         self._stopped = False

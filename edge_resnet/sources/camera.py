@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_resnet.errors import SourceError
-from edge_resnet.sources.capture import CaptureFeed, load_opencv
+from edge_resnet.opencv import load_opencv
+from edge_resnet.sources.capture import CaptureFeed
 from edge_resnet.sources.listing import find_holder, say_cameras
 from edge_resnet.sources.live import LiveSource
 from edge_resnet.sources.uri import TIMEOUT, Patience, Range, read_options

@@ -1,4 +1,4 @@
-"""OpenCV's captures: loaded late and quietly, opened with timeouts, read as a feed. Knows nothing of what is captured."""
+"""OpenCV's captures: opened with timeouts, read as a feed. Knows nothing of what is captured."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Any
 
-from edge_resnet.errors import MissingDependencyError, SourceError
+from edge_resnet.errors import SourceError
 from edge_resnet.sources.live import Shot
 from edge_resnet.sources.uri import Patience
 
-__all__ = ["APPSINK", "CaptureFeed", "has_gstreamer", "load_opencv", "open_ffmpeg", "open_gstreamer"]
+__all__ = ["APPSINK", "CaptureFeed", "has_gstreamer", "open_ffmpeg", "open_gstreamer"]
 
 #: How a GStreamer pipeline must end: frames that OpenCV takes as they are, the newest only, as soon as they come.
 APPSINK = "video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
@@ -22,29 +22,6 @@ _FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _environment = Lock()
 #: A read that fails after so long ran out of its own time; one that fails sooner was told that no more will come.
 _QUICK_S = 0.25
-
-
-def load_opencv() -> Any:
-    """The module cv2, its own messages on stderr silenced: the user gets one line from us instead.
-
-    Raises MissingDependencyError with the command that installs it.
-    """
-    # OpenCV before 4.7 can be silenced in no other way.
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    # Read once, when the library is loaded: seconds after which OpenCV looks up from a V4L2 camera that gives nothing.
-    os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "2")
-    try:
-        import cv2
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"cameras and videos need OpenCV ({error})",
-            hint="pip install 'edge-resnet[camera]'   (on a Jetson: sudo apt install python3-opencv, which has GStreamer)",
-        ) from error
-    # FFmpeg's own messages can be silenced in no other way; OpenCV reads this when it opens the first video.
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    if hasattr(cv2.utils, "logging"):
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    return cv2
 
 
 def has_gstreamer(cv2: Any) -> bool:

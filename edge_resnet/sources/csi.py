@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_resnet.errors import SourceError
-from edge_resnet.sources.capture import APPSINK, CaptureFeed, has_gstreamer, load_opencv, open_gstreamer
+from edge_resnet.opencv import load_opencv
+from edge_resnet.sources.capture import APPSINK, CaptureFeed, has_gstreamer, open_gstreamer
 from edge_resnet.sources.live import LiveSource
 from edge_resnet.sources.uri import TIMEOUT, Patience, Range, read_options
 

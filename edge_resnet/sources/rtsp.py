@@ -6,7 +6,8 @@ import logging
 from typing import Any
 
 from edge_resnet.errors import SourceError
-from edge_resnet.sources.capture import APPSINK, CaptureFeed, has_gstreamer, load_opencv, open_ffmpeg, open_gstreamer
+from edge_resnet.opencv import load_opencv
+from edge_resnet.sources.capture import APPSINK, CaptureFeed, has_gstreamer, open_ffmpeg, open_gstreamer
 from edge_resnet.sources.csi import has_plugin
 from edge_resnet.sources.describe import explain_refusal
 from edge_resnet.sources.live import LiveSource

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from edge_resnet.errors import SourceError
 from edge_resnet.frame import Frame
-from edge_resnet.sources.capture import load_opencv
+from edge_resnet.opencv import load_opencv
 from edge_resnet.sources.pace import Pace
 
 __all__ = ["VideoSource"]
