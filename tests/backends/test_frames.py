@@ -160,3 +160,27 @@ def test_wrong_frames_are_refused(make: Callable[..., Any]) -> None:
             with pytest.raises(ConfigError, match="no frame"):
                 ask([])
         np.testing.assert_array_equal(backend.infer_frames(frames(1)), expected(frames(1)))
+
+
+@pytest.mark.parametrize("graphs", [True, False])
+def test_the_loop_keeps_the_device_busy(make: Callable[..., Any], graphs: bool) -> None:
+    """Through edge_resnet.run, with batches under way while the next is taken: every frame gets its own answer, in order."""
+    from edge_resnet.run import RunOptions, run
+    from edge_resnet.sources import open_source
+
+    def source() -> Any:
+        return open_source("synthetic://?frames=60&width=40&height=30")
+
+    seen: list[int] = []
+
+    class Kept:
+        name, wants_frames = "kept", False
+
+        def write(self, prediction: Any, frame: Any) -> None:
+            seen.append(prediction.top[0].class_index)
+
+    options = RunOptions(SPEC, tuple("abcde"), batch=3)
+    with make(graphs=graphs) as backend:
+        summary = run(backend, [source()], [Kept()], options)  # type: ignore[list-item]
+    wanted = [int(expected([frame.image])[0].argmax()) for frame in source()]
+    assert (summary.frames, seen) == (60, wanted)

@@ -1,0 +1,23 @@
+"""Hundreds of thousands of frames through the loop: every frame accounted for, nothing grows."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks/pipeline.py"
+
+
+@pytest.mark.parametrize("frames", [20_000, pytest.param(200_000, marks=pytest.mark.slow)])
+def test_nothing_grows(frames: int) -> None:
+    """A camera far too fast for the network: read = predicted + dropped; memory, threads and open files stay what they were."""
+    spec = importlib.util.spec_from_file_location("benchmark_pipeline", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = module.soak(frames)
+    assert found["read"] >= frames
+    assert found["good"], found
