@@ -90,6 +90,11 @@ class TensorRtBackend:
         return cls(read_plan(artifact, variant))
 
     @property
+    def most(self) -> int:
+        """The engine's largest batch."""
+        return self._most
+
+    @property
     def resizes(self) -> bool:
         """Whether frames are preprocessed on the GPU; elsewhere on the processor. The first question may compile kernels."""
         return self._kernels.cubin() is not None

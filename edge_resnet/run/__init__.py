@@ -119,6 +119,7 @@ class _Loop:
         self._live = bool(cameras)
         self._outlets = [Outlet(sink, lossless=not self._live, only_changes=sink.name in options.only_changes) for sink in sinks]
         self._worker = Worker(backend, options.preprocess, options.roi, self._news)
+        self._batch = self._worker.at_once(options.batch)
         #: Per feed its source's name and answer: another file is another story.
         self._stable: dict[int, tuple[str, Stable]] = {}
         self._started = self._taken = 0
@@ -182,9 +183,7 @@ class _Loop:
 
     def _left(self) -> int:
         """Frames that may still be taken."""
-        return (
-            self._options.batch if self._options.frames is None else min(self._options.batch, self._options.frames - self._taken)
-        )
+        return self._batch if self._options.frames is None else min(self._batch, self._options.frames - self._taken)
 
     def _is_through(self) -> bool:
         if self._options.duration_s is not None and time.monotonic() - self._began >= self._options.duration_s:

@@ -87,6 +87,10 @@ class Worker:
         """Batches under way."""
         return len(self._under_way)
 
+    def at_once(self, wanted: int) -> int:
+        """How many frames make a batch, where ``wanted`` are wished for: a device's engine has its limit."""
+        return wanted if self._pipelined is None else min(wanted, self._pipelined.most)
+
     def start(self, taken: Sequence[Taken]) -> None:
         """Prepare frames and hand them over."""
         taken_ns = time.perf_counter_ns()

@@ -179,7 +179,7 @@ def test_the_loop_keeps_the_device_busy(make: Callable[..., Any], graphs: bool) 
         def write(self, prediction: Any, frame: Any) -> None:
             seen.append(prediction.top[0].class_index)
 
-    options = RunOptions(SPEC, tuple("abcde"), batch=3)
+    options = RunOptions(SPEC, tuple("abcde"), batch=9)  # the engine takes four
     with make(graphs=graphs) as backend:
         summary = run(backend, [source()], [Kept()], options)  # type: ignore[list-item]
     wanted = [int(expected([frame.image])[0].argmax()) for frame in source()]

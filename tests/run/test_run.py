@@ -195,6 +195,8 @@ def test_a_reader_that_goes_away(tiny_artifacts: dict[str, Artifact]) -> None:
 class Device(FakeBackend):
     """A backend that has batches under way, and takes frames as captured."""
 
+    most = 2
+
     def __init__(self, *, resizes: bool) -> None:
         super().__init__(10, 32)
         self.resizes = resizes
