@@ -19,6 +19,7 @@ __all__ = ["Feed", "FileFeed", "Taken", "rate", "remember"]
 
 #: Frames of a file that are decoded ahead: enough that decoding and the network overlap.
 _AHEAD = 4
+_LAST_READ_S = 0.5
 #: Seconds over which frames per second are counted.
 _WINDOW_S = 5.0
 
@@ -116,11 +117,13 @@ class FileFeed:
         """A file is waited for."""
 
     def stop(self) -> None:
-        """End reading after the frame at hand."""
+        """End reading after the frame at hand, and wait for that: the caller may close a source that is not read any more."""
         with self._news:
             self._stopped = True
             self._frames.clear()
             self._news.notify_all()
+        if self._thread.is_alive():
+            self._thread.join(_LAST_READ_S)
 
     def answered(self, source: str) -> None:  # noqa: ARG002 - the protocol's signature
         """Count a prediction."""
