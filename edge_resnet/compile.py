@@ -133,7 +133,7 @@ def write_trt_cache(artifact: Artifact, path: Path, tensorrt_version: str, *, fo
 
 
 def _derive_qdq(artifact: Artifact, request: EngineRequest, progress: Progress | None) -> Path:  # noqa: ARG001 - one signature
-    """FP32 graph and ranges → the graph with Q/DQ pairs that ONNX Runtime fuses."""
+    """FP32 graph and ranges → the graph with Q/DQ pairs that ONNX Runtime and OpenVINO fuse."""
     graph = _qdq_graph(artifact, cast("QdqForm", request.form))
     return store_engine(artifact, request.key, request.form, lambda folder: onnx.save(graph, folder / MODEL))
 
@@ -192,5 +192,5 @@ def _write_whole(contents: Mapping[Path, bytes]) -> None:
 
 
 DERIVATIONS: Mapping[str, Callable[[Artifact, EngineRequest, Progress | None], Path]] = MappingProxyType(
-    {"onnxruntime": _derive_qdq, "tensorrt": _derive_plan}
+    {"onnxruntime": _derive_qdq, "openvino": _derive_qdq, "tensorrt": _derive_plan}
 )

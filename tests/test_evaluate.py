@@ -45,7 +45,7 @@ def test_it_counts_as_one_would_by_hand(tiny_artifacts: dict[str, Artifact], ima
 
 def test_a_network_agrees_with_itself(tiny_artifacts: dict[str, Artifact], images: ImageSet) -> None:
     """FP32 against FP32 is 100 %, its interval is Wilson's, and the drop is known to be none: it is one computation."""
-    result = evaluate(tiny_artifacts["fp32"], images)
+    result = evaluate(tiny_artifacts["fp32"], images, backend="onnxruntime")
     assert result.agreement == 100
     assert (result.drop_ci95, result.mcnemar_p) == ((0, 0), 1)
     assert result.fp32_top1 == result.top1

@@ -11,16 +11,12 @@ import numpy as np
 import onnxruntime
 
 from edge_resnet.artifact import MODEL, Artifact
-from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_images, refuse_tuning
-from edge_resnet.device import has_int8_dot_product
+from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_images, cpu_int8_request, refuse_tuning
 from edge_resnet.engine.options import EngineTuning
 from edge_resnet.enginecache import find_engine
 from edge_resnet.errors import BackendError, IncompatibleEngineError
 
 __all__ = ["OnnxRuntimeBackend"]
-
-#: Goes into the key of every derived graph: raise it when quantize.py writes another graph from the same truth.
-_DERIVATION = 2
 
 _log = logging.getLogger(__name__)
 
@@ -55,8 +51,7 @@ class OnnxRuntimeBackend:
         refuse_tuning(tuning)
         if variant == "reference" or artifact.manifest.precision != "int8":
             return None
-        form = "tensorrt" if variant == "simulated" else "u8s8" if has_int8_dot_product() else "u8s7"
-        return EngineRequest(f"onnxruntime-{form}-v{_DERIVATION}-{artifact.truth_digest()[:12]}", form)
+        return cpu_int8_request(artifact, simulated=variant == "simulated")
 
     @classmethod
     def open(cls, artifact: Artifact, variant: Variant) -> OnnxRuntimeBackend:

@@ -26,7 +26,7 @@ _PRECISION_FLAGS: dict[str, list[str]] = {"int8": ["--int8", "--fp16"], "fp16": 
 
 def compile_(
     artifact: Annotated[Path, typer.Argument(help="Folder that build wrote.")],
-    backend: Annotated[str, typer.Option(help="auto, tensorrt or onnxruntime.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, tensorrt, openvino or onnxruntime.")] = "auto",
     simulate_int8: Annotated[bool, typer.Option("--simulate-int8", help="Also the simulation of TensorRT's INT8.")] = False,
     workspace: Annotated[
         int | None,

@@ -27,7 +27,7 @@ def evaluate(
         Path | None, typer.Argument(help="Folder that build wrote (default: the newest under artifacts/).")
     ] = None,
     data: Annotated[str, typer.Option(help="Folder of class folders, CSV, .npz, or digits, cifar10, imagenette.")] = "",
-    backend: Annotated[str, typer.Option(help="auto, tensorrt or onnxruntime.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, tensorrt, openvino or onnxruntime.")] = "auto",
     simulate_int8: Annotated[bool, typer.Option("--simulate-int8", help="TensorRT's INT8, computed on this machine.")] = False,
     allow_random: Annotated[bool, typer.Option("--allow-random", help="Measure a network that was never trained.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")] = False,

@@ -88,7 +88,7 @@ AllowRandom = Annotated[
     bool, typer.Option("--allow-random", help="Calibrate random weights, or on noise.", rich_help_panel=_INT8)
 ]
 
-Backend = Annotated[str, typer.Option(help="auto, tensorrt or onnxruntime.", rich_help_panel=_OUTPUT)]
+Backend = Annotated[str, typer.Option(help="auto, tensorrt, openvino or onnxruntime.", rich_help_panel=_OUTPUT)]
 Batch = Annotated[str, typer.Option(help="Batch size, or smallest,usual,largest.", rich_help_panel=_OUTPUT)]
 Workspace = Annotated[
     int | None, typer.Option(metavar="MiB", help="Memory that a layer of TensorRT's may use.", rich_help_panel=_OUTPUT)

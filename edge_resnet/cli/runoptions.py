@@ -112,5 +112,5 @@ RecordUncertain = Annotated[
 UncertainBelow = Annotated[float, typer.Option(help="Probability below which a frame is saved.", rich_help_panel=_VIDEO)]
 UncertainMax = Annotated[float, typer.Option(metavar="MiB", help="Of all of them.", rich_help_panel=_VIDEO)]
 
-Backend = Annotated[str, typer.Option(help="auto, tensorrt, onnxruntime, or fake.")]
+Backend = Annotated[str, typer.Option(help="auto, tensorrt, openvino, onnxruntime or fake.")]
 SimulateInt8 = Annotated[bool, typer.Option("--simulate-int8", help="TensorRT's INT8, computed on this machine.")]

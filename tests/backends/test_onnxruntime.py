@@ -36,7 +36,7 @@ def test_the_form_follows_the_cpu(
     tiny_artifacts: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch, dot_product: bool, form: str
 ) -> None:
     """Without an int8 dot product the weights keep seven bits; the simulation is TensorRT's form on any CPU."""
-    monkeypatch.setattr("edge_resnet.backends.onnxruntime.has_int8_dot_product", lambda: dot_product)
+    monkeypatch.setattr("edge_resnet.backends.has_int8_dot_product", lambda: dot_product)
     native = OnnxRuntimeBackend.engine_request(tiny_artifacts["int8"], "native")
     simulated = OnnxRuntimeBackend.engine_request(tiny_artifacts["int8"], "simulated")
     assert native is not None

@@ -88,7 +88,6 @@ def test_the_graph_is_shared_with_onnx_runtime(
 ) -> None:
     """An engine that one of the two derived is the other's too: the keys are equal, on either kind of processor."""
     monkeypatch.setattr("edge_resnet.backends.has_int8_dot_product", lambda: dot_product)
-    monkeypatch.setattr("edge_resnet.backends.onnxruntime.has_int8_dot_product", lambda: dot_product, raising=False)
     requests = [load_backend(name).engine_request(tiny_artifacts["int8"], "native") for name in ("openvino", "onnxruntime")]
     assert requests[0] == requests[1]
     assert requests[0] is not None
@@ -182,9 +181,9 @@ def test_closing_waits_for_who_is_under_way(tiny_artifacts: dict[str, Artifact])
             try:
                 logits = backend.infer(IMAGES)
             except BackendError as error:
-                assert "closed" in error.message
-                return count
-            assert np.array_equal(logits, expected)
+                return count if "closed" in error.message else -1
+            if not np.array_equal(logits, expected):
+                return -1
         raise AssertionError("it was never closed")
 
     with ThreadPoolExecutor(4) as pool:
@@ -210,7 +209,7 @@ def test_a_failure_while_it_runs(tiny_artifacts: dict[str, Artifact]) -> None:
     """What OpenVINO throws in a run is a BackendError of one line; the backend works on."""
     with open_backend(tiny_artifacts["fp32"], "openvino") as backend:
         backend._input_size = 16  # type: ignore[attr-defined]  # so that a picture of another size reaches the network
-        with pytest.raises(BackendError, match="OpenVINO failed: .*incompatible") as caught:
+        with pytest.raises(BackendError, match=r"OpenVINO failed: .*incompatible") as caught:
             backend.infer(np.zeros((1, 16, 16, 3), np.uint8))
         assert "\n" not in caught.value.message
         backend._input_size = 32  # type: ignore[attr-defined]
