@@ -17,7 +17,7 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted((REPO / "tests").rglob("*.py"))
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 #: Loaded only by commands that build or train.
-HEAVY = ("torch", "torchvision", "onnx", "cv2", "onnxruntime", "sklearn", "matplotlib")
+HEAVY = ("torch", "torchvision", "onnx", "cv2", "onnxruntime", "openvino", "sklearn", "matplotlib")
 
 
 def _lines(path: Path) -> int:

@@ -11,8 +11,10 @@ from typing import Annotated, NoReturn
 import typer
 
 from edge_resnet import __version__
+from edge_resnet.cli.bench import bench
 from edge_resnet.cli.build import build
 from edge_resnet.cli.calibrate import calibrate
+from edge_resnet.cli.compare import compare
 from edge_resnet.cli.compile import compile_
 from edge_resnet.cli.demo import demo
 from edge_resnet.cli.deploy import deploy
@@ -46,6 +48,8 @@ app.command()(calibrate)
 app.command("compile")(compile_)
 app.command()(run)
 app.command("eval")(evaluate)
+app.command()(bench)
+app.command()(compare)
 app.command()(inspect)
 app.command()(models)
 app.command()(doctor)

@@ -1,0 +1,49 @@
+"""The child process of ``startup``: opens an artifact, answers one picture, runs a few batches. Not for people."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from edge_resnet.artifact import open_artifact
+from edge_resnet.backends import open_backend
+
+#: Batches after the first answer: buffers and graphs have their full size then.
+_BATCHES = 5
+
+
+def main() -> int:
+    """Arguments: folder, backend, batch. A line of JSON when the first answer is there, another with the peak of memory."""
+    # Libraries may write to standard output: the answers get a descriptor of their own.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    folder, backend, batch = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    artifact = open_artifact(folder)
+    size = artifact.manifest.model.input_size
+    with open_backend(artifact, backend) as network:
+        best = int(network.infer(np.zeros((1, size, size, 3), np.uint8)).argmax())
+        answers.write(json.dumps({"answer": best}) + "\n")
+        answers.flush()
+        for _ in range(_BATCHES):
+            network.infer(np.zeros((batch, size, size, 3), np.uint8))
+        answers.write(json.dumps({"peak_mib": _peak_mib()}) + "\n")
+        answers.flush()
+    return 0
+
+
+def _peak_mib() -> int | None:
+    """The most memory that this process had at once (proc(5), VmHWM)."""
+    try:
+        found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
+    except OSError:
+        return None
+    return int(found[1]) // 1024 if found else None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""What a benchmark found, as a frozen record, and its file: written whole, read back only if whole. Measures nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from pydantic import TypeAdapter, ValidationError
+
+from edge_resnet.bench.conditions import Conditions
+from edge_resnet.bench.loop import WarmUp
+from edge_resnet.device import DeviceInfo
+from edge_resnet.errors import BuildError, DataError
+from edge_resnet.spec import Precision
+
+__all__ = ["SCHEMA", "BenchResult", "Metric", "Scenario", "check_free", "read_result", "read_results", "to_json", "write_results"]
+
+Scenario: TypeAlias = Literal["single-stream", "multi-stream", "offline"]
+#: Of the file. A reader refuses a newer one.
+SCHEMA = 1
+_AGAIN = "run edge-resnet bench --save again"
+
+
+@dataclass(frozen=True)
+class Metric:
+    """The number that the scenario is judged by. ``ci95``: where it lies with 95 % by the run's own spread. ``certain``: there
+    were samples enough for both bounds of that."""
+
+    name: Literal["p90_ms", "p99_ms", "throughput_per_s"]
+    value: float
+    ci95: tuple[float, float]
+    certain: bool
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """One scenario, measured on one machine.
+
+    ``images``: what was classified. ``batch``: images in a query. ``count``: queries measured; the latencies are theirs, in
+    milliseconds, offline from the end of one batch to the end of the next. ``throughput_per_s``: images per second of the time
+    that the samples cover. ``stages_ms``: medians of the way from a frame to the answer, for ``frame`` pixels and as many
+    frames as ``batch``; what a backend does not tell is absent. ``cold_start_ms``: from the start of a process to its first
+    answer, median. ``host_memory_mib``: the most that a process which only classifies took, ``gpu_memory_mib``: what the GPU's
+    grew by. ``engine_bytes``: on the disk. ``overhead_share``: of the time measured, what measuring took between queries.
+    ``samples_us``: latencies in order, in microseconds, every ``samples_every``-th; the numbers above are of all of them.
+    ``interrupted``: it is a part of what was asked for.
+    """
+
+    schema_version: int
+    kind: Literal["edge-resnet bench"]
+    created: str
+    scenario: Scenario
+    rules: str
+    backend: str
+    precision: Precision
+    model: str
+    artifact: str
+    artifact_digest: str
+    versions: Mapping[str, str]
+    device: DeviceInfo
+    images: str
+    seed: int
+    batch: int
+    count: int
+    seconds: float
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    p999_ms: float
+    max_ms: float
+    throughput_per_s: float
+    metric: Metric
+    warm_up: WarmUp
+    frame: tuple[int, int]
+    stages_ms: Mapping[str, float]
+    cold_start_ms: float | None
+    host_memory_mib: int | None
+    gpu_memory_mib: int | None
+    engine_bytes: int
+    overhead_share: float
+    conditions: Conditions
+    warnings: tuple[str, ...]
+    interrupted: bool
+    samples_every: int = 1
+    samples_us: tuple[float, ...] = field(default=(), repr=False)
+
+
+def to_json(results: Sequence[BenchResult], *, samples: bool) -> str:
+    """One result as an object, several as a list of them; a line for the samples, which are left out where not wanted."""
+    texts = [_text(result if samples else replace(result, samples_us=())) for result in results]
+    return texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]"
+
+
+def check_free(path: Path, *, force: bool) -> None:
+    """Raise BuildError where ``write_results`` could not write: better before a measurement than after it."""
+    if path.is_dir():
+        raise BuildError(f"{path} cannot be written: it is a folder", hint="name a file in it")
+    if not path.parent.is_dir():
+        raise BuildError(f"{path} cannot be written: {path.parent} is no folder", hint=f"mkdir -p {path.parent}")
+    if path.exists() and not force:
+        raise BuildError(f"{path} exists already", hint="choose another name, or replace it with --force")
+
+
+def write_results(path: Path, results: Sequence[BenchResult]) -> None:
+    """Write the results with their samples, whole or not at all, over what was there. Raises BuildError."""
+    work = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        work.write_text(to_json(results, samples=True) + "\n", encoding="utf-8")
+        work.replace(path)
+    except OSError as error:
+        hint = "check the path, and the room on the disk"
+        raise BuildError(f"cannot write {path}: {error.strerror or error}", hint=hint) from error
+    finally:
+        with suppress(OSError):
+            work.unlink()
+
+
+def read_results(path: Path) -> tuple[BenchResult, ...]:
+    """Every result in a file that bench wrote. Raises DataError where it is cut off, of a newer schema, or something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}", hint="check the spelling") from error
+    except ValueError as error:
+        raise DataError(f"{path} is cut off, or no JSON: {error}", hint=f"copy it again, or {_AGAIN}") from error
+    records = content if isinstance(content, list) else [content]
+    if not records:
+        raise DataError(f"{path} holds no result", hint=_AGAIN)
+    return tuple(_result(path, record) for record in records)
+
+
+def read_result(path: Path, scenario: Scenario | None = None) -> BenchResult:
+    """The one result in a file, or that of the scenario. Raises DataError as ``read_results``, and where there is not one."""
+    results = read_results(path)
+    fitting = [result for result in results if scenario in (None, result.scenario)]
+    if len(fitting) != 1:
+        held = ", ".join(result.scenario for result in results)
+        raise DataError(f"{path} holds {held}, not one of {scenario or 'a scenario'}", hint="name one that it holds once")
+    return fitting[0]
+
+
+def _text(result: BenchResult) -> str:
+    record = asdict(result)
+    samples = record.pop("samples_us")
+    # Thousands of lines of one number each would bury the rest.
+    return json.dumps(record, indent=2, allow_nan=False).removesuffix("\n}") + f',\n  "samples_us": {json.dumps(samples)}\n}}'
+
+
+def _result(path: Path, record: Any) -> BenchResult:
+    if not isinstance(record, dict) or record.get("kind") != "edge-resnet bench":
+        raise DataError(f"{path} is not what edge-resnet bench writes", hint=_AGAIN)
+    version = record.get("schema_version")
+    if not isinstance(version, int) or version > SCHEMA:
+        raise DataError(f"{path} has schema {version}, this edge-resnet reads up to {SCHEMA}", hint="pip install -U edge-resnet")
+    try:
+        return TypeAdapter(BenchResult).validate_python(record)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", hint=_AGAIN) from error

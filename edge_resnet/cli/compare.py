@@ -1,0 +1,80 @@
+"""``edge-resnet compare``. Knows how a comparison is told; what is worse is edge_resnet.compare's to say."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from edge_resnet.compare import Comparison, Delta
+
+__all__ = ["compare"]
+
+_MARKS = {"worse": "worse", "better": "better", "unclear": "unclear: noise, or other programs", "same": ""}
+
+
+def compare(
+    old: Annotated[Path, typer.Argument(help="What bench --save or eval --json wrote before.")],
+    new: Annotated[Path, typer.Argument(help="The same, now.")],
+    tolerance: Annotated[float, typer.Option(metavar="PERCENT", help="Of latencies and rates.")] = 5.0,
+    max_drop: Annotated[float, typer.Option(metavar="POINTS", help="Of top-1.")] = 0.5,
+    force: Annotated[bool, typer.Option("--force", help="Compare different machines or power modes all the same.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a table for a pull request.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
+) -> None:
+    """Say what changed between two measurements; exit code 3 where something became worse.
+
+    Worse is more than the tolerance and more than noise: the two 95 % intervals do not overlap.
+
+    edge-resnet bench artifacts/resnet50-int8 --scenario all --save new.json && edge-resnet compare old.json new.json
+
+    edge-resnet compare old.json new.json --tolerance 10 --markdown
+    """
+    from edge_resnet.compare import compare_files
+
+    found = compare_files(old, new, tolerance_percent=tolerance, tolerance_points=max_drop, force=force)
+    if json_output:
+        typer.echo(json.dumps(asdict(found)))
+    else:
+        for line in _markdown(found) if markdown else _lines(found):
+            typer.echo(line)
+    if found.regressed:
+        raise typer.Exit(3)
+
+
+def _lines(found: Comparison) -> list[str]:
+    width = max(len(delta.name) for delta in found.deltas)
+    lines = [f"{delta.name:{width}}  {_figures(delta)}   {_MARKS[delta.verdict]}".rstrip() for delta in found.deltas]
+    lines += [f"note: {note}" for note in found.notes]
+    return [*lines, "something became worse" if found.regressed else "nothing became worse"]
+
+
+def _markdown(found: Comparison) -> list[str]:
+    lines = ["| figure | old | new | change | |", "|---|---|---|---|---|"]
+    for delta in found.deltas:
+        old, new = (
+            _value(value, interval, delta.unit) for value, interval in ((delta.old, delta.old_ci95), (delta.new, delta.new_ci95))
+        )
+        lines.append(f"| {delta.name} | {old} | {new} | {_change(delta)} | {_MARKS[delta.verdict]} |")
+    lines += ["", *(f"- {note}" for note in found.notes)] if found.notes else []
+    return [*lines, "", "**Something became worse.**" if found.regressed else "Nothing became worse."]
+
+
+def _figures(delta: Delta) -> str:
+    old, new = _value(delta.old, delta.old_ci95, delta.unit), _value(delta.new, delta.new_ci95, delta.unit)
+    return f"{old} → {new}   {_change(delta)}"
+
+
+def _value(value: float, interval: tuple[float, float] | None, unit: str) -> str:
+    between = f" ({interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+    return f"{value:.2f} {unit}{between}"
+
+
+def _change(delta: Delta) -> str:
+    if delta.change is None:
+        return ""
+    return f"{delta.change:+.2f} points" if delta.unit == "%" else f"{delta.change:+.1f} %"

@@ -1,0 +1,12 @@
+"""Power and heat while something runs: energy, watts, temperatures, clocks, throttling. Knows nothing of networks.
+
+Meters: INA3221 and INA238 on Jetson boards, NVML on NVIDIA GPUs, RAPL on x86 processors. What a figure covers differs
+between them (a whole board, a module, a GPU, a processor), so it is part of every result. What this machine cannot tell is
+None with a reason, never zero.
+"""
+
+from edge_resnet.power.find import Found, find_meters, look
+from edge_resnet.power.meter import PowerMeter
+from edge_resnet.power.records import ClockRange, Covers, Energy, Meter, PowerReading, Sample
+
+__all__ = ["ClockRange", "Covers", "Energy", "Found", "Meter", "PowerMeter", "PowerReading", "Sample", "find_meters", "look"]

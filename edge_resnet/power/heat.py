@@ -1,0 +1,190 @@
+"""Temperatures, clocks and signs of throttling while something runs. Knows no energy.
+
+Sources: Linux's thermal, devfreq, cpufreq and hwmon folders, Jetson's over-current counters (soctherm_oc), NVML.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edge_resnet.device import Clock, gpu_clock
+from edge_resnet.power.nvml import NvmlGpu
+from edge_resnet.power.rails import Rail
+from edge_resnet.power.records import ClockRange
+from edge_resnet.power.sysfs import matching, number, text
+
+__all__ = ["Heat", "Watch"]
+
+#: A zone that is off says -256 °C; no board works at this.
+_OFFLINE_C = -100.0
+_BUSY_PER_MILLE = 900
+_FALLEN = 0.9
+#: Cooling devices that slow something down; fans do not.
+_SLOWING = re.compile(r"throttle|balanced|cpufreq|devfreq|^Processor$")
+_LOADS = ("sys/devices/platform/gpu.0/load", "sys/devices/gpu.0/load", "sys/class/devfreq/*.gpu/device/load")
+
+
+@dataclass(frozen=True)
+class Heat:
+    """What was seen so far; None is what this machine does not show.
+
+    ``temperatures_c``: thermal zone → highest, of those that gave one. ``cpu_clock``: of the fastest core at each moment.
+    ``throttling``: every sign of it, in a line each.
+    """
+
+    temperatures_c: Mapping[str, float]
+    gpu_clock: ClockRange | None
+    cpu_clock: ClockRange | None
+    throttling: tuple[str, ...] | None
+
+
+class Watch:
+    """Looks at the machine again and again, in one thread. ``gpu``: as NVML shows it. Nothing raises."""
+
+    def __init__(self, root: Path, rails: Sequence[Rail], gpu: NvmlGpu | None) -> None:
+        self._root, self._rails, self._gpu = root, rails, gpu
+        self._zones = tuple(_zones(root))
+        self._cores = matching(root, "sys/devices/system/cpu/cpufreq/policy*/scaling_cur_freq")
+        self._loads = [path for pattern in _LOADS for path in matching(root, pattern)]
+        self._coolers = tuple(_coolers(root))
+        self._events = tuple(_events(root))
+        self._events_before = [_value(path) for _, path in self._events]
+        self._has_devfreq = _gpu_clock(root) is not None
+        self._hottest_c: dict[str, float] = {}
+        self._gpu_mhz, self._cpu_mhz = _Range(), _Range()
+        self._busiest_mhz = self._bound_mhz = 0
+        self._signs: dict[str, str] = {}
+        self._reasons_known = False
+        # What a limit alarm says first may be from long ago: the sensor keeps it until it is read.
+        self._alarms()
+
+    def look(self) -> None:
+        """Look at everything once."""
+        self._look_at_temperatures()
+        self._look_at_clocks()
+        for name in self._alarms():
+            self._sign(name, f"{name}: its current is above the limit")
+        for name, path in self._coolers:
+            if (_value(path) or 0) > 0:
+                self._sign(name, f"{name} slows something down")
+        self._ask_nvml()
+
+    def heat(self) -> Heat:
+        """What was seen so far."""
+        return Heat(dict(self._hottest_c), self._gpu_mhz.range(), self._cpu_mhz.range(), self._throttling())
+
+    def _look_at_temperatures(self) -> None:
+        for zone, path in self._zones:
+            millidegrees = _value(path)
+            if millidegrees is not None:
+                self._see(zone, millidegrees / 1000)
+
+    def _look_at_clocks(self) -> None:
+        fastest = max((value for path in self._cores if (value := _value(path)) is not None), default=None)
+        if fastest is not None:
+            self._cpu_mhz.add(fastest / 1000)
+        clock = _gpu_clock(self._root) if self._has_devfreq else None
+        if clock is None:
+            return
+        self._gpu_mhz.add(clock.now_mhz)
+        if clock.most_mhz < self._bound_mhz:
+            self._sign("bound", f"the GPU clock's upper bound fell from {self._bound_mhz} to {clock.most_mhz} MHz")
+        self._bound_mhz = max(self._bound_mhz, clock.most_mhz)
+        # An idle GPU's clock falls by itself.
+        loads = (_value(path) for path in self._loads)
+        if next((load for load in loads if load is not None), 0) >= _BUSY_PER_MILLE:
+            if clock.now_mhz < _FALLEN * self._busiest_mhz:
+                self._sign("clock", f"the GPU clock fell from {self._busiest_mhz} to {clock.now_mhz} MHz under load")
+            self._busiest_mhz = max(self._busiest_mhz, clock.now_mhz)
+
+    def _throttling(self) -> tuple[str, ...] | None:
+        for (name, path), before in zip(self._events, self._events_before, strict=True):
+            now = _value(path)
+            if before is not None and now is not None and now > before:
+                self._signs[name] = f"{name} rose by {now - before}"
+        alarms = any(rail.alarms for rail in self._rails)
+        watched = alarms or self._coolers or self._events or self._has_devfreq or self._reasons_known
+        return tuple(self._signs.values()) if watched else None
+
+    def _ask_nvml(self) -> None:
+        if self._gpu is None:
+            return
+        temperature = self._gpu.temperature_c()
+        if temperature is not None:
+            self._see(f"NVML {self._gpu.name}", temperature)
+        clock = None if self._has_devfreq else self._gpu.clock_mhz()
+        if clock is not None:
+            self._gpu_mhz.add(clock)
+        reasons = self._gpu.throttled_by()
+        self._reasons_known |= reasons is not None
+        for reason in reasons or ():
+            self._sign(reason, f"NVML: {reason} slows {self._gpu.name} down")
+
+    def _alarms(self) -> list[str]:
+        raised = ((rail.name, path) for rail in self._rails for path in rail.alarms if _value(path))
+        return [f"{name} ({path.name})" for name, path in raised]
+
+    def _see(self, zone: str, degrees_c: float) -> None:
+        if degrees_c > _OFFLINE_C:
+            self._hottest_c[zone] = max(degrees_c, self._hottest_c.get(zone, degrees_c))
+
+    def _sign(self, name: str, line: str) -> None:
+        self._signs.setdefault(name, line)
+
+
+@dataclass
+class _Range:
+    least: float = field(default=float("inf"))
+    most: float = 0.0
+    total: float = 0.0
+    count: int = 0
+
+    def add(self, value: float) -> None:
+        self.least, self.most = min(self.least, value), max(self.most, value)
+        self.total += value
+        self.count += 1
+
+    def range(self) -> ClockRange | None:
+        return ClockRange(self.least, self.total / self.count, self.most) if self.count else None
+
+
+def _gpu_clock(root: Path) -> Clock | None:
+    try:
+        return gpu_clock(root)
+    except OSError:
+        return None
+
+
+def _value(path: Path) -> int | None:
+    try:
+        return number(path)
+    except (OSError, ValueError):
+        return None
+
+
+def _zones(root: Path) -> Iterator[tuple[str, Path]]:
+    for folder in matching(root, "sys/class/thermal/thermal_zone*"):
+        name = text(folder / "type")
+        # The power chip's zone is a constant on Jetson boards.
+        if name and not name.startswith("PMIC"):
+            yield name, folder / "temp"
+
+
+def _coolers(root: Path) -> Iterator[tuple[str, Path]]:
+    for folder in matching(root, "sys/class/thermal/cooling_device*"):
+        name = text(folder / "type")
+        if _SLOWING.search(name):
+            yield name, folder / "cur_state"
+
+
+def _events(root: Path) -> Iterator[tuple[str, Path]]:
+    """Counters that rise when the hardware throttles: over-current on Orin, heat on x86."""
+    for folder in matching(root, "sys/class/hwmon/hwmon*"):
+        if text(folder / "name") == "soctherm_oc":
+            yield from ((f"over-current counter {path.name}", path) for path in matching(folder, "oc*_event_cnt"))
+    path = root / "sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count"
+    if path.exists():
+        yield "the processor's package_throttle_count", path

@@ -1,0 +1,111 @@
+"""Measure power and heat while a block of code runs, and say what could not be measured and why. Knows no sensor by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from edge_resnet.device import power_modes
+from edge_resnet.errors import ConfigError
+from edge_resnet.power.find import Found, look
+from edge_resnet.power.heat import Heat
+from edge_resnet.power.records import Energy, Meter, PowerReading
+from edge_resnet.power.sampling import Sampled, Sampler
+from edge_resnet.power.sysfs import text
+
+__all__ = ["PowerMeter"]
+
+_ROOT = Path("/")
+
+
+class PowerMeter:
+    """``with PowerMeter() as meter: work()``, then ``meter.reading()``.
+
+    ``meters``: those to read, the first of them the reading's own; None takes what the machine has. ``root`` stands for ``/``
+    where files are read. ``hz``: samples per second. A sensor that fails or hangs midway raises nothing: the reading says so.
+    Entered again, it measures anew. Below about a second a reading is rough: sensors themselves average over up to a second.
+    """
+
+    def __init__(self, meters: Sequence[Meter] | None = None, *, root: Path = _ROOT, hz: float = 10.0) -> None:
+        if not 0 < hz <= 1000:
+            raise ConfigError(f"{hz:g} samples per second cannot be taken", hint="5 to 50 are sensible")
+        self._meters, self._root, self._hz = meters, root, hz
+        self._found = Found((), ())
+        self._sampler: Sampler | None = None
+
+    def __enter__(self) -> PowerMeter:
+        given = self._meters is not None
+        self._found = Found(tuple(self._meters or ()), ("no meter was asked for",)) if given else look(self._root)
+        self._sampler = Sampler(self._found.meters, self._root, 1 / self._hz)
+        self._sampler.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._sampler is not None:
+            self._sampler.stop()
+
+    def reading(self) -> PowerReading:
+        """What was measured: so far while inside the block, all of it after. Raises ConfigError before it was entered."""
+        if self._sampler is None:
+            raise ConfigError("nothing was measured", hint="with PowerMeter() as meter: ..., then meter.reading()")
+        sampled = self._sampler.sampled()
+        power_mode = _power_mode(self._root)
+        first = sampled.energies[0] if sampled.energies else None
+        return PowerReading(
+            energy_mj=first.energy_mj if first else None,
+            mean_w=first.mean_w if first else None,
+            peak_w=first.peak_w if first else None,
+            seconds=sampled.seconds,
+            samples=first.samples if first else 0,
+            covers=first.covers if first else None,
+            source=first.source if first else None,
+            others=sampled.energies[1:],
+            temperatures_c=sampled.heat.temperatures_c or None,
+            gpu_clock=sampled.heat.gpu_clock,
+            cpu_clock=sampled.heat.cpu_clock,
+            throttling=sampled.heat.throttling,
+            power_mode=power_mode,
+            absent={**self._no_power(first), **_no_heat(sampled.heat), **_no_mode(power_mode)},
+            notes=_notes(sampled),
+            sampling_cpu_s=sampled.cpu_s,
+        )
+
+    def _no_power(self, energy: Energy | None) -> dict[str, str]:
+        if energy is None:
+            reason = "; ".join(self._found.reasons)
+            return dict.fromkeys(("energy_mj", "mean_w", "peak_w", "covers", "source"), reason)
+        values = {"energy_mj": energy.energy_mj, "mean_w": energy.mean_w, "peak_w": energy.peak_w}
+        return {name: energy.reason for name, value in values.items() if value is None}
+
+
+def _no_heat(heat: Heat) -> dict[str, str]:
+    reasons: Mapping[str, tuple[object, str]] = {
+        "temperatures_c": (heat.temperatures_c or None, "no thermal zone can be read"),
+        "gpu_clock": (heat.gpu_clock, "neither devfreq nor NVML shows the clock of a GPU"),
+        "cpu_clock": (heat.cpu_clock, "cpufreq shows no clock"),
+        "throttling": (heat.throttling, "nothing here would tell: no alarm, no cooling device, no counter, no GPU clock"),
+    }
+    return {name: reason for name, (value, reason) in reasons.items() if value is None}
+
+
+def _no_mode(power_mode: str | None) -> dict[str, str]:
+    return {} if power_mode else {"power_mode": "no nvpmodel: not a Jetson, or its mode was never set"}
+
+
+def _notes(sampled: Sampled) -> tuple[str, ...]:
+    lines = [
+        f"{energy.source} gave no value {energy.missed} of {energy.missed + energy.samples} times"
+        for energy in sampled.energies
+        if energy.missed
+    ]
+    others = [energy.reason for energy in sampled.energies[1:] if energy.reason]
+    return (*lines, *others, *(("a sensor gave no answer in time: the end is missing",) if sampled.hung else ()))
+
+
+def _power_mode(root: Path) -> str | None:
+    """nvpmodel's mode by name, else by number; None elsewhere."""
+    found = re.search(r"pmode:0*(\d+)", text(root / "var/lib/nvpmodel/status"))
+    if found is None:
+        return None
+    return next((name for name, number in power_modes(root).items() if number == int(found[1])), found[1])

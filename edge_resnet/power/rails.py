@@ -1,0 +1,115 @@
+"""Power rails of a Jetson board, from its INA3221 and INA238 sensors in sysfs. Knows no time and adds up no energy.
+
+Paths: INA3221 under hwmon on JetPack 5 and newer (Linux, hwmon/ina3221), under iio on JetPack 4; INA238 on Thor's carrier board.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_resnet.power.records import Covers, Meter, Sample
+from edge_resnet.power.sysfs import matching, number, text
+
+__all__ = ["Rail", "find_rails", "total_meter"]
+
+#: Rails that everything else hangs on, the most inclusive first.
+_INPUTS: tuple[tuple[str, Covers], ...] = (("VIN", "board input"), ("POM_5V_IN", "module"), ("VDD_IN", "module"))
+#: Boards without such a rail: these make up the module. VDDQ_VDD2_1V8AO of AGX Orin hangs on VIN_SYS_5V0 and is not added.
+_SUMS = (
+    ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),  # AGX Orin
+    ("VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"),  # Thor on a carrier board without INA238
+    ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"),  # AGX Xavier
+)
+_UNCONNECTED = re.compile(r"(^|_)NC\d*(_|$)")
+
+
+@dataclass(frozen=True)
+class Rail:
+    """A rail that can be read. ``alarms``: files that hold 1 where its current is above a limit."""
+
+    name: str
+    sensor: str
+    read_w: Callable[[], float]
+    alarms: tuple[Path, ...]
+
+
+def find_rails(root: Path) -> tuple[Rail, ...]:
+    """Every connected rail that gives a value now, once per name."""
+    found: dict[str, Rail] = {}
+    for rail in _named(root):
+        if rail.name not in found and not _UNCONNECTED.search(rail.name) and _answers(rail):
+            found[rail.name] = rail
+    return tuple(found.values())
+
+
+def total_meter(rails: Sequence[Rail]) -> tuple[Meter | None, str]:
+    """The board's or module's whole power, or None and the reason."""
+    named = {rail.name: rail for rail in rails}
+    for name, covers in _INPUTS:
+        if name in named:
+            return _meter((named[name],), covers), ""
+    for names in _SUMS:
+        if all(name in named for name in names):
+            return _meter(tuple(named[name] for name in names), "module"), ""
+    if not named:
+        return None, "no INA3221 or INA238 sensor"
+    return None, f"no known board has the rails {', '.join(named)}: none is its input, and their sum may count some power twice"
+
+
+def _meter(rails: Sequence[Rail], covers: Covers) -> Meter:
+    source = f"{rails[0].sensor} {'+'.join(rail.name for rail in rails)}"
+    return Meter(source, covers, lambda: nullcontext(lambda: Sample(power_w=sum(rail.read_w() for rail in rails))))
+
+
+def _answers(rail: Rail) -> bool:
+    try:
+        rail.read_w()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _named(root: Path) -> Iterator[Rail]:
+    for device in matching(root, "sys/bus/i2c/devices/*"):
+        chip = text(device / "name")
+        if chip.startswith("ina3221"):
+            for folder in matching(device, "hwmon/hwmon*"):
+                yield from _hwmon(folder)
+            for folder in matching(device, "iio:device*"):
+                yield from _iio(folder)
+        elif chip == "ina238":
+            for folder in matching(device, "hwmon/hwmon*"):
+                yield Rail("VIN", "INA238", _scaled(folder / "power1_input", 1e-6), _alarms(folder, "1"))
+
+
+def _hwmon(folder: Path) -> Iterator[Rail]:
+    # in4 to in7 are voltages over the shunts, and in7_label names their sum.
+    for channel in "123":
+        name = text(folder / f"in{channel}_label")
+        if name:
+            power = _product(folder / f"in{channel}_input", folder / f"curr{channel}_input")
+            yield Rail(name, "INA3221", power, _alarms(folder, channel))
+
+
+def _iio(folder: Path) -> Iterator[Rail]:
+    for channel in "012":
+        name = text(folder / f"rail_name_{channel}")
+        if name:
+            yield Rail(name, "INA3221", _scaled(folder / f"in_power{channel}_input", 1e-3), ())
+
+
+def _alarms(folder: Path, channel: str) -> tuple[Path, ...]:
+    paths = (folder / f"curr{channel}_{kind}_alarm" for kind in ("max", "crit"))
+    return tuple(path for path in paths if path.exists())
+
+
+def _scaled(path: Path, scale: float) -> Callable[[], float]:
+    return lambda: number(path) * scale
+
+
+def _product(millivolt: Path, milliampere: Path) -> Callable[[], float]:
+    return lambda: number(millivolt) * number(milliampere) / 1e6

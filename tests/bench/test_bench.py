@@ -1,0 +1,268 @@
+"""One scenario from artifact to record: scripted latencies give their numbers, real backends give whole records."""
+
+from __future__ import annotations
+
+import random
+import signal
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain, repeat
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted import HandClock, Scripted, TwoSlots
+
+from edge_resnet.artifact import Artifact
+from edge_resnet.bench import BenchOptions, BenchResult, bench
+from edge_resnet.bench.conditions import Watch
+from edge_resnet.bench.rules import batch_of, limits_of
+from edge_resnet.errors import ConfigError, DataError
+from edge_resnet.imageset import from_arrays, open_images
+from edge_resnet.preprocess import preprocess
+from edge_resnet.spec import BatchProfile
+
+QUICK = BenchOptions(seconds=0.2, min_queries=20, starts=0, frame=(64, 48))
+
+
+def scripted(artifact: Artifact, options: BenchOptions, latencies: Iterator[float]) -> BenchResult:
+    clock = HandClock()
+    return bench(artifact, options, network=Scripted(clock, latencies), clock=clock)
+
+
+def test_scripted_latencies_give_their_numbers(tiny_artifacts: dict[str, Artifact]) -> None:
+    """Latencies of 1 to 100 ms, each ten times: percentiles of the nearest rank, rate and mean as by hand; the metric is p90."""
+    pattern = [float(value) for value in random.Random(0).sample(range(1, 101), 100)]
+    warm = repeat(50.0, 5 * 3)
+    result = scripted(tiny_artifacts["int8"], replace(QUICK, min_queries=1000), chain(warm, *repeat(pattern, 11)))
+    assert (result.count, result.batch, result.scenario) == (1000, 1, "single-stream")
+    assert (result.p50_ms, result.p90_ms, result.p99_ms, result.max_ms) == (50, 90, 99, 100)
+    assert result.p999_ms == 100
+    assert result.mean_ms == pytest.approx(50.5)
+    assert result.throughput_per_s == pytest.approx(1000 / 50.5)
+    assert (result.metric.name, result.metric.value, result.metric.certain) == ("p90_ms", 90, True)
+    assert 85 <= result.metric.ci95[0] <= 90 <= result.metric.ci95[1] <= 95
+    assert result.samples_us == tuple(1000 * value for value in pattern) * 10
+    assert result.warm_up.queries == 15
+    assert result.warm_up.settled
+    assert result.overhead_share == 0
+
+
+def test_multi_stream_is_eight_at_a_time(tiny_artifacts: dict[str, Artifact]) -> None:
+    """A query holds 8 images, is judged by its p99, and the rate counts images."""
+    clock = HandClock()
+    network = Scripted(clock, repeat(20.0))
+    result = bench(tiny_artifacts["int8"], replace(QUICK, scenario="multi-stream"), network=network, clock=clock)
+    assert {len(images) for images in network.seen} == {8}
+    assert (result.batch, result.metric.name, result.p99_ms) == (8, "p99_ms", 20)
+    assert result.throughput_per_s == pytest.approx(400)
+    assert not result.metric.certain
+    assert any("too few for the interval of p99_ms" in warning for warning in result.warnings)
+
+
+def test_offline_keeps_two_batches_under_way(tiny_artifacts: dict[str, Artifact]) -> None:
+    """On a backend that can, the rate is the device's with two batches under way; stages are those of one batch."""
+    clock = HandClock()
+    network = TwoSlots(clock, repeat(40.0))
+    options = replace(QUICK, scenario="offline", batch=16, min_queries=30)
+    result = bench(tiny_artifacts["int8"], options, network=network, clock=clock)
+    assert network.most == 2
+    assert (result.count, result.batch) == (30, 16)
+    assert result.throughput_per_s == pytest.approx(400)
+    assert result.metric.ci95 == pytest.approx((400, 400))
+    assert any("the engine takes 1 at once" in warning for warning in result.warnings)
+
+
+def test_offline_takes_the_engines_largest_batch(tiny_artifacts: dict[str, Artifact]) -> None:
+    """Without --batch it is the profile's largest, and more images than that are kept."""
+    artifact = tiny_artifacts["fp32"]
+    artifact = replace(artifact, manifest=replace(artifact.manifest, batch=BatchProfile(1, 8, 96)))
+    clock = HandClock()
+    network = Scripted(clock, repeat(40.0))
+    bench(artifact, replace(QUICK, scenario="offline"), network=network, clock=clock)
+    assert {len(images) for images in network.seen} == {96}
+
+
+def test_the_seed_decides_the_images(tiny_artifacts: dict[str, Artifact]) -> None:
+    """The same seed gives the same queries in the same order, another one others; they are views, not copies."""
+
+    def seen(seed: int) -> list[bytes]:
+        clock = HandClock()
+        network = Scripted(clock, repeat(10.0))
+        bench(tiny_artifacts["int8"], replace(QUICK, seed=seed), network=network, clock=clock)
+        assert all(images.base is not None for images in network.seen[:30])
+        return [images.tobytes() for images in network.seen[:30]]
+
+    assert seen(1) == seen(1)
+    assert seen(1) != seen(2)
+    assert len(set(seen(1))) > 15
+
+
+def test_own_images(tiny_artifacts: dict[str, Artifact], smooth_pictures: Path) -> None:
+    """With images these are what is classified, preprocessed as the artifact says, and the frame is one of them."""
+    artifact, images = tiny_artifacts["int8"], open_images(smooth_pictures)
+    clock = HandClock()
+    network = Scripted(clock, repeat(10.0))
+    result = bench(artifact, QUICK, images=images, network=network, clock=clock)
+    known = {preprocess(images.load(index), artifact.manifest.preprocess).tobytes() for index in range(len(images))}
+    assert {picture.tobytes() for picture in network.seen[0]} <= known
+    assert (result.images, result.frame) == (images.name, (48, 40))
+
+
+def test_few_own_images_come_again(tiny_artifacts: dict[str, Artifact]) -> None:
+    """Three pictures fill a query of eight; a set of none is refused."""
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    clock = HandClock()
+    network = Scripted(clock, repeat(10.0))
+    bench(tiny_artifacts["int8"], replace(QUICK, scenario="multi-stream"), images=from_arrays("three", pictures),
+          network=network, clock=clock)  # fmt: skip
+    assert {len(images) for images in network.seen[:30]} == {8}
+    with pytest.raises(DataError, match="no image"):
+        bench(tiny_artifacts["int8"], QUICK, images=from_arrays("none", pictures).subset([]), network=network, clock=clock)
+
+
+def test_ctrl_c_keeps_what_was_measured(tiny_artifacts: dict[str, Artifact]) -> None:
+    """Interrupted in a query: the result holds those before it, is marked as a part, and nothing more is measured."""
+    latencies: Iterator[float | BaseException] = chain(repeat(10.0, 30), repeat(12.0, 9), [KeyboardInterrupt()])
+    clock = HandClock()
+    result = bench(tiny_artifacts["int8"], replace(QUICK, starts=1), network=Scripted(clock, latencies), clock=clock)
+    assert result.interrupted
+    assert result.count == 9
+    assert (result.stages_ms, result.cold_start_ms, result.host_memory_mib) == ({}, None, None)
+    assert result.warnings[0] == "interrupted after 9 queries: a part of what was asked for"
+
+
+def test_ctrl_c_in_the_stages_keeps_the_queries(tiny_artifacts: dict[str, Artifact]) -> None:
+    """Interrupted after the measurement: all queries are there, the stages are not."""
+    latencies: Iterator[float | BaseException] = chain(repeat(10.0, 30), repeat(10.0, 20), [10.0, KeyboardInterrupt()])
+    clock = HandClock()
+    result = bench(tiny_artifacts["int8"], replace(QUICK, starts=1), network=Scripted(clock, latencies), clock=clock)
+    assert (result.count, result.interrupted, result.stages_ms) == (20, True, {})
+
+
+@pytest.mark.parametrize("before", [3, 30], ids=["in the warm-up", "in the first query"])
+def test_ctrl_c_before_there_is_anything(tiny_artifacts: dict[str, Artifact], before: int) -> None:
+    """Then there is no result to give."""
+    latencies: Iterator[float | BaseException] = chain(repeat(10.0, before), [KeyboardInterrupt()])
+    clock = HandClock()
+    with pytest.raises(KeyboardInterrupt):
+        bench(tiny_artifacts["int8"], QUICK, network=Scripted(clock, latencies), clock=clock)
+
+
+def test_a_real_signal(tiny_artifacts: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGINT half a second into a measurement of minutes ends it soon, with a part."""
+
+    class Signalling(Watch):
+        def __init__(self) -> None:
+            super().__init__()
+            threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
+
+    monkeypatch.setattr("edge_resnet.bench.Watch", Signalling)
+    result = bench(tiny_artifacts["int8"], replace(QUICK, seconds=100.0))
+    assert result.interrupted
+    assert 0.1 < result.seconds < 10
+
+
+def test_samples_are_thinned_evenly(tiny_artifacts: dict[str, Artifact]) -> None:
+    """Of 50,000 queries every third is kept; percentiles are of all of them, so that one outlier that is not kept is the max."""
+    latencies = chain(repeat(0.1, 3001), [7.0], repeat(0.1))
+    options = replace(QUICK, min_queries=50_000, seconds=0.4)
+    result = scripted(tiny_artifacts["int8"], options, latencies)
+    assert (result.samples_every, len(result.samples_us)) == (3, 16_667)
+    assert result.count == 50_000
+    assert set(result.samples_us) == {100.0}
+    assert result.max_ms == 7
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "fake"])
+def test_a_real_backend(tiny_artifacts: dict[str, Artifact], backend: str) -> None:
+    """The record is whole: device, versions, digest, sizes, stages, cold start and memory of a process of its own."""
+    artifact = tiny_artifacts["int8"]
+    result = bench(artifact, replace(QUICK, backend=backend, starts=1))
+    assert (result.backend, result.precision, result.model) == (backend, "int8", "resnet8-cifar")
+    assert result.artifact_digest == artifact.truth_digest()
+    assert result.versions["onnxruntime"]
+    assert result.device.usable_cores >= 1
+    assert result.count >= 20
+    assert result.seconds >= 0.19
+    assert result.engine_bytes > 1000
+    assert set(result.stages_ms) == {"preprocess", "inference", "postprocess", "total"}
+    assert result.cold_start_ms is not None
+    assert result.cold_start_ms > 50
+    assert result.host_memory_mib is not None
+    assert 20 < result.host_memory_mib < 2000
+    assert result.gpu_memory_mib is None
+    assert not result.interrupted
+
+
+def test_measuring_costs_less_than_a_hundredth(tiny_artifacts: dict[str, Artifact]) -> None:
+    """Of queries as short as a millisecond, on a real clock, in the best of three tries: others may run on this machine too."""
+    import time
+
+    class Waiting(Scripted):
+        def infer(self, images: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+            end = time.perf_counter_ns() + 1_000_000
+            while time.perf_counter_ns() < end:
+                pass
+            return np.zeros((len(images), self.classes), np.float32)
+
+    options = replace(QUICK, seconds=1.2)
+    shares = []
+    for _ in range(3):
+        shares.append(bench(tiny_artifacts["int8"], options, network=Waiting(HandClock(), ())).overhead_share)
+        if shares[-1] < 0.01:
+            return
+    pytest.fail(f"measuring took {shares}")
+
+
+def test_progress_is_told_in_percent(tiny_artifacts: dict[str, Artifact]) -> None:
+    """It begins with 0, rises, and ends with 100 of 100."""
+    calls: list[tuple[str, int, int]] = []
+    clock = HandClock()
+    network = Scripted(clock, repeat(100.0))
+    bench(tiny_artifacts["int8"], replace(QUICK, seconds=5.0), network=network, progress=lambda *c: calls.append(c), clock=clock)
+    done = [call[1] for call in calls]
+    assert done == sorted(done)
+    assert (calls[0], calls[-1]) == (("single-stream", 0, 100), ("single-stream", 100, 100))
+    assert len(calls) > 4
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"scenario": "server"}, {"seconds": 0.0}, {"seconds": float("nan")}, {"seconds": float("inf")}, {"most_seconds": -1.0},
+        {"min_queries": 0}, {"batch": 0}, {"pool": 0}, {"seed": -1}, {"starts": -1}, {"frame": (0, 5)}, {"frame": (10**5, 10**5)},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_nonsense_is_refused(wrong: dict[str, object]) -> None:
+    """Options that make no sense are a ConfigError when they are made."""
+    with pytest.raises(ConfigError):
+        BenchOptions(**wrong)  # type: ignore[arg-type]
+
+
+def test_a_batch_is_offlines() -> None:
+    """The other scenarios have a batch of their own."""
+    with pytest.raises(ConfigError, match="--batch is offline's"):
+        batch_of(BenchOptions(batch=4), 8)
+    assert batch_of(BenchOptions(scenario="offline", batch=4), 8) == 4
+
+
+@given(
+    scenario=st.sampled_from(["single-stream", "multi-stream", "offline"]),
+    seconds=st.floats(0.1, 2000),
+    queries=st.none() | st.integers(1, 100_000),
+    batch=st.integers(1, 256),
+)
+def test_mlperfs_minima(scenario: str, seconds: float, queries: int | None, batch: int) -> None:
+    """--mlperf never asks for less than 600 s and 1024 queries, 662 queries or 24576 images, and nothing cuts it short."""
+    options = BenchOptions(scenario=scenario, seconds=seconds, min_queries=queries, mlperf=True)  # type: ignore[arg-type]
+    limits = limits_of(options, batch)
+    least = {"single-stream": 1024, "multi-stream": 662, "offline": 24576 / batch}[scenario]
+    assert limits.seconds >= max(600, seconds)
+    assert limits.queries >= max(least, queries or 0)
+    assert limits.most_seconds == float("inf")
+    assert options.images >= 1024

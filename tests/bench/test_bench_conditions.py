@@ -1,0 +1,197 @@
+"""What went on beside a measurement, read from made-up machines and from this one; and the warnings that follow."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edge_resnet.bench.conditions import Conditions, Watch, gpu_memory_mib
+from edge_resnet.bench.doubts import doubts_of_machine, doubts_of_run
+from edge_resnet.bench.loop import Limits, Timings, WarmUp
+from edge_resnet.bench.record import Metric
+
+QUIET = Conditions(0.1, 0.01, (2000, 2000), (900, 900), 0, 0)
+SURE = Metric("p90_ms", 10.0, (9.0, 11.0), certain=True)
+WARM = WarmUp(100, 1.0, settled=True)
+MS = 1_000_000
+
+
+class Machine:
+    """Files of a machine whose every core says the same."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.write("proc/loadavg", "0.52 0.58 0.59 1/467 12345\n")
+        self.clock(2_000_000)
+        self.busy(1000)
+        self.swapped(5, 7)
+
+    def write(self, name: str, text: str) -> None:
+        """A file under the root."""
+        path = self.root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+
+    def clock(self, khz: int) -> None:
+        """Every core's clock."""
+        for core in os.sched_getaffinity(0):
+            self.write(f"sys/devices/system/cpu/cpu{core}/cpufreq/scaling_cur_freq", f"{khz}\n")
+
+    def gpu_clock(self, hz: int) -> None:
+        """The clock of a Jetson's GPU."""
+        for name, value in (("cur", hz), ("min", 300_000_000), ("max", 900_000_000)):
+            self.write(f"sys/class/devfreq/17000000.gpu/{name}_freq", f"{value}\n")
+
+    def busy(self, ticks: int) -> None:
+        """User time; idle time must not count."""
+        lines = [f"cpu{core} {ticks} 0 0 999999 55 0 0 0 0 0" for core in os.sched_getaffinity(0)]
+        self.write(
+            "proc/stat", "\n".join(["cpu  1 2 3 4 5 6 7 8 9 10", *lines, "cpu99999 999 0 0 0 0 0 0 0 0 0", "intr 1"]) + "\n"
+        )
+
+    def swapped(self, pages_in: int, pages_out: int) -> None:
+        """Pages swapped since boot."""
+        self.write("proc/vmstat", f"pgpgin 1\npswpin {pages_in}\npswpout {pages_out}\n")
+
+    def throttled(self, count: int) -> None:
+        """How often each core slowed itself down since boot."""
+        for core in os.sched_getaffinity(0):
+            self.write(f"sys/devices/system/cpu/cpu{core}/thermal_throttle/core_throttle_count", f"{count}\n")
+
+
+def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
+    """What cannot be read is None, and gives no warning."""
+    conditions = Watch(tmp_path).finish()
+    assert conditions == Conditions(None, None, None, None, None, None)
+    assert doubts_of_machine(conditions) == []
+
+
+def test_nothing_happened(tmp_path: Path) -> None:
+    """A quiet machine's clocks and counters stay, and there is nothing to warn of."""
+    machine = Machine(tmp_path)
+    machine.throttled(3)
+    machine.gpu_clock(900_000_000)
+    conditions = Watch(tmp_path).finish()
+    assert conditions == Conditions(0.52, 0.0, (2000, 2000), (900, 900), 0, 0)
+    assert doubts_of_machine(conditions) == []
+
+
+def test_other_programs_are_noticed(tmp_path: Path) -> None:
+    """Ticks of the cores of this process that it did not use are others'; those of other cores do not count."""
+    machine = Machine(tmp_path)
+    watch = Watch(tmp_path)
+    time.sleep(0.1)
+    machine.busy(1000 + 10 * os.sysconf("SC_CLK_TCK"))
+    conditions = watch.finish()
+    assert conditions.others_share == 1
+    assert doubts_of_machine(replace(conditions, others_share=0.066)) == [
+        "other programs took 7 % of the cores meanwhile: end them, measure again"
+    ]
+
+
+def test_own_work_is_not_others(tmp_path: Path) -> None:
+    """What this process used itself is taken off."""
+    machine = Machine(tmp_path)
+    watch = Watch(tmp_path)
+    begun = time.process_time()
+    while time.process_time() - begun < 0.2:
+        pass
+    ticks = int(0.2 * os.sysconf("SC_CLK_TCK") / len(os.sched_getaffinity(0)))
+    machine.busy(1000 + ticks)
+    assert watch.finish().others_share == pytest.approx(0, abs=0.02)
+
+
+def test_a_falling_clock_is_noticed(tmp_path: Path) -> None:
+    """The lowest and highest clock seen at any look; a tenth less is a warning."""
+    machine = Machine(tmp_path)
+    machine.gpu_clock(900_000_000)
+    watch = Watch(tmp_path)
+    machine.clock(1_500_000)
+    machine.gpu_clock(600_000_000)
+    watch.look()
+    machine.clock(2_000_000)
+    conditions = watch.finish()
+    assert (conditions.cpu_mhz, conditions.gpu_mhz) == ((1500, 2000), (600, 900))
+    assert [line.partition(":")[0] for line in doubts_of_machine(conditions)] == [
+        "the processor's clock moved between 1500 and 2000 MHz",
+        "the GPU's clock moved between 600 and 900 MHz",
+    ]
+
+
+def test_swapping_and_heat_are_noticed(tmp_path: Path) -> None:
+    """Pages swapped since the beginning, and the processor's own count of slowing down."""
+    machine = Machine(tmp_path)
+    machine.throttled(3)
+    watch = Watch(tmp_path)
+    machine.swapped(9, 8)
+    machine.throttled(4)
+    conditions = watch.finish()
+    assert conditions.swapped_pages == 5
+    assert conditions.throttled == len(os.sched_getaffinity(0))
+    assert len(doubts_of_machine(conditions)) == 2
+
+
+def test_this_machine() -> None:
+    """Here the load is known, and others' share is a share."""
+    watch = Watch()
+    time.sleep(0.05)
+    conditions = watch.finish()
+    assert conditions.load_average is not None
+    assert conditions.others_share is None or 0 <= conditions.others_share <= 1
+
+
+@pytest.mark.parametrize(
+    ("script", "mib"),
+    [("echo 1234; echo 5", 1234), ("echo '[N/A]'", None), ("echo 7; exit 9", None)],
+    ids=["told", "not told", "failed"],
+)
+def test_memory_of_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, mib: int | None) -> None:
+    """The first GPU's, where nvidia-smi tells it."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu_memory_mib() == mib
+
+
+def test_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without nvidia-smi it is not known."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert gpu_memory_mib() is None
+
+
+def run(samples_ms: list[float], *, complete: bool = True, interrupted: bool = False, outside_ms: float = 0) -> Timings:
+    return Timings([round(ms * MS) for ms in samples_ms], round(outside_ms * MS), complete, interrupted)
+
+
+def test_a_good_run_has_no_warning() -> None:
+    """Even samples, all of them, warmed up."""
+    assert doubts_of_run(run([10.0] * 1024), SURE, WARM, Limits(10, 1024)) == []
+
+
+@pytest.mark.parametrize(
+    ("timings", "metric", "warm", "words"),
+    [
+        (run([10.0] * 7, complete=False, interrupted=True), SURE, WARM, "interrupted after 7 queries"),
+        (run([100.0] * 20, complete=False), SURE, WARM, "ended after 2 s with 20 of 1024 queries"),
+        (
+            run([10.0] * 50),
+            replace(SURE, name="p99_ms", certain=False),
+            WARM,
+            "50 queries are too few for the interval of p99_ms",
+        ),
+        (run([10.0] * 50), SURE, replace(WARM, settled=False), "had not settled after 1 s"),
+        (run([10.0] * 200 + [11.0] * 100), SURE, WARM, "the end of the run was 10 % slower"),
+        (run([1.0] * 100, outside_ms=3), SURE, WARM, "measuring took 2.9 % of the time"),
+    ],
+    ids=["interrupted", "too slow", "too few", "cold", "drift", "overhead"],
+)
+def test_each_doubt_is_told(timings: Timings, metric: Metric, warm: WarmUp, words: str) -> None:
+    """One reason, one line."""
+    found = doubts_of_run(timings, metric, warm, Limits(1, 1024))
+    assert len(found) == 1
+    assert words in found[0]

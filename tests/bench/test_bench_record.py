@@ -1,0 +1,129 @@
+"""The file of a result: read back as it was written, refused where it is not whole or not ours."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from itertools import repeat
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scripted import HandClock, Scripted
+
+from edge_resnet.artifact import Artifact
+from edge_resnet.bench import BenchOptions, BenchResult, bench, read_result, read_results, write_results
+from edge_resnet.bench.record import check_free, to_json
+from edge_resnet.errors import BuildError, DataError
+
+#: What others may build on.
+DOCUMENTED = {"scenario", "count", "p50_ms", "p90_ms", "p99_ms", "throughput_per_s", "stages_ms"}
+
+
+@pytest.fixture(scope="module")
+def result(tiny_artifacts: dict[str, Artifact]) -> BenchResult:
+    """A result of scripted latencies."""
+    clock = HandClock()
+    options = BenchOptions(seconds=0.2, min_queries=20, starts=0, frame=(64, 48))
+    return bench(tiny_artifacts["int8"], options, network=Scripted(clock, repeat(10.0)), clock=clock)
+
+
+def test_it_comes_back_as_it_was(result: BenchResult, tmp_path: Path) -> None:
+    """Written and read, a result equals itself, its samples included; nothing else is left in the folder."""
+    path = tmp_path / "bench.json"
+    write_results(path, [result])
+    assert read_result(path) == result
+    assert result.samples_us
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_several_scenarios_in_a_file(result: BenchResult, tmp_path: Path) -> None:
+    """They come back in order; one of them is had by its name, and not without."""
+    offline = replace(result, scenario="offline")
+    path = tmp_path / "bench.json"
+    write_results(path, [result, offline])
+    assert read_results(path) == (result, offline)
+    assert read_result(path, "offline") == offline
+    for scenario in (None, "multi-stream"):
+        with pytest.raises(DataError, match="holds single-stream, offline"):
+            read_result(path, scenario)  # type: ignore[arg-type]
+
+
+def test_the_documented_keys(result: BenchResult) -> None:
+    """One result is an object with the documented keys; without samples their key stays, empty."""
+    record = json.loads(to_json([result], samples=False))
+    assert set(record) >= DOCUMENTED
+    assert record["samples_us"] == []
+    assert record["schema_version"] == 1
+    assert set(record["stages_ms"]) == {"preprocess", "inference", "postprocess", "total"}
+
+
+def test_samples_are_one_line(result: BenchResult) -> None:
+    """Thousands of samples do not become thousands of lines."""
+    lines = to_json([replace(result, samples_us=(1.5,) * 5000)], samples=True).splitlines()
+    assert len(lines) < 200
+    assert sum(line.count("1.5,") for line in lines) == max(line.count("1.5,") for line in lines)
+
+
+@given(share=st.floats(0, 0.999))
+def test_a_cut_file_is_refused(result: BenchResult, share: float, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Wherever it was cut, the error is one and names the file."""
+    path = tmp_path_factory.mktemp("cut") / "bench.json"
+    whole = to_json([result], samples=True)
+    path.write_text(whole[: int(share * len(whole))])
+    with pytest.raises(DataError, match=r"bench\.json is cut off"):
+        read_result(path)
+
+
+def test_a_newer_schema_is_refused(result: BenchResult, tmp_path: Path) -> None:
+    """Before its unknown fields are complained about."""
+    path = tmp_path / "bench.json"
+    record = json.loads(to_json([result], samples=True))
+    path.write_text(json.dumps({"kind": record["kind"], "schema_version": 2, "all": "new"}))
+    with pytest.raises(DataError, match="has schema 2, this edge-resnet reads up to 1") as refusal:
+        read_result(path)
+    assert refusal.value.hint == "pip install -U edge-resnet"
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "3", "[[]]", '{"images": 3, "top1": 50.0}', '{"kind": "edge-resnet bench"}'])
+def test_other_files_are_refused(tmp_path: Path, content: str) -> None:
+    """JSON of something else is a DataError that names the file."""
+    path = tmp_path / "other.json"
+    path.write_text(content)
+    with pytest.raises(DataError, match=r"other\.json"):
+        read_results(path)
+
+
+def test_a_missing_field_is_named(result: BenchResult, tmp_path: Path) -> None:
+    """A record without its p90 says so."""
+    path = tmp_path / "bench.json"
+    record = json.loads(to_json([result], samples=True))
+    del record["p90_ms"]
+    path.write_text(json.dumps(record))
+    with pytest.raises(DataError, match="p90_ms"):
+        read_result(path)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    """A name that is not there, and a folder, cannot be read."""
+    for path in (tmp_path / "none.json", tmp_path):
+        with pytest.raises(DataError, match="cannot be read"):
+            read_result(path)
+
+
+def test_what_cannot_be_written_is_told_before(tmp_path: Path) -> None:
+    """A folder that is not there, a folder in place of the file, a file that is there without force."""
+    path = tmp_path / "bench.json"
+    check_free(path, force=False)
+    path.write_text("{}")
+    check_free(path, force=True)
+    for wrong in (path, tmp_path, tmp_path / "none" / "bench.json"):
+        with pytest.raises(BuildError):
+            check_free(wrong, force=False)
+
+
+def test_a_failed_write_leaves_the_old_file(result: BenchResult, tmp_path: Path) -> None:
+    """Where the folder is gone the error is one, and names the file."""
+    with pytest.raises(BuildError, match=r"cannot write .*bench\.json"):
+        write_results(tmp_path / "none" / "bench.json", [result])

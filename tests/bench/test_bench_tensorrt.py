@@ -1,0 +1,53 @@
+"""`edge-resnet bench --backend tensorrt`, whole, in a process that finds stand-ins of TensorRT, PyCUDA and the driver.
+
+What it measures there is no GPU's. That it builds, keeps two batches under way, and tells what a GPU's record holds, is.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from edge_resnet.bench import read_results
+
+PRETEND = Path(__file__).resolve().parent.parent / "gpu" / "pretend.py"
+
+
+@pytest.fixture
+def machine(tmp_path: Path, libcuda: Path, surfaces: Path) -> Callable[..., dict[str, str]]:
+    """Gives the environment of a process that finds a GPU."""
+    if shutil.which("g++") is None:
+        pytest.skip("no g++ to stand in for nvcc")
+    spec = importlib.util.spec_from_file_location("loaded_pretend", PRETEND)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return lambda **how: module.pretend(tmp_path / "machine", libcuda, surfaces, **how)
+
+
+def test_all_scenarios_on_a_gpu(machine: Callable[..., dict[str, str]], tiny_int8: Path, tmp_path: Path) -> None:
+    """Three records of TensorRT's: frames resized on the GPU are a stage, a process of its own starts on the engine, and that
+    queries of eight run in pieces on an engine for one is warned of."""
+    words = ["bench", tiny_int8, "--backend", "tensorrt", "--scenario", "all", "--seconds", "0.3", "--min-queries", "20"]
+    command = [sys.executable, "-m", "edge_resnet", *map(str, words), "--frame", "64x48", "--save", tmp_path / "b.json", "--json"]
+    done = subprocess.run(command, env=machine(), capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    results = read_results(tmp_path / "b.json")
+    assert [result.scenario for result in results] == [record["scenario"] for record in json.loads(done.stdout)]
+    for result in results:
+        assert (result.backend, result.precision) == ("tensorrt", "int8")
+        assert result.count >= 20
+        assert {"inference", "frame_inference"} <= set(result.stages_ms)
+        assert result.cold_start_ms is not None
+        assert result.engine_bytes > 0
+        pieces = [warning for warning in result.warnings if "ran in pieces" in warning]
+        assert len(pieces) == (result.scenario == "multi-stream")

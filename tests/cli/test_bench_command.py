@@ -1,0 +1,133 @@
+"""`edge-resnet bench` as people and programs see it."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_resnet.artifact import Artifact
+from edge_resnet.bench import read_result, read_results
+from edge_resnet.bench.conditions import Watch
+
+Cli = Callable[..., Any]
+QUICK = ("--backend", "fake", "--seconds", "0.3", "--min-queries", "30", "--frame", "64x48", "--no-cold-start")
+
+
+@pytest.fixture
+def tiny(tiny_artifacts: dict[str, Artifact]) -> str:
+    """The tiny INT8 artifact."""
+    return str(tiny_artifacts["int8"].folder)
+
+
+def test_a_table_for_people(cli: Cli, tiny: str) -> None:
+    """A line of latencies, the metric with its interval, the stages, and what measuring cost."""
+    outcome = cli("bench", tiny, *QUICK)
+    assert outcome.code == 0, outcome.err
+    lines = outcome.out.splitlines()
+    assert lines[0].startswith("resnet8-cifar int8 on fake, ")
+    assert lines[0].endswith("; random pixels, shorter than MLPerf's")
+    assert lines[1].split() == ["queries", "p50", "ms", "p90", "ms", "p99", "ms", "max", "ms", "images/s"]
+    assert lines[2].split()[0] == "single-stream"
+    p50, p90, p99, most = (float(word) for word in lines[2].split()[2:6])
+    assert 0 < p50 <= p90 <= p99 <= most
+    assert "95 % interval" in lines[3]
+    assert "from a frame of 64x48, ms: preprocess" in lines[4]
+    assert "measuring took" in lines[5]
+    assert max(map(len, lines[:6])) <= 130
+
+
+def test_json_alone_on_stdout(cli: Cli, tiny: str) -> None:
+    """One scenario is one object with the documented keys."""
+    outcome = cli("bench", tiny, *QUICK, "--json")
+    record = json.loads(outcome.out)
+    assert set(record) >= {"scenario", "count", "p50_ms", "p90_ms", "p99_ms", "throughput_per_s", "stages_ms", "warnings"}
+    assert record["scenario"] == "single-stream"
+    assert record["count"] >= 30
+
+
+def test_all_scenarios(cli: Cli, tiny: str, tmp_path: Path) -> None:
+    """Three objects in a list and in the file, where each is had by its name with its samples."""
+    outcome = cli("bench", tiny, *QUICK, "--scenario", "all", "--batch", "4", "--json", "--save", "bench.json")
+    assert outcome.code == 0, outcome.err
+    names = [record["scenario"] for record in json.loads(outcome.out)]
+    assert names == ["single-stream", "multi-stream", "offline"]
+    saved = read_results(tmp_path / "bench.json")
+    assert [result.scenario for result in saved] == names
+    assert [result.batch for result in saved] == [1, 8, 4]
+    assert all(len(result.samples_us) == result.count for result in saved)
+
+
+def test_cold_start_and_memory(cli: Cli, tiny: str) -> None:
+    """They are measured unless they are turned off, and told in words."""
+    outcome = cli("bench", tiny, *QUICK[:-1])
+    assert "ms after the start of a process" in outcome.out
+    assert "MiB of memory" in outcome.out
+
+
+def test_own_images(cli: Cli, tiny: str, pictures: Path) -> None:
+    """--data names what is classified."""
+    record = json.loads(cli("bench", tiny, *QUICK, "--data", str(pictures), "--json").out)
+    assert "smooth" in record["images"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--batch", "4"), "--batch is offline's"),
+        (("--frame", "large"), "--frame takes a width and a height"),
+        (("--seconds", "0"), "above 0"),
+        (("--scenario", "server"), "server"),
+        (("--backend", "tpu"), "no backend is named tpu"),
+        (("--save", "none/bench.json"), "cannot be written"),
+        (("--data", "nowhere"), "nowhere"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) else "",
+)
+def test_nonsense_is_refused(cli: Cli, tiny: str, words: tuple[str, ...], message: str) -> None:
+    """The user's mistakes end with 2 and one line, before anything is measured."""
+    outcome = cli("bench", tiny, *words)
+    assert outcome.code == 2
+    assert message in outcome.err
+    assert outcome.out == ""
+
+
+def test_a_file_is_not_replaced_unasked(cli: Cli, tiny: str, tmp_path: Path) -> None:
+    """It is refused before the measurement; --force replaces it."""
+    path = tmp_path / "bench.json"
+    path.write_text("mine")
+    assert cli("bench", tiny, *QUICK, "--save", "bench.json").code == 2
+    assert path.read_text() == "mine"
+    assert cli("bench", tiny, *QUICK, "--save", "bench.json", "--force").code == 0
+    assert read_result(path).count >= 30
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_saves_a_part(
+    cli: Cli, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    """The result so far is printed and saved, marked as a part, and the exit code is 130; scenarios to come are left out."""
+
+    class Signalling(Watch):
+        def __init__(self) -> None:
+            super().__init__()
+            threading.Timer(0.5, signal.raise_signal, [number]).start()
+
+    monkeypatch.setattr("edge_resnet.bench.Watch", Signalling)
+    outcome = cli("bench", tiny, "--backend", "fake", "--seconds", "60", "--scenario", "all", "--save", "bench.json")
+    assert outcome.code == 130
+    assert "(a part: interrupted)" in outcome.out
+    assert read_result(tmp_path / "bench.json").interrupted
+
+
+def test_help_has_examples(cli: Cli) -> None:
+    """--help shows how it is called, and that ten seconds are not MLPerf's."""
+    outcome = cli("bench", "--help")
+    assert outcome.code == 0
+    assert "edge-resnet bench --scenario all --save bench.json" in outcome.out
+    assert "MLPerf measures 600" in outcome.out

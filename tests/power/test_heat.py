@@ -1,0 +1,188 @@
+"""Temperatures, clocks and signs of throttling on trees that change between looks. Knows no energy."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sysfstrees import CLOCK, NANO, ORIN_NANO, THOR, XAVIER_NX, write
+
+from edge_resnet.power import ClockRange
+from edge_resnet.power.heat import Heat, Watch
+from edge_resnet.power.rails import find_rails
+
+HWMON = "sys/bus/i2c/devices/1-0040/hwmon/hwmon1"
+LOAD = "sys/devices/platform/gpu.0/load"
+
+
+def _watch(root: Path) -> Watch:
+    return Watch(root, find_rails(root), None)
+
+
+def _seen(root: Path, *changes: dict[str, str]) -> Heat:
+    """What a watch saw that looked once before the changes and once after each."""
+    watch = _watch(root)
+    for change in ({}, *changes):
+        write(root, change)
+        watch.look()
+    return watch.heat()
+
+
+def _throttling(root: Path, *changes: dict[str, str]) -> tuple[str, ...] | None:
+    return _seen(root, *changes).throttling
+
+
+@contextmanager
+def _says(pipe: Path, value: str) -> Iterator[None]:
+    """One reader of the pipe gets this value, as a sensor forgets what it has told."""
+    writer = threading.Thread(target=pipe.write_text, args=(value,), daemon=True)
+    writer.start()
+    yield
+    writer.join(2)
+
+
+@pytest.mark.parametrize(
+    ("tree", "expected"),
+    [
+        pytest.param(NANO, {"AO-therm": 41.0, "CPU-therm": 33.5, "GPU-therm": 31.5}, id="nano"),
+        pytest.param(XAVIER_NX, {"CPU-therm": 45.0, "GPU-therm": 44.5}, id="xavier-nx"),
+        pytest.param(ORIN_NANO, {"cpu-thermal": 50.5, "gpu-thermal": 51.25, "tj-thermal": 52.0}, id="orin-nano"),
+    ],
+)
+def test_zones_that_are_off_or_constant_are_left_out(tree: dict[str, str], expected: dict[str, float], tmp_path: Path) -> None:
+    """Every zone of a board is in °C; PMIC's constant and a zone at -256 °C are not among them."""
+    assert _seen(write(tmp_path, tree)).temperatures_c == expected
+
+
+def test_the_highest_temperature_stays(tmp_path: Path) -> None:
+    """A zone's maximum over the looks is kept, each zone's own."""
+    zone = "sys/class/thermal/thermal_zone"
+    heat = _seen(write(tmp_path, ORIN_NANO), {f"{zone}1/temp": "70125"}, {f"{zone}1/temp": "60000", f"{zone}0/temp": "50000"})
+    assert heat.temperatures_c == {"cpu-thermal": 50.5, "gpu-thermal": 70.125, "tj-thermal": 52.0}
+
+
+def test_frost_is_a_temperature(tmp_path: Path) -> None:
+    """Below zero is no error."""
+    zone = "sys/class/thermal/thermal_zone0"
+    assert _seen(write(tmp_path, {f"{zone}/type": "cpu-thermal", f"{zone}/temp": "-12500"})).temperatures_c == {
+        "cpu-thermal": -12.5
+    }
+
+
+def test_a_zone_that_fails_for_a_while_is_skipped(tmp_path: Path) -> None:
+    """A look at which a zone gives nothing leaves what it gave before; one that never gave anything is not named."""
+    root = write(tmp_path, ORIN_NANO)
+    watch = _watch(root)
+    (root / "sys/class/thermal/thermal_zone2/temp").unlink()
+    watch.look()
+    (root / "sys/class/thermal/thermal_zone0/temp").write_text("")
+    watch.look()
+    assert watch.heat().temperatures_c == {"cpu-thermal": 50.5, "gpu-thermal": 51.25}
+
+
+def test_clocks_have_least_mean_and_most(tmp_path: Path) -> None:
+    """The GPU's clock is in MHz; the processor's is that of its fastest core at each look."""
+    policy = "sys/devices/system/cpu/cpufreq/policy"
+    heat = _seen(
+        write(tmp_path, ORIN_NANO),
+        {f"{CLOCK}/cur_freq": "306000000", f"{policy}0/scaling_cur_freq": "729600", f"{policy}4/scaling_cur_freq": "1000000"},
+    )
+    assert heat.gpu_clock == ClockRange(306, 465, 624)
+    assert heat.cpu_clock == ClockRange(1000, pytest.approx(1255.2), pytest.approx(1510.4))
+
+
+def test_thors_clock_has_another_name(tmp_path: Path) -> None:
+    """gpu-gpc-0 is Thor's GPU."""
+    assert _seen(write(tmp_path, THOR)).gpu_clock == ClockRange(1575, 1575, 1575)
+
+
+def test_a_calm_board_shows_no_sign(tmp_path: Path) -> None:
+    """A turning fan, old over-current events and a full clock are no throttling."""
+    assert _throttling(write(tmp_path, ORIN_NANO), {LOAD: "1000"}, {}) == ()
+
+
+def test_nothing_to_watch_is_unknown(tmp_path: Path) -> None:
+    """A machine that shows none of the signs gives None, not "none seen"."""
+    assert _seen(tmp_path) == Heat({}, None, None, None)
+
+
+def test_a_clock_that_falls_under_load_is_a_sign(tmp_path: Path) -> None:
+    """A busy GPU keeps its clock; a tenth less is told with both numbers, once."""
+    changes = [{LOAD: "990"}, {f"{CLOCK}/cur_freq": "408000000"}, {f"{CLOCK}/cur_freq": "306000000"}]
+    assert _throttling(write(tmp_path, ORIN_NANO), *changes) == ("the GPU clock fell from 624 to 408 MHz under load",)
+
+
+def test_a_clock_that_falls_when_idle_is_none(tmp_path: Path) -> None:
+    """Between two batches the governor lowers the clock, and raises it again under load."""
+    low, high = {f"{CLOCK}/cur_freq": "306000000"}, {f"{CLOCK}/cur_freq": "624750000"}
+    assert _throttling(write(tmp_path, ORIN_NANO), {LOAD: "990"}, {LOAD: "100", **low}, {LOAD: "990", **high}) == ()
+
+
+def test_a_clock_that_still_rises_is_none(tmp_path: Path) -> None:
+    """At the beginning of a load the clock is low because it was idle."""
+    low, high = {f"{CLOCK}/cur_freq": "306000000"}, {f"{CLOCK}/cur_freq": "624750000"}
+    assert _throttling(write(tmp_path, {**ORIN_NANO, **low}), {LOAD: "990"}, high) == ()
+
+
+def test_the_load_may_stand_beside_the_clock(tmp_path: Path) -> None:
+    """Where /sys/devices has no gpu.0, the load is read in the GPU's own folder."""
+    tree = {name: value for name, value in ORIN_NANO.items() if name != LOAD}
+    changes = ({f"{CLOCK}/cur_freq": "306000000"},)
+    assert _throttling(write(tmp_path / "without", tree), *changes) == ()
+    assert _throttling(write(tmp_path / "with", {**tree, f"{CLOCK}/device/load": "990"}), *changes) == (
+        "the GPU clock fell from 624 to 306 MHz under load",
+    )
+
+
+def test_a_lowered_upper_bound_is_a_sign(tmp_path: Path) -> None:
+    """Heat lowers the bound of the clock, whatever the load."""
+    assert _throttling(write(tmp_path, ORIN_NANO), {f"{CLOCK}/max_freq": "408000000"}) == (
+        "the GPU clock's upper bound fell from 624 to 408 MHz",
+    )
+
+
+def test_a_current_above_its_limit_is_a_sign(tmp_path: Path) -> None:
+    """Each alarm of each rail is named once, though it is gone at the next look."""
+    alarm = f"{HWMON}/curr1_crit_alarm"
+    assert _throttling(write(tmp_path, ORIN_NANO), {alarm: "1"}, {alarm: "0"}, {alarm: "1"}) == (
+        "VDD_IN (curr1_crit_alarm): its current is above the limit",
+    )
+
+
+def test_an_alarm_of_long_ago_is_none(tmp_path: Path) -> None:
+    """The sensor keeps an alarm until it is read: what it says at the very first look is not of this measurement."""
+    root = write(tmp_path, ORIN_NANO)
+    alarm = root / HWMON / "curr1_max_alarm"
+    alarm.unlink()
+    os.mkfifo(alarm)
+    with _says(alarm, "1"):
+        watch = _watch(root)
+    with _says(alarm, "0"):
+        watch.look()
+    assert watch.heat().throttling == ()
+
+
+def test_an_over_current_event_is_a_sign(tmp_path: Path) -> None:
+    """Orin's counters tell by how much they rose, whatever they were before."""
+    counter = "sys/class/hwmon/hwmon3/oc3_event_cnt"
+    assert _throttling(write(tmp_path, ORIN_NANO), {counter: "39"}, {counter: "41"}) == (
+        "over-current counter oc3_event_cnt rose by 4",
+    )
+
+
+def test_a_cooling_device_that_slows_down_is_a_sign(tmp_path: Path) -> None:
+    """A throttle alert that is on is named; a faster fan is not."""
+    cooling = "sys/class/thermal/cooling_device"
+    assert _throttling(write(tmp_path, ORIN_NANO), {f"{cooling}0/cur_state": "9", f"{cooling}1/cur_state": "1"}) == (
+        "gpu-throttle-alert slows something down",
+    )
+
+
+def test_an_x86_package_that_throttles_is_a_sign(tmp_path: Path) -> None:
+    """The kernel counts each time that heat slowed the processor down."""
+    counter = "sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count"
+    assert _throttling(write(tmp_path, {counter: "5"}), {counter: "6"}) == ("the processor's package_throttle_count rose by 1",)

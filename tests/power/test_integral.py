@@ -1,0 +1,168 @@
+"""The law of the integral: energy is what the samples say, and unknown where they say too little. Knows no sensor."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_resnet.power import Sample
+from edge_resnet.power.integral import Integral
+
+STEPS = st.lists(st.floats(0.001, 0.9), min_size=1, max_size=20)
+WATTS = st.floats(0.01, 1000)
+
+
+def _integral() -> Integral:
+    return Integral(longest_gap_s=1.0, shortest_s=0.05)
+
+
+def _times(steps: list[float], start: float = 1000.0) -> list[float]:
+    return list(itertools.accumulate(steps, initial=start))
+
+
+@settings(deadline=None)
+@given(STEPS, WATTS)
+def test_constant_power_gives_power_times_time(steps: list[float], watts: float) -> None:
+    """However the samples are spaced, a constant power's energy, mean and peak are exact."""
+    times, integral = _times(steps), _integral()
+    for at_s in times:
+        integral.add(at_s, Sample(power_w=watts))
+    figures = integral.figures(times[0], times[-1])
+    assert figures.energy_mj == pytest.approx(watts * 1000 * (times[-1] - times[0]), rel=1e-9)
+    assert figures.mean_w == pytest.approx(watts)
+    assert figures.peak_w == pytest.approx(watts)
+    assert figures.samples == len(times)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(0.001, 0.9), WATTS), min_size=2, max_size=20))
+def test_power_in_straight_pieces_is_integrated_exactly(pieces: list[tuple[float, float]]) -> None:
+    """A power that is linear between samples gives the sum of the trapezoids, whose peak is the highest sample."""
+    times, integral = _times([step for step, _ in pieces[1:]]), _integral()
+    for at_s, (_, watts) in zip(times, pieces, strict=True):
+        integral.add(at_s, Sample(power_w=watts))
+    pairs = zip(itertools.pairwise(times), itertools.pairwise(watts for _, watts in pieces), strict=True)
+    expected = sum((end - begin) * (first + second) / 2 for (begin, end), (first, second) in pairs)
+    figures = integral.figures(times[0], times[-1])
+    assert figures.energy_mj == pytest.approx(expected * 1000, rel=1e-9)
+    assert figures.peak_w == pytest.approx(max(watts for _, watts in pieces))
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(0.001, 100), st.floats(0, 1e6)), min_size=1, max_size=20), st.floats(0, 1e12))
+def test_a_counter_gives_its_difference(pieces: list[tuple[float, float]], start_mj: float) -> None:
+    """Between two values of a counter nothing is lost, however far apart they are."""
+    times = _times([step for step, _ in pieces])
+    values = list(itertools.accumulate((energy for _, energy in pieces), initial=start_mj))
+    integral = _integral()
+    for at_s, value in zip(times, values, strict=True):
+        integral.add(at_s, Sample(energy_mj=value))
+    assert integral.figures(times[0], times[-1]).energy_mj == pytest.approx(values[-1] - values[0], rel=1e-6, abs=1e-3)
+
+
+@settings(deadline=None)
+@given(STEPS, STEPS, st.lists(WATTS, min_size=41, max_size=41))
+def test_two_measurements_that_meet_add_up_to_one(before: list[float], after: list[float], watts: list[float]) -> None:
+    """The energy of a time is the sum of the energies of its two halves."""
+    times = _times(before + after)
+    samples = list(zip(times, watts, strict=False))
+
+    def energy(part: list[tuple[float, float]]) -> float:
+        integral = _integral()
+        for at_s, power_w in part:
+            integral.add(at_s, Sample(power_w=power_w))
+        energy_mj = integral.figures(part[0][0], part[-1][0]).energy_mj
+        assert energy_mj is not None
+        return energy_mj
+
+    halves = energy(samples[: len(before) + 1]) + energy(samples[len(before) :])
+    assert energy(samples) == pytest.approx(halves, rel=1e-9)
+
+
+def test_a_counter_is_trusted_above_a_power() -> None:
+    """Where a sensor gives both, energy is the counter's and the peak is the power's."""
+    integral = _integral()
+    integral.add(0.0, Sample(power_w=900.0, energy_mj=0.0))
+    integral.add(1.0, Sample(power_w=10.0, energy_mj=50_000.0))
+    figures = integral.figures(0.0, 1.0)
+    assert (figures.energy_mj, figures.mean_w, figures.peak_w) == (50_000.0, 50.0, 900.0)
+
+
+def test_the_peak_of_a_bare_counter_is_the_highest_mean_between_two_values() -> None:
+    """Two values of a counter give a mean; two that are too near each other give none, since counters move in steps."""
+    integral = _integral()
+    for at_s, energy_mj in ((0.0, 0.0), (0.1, 1000.0), (0.2, 4000.0), (0.201, 5000.0)):
+        integral.add(at_s, Sample(energy_mj=energy_mj))
+    assert integral.figures(0.0, 0.201).peak_w == pytest.approx(30.0)
+
+
+def test_a_peak_is_never_below_the_mean() -> None:
+    """A power that is itself an average may stay below what the counter says; the peak does not."""
+    integral = _integral()
+    integral.add(0.0, Sample(power_w=10.0, energy_mj=0.0))
+    integral.add(1.0, Sample(power_w=11.0, energy_mj=40_000.0))
+    assert integral.figures(0.0, 1.0).peak_w == 40.0
+
+
+def test_a_missed_sample_is_bridged_by_its_neighbours() -> None:
+    """One failure among many leaves the energy known, and is counted."""
+    integral = _integral()
+    for at_s, sample in ((0.0, Sample(5.0)), (0.1, None), (0.2, Sample(5.0))):
+        integral.add(at_s, sample)
+    figures = integral.figures(0.0, 0.2)
+    assert figures.energy_mj == pytest.approx(1000)
+    assert (figures.samples, figures.missed) == (2, 1)
+
+
+@pytest.mark.parametrize("ended_s", [10.6, 100.0])
+def test_energy_is_unknown_once_the_values_end_early(ended_s: float) -> None:
+    """Where more than 5 % of the time is without values there is no energy, but still a mean of the rest."""
+    integral = _integral()
+    for tenth in range(101):
+        integral.add(tenth / 10, Sample(power_w=4.0))
+    figures = integral.figures(0.0, ended_s)
+    assert figures.energy_mj is None
+    assert figures.mean_w == pytest.approx(4.0)
+    assert figures.measured_s == pytest.approx(10.0)
+
+
+def test_a_short_end_without_values_is_taken_at_the_mean() -> None:
+    """Up to 5 % of the time may lack values: it counts with the mean."""
+    integral = _integral()
+    for tenth in range(101):
+        integral.add(tenth / 10, Sample(power_w=4.0))
+    assert integral.figures(0.0, 10.4).energy_mj == pytest.approx(4000 * 10.4)
+
+
+def test_powers_far_apart_say_nothing_of_the_time_between() -> None:
+    """A gap longer than the longest is not integrated over, and a large one makes the energy unknown."""
+    integral = _integral()
+    for at_s in (0.0, 0.5, 5.0, 5.5):
+        integral.add(at_s, Sample(power_w=4.0))
+    figures = integral.figures(0.0, 5.5)
+    assert figures.energy_mj is None
+    assert figures.measured_s == pytest.approx(1.0)
+
+
+def test_a_counter_that_begins_anew_is_not_subtracted() -> None:
+    """A value below the one before it, as after a driver's reload, is a gap and no negative energy."""
+    integral = _integral()
+    for at_s, energy_mj in ((0.0, 5000.0), (10.0, 15_000.0), (10.1, 3.0), (20.0, 9_903.0)):
+        integral.add(at_s, Sample(energy_mj=energy_mj))
+    figures = integral.figures(0.0, 20.0)
+    assert figures.mean_w == pytest.approx(19_900 / 19.9 / 1000)
+    assert figures.energy_mj == pytest.approx(20_000)
+
+
+@pytest.mark.parametrize("samples", [[], [None, None], [Sample(power_w=3.0)]])
+def test_fewer_than_two_values_give_no_energy(samples: list[Sample | None]) -> None:
+    """Nothing is known of a time in which at most one value came; unknown is not zero."""
+    integral = _integral()
+    for at_s, sample in enumerate(samples):
+        integral.add(float(at_s), sample)
+    figures = integral.figures(0.0, 1.0)
+    assert figures.energy_mj is None
+    assert figures.mean_w is None

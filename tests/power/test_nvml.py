@@ -1,0 +1,179 @@
+"""NVML through a stand-in for pynvml that knows only what a test lets it know. Knows no GPU."""
+
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from sysfstrees import THOR, write
+
+from edge_resnet.power import PowerMeter, Sample, find_meters, look
+from edge_resnet.power.nvml import open_gpu
+
+A_GPU = {"name": "NVIDIA A", "uuid": "GPU-aaaa-1", "power_mw": 70_000, "energy_mj": 1000, "clock_mhz": 1410}
+B_GPU = {"name": "NVIDIA B", "uuid": "GPU-bbbb-2", "power_mw": 30_000}
+
+
+def test_a_gpu_with_a_counter_gives_energy_and_power(nvml: ModuleType, tmp_path: Path) -> None:
+    """Volta and newer tell both."""
+    nvml.gpus.append(A_GPU)
+    (meter,) = find_meters(tmp_path)
+    assert (meter.source, meter.covers) == ("NVML GPU 0 NVIDIA A", "GPU")
+    with meter.open() as read:
+        assert read() == Sample(power_w=70.0, energy_mj=1000)
+
+
+def test_a_gpu_without_a_counter_gives_power(nvml: ModuleType, tmp_path: Path) -> None:
+    """Pascal and older have no counter; a name that comes as bytes is still a name."""
+    nvml.gpus.append({**B_GPU, "name": b"NVIDIA B"})
+    (meter,) = find_meters(tmp_path)
+    assert meter.source == "NVML GPU 0 NVIDIA B"
+    with meter.open() as read:
+        assert read() == Sample(power_w=30.0)
+
+
+def test_a_gpu_that_tells_no_power_is_no_meter(nvml: ModuleType, tmp_path: Path) -> None:
+    """NVML on a Jetson answers little: the GPU is named in the reason."""
+    nvml.gpus.append({"name": "Orin (nvgpu)"})
+    found = look(tmp_path)
+    assert found.meters == ()
+    assert "NVML tells no power of Orin (nvgpu)" in found.reasons
+
+
+def test_no_gpu_and_no_driver_have_their_reasons(nvml: ModuleType, tmp_path: Path) -> None:
+    """An NVML that cannot be opened says why; one without GPUs says so."""
+    assert "NVML sees no GPU" in look(tmp_path).reasons
+    nvml.init_error = "Driver Not Loaded"
+    assert "NVML cannot be used: Driver Not Loaded" in look(tmp_path).reasons
+
+
+@pytest.mark.parametrize(
+    ("visible", "first"),
+    [("", "NVIDIA A"), ("0,1", "NVIDIA A"), ("1,0", "NVIDIA B"), ("GPU-bbbb", "NVIDIA B"), ("-1", "NVIDIA A")],
+)
+def test_the_first_visible_gpu_is_the_first_meter(
+    visible: str, first: str, nvml: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CUDA_VISIBLE_DEVICES, by number or by the beginning of a UUID, decides which of several GPUs comes first."""
+    nvml.gpus.extend([A_GPU, B_GPU])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    meters = find_meters(tmp_path)
+    assert len(meters) == 2
+    assert meters[0].source.endswith(first)
+    with open_gpu() as gpu:
+        assert gpu is not None
+        assert gpu.name == first
+
+
+def test_nvml_is_closed_again(nvml: ModuleType, tmp_path: Path) -> None:
+    """After looking and after measuring, NVML is closed as often as it was opened."""
+    nvml.gpus.append(A_GPU)
+    with PowerMeter(root=tmp_path, hz=100):
+        assert nvml.opened > 0
+    assert nvml.opened == 0
+
+
+def test_energy_comes_from_the_counter(nvml: ModuleType, tmp_path: Path) -> None:
+    """The counter's difference is the energy, though power says otherwise; the peak is power's."""
+    began = time.monotonic()
+    nvml.gpus.append({**A_GPU, "power_mw": 500_000, "energy_mj": lambda: int((time.monotonic() - began) * 50_000)})
+    with PowerMeter(root=tmp_path, hz=50) as meter:
+        time.sleep(0.3)
+    reading = meter.reading()
+    assert reading.mean_w == pytest.approx(50, rel=0.1)
+    assert reading.energy_mj == pytest.approx(50_000 * reading.seconds, rel=0.1)
+    assert reading.peak_w == 500.0
+
+
+def test_a_counter_that_fails_midway_is_replaced_by_power(nvml: ModuleType, tmp_path: Path) -> None:
+    """The rest of the measurement is integrated from power."""
+    began = time.monotonic()
+    state = {**A_GPU, "power_mw": 50_000, "energy_mj": lambda: (time.monotonic() - began) * 50_000}
+    nvml.gpus.append(state)
+    with PowerMeter(root=tmp_path, hz=50) as meter:
+        del state["energy_mj"]
+        time.sleep(0.2)
+    reading = meter.reading()
+    assert reading.energy_mj is not None
+    assert reading.mean_w == pytest.approx(50, rel=0.1)
+
+
+def test_a_gpu_that_falls_off_the_bus_ends_the_energy(nvml: ModuleType, tmp_path: Path) -> None:
+    """Nothing is raised; the energy is unknown and the reason names the GPU."""
+    state = {"name": "NVIDIA A", "power_mw": 50_000}
+    nvml.gpus.append(state)
+    with PowerMeter(root=tmp_path, hz=50) as meter:
+        time.sleep(0.1)
+        del state["power_mw"]
+        time.sleep(0.2)
+    reading = meter.reading()
+    assert reading.energy_mj is None
+    assert reading.mean_w == pytest.approx(50)
+    assert re.fullmatch(
+        r"NVML GPU 0 NVIDIA A gave values for 0\.\d of \d\.\d s: NVML gives no power", reading.absent["energy_mj"]
+    )
+
+
+def test_temperature_clock_and_reasons_come_from_nvml(nvml: ModuleType, tmp_path: Path) -> None:
+    """A desktop GPU's heat, clock and the causes of a low clock are NVML's; idle and a user's setting are no throttling."""
+    nvml.gpus.append({**A_GPU, "temperature_c": 71, "reasons": 0x1 | 0x2 | 0x4 | 0x40})
+    with PowerMeter(root=tmp_path, hz=50) as meter:
+        pass
+    reading = meter.reading()
+    assert reading.temperatures_c == {"NVML NVIDIA A": 71.0}
+    assert reading.gpu_clock is not None
+    assert reading.gpu_clock.max_mhz == 1410
+    assert reading.throttling == (
+        "NVML: its power limit slows NVIDIA A down",
+        "NVML: heat (hardware) slows NVIDIA A down",
+    )
+
+
+def test_an_unthrottled_gpu_shows_no_sign(nvml: ModuleType, tmp_path: Path) -> None:
+    """Watched for and not seen is empty, unlike None."""
+    nvml.gpus.append({**A_GPU, "reasons": 0x1})
+    with PowerMeter(root=tmp_path) as meter:
+        pass
+    assert meter.reading().throttling == ()
+
+
+def test_on_a_jetson_nvml_adds_to_sysfs(nvml: ModuleType, tmp_path: Path) -> None:
+    """On Thor the board's input stays the reading's own, the GPU's power is another, and the clock is devfreq's."""
+    nvml.gpus.append({"name": "NVIDIA Thor", "power_mw": 9_000, "clock_mhz": 1})
+    with PowerMeter(root=write(tmp_path, THOR), hz=50) as meter:
+        time.sleep(0.1)
+    reading = meter.reading()
+    assert (reading.covers, reading.mean_w) == ("board input", pytest.approx(25.0))
+    assert [(other.covers, other.mean_w) for other in reading.others] == [("GPU", pytest.approx(9.0))]
+    assert reading.gpu_clock is not None
+    assert reading.gpu_clock.min_mhz == 1575
+
+
+def test_a_driver_that_lacks_a_call_is_asked_by_its_other_name(nvml: ModuleType) -> None:
+    """Where the older name of a call is gone the newer one is used, and a call without any name gives None."""
+    nvml.gpus.append(A_GPU)
+    nvml.nvmlDeviceGetCurrentClocksEventReasons = lambda _handle: 0x80
+    del nvml.nvmlDeviceGetCurrentClocksThrottleReasons, nvml.nvmlDeviceGetTemperature
+    with open_gpu() as gpu:
+        assert gpu is not None
+        assert gpu.throttled_by() == ("the power brake",)
+        assert gpu.temperature_c() is None
+
+
+def test_a_number_beyond_the_gpus_opens_none(nvml: ModuleType) -> None:
+    """A GPU that is gone since it was found is None, and NVML is closed all the same."""
+    nvml.gpus.append(A_GPU)
+    with open_gpu(3) as gpu:
+        assert gpu is None
+    assert nvml.opened == 0
+
+
+def test_an_error_of_the_block_is_the_callers(nvml: ModuleType) -> None:
+    """What the code under measurement raises passes through, an OSError too."""
+    nvml.gpus.append(A_GPU)
+    with pytest.raises(OSError, match="the caller's"), open_gpu():
+        raise OSError("the caller's")
+    assert nvml.opened == 0

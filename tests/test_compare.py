@@ -1,0 +1,192 @@
+"""compare.py on real records of bench with scripted latencies, and on what eval writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bench.scripted import HandClock, Scripted
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_resnet.artifact import Artifact
+from edge_resnet.bench import BenchOptions, BenchResult, bench, write_results
+from edge_resnet.compare import Comparison, compare_files
+from edge_resnet.errors import ConfigError, DataError
+
+Saved = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def measure(tiny_artifacts: dict[str, Artifact]) -> Callable[[float], BenchResult]:
+    """A result of latencies around that many milliseconds, with a spread of a few percent."""
+
+    def measured(milliseconds: float) -> BenchResult:
+        clock = HandClock()
+        spread = milliseconds * (1 + 0.02 * np.random.default_rng(0).standard_normal(997))
+        options = BenchOptions(seconds=0.2, min_queries=400, starts=0, frame=(64, 48))
+        found = bench(tiny_artifacts["int8"], options, network=Scripted(clock, cycle(spread.tolist())), clock=clock)
+        return replace(found, conditions=replace(found.conditions, others_share=0.0))
+
+    return measured
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Saved:
+    """Writes results, or what eval would print, to a file of its own."""
+    numbers = iter(range(99))
+
+    def write(*results: BenchResult, **evaluation: Any) -> Path:
+        path = tmp_path / f"{next(numbers)}.json"
+        if results:
+            write_results(path, results)
+        else:
+            base = {"images": 500, "top1": 75.0, "top5": 92.0, "ci95": [71.0, 78.6], "agreement": 97.0, "fp32_top1": 75.2}
+            path.write_text(json.dumps({**base, **evaluation}))
+        return path
+
+    return write
+
+
+def judged(found: Comparison) -> str:
+    return found.deltas[0].verdict
+
+
+@pytest.mark.parametrize(("milliseconds", "verdict"), [(10.0, "same"), (10.3, "same"), (13.0, "worse"), (8.0, "better")])
+def test_a_latency_is_judged(measure: Callable[[float], BenchResult], saved: Saved, milliseconds: float, verdict: str) -> None:
+    """Within the tolerance it is the same; beyond it, and beyond noise, better or worse."""
+    found = compare_files(saved(measure(10.0)), saved(measure(milliseconds)))
+    assert judged(found) == verdict
+    assert found.regressed is (verdict == "worse")
+    assert found.deltas[0].change == pytest.approx(10 * (milliseconds - 10), abs=0.5)
+
+
+def test_a_rate_is_judged_the_other_way(measure: Callable[[float], BenchResult], saved: Saved) -> None:
+    """More images per second are better."""
+    old = measure(10.0)
+    rate = replace(old.metric, name="throughput_per_s", value=100.0, ci95=(99.0, 101.0))
+    offline = replace(old, scenario="offline", metric=rate)
+    more = replace(offline, metric=replace(rate, value=130.0, ci95=(128.0, 132.0)))
+    assert judged(compare_files(saved(offline), saved(more))) == "better"
+    assert judged(compare_files(saved(more), saved(offline))) == "worse"
+
+
+def test_noise_is_not_a_regression(measure: Callable[[float], BenchResult], saved: Saved) -> None:
+    """Ten percent slower, but with intervals that overlap: unclear, and the gate stays open."""
+    old = measure(10.0)
+    wide = replace(old, metric=replace(old.metric, value=11.0, ci95=(9.5, 12.5)))
+    found = compare_files(saved(replace(old, metric=replace(old.metric, value=10.0, ci95=(9.4, 10.9)))), saved(wide))
+    assert (judged(found), found.regressed) == ("unclear", False)
+
+
+def test_a_busy_machine_proves_nothing(measure: Callable[[float], BenchResult], saved: Saved) -> None:
+    """Where other programs took the cores, a difference may be theirs: unclear, and the gate stays open."""
+    old, new = measure(10.0), measure(20.0)
+    busy = replace(new, conditions=replace(new.conditions, others_share=0.3))
+    for pair in ((old, busy), (busy, old)):
+        found = compare_files(*(saved(result) for result in pair))
+        assert (judged(found), found.regressed) == ("unclear", False)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.floats(1, 100), st.floats(0, 20), st.floats(1, 100), st.floats(0, 20), st.floats(0, 50))
+def test_nothing_is_worse_both_ways(
+    tmp_path_factory: pytest.TempPathFactory,
+    measure: Callable[[float], BenchResult],
+    old: float,
+    old_half: float,
+    new: float,
+    new_half: float,
+    tolerance: float,
+) -> None:
+    """What is worse one way is not worse the other; with itself everything is the same."""
+    folder, base = tmp_path_factory.mktemp("pair"), _base(measure)
+    paths = []
+    for name, value, half in (("a", old, old_half), ("b", new, new_half)):
+        metric = replace(base.metric, value=value, ci95=(value - half, value + half))
+        paths.append(folder / name)
+        write_results(paths[-1], [replace(base, metric=metric)])
+    there, back = (compare_files(*pair, tolerance_percent=tolerance) for pair in (paths, paths[::-1]))
+    assert not (there.regressed and back.regressed)
+    assert judged(compare_files(paths[0], paths[0], tolerance_percent=tolerance)) == "same"
+
+
+_kept: list[BenchResult] = []
+
+
+def _base(measure: Callable[[float], BenchResult]) -> BenchResult:
+    if not _kept:
+        _kept.append(measure(10.0))
+    return _kept[0]
+
+
+@pytest.mark.parametrize("field", ["cpu", "gpu", "power_mode", "usable_cores"])
+def test_another_machine_is_refused(measure: Callable[[float], BenchResult], saved: Saved, field: str) -> None:
+    """Unless it is forced, and then it is noted."""
+    old = measure(10.0)
+    other = replace(old, device=replace(old.device, **{field: 99 if field == "usable_cores" else "another"}))
+    with pytest.raises(ConfigError, match="different machines") as caught:
+        compare_files(saved(old), saved(other))
+    assert "--force" in caught.value.hint
+    notes = compare_files(saved(old), saved(other), force=True).notes
+    assert any((field.replace("_", " ") in note and "another" in note) or "99" in note for note in notes)
+
+
+def test_what_else_differs_is_noted(measure: Callable[[float], BenchResult], saved: Saved) -> None:
+    """Precision, and the warnings of either measurement."""
+    old = measure(10.0)
+    found = compare_files(saved(old), saved(replace(old, precision="fp32", warnings=("the machine was busy",))))
+    assert {"precision was int8, is fp32", "the new one: the machine was busy"} <= set(found.notes)
+
+
+def test_scenarios_are_paired(measure: Callable[[float], BenchResult], saved: Saved) -> None:
+    """Each with its own; files with nothing in common are refused."""
+    old = measure(10.0)
+    multi = replace(old, scenario="multi-stream")
+    found = compare_files(saved(old, multi), saved(multi))
+    assert {delta.name.split()[0] for delta in found.deltas} == {"multi-stream"}
+    with pytest.raises(DataError, match="nothing in common"):
+        compare_files(saved(old), saved(multi))
+    with pytest.raises(DataError, match="nothing in common"):
+        compare_files(saved(old), saved(replace(old, batch=8)))
+
+
+@pytest.mark.parametrize(
+    ("new", "verdict"),
+    [
+        ({}, "same"),
+        ({"top1": 74.7, "ci95": [70.7, 78.3]}, "same"),
+        ({"top1": 60.0, "ci95": [55.6, 64.2]}, "worse"),
+        ({"top1": 73.0, "ci95": [69.0, 76.7]}, "unclear"),
+        ({"top1": 85.0, "ci95": [81.6, 87.9]}, "better"),
+    ],
+)
+def test_an_accuracy_is_judged(saved: Saved, new: dict[str, Any], verdict: str) -> None:
+    """By points and by the two intervals."""
+    assert judged(compare_files(saved(), saved(**new))) == verdict
+
+
+def test_files_that_are_none(measure: Callable[[float], BenchResult], saved: Saved, tmp_path: Path) -> None:
+    """Missing, cut off, of two kinds, or of neither: one line each."""
+    good, cut = saved(measure(10.0)), tmp_path / "cut.json"
+    cut.write_text(good.read_text()[:500])
+    neither = tmp_path / "neither.json"
+    neither.write_text("{}")
+    for pair, words in (
+        ((good, tmp_path / "none.json"), "cannot be read"),
+        ((good, cut), "cut off"),
+        ((good, saved()), "two kinds"),
+        ((neither, neither), "not what edge-resnet bench writes"),
+        ((saved(ci95="x"), saved()), "not what edge-resnet eval writes"),
+    ):
+        with pytest.raises(DataError, match=words) as caught:
+            compare_files(*pair)
+        assert caught.value.hint
+    with pytest.raises(ConfigError, match="tolerance"):
+        compare_files(good, good, tolerance_percent=-1)
