@@ -72,7 +72,10 @@ def measured(environment: dict[str, str], *words: object) -> subprocess.Complete
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
 
 
-@pytest.mark.parametrize(("version", "integrated", "batches"), [("8.6.1", False, (1, 8)), ("11.4.0.106", True, (1, 2))])
+@pytest.mark.parametrize(
+    ("version", "integrated", "batches"),
+    [("8.6.1", False, (1, 8)), pytest.param("11.4.0.106", True, (1, 2), marks=pytest.mark.slow)],
+)
 def test_every_figure_is_measured(
     machine: Callable[..., dict[str, str]],
     artifacts: Path,
@@ -120,7 +123,7 @@ def test_engines_are_kept_and_a_failing_network_is_passed_over(
     assert stamps[0] == stamps[1]
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_ctrl_c_ends_with_what_there_is(
     machine: Callable[..., dict[str, str]], artifacts: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
