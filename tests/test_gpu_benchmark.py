@@ -105,6 +105,7 @@ def test_every_figure_is_measured(
     assert len(re.findall(r"^resnet18 ", done.stdout, re.MULTILINE)) == 6
 
 
+@pytest.mark.slow
 def test_engines_are_kept_and_a_failing_network_is_passed_over(
     machine: Callable[..., dict[str, str]], artifacts: Path, tmp_path: Path
 ) -> None:

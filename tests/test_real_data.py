@@ -61,7 +61,10 @@ def cifar(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("depth", "file", "top1"), [(20, "resnet20-12fca82f.th", 91.73), (32, "resnet32-d509ac18.th", 92.62)])
+@pytest.mark.parametrize(
+    ("depth", "file", "top1"),
+    [(20, "resnet20-12fca82f.th", 91.73), pytest.param(32, "resnet32-d509ac18.th", 92.62, marks=pytest.mark.slow)],
+)
 def test_cifar_networks_have_their_published_accuracy(
     real_data: Path, cifar: Path, tmp_path: Path, depth: int, file: str, top1: float
 ) -> None:
