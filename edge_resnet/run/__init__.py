@@ -190,8 +190,9 @@ class _Loop:
             return True
         if len(self._worker):
             return False
-        over = [feed.over() for feed in self._feeds]  # each may raise
-        return self._left() == 0 or all(over)
+        if self._left() == 0:
+            return True
+        return all([feed.over() for feed in self._feeds])  # noqa: C419 - each is asked, since each may raise
 
     def _look_after(self) -> None:
         now = time.monotonic()
@@ -225,7 +226,7 @@ class _Loop:
         for (frame, feed), logits in zip(batch.taken, batch.logits, strict=True):
             prediction = self._judged(frame, feed, logits, stages_ms)
             self.board.add(prediction)
-            feed.answered(frame.source)
+            feed.answered()
             for outlet in self._outlets:
                 outlet.write(prediction, frame)
 

@@ -34,9 +34,6 @@ class Taken(NamedTuple):
 class Feed(Protocol):
     """What the loop takes frames from."""
 
-    #: Whether a frame that is not taken in time is replaced by a newer one.
-    live: bool
-
     def start(self) -> None:
         """Begin to read."""
         ...
@@ -61,7 +58,7 @@ class Feed(Protocol):
         """End reading; what was read and not taken counts as dropped."""
         ...
 
-    def answered(self, source: str) -> None:
+    def answered(self) -> None:
         """Count a prediction."""
         ...
 
@@ -72,8 +69,6 @@ class Feed(Protocol):
 
 class FileFeed:
     """Files one after another: every frame, decoded a few ahead."""
-
-    live = False
 
     def __init__(self, sources: Sequence[FrameSource], news: threading.Condition) -> None:
         self._sources, self._news = sources, news
@@ -125,7 +120,7 @@ class FileFeed:
         if self._thread.is_alive():
             self._thread.join(_LAST_READ_S)
 
-    def answered(self, source: str) -> None:  # noqa: ARG002 - the protocol's signature
+    def answered(self) -> None:
         """Count a prediction."""
         self._answered += 1
         remember(self._rates, time.monotonic_ns())

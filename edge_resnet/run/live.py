@@ -62,8 +62,6 @@ def backoff(attempt: int, patience: Patience) -> float:
 class LiveFeed:
     """One camera: its newest frame, opened again and again when it fails, and left alone when it hangs."""
 
-    live = True
-
     def __init__(
         self, camera: Camera, news: threading.Condition, patience: Patience | None = None, per_second: float | None = None
     ) -> None:
@@ -76,7 +74,7 @@ class LiveFeed:
         self._source: FrameSource | None = None
         self._state: SourceState = "opening"
         self._error = ""
-        self._frames = self._answered = self._dropped = self._lost = self._reconnects = self._hangs = 0
+        self._frames = self._answered = self._dropped = self._lost = self._reconnects = 0
         self._newest_ns: int | None = None
         self._due_ns = 0
         self._alive_ns = time.monotonic_ns()
@@ -84,6 +82,8 @@ class LiveFeed:
         self._stopped = threading.Event()
         #: Readers of an older generation were given up: what they still deliver is not taken.
         self._generation = 0
+        self._reader: threading.Thread | None = None
+        self._stuck: list[threading.Thread] = []
         self._refreshed = False
 
     def start(self) -> None:
@@ -118,11 +118,12 @@ class LiveFeed:
             self._refreshed = True  # once: a picture that stands still may be what there is to see
             reason = "its picture stands still"
         else:
-            self._hangs += 1
+            # Those that woke up since do not count: a camera that stalls now and then, over months, is none that hangs for good.
+            self._stuck = [reader for reader in (*self._stuck, self._reader) if reader is not None and reader.is_alive()]
             reason = f"no frame for {self._patience.read_s:g} s"
         _log.warning("%s: %s: it is opened again", self._name, reason)
         self._error = reason
-        if self._hangs > self._patience.hangs:
+        if len(self._stuck) > self._patience.hangs:
             self._state = "failed"
             return
         with self._news:
@@ -141,7 +142,7 @@ class LiveFeed:
                 self._dropped += 1
         self._close()
 
-    def answered(self, source: str) -> None:  # noqa: ARG002 - the protocol's signature
+    def answered(self) -> None:
         """Count a prediction."""
         self._answered += 1
         remember(self._rates, time.monotonic_ns())
@@ -164,7 +165,8 @@ class LiveFeed:
             self._generation += 1
             generation = self._generation
         self._alive_ns = time.monotonic_ns()
-        threading.Thread(target=self._read, args=(generation, source), name=f"camera {self._name}", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(generation, source), name=f"camera {self._name}", daemon=True)
+        self._reader.start()
 
     def _read(self, generation: int, source: FrameSource | None) -> None:
         attempt = 0
