@@ -11,17 +11,19 @@ import importlib.util
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact import MODEL, Artifact
 from edge_resnet.device import has_int8_dot_product
 from edge_resnet.engine.driver import first_gpu
 from edge_resnet.engine.options import EngineTuning
-from edge_resnet.errors import BackendError, ConfigError, MissingDependencyError
+from edge_resnet.enginecache import find_engine
+from edge_resnet.errors import BackendError, ConfigError, IncompatibleEngineError, MissingDependencyError
 
 __all__ = [
     "BACKENDS",
@@ -34,6 +36,7 @@ __all__ = [
     "PipelinedBackend",
     "Variant",
     "check_images",
+    "cpu_graph",
     "cpu_int8_request",
     "load_backend",
     "open_backend",
@@ -201,6 +204,20 @@ def cpu_int8_request(artifact: Artifact, *, simulated: bool = False) -> EngineRe
     """
     form = "tensorrt" if simulated else "u8s8" if has_int8_dot_product() else "u8s7"
     return EngineRequest(f"onnxruntime-{form}-v{_CPU_DERIVATION}-{artifact.truth_digest()[:12]}", form)
+
+
+def cpu_graph(artifact: Artifact, request: EngineRequest | None) -> Path:
+    """The file that a CPU backend loads: the artifact's graph, or the derived one. Raises IncompatibleEngineError where there is
+    none."""
+    if request is None:
+        return artifact.model_path
+    folder = find_engine(artifact, request.key)
+    if folder is None:
+        raise IncompatibleEngineError(
+            f"{artifact.folder} holds no {request.form} engine that fits this machine",
+            hint=f"edge-resnet compile {artifact.folder}   (needs pip install 'edge-resnet[compile]')",
+        )
+    return folder / MODEL
 
 
 def refuse_tuning(tuning: EngineTuning | None) -> None:

@@ -10,11 +10,10 @@ from types import TracebackType
 import numpy as np
 import onnxruntime
 
-from edge_resnet.artifact import MODEL, Artifact
-from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_images, cpu_int8_request, refuse_tuning
+from edge_resnet.artifact import Artifact
+from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_images, cpu_graph, cpu_int8_request, refuse_tuning
 from edge_resnet.engine.options import EngineTuning
-from edge_resnet.enginecache import find_engine
-from edge_resnet.errors import BackendError, IncompatibleEngineError
+from edge_resnet.errors import BackendError
 
 __all__ = ["OnnxRuntimeBackend"]
 
@@ -56,16 +55,7 @@ class OnnxRuntimeBackend:
     @classmethod
     def open(cls, artifact: Artifact, variant: Variant) -> OnnxRuntimeBackend:
         """Open the graph that the variant asks for. Raises IncompatibleEngineError where it was not derived yet."""
-        request = cls.engine_request(artifact, variant)
-        graph = artifact.model_path
-        if request is not None:
-            folder = find_engine(artifact, request.key)
-            if folder is None:
-                raise IncompatibleEngineError(
-                    f"{artifact.folder} holds no {request.form} engine that fits this machine",
-                    hint=f"edge-resnet compile {artifact.folder}   (needs pip install 'edge-resnet[compile]')",
-                )
-            graph = folder / MODEL
+        graph = cpu_graph(artifact, cls.engine_request(artifact, variant))
         if artifact.manifest.precision == "fp16" and variant == "native":
             _log.warning("ONNX Runtime computes %s in FP32: what is measured is FP32's", artifact.folder)
         spec = artifact.manifest.model

@@ -18,11 +18,10 @@ from types import TracebackType
 
 import numpy as np
 
-from edge_resnet.artifact import MODEL, Artifact
-from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_images, cpu_int8_request, refuse_tuning
+from edge_resnet.artifact import Artifact
+from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_images, cpu_graph, cpu_int8_request, refuse_tuning
 from edge_resnet.engine.options import EngineTuning
-from edge_resnet.enginecache import find_engine
-from edge_resnet.errors import BackendError, ConfigError, IncompatibleEngineError
+from edge_resnet.errors import BackendError, ConfigError
 
 __all__ = ["OpenVinoBackend"]
 
@@ -92,16 +91,7 @@ class OpenVinoBackend:
     @classmethod
     def open(cls, artifact: Artifact, variant: Variant) -> OpenVinoBackend:
         """Open the graph that the variant asks for. Raises IncompatibleEngineError where it was not derived yet."""
-        request = cls.engine_request(artifact, variant)
-        graph = artifact.model_path
-        if request is not None:
-            folder = find_engine(artifact, request.key)
-            if folder is None:
-                raise IncompatibleEngineError(
-                    f"{artifact.folder} holds no {request.form} engine that fits this machine",
-                    hint=f"edge-resnet compile {artifact.folder}   (needs pip install 'edge-resnet[compile]')",
-                )
-            graph = folder / MODEL
+        graph = cpu_graph(artifact, cls.engine_request(artifact, variant))
         half = artifact.manifest.precision == "fp16" and variant == "native"
         if half and not _computes_in_half():
             _log.warning("OpenVINO computes %s in FP32 on this processor: what is measured is FP32's", artifact.folder)
