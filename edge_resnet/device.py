@@ -23,7 +23,7 @@ from edge_resnet.errors import ConfigError
 
 __all__ = [
     "Clock", "DeviceInfo", "Finished", "cache_folder", "describe", "find_nvcc", "gpu_clock", "has_int8_dot_product",
-    "installed_version", "power_modes", "refuse_old_jetpack", "run_within", "swap_mib",
+    "installed_version", "power_mode", "power_modes", "refuse_old_jetpack", "run_within", "swap_mib",
 ]  # fmt: skip
 
 _ROOT = Path("/")
@@ -98,7 +98,7 @@ def describe(root: Path = _ROOT) -> DeviceInfo:
         tensorrt=installed_version("tensorrt", "tensorrt-cu13", "tensorrt-cu12") or _tensorrt_library(root),
         l4t=l4t,
         jetpack=_jetpack(l4t),
-        power_mode=_power_mode(root),
+        power_mode=power_mode(root),
         python=platform.python_version(),
         os=_find(r'^PRETTY_NAME="?([^"\n]+)', _read(root / "etc/os-release")) or platform.system(),
     )
@@ -143,6 +143,12 @@ def find_nvcc(root: Path = _ROOT) -> Path | None:
     listed = [Path(folder) for folder in os.environ.get("PATH", "").split(":")]
     places = [folder / "nvcc" for folder in (*listed, Path(os.environ.get("CUDA_HOME", "")) / "bin", root / "usr/local/cuda/bin")]
     return next((place for place in places if place.is_absolute() and place.is_file() and os.access(place, os.X_OK)), None)
+
+
+def power_mode(root: Path = _ROOT) -> str | None:
+    """nvpmodel's mode by name, else by number; None elsewhere."""
+    mode = _find(r"pmode:0*(\d+)", _read(root / "var/lib/nvpmodel/status"))
+    return next((name for name, number in power_modes(root).items() if str(number) == mode), mode)
 
 
 def power_modes(root: Path = _ROOT) -> dict[str, int]:
@@ -256,11 +262,6 @@ def _l4t(root: Path) -> str | None:
 def _jetpack(l4t: str | None) -> str | None:
     parts = (l4t or "").split(".")
     return next((_JETPACK[key] for n in (3, 2, 1) if (key := ".".join(parts[:n])) in _JETPACK), None)
-
-
-def _power_mode(root: Path) -> str | None:
-    mode = _find(r"pmode:0*(\d+)", _read(root / "var/lib/nvpmodel/status"))
-    return next((name for name, number in power_modes(root).items() if str(number) == mode), mode)
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from edge_resnet.device import power_modes
+from edge_resnet.device import power_mode
 from edge_resnet.errors import ConfigError
 from edge_resnet.power.find import Found, look
 from edge_resnet.power.heat import Heat
 from edge_resnet.power.records import Energy, Meter, PowerReading
 from edge_resnet.power.sampling import Sampled, Sampler
-from edge_resnet.power.sysfs import text
 
 __all__ = ["PowerMeter"]
 
@@ -50,7 +48,7 @@ class PowerMeter:
         if self._sampler is None:
             raise ConfigError("nothing was measured", hint="with PowerMeter() as meter: ..., then meter.reading()")
         sampled = self._sampler.sampled()
-        power_mode = _power_mode(self._root)
+        mode = power_mode(self._root)
         first = sampled.energies[0] if sampled.energies else None
         return PowerReading(
             energy_mj=first.energy_mj if first else None,
@@ -65,8 +63,8 @@ class PowerMeter:
             gpu_clock=sampled.heat.gpu_clock,
             cpu_clock=sampled.heat.cpu_clock,
             throttling=sampled.heat.throttling,
-            power_mode=power_mode,
-            absent={**self._no_power(first), **_no_heat(sampled.heat), **_no_mode(power_mode)},
+            power_mode=mode,
+            absent={**self._no_power(first), **_no_heat(sampled.heat), **_no_mode(mode)},
             notes=_notes(sampled),
             sampling_cpu_s=sampled.cpu_s,
         )
@@ -89,8 +87,8 @@ def _no_heat(heat: Heat) -> dict[str, str]:
     return {name: reason for name, (value, reason) in reasons.items() if value is None}
 
 
-def _no_mode(power_mode: str | None) -> dict[str, str]:
-    return {} if power_mode else {"power_mode": "no nvpmodel: not a Jetson, or its mode was never set"}
+def _no_mode(mode: str | None) -> dict[str, str]:
+    return {} if mode else {"power_mode": "no nvpmodel: not a Jetson, or its mode was never set"}
 
 
 def _notes(sampled: Sampled) -> tuple[str, ...]:
@@ -101,11 +99,3 @@ def _notes(sampled: Sampled) -> tuple[str, ...]:
     ]
     others = [energy.reason for energy in sampled.energies[1:] if energy.reason]
     return (*lines, *others, *(("a sensor gave no answer in time: the end is missing",) if sampled.hung else ()))
-
-
-def _power_mode(root: Path) -> str | None:
-    """nvpmodel's mode by name, else by number; None elsewhere."""
-    found = re.search(r"pmode:0*(\d+)", text(root / "var/lib/nvpmodel/status"))
-    if found is None:
-        return None
-    return next((name for name, number in power_modes(root).items() if number == int(found[1])), found[1])
