@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from refusals import assert_refused
 
 from edge_resnet.artifact import Artifact
 
@@ -31,14 +32,6 @@ def artifact(tiny_artifacts: dict[str, Artifact]) -> str:
 
 def _value(unit: str, key: str) -> str:
     return re.findall(rf"^{key}=(.*)$", unit, re.MULTILINE)[0]
-
-
-def assert_refused(outcome: Any, *words: str) -> None:
-    """One error line and one hint line that hold the words, exit 2, and nothing on stdout."""
-    assert outcome.code == 2, outcome.err
-    assert [line.split(":")[0] for line in outcome.err.strip().splitlines()] == ["error", "hint"], outcome.err
-    assert outcome.out == ""
-    assert all(word in outcome.err for word in words), outcome.err
 
 
 def test_the_unit_is_on_stdout_and_the_steps_on_stderr(cli: Cli, artifact: str) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from refusals import assert_refused
 from tiny import tiny_options
 
 from edge_resnet.artifact import Artifact
@@ -33,15 +34,6 @@ def kept(tmp_path_factory: pytest.TempPathFactory, smooth_pictures: Path) -> Art
     options = tiny_options("int8", tmp_path_factory.mktemp("kept") / "a", smooth_pictures)
     recipe = QuantRecipe(images=32, correction="bias", exact_input=True, keep_high_precision=(KEPT,))
     return build(replace(options, recipe=recipe, batch=BatchProfile(1, 2, 4)))
-
-
-def assert_refused(outcome: Any, *words: str, code: int = 2) -> None:
-    """One error line and one hint line that hold the words, and nothing on stdout."""
-    lines = outcome.err.strip().splitlines()
-    assert outcome.code == code, outcome.err
-    assert [line.split(":")[0] for line in lines] == ["error", "hint"], outcome.err
-    assert outcome.out == ""
-    assert all(word in outcome.err for word in words), outcome.err
 
 
 @pytest.mark.parametrize("name", ["plain", "kept"])

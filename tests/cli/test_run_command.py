@@ -11,19 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from refusals import assert_refused
 
 from edge_resnet.artifact import Artifact
 
 Cli = Callable[..., Any]
 SOURCE = ("--source", "synthetic://?frames=40&width=64&height=48")
-
-
-def assert_refused(outcome: Any, *words: str) -> None:
-    """One error line and one hint line that hold the words, exit 2, and nothing on stdout."""
-    assert outcome.code == 2, outcome.err
-    assert [line.split(":")[0] for line in outcome.err.strip().splitlines()] == ["error", "hint"], outcome.err
-    assert outcome.out == ""
-    assert all(word in outcome.err for word in words), outcome.err
 
 
 @pytest.fixture

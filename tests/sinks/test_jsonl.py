@@ -87,6 +87,7 @@ def test_closing_twice(tmp_path: Path) -> None:
     sink = JsonlSink(tmp_path / "out.jsonl")
     sink.close()
     sink.close()
+    assert (tmp_path / "out.jsonl").read_bytes() == b""
 
 
 @pytest.mark.parametrize("append", [False, True])

@@ -193,3 +193,4 @@ def test_closing_twice(tmp_path: Path) -> None:
     sink = UncertainSink(tmp_path)
     sink.close()
     sink.close()
+    assert list(tmp_path.iterdir()) == []
