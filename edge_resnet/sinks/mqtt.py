@@ -135,15 +135,17 @@ class MqttSink:
 
     def close(self) -> None:
         """Wait up to three seconds for what is under way, say offline and disconnect. Raises EdgeResnetError where messages are
-        left, with their number."""
+        left, with their number, and where the broker did not confirm the end: what this machine buffered may be lost."""
         if self._closed:
             return
         self._closed = True
-        ends = time.monotonic() + _DRAIN_S
+        ends, confirmed = time.monotonic() + _DRAIN_S, True
         if self._client.is_connected():
+            # The broker acknowledges it after all that was sent before it, QoS 0 included.
             last = self._client.publish(self._status, "offline", qos=1, retain=True)
             while time.monotonic() < ends and (self._forget_delivered() or not _is_delivered(last)):
                 time.sleep(0.005)
+            confirmed = _is_delivered(last)
         left, state = self._forget_delivered(), self._state()
         self._client.disconnect()
         # Joined from aside: a name server that does not answer holds paho's thread for longer than a service may take to end.
@@ -152,6 +154,10 @@ class MqttSink:
         ending.join(_END_S)
         if left:
             raise EdgeResnetError(f"the MQTT broker {self._where} has not taken the last {left} messages: {state}")
+        if not confirmed:
+            raise EdgeResnetError(
+                f"the MQTT broker {self._where} has not confirmed the end: what was sent last may be lost, {state}"
+            )
 
     def __enter__(self) -> MqttSink:
         return self
