@@ -152,6 +152,24 @@ def test_bgr_frames_come_out_as_rgb() -> None:
     assert np.array_equal(preprocess_bgr(frame, spec), preprocess(np.ascontiguousarray(frame[..., ::-1]), spec))
 
 
+@given(
+    st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    st.tuples(st.sampled_from([-2, -1, 1, 2]), st.sampled_from([-1, 1, 3])),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_bgr_view_of_any_strides_is_its_pixels(size: tuple[int, int], cut: tuple[int, int], steps: tuple[int, int]) -> None:
+    """A part of a frame, mirrored or thinned, gives what a copy of it gives, and the frame stays as it was."""
+    whole = noise(size[0] + cut[0], size[1] + cut[1])
+    before = whole.copy()
+    view = whole[cut[0] :: steps[0], cut[1] :: steps[1]]
+    if view.size == 0:
+        return
+    spec = Preprocess(resize=9, crop=7)
+    assert np.array_equal(preprocess_bgr(view, spec), preprocess(np.ascontiguousarray(view[..., ::-1]), spec))
+    assert np.array_equal(whole, before)
+
+
 @pytest.mark.parametrize(
     "image",
     [
