@@ -21,8 +21,7 @@ class JsonlSink:
 
     A stream given by the caller stays open. A file is replaced, or continued with ``append``. ``max_bytes``: a larger file is
     renamed ``FILE.1`` and so on, of which ``keep`` stay. ``sync``: when lines are forced to the disk; ``interval`` does it with
-    the first frame that comes a second after the last time. ``on_change``: only frames whose answer differs from the one
-    before; a frame without an answer is written. All but ``on_change`` is for files.
+    the first frame that comes a second after the last time. All of these are for files.
 
     Where the disk is full ``write`` fails and takes a half written line back; the next line is tried again.
     """
@@ -38,7 +37,6 @@ class JsonlSink:
         max_bytes: int | None = None,
         keep: int = 5,
         sync: Sync = "never",
-        on_change: bool = False,
     ) -> None:
         if max_bytes is not None and max_bytes < 1:
             raise ConfigError(f"a file of {max_bytes} bytes holds no line", hint="some MiB are a good start")
@@ -46,7 +44,6 @@ class JsonlSink:
             raise ConfigError(f"at least one older file is kept, not {keep}", hint="5 is a good start")
         if sync not in get_args(Sync):
             raise ConfigError(f"lines are not synced {sync!r}", hint=f"choose {', '.join(get_args(Sync))}")
-        self._on_change = on_change
         self._name = str(target) if isinstance(target, Path) else "the output"
         self._stream = None if isinstance(target, Path) else target
         self._file: LineFile | None = None
@@ -59,11 +56,10 @@ class JsonlSink:
 
     def write(self, prediction: Prediction, frame: Frame) -> None:  # noqa: ARG002 - the protocol's signature
         """Write one line. Raises ConfigError where the disk does not take it, BrokenPipeError where the reader has gone."""
-        told = not self._on_change or prediction.answer is None or prediction.answer.changed
         try:
             if self._file is not None:
-                self._file.write(to_json(prediction)) if told else self._file.tick()
-            elif self._stream is not None and told:
+                self._file.write(to_json(prediction))
+            elif self._stream is not None:
                 self._stream.write(to_json(prediction) + "\n")
                 self._stream.flush()
         except BrokenPipeError:

@@ -80,9 +80,8 @@ class MqttSink:
     ``write`` never waits. ``qos`` 0: what is written while there is no connection is lost, and said so; what was under way when
     it broke is lost unsaid. ``qos`` 1: it is kept and sent again until the broker has it, perhaps twice. At most ``in_flight``
     messages are under way: more are refused. The connection is made, and made again, in the background; the first one is waited
-    for, up to five seconds, so that a short run is not over before it. ``on_change``: only frames whose answer differs from the
-    one before; a frame without an answer is published. ``ca_file``: what signs the broker's certificate, with mqtts://; the
-    system's where None.
+    for, up to five seconds, so that a short run is not over before it. ``ca_file``: what signs the broker's certificate, with
+    mqtts://; the system's where None.
 
     Raises ConfigError where the certificates cannot be read; importing the module, MissingDependencyError without paho-mqtt.
     """
@@ -90,9 +89,7 @@ class MqttSink:
     name = "mqtt"
     wants_frames = False
 
-    def __init__(
-        self, broker: Broker, *, qos: int = 0, on_change: bool = False, in_flight: int = 100, ca_file: Path | None = None
-    ) -> None:
+    def __init__(self, broker: Broker, *, qos: int = 0, in_flight: int = 100, ca_file: Path | None = None) -> None:
         if qos not in (0, 1):
             raise ConfigError(f"MQTT predictions are published with QoS 0 or 1, not {qos}", hint="1 loses nothing on the way")
         if in_flight < 1:
@@ -101,7 +98,6 @@ class MqttSink:
         self._topic = broker.topic
         self._status = f"{broker.topic}/status"
         self._qos = qos
-        self._on_change = on_change
         self._limit = in_flight
         self._under_way: deque[MQTTMessageInfo] = deque()
         self._fault = "not connected yet"
@@ -119,8 +115,6 @@ class MqttSink:
 
     def write(self, prediction: Prediction, frame: Frame) -> None:  # noqa: ARG002 - the protocol's signature
         """Hand one prediction to the connection. Raises EdgeResnetError where it cannot take it."""
-        if self._on_change and prediction.answer is not None and not prediction.answer.changed:
-            return
         if self._closed:
             raise EdgeResnetError("the connection to the MQTT broker is closed")
         self._forget_delivered()

@@ -6,13 +6,12 @@ import io
 import json
 import os
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from sinksamples import Seen, files_up_to, predicted
+from sinksamples import files_up_to, predicted
 
 from edge_resnet.errors import ConfigError
 from edge_resnet.frame import Frame
@@ -112,16 +111,6 @@ def test_large_files_take_their_turn(tmp_path: Path) -> None:
     rows = [json.loads(line)["frame"] for name in names for line in (tmp_path / name).read_text().splitlines()]
     assert rows == list(range(20 - len(rows), 20))
     assert all((tmp_path / name).stat().st_size <= 1000 for name in names)
-
-
-def test_only_changes(tmp_path: Path) -> None:
-    """On request only frames whose answer changed have a line, and those that have no answer."""
-    path = tmp_path / "out.jsonl"
-    frames = [predicted(frame, Seen(changed=frame % 3 == 0)) for frame in range(6)]
-    with JsonlSink(path, on_change=True) as sink:
-        for prediction in [*frames, replace(predicted(6), answer=None)]:
-            sink.write(prediction, FRAME)
-    assert [json.loads(line)["frame"] for line in path.read_text().splitlines()] == [0, 3, 6]
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -170,15 +170,6 @@ def test_a_killed_run_is_offline(broker: Mosquitto, subscriber: Subscriber) -> N
     _wait_for(lambda: subscriber.on("site/door/status") == ["online", "offline"])
 
 
-def test_only_changes(broker: Mosquitto, subscriber: Subscriber) -> None:
-    """On request only frames whose answer changed are published."""
-    with MqttSink(_at(broker.port), on_change=True) as sink:
-        for number in range(6):
-            sink.write(predicted(number, Seen(changed=number % 3 == 0)), FRAME)
-    _wait_for(lambda: len(subscriber.on("site/door")) >= 2)
-    assert [json.loads(payload)["frame"] for payload in subscriber.on("site/door")] == [0, 3]
-
-
 def test_a_broker_that_comes_back(broker: Mosquitto, subscriber: Subscriber) -> None:
     """With QoS 1 what is written while the broker is away arrives when it is back, and it is online again."""
     with MqttSink(_at(broker.port), qos=1) as sink:
