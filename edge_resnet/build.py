@@ -23,8 +23,16 @@ from edge_resnet.engine.options import EngineTuning
 from edge_resnet.errors import CalibrationError, ConfigError
 from edge_resnet.export import VERIFY_BATCHES, Deployable, export, verify
 from edge_resnet.imageset import ImageSet, batches
-from edge_resnet.int8 import TOOLS, Int8Options, add_int8, draw_sample, open_validation, with_int8
-from edge_resnet.models import ResNet, build_network, class_names, load_weights
+from edge_resnet.int8 import (
+    TOOLS,
+    Int8Options,
+    add_int8,
+    add_shipped_int8,
+    draw_sample,
+    open_validation,
+    with_int8,
+)
+from edge_resnet.models import ResNet, build_network, class_names, load_weights, shipped_checkpoint
 from edge_resnet.spec import (
     SCHEMA_VERSION,
     BatchProfile,
@@ -36,15 +44,16 @@ from edge_resnet.spec import (
     QuantRecipe,
 )
 
-__all__ = ["BuildOptions", "build"]
+__all__ = ["BuildOptions", "build", "has_own_ranges"]
 
 
 @dataclass(frozen=True)
 class BuildOptions:
     """What to build. ``weights``: ``default``, ``random`` or a path. ``labels``: one name per class, None for the family's own.
 
-    ``calibration_data``, ``recipe``: None unless INT8. ``max_drop``: points of top-1 that INT8 may lose on the labelled images of
-    ``validation_data``. ``tuning``: of TensorRT's engine. ``allow_random``: calibrate random weights, or on noise.
+    ``calibration_data``, ``recipe``: None unless INT8, and for INT8 too where ``has_own_ranges``. ``max_drop``: points of top-1
+    that INT8 may lose on the labelled images of ``validation_data``. ``tuning``: of TensorRT's engine. ``allow_random``:
+    calibrate random weights, or on noise.
     """
 
     model: ModelSpec
@@ -82,15 +91,29 @@ def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifac
         manifest = _manifest(options, weights, difference)
         if int8 is not None and sample is not None:
             made = add_int8(folder, options.preprocess, int8, (sample, validation), progress=progress)
-            manifest = with_int8(manifest, made, sample)
+            manifest = with_int8(manifest, made, sample.name)
+        elif options.precision == "int8":
+            manifest = _with_own_ranges(manifest, options.model, folder)
         finish(folder, manifest)
     artifact = open_artifact(options.output)
     first_engine(artifact, options.backend, tuning=options.tuning, progress=progress)
     return artifact
 
 
+def has_own_ranges(model: ModelSpec, preprocess: Preprocess, weights: str) -> bool:
+    """Whether INT8 needs no pictures: the default weights ship, with the ranges measured for them."""
+    checkpoint = shipped_checkpoint(model) if weights == "default" else None
+    return checkpoint is not None and checkpoint.preprocess == preprocess
+
+
+def _with_own_ranges(manifest: Manifest, model: ModelSpec, folder: Path) -> Manifest:
+    checkpoint = shipped_checkpoint(model)
+    assert checkpoint is not None  # _check asked
+    return with_int8(manifest, add_shipped_int8(folder, checkpoint), f"{checkpoint.calibrated_on}, as shipped")
+
+
 def _check(options: BuildOptions) -> Int8Options | None:
-    """Refuse what makes no sense; what INT8 is made with, None for another precision."""
+    """Refuse what makes no sense; what INT8 is made with, None for another precision and where its ranges ship."""
     name = resolve_backend(options.backend)
     load_backend(name)
     if name != "tensorrt":
@@ -104,6 +127,9 @@ def _check(options: BuildOptions) -> Int8Options | None:
     if options.precision != "int8":
         if options.max_drop is not None:
             raise ConfigError(f"{options.precision} has no accuracy budget", hint="--max-drop belongs to --int8")
+        return None
+    untouched = options.recipe is None and options.calibration_data is None and options.max_drop is None
+    if untouched and has_own_ranges(options.model, options.preprocess, options.weights):
         return None
     if options.recipe is None or options.calibration_data is None:
         raise CalibrationError(

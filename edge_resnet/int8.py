@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
+from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+from pydantic import TypeAdapter
 
 from edge_resnet.artifact import (
     CALIBRATION,
@@ -23,6 +25,7 @@ from edge_resnet.artifact import (
     MODEL,
     Artifact,
     open_artifact,
+    sha256_of,
     staging,
     write_json,
 )
@@ -31,13 +34,15 @@ from edge_resnet.compile import finish, first_engine
 from edge_resnet.datasets import open_data
 from edge_resnet.errors import CalibrationError, ConfigError
 from edge_resnet.imageset import ImageSet, balanced_sample, batches, check_labels, require_labels, require_several
+from edge_resnet.models.shipped import Checkpoint
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, refuse_noise
-from edge_resnet.quantization.corrections import write_corrections
+from edge_resnet.quantization.corrections import apply, load_corrections, write_corrections
 from edge_resnet.quantization.pipeline import Int8, Validation, check_pictures, make_int8, spool_pictures
+from edge_resnet.quantization.qdq import measured_tensors
 from edge_resnet.quantization.spool import Spool
-from edge_resnet.spec import Manifest, ModelSpec, Preprocess, Progress, QuantRecipe
+from edge_resnet.spec import CalibrationTable, Manifest, ModelSpec, Preprocess, Progress, QuantRecipe
 
-__all__ = ["TOOLS", "Int8Options", "add_int8", "draw_sample", "open_validation", "requantize", "with_int8"]
+__all__ = ["TOOLS", "Int8Options", "add_int8", "add_shipped_int8", "draw_sample", "open_validation", "requantize", "with_int8"]
 
 _log = logging.getLogger(__name__)
 
@@ -110,6 +115,27 @@ def add_int8(
         suspicious = check_pictures(onnx.load(folder / MODEL), pictures, sample, preprocess, progress)
         made = make_int8(folder / MODEL, pictures, options.recipe, judged, progress=progress)
         made = replace(made, warnings=(*suspicious, *made.warnings))
+    return _written(folder, made)
+
+
+def add_shipped_int8(folder: Path, checkpoint: Checkpoint) -> Int8:
+    """Write the ranges and corrections that ship with ``checkpoint`` to its graph in ``folder``: no picture is needed.
+
+    Raises CalibrationError where the graph names its tensors otherwise, as an export by another torch may.
+    """
+    table = TypeAdapter(CalibrationTable).validate_json((checkpoint.folder / CALIBRATION).read_text(encoding="utf-8"))
+    with resources.as_file(checkpoint.folder / CORRECTIONS) as path:
+        corrections = load_corrections(path)
+    graph = apply(onnx.load(folder / MODEL), corrections)
+    missing = set(measured_tensors(graph)) - set(table.amax)
+    if missing:
+        raise CalibrationError(
+            f"the ranges that ship know no tensor {min(missing)}", hint="--calib-data cifar10 measures them anew"
+        )
+    return _written(folder, Int8(replace(table, model_digest=sha256_of(folder / MODEL)), corrections, None))
+
+
+def _written(folder: Path, made: Int8) -> Int8:
     write_json(folder / CALIBRATION, made.table)
     if made.corrections is not None:
         write_corrections(folder / CORRECTIONS, made.corrections)
@@ -130,14 +156,14 @@ def _judged(images: ImageSet, preprocess: Preprocess, folder: Path, max_drop: fl
         yield Validation(pictures, np.array(labels, np.int64), max_drop)
 
 
-def with_int8(manifest: Manifest, made: Int8, sample: ImageSet) -> Manifest:
-    """The manifest with what was made, measured and found suspicious."""
+def with_int8(manifest: Manifest, made: Int8, pictures: str) -> Manifest:
+    """The manifest with what was made on ``pictures``, measured and found suspicious."""
     budget = made.budget
     return replace(
         manifest,
         precision="int8",
         recipe=made.table.recipe,
-        calibration=f"{made.table.images} images of {sample.name}",
+        calibration=f"{made.table.images} images of {pictures}",
         accuracy=None if budget is None else {"fp32_top1": budget.fp32_top1, "int8_top1": budget.int8_top1},
         budget=budget,
         warnings=made.warnings,
@@ -167,7 +193,7 @@ def requantize(
         made = add_int8(folder, artifact.manifest.preprocess, options, (sample, validation), progress=progress)
         created = datetime.now(timezone.utc).isoformat(timespec="seconds")
         tools = {name: version(name) for name in TOOLS}
-        manifest = replace(with_int8(artifact.manifest, made, sample), created=created, tools=tools)
+        manifest = replace(with_int8(artifact.manifest, made, sample.name), created=created, tools=tools)
         finish(folder, manifest)
     written = open_artifact(output)
     first_engine(written, backend, progress=progress)

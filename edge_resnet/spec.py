@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Literal, TypeAlias, get_args
 
 from edge_resnet.errors import ConfigError
 
 __all__ = [
+    "FAMILY_SHORTCUT",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "SCHEMA_VERSION",
@@ -28,6 +30,7 @@ __all__ = [
     "Prediction",
     "Preprocess",
     "Progress",
+    "QatReport",
     "QuantRecipe",
     "Shortcut",
 ]
@@ -50,6 +53,8 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 IMAGENET_DEPTHS = (18, 34, 50, 101, 152)
+#: The option of the paper's networks of each family: B (table 4) and A (section 4.2).
+FAMILY_SHORTCUT: Mapping[Family, Shortcut] = MappingProxyType({"imagenet": "B", "cifar": "A"})
 
 
 def _require(condition: bool, message: str, hint: str = "") -> None:
@@ -151,11 +156,36 @@ class QuantRecipe:
 
 
 @dataclass(frozen=True)
+class QatReport:
+    """What quantization-aware training did to weights, biases and ranges after they were calibrated and corrected.
+
+    ``data``, ``images``, ``data_digest``: what it learned from. ``distil``: the FP32 graph's share of the loss. ``source``: the
+    truth digest of the artifact that it began with. ``train_loss``: mean of the last epoch, of the labels alone. ``difference``:
+    squared error between the trained network and the INT8 graph simulated, over the power of the logits.
+    """
+
+    data: str
+    images: int
+    data_digest: str
+    epochs: float
+    steps: int
+    batch: int
+    rate: float
+    augment: str
+    seed: int
+    distil: float
+    source: str
+    train_loss: float
+    difference: float
+
+
+@dataclass(frozen=True)
 class CalibrationTable:
     """The largest absolute value to represent, per tensor of ``model.onnx`` as corrected: what every INT8 engine derives from.
 
     ``amax``: tensor name → range bound > 0 in the tensor's own unit. ``signed``: names whose values go below zero.
     ``images``: how many were used. ``images_digest``: sha256 over them. ``model_digest``: sha256 of ``model.onnx``.
+    ``qat``: what was trained after, None where nothing was.
     """
 
     amax: Mapping[str, float]
@@ -164,6 +194,7 @@ class CalibrationTable:
     images: int
     images_digest: str
     model_digest: str
+    qat: QatReport | None = None
 
     def __post_init__(self) -> None:
         _require(self.recipe.method != "auto", "calibration table: auto is a request, the table holds the method that was chosen")

@@ -13,6 +13,7 @@ from edge_resnet.cli.int8 import named_recipe, tell_int8
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.errors import ConfigError, DataError
 from edge_resnet.spec import (
+    FAMILY_SHORTCUT,
     IMAGENET_MEAN,
     IMAGENET_STD,
     BatchProfile,
@@ -32,7 +33,7 @@ def build(
     depth: options.Depth = 50,
     family: options.Family = "imagenet",
     weights: options.Weights = "default",
-    shortcut: options.Shortcut = "B",
+    shortcut: options.Shortcut = None,
     plain: options.Plain = False,
     classes: options.Classes = None,
     labels: options.Labels = None,
@@ -67,26 +68,33 @@ def build(
 
     edge-resnet build --depth 50 --int8 --calib-data photos/ --max-drop 0.5 --val-data val/
 
-    edge-resnet build --family cifar --depth 20 --shortcut A --weights resnet20.th --fp32
+    edge-resnet build --family cifar --depth 20 --int8
+
+    edge-resnet build --family cifar --depth 32 --weights resnet32.th --fp32
     """
     precision = _precision(int8=int8, fp16=fp16, fp32=fp32)
     names = None if labels is None else _read_labels(labels)
     size = _default_size(family) if input_size is None else input_size
-    spec = ModelSpec(family, depth, shortcut, plain, _width(family, classes, names), size)
+    spec = ModelSpec(family, depth, shortcut or FAMILY_SHORTCUT[family], plain, _width(family, classes, names), size)
     _check_budget(precision, max_drop, val_data)
-    named = named_recipe(calib_recipe, family, (calib_method, calib_images, percentile, seed, correct))
+    words = (calib_method, calib_images, percentile, seed, correct)
+    named = named_recipe(calib_recipe, family, words)
     from edge_resnet import build as offline
     from edge_resnet.engine.options import EngineTuning
 
+    preprocess = Preprocess(_short_side(family, size), size, mean=mean, std=std)
+    asked = any(word is not None for word in (*words, calib_data, calib_recipe, max_drop))
+    calibrated = precision == "int8" and (asked or not offline.has_own_ranges(spec, preprocess, weights))
+
     wanted = offline.BuildOptions(
         model=spec,
-        preprocess=Preprocess(_short_side(family, size), size, mean=mean, std=std),
+        preprocess=preprocess,
         precision=precision,
         weights=weights,
         output=output or Path("artifacts") / f"{spec.name}-{precision}",
         labels=names,
-        calibration_data=(calib_data or named.data) if precision == "int8" else None,
-        recipe=named.recipe if precision == "int8" else None,
+        calibration_data=(calib_data or named.data) if calibrated else None,
+        recipe=named.recipe if calibrated else None,
         validation_data=val_data,
         max_drop=max_drop,
         batch=_batch_profile(batch),

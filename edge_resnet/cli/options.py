@@ -48,8 +48,8 @@ _INT8 = "Calibration"
 _OUTPUT = "Output"
 
 _ANY_DEPTH = "Layers: 18, 34, 50, 101, 152, or 6n+2 with --family cifar."
-_ANY_WEIGHTS = "default (torchvision's V1), random, or a .pth, .pt, .th, .safetensors file."
-_ANY_SHORTCUT = "A zero-padded, B projection where shapes change, C projections."
+_ANY_WEIGHTS = "default (torchvision's V1; CIFAR's 20 ships), random, or a .pth, .pt, .th, .safetensors file."
+_ANY_SHORTCUT = "A zero-padded, B projection where shapes change, C projections (default: B, or A for cifar)."
 _ANY_CLASSES = "Width of the head (default: 1000, or 10 for cifar)."
 _ANY_SIZE = "Side of the square input in pixels (default: 224, or 32 for cifar)."
 _ANY_DATA = "Folder, CSV, .npz, or digits, cifar10, imagenette (default: the recipe's)."
@@ -62,7 +62,7 @@ _ANY_VALIDATION = "Labelled images that --max-drop is measured on."
 Depth = Annotated[int, typer.Option(help=_ANY_DEPTH, rich_help_panel=_NETWORK)]
 Family = Annotated[FamilyName, typer.Option(help="ImageNet's networks or CIFAR's.", rich_help_panel=_NETWORK)]
 Weights = Annotated[str, typer.Option(help=_ANY_WEIGHTS, rich_help_panel=_NETWORK)]
-Shortcut = Annotated[ShortcutName, typer.Option(help=_ANY_SHORTCUT, rich_help_panel=_NETWORK)]
+Shortcut = Annotated[ShortcutName | None, typer.Option(help=_ANY_SHORTCUT, rich_help_panel=_NETWORK)]
 Plain = Annotated[bool, typer.Option("--plain", help="The twin without shortcuts.", rich_help_panel=_NETWORK)]
 Classes = Annotated[int | None, typer.Option(help=_ANY_CLASSES, rich_help_panel=_NETWORK)]
 Labels = Annotated[Path | None, typer.Option(help="A text file with a class name per line.", rich_help_panel=_NETWORK)]

@@ -8,12 +8,13 @@ import warnings
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 
 from edge_resnet.artifact import sha256_of
 from edge_resnet.errors import ConfigError, WeightsError
 from edge_resnet.models.download import download
 from edge_resnet.models.resnet import ResNet, build_network
+from edge_resnet.models.shipped import shipped_checkpoint
 from edge_resnet.spec import ModelSpec, Progress, Shortcut
 
 __all__ = ["default_address", "load_weights"]
@@ -30,13 +31,17 @@ _FORMATS = "a .pth, .th, .pt or .safetensors file with a state dict"
 
 
 def load_weights(network: ResNet, spec: ModelSpec, weights: str, *, progress: Progress | None = None) -> str:
-    """Fill ``network`` with ``default`` (torchvision's IMAGENET1K_V1), ``random`` (what it has), or the file of that path.
+    """Fill ``network`` with ``default`` (the checkpoint that ships, else torchvision's IMAGENET1K_V1), ``random`` (what it has),
+    or the file of that path.
 
-    Returns the id for the manifest: ``IMAGENET1K_V1``, ``random`` or ``sha256:…``. Raises WeightsError where the weights cannot
-    be had, cannot be read without running code, do not fit, or are not finite.
+    Returns the id for the manifest: the checkpoint's, ``IMAGENET1K_V1``, ``random`` or ``sha256:…``. Raises WeightsError where
+    the weights cannot be had, cannot be read without running code, do not fit, or are not finite.
     """
     if weights == "random":
         return "random"
+    if weights == "default" and (own := shipped_checkpoint(spec)) is not None:
+        _fill(network, load(own.weights()), own.model.weights)
+        return own.model.weights
     if weights == "default":
         url, prefix = default_address(spec)
         path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
@@ -52,7 +57,7 @@ def default_address(spec: ModelSpec) -> tuple[str, str]:
     if spec.family != "imagenet" or spec.shortcut != "B" or spec.plain or spec.classes != 1000:
         raise WeightsError(
             f"there are no default weights for {spec.name} with shortcut {spec.shortcut} and {spec.classes} classes",
-            hint="--weights PATH takes a file",
+            hint="--weights PATH takes a file; --weights random begins from nothing",
         )
     from torchvision.models import get_model_weights
 

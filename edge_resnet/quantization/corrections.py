@@ -22,7 +22,7 @@ from edge_resnet.artifact import CORRECTIONS, Artifact
 from edge_resnet.errors import ArtifactError, CalibrationError
 from edge_resnet.quantization.inputs import with_exact_input
 
-__all__ = ["Corrections", "apply", "read_corrections", "write_corrections"]
+__all__ = ["Corrections", "apply", "load_corrections", "read_corrections", "write_corrections"]
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Integers: TypeAlias = npt.NDArray[np.int8]
@@ -77,7 +77,11 @@ def read_corrections(artifact: Artifact) -> Corrections | None:
     """The artifact's corrections; None where it has none. Raises ArtifactError where the file is no such record."""
     if CORRECTIONS not in artifact.manifest.files:
         return None
-    path = artifact.folder / CORRECTIONS
+    return load_corrections(artifact.folder / CORRECTIONS)
+
+
+def load_corrections(path: Path) -> Corrections:
+    """The record in a file. Raises ArtifactError where it is none."""
     parts: dict[str, dict[str, npt.NDArray[np.generic]]] = {kind: {} for kind in ("integers", "scales", "floats", "biases")}
     try:
         with np.load(path, allow_pickle=False) as archive:

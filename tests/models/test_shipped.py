@@ -1,0 +1,151 @@
+"""models/shipped.py and the folder that it reads: the checkpoint that ships is whole, small, and what its record says."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pydantic import TypeAdapter
+
+from edge_resnet.artifact import Artifact
+from edge_resnet.build import BuildOptions, build, has_own_ranges
+from edge_resnet.errors import CalibrationError, WeightsError
+from edge_resnet.evaluate import evaluate
+from edge_resnet.imageset import ImageSet, from_arrays
+from edge_resnet.int8 import add_shipped_int8
+from edge_resnet.models import build_network, load_weights, shipped_checkpoint
+from edge_resnet.models.shipped import Checkpoint
+from edge_resnet.spec import CalibrationTable, ModelSpec, Preprocess, QuantRecipe
+
+SPEC = ModelSpec("cifar", 20, "A", classes=10, input_size=32)
+SQUARE = Preprocess(32, 32)
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Checkpoint:
+    found = shipped_checkpoint(SPEC)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """INT8 of the shipped weights, for which no picture is given."""
+    return build(_options(tmp_path_factory.mktemp("shipped") / "int8"))
+
+
+def _options(output: Path) -> BuildOptions:
+    return BuildOptions(model=SPEC, preprocess=SQUARE, precision="int8", weights="default", output=output)
+
+
+def _test_images(real_data: Path, sheets: int) -> ImageSet:
+    paths = sorted((real_data / "cifar10").glob("test_[0-9]*.webp"))[:sheets]
+    if len(paths) < sheets:
+        pytest.skip(f"no CIFAR-10 sheets in {real_data}")
+    tiles = [np.asarray(Image.open(path)).reshape(25, 32, 40, 32, 3).transpose(0, 2, 1, 3, 4) for path in paths]
+    images = np.concatenate([tile.reshape(-1, 32, 32, 3) for tile in tiles])
+    return from_arrays("cifar10-test", images, np.arange(len(images)) % 10)
+
+
+def test_the_weights_are_small_and_the_ones_recorded(shipped: Checkpoint) -> None:
+    """Below 1.2 MB, of the hash in the record, finite, and for the network in the record."""
+    content = shipped.weights()
+    assert len(content) < 1_200_000
+    network = build_network(SPEC)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    assert load_weights(network, SPEC, "default") == shipped.model.weights
+    assert not torch.equal(network.state_dict()["conv1.weight"], before["conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    "other",
+    [replace(SPEC, depth=32), replace(SPEC, shortcut="B"), replace(SPEC, plain=True), replace(SPEC, classes=100), ModelSpec()],
+    ids=str,
+)
+def test_other_networks_have_none(other: ModelSpec) -> None:
+    """The checkpoint is for one network: another depth, shortcut or head is not filled with it."""
+    assert shipped_checkpoint(other) is None
+    assert not has_own_ranges(other, SQUARE, "default")
+
+
+def test_damaged_weights_are_refused(shipped: Checkpoint, tmp_path: Path) -> None:
+    """A file that is not the one that was measured is not loaded."""
+    with resources.as_file(shipped.folder) as folder:
+        copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    content = bytearray((copy / "weights.safetensors").read_bytes())
+    content[-1] ^= 1
+    (copy / "weights.safetensors").write_bytes(content)
+    with pytest.raises(WeightsError, match=r"CIFAR10_V1 .* is damaged"):
+        replace(shipped, folder=copy).weights()
+
+
+def test_the_log_is_the_one_of_the_record(shipped: Checkpoint) -> None:
+    """The last line of the training's log has the accuracy in the record, and its options a seed."""
+    rows = list(csv.DictReader((shipped.folder / "log.csv").read_text(encoding="utf-8").splitlines()))
+    assert 100 - float(rows[-1]["test_error"]) == pytest.approx(shipped.top1)
+    assert isinstance(json.loads((shipped.folder / "result.json").read_text(encoding="utf-8"))["options"]["seed"], int)
+
+
+def test_it_is_as_good_as_it_must_be(shipped: Checkpoint) -> None:
+    """Of the 10,000 test images it names 90 % and more."""
+    assert shipped.top1 >= 90.0
+    assert shipped.images == "10,000 test images of CIFAR-10"
+
+
+def test_int8_needs_no_pictures(shipped: Checkpoint, artifact: Artifact) -> None:
+    """A build that names no pictures has the shipped ranges, for the graph that it exported itself."""
+    table = TypeAdapter(CalibrationTable).validate_json((shipped.folder / "calibration.json").read_text(encoding="utf-8"))
+    assert dict(artifact.calibration().amax) == dict(table.amax)
+    assert artifact.manifest.calibration == f"{table.images} images of {shipped.calibrated_on}, as shipped"
+    assert artifact.manifest.model.weights == shipped.model.weights
+    assert artifact.manifest.recipe == table.recipe
+
+
+@pytest.mark.parametrize("weights", ["random", "own.safetensors"])
+def test_other_weights_have_no_ranges(weights: str) -> None:
+    """The ranges that ship are of the weights that ship."""
+    assert has_own_ranges(SPEC, SQUARE, "default")
+    assert not has_own_ranges(SPEC, SQUARE, weights)
+    assert not has_own_ranges(SPEC, replace(SQUARE, mean=(0.5, 0.5, 0.5)), "default")
+
+
+def test_a_recipe_still_needs_pictures(tmp_path: Path) -> None:
+    """Who asks for another recipe has to say what to calibrate on."""
+    with pytest.raises(CalibrationError, match="needs pictures"):
+        build(replace(_options(tmp_path / "a"), recipe=QuantRecipe(method="max")))
+    assert not (tmp_path / "a").exists()
+
+
+def test_another_graph_is_refused(shipped: Checkpoint, artifact: Artifact, tmp_path: Path) -> None:
+    """Ranges that lack a tensor of the graph are not used for it."""
+    with resources.as_file(shipped.folder) as folder:
+        copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    table = json.loads((copy / "calibration.json").read_text(encoding="utf-8"))
+    table["amax"].pop("layer1.0.relu")
+    (copy / "calibration.json").write_text(json.dumps(table), encoding="utf-8")
+    shutil.copyfile(artifact.model_path, tmp_path / "model.onnx")
+    with pytest.raises(CalibrationError, match=r"know no tensor layer1\.0\.relu"):
+        add_shipped_int8(tmp_path, replace(shipped, folder=copy))
+
+
+def test_a_thousand_test_images(real_data: Path, artifact: Artifact) -> None:
+    """On the first thousand test images INT8 names 88 % and agrees with FP32 on 98 %."""
+    found = evaluate(artifact, _test_images(real_data, 1), backend="onnxruntime")
+    assert found.top1 >= 88
+    assert found.agreement >= 98
+
+
+@pytest.mark.slow
+def test_all_test_images(real_data: Path, shipped: Checkpoint, artifact: Artifact) -> None:
+    """On all of them FP32 has the recorded accuracy, and INT8 in TensorRT's form agrees on 99 %."""
+    found = evaluate(artifact, _test_images(real_data, 10), backend="onnxruntime", simulate=True)
+    assert found.fp32_top1 == pytest.approx(shipped.top1, abs=0.05)
+    assert found.agreement >= 99
