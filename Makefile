@@ -14,8 +14,8 @@ $(VENV)/.installed: pyproject.toml
 demo: $(VENV)/.installed  ## train, quantize and run a small ResNet on handwritten digits
 	$(BIN)/edge-resnet demo
 
-test: $(VENV)/.installed  ## the default tests: CPU, no network
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed  ## the default tests, on every core: CPU, no network
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 slow: $(VENV)/.installed  ## every test that needs no GPU, camera or network
 	$(BIN)/python -m pytest -m 'not gpu and not camera and not network'

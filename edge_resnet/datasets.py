@@ -1,4 +1,4 @@
-"""Image sets by name (digits, CIFAR-10, Imagenette), downloaded once, and the augmentation of CIFAR training.
+"""Image sets by name (digits, CIFAR-10, Imagenette), downloaded once, and the two parts that a training needs.
 
 Knows nothing of networks and training loops; torchvision and scikit-learn are loaded only by the sets that need them.
 """
@@ -20,15 +20,14 @@ from PIL import Image
 
 from edge_resnet.errors import DataError, MissingDependencyError
 from edge_resnet.imageset import ImageSet, from_arrays, open_images
-from edge_resnet.preprocess import Picture
 
-__all__ = ["NAMES", "Split", "augment", "load_named", "open_data"]
+__all__ = ["NAMES", "Split", "load_named", "open_data", "open_pair"]
 
 Split: TypeAlias = Literal["train", "test"]
 
-#: Padding on each side before the random crop, in pixels (He et al. 2015, section 4.2).
-_PADDING = 4
 _DIGITS_SIDE = 32
+#: What the part that is held out is called beside ``train``.
+_HELD_OUT = ("val", "valid", "validation", "test")
 #: Imagenette's WordNet ids in order → ImageNet's class indices.
 _IMAGENETTE = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
 
@@ -61,21 +60,51 @@ def open_data(argument: str, *, split: Split, label_names: Sequence[str] | None 
     raise DataError(f"{argument!r} is neither a path nor a set", hint=f"sets: {', '.join(NAMES)}; paths: {kinds}")
 
 
-def augment(images: Picture, rng: np.random.Generator, flip: bool) -> Picture:
-    """Shift each image by up to 4 pixels into black and mirror it with probability 1/2 where ``flip`` is set.
+def open_pair(argument: str, held_out: str | None = None) -> tuple[ImageSet, ImageSet | None]:
+    """Open what a network is to learn from and, where there is any, what it is tested on.
 
-    ``images``: (N, H, W, 3) uint8; the result has the same shape and is a copy. The paper's augmentation of CIFAR-10
-    (He et al. 2015, section 4.2): pad 4 pixels on each side, crop at random from the image or its horizontal flip.
+    ``argument``: a name of ``NAMES``, which has both parts; a folder with the class folders of both in ``train`` and ``val``
+    (or ``valid``, ``validation``, ``test``); a folder with one ``*train.npz`` and one ``*test.npz`` or ``*val.npz``; or
+    anything that ``open_data`` takes, which is then learned from. ``held_out``: the test pictures, where they lie elsewhere.
+    Class folders get the same indices in both. Raises DataError where they differ.
     """
-    count, height, width, _ = images.shape
-    tops = rng.integers(0, 2 * _PADDING + 1, (count, 1))
-    lefts = rng.integers(0, 2 * _PADDING + 1, (count, 1))
-    mirrored = rng.random((count, 1)) < (0.5 if flip else 0.0)
-    padded = np.pad(images, ((0, 0), (_PADDING, _PADDING), (_PADDING, _PADDING), (0, 0)))
-    rows = tops + np.arange(height)
-    columns = lefts + np.where(mirrored, np.arange(width)[::-1], np.arange(width))
-    cropped: Picture = padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
-    return cropped
+    train, test = _parts(argument)
+    learned = open_data(train, split="train")
+    if held_out is not None:
+        test = held_out
+    if test is None:
+        return learned, None
+    tested = open_data(test, split="test")
+    if learned.class_names and tested.class_names and learned.class_names != tested.class_names:
+        raise _differing(learned, tested)
+    return learned, tested
+
+
+def _parts(argument: str) -> tuple[str, str | None]:
+    """The two arguments for ``open_data`` that one argument stands for."""
+    folder = Path(argument)
+    if not folder.is_dir():
+        return argument, argument if argument in NAMES and not os.path.lexists(argument) else None
+    if (folder / "train").is_dir():
+        found = [folder / name for name in _HELD_OUT if (folder / name).is_dir()]
+        return str(folder / "train"), str(found[0]) if found else None
+    learned = sorted(folder.glob("*train.npz"))
+    tested = [path for kind in ("test", "val") for path in sorted(folder.glob(f"*{kind}.npz"))]
+    if len(learned) == 1 and len(tested) <= 1:
+        return str(learned[0]), str(tested[0]) if tested else None
+    if learned:
+        names = ", ".join(path.name for path in (*learned, *tested))
+        raise DataError(f"{folder} holds {names}: which to learn from is not clear", hint="name one file, and --val-data")
+    return argument, None
+
+
+def _differing(learned: ImageSet, tested: ImageSet) -> DataError:
+    only = [f"{name} only in {where}" for where, mine, others in (
+        (learned.name, learned.class_names, tested.class_names), (tested.name, tested.class_names, learned.class_names),
+    ) for name in mine if name not in others]  # fmt: skip
+    more = f" and {len(only) - 3} more" if len(only) > 3 else ""
+    said = ", ".join(only[:3]) + more or "their order differs"
+    return DataError(f"the classes differ: {said}", hint="both parts need the same class folders")
 
 
 def _cache_folder() -> Path:

@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
@@ -21,14 +20,14 @@ from edge_resnet.models import build_network
 from edge_resnet.postprocess import top_k
 from edge_resnet.preprocess import preprocess
 from edge_resnet.spec import LatencyStats, ModelSpec, Precision, Preprocess, Progress, QuantRecipe
-from edge_resnet.train import TrainOptions, fit
+from edge_resnet.train import TrainData, TrainOptions, fit
 
 __all__ = ["DemoResult", "Outcome", "run_demo"]
 
 SPEC = ModelSpec(family="cifar", depth=20, shortcut="A", classes=10, input_size=32)
 #: The ink of a digit is white on black: one statistic for the three equal channels.
 PREPROCESS = Preprocess(resize=32, crop=32, mean=(0.305, 0.305, 0.305), std=(0.376, 0.376, 0.376))
-TRAINING = TrainOptions(epochs=6, batch=64, rate=0.1, flip=False, seed=0)
+TRAINING = TrainOptions(epochs=6, batch=64, rate=0.1, augment="shift", seed=0)
 RECIPE = QuantRecipe(method="percentile", percentile=99.999, images=256, seed=0)
 #: How long each latency is measured, after as long a warm-up of a tenth of it.
 MEASURE_S = 1.5
@@ -79,12 +78,11 @@ def _train(digits: ImageSet, output: Path, progress: Progress | None) -> tuple[P
     """Train ResNet-20 and save its weights as a file, as any user's would be."""
     torch.manual_seed(TRAINING.seed)
     network = build_network(SPEC)
-    images = np.stack([digits.load(index) for index in range(len(digits))])
-    loss = fit(network, images, np.array(digits.labels, np.int64), PREPROCESS, TRAINING, progress=progress)
+    result = fit(network, TrainData(digits, None, PREPROCESS), TRAINING, progress=progress)
     output.mkdir(parents=True, exist_ok=True)
     path = output / "digits-resnet20.safetensors"
     save_file(network.state_dict(), path)
-    return path, loss
+    return path, result.records[-1].train_loss
 
 
 def _build_and_measure(

@@ -1,4 +1,4 @@
-"""Sets by name and the CIFAR augmentation; downloads are replaced by a port that refuses."""
+"""Sets by name and the two parts of a training; downloads are replaced by a port that refuses."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
-from edge_resnet.datasets import NAMES, augment, load_named, open_data
+from edge_resnet.datasets import NAMES, load_named, open_data, open_pair
 from edge_resnet.errors import DataError, MissingDependencyError
 from edge_resnet.preprocess import Picture
 
@@ -200,34 +198,69 @@ def test_what_is_neither_lists_both(tmp_path: Path) -> None:
     assert all(word in caught.value.hint for word in (*NAMES, "CSV", ".npz", "class folders"))
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.integers(0, 9), st.sampled_from([8, 32]), st.booleans(), st.integers(0, 999))
-def test_every_augmented_image_is_a_crop_of_its_padded_source(count: int, side: int, flip: bool, seed: int) -> None:
-    """Each result is one of the 81 crops of the image padded by 4, or of its mirror image where flips are on."""
-    images = noise(count, side)
-    result = augment(images, np.random.default_rng(seed), flip)
-    assert result.shape == images.shape
-    assert result.dtype == np.uint8
-    for image, changed in zip(images, result, strict=True):
-        ways = [image, image[:, ::-1]] if flip else [image]
-        padded = [np.pad(way, ((4, 4), (4, 4), (0, 0))) for way in ways]
-        crops = (way[top : top + side, left : left + side] for way in padded for top in range(9) for left in range(9))
-        assert any(np.array_equal(crop, changed) for crop in crops)
+def class_folders(root: Path, *names: str) -> Path:
+    for number, name in enumerate(names):
+        (root / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(root / name / "picture.png")
+    return root
 
 
-def test_augmentation_uses_every_shift_and_half_the_mirrors() -> None:
-    """Over many images all 81 shifts occur, evenly, and about half are mirrored; the input is untouched, the seed decides."""
-    image = np.zeros((16, 16, 3), np.uint8)
-    image[8, 4], image[8, 11] = (255, 0, 0), (0, 255, 0)  # red left and green right, mirror images in place
-    images = np.repeat(image[None], 8100, axis=0)
-    result = augment(images, np.random.default_rng(0), flip=True)
-    red = np.argwhere(result[..., 0] == 255)
-    green = np.argwhere(result[..., 1] == 255)
-    mirrored = red[:, 2] > green[:, 2]
-    assert 0.47 < mirrored.mean() < 0.53
-    left = np.minimum(red[:, 2], green[:, 2])
-    counts = np.bincount(red[:, 1] * 16 + left)
-    assert np.count_nonzero(counts) == 81
-    assert counts[counts > 0].min() > 50
-    assert np.array_equal(images[-1], image)
-    assert np.array_equal(result, augment(images, np.random.default_rng(0), flip=True))
+@pytest.mark.parametrize("held_out", ["val", "valid", "validation", "test"])
+def test_a_pair_of_class_folders(tmp_path: Path, held_out: str) -> None:
+    """A folder with train and what others call val gives both parts, with the same indices."""
+    class_folders(tmp_path / "train", "cat", "dog")
+    class_folders(tmp_path / held_out, "cat", "dog")
+    train, test = open_pair(str(tmp_path))
+    assert test is not None
+    assert train.labels == test.labels == (0, 1)
+    assert train.class_names == test.class_names == ("cat", "dog")
+    assert held_out in test.where(0)
+
+
+@pytest.mark.parametrize(
+    ("tested", "said"),
+    [(("cat", "fox"), "dog only in train, fox only in val"), (("cat",), "dog only in train"), (("cat", "dog", "emu"), "emu")],
+)
+def test_class_folders_that_differ_are_named(tmp_path: Path, tested: tuple[str, ...], said: str) -> None:
+    """A class that one part lacks would shift the indices of all behind it."""
+    class_folders(tmp_path / "train", "cat", "dog")
+    class_folders(tmp_path / "val", *tested)
+    with pytest.raises(DataError, match=said):
+        open_pair(str(tmp_path))
+
+
+def test_a_pair_of_archives(tmp_path: Path) -> None:
+    """One *train.npz and one *test.npz in a folder are the two parts; a second pair is too many."""
+    for name, count in (("x_train", 3), ("x_test", 2)):
+        np.savez(tmp_path / f"{name}.npz", images=noise(count), labels=np.arange(count))
+    train, test = open_pair(str(tmp_path))
+    assert test is not None
+    assert (len(train), len(test)) == (3, 2)
+    np.savez(tmp_path / "y_train.npz", images=noise(1), labels=np.arange(1))
+    with pytest.raises(DataError, match="which to learn from") as caught:
+        open_pair(str(tmp_path))
+    assert "--val-data" in caught.value.hint
+
+
+def test_one_part_alone_and_one_from_elsewhere(tmp_path: Path) -> None:
+    """What has no second part is learned from without a test, unless one is named."""
+    for name, count in (("mine", 3), ("others", 2)):
+        np.savez(tmp_path / f"{name}.npz", images=noise(count), labels=np.arange(count))
+    alone = open_pair(str(tmp_path / "mine.npz"))
+    assert (len(alone[0]), alone[1]) == (3, None)
+    train, test = open_pair(str(tmp_path / "mine.npz"), str(tmp_path / "others.npz"))
+    assert test is not None
+    assert (len(train), len(test)) == (3, 2)
+    folders = class_folders(tmp_path / "plain", "cat", "dog")
+    assert open_pair(str(folders))[1] is None
+
+
+def test_a_name_has_both_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """digits is split as everywhere; a folder of that name wins, as everywhere."""
+    pytest.importorskip("sklearn")
+    monkeypatch.chdir(tmp_path)
+    train, test = open_pair("digits")
+    assert test is not None
+    assert (train.name, test.name) == ("digits-train", "digits-test")
+    class_folders(tmp_path / "digits", "one", "two")
+    assert open_pair("digits")[0].class_names == ("one", "two")

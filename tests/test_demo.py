@@ -16,7 +16,7 @@ from edge_resnet.train import TrainOptions
 def result(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
     """One run with a third of the training; the README's test runs the whole."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(demo, "TRAINING", TrainOptions(epochs=2, batch=64, rate=0.1, flip=False, seed=0))
+    patch.setattr(demo, "TRAINING", TrainOptions(epochs=2, batch=64, rate=0.1, augment="shift", seed=0))
     patch.setattr(demo, "MEASURE_S", 0.2)
     output = tmp_path_factory.mktemp("demo")
     try:

@@ -22,13 +22,24 @@ from edge_resnet.cli.doctor import doctor
 from edge_resnet.cli.evaluate import evaluate
 from edge_resnet.cli.inspect import inspect
 from edge_resnet.cli.models import models
+from edge_resnet.cli.paper import paper
+from edge_resnet.cli.report import report
 from edge_resnet.cli.run import run
+from edge_resnet.cli.train import train
 from edge_resnet.errors import EdgeResnetError
 
 __all__ = ["app", "main"]
 
 #: Module → the extra that brings it: the commands that need them import them when they run.
-_EXTRAS = {"torch": "build", "torchvision": "build", "onnx": "compile", "safetensors": "build", "sklearn": "demo"}
+_EXTRAS = {
+    "torch": "build",
+    "torchvision": "build",
+    "onnx": "compile",
+    "safetensors": "build",
+    "sklearn": "demo",
+    "matplotlib": "report",
+    "jinja2": "report",
+}
 _BUILDING = ("build", "calibrate")
 #: The base of what the parser raises: click's, of which newer typers carry their own copy.
 _USAGE = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
@@ -49,8 +60,11 @@ app.command("compile")(compile_)
 app.command()(run)
 app.command("eval")(evaluate)
 app.command()(bench)
+app.command()(report)
 app.command()(compare)
 app.command()(inspect)
+app.command()(train)
+app.command()(paper)
 app.command()(models)
 app.command()(doctor)
 app.command()(demo)

@@ -1,0 +1,144 @@
+"""``edge-resnet train``. Knows the options and what to type next; the work is edge_resnet.train's."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from edge_resnet.cli import options
+from edge_resnet.cli.trainbar import train_bar
+from edge_resnet.errors import ConfigError
+from edge_resnet.spec import FAMILY_SHORTCUT, IMAGENET_MEAN, IMAGENET_STD, Family
+
+if TYPE_CHECKING:
+    from edge_resnet.train.job import JobResult
+
+__all__ = ["train"]
+
+_INTERRUPTED = 130
+_DATA, _SPEED, _SGD, _KEPT = "Pictures", "Speed", "Training", "What is kept"
+
+ScheduleName = Literal["one-cycle", "paper-cifar", "paper-imagenet", "cosine", "constant"]
+AugmentName = Literal["none", "shift", "cifar", "imagenet", "scales"]
+_ANY_DATA = "digits, cifar10, a folder with train/ and val/, a folder with *train.npz and *test.npz, or the training part alone."
+_ANY_WEIGHTS = "random, default (torchvision's V1), or a file; a head of another width is made anew."
+_ANY_FREEZE = "Keep this stage and all before it: stem, layer1, layer2, layer3, layer4."
+
+
+def train(
+    data: Annotated[str, typer.Option(help=_ANY_DATA, rich_help_panel=_DATA)],
+    val_data: Annotated[str | None, typer.Option(help="The test part, where it lies elsewhere.", rich_help_panel=_DATA)] = None,
+    augment: Annotated[
+        AugmentName | None,
+        typer.Option(help="Default: cifar or imagenet by the family; shift for digits.", rich_help_panel=_DATA),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Processes that decode large pictures.", rich_help_panel=_DATA)] = 2,
+    depth: options.Depth = 50,
+    family: options.Family = "imagenet",
+    shortcut: options.Shortcut = None,
+    plain: options.Plain = False,
+    classes: Annotated[
+        int | None, typer.Option(help="Width of the head (default: as many as the pictures have).", rich_help_panel="Network")
+    ] = None,
+    weights: Annotated[str, typer.Option(help=_ANY_WEIGHTS, rich_help_panel="Network")] = "random",
+    freeze: Annotated[str | None, typer.Option(metavar="STAGE", help=_ANY_FREEZE, rich_help_panel="Network")] = None,
+    input_size: options.InputSize = None,
+    mean: options.PerChannel = IMAGENET_MEAN,
+    std: options.PerChannel = IMAGENET_STD,
+    epochs: Annotated[float, typer.Option(help="Passes over the pictures.", rich_help_panel=_SGD)] = 30,
+    batch: Annotated[int, typer.Option(help="Pictures a step, over all processes.", rich_help_panel=_SGD)] = 128,
+    rate: Annotated[float, typer.Option(help="The highest learning rate.", rich_help_panel=_SGD)] = 0.1,
+    schedule: Annotated[ScheduleName, typer.Option(help="How the rate changes.", rich_help_panel=_SGD)] = "one-cycle",
+    warm_up: Annotated[
+        float | None,
+        typer.Option(metavar="RATE", help="Rate until the training error is below 80 % (0.01 at 110).", rich_help_panel=_SGD),
+    ] = None,
+    momentum: Annotated[float, typer.Option(help="Of SGD, in Nesterov's form.", rich_help_panel=_SGD)] = 0.9,
+    weight_decay: Annotated[float, typer.Option(help="The paper's is 1e-4.", rich_help_panel=_SGD)] = 1e-4,
+    decay_norms: Annotated[bool, typer.Option(help="Decay biases and batch norms too.", rich_help_panel=_SGD)] = True,
+    label_smoothing: Annotated[float, typer.Option(help="Share of a label given to all.", rich_help_panel=_SGD)] = 0.0,
+    ema: Annotated[
+        float | None, typer.Option(help="Average the weights, with this decay a step (0.999).", rich_help_panel=_SGD)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, order and augmentation.", rich_help_panel=_SGD)] = 0,
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"], typer.Option(help="auto: bf16 where it is fast.", rich_help_panel=_SPEED)
+    ] = "auto",
+    channels_last: Annotated[bool, typer.Option(help="Memory format.", rich_help_panel=_SPEED)] = True,
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="Only kernels that repeat to the bit.", rich_help_panel=_SPEED)
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_SPEED)] = "auto",
+    sync_bn: Annotated[
+        bool, typer.Option("--sync-bn", help="Batch norms see all GPUs' pictures (torchrun).", rich_help_panel=_SPEED)
+    ] = False,
+    max_steps: Annotated[int | None, typer.Option(help="Stop there.", rich_help_panel=_SGD)] = None,
+    patience: Annotated[int | None, typer.Option(help="Stop after so many tests without a better one.")] = None,
+    test_every: Annotated[int, typer.Option(help="Epochs between tests.", rich_help_panel=_KEPT)] = 1,
+    keep: Annotated[
+        Literal["last", "best"], typer.Option(help="Weights of the last epoch, or of the best test.", rich_help_panel=_KEPT)
+    ] = "last",
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Event files beside log.csv.", rich_help_panel=_KEPT)
+    ] = False,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder (default: runs/NAME).", rich_help_panel=_KEPT)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where it stopped.", rich_help_panel=_KEPT)] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a training.", rich_help_panel=_KEPT)] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print result.json.", rich_help_panel=_KEPT)] = False,
+) -> None:
+    """Train a network; its weights go straight into build.
+
+    edge-resnet train --family cifar --depth 20 --data cifar10 --rate 0.2 --weight-decay 5e-4 -o runs/r20
+
+    edge-resnet train --depth 18 --weights default --freeze layer2 --data pictures/ --epochs 10 --rate 0.01
+
+    torchrun --nproc-per-node 2 -m edge_resnet train --depth 50 --data imagenet/ --schedule paper-imagenet --epochs 90
+    """
+    from edge_resnet.train import TrainOptions
+    from edge_resnet.train.job import NetworkWords, TrainJob, run_job
+
+    wanted = TrainOptions(
+        epochs=epochs, batch=batch, rate=rate, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0,
+        decay_norms=decay_norms, schedule=schedule, warm_up=warm_up, label_smoothing=label_smoothing, ema=ema,
+        precision=precision, channels_last=channels_last, augment=augment or _augmentation(family, data), seed=seed,
+        deterministic=deterministic, max_steps=max_steps, test_every=test_every, patience=patience, keep=keep,
+        workers=workers, sync_bn=sync_bn, tensorboard=tensorboard, device=device,
+    )  # fmt: skip
+    option = shortcut or FAMILY_SHORTCUT[family]
+    words = NetworkWords(family, depth, option, plain, classes, input_size, mean, std, weights, freeze)
+    job = TrainJob(words, data, val_data, wanted, output, resume, force)
+    with train_bar(epochs) as progress:
+        try:
+            done = run_job(job, progress=progress)
+        except KeyboardInterrupt:
+            typer.echo("the last whole epoch, where there was one, is kept: --resume with the same words goes on", err=True)
+            raise typer.Exit(_INTERRUPTED) from None
+    _report(done, json_output=json_output)
+    if done.result.diverged:
+        raise ConfigError(done.result.stopped or "", hint="a lower --rate, or --warm-up 0.01 for a deep network")
+
+
+def _augmentation(family: Family, data: str) -> AugmentName:
+    """Mirrored digits are no digits."""
+    if data == "digits":
+        return "shift"
+    return "cifar" if family == "cifar" else "imagenet"
+
+
+def _report(done: JobResult, *, json_output: bool) -> None:
+    if os.environ.get("RANK", "0") != "0":  # under torchrun one process speaks
+        return
+    if json_output:
+        typer.echo((done.folder / "result.json").read_text(encoding="utf-8"), nl=False)
+    else:
+        last = done.result.records[-1]
+        tested = "" if last.test_error is None else f", top-1 {100 - last.test_error:.2f} % on the test pictures"
+        typer.echo(f"trained {done.folder}: {done.model.name}, {last.epoch} epochs in {done.result.seconds:.0f} s{tested}")
+        if done.result.stopped and not done.result.diverged:
+            typer.echo(f"stopped: {done.result.stopped}")
+        typer.echo(f"next: {done.build}")

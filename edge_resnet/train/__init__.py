@@ -1,0 +1,8 @@
+"""The training room: SGD as in He et al. 2015, and a faster schedule. Knows nothing of artifacts and of the command line."""
+
+from edge_resnet.train.accuracy import Score, score
+from edge_resnet.train.fit import fit
+from edge_resnet.train.options import TrainOptions
+from edge_resnet.train.records import EpochRecord, TrainData, TrainResult, Watcher
+
+__all__ = ["EpochRecord", "Score", "TrainData", "TrainOptions", "TrainResult", "Watcher", "fit", "score"]

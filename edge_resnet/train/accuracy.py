@@ -1,0 +1,72 @@
+"""Loss and error of a torch network on labelled pictures. Knows nothing of training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from edge_resnet.errors import DataError
+from edge_resnet.imageset import ImageSet, batches, require_labels
+from edge_resnet.spec import Preprocess
+
+__all__ = ["Score", "normalise", "score"]
+
+
+@dataclass(frozen=True, eq=False)
+class Score:
+    """``loss``: mean cross-entropy. ``error``: share of wrong answers in percent. ``logits`` (N, classes) float32 and
+    ``labels`` (N,), of the ``images`` that could be read, where asked for."""
+
+    loss: float
+    error: float
+    images: int
+    logits: npt.NDArray[np.float32] | None = None
+    labels: npt.NDArray[np.int64] | None = None
+
+
+def score(network: nn.Module, images: ImageSet, preprocess: Preprocess, *, batch: int = 500, keep_logits: bool = False) -> Score:
+    """Test ``network``, in float32 on the device where it lies; its mode is as before. Raises DataError without labels."""
+    require_labels(images)
+    device = next(network.parameters()).device
+    training = [(module, module.training) for module in network.modules()]
+    network.eval()
+    loss, wrong, count = 0.0, 0, 0
+    kept: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]] = []
+    try:
+        with torch.inference_mode():
+            for part in batches(images, preprocess, batch):
+                assert part.labels is not None
+                labels = torch.from_numpy(part.labels).to(device)
+                logits = network(normalise(torch.from_numpy(part.images).to(device), preprocess)).float()
+                check_width(logits, part.labels, images)
+                loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+                wrong += int((logits.argmax(1) != labels).sum())
+                count += len(labels)
+                if keep_logits:
+                    kept.append((logits.cpu().numpy(), part.labels))
+    finally:
+        for module, mode in training:
+            module.training = mode
+    answers = [np.concatenate(column) for column in zip(*kept, strict=True)] if kept else [None, None]
+    return Score(loss / count, 100 * wrong / count, count, *answers)
+
+
+def normalise(pixels: torch.Tensor, preprocess: Preprocess, *, channels_last: bool = True) -> torch.Tensor:
+    """(N, H, W, 3) uint8 → (N, 3, H, W) float32, normalised, in the memory format asked for."""
+    mean = torch.tensor(preprocess.mean, device=pixels.device).view(1, 3, 1, 1) * 255
+    std = torch.tensor(preprocess.std, device=pixels.device).view(1, 3, 1, 1) * 255
+    planes = pixels.permute(0, 3, 1, 2).float()
+    return (planes if channels_last else planes.contiguous()).sub_(mean).div_(std)
+
+
+def check_width(logits: torch.Tensor, labels: npt.NDArray[np.int64], images: ImageSet) -> None:
+    """Raise DataError where a label lies beyond what the network answers."""
+    highest = int(labels.max(initial=0))
+    if logits.ndim != 2 or highest >= logits.shape[1]:
+        hint = f"--classes {highest + 1} or more, or give the set that the network was made for"
+        raise DataError(f"{images.name} has class {highest}, the network knows 0..{logits.shape[-1] - 1}", hint=hint)

@@ -1,0 +1,101 @@
+"""The processes that train together, as torchrun starts them; one alone is the same with nothing to share. Knows no network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from edge_resnet.errors import ConfigError
+
+__all__ = ["World", "joined"]
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among ``size``: ``rank`` 0 writes. ``device``: where it computes."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes files and talks."""
+        return self.rank == 0
+
+    def share(self, batch: int) -> slice:
+        """The part of a batch of ``batch`` pictures that this process takes."""
+        each = batch // self.size
+        return slice(self.rank * each, (self.rank + 1) * each)
+
+    def total(self, values: Sequence[float]) -> list[float]:
+        """The sums of ``values`` over all processes, in float64."""
+        if self.size == 1:
+            return list(values)
+        sums = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(sums)
+        found: list[float] = sums.tolist()
+        return found
+
+    def mean_statistics(self, network: nn.Module) -> None:
+        """Give every process the mean of all processes' batch norm statistics: each saw only its part of the pictures."""
+        if self.size == 1:
+            return
+        for buffer in network.buffers():
+            if buffer.is_floating_point():
+                dist.all_reduce(buffer)
+                buffer.div_(self.size)
+
+    def all_see(self, path: Path) -> bool:
+        """Whether every process finds ``path``. Raises ConfigError where only some do."""
+        self.wait()
+        seen = int(self.total([float(path.exists())])[0])
+        if 0 < seen < self.size:
+            message = f"{seen} of {self.size} processes find {path}"
+            raise ConfigError(message, hint="-o must name a folder that all machines share")
+        return seen == self.size
+
+    def wait(self) -> None:
+        """Until all processes are here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+@contextmanager
+def joined(device: str) -> Iterator[World]:
+    """Join the processes that torchrun started, and leave them at the end; alone where there are none.
+
+    ``device``: ``auto`` is this process's GPU where there is one, else the CPU. Raises ConfigError where it cannot be had.
+    """
+    size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+    where = _device(device)
+    if size == 1 or dist.is_initialized():
+        yield World(rank, size, where)
+        return
+    dist.init_process_group("nccl" if where.type == "cuda" else "gloo")
+    try:
+        yield World(rank, size, where)
+    finally:
+        dist.destroy_process_group()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ConfigError(f"there is no device {name!r}", hint="auto, cpu or cuda") from error
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError("torch sees no GPU here", hint="--device cpu, or a torch built for CUDA and a driver")
+        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
+        torch.cuda.set_device(device)
+    return device

@@ -1,0 +1,113 @@
+"""Serves the training pictures in batches, shuffled and augmented, from memory. Knows nothing of networks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from edge_resnet.errors import ConfigError, DataError
+from edge_resnet.imageset import ImageSet, batches, require_labels, require_several
+from edge_resnet.preprocess import Picture
+from edge_resnet.spec import Preprocess
+from edge_resnet.train.augment import draw, shifted
+from edge_resnet.train.distributed import World
+from edge_resnet.train.options import TrainOptions
+
+__all__ = ["Feed", "Learned", "MemoryFeed", "batch_of", "check_classes", "order_of"]
+
+#: Pictures (n, H, W, 3) uint8 and their labels (n,) int64.
+Learned: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+
+
+class Feed(Protocol):
+    """An epoch's batches, the same for the same number and seed; what fills no batch is left out until the next shuffle."""
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+
+    @property
+    def batch(self) -> int:
+        """Pictures in each, over all processes."""
+
+    def epoch(self, number: int) -> Iterator[Learned]:
+        """This process's share of each batch of epoch ``number``, counted from 0."""
+
+
+@dataclass(frozen=True, eq=False)
+class MemoryFeed:
+    """Decoded pictures (N, crop, crop, 3) uint8 with labels (N,), shifted and mirrored as the options say."""
+
+    pixels: Picture
+    labels: npt.NDArray[np.int64]
+    options: TrainOptions
+    world: World
+
+    @classmethod
+    def load(cls, images: ImageSet, preprocess: Preprocess, options: TrainOptions, world: World) -> MemoryFeed:
+        """Decode all of ``images`` once; those that cannot be read are left out with a warning."""
+        pixels = np.empty((len(images), preprocess.crop, preprocess.crop, 3), np.uint8)
+        labels, count = np.empty(len(images), np.int64), 0
+        for part in batches(images, preprocess, 512):
+            assert part.labels is not None
+            fresh = slice(count, count + len(part.labels))
+            pixels[fresh], labels[fresh] = part.images, part.labels
+            count = fresh.stop
+        return cls(pixels[:count], labels[:count], options, world)
+
+    @property
+    def batch(self) -> int:
+        """The batch asked for, or all pictures where they are fewer."""
+        return batch_of(len(self.pixels), self.options, self.world)
+
+    @property
+    def steps(self) -> int:
+        """Whole batches in an epoch."""
+        return len(self.pixels) // self.batch
+
+    def epoch(self, number: int) -> Iterator[Learned]:
+        """Shuffle anew, draw the augmentation of the whole epoch, serve it."""
+        order, rng = order_of(len(self.pixels), self.options.seed, number)
+        draws = draw(len(order), rng, mirror=self.options.augment == "cifar")
+        mine = self.world.share(self.batch)
+        for step in range(self.steps):
+            part = slice(step * self.batch + mine.start, step * self.batch + mine.stop)
+            chosen = self.pixels[order[part]]
+            if self.options.augment != "none":
+                chosen = shifted(chosen, draws[part])
+            yield torch.from_numpy(chosen), torch.from_numpy(self.labels[order[part]])
+
+
+def batch_of(count: int, options: TrainOptions, world: World) -> int:
+    """Pictures a step where there are ``count`` in all; the same number for each process.
+
+    Raises ConfigError where the processes cannot share the batch, DataError where there are too few pictures for them.
+    """
+    if options.batch % world.size:
+        message = f"a batch of {options.batch} pictures cannot be shared by {world.size} processes"
+        raise ConfigError(message, hint=f"--batch {-(-options.batch // world.size) * world.size}")
+    batch = min(options.batch, count // world.size * world.size)
+    if batch < 2 * world.size:
+        message = f"{batch} pictures a step for {world.size} processes: a batch norm needs two in each"
+        raise DataError(message, hint="a larger --batch, or more pictures")
+    return batch
+
+
+def order_of(count: int, seed: int, epoch: int) -> tuple[npt.NDArray[np.int64], np.random.Generator]:
+    """The order in which an epoch takes its pictures, and the generator that goes on from there."""
+    rng = np.random.default_rng([seed, epoch])
+    return rng.permutation(count), rng
+
+
+def check_classes(images: ImageSet) -> None:
+    """Raise DataError unless there are labels of two classes at least."""
+    require_several(images)
+    found = set(require_labels(images))
+    if len(found) < 2:
+        only = images.class_names[found.pop()] if images.class_names else f"class {found.pop()}"
+        raise DataError(f"all {len(images)} pictures of {images.name} are {only}", hint="a network tells two classes apart")

@@ -1,0 +1,142 @@
+"""A training as the command line asks for it: from words to weights, and the line that builds them. Knows no options' names."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from edge_resnet.datasets import NAMES, open_pair
+from edge_resnet.errors import BuildError, ConfigError
+from edge_resnet.imageset import ImageSet, check_labels, require_labels
+from edge_resnet.spec import FAMILY_SHORTCUT, IMAGENET_MEAN, IMAGENET_STD, Family, ModelSpec, Preprocess, Progress, Shortcut
+from edge_resnet.train.checkpoint import CHECKPOINT, WEIGHTS
+from edge_resnet.train.feed import check_classes
+from edge_resnet.train.files import replace_file
+from edge_resnet.train.fit import fit
+from edge_resnet.train.log import LOG, RESULT
+from edge_resnet.train.options import TrainOptions
+from edge_resnet.train.records import TrainData, TrainResult
+from edge_resnet.train.start import start_network
+
+__all__ = ["LABELS", "JobResult", "NetworkWords", "TrainJob", "run_job"]
+
+LABELS = "labels.txt"
+
+
+@dataclass(frozen=True)
+class NetworkWords:
+    """The network as a user names it: ``classes`` and ``input_size`` None are what the pictures and the family have."""
+
+    family: Family
+    depth: int
+    shortcut: Shortcut = "B"
+    plain: bool = False
+    classes: int | None = None
+    input_size: int | None = None
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    weights: str = "random"
+    freeze: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """``data``, ``held_out``: what ``open_pair`` takes. ``folder``: None is runs/NAME. ``force``: replace a training there."""
+
+    network: NetworkWords
+    data: str
+    held_out: str | None
+    options: TrainOptions
+    folder: Path | None = None
+    resume: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """``build``: the command that makes an artifact of the weights in ``folder``."""
+
+    folder: Path
+    model: ModelSpec
+    result: TrainResult
+    build: str
+
+
+def run_job(job: TrainJob, *, progress: Progress | None = None) -> JobResult:
+    """Open the pictures, make the network, train it, and leave in the folder what ``build`` needs.
+
+    Raises what ``open_pair``, ``start_network`` and ``fit`` raise.
+    """
+    words = job.network
+    train, test = open_pair(job.data, job.held_out)
+    check_classes(train)
+    spec = _spec(words, train)
+    for part in (train, test):
+        if part is not None:
+            require_labels(part)
+            check_labels(part, spec.classes)
+    size = spec.input_size
+    preprocess = Preprocess(size if words.family == "cifar" else round(size * 256 / 224), size, mean=words.mean, std=words.std)
+    folder = job.folder or Path("runs") / spec.name
+    if job.force and os.environ.get("RANK", "0") == "0":
+        for name in (CHECKPOINT, LOG, RESULT, WEIGHTS, LABELS):
+            (folder / name).unlink(missing_ok=True)
+    network = start_network(spec, words.weights, seed=job.options.seed, freeze=words.freeze, progress=progress)
+    data = TrainData(train, test, preprocess)
+    result = fit(network, data, job.options, folder=folder, resume=job.resume, progress=progress)
+    line = _build_line(job, spec, folder, train)
+    if os.environ.get("RANK", "0") == "0":
+        _add_network(folder, spec, line, train)
+    return JobResult(folder, spec, result, line)
+
+
+def _spec(words: NetworkWords, train: ImageSet) -> ModelSpec:
+    """The network, with a head for the classes that the pictures have."""
+    highest = max(require_labels(train)) + 1
+    usual = 10 if words.family == "cifar" else 1000
+    classes = words.classes or len(train.class_names) or (usual if train.name.startswith("imagenette") else highest)
+    size = words.input_size or (32 if words.family == "cifar" else 224)
+    least = 8 if words.family == "cifar" else 32
+    if size < least:
+        message = f"pictures of {size} pixels are too small for {words.family}'s networks: the last stage would see none"
+        raise ConfigError(message, hint=f"--input-size {least} or more, or --family cifar")
+    return ModelSpec(words.family, words.depth, words.shortcut, words.plain, classes, size, words.weights)
+
+
+def _build_line(job: TrainJob, spec: ModelSpec, folder: Path, train: ImageSet) -> str:
+    words = job.network
+    line = ["edge-resnet", "build", "--family", spec.family, "--depth", str(spec.depth)]
+    line += ["--shortcut", spec.shortcut] if spec.shortcut != FAMILY_SHORTCUT[spec.family] else []
+    line += ["--plain"] if spec.plain else []
+    line += ["--weights", str(folder / WEIGHTS)]
+    if train.class_names:
+        line += ["--labels", str(folder / LABELS)]
+    elif spec.classes != (10 if spec.family == "cifar" else 1000):
+        line += ["--classes", str(spec.classes)]
+    line += ["--input-size", str(words.input_size)] if words.input_size else []
+    for name, values, usual in (("--mean", words.mean, IMAGENET_MEAN), ("--std", words.std, IMAGENET_STD)):
+        line += [name, *map(str, values)] if values != usual else []
+    calibration = job.data if job.data in NAMES and not os.path.lexists(job.data) else _origin(train)
+    return shlex.join([*line, "--int8", "--calib-data", calibration])
+
+
+def _origin(train: ImageSet) -> str:
+    """Where the set lies, as ``--calib-data`` takes it: the archive, or the folder above the class folders."""
+    where = train.where(0)
+    return where.rpartition("[")[0] if where.endswith("]") else str(Path(where).parent.parent)
+
+
+def _add_network(folder: Path, spec: ModelSpec, line: str, train: ImageSet) -> None:
+    """Say in result.json what the weights are of, and write the names of the classes."""
+    try:
+        record = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        record |= {"network": {**asdict(spec), "weights": str(folder / WEIGHTS)}, "started_from": spec.weights, "build": line}
+        replace_file(folder / RESULT, lambda path: path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8"))
+        if train.class_names:
+            names = "\n".join(train.class_names) + "\n"
+            replace_file(folder / LABELS, lambda path: path.write_text(names, encoding="utf-8"))
+    except OSError as error:
+        raise BuildError(f"{folder} cannot be written: {error}", hint="free some space, then --resume") from error

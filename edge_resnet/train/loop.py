@@ -1,0 +1,184 @@
+"""The training loop: SGD with momentum (He et al. 2015, sections 3.4 and 4.2). Knows nothing of where pictures come from."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from edge_resnet.spec import Preprocess, Progress
+from edge_resnet.train.accuracy import normalise
+from edge_resnet.train.distributed import World
+from edge_resnet.train.ema import Average
+from edge_resnet.train.feed import Feed, Learned
+from edge_resnet.train.options import TrainOptions
+from edge_resnet.train.precision import uses_bf16
+from edge_resnet.train.records import Watcher
+from edge_resnet.train.schedule import WarmUp, rate_at
+
+__all__ = ["Diverged", "Learner", "Passed", "one_pass", "steps_of"]
+
+#: Steps between two looks at the loss on a GPU: each look waits for it.
+_LOOK = 20
+
+
+class Diverged(Exception):  # noqa: N818 - a way to stop, told in the result
+    """The loss is not finite."""
+
+
+@dataclass(eq=False)
+class Learner:
+    """A network in training, with all that changes at a step. ``wrapped``: what computes it, shared with other processes."""
+
+    network: nn.Module
+    wrapped: nn.Module
+    optimizer: torch.optim.SGD
+    average: Average | None
+    warm_up: WarmUp
+    options: TrainOptions
+    preprocess: Preprocess
+    world: World
+    step: int = 0
+
+    @classmethod
+    def of(cls, network: nn.Module, options: TrainOptions, preprocess: Preprocess, world: World) -> Learner:
+        """A fresh one for ``network``, which lies on the world's device."""
+        wrapped: nn.Module = network
+        if world.size > 1:
+            # Statistics are averaged at the end of an epoch; sent from rank 0 at each step they would lose the others' part.
+            # torch 2.13 renamed the switch.
+            known = inspect.signature(DistributedDataParallel).parameters
+            switch = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+            wrapped = DistributedDataParallel(network, **{switch: False})
+        average = None if options.ema is None else Average(network, options.ema)
+        return cls(network, wrapped, _optimizer(network, options), average, WarmUp(options.warm_up), options, preprocess, world)
+
+
+@dataclass(frozen=True)
+class Passed:
+    """One pass: the last rate, mean loss, share of errors in percent, pictures learned over all processes."""
+
+    rate: float
+    loss: float
+    error: float
+    pictures: int
+    seconds: float
+
+
+def steps_of(options: TrainOptions, feed: Feed) -> int:
+    """Steps of the whole training, one at least."""
+    return max(1, round(options.epochs * feed.steps))
+
+
+def one_pass(learner: Learner, feed: Feed, epoch: int, last: int, progress: Progress | None) -> Passed:
+    """Train through epoch ``epoch``, counted from 0, or to step ``last``. Raises Diverged where the loss is not finite."""
+    steps = steps_of(learner.options, feed)
+    started = time.monotonic()
+    # Whatever a network draws by itself (dropout) depends on the epoch too, so that nothing has to be remembered.
+    sequence = np.random.SeedSequence([learner.options.seed, epoch, learner.world.rank])
+    torch.manual_seed(int(sequence.generate_state(1)[0]))
+    tally = _Tally(learner.world)
+    rate = 0.0
+    with _learning(learner.network):
+        for batch in feed.epoch(epoch):
+            if learner.step >= last:
+                break
+            rate = learner.warm_up.rate(rate_at(learner.options, learner.step, steps))
+            loss, wrong = _step(learner, batch, rate)
+            tally.add(loss, wrong, len(batch[1]))
+            if learner.warm_up.active:
+                error, pictures = learner.world.total([float(wrong), float(len(batch[1]))])
+                learner.warm_up.saw(100 * error / pictures)
+            learner.step += 1
+            if learner.world.device.type == "cpu" or learner.step % _LOOK == 0:
+                tally.look(progress, epoch)
+                if progress is not None:
+                    progress("train", learner.step, steps)
+    mean, error, pictures = tally.means()
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in learner.network.parameters()):
+        raise Diverged
+    return Passed(rate, mean, error, pictures, time.monotonic() - started)
+
+
+def _step(learner: Learner, batch: Learned, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """One step of SGD: the summed loss and the number of wrong answers, both still on the device."""
+    device, options = learner.world.device, learner.options
+    pixels, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
+    inputs = normalise(pixels, learner.preprocess, channels_last=options.channels_last)
+    for group in learner.optimizer.param_groups:
+        group["lr"] = rate
+    with torch.autocast(device.type, torch.bfloat16, enabled=uses_bf16(options.precision, device)):
+        logits = learner.wrapped(inputs)
+    loss = F.cross_entropy(logits.float(), labels, label_smoothing=options.label_smoothing)
+    learner.optimizer.zero_grad(set_to_none=True)
+    torch.autograd.backward(loss)
+    learner.optimizer.step()
+    if learner.average is not None:
+        learner.average.update(learner.network, learner.step)
+    with torch.no_grad():
+        return loss.detach() * len(labels), (logits.argmax(1) != labels).sum()
+
+
+class _Tally:
+    """Sums over a pass, kept on the device."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._loss = torch.zeros((), device=world.device, dtype=torch.float64)
+        self._wrong = torch.zeros((), device=world.device, dtype=torch.int64)
+        self._pictures = 0
+
+    def add(self, loss: torch.Tensor, wrong: torch.Tensor, pictures: int) -> None:
+        self._loss += loss
+        self._wrong += wrong
+        self._pictures += pictures
+
+    def look(self, progress: Progress | None, epoch: int) -> None:
+        """Tell a watcher the means so far of this process's pictures. Raises Diverged."""
+        loss = float(self._loss) / self._pictures
+        # Processes must stop together: where there are several they find out at the end of the epoch.
+        if not math.isfinite(loss) and self._world.size == 1:
+            raise Diverged
+        if isinstance(progress, Watcher):
+            progress.running(epoch + 1, loss, 100 * float(self._wrong) / self._pictures)
+
+    def means(self) -> tuple[float, float, int]:
+        """Mean loss, error in percent and number of pictures, over all processes."""
+        loss, wrong, pictures = self._world.total([float(self._loss), float(self._wrong), float(self._pictures)])
+        if not math.isfinite(loss):
+            raise Diverged
+        return loss / pictures, 100 * wrong / pictures, int(pictures)
+
+
+@contextmanager
+def _learning(network: nn.Module) -> Iterator[None]:
+    """Train mode, but for batch norms that are frozen: their statistics belong to weights that stay."""
+    network.train()
+    for module in network.modules():
+        own = list(module.parameters(recurse=False))
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and own and not any(p.requires_grad for p in own):
+            module.eval()
+    try:
+        yield
+    finally:
+        network.eval()
+
+
+def _optimizer(network: nn.Module, options: TrainOptions) -> torch.optim.SGD:
+    """Biases and batch norms, the vectors, decay as all else does in the paper; ``decay_norms`` False spares them."""
+    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    vectors = [] if options.decay_norms else [parameter for parameter in learned if parameter.ndim <= 1]
+    spared = {id(parameter) for parameter in vectors}
+    groups = [{"params": [p for p in learned if id(p) not in spared], "weight_decay": options.weight_decay}]
+    if vectors:
+        groups.append({"params": vectors, "weight_decay": 0.0})
+    return torch.optim.SGD(groups, lr=options.rate, momentum=options.momentum, nesterov=options.nesterov)

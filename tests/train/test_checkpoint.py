@@ -1,0 +1,147 @@
+"""A checkpoint is whole or is refused with a remedy; a disk that is full costs checkpoints and not the training."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from littlenet import PREPROCESS, QUICK, little_net, stripes, stripes_data
+from safetensors import safe_open
+
+from edge_resnet.errors import BuildError, ConfigError, EdgeResnetError, WeightsError
+from edge_resnet.train import TrainData, checkpoint, fit
+from edge_resnet.train.files import replace_file
+
+NAME = "checkpoint.safetensors"
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """A folder with one epoch of four behind it."""
+    fit(little_net(), stripes_data(), dataclasses.replace(QUICK, max_steps=6), folder=tmp_path)
+    return tmp_path
+
+
+def go_on(folder: Path, **changes: Any) -> None:
+    fit(little_net(), stripes_data(), dataclasses.replace(QUICK, **changes), folder=folder, resume=True)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
+def test_a_checkpoint_cut_short_is_refused(trained: Path, share: float) -> None:
+    """Wherever it ends the error names the file and what to do."""
+    content = (trained / NAME).read_bytes()
+    (trained / NAME).write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(WeightsError, match="damaged") as caught:
+        go_on(trained)
+    assert "start anew" in caught.value.hint
+
+
+def test_a_file_of_something_else_is_no_checkpoint(trained: Path) -> None:
+    """Sound safetensors without a training in them are refused."""
+    (trained / NAME).write_bytes((trained / "weights.safetensors").read_bytes())
+    with pytest.raises(WeightsError, match="is none"):
+        go_on(trained)
+
+
+def test_another_networks_checkpoint_is_refused(trained: Path) -> None:
+    """The error names the first tensor that differs, with both shapes."""
+    with pytest.raises(WeightsError, match=r"another network: fc.weight is \(4, 16\) there, \(7, 16\) here"):
+        fit(little_net(7), stripes_data(), QUICK, folder=trained, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [({"batch": 32}, "batch 16, not 32"), ({"seed": 4}, "seed 0, not 4"), ({"schedule": "cosine"}, "schedule one-cycle")],
+)
+def test_options_that_would_change_what_was_done_are_refused(trained: Path, changes: dict[str, Any], said: str) -> None:
+    """Old and new value are named."""
+    with pytest.raises(ConfigError, match=said):
+        go_on(trained, **changes)
+
+
+def test_more_epochs_and_other_tests_are_allowed(trained: Path) -> None:
+    """They change how long it lasts and what is looked at."""
+    go_on(trained, epochs=5, test_every=2, patience=40, keep="best")
+    assert len((trained / "log.csv").read_text().splitlines()) == 6
+
+
+def test_other_pictures_are_refused(trained: Path) -> None:
+    """A set of another size is another training."""
+    with pytest.raises(ConfigError, match="96 pictures, not on stripes, 80 pictures"):
+        fit(little_net(), TrainData(stripes(80), None, PREPROCESS), QUICK, folder=trained, resume=True)
+
+
+def test_nothing_in_a_checkpoint_is_executed(trained: Path) -> None:
+    """It is safetensors throughout: tensors, and JSON that says what they are of."""
+    with safe_open(trained / NAME, framework="pt") as file:
+        notes = json.loads(file.metadata()["edge-resnet"])
+        groups = {name.partition("/")[0] for name in file.keys()}  # noqa: SIM118 - no mapping
+    assert groups == {"network", "momentum"}
+    assert (notes["schema"], notes["options"]["batch"]) == (1, 16)
+
+
+def test_a_full_disk_costs_checkpoints_and_not_the_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """From the second epoch on nothing can be written: one warning, the first checkpoint stays whole, training goes on to its
+    end, where the weights are missed with a remedy; with space again they come without training."""
+    real, full = checkpoint.save_file, [False]
+
+    def limited(tensors: Any, path: Path, metadata: Any) -> None:
+        if full[0]:
+            Path(path).write_bytes(b"part")
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(tensors, path, metadata=metadata)
+
+    monkeypatch.setattr(checkpoint, "save_file", limited)
+    steps: list[int] = []
+
+    def progress(stage: str, done: int, total: int) -> None:
+        steps.append(done)
+        full[0] = done > 6
+
+    with caplog.at_level(logging.WARNING), pytest.raises(BuildError, match="No space left") as caught:
+        fit(little_net(), stripes_data(), QUICK, folder=tmp_path, progress=progress)
+    assert "--resume" in caught.value.hint
+    assert steps[-1] == 24
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "epoch 2" in caplog.text
+    assert sorted(path.name for path in tmp_path.iterdir()) == [NAME, "log.csv"]
+    full[0] = False
+    go_on(tmp_path)
+    assert (tmp_path / "weights.safetensors").is_file()
+
+
+def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
+    """Ctrl-C while writing: what was there is there, and nothing else."""
+    path = tmp_path / "file"
+    path.write_text("old")
+
+    def interrupted(part: Path) -> None:
+        part.write_text("ne")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace_file(path, interrupted)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_files_are_readable_by_others(trained: Path) -> None:
+    """All have the mode of any new file, not the private one that safetensors gives."""
+    (trained / "usual").touch()
+    modes = {path.name: path.stat().st_mode for path in trained.iterdir()}
+    assert set(modes.values()) == {modes["usual"]}
+
+
+def test_every_refusal_is_one_of_ours(tmp_path: Path) -> None:
+    """A folder in place of the checkpoint is an error with a hint too."""
+    (tmp_path / NAME).mkdir()
+    with pytest.raises(EdgeResnetError) as caught:
+        go_on(tmp_path)
+    assert caught.value.hint

@@ -1,0 +1,138 @@
+"""Pictures from files: decoded by processes of their own, augmented by torchvision, the same however many decode."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from littlenet import QUICK, little_net, same
+from PIL import Image
+
+from edge_resnet.errors import DataError, EdgeResnetError
+from edge_resnet.imageset import open_images
+from edge_resnet.spec import Preprocess
+from edge_resnet.train import TrainData, TrainOptions, fit
+from edge_resnet.train.distributed import World
+from edge_resnet.train.filefeed import FileFeed, transform_of
+
+WHOLE = Preprocess(24, 16)
+ALONE = World(0, 1, torch.device("cpu"))
+OPTIONS = dataclasses.replace(QUICK, epochs=1, batch=8, augment="imagenet", workers=0)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Twelve pictures of each of four classes, of different sizes."""
+    rng = np.random.default_rng(0)
+    for name in ("ant", "bee", "cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(12):
+            pixels = rng.integers(0, 256, (20 + number, 40 - number, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number:02}.png")
+    return tmp_path
+
+
+def feed_of(folder: Path, options: TrainOptions, world: World = ALONE) -> FileFeed:
+    return FileFeed(open_images(folder), WHOLE, options, world)
+
+
+def drained(feed: FileFeed, epoch: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    pixels, labels = zip(*feed.epoch(epoch), strict=True)
+    return torch.cat(pixels), torch.cat(labels)
+
+
+@pytest.mark.parametrize("augment", ["none", "shift", "cifar", "imagenet", "scales"])
+def test_every_augmentation_gives_crops(folders: Path, augment: str) -> None:
+    """(N, crop, crop, 3) uint8, all pictures once; another epoch gives others, but for ``none``, which only shuffles."""
+    feed = feed_of(folders, dataclasses.replace(OPTIONS, augment=augment))
+    pixels, labels = drained(feed)
+    assert (pixels.shape, pixels.dtype) == ((48, 16, 16, 3), torch.uint8)
+    assert torch.bincount(labels).tolist() == [12] * 4
+    other, _ = drained(feed, 1)
+    changed = {picture.numpy().tobytes() for picture in other} - {picture.numpy().tobytes() for picture in pixels}
+    assert bool(changed) == (augment != "none")
+
+
+def test_scale_and_aspect_differ_from_picture_to_picture() -> None:
+    """A ramp's crops begin in different places and have different slopes both ways."""
+    ramp = torch.arange(200, dtype=torch.uint8).expand(3, 200, 200).contiguous()
+    transform = transform_of("imagenet", 20)
+    torch.manual_seed(0)
+    crops = [transform(ramp)[0, 10].float() for _ in range(60)]
+    slopes = torch.stack([(crop[-1] - crop[0]).abs() / 19 for crop in crops])
+    assert slopes.max() / slopes.min() > 2
+    assert any(crop[0] > crop[-1] for crop in crops)
+    assert any(crop[0] < crop[-1] for crop in crops)
+
+
+def test_the_papers_scales_are_between_256_and_480_for_224() -> None:
+    """A picture's short side becomes 256 to 480 of 224: what a crop shows of it lies between 7/15 and 7/8."""
+    ramp = torch.arange(200, dtype=torch.uint8).expand(3, 200, 200).contiguous()
+    transform = transform_of("scales", 56)
+    torch.manual_seed(0)
+    shares = [float((crop[-1] - crop[0]).abs()) / 199 for crop in (transform(ramp)[0, 10].float() for _ in range(80))]
+    assert 0.44 < min(shares) < 0.55
+    assert 0.75 < max(shares) < 0.90
+
+
+def test_processes_change_nothing(folders: Path) -> None:
+    """Decoded here, by two workers, or by two machines: the same pictures in the same order, with a caller's generator
+    untouched."""
+    torch.manual_seed(9)
+    expected = torch.rand(2)
+    torch.manual_seed(9)
+    here = drained(feed_of(folders, OPTIONS), 3)
+    assert torch.equal(torch.rand(2), expected)
+    workers = drained(feed_of(folders, dataclasses.replace(OPTIONS, workers=2)), 3)
+    assert all(map(torch.equal, here, workers))
+    halves = [list(feed_of(folders, OPTIONS, World(rank, 2, torch.device("cpu"))).epoch(3)) for rank in (0, 1)]
+    joined = torch.cat([part[0] for pair in zip(*halves, strict=True) for part in pair])
+    assert torch.equal(joined, here[0])
+
+
+def test_training_from_files_goes_on_to_the_bit(folders: Path, tmp_path: Path) -> None:
+    """Two epochs at once, and one and one."""
+    data = TrainData(open_images(folders), None, WHOLE)
+    options = dataclasses.replace(OPTIONS, epochs=2)
+    straight, resumed = little_net(), little_net()
+    fit(straight, data, options)
+    fit(little_net(), data, dataclasses.replace(options, max_steps=6), folder=tmp_path / "run")
+    fit(resumed, data, options, folder=tmp_path / "run", resume=True)
+    assert same(straight, resumed)
+
+
+def test_a_picture_that_cannot_be_read_is_replaced(folders: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One of 48: a warning that names it, the next one's pixels and label in its place."""
+    (folders / "bee" / "03.png").write_bytes(b"no picture")
+    with caplog.at_level(logging.WARNING):
+        pixels, _ = drained(feed_of(folders, dataclasses.replace(OPTIONS, augment="none")))
+    assert len(pixels) == 48
+    assert len({picture.numpy().tobytes() for picture in pixels}) == 47
+    assert "03.png" in caplog.text
+
+
+def test_many_of_them_end_it(folders: Path) -> None:
+    """Above 5 % of the set the error counts them."""
+    for number in range(6):
+        (folders / "cat" / f"{number:02}.png").write_bytes(b"")
+    with pytest.raises(DataError, match="pictures cannot be read"):
+        drained(feed_of(folders, OPTIONS))
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_worker_that_dies_is_told_with_the_remedy(folders: Path) -> None:
+    """Killed as the kernel does when memory runs out, in the midst of an epoch."""
+    feed = feed_of(folders, dataclasses.replace(OPTIONS, workers=1, batch=2))
+    batches = feed.epoch(0)
+    next(batches)
+    workers = feed._loader._iterator._workers  # type: ignore[union-attr]
+    os.kill(workers[0].pid, signal.SIGKILL)
+    with pytest.raises(EdgeResnetError, match="decodes pictures died") as caught:
+        list(batches)
+    assert "--workers 0" in caught.value.hint

@@ -1,0 +1,47 @@
+"""Options are checked when they are made, and the error names what was wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edge_resnet.errors import ConfigError
+from edge_resnet.train import TrainOptions
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"epochs": 0}, "epochs"),
+        ({"batch": 0}, "batch"),
+        ({"rate": 0.0}, "learning rate"),
+        ({"rate": float("nan")}, "learning rate"),
+        ({"rate": float("inf")}, "learning rate"),
+        ({"momentum": 1.0}, "momentum"),
+        ({"momentum": 0.0}, "Nesterov"),
+        ({"weight_decay": -1e-4}, "weight decay"),
+        ({"warm_up": 0.0}, "warm-up"),
+        ({"label_smoothing": 1.0}, "smoothing"),
+        ({"ema": 1.0}, "ema"),
+        ({"seed": -1}, "seed"),
+        ({"max_steps": 0}, "max_steps"),
+        ({"patience": 0}, "patience"),
+        ({"test_every": 0}, "test_every"),
+        ({"workers": -1}, "workers"),
+        ({"schedule": "plateau"}, "one-cycle"),
+        ({"augment": "mixup"}, "imagenet"),
+        ({"precision": "fp16"}, "bf16"),
+        ({"keep": "first"}, "best"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(wrong: dict[str, Any], said: str) -> None:
+    """The message names the option, or what it may be."""
+    with pytest.raises(ConfigError, match=said):
+        TrainOptions(**wrong)
+
+
+def test_edges_are_allowed() -> None:
+    """Half an epoch, no momentum in the plain form, no decay, no workers."""
+    options = TrainOptions(epochs=0.5, momentum=0.0, nesterov=False, weight_decay=0.0, workers=0, seed=0, batch=1)
+    assert options.epochs == 0.5
