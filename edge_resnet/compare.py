@@ -118,10 +118,17 @@ def _scenario(old: BenchResult, new: BenchResult, tolerance: float) -> list[Delt
         ("GPU memory", "MiB", old.gpu_memory_mib, new.gpu_memory_mib),
         ("engine", "MiB", old.engine_bytes / 2**20, new.engine_bytes / 2**20),
     ]
+    if _meter(old) == _meter(new):
+        shown.append(("energy an image", "mJ", old.mj_per_image, new.mj_per_image))
     for what, of, before, after in shown:
         if before is not None and after is not None:
             deltas.append(Delta(f"{old.scenario} {what}", of, before, after, None, None, _percent(before, after), "same"))
     return deltas
+
+
+def _meter(result: BenchResult) -> tuple[str | None, str | None]:
+    """What the energy is of: a GPU's and a whole board's are two things."""
+    return (None, None) if result.power is None else (result.power.source, result.power.covers)
 
 
 def _others(result: BenchResult) -> float:
@@ -162,6 +169,8 @@ def _other_notes(old: BenchResult, new: BenchResult) -> list[str]:
         for name in _NOTED
         if getattr(old, name) != getattr(new, name)
     ]
+    if old.mj_per_image is not None and new.mj_per_image is not None and _meter(old) != _meter(new):
+        found.append(f"energy was of {' '.join(map(str, _meter(old)))}, is of {' '.join(map(str, _meter(new)))}: not compared")
     for side, result in (("the old one", old), ("the new one", new)):
         found += [f"{side}: {warning}" for warning in result.warnings]
         found += [f"{side} was interrupted"] if result.interrupted else []

@@ -19,6 +19,7 @@ from edge_resnet.artifact import Artifact
 from edge_resnet.bench import BenchOptions, BenchResult, bench, write_results
 from edge_resnet.compare import Comparison, compare_files
 from edge_resnet.errors import ConfigError, DataError
+from edge_resnet.power import PowerReading
 
 Saved = Callable[..., Path]
 
@@ -30,7 +31,7 @@ def measure(tiny_artifacts: dict[str, Artifact]) -> Callable[[float], BenchResul
     def measured(milliseconds: float) -> BenchResult:
         clock = HandClock()
         spread = milliseconds * (1 + 0.02 * np.random.default_rng(0).standard_normal(997))
-        options = BenchOptions(seconds=0.2, min_queries=400, starts=0, frame=(64, 48))
+        options = BenchOptions(seconds=0.2, min_queries=400, starts=0, frame=(64, 48), power=False)
         found = bench(tiny_artifacts["int8"], options, network=Scripted(clock, cycle(spread.tolist())), clock=clock)
         return replace(found, conditions=replace(found.conditions, others_share=0.0))
 
@@ -143,6 +144,32 @@ def test_what_else_differs_is_noted(measure: Callable[[float], BenchResult], sav
     old = measure(10.0)
     found = compare_files(saved(old), saved(replace(old, precision="fp32", warnings=("the machine was busy",))))
     assert {"precision was int8, is fp32", "the new one: the machine was busy"} <= set(found.notes)
+
+
+def reading(source: str) -> PowerReading:
+    return PowerReading(
+        energy_mj=900.0, mean_w=9.0, peak_w=9.0, seconds=0.1, samples=5, covers="module", source=source, others=(),
+        temperatures=None, gpu_clock=None, cpu_clock=None, throttling=(), power_mode=None, absent={}, notes=(),
+        sampling_cpu_s=0.0,
+    )  # fmt: skip
+
+
+def test_energy_is_compared_where_both_have_it(measure: Callable[[float], BenchResult], saved: Saved) -> None:
+    """Of the same meter it is a row with its change, which is shown and not judged; of another meter a note; absent, nothing."""
+    old = replace(measure(10.0), power=reading("INA3221 VDD_IN"), mj_per_image=40.0)
+    found = compare_files(saved(old), saved(replace(old, mj_per_image=50.0)))
+    (energy,) = [delta for delta in found.deltas if delta.unit == "mJ"]
+    assert (energy.name, energy.old, energy.new, energy.change) == ("single-stream energy an image", 40, 50, pytest.approx(25))
+    assert (energy.verdict, found.regressed) == ("same", False)
+    other = replace(old, power=reading("INA238 VIN"))
+    for new, noted in (
+        (other, True),
+        (replace(old, mj_per_image=None), False),
+        (replace(old, power=None, mj_per_image=None), False),
+    ):
+        found = compare_files(saved(old), saved(new))
+        assert not any(delta.unit == "mJ" for delta in found.deltas)
+        assert any("energy was of INA3221 VDD_IN module, is of INA238 VIN module" in note for note in found.notes) is noted
 
 
 def test_scenarios_are_paired(measure: Callable[[float], BenchResult], saved: Saved) -> None:

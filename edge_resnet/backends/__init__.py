@@ -26,6 +26,7 @@ from edge_resnet.enginecache import find_engine
 from edge_resnet.errors import BackendError, ConfigError, IncompatibleEngineError, MissingDependencyError
 
 __all__ = [
+    "AUTO",
     "BACKENDS",
     "Backend",
     "BackendClass",
@@ -159,7 +160,7 @@ BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
 )
 
 #: What ``auto`` tries, the fastest first.
-_AUTO = ("tensorrt", "openvino", "onnxruntime")
+AUTO = ("tensorrt", "openvino", "onnxruntime")
 #: Goes into the key of every Q/DQ graph for the CPU: raise it when qdq.py writes another graph from the same truth.
 _CPU_DERIVATION = 2
 
@@ -178,11 +179,11 @@ def resolve_backend(name: str, variant: Variant = "native") -> str:
     if name != "auto":
         return name
     if variant == "simulated":
-        return _AUTO[-1]
-    for candidate in _AUTO:
+        return AUTO[-1]
+    for candidate in AUTO:
         if _can_run(candidate):
             return candidate
-    raise MissingDependencyError("no backend is installed", hint=BACKENDS[_AUTO[-1]].install)
+    raise MissingDependencyError("no backend is installed", hint=BACKENDS[AUTO[-1]].install)
 
 
 def load_backend(name: str) -> BackendClass:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import pycuda.driver as driver
 
 from edge_resnet.errors import BackendError
 
-__all__ = ["Cuda", "DeviceBuffer", "Kernel", "SharedBuffer"]
+__all__ = ["Cuda", "DeviceBuffer", "Kernel", "Laps", "SharedBuffer"]
 
 
 class SharedBuffer:
@@ -85,6 +86,31 @@ class Kernel:
         self._function.prepared_async_call(grid, (block, 1, 1), stream, *arguments)
 
 
+class Laps:
+    """Moments on a stream as the GPU itself sees them, and the times between them. The context must be current throughout."""
+
+    def __init__(self) -> None:
+        self._events: list[Any] = []
+        self._used = 0
+
+    def begin(self, stream: Any) -> None:
+        """Queue the first moment; what was taken before is forgotten."""
+        self._used = 0
+        self.take(stream)
+
+    def take(self, stream: Any) -> None:
+        """Queue a moment behind all that was queued on the stream."""
+        if self._used == len(self._events):
+            self._events.append(driver.Event())
+        self._events[self._used].record(stream)
+        self._used += 1
+
+    def milliseconds(self) -> list[float]:
+        """Between each moment and the next; the stream must have been waited for. Finer than a microsecond."""
+        taken = self._events[: self._used]
+        return [float(before.time_till(after)) for before, after in pairwise(taken)]
+
+
 class Cuda:
     """The first GPU's primary context. ``close`` lets go of it and may be called twice.
 
@@ -116,6 +142,10 @@ class Cuda:
     def stream(self) -> Any:
         """A stream of its own; ``handle`` is what TensorRT takes. The context must be current."""
         return driver.Stream()
+
+    def laps(self) -> Laps:
+        """A stopwatch for one stream. The context must be current."""
+        return Laps()
 
     def buffer(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> SharedBuffer:
         """Memory that both sides reach. The context must be current."""

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from edge_resnet.backends import Images, Logits
-from edge_resnet.backends.cuda import Cuda, SharedBuffer
+from edge_resnet.backends.cuda import Cuda, Laps, SharedBuffer
 from edge_resnet.backends.cudagraph import Graph, Recorder
 from edge_resnet.backends.gpuresize import GpuResize
 from edge_resnet.errors import BackendError
 from edge_resnet.preprocess import Picture
 
 __all__ = ["Bindings", "Slot"]
+
+#: What is queued with the network: copies of pictures and logits, of logits alone, or none.
+Copies: TypeAlias = Literal["both", "back", "none"]
 
 #: TensorRT's name of a type → NumPy's; trt.nptype fails with newer NumPy in old versions.
 _DTYPES = {"FLOAT": np.float32, "HALF": np.float16, "UINT8": np.uint8}
@@ -53,10 +56,12 @@ class Slot:
         if self._context is None:
             raise BackendError("TensorRT gives no execution context", hint="close other programs: it needs GPU memory of its own")
         self._stream = cuda.stream()
+        self._laps: Laps | None = cuda.laps()
+        self._copies = not cuda.mapped
         self._shape = 0
         self._recorder = recorder
-        #: By batch size and by whether pictures are copied; None where such a batch ran once and was not recorded yet.
-        self._graphs: dict[tuple[int, bool], Graph | None] = {}
+        #: By batch size and copies; None where such a batch ran once and was not recorded yet.
+        self._graphs: dict[tuple[int, Copies], Graph | None] = {}
         self._resize: GpuResize | None = None
         self._buffers: list[SharedBuffer] = []
         rows = ((bindings.input, bindings.picture, np.uint8), (bindings.output, (bindings.classes,), bindings.dtype))
@@ -74,14 +79,34 @@ class Slot:
         """Queue copy, network and copy back of up to the largest batch. The GPU's context must be current."""
         count = max(len(images), self._bindings.least)
         self._pictures.host[: len(images)] = images
-        self._run(count, copied=True)
+        self._run(count, "both")
 
     def start_frames(self, frames: Sequence[Picture], make_resize: Callable[[], GpuResize]) -> None:
         """The same of frames as captured, which the GPU preprocesses; ``make_resize`` is asked once."""
         if self._resize is None:
             self._resize = make_resize()
         self._resize.queue(frames, self._pictures.address, self._stream)
-        self._run(max(len(frames), self._bindings.least), copied=False)
+        self._run(max(len(frames), self._bindings.least), "back")
+
+    def start_timed(self, images: Images) -> None:
+        """As ``start``, with the GPU's own times of each part, which ``split`` gives after ``finish``."""
+        count = max(len(images), self._bindings.least)
+        self._pictures.host[: len(images)] = images
+        laps, stream = self._laps, self._stream
+        assert laps is not None, "the slot was freed"
+        laps.begin(stream)
+        self._pictures.to_device(stream, count)
+        laps.take(stream)
+        self._run(count, "none")
+        laps.take(stream)
+        self._logits.to_host(stream, count)
+        laps.take(stream)
+
+    def split(self) -> dict[str, float]:
+        """Milliseconds of ``h2d``, ``compute`` and ``d2h`` of what ``start_timed`` began; no copies where memory is shared."""
+        assert self._laps is not None, "the slot was freed"
+        h2d, compute, d2h = self._laps.milliseconds()
+        return {"h2d": h2d, "compute": compute, "d2h": d2h} if self._copies else {"compute": compute}
 
     def finish(self, count: int) -> Logits:
         """Wait, and return the first ``count`` rows, the caller's to keep."""
@@ -104,11 +129,12 @@ class Slot:
         self._context = None
         while self._buffers:
             self._buffers.pop().free()
+        self._laps = None
         self._stream = None
 
-    def _run(self, count: int, *, copied: bool) -> None:
-        """Queue network and copy back, and before them the copy where the pictures are ``copied`` from the processor."""
-        graph = self._graphs.get((count, copied))
+    def _run(self, count: int, copies: Copies) -> None:
+        """Queue the network with those copies before and after it."""
+        graph = self._graphs.get((count, copies))
         if graph is not None:
             graph.launch(self._stream.handle)
             return
@@ -117,26 +143,27 @@ class Slot:
             if not self._context.set_input_shape(self._bindings.input, (count, *self._bindings.picture)):
                 raise BackendError(f"TensorRT does not take a batch of {count}", hint="compile with a larger --batch")
             self._shape = count
-        self._queue(count, copied=copied)
-        self._record(count, copied=copied)
+        self._queue(count, copies)
+        self._record(count, copies)
 
-    def _queue(self, count: int, *, copied: bool) -> None:
-        if copied:
+    def _queue(self, count: int, copies: Copies) -> None:
+        if copies == "both":
             self._pictures.to_device(self._stream, count)
         if not self._context.execute_async_v3(self._stream.handle):
             raise BackendError("TensorRT did not run the network", hint="--debug shows TensorRT's log")
-        self._logits.to_host(self._stream, count)
+        if copies != "none":
+            self._logits.to_host(self._stream, count)
 
-    def _record(self, count: int, *, copied: bool) -> None:
+    def _record(self, count: int, copies: Copies) -> None:
         """Record the batch size that runs for the second time, right after it ran: TensorRT allocates in the first run after a
         change of shape, which cannot be recorded."""
         if self._recorder is None or not self._recorder.works:
             return
-        key = (count, copied)
+        key = (count, copies)
         if key not in self._graphs:
             if len(self._graphs) < _GRAPHS:
                 self._graphs[key] = None
             return
-        self._graphs[key] = self._recorder.record(self._stream.handle, lambda: self._queue(count, copied=copied))
+        self._graphs[key] = self._recorder.record(self._stream.handle, lambda: self._queue(count, copies))
         if self._graphs[key] is None:
             self._shape = 0

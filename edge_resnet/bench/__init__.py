@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from datetime import datetime, timezone
 from functools import partial
 from itertools import cycle
@@ -19,7 +19,7 @@ from edge_resnet import __version__
 from edge_resnet.artifact import Artifact
 from edge_resnet.backends import Backend, Images, PipelinedBackend, load_backend, open_backend, resolve_backend
 from edge_resnet.bench.conditions import Conditions, Watch, gpu_memory_mib
-from edge_resnet.bench.doubts import doubts_of_machine, doubts_of_run
+from edge_resnet.bench.doubts import doubts_of_heat, doubts_of_machine, doubts_of_run
 from edge_resnet.bench.intervals import percentile_interval, rate_interval
 from edge_resnet.bench.loop import Clock, Tick, Timings, WarmUp, one_by_one, overlapped, warm_up
 from edge_resnet.bench.record import SCHEMA, BenchResult, Metric, Scenario, read_result, read_results, write_results
@@ -30,6 +30,7 @@ from edge_resnet.device import describe, installed_version
 from edge_resnet.errors import DataError
 from edge_resnet.imageset import ImageSet, batches
 from edge_resnet.latency import summarise
+from edge_resnet.power import PowerMeter, PowerReading, look
 from edge_resnet.preprocess import Picture
 from edge_resnet.spec import Progress
 
@@ -85,6 +86,9 @@ class _Session:
         self._what, self._pool, self._frame = _pictures(artifact, options, images, max(options.images, self._batch))
         self._stages: dict[str, float] = {}
         self._timings = Timings()
+        #: Looked for before anything is timed: finding sensors takes a while in which a GPU would cool down and slow down.
+        self._meter = PowerMeter(look(works="GPU" if network.name == "tensorrt" else "CPU")) if options.power else None
+        self._power: PowerReading | None = None
         self._warm_up: WarmUp
         self._conditions: Conditions
 
@@ -94,19 +98,21 @@ class _Session:
         network, clock, limits = self._network, self._clock, self._limits
         least = min(_WARM_LEAST_S, limits.seconds / 2)
         self._warm_up = warm_up(lambda: network.infer(pick()), least, _WARM_MOST_S, clock)
-        watch = Watch()
-
-        def told(done: float) -> None:
-            watch.look()
-            tick(done)
-
         tick(0.0)
-        if self._pipelined is not None and self._options.scenario == "offline":
-            submit, result = self._pipelined.submit, self._pipelined.result
-            self._timings = overlapped(lambda: submit(pick()), result, limits, told, clock)
-        else:
-            self._timings = one_by_one(lambda: network.infer(pick()), limits, told, clock)
-        self._conditions = watch.finish()
+        with self._meter or nullcontext():
+            watch = Watch()
+
+            def told(done: float) -> None:
+                watch.look()
+                tick(done)
+
+            if self._pipelined is not None and self._options.scenario == "offline":
+                submit, result = self._pipelined.submit, self._pipelined.result
+                self._timings = overlapped(lambda: submit(pick()), result, limits, told, clock)
+            else:
+                self._timings = one_by_one(lambda: network.infer(pick()), limits, told, clock)
+            self._conditions = watch.finish()
+        self._power = None if self._meter is None else self._meter.reading()
         if not self._timings.samples_ns:
             raise KeyboardInterrupt
         tick(1.0)
@@ -131,7 +137,7 @@ class _Session:
         """All of it as a record."""
         samples, manifest = self._timings.samples_ns, self._artifact.manifest
         stats = summarise([sample / 1e6 for sample in samples])
-        metric = _metric(self._options.scenario, samples, self._batch)
+        metric, overhead = _metric(self._options.scenario, samples, self._batch), self._overhead()
         every = -(-len(samples) // _MOST_SAMPLES)
         return BenchResult(
             schema_version=SCHEMA,
@@ -166,16 +172,24 @@ class _Session:
             host_memory_mib=None if startup is None else startup.peak_mib,
             gpu_memory_mib=gpu_mib,
             engine_bytes=_engine_bytes(self._artifact, self._network.name),
-            overhead_share=self._timings.outside_ns / (sum(samples) + self._timings.outside_ns),
+            overhead_share=overhead,
             conditions=self._conditions,
-            warnings=(*self._doubts(metric), *doubts_of_machine(self._conditions)),
+            warnings=(*self._doubts(metric, overhead), *doubts_of_machine(self._conditions), *doubts_of_heat(self._power)),
             interrupted=self._timings.interrupted,
             samples_every=every,
             samples_us=tuple(round(sample / 1e3, 1) for sample in samples[::every]),
+            power=self._power,
+            mj_per_image=_mj_per_image(self._power, _rate(samples, self._batch)),
         )
 
-    def _doubts(self, metric: Metric) -> list[str]:
-        found = doubts_of_run(self._timings, metric, self._warm_up, self._limits)
+    def _overhead(self) -> float:
+        """Of the time, spent between queries; and the sampler's processor time, as if it had held all queries up."""
+        inside, outside = sum(self._timings.samples_ns), self._timings.outside_ns
+        sampling = 0.0 if self._power is None else self._power.sampling_cpu_s / max(self._power.seconds, 1e-9)
+        return outside / (inside + outside) + min(1.0, sampling)
+
+    def _doubts(self, metric: Metric, overhead: float) -> list[str]:
+        found = doubts_of_run(self._timings, metric, self._warm_up, self._limits, overhead)
         largest = self._artifact.manifest.batch.max
         if self._pipelined is not None and self._batch > largest:
             found.append(
@@ -232,6 +246,13 @@ def _metric(scenario: Scenario, samples: list[int], batch: int) -> Metric:
     stats = summarise(milliseconds)
     name, value = ("p90_ms", stats.p90_ms) if share == 90 else ("p99_ms", stats.p99_ms)
     return Metric(name, value, (low, high), certain)  # type: ignore[arg-type]  # one of the two names
+
+
+def _mj_per_image(power: PowerReading | None, images_per_s: float) -> float | None:
+    """By the mean power, since in the time that was measured some images are begun or ended that are not counted."""
+    if power is None or power.energy_mj is None or power.mean_w is None:
+        return None
+    return 1000 * power.mean_w / images_per_s
 
 
 def _rate(samples: list[int], batch: int) -> float:

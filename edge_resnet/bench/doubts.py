@@ -8,8 +8,9 @@ from statistics import median
 from edge_resnet.bench.conditions import Conditions
 from edge_resnet.bench.loop import Limits, Timings, WarmUp
 from edge_resnet.bench.record import Metric
+from edge_resnet.power import PowerReading
 
-__all__ = ["doubts_of_machine", "doubts_of_run"]
+__all__ = ["doubts_of_heat", "doubts_of_machine", "doubts_of_run"]
 
 #: Of the time of this process's cores, taken by others.
 _OTHERS = 0.05
@@ -41,8 +42,19 @@ def doubts_of_machine(conditions: Conditions) -> list[str]:
     return found
 
 
-def doubts_of_run(timings: Timings, metric: Metric, warm_up: WarmUp, limits: Limits) -> list[str]:
-    """What the samples say against themselves."""
+def doubts_of_heat(power: PowerReading | None) -> list[str]:
+    """What sensors saw of throttling, and which of them failed."""
+    if power is None:
+        return []
+    found = [f"throttled: {sign}" for sign in power.throttling or ()]
+    found += [f"power: {note}" for note in power.notes]
+    if power.source is not None and power.energy_mj is None:
+        found.append(f"the energy is not known: {power.absent['energy_mj']}")
+    return found
+
+
+def doubts_of_run(timings: Timings, metric: Metric, warm_up: WarmUp, limits: Limits, overhead: float) -> list[str]:
+    """What the samples say against themselves. ``overhead``: of the time, what measuring took."""
     samples, found = timings.samples_ns, []
     seconds = sum(samples) / 1e9
     if timings.interrupted:
@@ -56,9 +68,8 @@ def doubts_of_run(timings: Timings, metric: Metric, warm_up: WarmUp, limits: Lim
     slower = _drift(samples)
     if slower > _DRIFT:
         found.append(f"the end of the run was {100 * (slower - 1):.0f} % slower than its beginning: heat, or another program")
-    share = timings.outside_ns / (sum(samples) + timings.outside_ns)
-    if share > _OVERHEAD:
-        found.append(f"measuring took {100 * share:.1f} % of the time: the queries are very short")
+    if overhead > _OVERHEAD:
+        found.append(f"measuring took {100 * overhead:.1f} % of the time: the queries are very short")
     return found
 
 

@@ -16,6 +16,7 @@ from edge_resnet.bench.conditions import Conditions
 from edge_resnet.bench.loop import WarmUp
 from edge_resnet.device import DeviceInfo
 from edge_resnet.errors import BuildError, DataError
+from edge_resnet.power import PowerReading
 from edge_resnet.spec import Precision
 
 __all__ = ["SCHEMA", "BenchResult", "Metric", "Scenario", "check_free", "read_result", "read_results", "to_json", "write_results"]
@@ -46,9 +47,11 @@ class BenchResult:
     that the samples cover. ``stages_ms``: medians of the way from a frame to the answer, for ``frame`` pixels and as many
     frames as ``batch``; what a backend does not tell is absent. ``cold_start_ms``: from the start of a process to its first
     answer, median. ``host_memory_mib``: the most that a process which only classifies took, ``gpu_memory_mib``: what the GPU's
-    grew by. ``engine_bytes``: on the disk. ``overhead_share``: of the time measured, what measuring took between queries.
-    ``samples_us``: latencies in order, in microseconds, every ``samples_every``-th; the numbers above are of all of them.
-    ``interrupted``: it is a part of what was asked for.
+    grew by. ``engine_bytes``: on the disk. ``overhead_share``: of the time measured, what measuring took: between queries,
+    and processor time beside them. ``samples_us``: latencies in order, in microseconds, every ``samples_every``-th; the numbers
+    above are of all of them. ``interrupted``: it is a part of what was asked for. ``power``: while queries were measured, of what
+    ran the network or includes it; None where it was not wanted, and in files older than it. ``mj_per_image``: the mean power
+    times the time per image; None where the reading's ``absent`` says why.
     """
 
     schema_version: int
@@ -89,6 +92,8 @@ class BenchResult:
     interrupted: bool
     samples_every: int = 1
     samples_us: tuple[float, ...] = field(default=(), repr=False)
+    power: PowerReading | None = None
+    mj_per_image: float | None = None
 
 
 def to_json(results: Sequence[BenchResult], *, samples: bool) -> str:

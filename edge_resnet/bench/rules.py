@@ -32,7 +32,8 @@ class BenchOptions:
     """How to measure. ``seconds``, ``min_queries``: both are reached, but no more than ``most_seconds`` are taken; None: 1024
     queries in single-stream, 662 in multi-stream, 24 batches offline. ``batch``: of offline; None: the engine's largest.
     ``pool``: images in memory that queries take theirs from, by ``seed``. ``frame``: (width, height) of the frames that the
-    stages begin with. ``starts``: processes that are started for the cold start. ``mlperf``: the minima of a submission."""
+    stages begin with. ``starts``: processes that are started for the cold start. ``mlperf``: the minima of a submission.
+    ``power``: watch power and heat meanwhile."""
 
     scenario: Scenario = "single-stream"
     backend: str = "auto"
@@ -45,6 +46,7 @@ class BenchOptions:
     frame: tuple[int, int] = (1920, 1080)
     starts: int = 3
     mlperf: bool = False
+    power: bool = True
 
     def __post_init__(self) -> None:
         if self.scenario not in get_args(Scenario):

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from edge_resnet.artifact import Artifact
     from edge_resnet.bench import BenchOptions, BenchResult, Scenario
     from edge_resnet.imageset import ImageSet
+    from edge_resnet.power import PowerReading
 
 __all__ = ["bench"]
 
@@ -45,6 +46,7 @@ def bench(
     data: Annotated[str, typer.Option(help="Images: folder, CSV, .npz, or a name (default: random pixels).")] = "",
     frame: Annotated[str, typer.Option(metavar="WxH", help="Size of the frames that the stages begin with.")] = "1920x1080",
     seed: Annotated[int, typer.Option(help="Of the pixels, and of the order of images.")] = 0,
+    power: Annotated[bool, typer.Option(help="Watch power, heat and throttling meanwhile, where sensors can be read.")] = True,
     cold_start: Annotated[bool, typer.Option(help="Start processes too: time to the first answer, memory.")] = True,
     save: Annotated[Path | None, typer.Option(metavar="FILE", help="Keep the result as JSON, samples included.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
@@ -68,7 +70,7 @@ def bench(
     chosen: list[Scenario] = list(get_args(Scenario)) if scenario == "all" else [scenario]
     options = BenchOptions(
         scenario=chosen[0], backend=backend, seconds=seconds, min_queries=min_queries, most_seconds=max_seconds,
-        seed=seed, frame=_size(frame), starts=3 if cold_start else 0, mlperf=mlperf,
+        seed=seed, frame=_size(frame), starts=3 if cold_start else 0, mlperf=mlperf, power=power,
     )  # fmt: skip
     if batch is not None and "offline" not in chosen:
         raise ConfigError("--batch is offline's; the other scenarios have their own", hint="--scenario offline --batch 32")
@@ -147,4 +149,25 @@ def _details(result: BenchResult) -> list[str]:
     if result.cold_start_ms is not None:
         sizes.insert(0, f"first answer {result.cold_start_ms:.0f} ms after the start of a process")
     lines.append(f"  {', '.join(sizes)}")
+    if result.power is not None:
+        lines += _power(result.power, result.mj_per_image)
     return lines + [f"  warning: {warning}" for warning in result.warnings]
+
+
+def _power(power: PowerReading, mj_per_image: float | None) -> list[str]:
+    """What was drawn in a line, and heat and clocks in another; what no sensor told is absent, and never zero."""
+    if power.mean_w is None:
+        drawn = "absent (no meter that can be read)"
+    else:
+        energy = "energy absent" if mj_per_image is None else f"{mj_per_image:.1f} mJ an image"
+        drawn = f"{power.mean_w:.2f} W, {energy} ({power.source}: {power.covers})"
+    heat = []
+    if power.temperatures:
+        zone, seen = max(power.temperatures.items(), key=lambda item: item[1].max_c)
+        heat.append(f"{seen.before_c:.0f} °C before, {seen.after_c:.0f} after, {seen.max_c:.0f} at most ({zone})")
+    for name, clock in (("GPU", power.gpu_clock), ("processor", power.cpu_clock)):
+        if clock is not None:
+            heat.append(f"{name} at {clock.min_mhz:.0f} to {clock.max_mhz:.0f} MHz")
+    if power.power_mode is not None:
+        heat.append(f"power mode {power.power_mode}")
+    return [f"  power: {drawn}", *([f"  heat: {', '.join(heat)}"] if heat else [])]

@@ -25,6 +25,7 @@ __all__ = ["doctor"]
 _TITLES = {
     "machine": "this machine",
     "base": "to run on images",
+    "backends": "what runs a network",
     "compile": "to compile engines",
     "build": "to build artifacts",
     "camera": "to run on cameras",

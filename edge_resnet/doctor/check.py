@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 __all__ = ["Check", "Group", "Status", "is_in_system", "is_older", "is_there", "see_system_packages"]
 
 Status: TypeAlias = Literal["ok", "missing", "problem"]
-Group: TypeAlias = Literal["machine", "base", "compile", "build", "camera", "tensorrt", "demo"]
+Group: TypeAlias = Literal["machine", "base", "compile", "build", "camera", "backends", "tensorrt", "demo"]
 
 
 @dataclass(frozen=True)

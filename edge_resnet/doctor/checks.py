@@ -13,11 +13,13 @@ import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from edge_resnet.device import DeviceInfo, cache_folder, describe, gpu_clock, installed_version, power_modes, swap_mib
+from edge_resnet.doctor.backendchecks import check_backends
 from edge_resnet.doctor.check import Check, Group, is_in_system, is_older, is_there, see_system_packages
 from edge_resnet.doctor.gpuchecks import check_gpu_side
 
@@ -61,18 +63,24 @@ class Readiness:
 def examine(root: Path = _ROOT, info: DeviceInfo | None = None) -> list[Check]:
     """Look at everything that edge-resnet may need. Imports the base packages and OpenCV to see that they load; raises nothing.
 
-    The CUDA driver, TensorRT and PyCUDA are loaded in child processes, where they are there; that takes 27 seconds at most.
+    The CUDA driver, TensorRT, PyCUDA and OpenVINO are loaded in child processes, where they are there; that takes 27 seconds at
+    most.
 
     ``info``: what ``describe`` said, to spare a second look.
     """
     info = info or describe(root)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(check_backends, info)
+        gpu_side, backends = check_gpu_side(info, root), asked.result()
     packages = [_check_package(*package) for package in _PACKAGES]
     return [
         *(_check_cpu(info), _check_int8(info), _check_memory(info), *_check_board(info, root), _check_disk(), _check_cache()),
         Check("python", "ok", f"{info.python} in {sys.prefix}", "", "base"),
-        *(check for check in packages if check.group in {"base", "compile", "build"}),
+        *(check for check in packages if check.group == "base"),
+        *backends,
+        *(check for check in packages if check.group in {"compile", "build"}),
         *(_check_opencv(info, root), _check_cameras(root)),
-        *check_gpu_side(info, root),
+        *gpu_side,
         *(check for check in packages if check.group == "demo"),
     ]
 

@@ -1,4 +1,4 @@
-"""Asks the CUDA driver, TensorRT and PyCUDA what they are, each in a child process. Knows nothing of what edge-resnet needs.
+"""Asks the CUDA driver, TensorRT, PyCUDA and OpenVINO what they are, each in a child process. Knows nothing of what is needed.
 
 Loading any of them may hang or end the interpreter, so the one that asks never loads them. A child sees the packages that its
 parent sees, prints one line of JSON and ends at once: their clean-up at exit may crash too.
@@ -13,19 +13,21 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from edge_resnet.device import DeviceInfo, run_within
 from edge_resnet.doctor.check import is_there
 from edge_resnet.engine.driver import LIBRARY, first_gpu
 
-__all__ = ["DRIVER_NODES", "Answer", "Scene", "Topic", "look", "main"]
+__all__ = ["DRIVER_NODES", "Answer", "Scene", "Topic", "ask", "look", "main"]
 
-Topic: TypeAlias = Literal["driver", "tensorrt", "pycuda"]
+#: ``auto``: which backend edge-resnet takes by itself.
+Topic: TypeAlias = Literal["driver", "tensorrt", "pycuda", "openvino", "auto"]
 
 _MODULES: tuple[Topic, ...] = ("tensorrt", "pycuda")
 _TIMEOUT_S = 20.0
@@ -42,7 +44,9 @@ class Answer:
 
     Of the driver: ``name`` and ``compute_capability`` of the first GPU, ``memory`` (own, shared, or mapped where the GPU reads
     the processor's memory in place), ``cuda``, the newest version that it runs. Of TensorRT: ``version``, and ``library``, the
-    version of the libnvinfer that was loaded. Of PyCUDA: ``cuda``, the version that it was compiled with.
+    version of the libnvinfer that was loaded. Of PyCUDA: ``cuda``, the version that it was compiled with. Of OpenVINO:
+    ``version``, and ``precisions`` that the processor computes in. Of auto: the backend ``taken``, and the ``order`` in which
+    they are tried.
     """
 
     facts: dict[str, str]
@@ -92,11 +96,15 @@ class Scene:
 def look(info: DeviceInfo, root: Path) -> Scene:
     """Ask whatever is there, all at once; takes 21 seconds at most. Raises nothing."""
     topics: list[Topic] = ["driver"] if _has_driver_or_gpu(info, root) else []
-    topics += [topic for topic in _MODULES if is_there(topic)]
+    return Scene(info, root, ask(*topics, *(topic for topic in _MODULES if is_there(topic))))
+
+
+def ask(*topics: Topic) -> dict[Topic, Answer]:
+    """The answer to each topic, all asked at once; takes 21 seconds at most. Raises nothing."""
     if not topics:
-        return Scene(info, root, {})
+        return {}
     with ThreadPoolExecutor(len(topics)) as pool:
-        return Scene(info, root, dict(zip(topics, pool.map(_ask, topics), strict=True)))
+        return dict(zip(topics, pool.map(_ask, topics), strict=True))
 
 
 def _has_driver_or_gpu(info: DeviceInfo, root: Path) -> bool:
@@ -129,7 +137,7 @@ def _ask(topic: Topic) -> Answer:
 def main(topic: Topic) -> None:
     """The child's side: print the answer as JSON and end the process."""
     try:
-        answer = {"facts": {"driver": _driver, "tensorrt": _tensorrt, "pycuda": _pycuda}[topic](), "failure": ""}
+        answer = {"facts": _ASKED[topic](), "failure": ""}
     except Exception as error:  # a broken binary may raise anything
         answer = {"facts": {}, "failure": str(error).strip().partition("\n")[0] or type(error).__name__}
     sys.stdout.write(f"\n{json.dumps(answer)}\n")
@@ -172,3 +180,20 @@ def _loaded_tensorrt() -> str:
 def _pycuda() -> dict[str, str]:
     driver = importlib.import_module("pycuda.driver")
     return {"cuda": ".".join(map(str, driver.get_version()[:2])) if hasattr(driver, "get_version") else ""}
+
+
+def _openvino() -> dict[str, str]:
+    # Through the backend's own module, which keeps OpenVINO from reporting its import.
+    openvino = importlib.import_module("edge_resnet.backends.openvino").openvino
+    precisions = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return {"version": str(openvino.__version__).partition("-")[0], "precisions": " ".join(precisions)}
+
+
+def _auto() -> dict[str, str]:
+    backends = importlib.import_module("edge_resnet.backends")
+    return {"taken": backends.resolve_backend("auto"), "order": " ".join(backends.AUTO)}
+
+
+_ASKED: Mapping[Topic, Callable[[], dict[str, str]]] = MappingProxyType(
+    {"driver": _driver, "tensorrt": _tensorrt, "pycuda": _pycuda, "openvino": _openvino, "auto": _auto}
+)

@@ -7,6 +7,18 @@ None with a reason, never zero.
 
 from edge_resnet.power.find import Found, find_meters, look
 from edge_resnet.power.meter import PowerMeter
-from edge_resnet.power.records import ClockRange, Covers, Energy, Meter, PowerReading, Sample
+from edge_resnet.power.records import ClockRange, Covers, Energy, Meter, PowerReading, Sample, Temperature
 
-__all__ = ["ClockRange", "Covers", "Energy", "Found", "Meter", "PowerMeter", "PowerReading", "Sample", "find_meters", "look"]
+__all__ = [
+    "ClockRange",
+    "Covers",
+    "Energy",
+    "Found",
+    "Meter",
+    "PowerMeter",
+    "PowerReading",
+    "Sample",
+    "Temperature",
+    "find_meters",
+    "look",
+]

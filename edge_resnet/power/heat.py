@@ -13,7 +13,7 @@ from pathlib import Path
 from edge_resnet.device import Clock, gpu_clock
 from edge_resnet.power.nvml import NvmlGpu
 from edge_resnet.power.rails import Rail
-from edge_resnet.power.records import ClockRange
+from edge_resnet.power.records import ClockRange, Temperature
 from edge_resnet.power.sysfs import matching, number, text
 
 __all__ = ["Heat", "Watch"]
@@ -31,11 +31,11 @@ _LOADS = ("sys/devices/platform/gpu.0/load", "sys/devices/gpu.0/load", "sys/clas
 class Heat:
     """What was seen so far; None is what this machine does not show.
 
-    ``temperatures_c``: thermal zone → highest, of those that gave one. ``cpu_clock``: of the fastest core at each moment.
+    ``temperatures``: by thermal zone, of those that gave one. ``cpu_clock``: of the fastest core at each moment.
     ``throttling``: every sign of it, in a line each.
     """
 
-    temperatures_c: Mapping[str, float]
+    temperatures: Mapping[str, Temperature]
     gpu_clock: ClockRange | None
     cpu_clock: ClockRange | None
     throttling: tuple[str, ...] | None
@@ -53,7 +53,7 @@ class Watch:
         self._events = tuple(_events(root))
         self._events_before = [_value(path) for _, path in self._events]
         self._has_devfreq = _gpu_clock(root) is not None
-        self._hottest_c: dict[str, float] = {}
+        self._temperatures: dict[str, Temperature] = {}
         self._gpu_mhz, self._cpu_mhz = _Range(), _Range()
         self._busiest_mhz = self._bound_mhz = 0
         self._signs: dict[str, str] = {}
@@ -74,7 +74,7 @@ class Watch:
 
     def heat(self) -> Heat:
         """What was seen so far."""
-        return Heat(dict(self._hottest_c), self._gpu_mhz.range(), self._cpu_mhz.range(), self._throttling())
+        return Heat(dict(self._temperatures), self._gpu_mhz.range(), self._cpu_mhz.range(), self._throttling())
 
     def _look_at_temperatures(self) -> None:
         for zone, path in self._zones:
@@ -129,7 +129,8 @@ class Watch:
 
     def _see(self, zone: str, degrees_c: float) -> None:
         if degrees_c > _OFFLINE_C:
-            self._hottest_c[zone] = max(degrees_c, self._hottest_c.get(zone, degrees_c))
+            seen = self._temperatures.get(zone, Temperature(degrees_c, degrees_c, degrees_c))
+            self._temperatures[zone] = Temperature(seen.before_c, degrees_c, max(degrees_c, seen.max_c))
 
     def _sign(self, name: str, line: str) -> None:
         self._signs.setdefault(name, line)

@@ -20,12 +20,13 @@ _ROOT = Path("/")
 class PowerMeter:
     """``with PowerMeter() as meter: work()``, then ``meter.reading()``.
 
-    ``meters``: those to read, the first of them the reading's own; None takes what the machine has. ``root`` stands for ``/``
-    where files are read. ``hz``: samples per second. A sensor that fails or hangs midway raises nothing: the reading says so.
-    Entered again, it measures anew. Below about a second a reading is rough: sensors themselves average over up to a second.
+    ``meters``: those to read, the first of them the reading's own; what ``look`` found is taken with its reasons, and None looks
+    when the block begins. ``root`` stands for ``/`` where files are read. ``hz``: samples per second. A sensor that fails or
+    hangs midway raises nothing: the reading says so. Entered again, it measures anew. Below about a second a reading is rough:
+    sensors themselves average over up to a second.
     """
 
-    def __init__(self, meters: Sequence[Meter] | None = None, *, root: Path = _ROOT, hz: float = 10.0) -> None:
+    def __init__(self, meters: Sequence[Meter] | Found | None = None, *, root: Path = _ROOT, hz: float = 10.0) -> None:
         if not 0 < hz <= 1000:
             raise ConfigError(f"{hz:g} samples per second cannot be taken", hint="5 to 50 are sensible")
         self._meters, self._root, self._hz = meters, root, hz
@@ -33,8 +34,7 @@ class PowerMeter:
         self._sampler: Sampler | None = None
 
     def __enter__(self) -> PowerMeter:
-        given = self._meters is not None
-        self._found = Found(tuple(self._meters or ()), ("no meter was asked for",)) if given else look(self._root)
+        self._found = self._look()
         self._sampler = Sampler(self._found.meters, self._root, 1 / self._hz)
         self._sampler.start()
         return self
@@ -59,7 +59,7 @@ class PowerMeter:
             covers=first.covers if first else None,
             source=first.source if first else None,
             others=sampled.energies[1:],
-            temperatures_c=sampled.heat.temperatures_c or None,
+            temperatures=sampled.heat.temperatures or None,
             gpu_clock=sampled.heat.gpu_clock,
             cpu_clock=sampled.heat.cpu_clock,
             throttling=sampled.heat.throttling,
@@ -68,6 +68,11 @@ class PowerMeter:
             notes=_notes(sampled),
             sampling_cpu_s=sampled.cpu_s,
         )
+
+    def _look(self) -> Found:
+        if self._meters is None:
+            return look(self._root)
+        return self._meters if isinstance(self._meters, Found) else Found(tuple(self._meters), ("no meter was asked for",))
 
     def _no_power(self, energy: Energy | None) -> dict[str, str]:
         if energy is None:
@@ -79,7 +84,7 @@ class PowerMeter:
 
 def _no_heat(heat: Heat) -> dict[str, str]:
     reasons: Mapping[str, tuple[object, str]] = {
-        "temperatures_c": (heat.temperatures_c or None, "no thermal zone can be read"),
+        "temperatures": (heat.temperatures or None, "no thermal zone can be read"),
         "gpu_clock": (heat.gpu_clock, "neither devfreq nor NVML shows the clock of a GPU"),
         "cpu_clock": (heat.cpu_clock, "cpufreq shows no clock"),
         "throttling": (heat.throttling, "nothing here would tell: no alarm, no cooling device, no counter, no GPU clock"),

@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-__all__ = ["ClockRange", "Covers", "Energy", "Meter", "PowerReading", "Read", "Sample"]
+__all__ = ["ClockRange", "Covers", "Energy", "Meter", "PowerReading", "Read", "Sample", "Temperature"]
 
 #: ``board input``: module, carrier and what hangs on it; ``module``: the Jetson module without its carrier board; ``GPU``: the
 #: graphics card, memory included; ``CPU package``: all processor packages, without memory and the rest of the machine.
@@ -62,12 +62,21 @@ class ClockRange:
 
 
 @dataclass(frozen=True)
+class Temperature:
+    """Of one thermal zone while measured, in °C: at the first look that it answered, at the last, and the highest."""
+
+    before_c: float
+    after_c: float
+    max_c: float
+
+
+@dataclass(frozen=True)
 class PowerReading:
     """Power and heat over ``seconds``. A field that is None has its reason under its name in ``absent``.
 
     Energy, power, ``samples``, ``covers`` and ``source`` are those of the most inclusive meter; ``others`` holds the rest.
-    ``peak_w``: the highest sample, or with a bare energy counter the highest mean between two. ``temperatures_c``: thermal zone →
-    highest. ``cpu_clock``: of the fastest core at each moment. ``throttling``: each sign of it in a line; empty where it was
+    ``peak_w``: the highest sample, or with a bare energy counter the highest mean between two. ``temperatures``: by thermal
+    zone. ``cpu_clock``: of the fastest core at each moment. ``throttling``: each sign of it in a line; empty where it was
     watched for and not seen. ``power_mode``: nvpmodel's. ``notes``: what went wrong on the way. ``sampling_cpu_s``: processor
     time that measuring itself took.
     """
@@ -80,7 +89,7 @@ class PowerReading:
     covers: Covers | None
     source: str | None
     others: tuple[Energy, ...]
-    temperatures_c: Mapping[str, float] | None
+    temperatures: Mapping[str, Temperature] | None
     gpu_clock: ClockRange | None
     cpu_clock: ClockRange | None
     throttling: tuple[str, ...] | None

@@ -263,3 +263,84 @@ def test_a_graph_that_fails_is_a_backend_error(make: Callable[..., Any], monkeyp
             backend.infer(pictures(2))
         monkeypatch.delenv("STUB_FAILS")
         np.testing.assert_array_equal(backend.infer(pictures(2, 5)), answers(pictures(2, 5)))
+
+
+def split_of(count: int) -> dict[str, Any]:
+    """What the stand-in's GPU takes for a batch: pictures of 192 bytes, logits of five floats."""
+    per_byte = pycuda_driver.KIB_MS / 1024
+    return {
+        "h2d": pytest.approx(count * 8 * 8 * 3 * per_byte),
+        "compute": pytest.approx(count * tensorrt_run.PICTURE_MS),
+        "d2h": pytest.approx(count * 5 * 4 * per_byte),
+    }
+
+
+@pytest.mark.parametrize("graphs", [False, True])
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_gpu_tells_where_the_time_went(make: Callable[..., Any], version: str, graphs: bool) -> None:
+    """Copy, network and copy back by the GPU's own clock, and the answers of infer; launched as a graph no other times."""
+    with make(version, graphs=graphs) as backend:
+        for turn in range(4):
+            for count in (1, 3, 4):
+                logits, split = backend.infer_timed(pictures(count, turn))
+                np.testing.assert_array_equal(logits, answers(pictures(count, turn)))
+                assert split == split_of(count)
+        recorded = {key for slot in backend._slots for key, graph in slot._graphs.items() if graph is not None}
+        assert recorded == ({(count, "none") for count in (1, 3, 4)} if graphs else set())
+
+
+def test_timed_and_untimed_batches_take_turns(make: Callable[..., Any]) -> None:
+    """Each of the two kinds has a graph of its own: neither copies what the other should, whatever came before."""
+    with make(slots=1) as backend:
+        for turn in range(5):
+            np.testing.assert_array_equal(backend.infer(pictures(2, turn)), answers(pictures(2, turn)))
+            logits, split = backend.infer_timed(pictures(2, 100 + turn))
+            np.testing.assert_array_equal(logits, answers(pictures(2, 100 + turn)))
+            assert split == split_of(2)
+
+
+def test_a_large_batch_is_timed_piece_by_piece(make: Callable[..., Any]) -> None:
+    """More than the engine takes: the pieces' times together, in the order of the pictures."""
+    with make() as backend:
+        logits, split = backend.infer_timed(pictures(9))
+    np.testing.assert_array_equal(logits, answers(pictures(9)))
+    assert split == split_of(9)
+
+
+def test_a_batch_that_is_filled_up_is_timed_whole(make: Callable[..., Any]) -> None:
+    """An engine for three and more works on three: that is what the time says."""
+    with make(content=plan(least=3)) as backend:
+        logits, split = backend.infer_timed(pictures(2))
+    np.testing.assert_array_equal(logits, answers(pictures(2)))
+    assert split == split_of(3)
+
+
+def test_shared_memory_has_no_copies_to_tell(make: Callable[..., Any]) -> None:
+    """On an integrated GPU nothing crosses a bus: copies are absent, and not zero."""
+    with make(integrated=True) as backend:
+        logits, split = backend.infer_timed(pictures(2))
+        np.testing.assert_array_equal(logits, answers(pictures(2)))
+    assert split == {"compute": pytest.approx(2 * tensorrt_run.PICTURE_MS)}
+
+
+@pytest.mark.parametrize("call", ["Event", "record", "time_till", "memcpy_htod_async", "memcpy_dtoh_async", "synchronize"])
+def test_a_failure_while_timed_is_one_line_and_not_the_end(make: Callable[..., Any], call: str) -> None:
+    """The slot is free again, and the next call answers and tells."""
+    with make(slots=1) as backend:
+        pycuda_driver.FAULTS[call] = 1
+        with pytest.raises(BackendError, match=f"while it ran the network: {call} failed: stand-in$"):
+            backend.infer_timed(pictures(2))
+        for stream in pycuda_driver.STREAMS.values():
+            stream.work.clear()
+        for _ in range(3):
+            logits, split = backend.infer_timed(pictures(2))
+            np.testing.assert_array_equal(logits, answers(pictures(2)))
+            assert split == split_of(2)
+
+
+def test_wrong_pictures_and_a_closed_backend_are_not_timed(make: Callable[..., Any]) -> None:
+    """As of infer."""
+    with make() as backend, pytest.raises(ConfigError):
+        backend.infer_timed(np.zeros((1, 9, 8, 3), np.uint8))
+    with pytest.raises(BackendError, match="closed"):
+        backend.infer_timed(pictures(1))

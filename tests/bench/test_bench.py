@@ -25,7 +25,7 @@ from edge_resnet.imageset import from_arrays, open_images
 from edge_resnet.preprocess import preprocess
 from edge_resnet.spec import BatchProfile
 
-QUICK = BenchOptions(seconds=0.2, min_queries=20, starts=0, frame=(64, 48))
+QUICK = BenchOptions(seconds=0.2, min_queries=20, starts=0, frame=(64, 48), power=False)
 
 
 def scripted(artifact: Artifact, options: BenchOptions, latencies: Iterator[float]) -> BenchResult:

@@ -25,7 +25,7 @@ DOCUMENTED = {"scenario", "count", "p50_ms", "p90_ms", "p99_ms", "throughput_per
 def result(tiny_artifacts: dict[str, Artifact]) -> BenchResult:
     """A result of scripted latencies."""
     clock = HandClock()
-    options = BenchOptions(seconds=0.2, min_queries=20, starts=0, frame=(64, 48))
+    options = BenchOptions(seconds=0.2, min_queries=20, starts=0, frame=(64, 48), power=False)
     return bench(tiny_artifacts["int8"], options, network=Scripted(clock, repeat(10.0)), clock=clock)
 
 

@@ -34,8 +34,8 @@ def machine(tmp_path: Path, libcuda: Path, surfaces: Path) -> Callable[..., dict
 
 
 def test_all_scenarios_on_a_gpu(machine: Callable[..., dict[str, str]], tiny_int8: Path, tmp_path: Path) -> None:
-    """Three records of TensorRT's: frames resized on the GPU are a stage, a process of its own starts on the engine, and that
-    queries of eight run in pieces on an engine for one is warned of."""
+    """Three records of TensorRT's: copies, network and frames resized on the GPU are stages, a process of its own starts on the
+    engine, and that queries of eight run in pieces on an engine for one is warned of."""
     words = ["bench", tiny_int8, "--backend", "tensorrt", "--scenario", "all", "--seconds", "0.3", "--min-queries", "20"]
     command = [sys.executable, "-m", "edge_resnet", *map(str, words), "--frame", "64x48", "--save", tmp_path / "b.json", "--json"]
     done = subprocess.run(command, env=machine(), capture_output=True, text=True, check=False, timeout=200)
@@ -46,7 +46,8 @@ def test_all_scenarios_on_a_gpu(machine: Callable[..., dict[str, str]], tiny_int
     for result in results:
         assert (result.backend, result.precision) == ("tensorrt", "int8")
         assert result.count >= 20
-        assert {"inference", "frame_inference"} <= set(result.stages_ms)
+        assert {"inference", "h2d", "compute", "d2h", "frame_inference"} <= set(result.stages_ms)
+        assert all(result.stages_ms[part] > 0 for part in ("h2d", "compute", "d2h"))
         assert result.cold_start_ms is not None
         assert result.engine_bytes > 0
         pieces = [warning for warning in result.warnings if "ran in pieces" in warning]

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from power.sysfstrees import ORIN_NANO, write
 
 from edge_resnet.artifact import Artifact
 from edge_resnet.bench import read_result, read_results
 from edge_resnet.bench.conditions import Watch
+from edge_resnet.power import PowerMeter, look
 
 Cli = Callable[..., Any]
 QUICK = ("--backend", "fake", "--seconds", "0.3", "--min-queries", "30", "--frame", "64x48", "--no-cold-start")
@@ -68,6 +72,34 @@ def test_cold_start_and_memory(cli: Cli, tiny: str) -> None:
     outcome = cli("bench", tiny, *QUICK[:-1])
     assert "ms after the start of a process" in outcome.out
     assert "MiB of memory" in outcome.out
+
+
+def test_power_is_a_line(cli: Cli, tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Watts, an image's energy and what they are of; heat and clocks below; left out where it is not wanted."""
+    board = write(tmp_path / "board", ORIN_NANO)
+    monkeypatch.setattr("edge_resnet.bench.look", lambda works: look(board, works))
+    monkeypatch.setattr("edge_resnet.bench.PowerMeter", lambda found: PowerMeter(found, root=board))
+    lines = cli("bench", tiny, *QUICK).out.splitlines()
+    (power,) = [line for line in lines if line.startswith("  power: ")]
+    assert re.fullmatch(r"  power: 6\.00 W, \d+\.\d mJ an image \(INA3221 VDD_IN: module\)", power)
+    assert (
+        "  heat: 52 °C before, 52 after, 52 at most (tj-thermal), GPU at 624 to 624 MHz, processor at 1510 to 1510 MHz, "
+        "power mode MAXN_SUPER"
+    ) in lines
+    assert "  power: " not in cli("bench", tiny, *QUICK, "--no-power").out
+
+
+def test_no_power_is_absent_in_a_line(cli: Cli, tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """On a machine without sensors it says so, and JSON why; nothing is zero."""
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    monkeypatch.setattr("edge_resnet.bench.look", lambda works: look(tmp_path / "none", works))
+    monkeypatch.setattr("edge_resnet.bench.PowerMeter", lambda found: PowerMeter(found, root=tmp_path / "none"))
+    lines = cli("bench", tiny, *QUICK).out.splitlines()
+    assert "  power: absent (no meter that can be read)" in lines
+    assert not any(line.startswith("  heat: ") for line in lines)
+    record = json.loads(cli("bench", tiny, *QUICK, "--json").out)
+    assert (record["mj_per_image"], record["power"]["mean_w"]) == (None, None)
+    assert "no INA3221 or INA238 sensor" in record["power"]["absent"]["mean_w"]
 
 
 def test_own_images(cli: Cli, tiny: str, pictures: Path) -> None:

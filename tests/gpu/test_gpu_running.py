@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import threading
+import time
 import warnings
 from collections import deque
 from collections.abc import Callable
@@ -35,7 +36,27 @@ def test_graphs_change_no_bit(
             rolled = np.roll(images, turn, axis=0)[:count]
             np.testing.assert_array_equal(recorded.infer(rolled), plain.infer(rolled))
     kept = recorded._slots[0]._graphs
-    assert {key for key, graph in kept.items() if graph is not None} == {(count, True) for count in (1, 5, 8, 32)}
+    assert {key for key, graph in kept.items() if graph is not None} == {(count, "both") for count in (1, 5, 8, 32)}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_the_gpus_own_times_add_up(
+    opened: Callable[..., Any], pictures: Callable[[str, int], Any], network: str, precision: Precision
+) -> None:
+    """Timed, the bits are the same; every part takes time, and all of them together less than the caller waits."""
+    backend = opened(network, precision, slots=1)
+    images = pictures(network, 32)
+    backend.infer_timed(images)
+    splits, waits = [], []
+    for _ in range(20):
+        began = time.perf_counter()
+        logits, split = backend.infer_timed(images)
+        waits.append(1e3 * (time.perf_counter() - began))
+        splits.append(sum(split.values()))
+        assert all(milliseconds > 0 for milliseconds in split.values())
+        np.testing.assert_array_equal(logits, backend.infer(images))
+    assert "compute" in split
+    assert np.median(splits) < np.median(waits)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

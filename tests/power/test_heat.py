@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from sysfstrees import CLOCK, NANO, ORIN_NANO, THOR, XAVIER_NX, write
 
-from edge_resnet.power import ClockRange
+from edge_resnet.power import ClockRange, Temperature
 from edge_resnet.power.heat import Heat, Watch
 from edge_resnet.power.rails import find_rails
 
@@ -30,6 +30,10 @@ def _seen(root: Path, *changes: dict[str, str]) -> Heat:
         write(root, change)
         watch.look()
     return watch.heat()
+
+
+def _hottest(heat: Heat) -> dict[str, float]:
+    return {zone: temperature.max_c for zone, temperature in heat.temperatures.items()}
 
 
 def _throttling(root: Path, *changes: dict[str, str]) -> tuple[str, ...] | None:
@@ -55,22 +59,29 @@ def _says(pipe: Path, value: str) -> Iterator[None]:
 )
 def test_zones_that_are_off_or_constant_are_left_out(tree: dict[str, str], expected: dict[str, float], tmp_path: Path) -> None:
     """Every zone of a board is in °C; PMIC's constant and a zone at -256 °C are not among them."""
-    assert _seen(write(tmp_path, tree)).temperatures_c == expected
+    assert _hottest(_seen(write(tmp_path, tree))) == expected
 
 
 def test_the_highest_temperature_stays(tmp_path: Path) -> None:
     """A zone's maximum over the looks is kept, each zone's own."""
     zone = "sys/class/thermal/thermal_zone"
     heat = _seen(write(tmp_path, ORIN_NANO), {f"{zone}1/temp": "70125"}, {f"{zone}1/temp": "60000", f"{zone}0/temp": "50000"})
-    assert heat.temperatures_c == {"cpu-thermal": 50.5, "gpu-thermal": 70.125, "tj-thermal": 52.0}
+    assert _hottest(heat) == {"cpu-thermal": 50.5, "gpu-thermal": 70.125, "tj-thermal": 52.0}
+
+
+def test_a_zone_has_a_before_and_an_after(tmp_path: Path) -> None:
+    """The first look's value, the last one's and the highest are three, and a look that failed is neither."""
+    zone = "sys/class/thermal/thermal_zone0/temp"
+    heat = _seen(write(tmp_path, ORIN_NANO), {zone: "61000"}, {zone: "58000"}, {zone: ""})
+    assert heat.temperatures["cpu-thermal"] == Temperature(before_c=50.5, after_c=58.0, max_c=61.0)
+    assert heat.temperatures["tj-thermal"] == Temperature(52.0, 52.0, 52.0)
 
 
 def test_frost_is_a_temperature(tmp_path: Path) -> None:
     """Below zero is no error."""
     zone = "sys/class/thermal/thermal_zone0"
-    assert _seen(write(tmp_path, {f"{zone}/type": "cpu-thermal", f"{zone}/temp": "-12500"})).temperatures_c == {
-        "cpu-thermal": -12.5
-    }
+    heat = _seen(write(tmp_path, {f"{zone}/type": "cpu-thermal", f"{zone}/temp": "-12500"}))
+    assert _hottest(heat) == {"cpu-thermal": -12.5}
 
 
 def test_a_zone_that_fails_for_a_while_is_skipped(tmp_path: Path) -> None:
@@ -81,7 +92,7 @@ def test_a_zone_that_fails_for_a_while_is_skipped(tmp_path: Path) -> None:
     watch.look()
     (root / "sys/class/thermal/thermal_zone0/temp").write_text("")
     watch.look()
-    assert watch.heat().temperatures_c == {"cpu-thermal": 50.5, "gpu-thermal": 51.25}
+    assert _hottest(watch.heat()) == {"cpu-thermal": 50.5, "gpu-thermal": 51.25}
 
 
 def test_clocks_have_least_mean_and_most(tmp_path: Path) -> None:

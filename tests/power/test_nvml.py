@@ -6,11 +6,12 @@ import re
 import time
 from pathlib import Path
 from types import ModuleType
+from typing import Literal
 
 import pytest
-from sysfstrees import THOR, write
+from sysfstrees import ORIN_NANO, RAPL, THOR, write
 
-from edge_resnet.power import PowerMeter, Sample, find_meters, look
+from edge_resnet.power import PowerMeter, Sample, Temperature, find_meters, look
 from edge_resnet.power.nvml import open_gpu
 
 A_GPU = {"name": "NVIDIA A", "uuid": "GPU-aaaa-1", "power_mw": 70_000, "energy_mj": 1000, "clock_mhz": 1410}
@@ -24,6 +25,29 @@ def test_a_gpu_with_a_counter_gives_energy_and_power(nvml: ModuleType, tmp_path:
     assert (meter.source, meter.covers) == ("NVML GPU 0 NVIDIA A", "GPU")
     with meter.open() as read:
         assert read() == Sample(power_w=70.0, energy_mj=1000)
+
+
+@pytest.mark.parametrize(
+    ("tree", "works", "covers"),
+    [
+        (RAPL, "CPU", ["CPU package", "GPU"]),
+        (RAPL, "GPU", ["GPU", "CPU package"]),
+        (ORIN_NANO, "CPU", ["module", "GPU"]),
+        (ORIN_NANO, "GPU", ["module", "GPU"]),
+        ({}, "GPU", ["GPU"]),
+        ({}, "CPU", []),
+    ],
+    ids=["desktop-cpu", "desktop-gpu", "jetson-cpu", "jetson-gpu", "gpu-alone", "cpu-beside-a-gpu"],
+)
+def test_what_works_decides_which_meter_leads(
+    nvml: ModuleType, tmp_path: Path, tree: dict[str, str], works: Literal["GPU", "CPU"], covers: list[str]
+) -> None:
+    """A network on the processor is never given the power of a GPU that idles: where that is all there is, it is absent."""
+    nvml.gpus.append(A_GPU)
+    found = look(write(tmp_path, tree), works=works)
+    assert [meter.covers for meter in found.meters] == covers
+    if not covers:
+        assert found.reasons[-1] == "NVML GPU 0 NVIDIA A covers the GPU alone, and the CPU does the work"
 
 
 def test_a_gpu_without_a_counter_gives_power(nvml: ModuleType, tmp_path: Path) -> None:
@@ -123,7 +147,7 @@ def test_temperature_clock_and_reasons_come_from_nvml(nvml: ModuleType, tmp_path
     with PowerMeter(root=tmp_path, hz=50) as meter:
         pass
     reading = meter.reading()
-    assert reading.temperatures_c == {"NVML NVIDIA A": 71.0}
+    assert reading.temperatures == {"NVML NVIDIA A": Temperature(71.0, 71.0, 71.0)}
     assert reading.gpu_clock is not None
     assert reading.gpu_clock.max_mhz == 1410
     assert reading.throttling == (

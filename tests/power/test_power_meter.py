@@ -16,7 +16,7 @@ import pytest
 from sysfstrees import AGX_ORIN, NANO, ORIN_NANO, RAPL, THOR, XAVIER_NX, write
 
 from edge_resnet.errors import ConfigError
-from edge_resnet.power import Meter, PowerMeter, PowerReading, Sample, find_meters
+from edge_resnet.power import Meter, PowerMeter, PowerReading, Sample, Temperature, find_meters, look
 from edge_resnet.power.records import Read
 
 CURRENT = "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/curr1_input"
@@ -131,13 +131,24 @@ def test_a_machine_without_meters_says_why(tmp_path: Path) -> None:
     assert "no INA3221 or INA238 sensor; pynvml is not installed" in reading.absent["energy_mj"]
 
 
+def test_what_was_found_is_taken_with_its_reasons(tmp_path: Path) -> None:
+    """A look around before the block spares the one at its beginning, and where it found nothing the block says why."""
+    found = look(write(tmp_path, NANO), works="GPU")
+    with PowerMeter(found, root=tmp_path, hz=100) as meter:
+        time.sleep(0.03)
+    assert meter.reading().source == "INA3221 POM_5V_IN"
+    with PowerMeter(look(tmp_path / "none"), root=tmp_path, hz=100) as meter:
+        pass
+    assert meter.reading().absent["energy_mj"].startswith("no INA3221 or INA238 sensor; pynvml is not installed")
+
+
 def test_no_meter_may_be_asked_for(tmp_path: Path) -> None:
     """With no meter on purpose only heat is watched, though the board has a sensor."""
     with PowerMeter((), root=write(tmp_path, ORIN_NANO)) as meter:
         pass
     reading = meter.reading()
     assert reading.absent["energy_mj"] == "no meter was asked for"
-    assert reading.temperatures_c is not None
+    assert reading.temperatures is not None
 
 
 def test_a_sensor_that_vanishes_midway_ends_the_energy(tmp_path: Path) -> None:
@@ -268,8 +279,8 @@ def test_heat_of_the_whole_block_is_seen(tmp_path: Path) -> None:
         time.sleep(0.05)
         write(tmp_path, {"sys/class/thermal/thermal_zone2/temp": "88000", "sys/class/hwmon/hwmon3/oc3_event_cnt": "38"})
     reading = meter.reading()
-    assert reading.temperatures_c is not None
-    assert reading.temperatures_c["tj-thermal"] == 88
+    assert reading.temperatures is not None
+    assert reading.temperatures["tj-thermal"] == Temperature(before_c=52, after_c=88, max_c=88)
     assert reading.throttling == ("over-current counter oc3_event_cnt rose by 1",)
 
 

@@ -62,7 +62,7 @@ def test_a_machine_that_may_not_be_looked_at_has_no_meters(open_folder: Path) ->
             pass
         reading = meter.reading()
     assert reading.gpu_clock is None
-    assert reading.temperatures_c is not None
+    assert reading.temperatures is not None
 
 
 def test_reading_leaves_no_file_open(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["FAULTS", "GRAPHS", "MEMORY", "STREAMS", "driver", "read", "record_through", "write"]
+__all__ = ["CLOCK", "FAULTS", "GRAPHS", "KIB_MS", "MEMORY", "STREAMS", "driver", "read", "record_through", "spend", "write"]
 
 #: Call → how often it still fails; the test's to fill.
 FAULTS: dict[str, int] = {}
@@ -25,6 +25,9 @@ MEMORY: dict[int, np.ndarray[Any, Any]] = {}
 STREAMS: dict[int, Stream] = {}
 #: Recorded work by its number, and the calls that the driver's stand-in makes.
 GRAPHS: dict[int, list[Callable[[], None]]] = {}
+#: The GPU's time in milliseconds, and what a copied KiB takes of it; the network's share is the engine's to spend.
+CLOCK: dict[str, float] = {"ms": 0.0}
+KIB_MS = 0.5
 _hooks: list[Any] = []
 _numbers = itertools.count(1 << 20, 1 << 20)
 #: Far enough from each other that an address within a piece of memory tells whose it is.
@@ -78,6 +81,31 @@ class Stream:
         work, self.work = self.work, []
         for step in work:
             step()
+
+
+class Event:
+    """A moment on a stream, in a time of the GPU's that work alone moves on: it is known once the stream was waited for."""
+
+    def __init__(self) -> None:
+        _call("Event")
+        self._at: float | None = None
+
+    def record(self, stream: Stream) -> None:
+        _call("record")
+        assert stream.before is None, "a moment that is recorded into a graph cannot be asked for"
+        self._at = None
+        stream.work.append(lambda: setattr(self, "_at", CLOCK["ms"]))
+
+    def time_till(self, later: Event) -> float:
+        _call("time_till")
+        if self._at is None or later._at is None:
+            raise Error("cuEventElapsedTime failed: device not ready")
+        return later._at - self._at
+
+
+def spend(milliseconds: float) -> None:
+    """Let the GPU's time pass; work on a stream does."""
+    CLOCK["ms"] += milliseconds
 
 
 _HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_long)
@@ -136,7 +164,12 @@ def pagelocked_empty(shape: tuple[int, ...], dtype: Any, order: str = "C", mem_f
 def memcpy_htod_async(destination: _Allocation, source: np.ndarray[Any, Any], stream: Stream) -> None:
     _call("memcpy_htod_async")
     assert source.flags.c_contiguous
-    stream.work.append(lambda: write(int(destination), source.view(np.uint8).reshape(-1)))
+
+    def copy() -> None:
+        write(int(destination), source.view(np.uint8).reshape(-1))
+        spend(KIB_MS * source.nbytes / 1024)
+
+    stream.work.append(copy)
 
 
 def memcpy_dtoh_async(destination: np.ndarray[Any, Any], source: _Allocation, stream: Stream) -> None:
@@ -146,6 +179,7 @@ def memcpy_dtoh_async(destination: np.ndarray[Any, Any], source: _Allocation, st
     def copy() -> None:
         flat = destination.view(np.uint8).reshape(-1)
         flat[:] = read(int(source), flat.size)
+        spend(KIB_MS * flat.size / 1024)
 
     stream.work.append(copy)
 
@@ -265,6 +299,7 @@ def driver(*, integrated: bool) -> ModuleType:
         "Device": _Device,
         "Context": _Context,
         "Stream": Stream,
+        "Event": Event,
         "Error": Error,
         "MemoryError": MemoryError,
         "device_attribute": _Attribute,
