@@ -1,0 +1,1 @@
+"""Pages and charts that stand alone: colours, figures, HTML. Knows nothing of what they show."""

@@ -1,0 +1,19 @@
+"""Reports of accuracy against latency: read as JSON, drawn as a page, charts and tables. Measures nothing."""
+
+from edge_resnet.report.record import Accuracy, ClassChange, Flip, Hole, Pair, Report, Row, Setup, read_report
+from edge_resnet.report.write import Questions, check_drawable, write_report
+
+__all__ = [
+    "Accuracy",
+    "ClassChange",
+    "Flip",
+    "Hole",
+    "Pair",
+    "Questions",
+    "Report",
+    "Row",
+    "Setup",
+    "check_drawable",
+    "read_report",
+    "write_report",
+]

@@ -1,0 +1,169 @@
+"""What a report is made of, as frozen records, and its file: read back only if whole. Measures nothing and draws nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from edge_resnet.bench.record import BenchResult
+from edge_resnet.errors import DataError
+from edge_resnet.spec import Precision
+
+__all__ = [
+    "KIND",
+    "SCHEMA",
+    "Accuracy",
+    "ClassChange",
+    "Flip",
+    "Hole",
+    "Pair",
+    "Report",
+    "Row",
+    "Setup",
+    "read_report",
+    "to_json",
+]
+
+#: Of the file. A reader refuses a newer one.
+SCHEMA = 1
+KIND: Literal["edge-resnet report"] = "edge-resnet report"
+_AGAIN = "run edge-resnet report again"
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Shares in percent. ``ci95``: Wilson's interval of ``top1``. ``data``: what the images are called; ``data_digest``: sha256
+    over them, empty where it is not known. ``right``: a ``1`` or ``0`` per image, in the set's order, empty where it is not
+    known: two rows with the same ``data_digest`` are compared image by image."""
+
+    images: int
+    top1: float
+    top5: float
+    ci95: tuple[float, float]
+    data: str
+    data_digest: str = ""
+    right: str = ""
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """One network on one backend of one machine. ``latency``: single-stream, image after image; ``batches``: offline, one result
+    per batch size. ``label``: short and unlike any other row's."""
+
+    label: str
+    model: str
+    precision: Precision
+    backend: str
+    latency: BenchResult | None = None
+    batches: tuple[BenchResult, ...] = ()
+    accuracy: Accuracy | None = None
+
+
+@dataclass(frozen=True)
+class Flip:
+    """An image on which two networks give different answers. ``truth``: its label, None where it has none. ``before`` and
+    ``after``: (class, probability in [0, 1]). ``thumbnail``: a data URI, empty where there is none."""
+
+    image: str
+    truth: str | None
+    before: tuple[str, float]
+    after: tuple[str, float]
+    kind: Literal["lost", "won", "both wrong", "unlabelled"]
+    thumbnail: str = ""
+
+
+@dataclass(frozen=True)
+class ClassChange:
+    """A class of ``images`` images, of which ``before`` and ``after`` are answered right."""
+
+    name: str
+    images: int
+    before: int
+    after: int
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two rows on the same images: ``reference``, as FP32, and ``row``, as INT8, by their labels. ``agreement``: percent of
+    the images with the same answer. ``only_reference``, ``only_row``: images that one alone answers right; None without labels.
+    ``flips``: some of ``flipped`` images, those that matter first. ``classes``: those whose accuracy changed, the most first."""
+
+    reference: str
+    row: str
+    images: int
+    agreement: float
+    flipped: int
+    only_reference: int | None
+    only_row: int | None
+    flips: tuple[Flip, ...] = ()
+    classes: tuple[ClassChange, ...] = ()
+
+
+@dataclass(frozen=True)
+class Hole:
+    """What was asked for and is not there. ``what``: the cell. ``reason``, ``remedy``: for people."""
+
+    what: str
+    reason: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How it was measured, for people. ``data``, ``calibration``: the images, a sentence each. ``options``: name → value.
+    ``notes``: what a reader must know to read the numbers right."""
+
+    data: str
+    calibration: str
+    options: Mapping[str, str]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """All of it. ``interrupted``: it holds what was measured until then."""
+
+    schema_version: int
+    kind: Literal["edge-resnet report"]
+    title: str
+    created: str
+    rows: tuple[Row, ...]
+    pairs: tuple[Pair, ...]
+    holes: tuple[Hole, ...]
+    setup: Setup
+    interrupted: bool = False
+
+
+def to_json(report: Report) -> str:
+    """The whole report; ``read_report`` reads it back."""
+    return json.dumps(asdict(report), indent=1, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def read_report(path: Path) -> Report:
+    """Read ``report.json``. Raises DataError where it is cut off, of a newer schema, or something else."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}", hint="check the spelling") from error
+    except ValueError as error:
+        raise DataError(f"{path} is cut off, or no JSON: {error}", hint=f"copy it again, or {_AGAIN}") from error
+    return _report(path, content)
+
+
+def _report(path: Path, content: Any) -> Report:
+    if not isinstance(content, dict) or content.get("kind") != KIND:
+        raise DataError(f"{path} is not what edge-resnet report writes", hint=_AGAIN)
+    version = content.get("schema_version")
+    if not isinstance(version, int) or version > SCHEMA:
+        raise DataError(f"{path} has schema {version}, this edge-resnet reads up to {SCHEMA}", hint="pip install -U edge-resnet")
+    try:
+        return TypeAdapter(Report).validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise DataError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", hint=_AGAIN) from error

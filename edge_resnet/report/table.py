@@ -1,0 +1,165 @@
+"""All rows as one table: the cells for the page, CSV and Markdown, each column once. Knows no HTML."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from edge_resnet.bench.record import BenchResult
+from edge_resnet.page.html import Cell, Column, Table
+from edge_resnet.page.html import Row as TableRow
+from edge_resnet.report.judge import dominated
+from edge_resnet.report.record import Accuracy, Report, Row
+from edge_resnet.report.words import ms
+
+__all__ = ["main_table", "markdown", "ordered", "records", "to_csv", "to_markdown"]
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class _Figure:
+    """A column: ``key`` in the CSV, ``label`` for people, ``value`` of a row (None: not measured), and how it is written.
+    ``interval``: for its small print."""
+
+    key: str
+    label: str
+    value: Callable[[Row], float | None]
+    text: Callable[[float], str]
+    interval: Callable[[Row], tuple[float, float] | None] = lambda _: None
+
+
+def main_table(report: Report) -> Table:
+    """Every row with every figure that some row has; rows that another one dominates are quiet."""
+    figures = _figures(report.rows)
+    columns = (Column("Network"), *(Column(figure.label, numeric=True) for figure in figures))
+    rows = tuple(
+        TableRow(
+            (Cell(row.label, note=_verdict(row, report.rows)), *(_cell(figure, row) for figure in figures)),
+            tone="quiet" if dominated(row, report.rows) else "",
+        )
+        for row in ordered(report.rows)
+    )
+    caption = "With 95 % intervals. Quiet rows are beaten by another one in both accuracy and latency."
+    return Table("measurements", caption, columns, rows, sortable=True)
+
+
+def ordered(rows: Sequence[Row]) -> list[Row]:
+    """The fastest first; without a latency last."""
+    return sorted(rows, key=lambda row: float("inf") if row.latency is None else row.latency.p90_ms)
+
+
+def records(report: Report) -> list[dict[str, str | float | None]]:
+    """Every row as plain values, the same keys in each; None where nothing was measured."""
+    figures = _figures(report.rows)
+    found = []
+    for row in ordered(report.rows):
+        record: dict[str, str | float | None] = {
+            "label": row.label, "model": row.model, "precision": row.precision, "backend": row.backend
+        }  # fmt: skip
+        for figure in figures:
+            value, bounds = figure.value(row), figure.interval(row)
+            record[figure.key] = None if value is None else round(value, 4)
+            if _has_interval(figure, report.rows):
+                for end, place in (("low", 0), ("high", 1)):
+                    record[f"{figure.key}_{end}"] = None if bounds is None else round(bounds[place], 4)
+        other = dominated(row, report.rows)
+        record["dominated_by"] = None if other is None else other.label
+        record["artifact_digest"] = None if row.latency is None else row.latency.artifact_digest
+        found.append(record)
+    return found
+
+
+def to_csv(report: Report) -> str:
+    """``records`` as CSV; empty where nothing was measured."""
+    file = io.StringIO()
+    lines = records(report)
+    writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return file.getvalue()
+
+
+def to_markdown(table: Table) -> str:
+    """Any table of the page, with its small print in brackets."""
+    lines = [markdown([column.label for column in table.columns])]
+    lines.append("|" + "|".join("---:" if column.numeric else "---" for column in table.columns) + "|")
+    for row in table.rows:
+        cells = [cell if isinstance(cell, Cell) else Cell(cell) for cell in row.cells]
+        lines.append(markdown([f"{cell.text} ({cell.note})" if cell.note else cell.text for cell in cells]))
+    return "\n".join(lines)
+
+
+def markdown(cells: Sequence[str]) -> str:
+    """One line of a Markdown table."""
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _figures(rows: Sequence[Row]) -> list[_Figure]:
+    """The columns that some row has a value for."""
+    found = [
+        _Figure("p90_ms", "p90, ms", _timed(lambda result: result.p90_ms), ms, _latency_interval),
+        _Figure("p50_ms", "p50, ms", _timed(lambda result: result.p50_ms), ms),
+        _Figure("p99_ms", "p99, ms", _timed(lambda result: result.p99_ms), ms),
+        _Figure("top1", "Top-1, %", _scored(lambda accuracy: accuracy.top1), _percent, _accuracy_interval),
+        _Figure("top5", "Top-5, %", _scored(lambda accuracy: accuracy.top5), _percent),
+    ]
+    found += [_rate(batch) for batch in sorted({result.batch for row in rows for result in row.batches})]
+    found += [
+        _Figure("mj_per_image", "mJ an image", _timed(lambda result: result.mj_per_image), ms),
+        _Figure("cold_start_ms", "Cold start, ms", _timed(lambda result: result.cold_start_ms), ms),
+        _Figure("host_memory_mib", "Memory, MiB", _timed(lambda result: result.host_memory_mib), ms),
+        _Figure("gpu_memory_mib", "GPU, MiB", _timed(lambda result: result.gpu_memory_mib), ms),
+        _Figure("engine_mib", "Engine, MiB", _timed(lambda result: result.engine_bytes / _MIB), ms),
+    ]
+    return [figure for figure in found if any(figure.value(row) is not None for row in rows)]
+
+
+def _timed(value: Callable[[BenchResult], float | None]) -> Callable[[Row], float | None]:
+    """A figure of the latency's result."""
+    return lambda row: None if row.latency is None else value(row.latency)
+
+
+def _scored(value: Callable[[Accuracy], float]) -> Callable[[Row], float | None]:
+    """A figure of the accuracy."""
+    return lambda row: None if row.accuracy is None else value(row.accuracy)
+
+
+def _rate(batch: int) -> _Figure:
+    def value(row: Row) -> float | None:
+        return next((result.throughput_per_s for result in row.batches if result.batch == batch), None)
+
+    def interval(row: Row) -> tuple[float, float] | None:
+        return next((result.metric.ci95 for result in row.batches if result.batch == batch), None)
+
+    return _Figure(f"images_per_s_batch_{batch}", f"Images/s, batch {batch}", value, ms, interval)
+
+
+def _cell(figure: _Figure, row: Row) -> Cell:
+    value, bounds = figure.value(row), figure.interval(row)
+    if value is None:
+        return Cell("\N{EN DASH}", note="", tone="quiet")
+    return Cell(figure.text(value), float(value), "" if bounds is None else " to ".join(figure.text(bound) for bound in bounds))
+
+
+def _verdict(row: Row, rows: Sequence[Row]) -> str:
+    other = dominated(row, rows)
+    return "" if other is None else f"dominated by {other.label}"
+
+
+def _has_interval(figure: _Figure, rows: Sequence[Row]) -> bool:
+    return any(figure.interval(row) is not None for row in rows)
+
+
+def _latency_interval(row: Row) -> tuple[float, float] | None:
+    return None if row.latency is None else row.latency.metric.ci95
+
+
+def _accuracy_interval(row: Row) -> tuple[float, float] | None:
+    return None if row.accuracy is None else row.accuracy.ci95
+
+
+def _percent(value: float) -> str:
+    return f"{value:.1f}"

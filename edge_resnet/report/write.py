@@ -1,0 +1,103 @@
+"""A report as files: JSON, CSV, Markdown, a page that stands alone, and each chart. Knows which file holds what."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edge_resnet.errors import MissingDependencyError
+from edge_resnet.page.figure import Chart, save
+from edge_resnet.page.files import write_page, write_whole
+from edge_resnet.page.html import Table, render
+from edge_resnet.report.advice import answer_lines, fastest_table, findings, pair_table, under_table
+from edge_resnet.report.charts import charts
+from edge_resnet.report.record import Report, to_json
+from edge_resnet.report.setting import environment, warnings_of
+from edge_resnet.report.table import main_table, to_csv, to_markdown
+
+__all__ = ["Questions", "check_drawable", "write_report"]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What the reader asked: the most accurate under ``under_ms``, the fastest within ``within_points`` of the best."""
+
+    under_ms: float | None = None
+    within_points: float | None = None
+
+
+def check_drawable() -> None:
+    """Raise MissingDependencyError where no page could be drawn: better before a measurement than after it."""
+    for package in ("matplotlib", "jinja2"):
+        if importlib.util.find_spec(package) is None:
+            raise MissingDependencyError(f"a report needs {package}", hint="pip install 'edge-resnet[report]'")
+
+
+def write_report(report: Report, folder: Path, questions: Questions | None = None) -> Path:
+    """Write ``report.json``, ``.csv``, ``.md`` and ``.html``, and an SVG and a PNG per chart; returns the page's path.
+
+    Each is written whole or not at all. Raises BuildError, and MissingDependencyError without matplotlib or jinja2: what was
+    measured, the JSON and the CSV, is written before these are asked for.
+    """
+    asked = questions or Questions()
+    write_whole(folder / "report.json", to_json(report).encode())
+    write_whole(folder / "report.csv", to_csv(report).encode())
+    drawn = charts(report)
+    for chart in drawn:
+        save(chart, folder)
+    write_page(folder / "report.md", _markdown(report, asked, drawn))
+    page = folder / "report.html"
+    write_page(page, _page(report, asked, drawn))
+    return page
+
+
+def _page(report: Report, asked: Questions, drawn: Sequence[Chart]) -> str:
+    by_name = {chart.name: chart for chart in drawn}
+    return render(
+        "report.html",
+        "edge_resnet.report",
+        title=report.title,
+        report=report,
+        findings=findings(report),
+        answers=answer_lines(report, asked.under_ms, asked.within_points),
+        under=under_table(report.rows, asked.under_ms),
+        within=fastest_table(report.rows, asked.within_points),
+        table=main_table(report),
+        pairs=pair_table(report),
+        environment=environment(report),
+        warnings=warnings_of(report),
+        charts=by_name,
+    )
+
+
+def _markdown(report: Report, asked: Questions, drawn: Sequence[Chart]) -> str:
+    parts = [f"# {report.title}", _when(report)]
+    parts += ["\n".join(f"- {line}" for line in (*answer_lines(report, asked.under_ms, asked.within_points), *findings(report)))]
+    parts += [f"![{chart.alt}]({chart.name}.svg)" for chart in drawn if chart.name == "front"]
+    tables = (
+        ("Which one", under_table(report.rows, asked.under_ms)),
+        ("", fastest_table(report.rows, asked.within_points)),
+        ("All measurements", main_table(report)),
+        ("Lower precision beside FP32", pair_table(report)),
+    )
+    for heading, table in tables:
+        parts += _section(heading, table)
+    parts += [f"![{chart.alt}]({chart.name}.svg)" for chart in drawn if chart.name != "front"]
+    if report.holes:
+        parts += ["## Not measured", "\n".join(f"- {hole.what}: {hole.reason}" for hole in report.holes)]
+    parts += ["## How it was measured", "\n".join(f"- {name}: {value}" for name, value in environment(report))]
+    parts += ["\n".join(f"- {line}" for line in warnings_of(report))]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _when(report: Report) -> str:
+    part = " It was interrupted: what had been measured until then is here." if report.interrupted else ""
+    return f"Measured {report.created}.{part}"
+
+
+def _section(heading: str, table: Table | None) -> list[str]:
+    if table is None:
+        return []
+    return [*([f"## {heading}"] if heading else []), table.caption, to_markdown(table)]

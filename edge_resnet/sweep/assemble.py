@@ -1,0 +1,220 @@
+"""What a sweep has found, as a Report: rows, pairs of the same network, and the images on which these differ.
+
+Knows no page. A report that names images holds them as thumbnails, so that it can be read elsewhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from pathlib import Path
+from types import MappingProxyType
+
+from PIL import Image
+
+from edge_resnet.artifact import Artifact
+from edge_resnet.bench import BenchResult
+from edge_resnet.errors import DataError
+from edge_resnet.imageset import ImageSet
+from edge_resnet.report.record import KIND, SCHEMA, ClassChange, Flip, Hole, Pair, Report, Row, Setup
+from edge_resnet.sweep.answers import Answers, accuracy_of
+from edge_resnet.sweep.merge import Loaded
+from edge_resnet.sweep.plan import Target
+from edge_resnet.sweep.request import SweepRequest
+from edge_resnet.sweep.split import Pictures
+
+__all__ = ["Found", "Measured", "assemble"]
+
+#: Flips that are shown with a picture, of a pair and of a report: a page is sent around by mail.
+_FLIPS, _ALL_FLIPS = 12, 48
+#: Side and quality of a thumbnail: about four kilobytes.
+_SIDE, _QUALITY = 144, 72
+#: Latencies of a row that a report keeps.
+_SAMPLES = 1000
+_CLASSES = 40
+_ORDER: Mapping[str, int] = MappingProxyType({"lost": 0, "won": 1, "both wrong": 2, "unlabelled": 3})
+
+
+@dataclass
+class Measured:
+    """What is known of one artifact on one backend so far."""
+
+    label: str
+    target: Target
+    backend: str
+    artifact: Artifact | None = None
+    answers: Answers | None = None
+    latencies: list[BenchResult] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Found:
+    """All of it. ``loaded``: what files hold."""
+
+    measured: tuple[Measured, ...]
+    loaded: Loaded
+    holes: tuple[Hole, ...]
+    interrupted: bool
+
+
+def assemble(request: SweepRequest, pictures: Pictures, digest: str, found: Found) -> Report:
+    """Everything that was found. ``digest``: of the images that accuracy was measured on.
+
+    Raises DataError where nothing was measured at all: there is nothing to report.
+    """
+    rows = [_row(one, pictures.evaluation, digest) for one in found.measured if one.latencies or one.answers is not None]
+    known = (*rows, *found.loaded.rows)
+    if not known:
+        holes = (*found.holes, *found.loaded.holes)
+        first = holes[0] if holes else Hole("the files", "they hold no measurement that a report shows")
+        raise DataError(f"nothing could be measured: {first.what}: {first.reason}", hint=first.remedy)
+    own = () if pictures.evaluation is None else _pairs(found.measured, pictures.evaluation)
+    return Report(
+        schema_version=SCHEMA,
+        kind=KIND,
+        title=request.title,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        rows=_unique(known),
+        pairs=(*own, *found.loaded.pairs),
+        holes=_merged((*found.holes, *found.loaded.holes)),
+        setup=_setup(request, pictures, found),
+        interrupted=found.interrupted,
+    )
+
+
+def _row(one: Measured, images: ImageSet | None, digest: str) -> Row:
+    thinned = [_thinned(result) for result in one.latencies]
+    accuracy = None if one.answers is None or images is None else accuracy_of(one.answers, images, digest)
+    return Row(
+        label=one.label,
+        model=one.target.model.name,
+        precision=one.target.precision,
+        backend=one.backend,
+        latency=next((result for result in thinned if result.scenario == "single-stream"), None),
+        batches=tuple(result for result in thinned if result.scenario == "offline"),
+        accuracy=accuracy,
+    )
+
+
+def _thinned(result: BenchResult) -> BenchResult:
+    every = max(1, -(-len(result.samples_us) // _SAMPLES))
+    return replace(result, samples_us=result.samples_us[::every], samples_every=result.samples_every * every)
+
+
+def _unique(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """Rows from files may be called as others are: then they are numbered."""
+    seen: dict[str, int] = {}
+    named = []
+    for row in rows:
+        seen[row.label] = seen.get(row.label, 0) + 1
+        named.append(row if seen[row.label] == 1 else replace(row, label=f"{row.label} ({seen[row.label]})"))
+    return tuple(named)
+
+
+def _merged(holes: Sequence[Hole]) -> tuple[Hole, ...]:
+    """Holes with one reason are one hole."""
+    merged: dict[tuple[str, str], list[str]] = {}
+    for hole in holes:
+        merged.setdefault((hole.reason, hole.remedy), []).append(hole.what)
+    return tuple(Hole(", ".join(what), reason, remedy) for (reason, remedy), what in merged.items())
+
+
+def _pairs(measured: Sequence[Measured], images: ImageSet) -> tuple[Pair, ...]:
+    """Each lower precision beside FP32 of the same network, on the same backend where that was measured."""
+    pairs: list[Pair] = []
+    for one in measured:
+        references = [other for other in measured if _is_reference(other, one)]
+        references.sort(key=lambda other: other.backend != one.backend)
+        if one.answers is not None and one.target.precision != "fp32" and references:
+            room = _ALL_FLIPS - sum(len(pair.flips) for pair in pairs)
+            pairs.append(_pair(references[0], one, images, min(_FLIPS, room)))
+    return tuple(pairs)
+
+
+def _is_reference(other: Measured, one: Measured) -> bool:
+    same = (
+        other.artifact is not None and one.artifact is not None and other.artifact.manifest.model == one.artifact.manifest.model
+    )
+    return same and other.target.precision == "fp32" and other.answers is not None
+
+
+def _pair(reference: Measured, one: Measured, images: ImageSet, room: int) -> Pair:
+    before, after = reference.answers, one.answers
+    assert before is not None
+    assert after is not None
+    assert one.artifact is not None
+    read = [index for index in range(len(images)) if before.best[index] >= 0 and after.best[index] >= 0]
+    flipped = [index for index in read if before.best[index] != after.best[index]]
+    labels = images.labels
+    only = [
+        None if labels is None else sum(first.best[i] == labels[i] != second.best[i] for i in flipped)
+        for first, second in ((before, after), (after, before))
+    ]
+    names = one.artifact.labels
+    flips = [(index, _flip(index, images, (before, after), names)) for index in flipped]
+    flips.sort(key=lambda pair: (_ORDER[pair[1].kind], -pair[1].before[1] - pair[1].after[1]))
+    shown = tuple(replace(flip, thumbnail=_thumbnail(images, index)) for index, flip in flips[:room])
+    agreement = 100 * (len(read) - len(flipped)) / max(1, len(read))
+    classes = () if labels is None else _classes(read, labels, (before, after), names)
+    return Pair(reference.label, one.label, len(read), agreement, len(flipped), only[0], only[1], shown, classes)
+
+
+def _flip(index: int, images: ImageSet, answers: tuple[Answers, Answers], names: Sequence[str]) -> Flip:
+    before, after = ((names[one.best[index]], one.probability[index]) for one in answers)
+    name = Path(images.where(index)).name
+    if images.labels is None:
+        return Flip(name, None, before, after, "unlabelled")
+    truth = images.labels[index]
+    kinds = {answers[0].best[index]: "lost", answers[1].best[index]: "won"}
+    return Flip(name, names[truth], before, after, kinds.get(truth, "both wrong"))  # type: ignore[arg-type]  # one of the literals
+
+
+def _thumbnail(images: ImageSet, index: int) -> str:
+    """The middle square as a small JPEG; empty where the image cannot be read any more."""
+    try:
+        picture = Image.fromarray(images.load(index))
+    except DataError:
+        return ""
+    side = min(picture.size)
+    left, top = (picture.width - side) // 2, (picture.height - side) // 2
+    small = picture.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS, (left, top, left + side, top + side))
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=_QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _classes(
+    read: Sequence[int], labels: Sequence[int], answers: tuple[Answers, Answers], names: Sequence[str]
+) -> tuple[ClassChange, ...]:
+    """Classes whose accuracy changed, the largest change first."""
+    counts: dict[int, list[int]] = {}
+    for index in read:
+        count = counts.setdefault(labels[index], [0, 0, 0])
+        count[0] += 1
+        for place, one in enumerate(answers):
+            count[place + 1] += one.best[index] == labels[index]
+    changed = [ClassChange(names[label], *count) for label, count in counts.items() if count[1] != count[2]]
+    changed.sort(key=lambda change: (-abs(change.after - change.before) / change.images, change.name))
+    return tuple(changed[:_CLASSES])
+
+
+def _setup(request: SweepRequest, pictures: Pictures, found: Found) -> Setup:
+    said: dict[str, list[str]] = {}
+    for one in found.measured:
+        warnings = () if one.artifact is None else one.artifact.manifest.warnings
+        for note in dict.fromkeys((*one.notes, *warnings)):
+            said.setdefault(note, []).append(one.label)
+    notes = tuple(f"{', '.join(dict.fromkeys(labels))}: {note}" for note, labels in said.items())
+    setups = found.loaded.setups
+    if not found.measured and setups:
+        options = setups[0].options if len(setups) == 1 else {}
+        data, calibration = (
+            "; ".join(dict.fromkeys(filter(None, parts)))
+            for parts in zip(*((s.data, s.calibration) for s in setups), strict=True)
+        )
+        return Setup(data, calibration, options, tuple(note for setup in setups for note in setup.notes))
+    return Setup(pictures.evaluation_said, pictures.calibration_said, request.options, notes)

@@ -1,0 +1,91 @@
+"""One measurement of an artifact on a backend, and the key of all that it depends on. Knows no order and keeps nothing."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from edge_resnet import __version__
+from edge_resnet.artifact import Artifact
+from edge_resnet.backends import BACKENDS, load_backend
+from edge_resnet.bench import BenchOptions, BenchResult, bench
+from edge_resnet.bench.record import to_json
+from edge_resnet.device import describe, installed_version
+from edge_resnet.enginecache import find_engine
+from edge_resnet.errors import ConfigError, IncompatibleEngineError
+from edge_resnet.spec import Progress
+
+__all__ = ["answers_key", "latency_key", "measure_latency", "read_latency", "ready"]
+
+#: What a latency depends on, of a machine.
+_MACHINE = ("cpu", "architecture", "usable_cores", "board", "gpu", "compute_capability", "power_mode", "tensorrt")
+#: Queries at least, image after image: enough for the interval of a p90. And batches, for their spread.
+_QUERIES, _BATCHES = 64, 8
+#: A measurement takes so many times its seconds at most, however few queries that is.
+_MOST = 6.0
+
+
+def ready(artifact: Artifact, backend: str, *, progress: Progress | None = None) -> None:
+    """Derive the engine for this machine where there is none yet.
+
+    Raises ConfigError where the backend does not compute the artifact's precision, IncompatibleEngineError where onnx is missing
+    to derive an engine from, and what deriving raises.
+    """
+    if artifact.manifest.precision == "fp16" and backend == "onnxruntime":
+        raise ConfigError("ONNX Runtime computes FP16 networks in FP32: there is nothing to measure", hint="--backends tensorrt")
+    request = load_backend(backend).engine_request(artifact, "native")
+    if request is None or find_engine(artifact, request.key) is not None:
+        return
+    try:
+        from edge_resnet.compile import compile_engine
+    except ImportError as error:
+        raise IncompatibleEngineError(
+            f"{artifact.folder} holds no {request.form} engine for this machine, and onnx is not here to derive it",
+            hint="pip install 'edge-resnet[compile]'",
+        ) from error
+    compile_engine(artifact, backend, progress=progress)
+
+
+def measure_latency(artifact: Artifact, backend: str, batch: int, seconds: float, *, progress: Progress | None = None) -> Any:
+    """Time image after image for a ``batch`` of 1, else offline in batches; as a cell keeps it."""
+    alone = batch == 1
+    options = BenchOptions(
+        scenario="single-stream" if alone else "offline",
+        backend=backend,
+        seconds=seconds,
+        min_queries=_QUERIES if alone else _BATCHES,
+        most_seconds=_MOST * seconds,
+        batch=None if alone else batch,
+        starts=1 if alone else 0,
+    )
+    return json.loads(to_json([bench(artifact, options, progress=progress)], samples=True))
+
+
+def read_latency(content: Any) -> BenchResult:
+    """Back from a cell."""
+    result: BenchResult = TypeAdapter(BenchResult).validate_python(content)
+    return result
+
+
+def latency_key(artifact: Artifact, backend: str, batch: int, seconds: float) -> dict[str, Any]:
+    """What a latency depends on."""
+    return {**_key(artifact, backend), "batch": batch, "seconds": seconds}
+
+
+def answers_key(artifact: Artifact, backend: str, data_digest: str) -> dict[str, Any]:
+    """What the answers depend on: another processor rounds otherwise."""
+    return {**_key(artifact, backend), "data": data_digest}
+
+
+def _key(artifact: Artifact, backend: str) -> dict[str, Any]:
+    device = describe()
+    return {
+        "artifact": artifact.truth_digest(),
+        "precision": artifact.manifest.precision,
+        "preprocess": repr(artifact.manifest.preprocess),
+        "backend": [backend, installed_version(BACKENDS[backend].module)],
+        "edge-resnet": __version__,
+        "device": {name: getattr(device, name) for name in _MACHINE},
+    }

@@ -1,0 +1,67 @@
+"""Pictures for calibration and for evaluation that have nothing in common. Knows no network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from edge_resnet.errors import DataError
+from edge_resnet.imageset import ImageSet, balanced_sample, from_arrays
+from edge_resnet.spec import QuantRecipe
+
+__all__ = ["Pictures", "hold_out", "shared_images"]
+
+#: Held out of the evaluation at most, and as a part of it: calibration needs 128 pictures, and more gain little.
+_HELD_OUT, _PART = 128, 3
+#: Fewer pictures than this are not worth splitting.
+_LEAST = 24
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """``evaluation``, ``calibration``: None where there are none; ``evaluation_said``, ``calibration_said``: a line on each for
+    people."""
+
+    evaluation: ImageSet | None
+    calibration: ImageSet | None
+    evaluation_said: str
+    calibration_said: str
+
+
+def hold_out(images: ImageSet, recipe: QuantRecipe) -> Pictures:
+    """Split a set: a third of it, 128 pictures or the recipe's number at most, for calibration, drawn by the recipe's seed.
+
+    The same pictures on every machine, whatever is measured. Raises DataError where there are too few to split.
+    """
+    if len(images) < _LEAST:
+        raise DataError(
+            f"{len(images)} pictures are too few to calibrate on some and measure on others",
+            hint="--calib-data takes pictures of their own for INT8",
+        )
+    count = min(_HELD_OUT, recipe.images, len(images) // _PART)
+    chosen = set(_drawn(images, count, recipe.seed))
+    evaluation = images.subset(index for index in range(len(images)) if index not in chosen)
+    calibration = images.subset(sorted(chosen))
+    unlabelled = "" if images.labels is not None else ", which have no labels: accuracy was not measured, only what changes"
+    return Pictures(
+        evaluation,
+        calibration,
+        f"{len(evaluation)} of the {len(images)} images of {images.name}{unlabelled}",
+        f"the other {len(calibration)} images of {images.name}, drawn with seed {recipe.seed}: none of them is evaluated",
+    )
+
+
+def _drawn(images: ImageSet, count: int, seed: int) -> list[int]:
+    """The indices of a balanced sample: it is drawn of pictures that are nothing but their own number."""
+    numbers = np.arange(len(images), dtype=np.uint32)
+    pixels = np.stack([(numbers >> shift & 255).astype(np.uint8) for shift in (0, 8, 16)], axis=-1)
+    sample = balanced_sample(from_arrays(images.name, pixels[:, None, None, :], images.labels), count, seed)
+    weights = np.array([1, 1 << 8, 1 << 16])
+    return [int(sample.load(index).reshape(3) @ weights) for index in range(len(sample))]
+
+
+def shared_images(one: ImageSet, other: ImageSet) -> int:
+    """How many images of ``one`` are in ``other`` too, byte for byte."""
+    known = {other.source.digest(index) for index in range(len(other))}
+    return sum(one.source.digest(index) in known for index in range(len(one)))

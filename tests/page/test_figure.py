@@ -1,0 +1,106 @@
+"""Charts: the same for the same data, legible in light and dark, safe to put beside each other in one page."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from PIL import Image
+
+from edge_resnet.errors import BuildError, MissingDependencyError
+from edge_resnet.page.figure import Chart, draw, save
+from edge_resnet.page.palette import INK
+
+
+def _paint(axes: Axes) -> None:
+    axes.plot([1, 2, 3], [3, 1, 2], marker="o", label='5 < 6 & "so"')
+    axes.fill_between([1, 2, 3], [3, 1, 2], clip_on=True)
+    axes.set_xlabel("p90, ms")
+    axes.legend()
+
+
+@pytest.fixture(scope="module")
+def chart() -> Chart:
+    return draw("front", "Accuracy & speed", _paint, alt='Falls from 3 to 1, "then" rises')
+
+
+def test_the_same_data_gives_the_same_bytes(chart: Chart) -> None:
+    """Nothing of the time, the process or its randomness is in a chart."""
+    again = draw("front", "Accuracy & speed", _paint, alt='Falls from 3 to 1, "then" rises')
+    assert (again.svg, again.png) == (chart.svg, chart.png)
+
+
+def test_a_users_matplotlibrc_changes_nothing(chart: Chart) -> None:
+    """Global settings are neither used nor changed."""
+    before = dict(mpl.rcParams)
+    with mpl.rc_context({"font.size": 30, "axes.grid": False, "lines.linewidth": 9}):
+        assert draw("front", "Accuracy & speed", _paint, alt='Falls from 3 to 1, "then" rises').svg == chart.svg
+    assert dict(mpl.rcParams) == before
+
+
+def test_the_svg_is_one_well_formed_element_with_text(chart: Chart) -> None:
+    """It parses as XML, says in words what is to be seen, and its labels are text that can be found and read aloud."""
+    root = ET.fromstring(chart.svg)
+    assert root.tag.endswith("svg")
+    assert root.get("role") == "img"
+    assert root.get("aria-label") == 'Falls from 3 to 1, "then" rises'
+    texts = ["".join(node.itertext()) for node in root.iter() if node.tag.endswith("text")]
+    assert {"Accuracy & speed", "p90, ms", '5 < 6 & "so"'} <= set(texts)
+
+
+def test_the_svg_takes_its_ink_from_the_page(chart: Chart) -> None:
+    """No ink and no ground of its own but for a file that stands alone."""
+    drawn = re.sub(r"<style>.*?</style>", "", chart.svg, count=1)
+    assert INK not in drawn
+    assert "currentColor" in drawn
+    assert "#ffffff" not in drawn
+
+
+def test_two_charts_of_a_page_share_no_id(chart: Chart) -> None:
+    """Every id begins with the chart's name, and every reference meets one of its own ids."""
+    other = draw("other", "Accuracy & speed", _paint, alt="the same")
+    ids = [set(re.findall(r'\bid="([^"]+)"', one.svg)) for one in (chart, other)]
+    assert not ids[0] & ids[1]
+    used = set(re.findall(r'(?:href="#|url\(#)([^")]+)', chart.svg))
+    assert used
+    assert used <= ids[0]
+
+
+def test_the_png_is_on_white_and_not_empty(chart: Chart) -> None:
+    """The picture has white corners and ink."""
+    pixels = np.asarray(Image.open(io.BytesIO(chart.png)).convert("RGB"))
+    assert pixels.shape[1] == 7 * 192
+    assert (pixels[0, 0] == 255).all()
+    assert (pixels.min(axis=2) < 60).sum() > 1000
+
+
+def test_saving_writes_both_whole(chart: Chart, tmp_path: Path) -> None:
+    """Two files under the chart's name and no others, over what was there."""
+    (tmp_path / "front.svg").write_text("old")
+    paths = save(chart, tmp_path)
+    assert [path.name for path in paths] == ["front.svg", "front.png"]
+    assert ET.parse(paths[0]).getroot().get("role") == "img"
+    assert paths[1].read_bytes() == chart.png
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["front.png", "front.svg"]
+
+
+def test_a_folder_that_cannot_be_made_is_said(chart: Chart, tmp_path: Path) -> None:
+    """A file in the way of the folder is an error with the path."""
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(BuildError, match="taken"):
+        save(chart, tmp_path / "taken")
+
+
+def test_without_matplotlib_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra to install is named."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(MissingDependencyError) as caught:
+        draw("front", "", _paint, alt="")
+    assert "edge-resnet[report]" in caught.value.hint

@@ -1,0 +1,134 @@
+"""Pages: escaped, complete, and on their own."""
+
+from __future__ import annotations
+
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jinja2
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from edge_resnet.errors import MissingDependencyError
+from edge_resnet.page.files import write_page
+from edge_resnet.page.html import Cell, Column, Row, Table, render
+
+_TABLE = Table(
+    "speed",
+    "Latencies & rates",
+    (Column("Model"), Column("p90, ms", numeric=True, note="95 % interval")),
+    (Row(("resnet18", Cell("9.10", 9.1, "9.0 to 9.3"))), Row((Cell("resnet50", tone="bad"), Cell("none")), tone="quiet")),
+    sortable=True,
+)
+_PAGE = """{% extends "base.html" %}{% import "parts.html" as parts with context %}
+{% block content %}{{ parts.table(table) }}<p>{{ words }}</p>{% endblock %}"""
+
+
+@pytest.fixture
+def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A package with one template."""
+    name = f"room_{tmp_path.name.replace('-', '_')}"
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "__init__.py").write_text("")
+    (tmp_path / name / "page.html").write_text(_PAGE)
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+class _Seen(HTMLParser):
+    """Tags with their attributes, and whether every one that was opened was closed in order."""
+
+    _VOID = ("meta", "link", "img", "br", "input", "hr", "path", "use")
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in self._VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_a_page_is_whole_and_fetches_nothing(room: str) -> None:
+    """Every tag is closed; no attribute points anywhere outside the page."""
+    text = render("page.html", room, title="Speed", table=_TABLE, words="")
+    seen = _Seen(text)
+    assert seen.open == []
+    assert text.startswith("<!doctype html>")
+    for tag, attributes in seen.tags:
+        assert tag != "link"
+        for name in ("src", "href"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:"))
+    assert "@import" not in text
+    assert "http://" not in text
+    assert "https://" not in text
+
+
+def test_its_policy_forbids_what_is_not_inline(room: str) -> None:
+    """A browser that reads the page may fetch nothing, whatever a later template says."""
+    tags = _Seen(render("page.html", room, title="Speed", table=_TABLE, words="")).tags
+    policy = next(a["content"] for tag, a in tags if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy is not None
+    assert policy.startswith("default-src 'none'")
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.text(alphabet="<>&\"'/script abc\N{SNOWMAN}", max_size=30))
+def test_words_never_become_tags(words: str) -> None:
+    """Whatever a label or a file is called, it is text."""
+    text = render("parts_probe.html", "tests_page_probe", title=words, words=words)
+    assert [tag for tag, _ in _Seen(text).tags] == ["h1", "p"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def probe(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A package whose template holds nothing but the words."""
+    folder = tmp_path_factory.mktemp("probe")
+    (folder / "tests_page_probe").mkdir()
+    (folder / "tests_page_probe" / "__init__.py").write_text("")
+    (folder / "tests_page_probe" / "parts_probe.html").write_text('<h1>{{ title }}</h1><p title="{{ words }}">{{ words }}</p>')
+    sys.path.insert(0, str(folder))
+
+
+def test_a_table_is_readable_by_machines_and_readers(room: str) -> None:
+    """Caption, scopes, numbers to the right with their value, tones as classes."""
+    tags = _Seen(render("page.html", room, title="Speed", table=_TABLE, words="")).tags
+    table = next(a for tag, a in tags if tag == "table")
+    assert table["id"] == "speed"
+    assert "data-sortable" in table
+    assert [a.get("scope") for tag, a in tags if tag == "th"] == ["col", "col", "row", "row"]
+    cells = [a for tag, a in tags if tag == "td"]
+    assert [cell.get("data-value") for cell in cells] == ["9.1", None]
+    assert all("number" in (cell["class"] or "") for cell in cells)
+    assert [a.get("class") for tag, a in tags if tag == "tr"] == [None, None, "quiet"]
+
+
+def test_a_value_that_is_missing_is_an_error(room: str) -> None:
+    """An undefined name is never an empty place in a page."""
+    with pytest.raises(jinja2.UndefinedError, match="words"):
+        render("page.html", room, title="Speed", table=_TABLE)
+
+
+def test_without_jinja_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The extra to install is named."""
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(MissingDependencyError) as caught:
+        render("base.html", "edge_resnet.page", title="")
+    assert "edge-resnet[report]" in caught.value.hint
+
+
+def test_a_page_is_written_whole_over_the_old_one(tmp_path: Path) -> None:
+    """Folders on the way are made, and nothing else stays behind."""
+    path = tmp_path / "new" / "page.html"
+    for text in ("old", "Ärger"):
+        write_page(path, text)
+    assert path.read_text(encoding="utf-8") == "Ärger"
+    assert [entry.name for entry in path.parent.iterdir()] == ["page.html"]

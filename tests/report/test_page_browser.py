@@ -1,0 +1,129 @@
+"""The page in a real browser: it sorts, by mouse and by keyboard, fits a phone and a sheet, and complains of nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from reports import answers, report, row, usual
+
+from edge_resnet.report.write import write_report
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-dev-shm-usage",
+    "--window-size=1280,1000",
+)
+_COLUMN = (
+    'return [...document.querySelectorAll("#measurements tbody tr")].map(row => row.cells[arguments[0]].firstChild.textContent)'
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    webdriver = pytest.importorskip("selenium.webdriver", reason="selenium drives the browser: pip install selenium")
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium is None or driver is None:
+        pytest.skip("no browser: apt-get install --no-install-recommends chromium chromium-driver")
+    options = webdriver.ChromeOptions()
+    options.binary_location = chromium
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    chrome = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    chrome.set_page_load_timeout(30)
+    yield chrome
+    chrome.quit()
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Five rows, one of them without a latency."""
+    folder = tmp_path_factory.mktemp("page")
+    found = usual()
+    rows = (*found.rows, row("resnet101 fp32", None, answers(320)))
+    return write_report(report(*rows, pairs=found.pairs, holes=found.holes), folder).as_uri()
+
+
+def look(browser: Chrome, page: str, width: int = 1280, media: str = "screen") -> None:
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": media})
+    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.get(page)
+
+
+def column(browser: Chrome, index: int) -> list[str]:
+    return list(browser.execute_script(_COLUMN, index))
+
+
+def heading(browser: Chrome, index: int) -> Any:
+    return browser.find_elements("css selector", "#measurements thead th")[index]
+
+
+def test_a_click_sorts_and_another_turns_it_round(browser: Chrome, page: str) -> None:
+    """By number and not by letter, what was not measured last either way, and the heading says it."""
+    look(browser, page)
+    assert column(browser, 1) == ["9.00", "18.0", "19.5", "52.0", "\N{EN DASH}"]
+    button = heading(browser, 4).find_element("css selector", "button")
+    button.click()
+    assert column(browser, 4) == ["74.0", "75.0", "76.2", "77.5", "80.0"]
+    assert heading(browser, 4).get_attribute("aria-sort") == "ascending"
+    button.click()
+    assert column(browser, 4) == ["80.0", "77.5", "76.2", "75.0", "74.0"]
+    heading(browser, 1).find_element("css selector", "button").click()
+    heading(browser, 1).find_element("css selector", "button").click()
+    assert column(browser, 1) == ["52.0", "19.5", "18.0", "9.00", "\N{EN DASH}"]
+    assert heading(browser, 4).get_attribute("aria-sort") is None
+
+
+def test_the_keyboard_sorts_too(browser: Chrome, page: str) -> None:
+    """A heading can be reached by Tab and pressed by Enter."""
+    look(browser, page)
+    button = heading(browser, 0).find_element("css selector", "button")
+    button.send_keys("\ue007")
+    assert column(browser, 0)[0] == "resnet18 fp32"
+    assert column(browser, 0)[-1] == "resnet101 fp32"
+    assert browser.switch_to.active_element == button
+
+
+def test_nothing_is_complained_of(browser: Chrome, page: str) -> None:
+    """No script fails, and the page's own policy forbids nothing that it needs."""
+    look(browser, page)
+    assert [entry["message"] for entry in browser.get_log("browser")] == []
+    natural = browser.execute_script("return [...document.images].map(image => image.naturalWidth)")
+    assert natural
+    assert all(natural)
+
+
+@pytest.mark.parametrize(("width", "media"), [(360, "screen"), (1280, "screen"), (690, "print")])
+def test_it_is_as_wide_as_the_reader(browser: Chrome, page: str, width: int, media: str) -> None:
+    """On a phone wide tables and charts scroll inside themselves; on a screen and on A4 nothing is cut off."""
+    look(browser, page, width, media)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    if width > 500:
+        cut = "e => e.scrollWidth > e.clientWidth + 1"
+        code = f'return [...document.querySelectorAll(".scroll")].filter({cut}).map(e => e.ariaLabel)'
+        assert browser.execute_script(code) == []
+
+
+def test_charts_take_the_ink_of_a_dark_page(browser: Chrome, page: str) -> None:
+    """Their text is light where the reader wants it dark."""
+    look(browser, page)
+    colours = []
+    for scheme in ("light", "dark"):
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "screen", "features": features})
+        colours.append(browser.execute_script('return getComputedStyle(document.querySelector("#chart-front svg text")).fill'))
+    assert colours == ["rgb(23, 33, 29)", "rgb(233, 239, 236)"]

@@ -1,0 +1,114 @@
+"""Rows from files that were measured elsewhere."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from reports import answers, bench_result, offline_result, report, row, usual
+
+from edge_resnet.bench import BenchResult, write_results
+from edge_resnet.errors import DataError
+from edge_resnet.report.record import Report, to_json
+from edge_resnet.sweep.merge import from_files
+
+EVALUATION = {
+    "images": 400, "top1": 75.0, "top5": 90.0, "ci95": [70.5, 79.0], "backend": "onnxruntime", "precision": "fp32"
+}  # fmt: skip
+
+
+def _report(folder: Path, name: str, content: Report) -> Path:
+    path = folder / name
+    path.write_text(to_json(content), encoding="utf-8")
+    return path
+
+
+def _on(board: str, result: BenchResult) -> BenchResult:
+    return replace(result, device=replace(result.device, board=board))
+
+
+def _evaluation(folder: Path, **changes: Any) -> Path:
+    path = folder / "eval.json"
+    path.write_text(json.dumps({**EVALUATION, **changes}))
+    return path
+
+
+def test_scenarios_of_one_artifact_are_one_row(tmp_path: Path) -> None:
+    """Single-stream and two offline batches; of another artifact another row; multi-stream is named as not shown."""
+    results = [
+        bench_result(9.0),
+        offline_result(8, 100.0),
+        offline_result(32, 120.0),
+        bench_result(5.0, artifact_digest="cd" * 32),
+        bench_result(30.0, scenario="multi-stream"),
+    ]
+    write_results(tmp_path / "bench.json", results)
+    found = from_files([tmp_path / "bench.json"])
+    assert [(one.latency.p90_ms, [r.batch for r in one.batches]) for one in found.rows if one.latency] == [
+        (9.0, [8, 32]),
+        (5.0, []),
+    ]
+    assert ["multi-stream" in hole.what for hole in found.holes] == [True]
+
+
+def test_an_accuracy_goes_to_the_one_row_that_it_can_be_of(tmp_path: Path) -> None:
+    """By backend and precision, in whatever order the files come."""
+    write_results(tmp_path / "bench.json", [bench_result(9.0), bench_result(5.0, precision="int8")])
+    found = from_files([_evaluation(tmp_path), tmp_path / "bench.json"])
+    assert [None if one.accuracy is None else one.accuracy.top1 for one in found.rows] == [75.0, None]
+    assert found.holes == ()
+
+
+@pytest.mark.parametrize(("changes", "words"), [({}, "several rows"), ({"precision": "int8"}, "no row")])
+def test_an_accuracy_of_nobody_knows_what_is_not_guessed(tmp_path: Path, changes: dict[str, str], words: str) -> None:
+    """Two networks in one precision, or none: it is a hole that says what to do."""
+    write_results(tmp_path / "bench.json", [bench_result(9.0), bench_result(5.0, artifact_digest="cd" * 32)])
+    found = from_files([tmp_path / "bench.json", _evaluation(tmp_path, **changes)])
+    assert all(one.accuracy is None for one in found.rows)
+    assert found.holes[0].reason.startswith(words)
+    assert found.holes[0].remedy
+
+
+def test_two_boards_keep_apart(tmp_path: Path) -> None:
+    """Rows and pairs are called by their machine, and each report's holes by its file."""
+    paths = []
+    for board in ("Nano", "Orin"):
+        content = usual()
+        rows = tuple(replace(one, latency=_on(board, one.latency)) for one in content.rows if one.latency)
+        paths.append(_report(tmp_path, f"{board}.json", replace(content, rows=rows)))
+    found = from_files(paths)
+    labels = {one.label for one in found.rows}
+    assert len(labels) == 8
+    assert {"resnet18 int8, Nano", "resnet18 int8, Orin"} <= labels
+    assert {pair.row for pair in found.pairs} | {pair.reference for pair in found.pairs} <= labels
+    assert len(found.setups) == 2
+    assert "Nano.json" in found.holes[0].what
+
+
+def test_reports_of_one_machine_keep_their_names(tmp_path: Path) -> None:
+    """Nothing is added where nothing needs it."""
+    found = from_files([_report(tmp_path, "a.json", report(row("a fp32", 9.0, answers(300))))])
+    assert [one.label for one in found.rows] == ["a fp32"]
+
+
+@pytest.mark.parametrize("text", ["", "{", '[{"kind": "edge-resnet bench", "p50'])
+def test_half_a_file_is_refused(tmp_path: Path, text: str) -> None:
+    """Whatever it was going to be."""
+    path = tmp_path / "half.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match="cut off"):
+        from_files([path])
+
+
+def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    """And so is an evaluation with strange values, and no file."""
+    write_results(tmp_path / "bench.json", [bench_result(9.0)])
+    for path in (_evaluation(tmp_path, ci95=["low", "high"]), tmp_path / "none.json"):
+        with pytest.raises(DataError):
+            from_files([tmp_path / "bench.json", path])
+    (tmp_path / "list.json").write_text('{"a": 1}')
+    with pytest.raises(DataError, match="not what edge-resnet bench writes"):
+        from_files([tmp_path / "list.json"])

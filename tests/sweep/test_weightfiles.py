@@ -1,0 +1,38 @@
+"""A depth's weights are found by name, and never guessed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge_resnet.errors import WeightsError
+from edge_resnet.sweep.weightfiles import find_weights
+
+
+@pytest.mark.parametrize("name", ["resnet18.pth", "my_ResNet-18_v2.safetensors", "resnet18_small_blocks.pt", "RESNET_18.th"])
+def test_a_name_that_holds_the_depth_is_found(tmp_path: Path, name: str) -> None:
+    """However it is spelt; other depths, other kinds of files and longer numbers are not it."""
+    for other in (name, "resnet180.pth", "resnet1018.pth", "resnet50.pth", "resnet18.txt", "18.pth"):
+        (tmp_path / other).touch()
+    assert find_weights(tmp_path, 18) == tmp_path / name
+
+
+def test_no_file_is_none(tmp_path: Path) -> None:
+    """A depth without weights is not the user's mistake."""
+    (tmp_path / "resnet50.pth").touch()
+    assert find_weights(tmp_path, 34) is None
+
+
+def test_two_files_are_refused_by_their_names(tmp_path: Path) -> None:
+    """Both are named."""
+    for name in ("resnet18.pth", "resnet18-a1.pth"):
+        (tmp_path / name).touch()
+    with pytest.raises(WeightsError, match=r"resnet18-a1\.pth, resnet18\.pth"):
+        find_weights(tmp_path, 18)
+
+
+def test_what_is_no_folder_is_said(tmp_path: Path) -> None:
+    """A path that is not there."""
+    with pytest.raises(WeightsError, match="not a folder"):
+        find_weights(tmp_path / "none", 18)
