@@ -20,6 +20,7 @@ SUBCOMMANDS = [
     f"{group.name} {command.name}" for group in app.registered_groups for command in group.typer_instance.registered_commands
 ]
 BLOCKS = re.findall(r"(<!--[^\n]*-->\n)?```sh\n(.*?)```", README, flags=re.DOTALL)
+USER_PAGES = ("bench.md", "commands.md", "paper.md", "qat.md", "report.md", "run.md", "train.md")
 PAGES = sorted([*REPO.glob("*.md"), *REPO.glob("docs/**/*.md"), *REPO.glob("calibration/*.md"), *REPO.glob("deploy/*.md")])
 
 
@@ -94,8 +95,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_documented_options_exist() -> None:
-    """Every long option that the README, docs/commands.md or docs/run.md shows for a command is one that the program takes."""
-    text = README + "".join((REPO / "docs" / name).read_text(encoding="utf-8") for name in ("commands.md", "run.md"))
+    """Every long option that the README or a page for users shows for a command is one that the program takes."""
+    text = README + "".join((REPO / "docs" / name).read_text(encoding="utf-8") for name in USER_PAGES)
     help_text = "".join(
         subprocess.run(
             [sys.executable, "-m", "edge_resnet", *command.split(), "--help"],
