@@ -55,7 +55,9 @@ def test_the_wheel_carries_the_data_folders(wheel: Path, folder: str) -> None:
     assert wanted - names == set()
 
 
-@pytest.mark.parametrize("name", ["recipes/imagenet.toml", "recipes/cifar10.toml", "README.md", "tables/README.md", "checkpoints/README.md"])
+@pytest.mark.parametrize(
+    "name", ["recipes/imagenet.toml", "recipes/cifar10.toml", "README.md", "tables/README.md", "checkpoints/README.md"]
+)
 def test_data_is_read_through_importlib(name: str) -> None:
     """Installed, editable or not, recipes, tables and their descriptions are found as package data."""
     assert (resources.files("edge_resnet.calibration") / name).read_text(encoding="utf-8").strip()

@@ -1,0 +1,143 @@
+"""``edge-resnet paper``. Knows the options and how a finding is printed; the experiments are edge_resnet.paper's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from edge_resnet.cli.progress import progress_bars
+from edge_resnet.errors import ConfigError
+from edge_resnet.spec import IMAGENET_MEAN, IMAGENET_STD
+from edge_resnet.spec import Family as FamilyName
+from edge_resnet.spec import Shortcut as ShortcutName
+
+if TYPE_CHECKING:
+    from edge_resnet.paper import Finding
+    from edge_resnet.train import TrainOptions
+
+__all__ = ["paper"]
+
+_INTERRUPTED = 130
+_IMAGES, _WEIGHTS, _TRAINING = "Images", "Given networks", "Training"
+_SCHEDULES = Literal["one-cycle", "paper-cifar", "paper-imagenet", "cosine", "constant"]
+
+
+def paper(
+    experiment: Annotated[
+        Literal["degradation", "shortcuts", "depth", "responses", "complexity", "tencrop", "multiscale", "ensemble"],
+        typer.Argument(help="What to run; the first three train."),
+    ],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder (default: paper/EXPERIMENT).")] = None,
+    family: Annotated[FamilyName | None, typer.Option(help="cifar or imagenet (default: what the paper has there).")] = None,
+    depths: Annotated[str, typer.Option(help="Layers, such as 20,56 (default: the paper's).")] = "",
+    shortcut: Annotated[ShortcutName | None, typer.Option(help="Option of the shortcuts (default: the paper's).")] = None,
+    data: Annotated[str, typer.Option(help="Folder of class folders, CSV, .npz, or a name.", rich_help_panel=_IMAGES)] = "",
+    test_data: Annotated[str, typer.Option(help="The same, to test on (a name has both).", rich_help_panel=_IMAGES)] = "",
+    images: Annotated[int | None, typer.Option(help="Train on so many of them.", rich_help_panel=_IMAGES)] = None,
+    test_images: Annotated[int | None, typer.Option(help="Test on so many.", rich_help_panel=_IMAGES)] = None,
+    classes: Annotated[int | None, typer.Option(help="Width of the head.", rich_help_panel=_IMAGES)] = None,
+    input_size: Annotated[int | None, typer.Option(help="Side of the square, pixels.", rich_help_panel=_IMAGES)] = None,
+    mean: Annotated[
+        tuple[float, float, float], typer.Option(help="Per channel, RGB, in 0..1.", rich_help_panel=_IMAGES)
+    ] = IMAGENET_MEAN,
+    std: Annotated[
+        tuple[float, float, float], typer.Option(help="Per channel, RGB, in 0..1.", rich_help_panel=_IMAGES)
+    ] = IMAGENET_STD,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=FILE", help="A network and its weights; repeatable.", rich_help_panel=_WEIGHTS),
+    ] = None,
+    source: Annotated[
+        Path | None, typer.Option("--from", metavar="DIR", help="Networks that an experiment trained.", rich_help_panel=_WEIGHTS)
+    ] = None,
+    scales: Annotated[str, typer.Option(help="Short sides for multiscale, pixels.", rich_help_panel=_WEIGHTS)] = "",
+    flips: Annotated[bool, typer.Option(help="multiscale: mirror images too.", rich_help_panel=_WEIGHTS)] = True,
+    held_out: Annotated[float, typer.Option(help="ensemble: share to choose weights on.", rich_help_panel=_WEIGHTS)] = 0.5,
+    epochs: Annotated[float | None, typer.Option(help="Passes (default: 164, imagenet 120).", rich_help_panel=_TRAINING)] = None,
+    batch: Annotated[int | None, typer.Option(help="Default: 128, imagenet 256.", rich_help_panel=_TRAINING)] = None,
+    rate: Annotated[float | None, typer.Option(help="Highest learning rate (default: 0.1).", rich_help_panel=_TRAINING)] = None,
+    schedule: Annotated[
+        _SCHEDULES | None, typer.Option(help="Of the rate, shortened with the epochs.", rich_help_panel=_TRAINING)
+    ] = None,
+    precision: Annotated[
+        Literal["auto", "fp32", "bf16"] | None, typer.Option(help="Default: fp32.", rich_help_panel=_TRAINING)
+    ] = None,
+    augment: Annotated[
+        Literal["none", "shift", "cifar", "imagenet", "scales"] | None,
+        typer.Option(help="Default: the paper's.", rich_help_panel=_TRAINING),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, order, augmentation and samples.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what the folder holds.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Begin anew in it.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")] = False,
+) -> None:
+    """Run an experiment of He et al. 2015 and set its numbers beside the paper's, on a page, as charts and as JSON.
+
+    The defaults are the paper's, which is days of training: choose depths, images and epochs. The page says what was scaled
+    down. Ctrl-C ends it with what there is, and --resume goes on.
+
+    edge-resnet paper complexity
+
+    edge-resnet paper degradation --data cifar10 --depths 20,56 --epochs 10
+
+    edge-resnet paper responses --from paper/degradation --data cifar10
+
+    edge-resnet paper tencrop --weights 50=default --data val/
+
+    edge-resnet paper ensemble --weights 18=r18.pth --weights 50=r50.pth --data val.csv --family imagenet
+    """
+    from edge_resnet.paper import TRAINING, Request, run_experiment
+    from edge_resnet.paper.output import to_json
+
+    chosen: FamilyName = family or ("imagenet" if experiment in ("tencrop", "multiscale") else "cifar")
+    given = {"epochs": epochs, "batch": batch, "rate": rate, "schedule": schedule, "precision": precision, "augment": augment}
+    wanted = {name: value for name, value in given.items() if value is not None}
+    if wanted and experiment not in TRAINING:
+        raise ConfigError(f"{experiment} trains nothing: --{next(iter(wanted))} is for those that do", hint=", ".join(TRAINING))
+    request = Request(
+        experiment=experiment, output=output or Path("paper") / experiment, family=chosen, depths=_numbers("--depths", depths),
+        shortcut=shortcut, data=data, test_data=test_data, images=images, test_images=test_images, classes=classes,
+        input_size=input_size, mean=mean, std=std, weights=tuple(weights or ()), source=source,
+        scales=_numbers("--scales", scales), flips=flips, held_out=held_out, seed=seed,
+        training=_training(chosen, wanted) if experiment in TRAINING else None,
+    )  # fmt: skip
+    with progress_bars() as progress:
+        finding, page = run_experiment(request, resume=resume, force=force, progress=progress)
+    if json_output:
+        typer.echo(to_json(finding))
+    else:
+        _report(finding, page)
+    if finding.interrupted:
+        raise typer.Exit(_INTERRUPTED)
+
+
+def _training(family: FamilyName, wanted: Mapping[str, object]) -> TrainOptions:
+    """The paper's recipe with what was asked for."""
+    from edge_resnet.paper.scale import paper_options
+
+    return replace(paper_options(family), **wanted)  # type: ignore[arg-type]
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(",")) if text else ()
+    except ValueError as error:
+        raise ConfigError(f"{option} takes whole numbers with commas between, not {text}", hint=f"{option} 20,56") from error
+
+
+def _report(finding: Finding, page: Path) -> None:
+    typer.echo(finding.title + (" (a part: interrupted)" if finding.interrupted else ""))
+    for table in finding.tables:
+        typer.echo("")
+        for line in table.lines():
+            typer.echo(line)
+    typer.echo("")
+    for sentence in finding.verdicts:
+        typer.echo(sentence)
+    for item in finding.scaled:
+        typer.echo(f"scaled down: {item.what}: {item.here} (the paper: {item.paper})")
+    typer.echo(f"the page is at {page}")

@@ -1,0 +1,187 @@
+"""Standard deviations of layer responses (section 4.2, figure 7) of given or trained networks. Knows nothing of errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from edge_resnet.errors import ConfigError
+from edge_resnet.imageset import ImageSet, batches
+from edge_resnet.models import class_names
+from edge_resnet.page.figure import Chart, draw
+from edge_resnet.page.palette import MARKERS, SERIES
+from edge_resnet.paper.finding import Column, Finding, Scaled, Table
+from edge_resnet.paper.networks import normalised, open_members
+from edge_resnet.paper.request import Request, labelled
+from edge_resnet.preprocess import Picture
+from edge_resnet.spec import Preprocess, Progress
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["Responses", "layer_deviations", "responses"]
+
+_BATCH = 100
+#: What the paper draws.
+_PAPER = "plain-20, plain-56, ResNet-20, ResNet-56, ResNet-110"
+
+
+@dataclass(frozen=True)
+class Responses:
+    """``layers``: names of the 3x3 convolutions in order. ``deviations``: of each one's output behind its batch norm, over all
+    images, channels and places."""
+
+    name: str
+    plain: bool
+    layers: tuple[str, ...]
+    deviations: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Over the layers."""
+        return float(np.mean(self.deviations))
+
+
+def responses(request: Request, progress: Progress | None = None) -> Finding:
+    """Measure every network that the request names on its test images; no labels are looked at, but the set must have them."""
+    like = request.like()
+    members = open_members(request.weights, like, source=request.source, progress=progress)
+    images = labelled(request, "test", classes=like.classes, names=class_names(like))
+    found: list[Responses] = []
+    for member in members:
+        try:
+            measured = layer_deviations(member.network, _pictures(images, request, member.name, progress), request.preprocess)
+        except KeyboardInterrupt:
+            if not found:
+                raise
+            break
+        found.append(Responses(member.name, member.spec.plain, tuple(measured), tuple(measured.values())))
+    return Finding(
+        "responses",
+        "Standard deviations of layer responses (figure 7)",
+        _verdicts(found),
+        (_table(found),),
+        (_chart(found, in_order=True), _chart(found, in_order=False)),
+        (
+            Scaled("networks", _PAPER, ", ".join(one.name for one in found)),
+            Scaled("images", "of CIFAR-10, their number is not said", f"{len(images):,} of {images.name}"),
+        ),
+        request.settings(),
+        {"networks": [{"network": r.name, "layers": r.layers, "deviations": r.deviations, "mean": r.mean} for r in found]},
+        len(found) < len(members),
+    )
+
+
+def layer_deviations(network: nn.Module, pictures: Iterable[Picture], spec: Preprocess) -> dict[str, float]:
+    """Standard deviation of every 3x3 convolution's output, after its batch norm and before ReLU or addition.
+
+    ``pictures``: batches (n, H, W, 3) uint8 RGB. One pass in constant memory: sums of values and of squares in float64. Raises
+    ConfigError where the network has no 3x3 convolution with a batch norm behind.
+    """
+    sums: dict[str, list[float]] = {}
+    norms = dict(_norms(network))
+    if not norms:
+        raise ConfigError("the network has no 3x3 convolution with a batch norm", hint="networks of `edge-resnet models` do")
+    hooks = [norm.register_forward_hook(_adder(sums.setdefault(name, [0.0, 0.0, 0.0]))) for name, norm in norms.items()]
+    try:
+        with torch.inference_mode():
+            for batch in pictures:
+                network(normalised(batch, spec))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return {name: _deviation(*parts) for name, parts in sums.items()}
+
+
+def _norms(network: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Name of each 3x3 convolution → the batch norm behind it; torchvision's names put ``bn2`` behind ``conv2``."""
+    modules = dict(network.named_modules())
+    return [
+        (name, modules[norm])
+        for name, module in modules.items()
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (3, 3) and (norm := _behind(name)) in modules
+    ]
+
+
+def _behind(convolution: str) -> str:
+    head, _, last = convolution.rpartition(".")
+    return f"{head}.{last.replace('conv', 'bn')}".lstrip(".")
+
+
+def _adder(parts: list[float]) -> Callable[[nn.Module, object, torch.Tensor], None]:
+    def add(_: nn.Module, __: object, out: torch.Tensor) -> None:
+        values = out.double()
+        parts[0] += out.numel()
+        parts[1] += float(values.sum())
+        parts[2] += float(values.square().sum())
+
+    return add
+
+
+def _deviation(count: float, total: float, squares: float) -> float:
+    return float(max(0.0, squares / count - (total / count) ** 2) ** 0.5) if count else 0.0
+
+
+def _pictures(images: ImageSet, request: Request, name: str, progress: Progress | None) -> Iterable[Picture]:
+    done = 0
+    for batch in batches(images, request.preprocess, _BATCH):
+        yield batch.images
+        done += len(batch.images)
+        if progress is not None:
+            progress(name, done, len(images))
+
+
+def _verdicts(found: Sequence[Responses]) -> tuple[str, ...]:
+    """Residual against residual by depth, and residual against plain of the same depth: what figure 7 is drawn for."""
+    words = ", ".join(f"{one.name} {one.mean:.3f}" for one in found)
+    sentences = [f"Mean over the layers: {words}."]
+    residual = [one for one in found if not one.plain]
+    pairs = [(max(residual, key=_layers), min(residual, key=_layers))] if len(residual) > 1 else []
+    pairs += [(one, twin) for one in residual for twin in found if twin.plain and _layers(twin) == _layers(one)]
+    for one, other in pairs:
+        than = "less" if one.mean < other.mean else "not less"
+        sentences.append(f"{one.name}'s layers respond {than} than {other.name}'s ({one.mean:.3f} against {other.mean:.3f}).")
+    return tuple(sentences)
+
+
+def _layers(one: Responses) -> int:
+    return len(one.layers)
+
+
+def _table(found: Sequence[Responses]) -> Table:
+    columns = (
+        Column("network", "network"),
+        Column("3x3 layers", "layers", 0),
+        Column("mean", "mean", 3),
+        Column("median", "median", 3),
+        Column("largest", "largest", 3),
+        Column("smallest", "smallest", 3),
+    )
+    rows = tuple(
+        (one.name, _layers(one), one.mean, float(np.median(one.deviations)), max(one.deviations), min(one.deviations))
+        for one in found
+    )
+    return Table("Standard deviations of the 3x3 layers' responses; the paper draws them and prints no number.", columns, rows)
+
+
+def _chart(found: Sequence[Responses], *, in_order: bool) -> Chart:
+    def paint(axes: Axes) -> None:
+        for place, one in enumerate(found):
+            values = one.deviations if in_order else tuple(sorted(one.deviations, reverse=True))
+            line = f"{MARKERS[place % len(MARKERS)]}{'--' if one.plain else '-'}"
+            color = SERIES[place % len(SERIES)]
+            axes.plot(range(1, len(values) + 1), values, line, color=color, label=one.name, markersize=4, linewidth=1.3)
+        axes.set_xlabel("layer, in its order" if in_order else "layer, sorted by its response")
+        axes.set_ylabel("standard deviation")
+        axes.set_ylim(0, None)
+        axes.legend()
+
+    words = "; ".join(f"{one.name} from {max(one.deviations):.2f} down to {min(one.deviations):.2f}" for one in found)
+    kind = "in the order of the layers" if in_order else "sorted"
+    title = f"Layer responses {kind}"
+    return draw(f"responses-{'order' if in_order else 'sorted'}", title, paint, alt=f"Standard deviations {kind}. {words}.")

@@ -1,0 +1,93 @@
+"""Hits of several ways to look at a picture, counted picture by picture on the same images. Knows no way but by its function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+
+from edge_resnet.paper.accuracy import Difference, ErrorRate, Hits, difference, error_rate, hits_of
+from edge_resnet.paper.finding import Cell, Column, Table
+from edge_resnet.paper.networks import Member, Probabilities, probabilities
+from edge_resnet.preprocess import Picture
+from edge_resnet.spec import Preprocess, Progress
+
+__all__ = ["Look", "Scheme", "Tally", "count_hits", "errors_table"]
+
+#: Probabilities of a picture's views, (views, classes), → (classes,).
+Scheme: TypeAlias = Callable[[Probabilities], Probabilities]
+
+
+@dataclass(frozen=True)
+class Look:
+    """One picture: its views in groups of one size, each (n, H, W, 3) uint8 RGB, and its class."""
+
+    views: tuple[Picture, ...]
+    label: int
+
+
+@dataclass(frozen=True, eq=False)
+class Tally:
+    """One network's hits by scheme, the first of which is what the others are compared with."""
+
+    name: str
+    hits: Mapping[str, Hits]
+    interrupted: bool
+
+    def rates(self) -> dict[str, ErrorRate]:
+        """Of every scheme."""
+        return {scheme: error_rate(hits) for scheme, hits in self.hits.items()}
+
+    def differences(self) -> dict[str, Difference]:
+        """Of every scheme but the first from the first."""
+        first, *others = self.hits
+        return {scheme: difference(self.hits[scheme][:, 0], self.hits[first][:, 0]) for scheme in others}
+
+
+def count_hits(
+    member: Member, looks: Iterable[Look], schemes: Mapping[str, Scheme], spec: Preprocess, progress: Progress
+) -> Tally:
+    """Answer every look in every scheme's way; Ctrl-C ends it with the pictures so far, if there is one.
+
+    ``progress`` is called for every picture with their number so far as ``done`` and 0 as ``total``: the caller knows how many
+    there are.
+    """
+    hits: dict[str, list[Hits]] = {scheme: [] for scheme in schemes}
+    done, interrupted = 0, False
+    try:
+        for done, look in enumerate(looks, 1):
+            answers = np.concatenate([probabilities(member.network, views, spec) for views in look.views])
+            label = np.array([look.label])
+            found = [hits_of(scheme(answers)[None], label) for scheme in schemes.values()]
+            for rows, row in zip(hits.values(), found, strict=True):
+                rows.append(row)
+            progress(member.name, done, 0)
+    except KeyboardInterrupt:
+        interrupted = True
+    if not hits or not next(iter(hits.values())):
+        raise KeyboardInterrupt
+    return Tally(member.name, {scheme: np.concatenate(rows) for scheme, rows in hits.items()}, interrupted)
+
+
+def errors_table(caption: str, tallies: Sequence[Tally], paper: Callable[[str, str], str | None]) -> Table:
+    """A row per network and scheme; ``paper``: what the paper has for (network, scheme)."""
+    columns = (
+        Column("network", "network"),
+        Column("tested on", "scheme"),
+        Column("top-1 error, %", "top1_error", 2),
+        Column("95 % interval", "top1_error_ci95"),
+        Column("top-5 error, %", "top5_error", 2),
+        Column("top-1 against the first, points", "difference"),
+        Column("the paper, top-1 / top-5", "paper"),
+        Column("images", "images", 0),
+    )
+    rows: list[tuple[Cell, ...]] = []
+    for tally in tallies:
+        differences = tally.differences()
+        for scheme, rate in tally.rates().items():
+            apart = differences[scheme].text if scheme in differences else None
+            interval = f"{rate.top1_ci95[0]:.2f} to {rate.top1_ci95[1]:.2f}"
+            rows.append((tally.name, scheme, rate.top1, interval, rate.top5, apart, paper(tally.name, scheme), rate.images))
+    return Table(caption, columns, tuple(rows))

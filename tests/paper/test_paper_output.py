@@ -1,0 +1,132 @@
+"""The folder of an experiment: claimed, resumed, begun anew, given back, and what is written into it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edge_resnet.errors import BuildError, ConfigError, DataError, EdgeResnetError
+from edge_resnet.page.figure import draw
+from edge_resnet.paper.finding import Column, Finding, Scaled, Table
+from edge_resnet.paper.output import NETWORKS, SCHEMA, claim, publish, release, to_json
+
+SETTINGS: dict[str, Any] = {"experiment": "depth", "depths": (8, 14), "training": {"epochs": 2, "rate": 0.1}}
+
+
+def finding(**changed: Any) -> Finding:
+    """One with a cell of every kind and markup where a careless page would let it through."""
+    columns = (Column("network", "network"), Column("error, %", "error", 2), Column("paper", "paper"))
+    table = Table("Errors <b>", columns, (("ResNet-8", 12.3456, None), ("ResNet-14", 1234.5, "8.75"), ("<i>x</i>", None, None)))
+    asked = {
+        "experiment": "depth", "title": "By depth", "verdicts": ("It is <so>.",), "tables": (table,), "charts": (),
+        "scaled": (Scaled("epochs", "164", "2"),), "settings": {"seed": 0}, "data": {"numbers": [1, 2]},
+    }  # fmt: skip
+    return Finding(**{**asked, **changed})
+
+
+def test_tables_for_people_and_programs() -> None:
+    """Numbers are rounded and set flush right for people, and whole for programs."""
+    table = finding().tables[0]
+    assert table.lines()[1].split() == ["ResNet-8", "12.35", "-"]
+    assert table.lines()[2].split() == ["ResNet-14", "1,234.50", "8.75"]
+    assert table.as_dicts()[0] == {"network": "ResNet-8", "error": 12.3456, "paper": None}
+    words = ("error, %", "12.35", "1,234.50")
+    assert len({line.index(word) + len(word) for line, word in zip(table.lines(), words, strict=False)}) == 1
+
+
+def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
+    """A second experiment in the folder is refused with the ways out; with --resume and the same settings it goes on."""
+    claim(tmp_path / "a", SETTINGS)
+    with pytest.raises(BuildError) as taken:
+        claim(tmp_path / "a", SETTINGS)
+    assert all(word in taken.value.hint for word in ("--resume", "--force", "-o"))
+    claim(tmp_path / "a", SETTINGS, resume=True)
+
+
+def test_other_settings_do_not_go_on(tmp_path: Path) -> None:
+    """Resuming with another value names the value, inside the training too."""
+    claim(tmp_path / "a", SETTINGS)
+    with pytest.raises(ConfigError, match="depths"):
+        claim(tmp_path / "a", {**SETTINGS, "depths": (8,)}, resume=True)
+    with pytest.raises(ConfigError, match=r"rate 0\.1, not 0\.2"):
+        claim(tmp_path / "a", {**SETTINGS, "training": {"epochs": 2, "rate": 0.2}}, resume=True)
+
+
+def test_what_is_not_ours_stays(tmp_path: Path) -> None:
+    """A file, and a folder with other things in it, are refused even with --force, and nothing in them is touched."""
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/thesis.svg").write_text("mine", encoding="utf-8")
+    for name in ("file", "full"):
+        with pytest.raises(BuildError):
+            claim(tmp_path / name, SETTINGS, force=True)
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["thesis.svg"]
+
+
+def test_force_begins_anew_and_spares_the_rest(tmp_path: Path) -> None:
+    """What an experiment wrote is removed, networks included; a note of the user's stays."""
+    folder = tmp_path / "a"
+    claim(folder, SETTINGS)
+    publish(finding(), folder)
+    (folder / NETWORKS / "resnet-8").mkdir(parents=True)
+    (folder / "notes.txt").write_text("mine", encoding="utf-8")
+    claim(folder, SETTINGS, force=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["notes.txt", "settings.json"]
+
+
+def test_damaged_settings_are_named(tmp_path: Path) -> None:
+    """A settings.json that is no JSON is a DataError with its path, not a folder to overwrite."""
+    claim(tmp_path / "a", SETTINGS)
+    (tmp_path / "a/settings.json").write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match=r"settings\.json"):
+        claim(tmp_path / "a", SETTINGS, force=True)
+
+
+def test_release_takes_back_only_an_empty_claim(tmp_path: Path) -> None:
+    """A claim with nothing behind it goes away, folder and all; one with work behind it stays."""
+    claim(tmp_path / "empty", SETTINGS)
+    release(tmp_path / "empty")
+    assert not (tmp_path / "empty").exists()
+    claim(tmp_path / "worked", SETTINGS)
+    (tmp_path / "worked" / NETWORKS).mkdir()
+    release(tmp_path / "worked")
+    assert (tmp_path / "worked/settings.json").exists()
+    release(tmp_path / "never")
+
+
+def test_json_is_whole(tmp_path: Path) -> None:
+    """The file is what to_json says: every number, what was scaled down, the charts by file; no NaN gets in."""
+    chart = draw("depth", "By depth", lambda axes: axes.plot([1, 2], [3, 4]) and None, alt="a line")
+    found = finding(charts=(chart,))
+    publish(found, tmp_path / "out")
+    read = json.loads((tmp_path / "out/depth.json").read_text(encoding="utf-8"))
+    assert read["schema_version"] == SCHEMA
+    assert read["tables"][0]["rows"][0]["error"] == 12.3456
+    assert read["scaled_down"] == [{"what": "epochs", "paper": "164", "here": "2"}]
+    assert all((tmp_path / "out" / name).is_file() for name in (*read["charts"], "depth.png", "index.html"))
+    with pytest.raises(ValueError, match="JSON"):
+        to_json(finding(data={"bad": float("nan")}))
+
+
+def test_the_page_escapes_and_tells(tmp_path: Path) -> None:
+    """Markup in names and sentences is text; the paper's side of what was scaled down stands on the page; no part is claimed."""
+    page = publish(finding(), tmp_path / "out").read_text(encoding="utf-8")
+    assert "It is &lt;so&gt;." in page
+    assert "<i>x</i>" not in page
+    assert "arXiv:1512.03385" in page
+    assert "164" in page
+    assert "A part:" not in page
+    assert "Nothing." in publish(finding(scaled=()), tmp_path / "all").read_text(encoding="utf-8")
+    part = publish(finding(interrupted=True), tmp_path / "part").read_text(encoding="utf-8")
+    assert "A part:" in part
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    """Below a file no folder can be: an error of ours before any work."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(EdgeResnetError):
+        claim(tmp_path / "file/deeper", SETTINGS)

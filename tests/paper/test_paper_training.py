@@ -1,0 +1,239 @@
+"""Experiments that train: what they leave behind, how they go on, and what they say of it."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edge_resnet.errors import ConfigError, DataError
+from edge_resnet.paper import Finding, Request, run_experiment
+from edge_resnet.paper import training as room
+from edge_resnet.paper.scale import paper_options
+from edge_resnet.paper.training import train_networks
+from edge_resnet.spec import ModelSpec
+
+Make = Callable[..., Request]
+EIGHT = ModelSpec("cifar", 8, "A", classes=3, input_size=16)
+
+
+def test_degradation_from_end_to_end(finished: tuple[Request, Finding], tmp_path: Path) -> None:
+    """Four networks are trained, tabled beside the paper and drawn; what is scaled down is said; their files can be given on."""
+    request, finding = finished
+    assert [row["network"] for row in finding.tables[0].as_dicts()] == ["plain-8", "ResNet-8", "plain-14", "ResNet-14"]
+    assert not finding.interrupted
+    assert len(finding.verdicts) == 3
+    assert {chart.name for chart in finding.charts} == {"degradation-plain", "degradation-residual"}
+    said = {item.what: item.here for item in finding.scaled}
+    assert said["epochs"] == "2"
+    assert said["steps"] == "6"
+    assert said["depths"] == "8, 14"
+    assert said["training images"] == "90 of small"
+    assert said["classes"] == "3"
+    assert "Degradation" in (request.output / "index.html").read_text(encoding="utf-8")
+    again, _ = run_experiment(
+        Request("responses", tmp_path / "r", data=request.data, classes=3, input_size=16, source=request.output)
+    )
+    assert [one["network"] for one in again.data["networks"]] == ["plain-8", "plain-14", "ResNet-8", "ResNet-14"]
+
+
+def test_curves_are_the_logs(finished: tuple[Request, Finding]) -> None:
+    """Every epoch's errors in the JSON are those that the training wrote to its log; no checkpoint is left behind."""
+    request, finding = finished
+    for network in finding.data["networks"]:
+        folder = request.output / "networks" / network["network"].lower()
+        with (folder / "log.csv").open(newline="", encoding="utf-8") as file:
+            logged = [(float(row["train_error"]), float(row["test_error"])) for row in csv.DictReader(file)]
+        assert logged == [(record["train_error"], record["test_error"]) for record in network["curves"]]
+        assert not (folder / "checkpoint.safetensors").exists()
+
+
+def test_finished_networks_are_not_trained_again(
+    finished: tuple[Request, Finding], copied: Request, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Resuming what is whole trains nothing and finds the same."""
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(room, "fit", never)
+    again, _ = run_experiment(copied, resume=True)
+    assert again.tables == finished[1].tables
+    assert again.verdicts == finished[1].verdicts
+
+
+class _Stopper:
+    """A progress that interrupts at a step of the n-th network."""
+
+    def __init__(self, network: str, step: int) -> None:
+        self.network, self.step = network, step
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage == self.network and done >= self.step:
+            raise KeyboardInterrupt
+
+
+def test_interrupted_and_resumed_is_the_same(training: Make, finished: tuple[Request, Finding]) -> None:
+    """Ctrl-C in a second epoch keeps what is whole and draws it; resumed, every network ends as in one go."""
+    whole = finished[1]
+    request = training()
+    part, page = run_experiment(request, progress=_Stopper("plain-14", 5))
+    assert part.interrupted
+    assert [network["finished"] for network in part.data["networks"]] == [True, True, False]
+    assert "A part:" in page.read_text(encoding="utf-8")
+    assert len(part.data["networks"][-1]["curves"]) == 1
+    rest, _ = run_experiment(request, resume=True)
+    assert not rest.interrupted
+
+    def errors(finding: Any) -> list[list[tuple[float, float]]]:
+        return [[(r["train_error"], r["test_error"]) for r in n["curves"]] for n in finding.data["networks"]]
+
+    assert errors(rest) == errors(whole)
+
+
+def test_interrupted_before_anything(training: Make) -> None:
+    """Ctrl-C in the first epoch of the first network has nothing to draw: it is raised, and no folder is in the way."""
+    request = training()
+    with pytest.raises(KeyboardInterrupt):
+        run_experiment(request, progress=_Stopper("plain-8", 1))
+    assert not request.output.exists()
+
+
+def test_twins_begin_alike(training: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain network and its residual twin of option A start from the same weights: the shortcut is all that differs."""
+    seen: dict[str, Any] = {}
+    real = room.fit
+
+    def spying(network: Any, *words: Any, folder: Path, **more: Any) -> Any:
+        seen[folder.name] = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        return real(network, *words, folder=folder, **more)
+
+    monkeypatch.setattr(room, "fit", spying)
+    train_networks(training(epochs=1), [replace(EIGHT, plain=True), EIGHT])
+    plain, residual = seen["plain-8"], seen["resnet-8"]
+    assert all(np.array_equal(plain[name], residual[name]) for name in plain)
+
+
+def test_deep_networks_warm_up(training: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """110 layers begin at 0.01 as in section 4.2, 56 do not; nothing is trained to see it."""
+    asked = training()
+    assert room._options(asked, replace(EIGHT, depth=110)).warm_up == 0.01
+    assert room._options(asked, replace(EIGHT, depth=56)).warm_up is None
+    assert room._options(asked, EIGHT).seed == asked.seed
+
+
+def test_shortcuts_compares_three_options(training: Make) -> None:
+    """The plain network and A, B and C of one depth; projections have more parameters, in that order."""
+    finding, _ = run_experiment(training("shortcuts", depths=(8,), epochs=1))
+    rows = finding.tables[0].as_dicts()
+    assert [row["network"] for row in rows] == ["plain-8", "ResNet-8 A", "ResNet-8 B", "ResNet-8 C"]
+    plain, a, b, c = (float(str(row["mparams"])) for row in rows)
+    assert plain == a < b < c
+    assert len(finding.verdicts) == 3
+
+
+def test_depth_goes_through_table_six(training: Make) -> None:
+    """Each depth is compared with the one before, and the paper's figure stands beside those that it has."""
+    finding, _ = run_experiment(training("depth", depths=(14, 8, 20), epochs=1))
+    rows = finding.tables[0].as_dicts()
+    assert [(row["network"], row["paper_test_error"]) for row in rows] == [
+        ("ResNet-8", None),
+        ("ResNet-14", None),
+        ("ResNet-20", "8.75"),
+    ]
+    assert "110 layers 6.43 (6.61±0.16)" in finding.charts[0].alt
+
+
+@pytest.mark.parametrize(
+    ("experiment", "changed", "words"),
+    [
+        ("degradation", {"depths": (8,)}, "one depth"),
+        ("degradation", {"data": "", "test_data": ""}, "no train images"),
+        ("degradation", {"test_data": ""}, "no test images"),
+        ("degradation", {"depths": (9, 14)}, "6n"),
+        ("shortcuts", {"depths": (8, 14)}, "one depth"),
+        ("shortcuts", {"depths": (8,), "shortcut": "B"}, "A, B and C"),
+        ("depth", {"family": "imagenet"}, "table 6"),
+        ("degradation", {"training": None}, "no training"),
+    ],
+)
+def test_what_is_refused(training: Make, experiment: str, changed: dict[str, Any], words: str) -> None:
+    """A request that makes no sense is a ConfigError with a remedy, and leaves no folder."""
+    request = training(experiment, **changed)
+    with pytest.raises(ConfigError, match=words) as refused:
+        run_experiment(request)
+    assert refused.value.hint
+    assert not request.output.exists()
+
+
+def test_classes_that_do_not_fit(training: Make, small_set: Path, tmp_path: Path) -> None:
+    """Labels beyond --classes, and a test set with a class that the training set lacks, are DataErrors."""
+    with pytest.raises(DataError, match=r"knows 0\.\.1"):
+        run_experiment(training(classes=2))
+    more = tmp_path / "more.npz"
+    np.savez(more, images=np.zeros((8, 32, 32, 3), np.uint8), labels=np.arange(8))
+    with pytest.raises(DataError, match="class 3"):
+        run_experiment(training(test_data=str(more)))
+
+
+def test_class_folders_that_differ(training: Make, tmp_path: Path) -> None:
+    """Folders of two sets with as many but other classes are refused: their numbers would mean different things."""
+    for part, names in (("train", ("cat", "dog")), ("val", ("cat", "fox"))):
+        for name in names:
+            (tmp_path / part / name).mkdir(parents=True)
+            for count in range(2):
+                Image.new("RGB", (32, 32)).save(tmp_path / part / name / f"{count}.png")
+    with pytest.raises(DataError, match="different classes: only one of them has dog"):
+        run_experiment(training(data=str(tmp_path / "train"), test_data=str(tmp_path / "val")))
+
+
+def test_a_damaged_record_is_named(copied: Request) -> None:
+    """Of a finished network whose record is cut short the error says which folder to remove."""
+    path = copied.output / "networks/resnet-8/network.json"
+    path.write_text(json.dumps({"name": "ResNet-8"}), encoding="utf-8")
+    with pytest.raises(DataError, match=r"network\.json") as refused:
+        run_experiment(copied, resume=True)
+    assert "resnet-8" in refused.value.hint
+
+
+@pytest.mark.parametrize("family", ["cifar", "imagenet"])
+def test_the_papers_recipe(family: Any) -> None:
+    """Epochs and batch make up the paper's iterations: 64k of CIFAR, 60 · 10⁴ of ImageNet, plain momentum, no smoothing."""
+    options = paper_options(family)
+    images, iterations = {"cifar": (50_000, 64_000), "imagenet": (1_281_167, 600_000)}[family]
+    assert options.epochs * images / options.batch == pytest.approx(iterations, rel=0.002)
+    assert (options.rate, options.momentum, options.weight_decay, options.nesterov) == (0.1, 0.9, 1e-4, False)
+    assert options.label_smoothing == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_twins_on_class_folders(training: Make, tmp_path: Path) -> None:
+    """Figure 4's twins of 18 and 34 layers train on class folders of small pictures, with tables and charts."""
+    rng = np.random.default_rng(0)
+    for part in ("train", "val"):
+        for place, name in enumerate(("dark", "light")):
+            (tmp_path / part / name).mkdir(parents=True)
+            for count in range(8):
+                pixels = rng.integers(100 * place, 100 * place + 100, (40, 48, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / part / name / f"{count}.png")
+    options = replace(paper_options("imagenet"), epochs=1, batch=8)
+    request = training(
+        family="imagenet",
+        depths=(),
+        data=str(tmp_path / "train"),
+        test_data=str(tmp_path / "val"),
+        input_size=32,
+        training=options,
+    )
+    finding, _ = run_experiment(request)
+    rows = finding.tables[0].as_dicts()
+    assert [row["network"] for row in rows] == ["plain-18", "ResNet-18", "plain-34", "ResNet-34"]
+    assert [row["paper_test_error"] for row in rows] == ["27.94", "27.88", "28.54", "25.03"]
