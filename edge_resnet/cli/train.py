@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -20,15 +21,20 @@ __all__ = ["train"]
 
 _INTERRUPTED = 130
 _DATA, _SPEED, _SGD, _KEPT = "Pictures", "Speed", "Training", "What is kept"
+_QAT = "Quantization-aware fine-tuning"
+
+_QAT_ONLY = frozenset({"max_drop", "distil", "allow_random"})
 
 ScheduleName = Literal["one-cycle", "paper-cifar", "paper-imagenet", "cosine", "constant"]
 AugmentName = Literal["none", "shift", "cifar", "imagenet", "scales"]
 _ANY_DATA = "digits, cifar10, a folder with train/ and val/, a folder with *train.npz and *test.npz, or the training part alone."
+_ANY_QAT = "Fine-tune this artifact with INT8's rounding in it; rate 0.005, 3 epochs, batch 64."
 _ANY_WEIGHTS = "random, default (torchvision's V1), or a file; a head of another width is made anew."
 _ANY_FREEZE = "Keep this stage and all before it: stem, layer1, layer2, layer3, layer4."
 
 
 def train(
+    context: typer.Context,
     data: Annotated[str, typer.Option(help=_ANY_DATA, rich_help_panel=_DATA)],
     val_data: Annotated[str | None, typer.Option(help="The test part, where it lies elsewhere.", rich_help_panel=_DATA)] = None,
     augment: Annotated[
@@ -87,6 +93,16 @@ def train(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder (default: runs/NAME).", rich_help_panel=_KEPT)
     ] = None,
+    qat: Annotated[Path | None, typer.Option(metavar="ARTIFACT", help=_ANY_QAT, rich_help_panel=_QAT)] = None,
+    max_drop: Annotated[  # noqa: ARG001 - these three are read from the context, where they are known to be typed
+        float | None, typer.Option(help="Points of top-1 that INT8 may lose; else exit code 3.", rich_help_panel=_QAT)
+    ] = None,
+    distil: Annotated[  # noqa: ARG001
+        float | None, typer.Option(help="Share of the loss that follows FP32 (default: 0.5).", rich_help_panel=_QAT)
+    ] = None,
+    allow_random: Annotated[  # noqa: ARG001
+        bool, typer.Option("--allow-random", help="Noise and random weights too.", rich_help_panel=_QAT)
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where it stopped.", rich_help_panel=_KEPT)] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace a training.", rich_help_panel=_KEPT)] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print result.json.", rich_help_panel=_KEPT)] = False,
@@ -97,8 +113,14 @@ def train(
 
     edge-resnet train --depth 18 --weights default --freeze layer2 --data pictures/ --epochs 10 --rate 0.01
 
+    edge-resnet train --qat artifacts/mine --data train/ --val-data val/ --max-drop 1 -o artifacts/mine-qat
+
     torchrun --nproc-per-node 2 -m edge_resnet train --depth 50 --data imagenet/ --schedule paper-imagenet --epochs 90
     """
+    if qat is not None:
+        _fine_tune(context, qat)
+        return
+    _refuse(context, _QAT_ONLY, "belongs to --qat ARTIFACT", "leave it out, or name an INT8 artifact")
     from edge_resnet.train import TrainOptions
     from edge_resnet.train.job import NetworkWords, TrainJob, run_job
 
@@ -121,6 +143,30 @@ def train(
     _report(done, json_output=json_output)
     if done.result.diverged:
         raise ConfigError(done.result.stopped or "", hint="a lower --rate, or --warm-up 0.01 for a deep network")
+
+
+def _fine_tune(context: typer.Context, artifact: Path) -> None:
+    """Hand on what was typed; the rest has defaults of its own there."""
+    from edge_resnet.cli.qat import QatWords, fine_tune
+
+    typed = {name: value for name, value in context.params.items() if _was_typed(context, name)}
+    shared = {"output", "force", "json_output", "qat"}
+    known = {field.name for field in fields(QatWords)}
+    _refuse(context, frozenset(typed) - known - shared, "means nothing with --qat", "the artifact says which network it is")
+    words = QatWords(**{name: value for name, value in typed.items() if name in known})
+    output = context.params["output"] or Path("artifacts") / f"{artifact.resolve().name}-qat"
+    fine_tune(artifact, output, words, force=context.params["force"], json_output=context.params["json_output"])
+
+
+def _refuse(context: typer.Context, names: frozenset[str], why: str, hint: str) -> None:
+    for name in sorted(names):
+        if _was_typed(context, name):
+            raise ConfigError(f"--{name.replace('_', '-')} {why}", hint=hint)
+
+
+def _was_typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _augmentation(family: Family, data: str) -> AugmentName:

@@ -57,6 +57,7 @@ class FileFeed:
             persistent_workers=workers > 0,
             pin_memory=self.world.device.type == "cuda",
             collate_fn=_collated,
+            generator=torch.Generator(),  # else each epoch would draw a number from the caller's
         )
 
     @property

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +59,8 @@ class Learner:
             # torch 2.13 renamed the switch.
             known = inspect.signature(DistributedDataParallel).parameters
             switch = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-            wrapped = DistributedDataParallel(network, **{switch: False})
+            quiet: dict[str, Any] = {switch: False}
+            wrapped = DistributedDataParallel(network, **quiet)
         average = None if options.ema is None else Average(network, options.ema)
         return cls(network, wrapped, _optimizer(network, options), average, WarmUp(options.warm_up), options, preprocess, world)
 

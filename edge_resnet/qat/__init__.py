@@ -1,0 +1,10 @@
+"""Quantization-aware training: a network that learns with INT8's rounding in it, where post-training methods do not suffice.
+
+Knows nothing of the command line.
+"""
+
+from edge_resnet.qat.judge import Judged
+from edge_resnet.qat.network import FakeQuantized
+from edge_resnet.qat.tune import DEFAULTS, QatOptions, Tuned, fine_tune
+
+__all__ = ["DEFAULTS", "FakeQuantized", "Judged", "QatOptions", "Tuned", "fine_tune"]

@@ -1,0 +1,246 @@
+"""Quantization-aware training of an artifact: a new INT8 artifact whose weights have learned to be rounded.
+
+Knows the order of the steps and what is refused before they begin; each step is another module's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx
+import torch
+from torch import nn
+
+from edge_resnet.artifact import (
+    CALIBRATION,
+    CORRECTIONS,
+    LABELS,
+    MODEL,
+    Artifact,
+    open_artifact,
+    staging,
+    write_json,
+)
+from edge_resnet.backends import load_backend, resolve_backend
+from edge_resnet.compile import finish, first_engine
+from edge_resnet.errors import BudgetError, CalibrationError, ConfigError
+from edge_resnet.imageset import ImageSet, balanced_sample
+from edge_resnet.int8 import TOOLS, Int8Options, add_int8
+from edge_resnet.qat.distil import Distilled
+from edge_resnet.qat.judge import Judged, judged, refuse_beyond
+from edge_resnet.qat.network import FakeQuantized, InFloat
+from edge_resnet.qat.pictures import open_pictures
+from edge_resnet.qat.writeback import corrections_of, table_of, verify_int8
+from edge_resnet.quantization.calibrate import refuse_noise
+from edge_resnet.quantization.corrections import Corrections, apply, read_corrections, write_corrections
+from edge_resnet.quantization.pipeline import spool_pictures
+from edge_resnet.spec import BudgetReport, CalibrationTable, Manifest, Progress, QatReport, QuantRecipe
+from edge_resnet.train import TrainData, TrainOptions, TrainResult, fit
+
+__all__ = ["DEFAULTS", "QatOptions", "Tuned", "fine_tune"]
+
+_log = logging.getLogger(__name__)
+
+#: A network that is trained already is moved a little: a low rate that ends at zero, no decay (it would pull back to the start).
+DEFAULTS = TrainOptions(epochs=3, batch=64, rate=0.005, weight_decay=0.0, schedule="cosine")
+#: Pictures on which the finished graph is compared with the network that was trained, and how many at a time.
+_COMPARED, _BATCH = 64, 8
+
+
+@dataclass(frozen=True)
+class QatOptions:
+    """``data``: labelled pictures to learn from. ``validation``: to be judged on; None takes the part of ``data`` that is held
+    out, where it has one. ``distil``: the FP32 graph's share of the loss, in 0..1. ``max_drop``: points of top-1 that INT8 may
+    lose against the FP32 graph. ``recipe``: how an FP32 artifact is calibrated first. ``allow_random``: noise, random weights.
+    """
+
+    data: str
+    recipe: QuantRecipe
+    validation: str | None = None
+    training: TrainOptions = field(default_factory=lambda: DEFAULTS)
+    distil: float = 0.5
+    max_drop: float | None = None
+    allow_random: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.distil <= 1:
+            raise ConfigError(f"the teacher's share of the loss must lie in 0..1, not {self.distil}", hint="0.5 is a good start")
+        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
+            raise ConfigError(f"the budget must lie in 0..100 points of top-1, not {self.max_drop}", hint="0.5 is a good start")
+
+
+@dataclass(frozen=True, eq=False)
+class Tuned:
+    """The new artifact, how the training went, and top-1 in percent of FP32, of INT8 before and after (None without labelled
+    pictures to judge on). ``missed``: the budget that the artifact, written all the same, does not hold."""
+
+    artifact: Artifact
+    result: TrainResult
+    judged: Judged | None
+    missed: BudgetError | None = None
+
+
+def fine_tune(
+    artifact: Artifact,
+    options: QatOptions,
+    output: Path,
+    *,
+    backend: str = "auto",
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Tuned:
+    """Train the network that ``artifact`` deploys with INT8's rounding in it, and write what it learned as a new artifact.
+
+    An INT8 artifact goes on from its ranges and corrections; of an FP32 one they are made first, by ``options.recipe`` on a
+    sample of the pictures. ``model.onnx`` stays as it is, so that every figure of the new artifact is against the same FP32.
+    The same seed, machine and number of threads give the same artifact on a CPU. What cannot work is refused before anything
+    long begins. Raises any of edge_resnet.errors; a budget that is missed is returned, for hours of training are not thrown away.
+    """
+    load_backend(resolve_backend(backend))
+    _check(artifact, options, output)
+    train, test = open_pictures(options.data, options.validation, artifact)
+    if options.max_drop is not None and test is None:
+        raise ConfigError("a budget needs labelled images to be measured on", hint="--val-data takes a folder, a CSV or an .npz")
+    with staging(output, force=force) as folder:
+        for name in (MODEL, LABELS):
+            shutil.copyfile(artifact.folder / name, folder / name)
+        sample = balanced_sample(train, _recipe(artifact, options).images, _recipe(artifact, options).seed)
+        start = _start(artifact, options, sample, folder, progress)
+        network = FakeQuantized(onnx.load(folder / MODEL), *start)
+        result = _train(network, artifact, options, (train, test), progress)
+        made = _write(network, start, sample, folder, (artifact, options, train, result), progress)
+        seen, budget, missed = None, None, None
+        if test is not None:
+            seen = judged(folder, test, artifact.manifest.preprocess, (start, made), progress=progress)
+            budget, missed = refuse_beyond(seen, options.max_drop)
+        finish(folder, _manifest(artifact, made[0], (sample, train), seen, budget))
+    written = open_artifact(output)
+    first_engine(written, backend, progress=progress)
+    return Tuned(written, result, seen, missed)
+
+
+def _check(artifact: Artifact, options: QatOptions, output: Path) -> None:
+    precision = artifact.manifest.precision
+    if precision == "fp16":
+        raise ConfigError(
+            f"{artifact.folder} is FP16, which is not rounded to integers",
+            hint="quantization-aware training takes an INT8 artifact, or an FP32 one: build --int8, build --fp32",
+        )
+    if artifact.manifest.model.weights == "random" and not options.allow_random:
+        raise CalibrationError("random weights have nothing to keep", hint="train them first, or --allow-random to try")
+    if output.resolve() == artifact.folder.resolve():
+        raise ConfigError(f"{output} is the artifact that is read", hint="choose another folder with -o")
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise ConfigError("quantization-aware training runs in one process", hint="start it without torchrun")
+
+
+def _recipe(artifact: Artifact, options: QatOptions) -> QuantRecipe:
+    return artifact.manifest.recipe or options.recipe
+
+
+def _start(
+    artifact: Artifact, options: QatOptions, sample: ImageSet, folder: Path, progress: Progress | None
+) -> tuple[CalibrationTable, Corrections | None]:
+    """Ranges and corrections to begin with."""
+    if artifact.manifest.precision == "int8":
+        return artifact.calibration(), read_corrections(artifact)
+    if not options.allow_random:
+        refuse_noise(sample)
+    made = add_int8(
+        folder,
+        artifact.manifest.preprocess,
+        Int8Options(options.data, options.recipe, allow_random=options.allow_random),
+        (sample, None),
+        progress=progress,
+    )
+    return made.table, made.corrections
+
+
+def _train(
+    network: FakeQuantized,
+    artifact: Artifact,
+    options: QatOptions,
+    sets: tuple[ImageSet, ImageSet | None],
+    progress: Progress | None,
+) -> TrainResult:
+    """Train in place; the network ends on the CPU."""
+    learner: nn.Module = network
+    if options.distil > 0:
+        learner = Distilled(network, InFloat(onnx.load(artifact.model_path)), options.distil)
+    result = fit(learner, TrainData(*sets, artifact.manifest.preprocess), options.training, progress=progress)
+    if result.stopped is not None:
+        _log.warning("training stopped: %s", result.stopped)
+    network.cpu().eval()
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in network.parameters()):
+        raise CalibrationError("the training diverged: a weight is not finite", hint="a lower --rate")
+    return result
+
+
+def _write(
+    network: FakeQuantized,
+    start: tuple[CalibrationTable, Corrections | None],
+    sample: ImageSet,
+    folder: Path,
+    told: tuple[Artifact, QatOptions, ImageSet, TrainResult],
+    progress: Progress | None,
+) -> tuple[CalibrationTable, Corrections]:
+    """Write what INT8 derives from, once the graph that is derived from it answers as the network does."""
+    artifact, options, train, result = told
+    model, preprocess = onnx.load(folder / MODEL), artifact.manifest.preprocess
+    corrections = corrections_of(network, exact_input=start[1] is not None and start[1].exact_input)
+    with spool_pictures(sample, preprocess, folder) as pictures:
+        table = table_of(network, start[0], apply(model, corrections), pictures, progress=progress)
+        shown = pictures.batches(_BATCH, _COMPARED)
+        difference = verify_int8(network, model, (table, corrections), shown, preprocess)
+    table = replace(table, qat=_report(artifact, options, train, result, difference))
+    write_json(folder / CALIBRATION, table)
+    write_corrections(folder / CORRECTIONS, corrections)
+    return table, corrections
+
+
+def _report(artifact: Artifact, options: QatOptions, train: ImageSet, result: TrainResult, difference: float) -> QatReport:
+    words, last = options.training, result.records[-1]
+    return QatReport(
+        data=train.name,
+        images=len(train),
+        data_digest=train.digest(),
+        epochs=words.epochs,
+        steps=last.step,
+        batch=words.batch,
+        rate=words.rate,
+        augment=words.augment,
+        seed=words.seed,
+        distil=options.distil,
+        source=artifact.truth_digest(),
+        train_loss=last.train_loss,
+        difference=difference,
+    )
+
+
+def _manifest(
+    artifact: Artifact,
+    table: CalibrationTable,
+    sets: tuple[ImageSet, ImageSet],
+    seen: Judged | None,
+    budget: BudgetReport | None,
+) -> Manifest:
+    sample, train = sets
+    assert table.qat is not None  # _write put it there
+    trained = f"{table.qat.epochs:g} epochs of quantization-aware training on {len(train)} images of {train.name}"
+    return replace(
+        artifact.manifest,
+        precision="int8",
+        recipe=table.recipe,
+        calibration=f"{table.images} images of {sample.name}, then {trained}",
+        accuracy=None if seen is None else {"fp32_top1": seen.fp32_top1, "int8_top1": seen.int8_top1},
+        budget=budget,
+        warnings=(),
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        tools={name: version(name) for name in TOOLS},
+    )

@@ -1,0 +1,179 @@
+"""`edge-resnet train`: from pictures to weights that build takes, resumed, refused, interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+Cli = Callable[..., Any]
+TINY = ("--family", "cifar", "--depth", "8", "--batch", "32", "--device", "cpu")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Red and blue pictures with noise, 40 to learn from and 16 to be tested on, as class folders."""
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 20), ("val", 8)):
+        for name, channel in (("blue", 2), ("red", 0)):
+            (tmp_path / "set" / part / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(0, 120, (36, 40, 3), dtype=np.uint8)
+                pixels[..., channel] += 100
+                Image.fromarray(pixels).save(tmp_path / "set" / part / name / f"{number}.png")
+    return tmp_path / "set"
+
+
+def test_the_line_it_ends_with_builds(cli: Cli, folders: Path) -> None:
+    """Trained on class folders, the command that `next:` names makes an artifact with their names, and it is right."""
+    outcome = cli("train", *TINY, "--data", str(folders), "--epochs", "8", "--batch", "10", "-o", "runs/colours")
+    assert outcome.code == 0, outcome.err
+    assert "epoch 8/8" in outcome.err
+    line = next(line for line in outcome.out.splitlines() if line.startswith("next: "))
+    words = shlex.split(line.removeprefix("next: "))
+    assert words[:2] == ["edge-resnet", "build"]
+    fp32 = [word for word in words[2:] if word != "--int8"]
+    built = cli("build", *fp32[: fp32.index("--calib-data")], "--fp32", "-o", "a/colours")
+    assert built.code == 0, built.err
+    assert Path("a/colours/labels.txt").read_text().split() == ["blue", "red"]
+    result = json.loads(cli("eval", "a/colours", "--data", str(folders / "val"), "--json").out)
+    trained = json.loads(Path("runs/colours/result.json").read_text())
+    assert result["top1"] == pytest.approx(100 - trained["test_error"]) == 100
+    assert trained["network"]["classes"] == 2
+
+
+def test_json_alone_on_stdout(cli: Cli, folders: Path) -> None:
+    """--json prints result.json, with the line that builds."""
+    outcome = cli("train", *TINY, "--data", str(folders), "--epochs", "1", "-o", "run", "--json")
+    found = json.loads(outcome.out)
+    assert found == json.loads(Path("run/result.json").read_text())
+    assert {"epochs", "test_error", "options", "machine", "network", "build", "preprocess", "seconds"} <= set(found)
+
+
+def test_resume_force_and_neither(cli: Cli, folders: Path) -> None:
+    """A second training in the folder is refused, --resume goes on, --force starts anew."""
+    words = ("train", *TINY, "--data", str(folders), "-o", "run")
+    assert cli(*words, "--epochs", "2", "--max-steps", "1").code == 0
+    refused = cli(*words, "--epochs", "2")
+    assert refused.code == 2
+    assert "--resume" in refused.err
+    assert cli(*words, "--epochs", "2", "--resume").code == 0
+    assert len(Path("run/log.csv").read_text().splitlines()) == 3
+    assert cli(*words, "--epochs", "1", "--force").code == 0
+    assert len(Path("run/log.csv").read_text().splitlines()) == 2
+
+
+def test_fine_tuning_keeps_what_is_frozen(cli: Cli, folders: Path) -> None:
+    """From ten classes to two: the head is new, frozen stages are the file's."""
+    from safetensors.torch import load_file, save_file
+
+    from edge_resnet.models import build_network
+    from edge_resnet.spec import ModelSpec
+
+    save_file(build_network(ModelSpec("cifar", 8, "A", classes=10, input_size=32)).state_dict(), "ten.safetensors")
+    words = ("--weights", "ten.safetensors", "--freeze", "layer2", "--epochs", "1", "-o", "run")
+    outcome = cli("train", *TINY, "--shortcut", "A", "--data", str(folders), *words)
+    assert outcome.code == 0, outcome.err
+    before, after = load_file("ten.safetensors"), load_file("run/weights.safetensors")
+    assert after["fc.weight"].shape[0] == 2
+    assert all((before[key] == after[key]).all() for key in after if key.startswith(("conv1.", "bn1.", "layer1.", "layer2.")))
+    assert any((before[key] != after[key]).any() for key in after if key.startswith("layer3."))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--data", "absent"), "neither a path nor a set"),
+        (("--data", "{set}", "--rate", "0"), "learning rate"),
+        (("--data", "{set}", "--rate", "1e30"), "not finite"),
+        (("--data", "{set}", "--classes", "1"), "classes"),
+        (("--data", "{set}", "--freeze", "layer4", "--weights", "random"), "no stage"),
+        (("--data", "{set}", "--family", "imagenet", "--depth", "18", "--input-size", "16"), "too small"),
+        (("--data", "{set}/train/red"), "no labels"),
+    ],
+)
+def test_what_cannot_be_trained(cli: Cli, folders: Path, words: tuple[str, ...], said: str) -> None:
+    """Exit 2, and a line that says what is wrong."""
+    outcome = cli("train", *TINY, *(word.format(set=folders) for word in words), "-o", "run")
+    assert outcome.code == 2
+    assert said in outcome.err
+
+
+def test_classes_that_differ_are_named(cli: Cli, folders: Path) -> None:
+    """A class folder that val lacks."""
+    (folders / "val" / "red").rename(folders / "val" / "green")
+    outcome = cli("train", *TINY, "--data", str(folders))
+    assert outcome.code == 2
+    assert "red only in train" in outcome.err
+
+
+def test_one_class_is_too_few(cli: Cli, folders: Path) -> None:
+    """With one folder there is nothing to tell apart."""
+    for part in ("train", "val"):
+        for path in (folders / part / "red").iterdir():
+            path.unlink()
+        (folders / part / "red").rmdir()
+    outcome = cli("train", *TINY, "--data", str(folders))
+    assert outcome.code == 2
+    assert "are blue" in outcome.err
+
+
+def test_ctrl_c_keeps_the_last_whole_epoch(folders: Path, tmp_path: Path) -> None:
+    """After the first epoch's line: exit 130, no traceback, a checkpoint that --resume takes."""
+    words = [sys.executable, "-m", "edge_resnet", "train", *TINY, "--data", str(folders), "-o", str(tmp_path / "run")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen([*words, "--epochs", "5000"], stderr=subprocess.PIPE, text=True, env=environment) as process:
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "run" / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "--resume" in said
+    assert "Traceback" not in said
+    lines = len((tmp_path / "run" / "log.csv").read_text().splitlines())
+    done = subprocess.run(
+        [*words, "--epochs", f"{lines}", "--resume"], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_has_examples(cli: Cli) -> None:
+    """A line that can be typed."""
+    assert "edge-resnet train --family cifar --depth 20" in " ".join(cli("train", "--help").out.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--max-drop", "0.5"), "--max-drop belongs to --qat"),
+        (("--qat", "absent", "--depth", "20"), "--depth means nothing with --qat"),
+        (("--qat", "absent", "--resume"), "--resume means nothing with --qat"),
+        (("--qat", "absent", "--epochs", "1"), "no artifact at absent"),
+    ],
+)
+def test_words_of_fine_tuning_and_of_training_do_not_mix(cli: Cli, words: tuple[str, ...], said: str) -> None:
+    """What was typed and means nothing is refused by its name; the rest goes to fine-tuning."""
+    outcome = cli("train", "--data", "digits", *words)
+    assert outcome.code == 2
+    assert said in outcome.err
