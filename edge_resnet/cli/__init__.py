@@ -39,6 +39,7 @@ _EXTRAS = {
     "sklearn": "demo",
     "matplotlib": "report",
     "jinja2": "report",
+    "tensorboard": "train",
 }
 _BUILDING = ("build", "calibrate")
 #: The base of what the parser raises: click's, of which newer typers carry their own copy.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edge_resnet.errors import ConfigError, DataError
+from edge_resnet.errors import ConfigError, DataError, EdgeResnetError
 from edge_resnet.imageset import ImageSet, batches, require_labels, require_several
 from edge_resnet.preprocess import Picture
 from edge_resnet.spec import Preprocess
@@ -18,7 +19,7 @@ from edge_resnet.train.augment import draw, shifted
 from edge_resnet.train.distributed import World
 from edge_resnet.train.options import TrainOptions
 
-__all__ = ["Feed", "Learned", "MemoryFeed", "batch_of", "check_classes", "order_of"]
+__all__ = ["Feed", "Learned", "MemoryFeed", "batch_of", "check_classes", "order_of", "telling_deaths"]
 
 #: Pictures (n, H, W, 3) uint8 and their labels (n,) int64.
 Learned: TypeAlias = tuple[torch.Tensor, torch.Tensor]
@@ -37,6 +38,9 @@ class Feed(Protocol):
 
     def epoch(self, number: int) -> Iterator[Learned]:
         """This process's share of each batch of epoch ``number``, counted from 0."""
+
+    def close(self) -> None:
+        """Let go of what it holds."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,6 +85,21 @@ class MemoryFeed:
             if self.options.augment != "none":
                 chosen = shifted(chosen, draws[part])
             yield torch.from_numpy(chosen), torch.from_numpy(self.labels[order[part]])
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
+@contextmanager
+def telling_deaths() -> Iterator[None]:
+    """Map the death of a decoding process, which torch raises from a signal handler, so anywhere, to EdgeResnetError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        message = "a process that decodes pictures died: memory, or /dev/shm in a container, has mostly run out"
+        raise EdgeResnetError(message, hint="--workers 0 or 1, a smaller --batch, or docker run --ipc=host") from error
 
 
 def batch_of(count: int, options: TrainOptions, world: World) -> int:

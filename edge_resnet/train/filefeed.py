@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
-from edge_resnet.errors import DataError, EdgeResnetError
+from edge_resnet.errors import DataError
 from edge_resnet.imageset import ImageSet, require_labels
 from edge_resnet.preprocess import preprocess as prepared
 from edge_resnet.spec import Preprocess
@@ -45,7 +46,7 @@ class FileFeed:
     options: TrainOptions
     world: World
     _order: _Order = field(init=False)
-    _loader: DataLoader[_Decoded] = field(init=False)
+    _loader: DataLoader[Any] = field(init=False)
 
     def __post_init__(self) -> None:
         self._order = _Order()
@@ -71,13 +72,13 @@ class FileFeed:
         return len(self.images) // self.batch
 
     def epoch(self, number: int) -> Iterator[Learned]:
-        """Raises DataError where too many pictures cannot be read, EdgeResnetError where a decoding process dies."""
+        """Raises DataError where too many pictures cannot be read."""
         order, _ = order_of(len(self.images), self.options.seed, number)
         mine = self.world.share(self.batch)
         starts = range(0, self.steps * self.batch, self.batch)
         self._order.batches = [[(int(i), number) for i in order[s + mine.start : s + mine.stop]] for s in starts]
         seen, bad = 0, 0
-        for pixels, labels, faults in self._decoded():
+        for pixels, labels, faults in self._loader:
             seen, bad = seen + len(labels), bad + len(faults)
             for fault in faults:
                 logger.warning("took the next picture instead: %s", fault)
@@ -85,14 +86,12 @@ class FileFeed:
                 raise DataError(f"{bad} of {seen} pictures cannot be read", hint="replace them; the warnings name each")
             yield pixels, labels
 
-    def _decoded(self) -> Iterator[tuple[torch.Tensor, torch.Tensor, list[str]]]:
-        try:
-            yield from self._loader
-        except RuntimeError as error:  # the loader's word for a process that was killed
-            if "worker" not in str(error):
-                raise
-            message = "a process that decodes pictures died: memory, or /dev/shm in a container, has mostly run out"
-            raise EdgeResnetError(message, hint="--workers 0 or 1, a smaller --batch, or docker run --ipc=host") from error
+    def close(self) -> None:
+        """End the decoding processes. Until then torch raises for a dead one whenever any child process of ours ends."""
+        iterator: Any = self._loader._iterator
+        if iterator is not None:
+            self._loader._iterator = None
+            iterator._shutdown_workers()
 
 
 def transform_of(augment: Augmentation, crop: int) -> v2.Transform:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from edge_resnet.imageset import check_labels
 from edge_resnet.spec import Progress
 from edge_resnet.train.checkpoint import CHECKPOINT, read_checkpoint
 from edge_resnet.train.distributed import World, joined
-from edge_resnet.train.feed import Feed, MemoryFeed, batch_of, check_classes
+from edge_resnet.train.feed import Feed, MemoryFeed, batch_of, check_classes, telling_deaths
 from edge_resnet.train.loop import Learner
 from edge_resnet.train.options import TrainOptions
 from edge_resnet.train.records import TrainData, TrainResult
@@ -52,10 +52,12 @@ def fit(
         network.to(memory_format=torch.channels_last if options.channels_last else torch.contiguous_format)
         _check_fit(network, data)
         learner = Learner.of(_shared(network, options, world), options, data.preprocess, world)
-        session = Session(learner, data, _feed(data, options, world), folder)
+        feed = _feed(data, options, world)
+        session = Session(learner, data, feed, folder)
         if here and folder is not None:
             session.recall(read_checkpoint(folder / CHECKPOINT, session.memory()))
-        result = session.run(progress if world.writes else None)
+        with telling_deaths(), closing(feed):
+            result = session.run(progress if world.writes else None)
         session.finish(result)
     return result
 

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from PIL import Image
 from edge_resnet.errors import DataError, EdgeResnetError
 from edge_resnet.imageset import open_images
 from edge_resnet.spec import Preprocess
-from edge_resnet.train import TrainData, TrainOptions, fit
+from edge_resnet.train import TrainData, TrainOptions, filefeed, fit
 from edge_resnet.train.distributed import World
 from edge_resnet.train.filefeed import FileFeed, transform_of
 
@@ -44,6 +45,7 @@ def feed_of(folder: Path, options: TrainOptions, world: World = ALONE) -> FileFe
 
 def drained(feed: FileFeed, epoch: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     pixels, labels = zip(*feed.epoch(epoch), strict=True)
+    feed.close()
     return torch.cat(pixels), torch.cat(labels)
 
 
@@ -125,14 +127,25 @@ def test_many_of_them_end_it(folders: Path) -> None:
         drained(feed_of(folders, OPTIONS))
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_worker_that_dies_is_told_with_the_remedy(folders: Path) -> None:
-    """Killed as the kernel does when memory runs out, in the midst of an epoch."""
-    feed = feed_of(folders, dataclasses.replace(OPTIONS, workers=1, batch=2))
-    batches = feed.epoch(0)
-    next(batches)
-    workers = feed._loader._iterator._workers  # type: ignore[union-attr]
-    os.kill(workers[0].pid, signal.SIGKILL)
+def test_a_worker_that_dies_is_told_with_the_remedy(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed as the kernel does when memory runs out, in the midst of an epoch; the other worker is ended too."""
+    feeds: list[FileFeed] = []
+
+    def kept(*words: Any) -> FileFeed:
+        feeds.append(FileFeed(*words))
+        return feeds[0]
+
+    monkeypatch.setattr(filefeed, "FileFeed", kept)
+    pids: list[int] = []
+
+    def kill(stage: str, done: int, total: int) -> None:
+        if done == 2:
+            pids.extend(worker.pid for worker in feeds[0]._loader._iterator._workers)  # type: ignore[union-attr]
+            os.kill(pids[0], signal.SIGKILL)
+
+    data = TrainData(open_images(folders), None, WHOLE)
+    options = dataclasses.replace(OPTIONS, workers=2, batch=2, epochs=40)
     with pytest.raises(EdgeResnetError, match="decodes pictures died") as caught:
-        list(batches)
+        fit(little_net(), data, options, progress=kill)
     assert "--workers 0" in caught.value.hint
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
