@@ -92,11 +92,12 @@ class MemoryFeed:
 
 @contextmanager
 def telling_deaths() -> Iterator[None]:
-    """Map the death of a decoding process, which torch raises from a signal handler, so anywhere, to EdgeResnetError."""
+    """Map the death of a decoding process to EdgeResnetError: torch raises it from a signal handler, so anywhere, and where the
+    process died in the midst of handing over a batch the connection to it breaks first."""
     try:
         yield
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, EOFError, ConnectionError) as error:
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         message = "a process that decodes pictures died: memory, or /dev/shm in a container, has mostly run out"
         raise EdgeResnetError(message, hint="--workers 0 or 1, a smaller --batch, or docker run --ipc=host") from error
