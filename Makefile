@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
+DEFAULT := not gpu and not camera and not network and not slow
 
 .PHONY: demo test slow lint bench clean
 
@@ -15,7 +16,8 @@ demo: $(VENV)/.installed  ## train, quantize and run a small ResNet on handwritt
 	$(BIN)/edge-resnet demo
 
 test: $(VENV)/.installed  ## the default tests, on every core: CPU, no network
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal -m '$(DEFAULT) and not alone'
+	$(BIN)/python -m pytest -m '$(DEFAULT) and alone'
 
 slow: $(VENV)/.installed  ## every test that needs no GPU, camera or network
 	$(BIN)/python -m pytest -m 'not gpu and not camera and not network'

@@ -140,6 +140,7 @@ def test_help_loads_nothing_heavy() -> None:
     assert "LOADED []" in result.stdout
 
 
+@pytest.mark.alone
 def test_help_is_quick() -> None:
     """The fastest of seven runs of --help takes at most 0.3 s, interpreter and all."""
     command = [sys.executable, "-m", "edge_resnet", "--help"]
