@@ -42,7 +42,17 @@ from edge_resnet.quantization.qdq import measured_tensors
 from edge_resnet.quantization.spool import Spool
 from edge_resnet.spec import CalibrationTable, Manifest, ModelSpec, Preprocess, Progress, QuantRecipe
 
-__all__ = ["TOOLS", "Int8Options", "add_int8", "add_shipped_int8", "draw_sample", "open_validation", "requantize", "with_int8"]
+__all__ = [
+    "TOOLS",
+    "Int8Options",
+    "add_int8",
+    "add_shipped_int8",
+    "draw_sample",
+    "open_validation",
+    "requantize",
+    "stamped",
+    "with_int8",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -170,6 +180,12 @@ def with_int8(manifest: Manifest, made: Int8, pictures: str) -> Manifest:
     )
 
 
+def stamped(manifest: Manifest) -> Manifest:
+    """The manifest with the time, and the versions of what it is made with, as they are now."""
+    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return replace(manifest, created=created, tools={name: version(name) for name in TOOLS})
+
+
 def requantize(
     artifact: Artifact,
     options: Int8Options,
@@ -191,10 +207,7 @@ def requantize(
         for name in (MODEL, LABELS):
             shutil.copyfile(artifact.folder / name, folder / name)
         made = add_int8(folder, artifact.manifest.preprocess, options, (sample, validation), progress=progress)
-        created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        tools = {name: version(name) for name in TOOLS}
-        manifest = replace(with_int8(artifact.manifest, made, sample.name), created=created, tools=tools)
-        finish(folder, manifest)
+        finish(folder, stamped(with_int8(artifact.manifest, made, sample.name)))
     written = open_artifact(output)
     first_engine(written, backend, progress=progress)
     return written

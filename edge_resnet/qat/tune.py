@@ -9,8 +9,6 @@ import logging
 import os
 import shutil
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 
 import onnx
@@ -31,7 +29,7 @@ from edge_resnet.backends import load_backend, resolve_backend
 from edge_resnet.compile import finish, first_engine
 from edge_resnet.errors import BudgetError, CalibrationError, ConfigError
 from edge_resnet.imageset import ImageSet, balanced_sample
-from edge_resnet.int8 import TOOLS, Int8Options, add_int8
+from edge_resnet.int8 import Int8Options, add_int8, stamped
 from edge_resnet.qat.distil import Distilled
 from edge_resnet.qat.judge import Judged, judged, refuse_beyond
 from edge_resnet.qat.network import FakeQuantized, InFloat
@@ -110,7 +108,8 @@ def fine_tune(
     with staging(output, force=force) as folder:
         for name in (MODEL, LABELS):
             shutil.copyfile(artifact.folder / name, folder / name)
-        sample = balanced_sample(train, _recipe(artifact, options).images, _recipe(artifact, options).seed)
+        recipe = artifact.manifest.recipe or options.recipe
+        sample = balanced_sample(train, recipe.images, recipe.seed)
         start = _start(artifact, options, sample, folder, progress)
         network = FakeQuantized(onnx.load(folder / MODEL), *start)
         result = _train(network, artifact, options, (train, test), progress)
@@ -138,10 +137,6 @@ def _check(artifact: Artifact, options: QatOptions, output: Path) -> None:
         raise ConfigError(f"{output} is the artifact that is read", hint="choose another folder with -o")
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("quantization-aware training runs in one process", hint="start it without torchrun")
-
-
-def _recipe(artifact: Artifact, options: QatOptions) -> QuantRecipe:
-    return artifact.manifest.recipe or options.recipe
 
 
 def _start(
@@ -233,7 +228,7 @@ def _manifest(
     sample, train = sets
     assert table.qat is not None  # _write put it there
     trained = f"{table.qat.epochs:g} epochs of quantization-aware training on {len(train)} images of {train.name}"
-    return replace(
+    manifest = replace(
         artifact.manifest,
         precision="int8",
         recipe=table.recipe,
@@ -241,6 +236,5 @@ def _manifest(
         accuracy=None if seen is None else {"fp32_top1": seen.fp32_top1, "int8_top1": seen.int8_top1},
         budget=budget,
         warnings=(),
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        tools={name: version(name) for name in TOOLS},
     )
+    return stamped(manifest)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timezone
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -149,7 +148,7 @@ def _make_int8(
     Raises CalibrationError without pictures, and what calibration raises.
     """
     from edge_resnet.compile import finish
-    from edge_resnet.int8 import TOOLS, Int8Options, add_int8, with_int8
+    from edge_resnet.int8 import Int8Options, add_int8, stamped, with_int8
     from edge_resnet.quantization.calibrate import refuse_noise
 
     if sample is None:
@@ -163,7 +162,5 @@ def _make_int8(
         for name in (MODEL, LABELS):
             shutil.copyfile(source.folder / name, folder / name)
         made = add_int8(folder, source.manifest.preprocess, options, (sample, None), progress=progress)
-        created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        tools = {name: version(name) for name in TOOLS}
-        finish(folder, replace(with_int8(source.manifest, made, sample.name), created=created, tools=tools))
+        finish(folder, stamped(with_int8(source.manifest, made, sample.name)))
     return open_artifact(output)
