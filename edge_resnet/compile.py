@@ -5,9 +5,7 @@ A backend whose engines are derived here is one function and one line in ``DERIV
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -22,6 +20,7 @@ from edge_resnet.engine.process import build_in_child
 from edge_resnet.engine.timingcache import timings_path
 from edge_resnet.enginecache import find_engine, store_engine
 from edge_resnet.errors import BuildError, ConfigError, EdgeResnetError
+from edge_resnet.files import write_together
 from edge_resnet.quantization.corrections import apply, read_corrections
 from edge_resnet.quantization.qdq import QdqForm, quantize
 from edge_resnet.quantization.strong import to_strong
@@ -114,7 +113,7 @@ def tensorrt_graph(artifact: Artifact, dialect: Dialect) -> onnx.ModelProto:
 def write_onnx(artifact: Artifact, path: Path, dialect: Dialect, *, force: bool = False) -> None:
     """Write ``tensorrt_graph`` to a file, whole or not at all. Raises BuildError where one is there and not ``force``."""
     _check_free([path], artifact, force=force)
-    _write_whole({path: tensorrt_graph(artifact, dialect).SerializeToString()})
+    write_together({path: tensorrt_graph(artifact, dialect).SerializeToString()})
 
 
 def write_trt_cache(artifact: Artifact, path: Path, tensorrt_version: str, *, force: bool = False) -> Path:
@@ -128,7 +127,7 @@ def write_trt_cache(artifact: Artifact, path: Path, tensorrt_version: str, *, fo
     _check_free([path, graph_path], artifact, force=force)
     graph = corrected_graph(artifact)
     cache = calibration_cache(graph, artifact.calibration(), tensorrt_version)
-    _write_whole({graph_path: graph.SerializeToString(), path: cache.encode()})
+    write_together({graph_path: graph.SerializeToString(), path: cache.encode()})
     return graph_path
 
 
@@ -171,24 +170,6 @@ def _check_free(paths: list[Path], artifact: Artifact, *, force: bool) -> None:
             raise BuildError(f"{path} is a folder", hint="name a file")
         if path.exists() and not force:
             raise BuildError(f"{path} exists already", hint="choose another name, or replace it with --force")
-
-
-def _write_whole(contents: Mapping[Path, bytes]) -> None:
-    """Write each file beside its place first, and put them in place once all are whole."""
-    works = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in contents}
-    try:
-        for path, content in contents.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            works[path].write_bytes(content)
-        for path, work in works.items():
-            work.replace(path)
-    except OSError as error:
-        reason = error.strerror or error
-        raise BuildError(f"cannot write {path}: {reason}", hint="check the path, and the room on the disk") from error
-    finally:
-        for work in works.values():
-            with suppress(OSError):
-                work.unlink()
 
 
 DERIVATIONS: Mapping[str, Callable[[Artifact, EngineRequest, Progress | None], Path]] = MappingProxyType(

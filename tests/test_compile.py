@@ -211,11 +211,11 @@ def test_a_disk_that_fills_up_leaves_nothing(
     (tmp_path / "x.cache").write_bytes(b"mine")
     write = Path.write_bytes
 
-    def full(path: Path, content: bytes) -> int:
+    def full(path: Path, data: bytes) -> int:
         if ".cache" in path.name:
-            write(path, content[:10])
+            write(path, data[:10])
             raise OSError(errno.ENOSPC, "No space left on device")
-        return write(path, content)
+        return write(path, data)
 
     monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(BuildError, match="No space left"):

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Literal, TypeAlias
 
 from edge_resnet.bench.conditions import Conditions
 from edge_resnet.bench.loop import WarmUp
 from edge_resnet.device import DeviceInfo
-from edge_resnet.errors import BuildError, DataError
+from edge_resnet.errors import DataError
+from edge_resnet.files import write_whole
+from edge_resnet.jsonfile import parse_record, read_json
 from edge_resnet.power import PowerReading
 from edge_resnet.spec import Precision
 
-__all__ = ["SCHEMA", "BenchResult", "Metric", "Scenario", "check_free", "read_result", "read_results", "to_json", "write_results"]
+__all__ = ["KIND", "SCHEMA", "BenchResult", "Metric", "Scenario", "read_result", "read_results", "to_json", "write_results"]
 
 Scenario: TypeAlias = Literal["single-stream", "multi-stream", "offline"]
 #: Of the file. A reader refuses a newer one.
 SCHEMA = 1
+KIND: Literal["edge-resnet bench"] = "edge-resnet bench"
 _AGAIN = "run edge-resnet bench --save again"
 
 
@@ -102,42 +101,18 @@ def to_json(results: Sequence[BenchResult], *, samples: bool) -> str:
     return texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]"
 
 
-def check_free(path: Path, *, force: bool) -> None:
-    """Raise BuildError where ``write_results`` could not write: better before a measurement than after it."""
-    if path.is_dir():
-        raise BuildError(f"{path} cannot be written: it is a folder", hint="name a file in it")
-    if not path.parent.is_dir():
-        raise BuildError(f"{path} cannot be written: {path.parent} is no folder", hint=f"mkdir -p {path.parent}")
-    if path.exists() and not force:
-        raise BuildError(f"{path} exists already", hint="choose another name, or replace it with --force")
-
-
 def write_results(path: Path, results: Sequence[BenchResult]) -> None:
     """Write the results with their samples, whole or not at all, over what was there. Raises BuildError."""
-    work = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        work.write_text(to_json(results, samples=True) + "\n", encoding="utf-8")
-        work.replace(path)
-    except OSError as error:
-        hint = "check the path, and the room on the disk"
-        raise BuildError(f"cannot write {path}: {error.strerror or error}", hint=hint) from error
-    finally:
-        with suppress(OSError):
-            work.unlink()
+    write_whole(path, (to_json(results, samples=True) + "\n").encode())
 
 
 def read_results(path: Path) -> tuple[BenchResult, ...]:
     """Every result in a file that bench wrote. Raises DataError where it is cut off, of a newer schema, or something else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}", hint="check the spelling") from error
-    except ValueError as error:
-        raise DataError(f"{path} is cut off, or no JSON: {error}", hint=f"copy it again, or {_AGAIN}") from error
+    content = read_json(path, _AGAIN)
     records = content if isinstance(content, list) else [content]
     if not records:
         raise DataError(f"{path} holds no result", hint=_AGAIN)
-    return tuple(_result(path, record) for record in records)
+    return tuple(parse_record(path, record, BenchResult, kind=KIND, schema=SCHEMA) for record in records)
 
 
 def read_result(path: Path, scenario: Scenario | None = None) -> BenchResult:
@@ -155,16 +130,3 @@ def _text(result: BenchResult) -> str:
     samples = record.pop("samples_us")
     # Thousands of lines of one number each would bury the rest.
     return json.dumps(record, indent=2, allow_nan=False).removesuffix("\n}") + f',\n  "samples_us": {json.dumps(samples)}\n}}'
-
-
-def _result(path: Path, record: Any) -> BenchResult:
-    if not isinstance(record, dict) or record.get("kind") != "edge-resnet bench":
-        raise DataError(f"{path} is not what edge-resnet bench writes", hint=_AGAIN)
-    version = record.get("schema_version")
-    if not isinstance(version, int) or version > SCHEMA:
-        raise DataError(f"{path} has schema {version}, this edge-resnet reads up to {SCHEMA}", hint="pip install -U edge-resnet")
-    try:
-        return TypeAdapter(BenchResult).validate_python(record)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", hint=_AGAIN) from error

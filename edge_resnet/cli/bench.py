@@ -63,7 +63,8 @@ def bench(
     edge-resnet bench --scenario offline --batch 32 --seconds 60 --json
     """
     from edge_resnet.bench import BenchOptions
-    from edge_resnet.bench.record import Scenario, check_free, to_json, write_results
+    from edge_resnet.bench.record import Scenario, to_json, write_results
+    from edge_resnet.files import check_free
 
     if save is not None:
         check_free(save, force=force)

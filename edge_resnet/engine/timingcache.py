@@ -6,12 +6,11 @@ Knows no TensorRT: a cache is bytes, and TensorRT itself leaves out what another
 from __future__ import annotations
 
 import logging
-import os
 import re
-from contextlib import suppress
 from pathlib import Path
 
 from edge_resnet.device import cache_folder
+from edge_resnet.files import replace_files
 
 __all__ = ["read_timings", "timings_path", "write_timings"]
 
@@ -39,12 +38,7 @@ def read_timings(path: Path | None) -> bytes:
 
 def write_timings(path: Path, content: bytes) -> None:
     """Put the cache in place whole; where the disk does not take it, the next build is slower and that is all."""
-    work = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        work.write_bytes(content)
-        work.replace(path)
+        replace_files({path: lambda part: part.write_bytes(content)})
     except OSError as error:
-        with suppress(OSError):
-            work.unlink()
         _log.warning("the timing cache %s cannot be written: %s", path, error.strerror)

@@ -13,8 +13,8 @@ from typing import Any
 
 from edge_resnet import __version__
 from edge_resnet.errors import BuildError, ConfigError, DataError
+from edge_resnet.files import write_whole
 from edge_resnet.page.figure import save
-from edge_resnet.page.files import write_page, write_whole
 from edge_resnet.page.html import Cell, Column, Row, Table, render
 from edge_resnet.paper.figures import CLAIMS
 from edge_resnet.paper.finding import Finding
@@ -78,7 +78,7 @@ def publish(finding: Finding, folder: Path) -> Path:
         tables=[_shown_table(table, place) for place, table in enumerate(finding.tables)],
         scaled=_scaled_table(finding),
     )
-    return write_page(folder / _PAGE, page)
+    return write_whole(folder / _PAGE, page.encode())
 
 
 def to_json(finding: Finding) -> str:

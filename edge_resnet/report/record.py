@@ -6,12 +6,10 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import TypeAdapter, ValidationError
+from typing import Literal
 
 from edge_resnet.bench.record import BenchResult
-from edge_resnet.errors import DataError
+from edge_resnet.jsonfile import parse_record, read_json
 from edge_resnet.spec import Precision
 
 __all__ = [
@@ -147,23 +145,4 @@ def to_json(report: Report) -> str:
 
 def read_report(path: Path) -> Report:
     """Read ``report.json``. Raises DataError where it is cut off, of a newer schema, or something else."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror or error}", hint="check the spelling") from error
-    except ValueError as error:
-        raise DataError(f"{path} is cut off, or no JSON: {error}", hint=f"copy it again, or {_AGAIN}") from error
-    return _report(path, content)
-
-
-def _report(path: Path, content: Any) -> Report:
-    if not isinstance(content, dict) or content.get("kind") != KIND:
-        raise DataError(f"{path} is not what edge-resnet report writes", hint=_AGAIN)
-    version = content.get("schema_version")
-    if not isinstance(version, int) or version > SCHEMA:
-        raise DataError(f"{path} has schema {version}, this edge-resnet reads up to {SCHEMA}", hint="pip install -U edge-resnet")
-    try:
-        return TypeAdapter(Report).validate_python(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise DataError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", hint=_AGAIN) from error
+    return parse_record(path, read_json(path, _AGAIN), Report, kind=KIND, schema=SCHEMA)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_resnet.errors import MissingDependencyError
+from edge_resnet.files import write_whole
 from edge_resnet.page.figure import Chart, save
-from edge_resnet.page.files import write_page, write_whole
 from edge_resnet.page.html import Table, render
 from edge_resnet.report.advice import answer_lines, fastest_table, findings, pair_table, under_table
 from edge_resnet.report.charts import charts
@@ -47,9 +47,9 @@ def write_report(report: Report, folder: Path, questions: Questions | None = Non
     drawn = charts(report)
     for chart in drawn:
         save(chart, folder)
-    write_page(folder / "report.md", _markdown(report, asked, drawn))
+    write_whole(folder / "report.md", _markdown(report, asked, drawn).encode())
     page = folder / "report.html"
-    write_page(page, _page(report, asked, drawn))
+    write_whole(page, _page(report, asked, drawn).encode())
     return page
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_resnet.errors import BuildError
-from edge_resnet.page.files import write_whole
+from edge_resnet.files import write_whole
 
 __all__ = ["Cells", "claim"]
 

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from edge_resnet.errors import ConfigError, WeightsError
-from edge_resnet.train.files import replace_file
+from edge_resnet.files import replace_files
 from edge_resnet.train.options import TrainOptions
 from edge_resnet.train.records import EpochRecord
 
@@ -104,7 +104,7 @@ def _save(path: Path, tensors: State, notes: dict[str, str]) -> None:
         except SafetensorError as error:  # wraps what the system said: a full disk, a folder without permission
             raise OSError(str(error)) from error
 
-    replace_file(path, write)
+    replace_files({path: write})
 
 
 def _group(tensors: State, group: str) -> State:

@@ -6,15 +6,16 @@ import json
 import os
 import shlex
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from edge_resnet.datasets import NAMES, open_pair
 from edge_resnet.errors import BuildError, ConfigError
+from edge_resnet.files import replace_files
 from edge_resnet.imageset import ImageSet, check_labels, require_labels
 from edge_resnet.spec import FAMILY_SHORTCUT, IMAGENET_MEAN, IMAGENET_STD, Family, ModelSpec, Preprocess, Progress, Shortcut
 from edge_resnet.train.checkpoint import CHECKPOINT, WEIGHTS
 from edge_resnet.train.feed import check_classes
-from edge_resnet.train.files import replace_file
 from edge_resnet.train.fit import fit
 from edge_resnet.train.log import LOG, RESULT
 from edge_resnet.train.options import TrainOptions
@@ -134,9 +135,9 @@ def _add_network(folder: Path, spec: ModelSpec, line: str, train: ImageSet) -> N
     try:
         record = json.loads((folder / RESULT).read_text(encoding="utf-8"))
         record |= {"network": {**asdict(spec), "weights": str(folder / WEIGHTS)}, "started_from": spec.weights, "build": line}
-        replace_file(folder / RESULT, lambda path: path.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8"))
+        texts = {folder / RESULT: json.dumps(record, indent=2) + "\n"}
         if train.class_names:
-            names = "\n".join(train.class_names) + "\n"
-            replace_file(folder / LABELS, lambda path: path.write_text(names, encoding="utf-8"))
+            texts[folder / LABELS] = "\n".join(train.class_names) + "\n"
+        replace_files({path: partial(Path.write_text, data=text, encoding="utf-8") for path, text in texts.items()})
     except OSError as error:
         raise BuildError(f"{folder} cannot be written: {error}", hint="free some space, then --resume") from error

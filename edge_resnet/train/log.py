@@ -19,7 +19,7 @@ import torch
 
 from edge_resnet import __version__
 from edge_resnet.errors import MissingDependencyError
-from edge_resnet.train.files import replace_file
+from edge_resnet.files import replace_files
 from edge_resnet.train.options import TrainOptions
 from edge_resnet.train.records import EpochRecord, TrainResult
 
@@ -35,7 +35,7 @@ def write_log(folder: Path, records: Sequence[EpochRecord]) -> None:
     writer = csv.DictWriter(text, [field.name for field in fields(EpochRecord)], lineterminator="\n")
     writer.writeheader()
     writer.writerows(asdict(record) for record in records)
-    replace_file(folder / LOG, lambda path: path.write_text(text.getvalue(), encoding="utf-8"))
+    replace_files({folder / LOG: lambda path: path.write_text(text.getvalue(), encoding="utf-8")})
 
 
 def read_log(folder: Path) -> tuple[EpochRecord, ...]:
@@ -48,7 +48,7 @@ def write_result(folder: Path, result: TrainResult, options: TrainOptions, extra
     """Write ``result.json``: how it ended, every option, what it ran on, and ``extra``."""
     record = {**describe(result), "options": asdict(options), **extra, "machine": _machine()}
     text = json.dumps(record, indent=2) + "\n"
-    replace_file(folder / RESULT, lambda path: path.write_text(text, encoding="utf-8"))
+    replace_files({folder / RESULT: lambda path: path.write_text(text, encoding="utf-8")})
 
 
 def describe(result: TrainResult) -> dict[str, Any]:

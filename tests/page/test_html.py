@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_resnet.errors import MissingDependencyError
-from edge_resnet.page.files import write_page
 from edge_resnet.page.html import Cell, Column, Row, Table, render
 
 _TABLE = Table(
@@ -123,12 +122,3 @@ def test_without_jinja_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     with pytest.raises(MissingDependencyError) as caught:
         render("base.html", "edge_resnet.page", title="")
     assert "edge-resnet[report]" in caught.value.hint
-
-
-def test_a_page_is_written_whole_over_the_old_one(tmp_path: Path) -> None:
-    """Folders on the way are made, and nothing else stays behind."""
-    path = tmp_path / "new" / "page.html"
-    for text in ("old", "Ärger"):
-        write_page(path, text)
-    assert path.read_text(encoding="utf-8") == "Ärger"
-    assert [entry.name for entry in path.parent.iterdir()] == ["page.html"]

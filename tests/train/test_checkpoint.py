@@ -15,7 +15,6 @@ from safetensors import safe_open
 
 from edge_resnet.errors import BuildError, ConfigError, EdgeResnetError, WeightsError
 from edge_resnet.train import TrainData, checkpoint, fit
-from edge_resnet.train.files import replace_file
 
 NAME = "checkpoint.safetensors"
 
@@ -115,21 +114,6 @@ def test_a_full_disk_costs_checkpoints_and_not_the_training(
     full[0] = False
     go_on(tmp_path)
     assert (tmp_path / "weights.safetensors").is_file()
-
-
-def test_an_interrupted_write_leaves_the_old_file(tmp_path: Path) -> None:
-    """Ctrl-C while writing: what was there is there, and nothing else."""
-    path = tmp_path / "file"
-    path.write_text("old")
-
-    def interrupted(part: Path) -> None:
-        part.write_text("ne")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        replace_file(path, interrupted)
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_files_are_readable_by_others(trained: Path) -> None:
