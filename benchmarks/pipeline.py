@@ -5,7 +5,8 @@
 video     frames per second of `run --headless`'s loop on the file, over those of the bare backend on the same frames,
           preprocessed beforehand; the two take turns. ``bound``: what the processor allows, from the processor time that
           decoding, preprocessing and the network take a frame
-live      a synthetic camera at a rate the network follows: age at the answer minus the network's own time, percentiles
+live      a synthetic camera at a rate the network follows: age at the answer minus the network's own time, percentiles.
+          ``floor``: what preprocessing alone takes of it, one call after each such pause, with nothing else running
 soak      a camera that is far too fast, through a network that is none, until so many frames were read: memory, threads and
           open files before and after, and whether every frame is accounted for
 start     seconds from the command to its first line of JSON, with the engine in the cache
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--soak", type=int, default=200_000)
     parser.add_argument("--live-fps", type=float, default=30.0)
+    parser.add_argument("--live-size", default="640x480", metavar="WxH[,WxH...]", help="of the synthetic camera's frames")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     artifact = open_artifact(arguments.artifact)
@@ -62,8 +64,10 @@ def main() -> None:
         if arguments.video is not None:
             report["video"] = on_a_video(artifact, backend, arguments.video, arguments.rounds)
             say("video", report["video"], report["video"]["ratio"] >= RATIO)
-        report["live"] = on_a_camera(artifact, backend, arguments.live_fps, seconds=10.0)
-        say("live", report["live"], report["live"]["added_p99_ms"] <= ADDED_MS)
+        report["live"] = []
+        for size in arguments.live_size.split(","):
+            report["live"].append(on_a_camera(artifact, backend, size, arguments.live_fps, seconds=10.0))
+            say("live", report["live"][-1], report["live"][-1]["added_p99_ms"] <= ADDED_MS)
     if arguments.soak:
         report["soak"] = soak(arguments.soak)
         say("soak", report["soak"], report["soak"]["good"])
@@ -151,15 +155,23 @@ class Ages:
         return
 
 
-def on_a_camera(artifact: Artifact, backend: Backend, fps: float, seconds: float) -> dict[str, float]:
+def on_a_camera(artifact: Artifact, backend: Backend, size: str, fps: float, seconds: float) -> dict[str, Any]:
     """Milliseconds between capture and answer that are not the network's."""
     ages = Ages()
-    camera = Camera(f"synthetic://?fps={fps:g}&frames=0", again=False)
-    run(backend, [camera], [ages], replace(options_of(artifact), duration_s=seconds))
+    width, _, height = size.partition("x")
+    uri = f"synthetic://?fps={fps:g}&width={width}&height={height}"
+    run(backend, [Camera(f"{uri}&frames=0", again=False)], [ages], replace(options_of(artifact), duration_s=seconds))
+    floor = []
+    with open_source(f"{uri}&frames={round(fps * seconds / 2)}") as source:
+        for frame in source:
+            began = time.perf_counter()
+            preprocess_bgr(frame.image, artifact.manifest.preprocess)
+            floor.append(1e3 * (time.perf_counter() - began))
     # The first frames find cold caches and threads that sleep.
-    added, inference = sorted(ages.added_ms[10:]), sorted(ages.inference_ms[10:])
+    added, inference, floor = sorted(ages.added_ms[10:]), sorted(ages.inference_ms[10:]), sorted(floor[10:])
     found = {f"added_p{share:g}_ms": percentile(added, share) for share in (50, 90, 99, 100)}
-    return {"fps": fps, "frames": len(added), **found, "inference_p50_ms": percentile(inference, 50)}
+    alone = {f"floor_p{share:g}_ms": percentile(floor, share) for share in (50, 99)}
+    return {"size": size, "fps": fps, "frames": len(added), **found, **alone, "inference_p50_ms": percentile(inference, 50)}
 
 
 def soak(frames: int) -> dict[str, Any]:

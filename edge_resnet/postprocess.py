@@ -21,9 +21,12 @@ def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return probabilities
 
 
-def top_k(logits: npt.NDArray[np.float32], labels: Sequence[str], k: int = 5) -> tuple[ClassScore, ...]:
+def top_k(
+    logits: npt.NDArray[np.float32], labels: Sequence[str], k: int = 5, probabilities: npt.NDArray[np.float32] | None = None
+) -> tuple[ClassScore, ...]:
     """The ``k`` best of (C,) float32 logits, best first, ties by index; all of them where C < k.
 
+    ``probabilities``: their softmax, from a caller that has it already.
     Raises ConfigError where there is not one label per class, or k < 1; BackendError where a logit is not a finite number: then
     no answer can be trusted, however good the others look.
     """
@@ -36,6 +39,7 @@ def top_k(logits: npt.NDArray[np.float32], labels: Sequence[str], k: int = 5) ->
             "the network's answer is not a number (NaN or infinity)",
             hint="FP16 overflows so; build with --fp32, and check the weights",
         )
-    probabilities = softmax(logits)
+    if probabilities is None:
+        probabilities = softmax(logits)
     best = np.argsort(-logits, kind="stable")[:k]
     return tuple(ClassScore(int(index), labels[index], float(probabilities[index])) for index in best)

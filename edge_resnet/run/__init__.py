@@ -232,12 +232,13 @@ class _Loop:
 
     def _judged(self, frame: Frame, feed: Feed, logits: npt.NDArray[np.float32], stages_ms: Mapping[str, float]) -> Prediction:
         began_ns = time.perf_counter_ns()
-        top = top_k(logits, self._options.labels, self._options.top)
+        probabilities = softmax(logits)
+        top = top_k(logits, self._options.labels, self._options.top, probabilities)
         name, stable = self._stable.get(id(feed), ("", None))
         if stable is None or name != frame.source:
             stable = Stable(self._options.labels, self._options.smoothing)
             self._stable[id(feed)] = (frame.source, stable)
-        answer = stable.next(softmax(logits))
+        answer = stable.next(probabilities)
         stages = {**stages_ms, "postprocess": (time.perf_counter_ns() - began_ns) / 1e6}
         age_ns = time.monotonic_ns() - frame.captured_ns
         wall_ns = time.time_ns() - age_ns

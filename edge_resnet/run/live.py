@@ -68,6 +68,8 @@ class LiveFeed:
         self._camera, self._news = camera, news
         self._patience = patience or Patience()
         self._least_ns = 0 if per_second is None else int(1e9 / per_second)
+        #: The newest frame that was not looked at yet. The look waits for ``check``: the answer does not wait for the look.
+        self._unseen: Frame | None = None
         self._look = Look(frozen_s=self._patience.frozen_s, black_s=self._patience.black_s)
         self._name = public_uri(camera.uri)
         self._slot: Frame | None = None
@@ -109,6 +111,11 @@ class LiveFeed:
     def check(self) -> None:
         """Give up a reader that has delivered nothing for too long, and begin with a new one."""
         now = time.monotonic_ns()
+        frame, self._unseen = self._unseen, None
+        if frame is not None:
+            self._look.see(frame.image, frame.captured_ns)
+            if not self._look.frozen:
+                self._refreshed = False
         look_again = self._look.frozen and not self._refreshed
         if self._state in ("reconnecting", "ended", "failed") or (
             now - self._alive_ns < self._patience.read_s * 1e9 and not look_again
@@ -205,7 +212,6 @@ class LiveFeed:
 
     def _offer(self, frame: Frame, generation: int) -> bool:
         """Put a frame where the loop takes it; False where this reader was given up."""
-        self._look.see(frame.image, frame.captured_ns)
         with self._news:
             if generation != self._generation:
                 return False
@@ -214,8 +220,7 @@ class LiveFeed:
                 _log.warning("%s delivers frames again", frame.source)
             self._state, self._error = "live", ""
             self._name, self._newest_ns, self._alive_ns = frame.source, frame.captured_ns, time.monotonic_ns()
-            if not self._look.frozen:
-                self._refreshed = False
+            self._unseen = frame
             numbered = replace(frame, index=self._frames)
             self._frames += 1
             if frame.captured_ns < self._due_ns:
