@@ -162,7 +162,7 @@ BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
 #: What ``auto`` tries, the fastest first.
 AUTO = ("tensorrt", "openvino", "onnxruntime")
 #: Goes into the key of every Q/DQ graph for the CPU: raise it when qdq.py writes another graph from the same truth.
-_CPU_DERIVATION = 2
+_CPU_DERIVATION = 3
 
 
 def open_backend(artifact: Artifact, name: str = "auto", variant: Variant = "native") -> Backend:

@@ -57,6 +57,7 @@ def quantize(
     pairs = tensorrt_pairs(model, keep)
     if form != "tensorrt":
         pairs = with_cpu_pairs(model, pairs, keep)
+        _widen_normalisation(quantized)
     editor = _Editor(quantized)
     grids: dict[tuple[str, int], _Grid] = {}
     for pair in pairs:
@@ -83,6 +84,24 @@ def _grid(pair: Pair, table: CalibrationTable, form: QdqForm) -> _Grid:
     if form == "tensorrt":
         return _Grid(scale, np.array(0, np.int8))
     return _Grid(scale, np.array(0 if unsigned else 128, np.uint8))
+
+
+def _widen_normalisation(model: onnx.ModelProto) -> None:
+    """Repeat mean and scale (1, 3, 1, 1) over the picture's width: (1, 3, 1, W), the same function to the bit.
+
+    ONNX Runtime moves the Transpose behind them, where (1, 1, 1, 3) is spread over rows three values at a time: a sixth of
+    ResNet-18's time. (1, 1, W, 3) is spread a whole row at a time.
+    """
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    widths = {value.name: value.type.tensor_type.shape.dim[-1].dim_value for value in inferred.value_info}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            return
+        if node.op_type in ("Sub", "Mul") and widths.get(node.output[0]):
+            tensor = constants[node.input[1]]
+            wide = np.repeat(numpy_helper.to_array(tensor), widths[node.output[0]], axis=3)
+            tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
 
 
 class _Editor:
