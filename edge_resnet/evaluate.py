@@ -1,26 +1,31 @@
-"""Accuracy of an artifact on labelled images, beside the FP32 graph on the same ones. Knows nothing of printing."""
+"""Accuracy of an artifact on labelled images, beside the FP32 graph on the same ones, and its file. Knows nothing of printing."""
 
 from __future__ import annotations
 
+import json
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
 
-import numpy as np
-
+from edge_resnet.answers import Accuracy, accuracy_of, answer
 from edge_resnet.artifact import Artifact
-from edge_resnet.backends import Logits, Variant, load_backend, open_backend, resolve_backend
+from edge_resnet.backends import Variant, load_backend, open_backend, resolve_backend
 from edge_resnet.errors import ConfigError
-from edge_resnet.imageset import ImageSet, batches, check_labels, require_labels
+from edge_resnet.files import write_whole
+from edge_resnet.imageset import ImageSet, check_labels, require_labels
+from edge_resnet.jsonfile import parse_record, read_json
 from edge_resnet.spec import Precision, Progress
-from edge_resnet.statistics import mcnemar_exact, paired_drop_interval, wilson_interval
+from edge_resnet.statistics import mcnemar_exact, paired_drop_interval
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["KIND", "SCHEMA", "Evaluation", "evaluate", "read_evaluation", "to_json", "write_evaluation"]
 
-#: Pictures per call: large enough to fill the cores, small enough for any device's memory.
-BATCH = 8
 #: The backend that runs the FP32 graph for comparison: it is installed everywhere.
 REFERENCE = "onnxruntime"
+#: Of the file. A reader refuses a newer one.
+SCHEMA = 1
+KIND: Literal["edge-resnet eval"] = "edge-resnet eval"
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,14 @@ class Evaluation:
     """Shares in percent. ``ci95``: Wilson's interval of ``top1``. ``agreement``: images on which the best class equals that of
     the FP32 graph. ``drop_ci95``: 95 % interval, in points, of FP32's top-1 minus this on the same images (0 to 0 where the FP32
     graph itself is what runs). ``mcnemar_p``: exact two-sided p-value that the two err equally often. ``simulated``: TensorRT's
-    INT8 was computed by another backend. ``skipped``: images that cannot be read."""
+    INT8 was computed by another backend. ``skipped``: images that cannot be read. ``data``: what the images are called,
+    ``data_digest``: sha256 over them. ``right``: a ``1`` or ``0`` per image that could be read, in order, empty where it was left
+    out."""
 
+    schema_version: int
+    kind: Literal["edge-resnet eval"]
+    model: str
+    artifact_digest: str
     images: int
     top1: float
     top5: float
@@ -43,6 +54,14 @@ class Evaluation:
     simulated: bool
     skipped: tuple[str, ...]
     seconds: float
+    data: str
+    data_digest: str
+    right: str = ""
+
+    @property
+    def accuracy(self) -> Accuracy:
+        """What there is of it beside no other network."""
+        return Accuracy(self.images, self.top1, self.top5, self.ci95, self.data, self.data_digest, self.right, len(self.skipped))
 
 
 def evaluate(
@@ -50,9 +69,10 @@ def evaluate(
 ) -> Evaluation:
     """Classify every image of ``images`` with the artifact and with its FP32 graph.
 
-    Raises DataError where labels are missing or belong to another network, ConfigError where there is no INT8 to simulate.
+    Raises DataError where labels are missing or belong to another network, ConfigError where there is no INT8 to simulate, and
+    BackendError where an answer is no number.
     """
-    labels = require_labels(images)
+    require_labels(images)
     check_labels(images, artifact.manifest.model.classes)
     if simulate and artifact.manifest.precision != "int8":
         raise ConfigError(
@@ -61,57 +81,60 @@ def evaluate(
     variant: Variant = "simulated" if simulate else "native"
     name = resolve_backend(backend, variant)
     is_reference = name == REFERENCE and load_backend(name).engine_request(artifact, variant) is None
-    started, done, skipped = time.monotonic(), 0, []  # type: float, int, list[str]
-    counts = _Counts()
+    started = time.monotonic()
+    skipped: list[str] = []
     with ExitStack() as stack:
-        network = stack.enter_context(open_backend(artifact, name, variant))
-        reference = None if is_reference else stack.enter_context(open_backend(artifact, REFERENCE, "reference"))
-        for batch in batches(images, artifact.manifest.preprocess, BATCH, skipped=skipped):
-            if progress is not None:
-                progress("evaluate", done, len(images))
-            logits = network.infer(batch.images)
-            expected = logits if reference is None else reference.infer(batch.images)
-            counts.add(logits, expected, np.array([labels[index] for index in batch.indices]))
-            done += len(batch.images)
-    if progress is not None:
-        progress("evaluate", len(images), len(images))
-    low, high = wilson_interval(counts.top1, done)
-    least, largest = (0.0, 0.0) if is_reference else paired_drop_interval(counts.only_fp32, counts.only_this, done)
+        networks = [stack.enter_context(open_backend(artifact, name, variant))]
+        if not is_reference:
+            networks.append(stack.enter_context(open_backend(artifact, REFERENCE, "reference")))
+        answers = answer(networks, images, artifact.manifest.preprocess, progress=progress, skipped=skipped)
+    seconds, digest = time.monotonic() - started, images.digest()
+    this, fp32 = (accuracy_of(one, images, digest) for one in (answers[0], answers[-1]))
+    assert this is not None
+    assert fp32 is not None
+    count = this.images
+    agreeing = sum(a == b >= 0 for a, b in zip(answers[0].best, answers[-1].best, strict=True))
+    only_this, only_fp32 = _alone(this.right, fp32.right), _alone(fp32.right, this.right)
+    least, largest = (0.0, 0.0) if is_reference else paired_drop_interval(only_fp32, only_this, count)
     return Evaluation(
-        images=done,
-        top1=100 * counts.top1 / done,
-        top5=100 * counts.top5 / done,
-        ci95=(100 * low, 100 * high),
-        agreement=100 * counts.agreeing / done,
-        fp32_top1=100 * counts.fp32_top1 / done,
+        schema_version=SCHEMA,
+        kind=KIND,
+        model=artifact.manifest.model.name,
+        artifact_digest=artifact.truth_digest(),
+        images=count,
+        top1=this.top1,
+        top5=this.top5,
+        ci95=this.ci95,
+        agreement=100 * agreeing / count,
+        fp32_top1=fp32.top1,
         drop_ci95=(100 * least, 100 * largest),
-        mcnemar_p=mcnemar_exact(counts.only_fp32, counts.only_this),
+        mcnemar_p=mcnemar_exact(only_fp32, only_this),
         backend=name,
         precision=artifact.manifest.precision,
         simulated=simulate,
         skipped=tuple(skipped),
-        seconds=time.monotonic() - started,
+        seconds=seconds,
+        data=images.name,
+        data_digest=digest,
+        right=this.right,
     )
 
 
-@dataclass
-class _Counts:
-    """Hits so far."""
+def to_json(result: Evaluation, *, right: bool) -> str:
+    """One line; ``right``: with what is right image by image."""
+    return json.dumps(asdict(result if right else replace(result, right="")), allow_nan=False, ensure_ascii=False)
 
-    top1: int = 0
-    top5: int = 0
-    agreeing: int = 0
-    fp32_top1: int = 0
-    only_fp32: int = 0
-    only_this: int = 0
 
-    def add(self, logits: Logits, expected: Logits, labels: np.ndarray[tuple[int], np.dtype[np.int64]]) -> None:
-        """Count one batch: logits and FP32 logits (n, classes), labels (n,)."""
-        best, wanted = logits.argmax(axis=1), expected.argmax(axis=1)
-        five = np.argsort(-logits, axis=1, kind="stable")[:, :5]
-        self.top1 += int(np.sum(best == labels))
-        self.top5 += int(np.sum(five == labels[:, None]))
-        self.agreeing += int(np.sum(best == wanted))
-        self.fp32_top1 += int(np.sum(wanted == labels))
-        self.only_fp32 += int(np.sum((wanted == labels) & (best != labels)))
-        self.only_this += int(np.sum((best == labels) & (wanted != labels)))
+def write_evaluation(path: Path, result: Evaluation) -> None:
+    """Write the result with what is right image by image, over what was there. Raises BuildError."""
+    write_whole(path, (to_json(result, right=True) + "\n").encode())
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Read what ``write_evaluation`` or ``eval --json`` wrote. Raises DataError where it is cut off, newer, or something else."""
+    return parse_record(path, read_json(path), Evaluation, kind=KIND, schema=SCHEMA)
+
+
+def _alone(one: str, other: str) -> int:
+    """Images that one alone answers right."""
+    return sum(a == "1" and b == "0" for a, b in zip(one, other, strict=True))

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from edge_resnet.errors import DataError
 
-__all__ = ["parse_record", "read_json"]
+__all__ = ["kind_of", "parse_record", "read_json"]
 
 T = TypeVar("T")
 
@@ -23,6 +23,14 @@ def read_json(path: Path, again: str = "measure again") -> Any:
         raise DataError(f"{path} cannot be read: {error.strerror or error}", hint="check the spelling") from error
     except ValueError as error:
         raise DataError(f"{path} is cut off, or no JSON: {error}", hint=f"copy it again, or {again}") from error
+
+
+def kind_of(path: Path) -> str | None:
+    """The command that wrote the file; None where it does not say. Raises DataError as ``read_json``."""
+    content = read_json(path)
+    first = content[0] if isinstance(content, list) and content else content
+    kind = first.get("kind") if isinstance(first, dict) else None
+    return kind if isinstance(kind, str) else None
 
 
 def parse_record(path: Path, content: Any, record: type[T], *, kind: str, schema: int) -> T:

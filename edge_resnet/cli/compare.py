@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 __all__ = ["compare"]
 
-_MARKS = {"worse": "worse", "better": "better", "unclear": "unclear: noise, or other programs", "same": ""}
+_MARKS = {"worse": "worse", "better": "better", "unclear": "unclear: may be noise", "same": ""}
 
 
 def compare(
-    old: Annotated[Path, typer.Argument(help="What bench --save or eval --json wrote before.")],
+    old: Annotated[Path, typer.Argument(help="What bench --save or eval --save wrote before, or a report.json.")],
     new: Annotated[Path, typer.Argument(help="The same, now.")],
     tolerance: Annotated[float, typer.Option(metavar="PERCENT", help="Of latencies and rates.")] = 5.0,
     max_drop: Annotated[float, typer.Option(metavar="POINTS", help="Of top-1.")] = 0.5,
@@ -28,11 +28,14 @@ def compare(
 ) -> None:
     """Say what changed between two measurements; exit code 3 where something became worse.
 
-    Worse is more than the tolerance and more than noise: the two 95 % intervals do not overlap.
+    Worse is more than the tolerance and more than noise: latencies whose 95 % intervals do not overlap, and an accuracy whose
+    change on the same images, image by image, is not chance.
 
     edge-resnet bench artifacts/resnet50-int8 --scenario all --save new.json && edge-resnet compare old.json new.json
 
-    edge-resnet compare old.json new.json --tolerance 10 --markdown
+    edge-resnet eval artifacts/resnet50-int8 --data val/ --save new.json && edge-resnet compare old.json new.json
+
+    edge-resnet compare old/report.json new/report.json --tolerance 10 --markdown
     """
     from edge_resnet.compare import compare_files
 
@@ -77,4 +80,7 @@ def _value(value: float, interval: tuple[float, float] | None, unit: str) -> str
 def _change(delta: Delta) -> str:
     if delta.change is None:
         return ""
-    return f"{delta.change:+.2f} points" if delta.unit == "%" else f"{delta.change:+.1f} %"
+    if delta.unit != "%":
+        return f"{delta.change:+.1f} %"
+    between = f" ({delta.change_ci95[0]:+.2f} to {delta.change_ci95[1]:+.2f}, paired)" if delta.change_ci95 else ""
+    return f"{delta.change:+.2f} points{between}"

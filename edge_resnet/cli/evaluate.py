@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +28,10 @@ def evaluate(
     backend: Annotated[str, typer.Option(help="auto, tensorrt, openvino or onnxruntime.")] = "auto",
     simulate_int8: Annotated[bool, typer.Option("--simulate-int8", help="TensorRT's INT8, computed on this machine.")] = False,
     allow_random: Annotated[bool, typer.Option("--allow-random", help="Measure a network that was never trained.")] = False,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Keep the result as JSON, image by image, for compare.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")] = False,
 ) -> None:
     """Measure top-1, top-5 and the agreement with FP32 on labelled images.
@@ -37,26 +39,35 @@ def evaluate(
     edge-resnet eval artifacts/resnet50-int8 --data val/
 
     edge-resnet eval --data val.csv --simulate-int8 --json
+
+    edge-resnet eval --data val/ --save new.json && edge-resnet compare old.json new.json
     """
     if not data:
         raise ConfigError("eval needs labelled images", hint="--data takes a folder of class folders, a CSV, an .npz or a name")
+    from edge_resnet.files import check_free
+
+    if save is not None:
+        check_free(save, force=force)
     opened = open_with_engine(artifact, backend, "simulated" if simulate_int8 else "native")
     if opened.manifest.model.weights == "random" and not allow_random:
         raise ConfigError(f"{opened.folder} has random weights: its accuracy says nothing", hint="--allow-random to measure it")
 
     from edge_resnet.datasets import open_data
     from edge_resnet.evaluate import evaluate as measure
+    from edge_resnet.evaluate import to_json, write_evaluation
 
     images = open_data(data, split="test", label_names=opened.labels)
     with progress_bars() as progress:
         result = measure(opened, images, backend=backend, simulate=simulate_int8, progress=progress)
-    _report(result, json_output=json_output)
-
-
-def _report(result: Evaluation, *, json_output: bool) -> None:
+    if save is not None:
+        write_evaluation(save, result)
     if json_output:
-        typer.echo(json.dumps(asdict(result)))
-        return
+        typer.echo(to_json(result, right=False))
+    else:
+        _report(result)
+
+
+def _report(result: Evaluation) -> None:
     how = f"{result.precision}{' simulated' if result.simulated else ''} on {result.backend}"
     typer.echo(f"{result.images} images, {how}, {result.seconds:.1f} s")
     typer.echo(f"top-1      {result.top1:6.2f} %   (95 % interval {result.ci95[0]:.2f} to {result.ci95[1]:.2f})")

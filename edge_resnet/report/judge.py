@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edge_resnet.answers import Accuracy
 from edge_resnet.report.record import Row
 from edge_resnet.statistics import mcnemar_exact, paired_drop_interval
 
-__all__ = ["Difference", "difference", "dominated", "drop", "front", "front_rows", "speedup"]
+__all__ = ["Difference", "difference", "dominated", "drop", "front", "front_rows", "paired", "speedup"]
 
 _SIGNIFICANT = 0.05
 
@@ -35,7 +36,11 @@ class Difference:
 
 def drop(better: Row, worse: Row) -> Difference | None:
     """By how many points of top-1 ``worse`` is below ``better``; None where they were not measured on the same images."""
-    one, other = better.accuracy, worse.accuracy
+    return paired(better.accuracy, worse.accuracy)
+
+
+def paired(one: Accuracy | None, other: Accuracy | None) -> Difference | None:
+    """By how many points ``other`` is below ``one``, image by image; None where they are not of the same images."""
     if (
         one is None
         or other is None

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from edge_resnet.answers import Accuracy
 from edge_resnet.bench.record import BenchResult
 from edge_resnet.jsonfile import parse_record, read_json
 from edge_resnet.spec import Precision
@@ -15,7 +16,6 @@ from edge_resnet.spec import Precision
 __all__ = [
     "KIND",
     "SCHEMA",
-    "Accuracy",
     "ClassChange",
     "Flip",
     "Hole",
@@ -31,22 +31,6 @@ __all__ = [
 SCHEMA = 1
 KIND: Literal["edge-resnet report"] = "edge-resnet report"
 _AGAIN = "run edge-resnet report again"
-
-
-@dataclass(frozen=True)
-class Accuracy:
-    """Shares in percent. ``ci95``: Wilson's interval of ``top1``. ``data``: what the images are called; ``data_digest``: sha256
-    over them, empty where it is not known. ``right``: a ``1`` or ``0`` per image, in the set's order, empty where it is not
-    known: two rows with the same ``data_digest`` are compared image by image."""
-
-    images: int
-    top1: float
-    top5: float
-    ci95: tuple[float, float]
-    data: str
-    data_digest: str = ""
-    right: str = ""
-    skipped: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from edge_resnet.answers import Accuracy
 from edge_resnet.bench.record import BenchResult
 from edge_resnet.page.html import Cell, Column, Table
 from edge_resnet.page.html import Row as TableRow
 from edge_resnet.report.judge import dominated
-from edge_resnet.report.record import Accuracy, Report, Row
+from edge_resnet.report.record import Report, Row
 from edge_resnet.report.words import ms
 
 __all__ = ["main_table", "markdown", "ordered", "records", "to_csv", "to_markdown"]

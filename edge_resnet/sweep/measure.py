@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 from pydantic import TypeAdapter
 
 from edge_resnet import __version__
+from edge_resnet.answers import Answers, answer
 from edge_resnet.artifact import Artifact
-from edge_resnet.backends import BACKENDS, load_backend
+from edge_resnet.backends import BACKENDS, load_backend, open_backend
 from edge_resnet.bench import BenchOptions, BenchResult, bench
 from edge_resnet.bench.record import to_json
 from edge_resnet.device import describe, installed_version
 from edge_resnet.enginecache import find_engine
 from edge_resnet.errors import ConfigError, IncompatibleEngineError
+from edge_resnet.imageset import ImageSet
 from edge_resnet.spec import Progress
 
-__all__ = ["answers_key", "latency_key", "measure_latency", "read_latency", "ready"]
+__all__ = ["answers_key", "latency_key", "measure_answers", "measure_latency", "read_answers", "read_latency", "ready"]
 
 #: What a latency depends on, of a machine.
 _MACHINE = ("cpu", "architecture", "usable_cores", "board", "gpu", "compute_capability", "power_mode", "tensorrt")
@@ -66,6 +69,19 @@ def measure_latency(artifact: Artifact, backend: str, batch: int, seconds: float
 def read_latency(content: Any) -> BenchResult:
     """Back from a cell."""
     result: BenchResult = TypeAdapter(BenchResult).validate_python(content)
+    return result
+
+
+def measure_answers(artifact: Artifact, images: ImageSet, backend: str, *, progress: Progress | None = None) -> Any:
+    """Classify every image; as a cell keeps it. Raises what the backend raises, and DataError where images cannot be read."""
+    with open_backend(artifact, backend) as network:
+        (answers,) = answer([network], images, artifact.manifest.preprocess, progress=progress)
+    return asdict(answers)
+
+
+def read_answers(content: Any) -> Answers:
+    """Back from a cell."""
+    result: Answers = TypeAdapter(Answers).validate_python(content)
     return result
 
 

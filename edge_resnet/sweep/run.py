@@ -18,11 +18,18 @@ from edge_resnet.backends import BACKENDS, resolve_backend
 from edge_resnet.errors import ConfigError, EdgeResnetError
 from edge_resnet.report.record import Hole, Report
 from edge_resnet.spec import Progress
-from edge_resnet.sweep.answers import answer, from_cell, to_cell
 from edge_resnet.sweep.assemble import Found, Measured, assemble
 from edge_resnet.sweep.cells import Cells
 from edge_resnet.sweep.make import Workshop
-from edge_resnet.sweep.measure import answers_key, latency_key, measure_latency, read_latency, ready
+from edge_resnet.sweep.measure import (
+    answers_key,
+    latency_key,
+    measure_answers,
+    measure_latency,
+    read_answers,
+    read_latency,
+    ready,
+)
 from edge_resnet.sweep.merge import from_files
 from edge_resnet.sweep.pictures import open_pictures
 from edge_resnet.sweep.plan import Pace, Target, cell_seconds, plan_targets
@@ -128,7 +135,7 @@ class _Session:
                 self._tell(cell.name, f"not measured: {error.message}", 0.0)
                 continue
             if cell.kind == "answers":
-                found.answers = from_cell(content)
+                found.answers = read_answers(content)
                 continue
             found.latencies.append(read_latency(content))
             if found.latencies[-1].interrupted:
@@ -138,12 +145,8 @@ class _Session:
         images, backend, seconds = self.pictures.evaluation, found.backend, self.request.seconds
         if images is not None:
             key = answers_key(artifact, backend, self.workshop.evaluation_digest)
-            yield _Cell(
-                "answers",
-                f"{found.label}, accuracy",
-                key,
-                lambda: to_cell(answer(artifact, images, backend, progress=self.progress)),
-            )
+            classify = partial(measure_answers, artifact, images, backend, progress=self.progress)
+            yield _Cell("answers", f"{found.label}, accuracy", key, classify)
         for batch in self.request.batches:
             key = latency_key(artifact, backend, batch, seconds)
             make = partial(measure_latency, artifact, backend, batch, seconds, progress=self.progress)

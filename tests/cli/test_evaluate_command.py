@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -83,3 +84,18 @@ def test_the_same_in_json(cli: Cli, tiny_artifacts: dict[str, Artifact], named: 
     low, high = result["drop_ci95"]
     assert low < result["fp32_top1"] - result["top1"] <= high
     assert 0 < result["mcnemar_p"] < 0.05
+
+
+def test_what_is_right_image_by_image_is_saved_and_not_printed(
+    cli: Cli, tiny_artifacts: dict[str, Artifact], named: Callable[[str], str], tmp_path: Path
+) -> None:
+    """--save keeps it, and replaces a file only with --force; --json leaves it out."""
+    path, folder = tmp_path / "eval.json", str(tiny_artifacts["fp32"].folder)
+    words = ("eval", folder, "--data", named("fp32"), "--allow-random", "--save", str(path), "--json")
+    printed = json.loads(cli(*words).out)
+    kept = json.loads(path.read_text())
+    assert (printed["right"], kept["right"]) == ("", "1" * 64)
+    assert {**printed, "right": kept["right"]} == kept
+    refused = cli(*words)
+    assert (refused.code, "exists already" in refused.err) == (2, True)
+    assert cli(*words, "--force").code == 0

@@ -8,8 +8,10 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from edge_resnet import evaluate
+from edge_resnet.answers import Accuracy
 from edge_resnet.bench.record import BenchResult, Metric
-from edge_resnet.report.record import KIND, SCHEMA, Accuracy, ClassChange, Flip, Hole, Pair, Report, Row, Setup
+from edge_resnet.report.record import KIND, SCHEMA, ClassChange, Flip, Hole, Pair, Report, Row, Setup
 from edge_resnet.spec import Precision
 from edge_resnet.statistics import wilson_interval
 
@@ -59,6 +61,17 @@ def accuracy(right: str, digest: str = "d") -> Accuracy:
     low, high = wilson_interval(hits, len(right))
     top1 = 100 * hits / len(right)
     return Accuracy(len(right), top1, min(100.0, top1 + 10), (100 * low, 100 * high), "pictures", digest, right)
+
+
+def evaluation(right: str, digest: str = "d", **changes: Any) -> evaluate.Evaluation:
+    """What eval keeps of these answers."""
+    one = accuracy(right, digest)
+    found = evaluate.Evaluation(
+        evaluate.SCHEMA, evaluate.KIND, "resnet18", "ab" * 32, one.images, one.top1, one.top5, one.ci95, 97.0, one.top1,
+        (0.0, 0.0), 1.0, "onnxruntime", "fp32", simulated=False, skipped=(), seconds=2.0, data=one.data, data_digest=digest,
+        right=right,
+    )  # fmt: skip
+    return replace(found, **changes)
 
 
 def row(label: str, p90_ms: float | None, right: str | None, precision: Precision = "fp32", backend: str = "onnxruntime") -> Row:

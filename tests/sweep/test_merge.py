@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from reports import answers, bench_result, offline_result, report, row, usual
+from reports import answers, bench_result, evaluation, offline_result, report, row, usual
 
 from edge_resnet.bench import BenchResult, write_results
 from edge_resnet.errors import DataError
+from edge_resnet.evaluate import write_evaluation
 from edge_resnet.report.record import Report, to_json
 from edge_resnet.sweep.merge import from_files
-
-EVALUATION = {
-    "images": 400, "top1": 75.0, "top5": 90.0, "ci95": [70.5, 79.0], "backend": "onnxruntime", "precision": "fp32"
-}  # fmt: skip
 
 
 def _report(folder: Path, name: str, content: Report) -> Path:
@@ -32,7 +28,7 @@ def _on(board: str, result: BenchResult) -> BenchResult:
 
 def _evaluation(folder: Path, **changes: Any) -> Path:
     path = folder / "eval.json"
-    path.write_text(json.dumps({**EVALUATION, **changes}))
+    write_evaluation(path, evaluation(answers(300), **changes))
     return path
 
 
@@ -54,21 +50,24 @@ def test_scenarios_of_one_artifact_are_one_row(tmp_path: Path) -> None:
     assert ["multi-stream" in hole.what for hole in found.holes] == [True]
 
 
-def test_an_accuracy_goes_to_the_one_row_that_it_can_be_of(tmp_path: Path) -> None:
-    """By backend and precision, in whatever order the files come."""
-    write_results(tmp_path / "bench.json", [bench_result(9.0), bench_result(5.0, precision="int8")])
+def test_an_accuracy_goes_to_the_row_of_its_artifact(tmp_path: Path) -> None:
+    """In whatever order the files come, with what is right image by image."""
+    write_results(tmp_path / "bench.json", [bench_result(9.0), bench_result(5.0, artifact_digest="cd" * 32)])
     found = from_files([_evaluation(tmp_path), tmp_path / "bench.json"])
-    assert [None if one.accuracy is None else one.accuracy.top1 for one in found.rows] == [75.0, None]
+    assert [None if one.accuracy is None else (one.accuracy.top1, one.accuracy.right) for one in found.rows] == [
+        (75.0, answers(300)),
+        None,
+    ]
     assert found.holes == ()
 
 
-@pytest.mark.parametrize(("changes", "words"), [({}, "several rows"), ({"precision": "int8"}, "no row")])
-def test_an_accuracy_of_nobody_knows_what_is_not_guessed(tmp_path: Path, changes: dict[str, str], words: str) -> None:
-    """Two networks in one precision, or none: it is a hole that says what to do."""
-    write_results(tmp_path / "bench.json", [bench_result(9.0), bench_result(5.0, artifact_digest="cd" * 32)])
+@pytest.mark.parametrize("changes", [{"artifact_digest": "ef" * 32}, {"backend": "openvino"}, {"simulated": True}])
+def test_an_accuracy_of_something_else_is_a_hole(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Another artifact or backend, or TensorRT's INT8 computed on the row's: it says what to do."""
+    write_results(tmp_path / "bench.json", [bench_result(9.0)])
     found = from_files([tmp_path / "bench.json", _evaluation(tmp_path, **changes)])
     assert all(one.accuracy is None for one in found.rows)
-    assert found.holes[0].reason.startswith(words)
+    assert "no result of bench is of its artifact" in found.holes[0].reason
     assert found.holes[0].remedy
 
 
@@ -105,10 +104,11 @@ def test_half_a_file_is_refused(tmp_path: Path, text: str) -> None:
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
     """And so is an evaluation with strange values, and no file."""
-    write_results(tmp_path / "bench.json", [bench_result(9.0)])
-    for path in (_evaluation(tmp_path, ci95=["low", "high"]), tmp_path / "none.json"):
-        with pytest.raises(DataError):
-            from_files([tmp_path / "bench.json", path])
+    strange = _evaluation(tmp_path)
+    strange.write_text(strange.read_text().replace('"top1": 75.0', '"top1": "high"'))
+    for path, words in ((strange, "top1"), (tmp_path / "none.json", "cannot be read")):
+        with pytest.raises(DataError, match=words):
+            from_files([path])
     (tmp_path / "list.json").write_text('{"a": 1}')
     with pytest.raises(DataError, match="not what edge-resnet bench writes"):
         from_files([tmp_path / "list.json"])

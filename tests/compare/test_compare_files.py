@@ -1,8 +1,7 @@
-"""compare.py on real records of bench with scripted latencies, and on what eval writes."""
+"""Two files beside each other: real records of bench with scripted latencies, and what eval keeps."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import cycle
@@ -12,13 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 from bench.scripted import HandClock, Scripted
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from reports import accuracy, answers, evaluation
 
 from edge_resnet.artifact import Artifact
 from edge_resnet.bench import BenchOptions, BenchResult, bench, write_results
 from edge_resnet.compare import Comparison, compare_files
+from edge_resnet.compare.accuracies import top1
 from edge_resnet.errors import ConfigError, DataError
+from edge_resnet.evaluate import write_evaluation
 from edge_resnet.power import PowerReading
 
 Saved = Callable[..., Path]
@@ -40,16 +42,17 @@ def measure(tiny_artifacts: dict[str, Artifact]) -> Callable[[float], BenchResul
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Saved:
-    """Writes results, or what eval would print, to a file of its own."""
+    """Writes results, or an evaluation of these answers, to a file of its own."""
     numbers = iter(range(99))
 
-    def write(*results: BenchResult, **evaluation: Any) -> Path:
+    def write(*results: BenchResult | str, **changes: Any) -> Path:
         path = tmp_path / f"{next(numbers)}.json"
-        if results:
-            write_results(path, results)
+        if isinstance(results[0], str):
+            kept = changes.pop("kept", True)
+            found = evaluation(results[0], **changes)
+            write_evaluation(path, found if kept else replace(found, right=""))
         else:
-            base = {"images": 500, "top1": 75.0, "top5": 92.0, "ci95": [71.0, 78.6], "agreement": 97.0, "fp32_top1": 75.2}
-            path.write_text(json.dumps({**base, **evaluation}))
+            write_results(path, results)  # type: ignore[arg-type]  # all are of one type
         return path
 
     return write
@@ -185,18 +188,60 @@ def test_scenarios_are_paired(measure: Callable[[float], BenchResult], saved: Sa
 
 
 @pytest.mark.parametrize(
-    ("new", "verdict"),
+    ("new", "verdict", "between"),
     [
-        ({}, "same"),
-        ({"top1": 74.7, "ci95": [70.7, 78.3]}, "same"),
-        ({"top1": 60.0, "ci95": [55.6, 64.2]}, "worse"),
-        ({"top1": 73.0, "ci95": [69.0, 76.7]}, "unclear"),
-        ({"top1": 85.0, "ci95": [81.6, 87.9]}, "better"),
+        (answers(375, 500), "same", (-0.8, 0.8)),
+        (answers(373, 500), "same", None),
+        (answers(369, 500), "worse", (-2.6, -0.4)),
+        (answers(381, 500), "better", (0.4, 2.6)),
+        (answers(371, 500, shift=20), "unclear", None),
     ],
+    ids=["all the same", "within the tolerance", "six lost", "six won", "many lost and won"],
 )
-def test_an_accuracy_is_judged(saved: Saved, new: dict[str, Any], verdict: str) -> None:
-    """By points and by the two intervals."""
-    assert judged(compare_files(saved(), saved(**new))) == verdict
+def test_an_accuracy_is_judged_image_by_image(saved: Saved, new: str, verdict: str, between: tuple[float, float] | None) -> None:
+    """Six of 500 images lost and none won is told, where the two intervals, 7 points wide, overlap; 24 lost and 20 won is not."""
+    found = compare_files(saved(answers(375, 500)), saved(new))
+    assert judged(found) == verdict
+    assert found.regressed is (verdict == "worse")
+    assert found.deltas[0].change_ci95 is not None
+    if between is not None:
+        assert found.deltas[0].change_ci95 == pytest.approx(between, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("hits", "verdict"),
+    [(375, "same"), (300, "worse"), (365, "unclear"), (425, "better")],
+    ids=["same", "60", "73", "85 percent"],
+)
+@pytest.mark.parametrize("why", ["the images are others", "eval --save keeps", "could not read"])
+def test_an_accuracy_of_other_images_is_judged_by_its_intervals(saved: Saved, hits: int, verdict: str, why: str) -> None:
+    """And why it is not image by image is noted."""
+    new = answers(hits, 500)
+    how = {
+        "the images are others": lambda: saved(new, digest="e"),
+        "eval --save keeps": lambda: saved(new, kept=False),
+        "could not read": lambda: saved(new + "1"),
+    }
+    found = compare_files(saved(answers(375, 500)), how[why]())
+    assert (judged(found), found.deltas[0].change_ci95) == (verdict, None)
+    assert any(why in note for note in found.notes)
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60), st.integers(0, 60), st.floats(0, 20))
+def test_no_accuracy_is_worse_both_ways(both: int, lost: int, won: int, neither: int, tolerance: float) -> None:
+    """Exchanged, the change and its interval turn their sign, worse is better, and the change lies in its interval."""
+    assume(both + lost + won + neither > 0)
+    old = accuracy("1" * (both + lost) + "0" * (won + neither))
+    new = accuracy("1" * both + "0" * lost + "1" * won + "0" * neither)
+    there, back = top1("", old, new, tolerance), top1("", new, old, tolerance)
+    assert there.change is not None
+    assert there.change_ci95 is not None
+    assert back.change_ci95 is not None
+    assert there.change_ci95[0] <= there.change + 1e-9
+    assert there.change <= there.change_ci95[1] + 1e-9
+    assert back.change_ci95 == pytest.approx((-there.change_ci95[1], -there.change_ci95[0]))
+    turned = {"worse": "better", "better": "worse"}
+    assert back.verdict == turned.get(there.verdict, there.verdict)
 
 
 def test_files_that_are_none(measure: Callable[[float], BenchResult], saved: Saved, tmp_path: Path) -> None:
@@ -205,12 +250,14 @@ def test_files_that_are_none(measure: Callable[[float], BenchResult], saved: Sav
     cut.write_text(good.read_text()[:500])
     neither = tmp_path / "neither.json"
     neither.write_text("{}")
+    strange = saved("11")
+    strange.write_text(strange.read_text().replace('"ci95": [', '"ci95": ["x", '))
     for pair, words in (
         ((good, tmp_path / "none.json"), "cannot be read"),
         ((good, cut), "cut off"),
-        ((good, saved()), "two kinds"),
+        ((good, saved("11")), "two kinds"),
         ((neither, neither), "not what edge-resnet bench writes"),
-        ((saved(ci95="x"), saved()), "not what edge-resnet eval writes"),
+        ((strange, saved("11")), "ci95"),
     ):
         with pytest.raises(DataError, match=words) as caught:
             compare_files(*pair)
