@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -114,9 +112,9 @@ def _run(request: SweepRequest, questions: Questions, output: Path, words: tuple
 
     resume, force, json_output = words
     cells = claim(output, resume=resume, force=force)
-    # On a terminal bars say how it goes; elsewhere a line per cell does.
-    with progress_bars() if sys.stderr.isatty() else nullcontext() as progress:
-        found = sweep(request, output, cells, progress=progress, told=None if progress else _tell)
+    # A line per cell says how much time is left; on a terminal bars below it say how the cell at hand goes.
+    with progress_bars() as progress:
+        found = sweep(request, output, cells, progress=progress, told=_tell)
     page = write_report(found, output, questions)
     if json_output:
         typer.echo(json.dumps(_as_json(found, page)))

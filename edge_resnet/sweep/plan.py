@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_resnet.artifact import Artifact
@@ -57,33 +57,35 @@ def cell_seconds(kind: str, target: Target, request: SweepRequest, images: int) 
 
 @dataclass
 class Pace:
-    """How long the rest will take, by how long what is done took. ``expected``: seconds of all cells, by the first guess."""
+    """How long the rest will take. ``expected``: seconds of the cells that are left, by their kind and the first guess; each kind
+    is corrected by how long its own cells took, since a measurement of a given length is no faster on a faster machine."""
 
-    expected: float
-    done: float = 0.0
-    spent: float = 0.0
+    expected: dict[str, float] = field(default_factory=dict)
+    _guessed: dict[str, float] = field(default_factory=dict)
+    _spent: dict[str, float] = field(default_factory=dict)
     _begun: float = 0.0
 
     def begin(self) -> None:
         """A cell begins."""
         self._begun = time.monotonic()
 
-    def end(self, expected: float, *, measured: bool) -> float:
+    def end(self, kind: str, expected: float, *, measured: bool) -> float:
         """It has ended; what it was expected to take. Returns its seconds. One that was not ``measured`` says nothing of the
         pace."""
         seconds = time.monotonic() - self._begun
+        self.expected[kind] = self.expected.get(kind, 0.0) - expected
         if measured:
-            self.done += expected
-            self.spent += seconds
-        else:
-            self.expected -= expected
+            self._guessed[kind] = self._guessed.get(kind, 0.0) + expected
+            self._spent[kind] = self._spent.get(kind, 0.0) + seconds
         return seconds
 
     @property
     def left_s(self) -> float:
         """Seconds left."""
-        ratio = self.spent / self.done if self.done else 1.0
-        return max(0.0, self.expected - self.done) * ratio
+        return sum(
+            max(0.0, seconds) * (self._spent[kind] / self._guessed[kind] if kind in self._guessed else 1.0)
+            for kind, seconds in self.expected.items()
+        )
 
 
 def _folder(target: Target, label: str) -> str:

@@ -49,7 +49,8 @@ def sweep(
 ) -> Report:
     """Measure all that is asked for; cells of an earlier run are used where nothing that they depend on has changed.
 
-    Artifacts that are built go to ``output``/artifacts. Ctrl-C ends the measuring: what there is becomes a report that says so.
+    Artifacts that are built go to ``output``/artifacts. Ctrl-C ends the measuring: what there is becomes a report that says so;
+    where there is nothing yet, KeyboardInterrupt goes on.
     Raises DataError where images or result files cannot be used at all, ArtifactError where a given artifact is not sound, and
     ConfigError for a backend that does not exist.
     """
@@ -60,6 +61,8 @@ def sweep(
     workshop = Workshop(request, output / "artifacts", cells, pictures, progress)
     session = _Session(request, cells, pictures, workshop, progress, told)
     session.run([(target, backend) for target in targets for backend in backends])
+    if session.interrupted and not loaded.rows and not any(one.latencies or one.answers for one in session.measured):
+        raise KeyboardInterrupt
     found = Found(tuple(session.measured), loaded, tuple(session.holes), session.interrupted)
     return assemble(request, pictures, workshop.evaluation_digest, found)
 
@@ -96,12 +99,14 @@ class _Session:
     measured: list[Measured] = field(default_factory=list)
     holes: list[Hole] = field(default_factory=list)
     interrupted: bool = False
-    _pace: Pace = field(default_factory=lambda: Pace(0.0))
+    _pace: Pace = field(default_factory=Pace)
 
     def run(self, work: Sequence[tuple[Target, str]]) -> None:
         """All of it, up to Ctrl-C."""
         several = len({backend for _, backend in work}) > 1
-        self._pace = Pace(sum(self._expected(kind, target) for target, _ in work for kind in self._kinds(target)))
+        for target, _ in work:
+            for kind in self._kinds(target):
+                self._pace.expected[kind] = self._pace.expected.get(kind, 0.0) + self._expected(kind, target)
         names = [f"{target.label} {backend}" if several else target.label for target, backend in work]
         for place, (target, backend) in enumerate(work):
             found = Measured(names[place], target, backend)
@@ -129,16 +134,18 @@ class _Session:
         found.artifact = artifact
         for cell in self._wanted(artifact, found):
             try:
-                content = self._kept(cell, found)
+                content, how, seconds = self._kept(cell, found)
             except EdgeResnetError as error:
                 self.holes.append(Hole(cell.name, error.message, error.hint))
+                self._pace.end(cell.kind, self._expected(cell.kind, found.target), measured=False)
                 self._tell(cell.name, f"not measured: {error.message}", 0.0)
                 continue
             if cell.kind == "answers":
                 found.answers = read_answers(content)
-                continue
-            found.latencies.append(read_latency(content))
-            if found.latencies[-1].interrupted:
+            else:
+                found.latencies.append(read_latency(content))
+            self._tell(cell.name, how, seconds)
+            if found.latencies and found.latencies[-1].interrupted:
                 raise KeyboardInterrupt
 
     def _wanted(self, artifact: Artifact, found: Measured) -> Iterator[_Cell]:
@@ -158,12 +165,12 @@ class _Session:
         with _heard(found.notes):
             artifact, fresh = self.workshop.artifact(found.target)
         if found.target.network is not None:
-            seconds = self._pace.end(self._expected("build", found.target), measured=fresh)
+            seconds = self._pace.end("build", self._expected("build", found.target), measured=fresh)
             self._tell(f"{found.label}, build", "made" if fresh else "kept", seconds)
         return artifact
 
-    def _kept(self, cell: _Cell, found: Measured) -> Any:
-        """The cell's result: as it lies there, or measured now."""
+    def _kept(self, cell: _Cell, found: Measured) -> tuple[Any, str, float]:
+        """The cell's result, as it lies there, or measured now; which of the two, and the seconds."""
         content, expected = self.cells.get(cell.name, cell.key), self._expected(cell.kind, found.target)
         self._pace.begin()
         fresh = content is None
@@ -175,9 +182,8 @@ class _Session:
             if not (cell.kind == "latency" and result["interrupted"]):
                 self.cells.put(cell.name, cell.key, content)
         found.notes.extend(content["notes"])
-        seconds = self._pace.end(expected, measured=fresh)
-        self._tell(cell.name, "measured" if fresh else "kept", seconds)
-        return content["result"]
+        seconds = self._pace.end(cell.kind, expected, measured=fresh)
+        return content["result"], "measured" if fresh else "kept", seconds
 
     def _kinds(self, target: Target) -> list[str]:
         kinds = ["build"] if target.network is not None else []

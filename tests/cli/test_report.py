@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
+import pty
+import re
 import shutil
+import signal
+import struct
+import subprocess
+import sys
+import termios
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +132,39 @@ def test_ctrl_c_keeps_and_reports_what_was_measured(
     assert outcome.code == 0, outcome.err
     assert outcome.err.count(": kept") == 3
     assert outcome.err.count(": measured") == 1
+
+
+def test_ctrl_c_before_anything_was_measured(cli: Cli, given: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is nothing to report: interrupted, and no more."""
+
+    def stopped(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(running, "measure_answers", stopped)
+    outcome = cli("report", *given)
+    assert (outcome.code, outcome.err.splitlines()[-1]) == (130, "error: interrupted")
+
+
+def test_a_real_ctrl_c_on_a_terminal(given: tuple[str, ...], tmp_path: Path) -> None:
+    """Lines with the time left stand above the bars; after the first of them SIGINT ends it with a page of what there is."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
+    words = [sys.executable, "-m", "edge_resnet", "report", *given, "--seconds", "60"]
+    said, sent = b"", False
+    with subprocess.Popen(words, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        with suppress(OSError):  # the other end is closed
+            while block := os.read(ours, 1 << 16):
+                said += block
+                if not sent and b", accuracy: measured" in said:
+                    process.send_signal(signal.SIGINT)
+                    sent = True
+    os.close(ours)
+    assert process.returncode == 130, said.decode()
+    # Two networks, each measured for 60 s and about 6 more.
+    assert re.search(rb"resnet8-cifar fp32, accuracy: measured in \d+ s; about 2 min left", said), said.decode()
+    assert b"goes on where this ended" in said
+    assert read_report(tmp_path / "report/report.json").interrupted
 
 
 def test_what_is_there_is_gone_on_with_replaced_or_refused(cli: Cli, given: tuple[str, ...], tmp_path: Path) -> None:
