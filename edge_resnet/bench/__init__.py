@@ -17,7 +17,7 @@ import numpy as np
 
 from edge_resnet import __version__
 from edge_resnet.artifact import Artifact
-from edge_resnet.backends import Backend, Images, PipelinedBackend, load_backend, open_backend, resolve_backend
+from edge_resnet.backends import BACKENDS, Backend, Images, PipelinedBackend, load_backend, open_backend, resolve_backend
 from edge_resnet.bench.conditions import Conditions, Watch, gpu_memory_mib
 from edge_resnet.bench.doubts import doubts_of_heat, doubts_of_machine, doubts_of_run
 from edge_resnet.bench.intervals import percentile_interval, rate_interval
@@ -43,7 +43,7 @@ _STAGES_SHARE = 0.2
 #: Picks of images, prepared before the measurement; then they come again.
 _PICKS = 4096
 _MOST_SAMPLES = 20_000
-_LIBRARIES = ("numpy", "onnxruntime", "tensorrt", "pycuda")
+_LIBRARIES = ("numpy", *(entry.module for entry in BACKENDS.values()), "pycuda")
 
 
 def bench(

@@ -27,7 +27,7 @@ def compare_files(
     """Compare two files of ``bench --save``, scenario by scenario, of ``eval --save``, or two ``report.json``, row by row.
 
     A latency or rate is worse where it changed by more than ``tolerance_percent`` and the two intervals do not overlap; an
-    accuracy where it fell by more than ``tolerance_points`` and the interval of the change, image by image, leaves out zero. Of
+    accuracy where it fell by more than ``tolerance_points`` and the change, image by image, is told apart from chance. Of
     different images the two intervals must not overlap. Raises DataError for files that are not of one kind or hold nothing in
     common, ConfigError for different machines or power modes unless ``force``.
     """

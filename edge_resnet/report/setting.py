@@ -12,11 +12,13 @@ __all__ = ["environment", "results_of", "warnings_of"]
 
 
 def environment(report: Report) -> list[tuple[str, str]]:
-    """Name and value: machine, versions, images, options."""
+    """Name and value: machine, backends, versions, images, options."""
     devices = list(dict.fromkeys(_machine(result.device) for _, result in results_of(report)))
     versions = list(dict.fromkeys(_versions(result) for _, result in results_of(report)))
     modes = [f"{name}" for name in dict.fromkeys(result.rules for _, result in results_of(report))]
     found = [("Machine", line) for line in devices] + [("Versions", line) for line in versions]
+    backends = [f"{row.backend} ({row.label})" if _several(report) else row.backend for row in report.rows]
+    found += [("Backend", ", ".join(dict.fromkeys(backends)))]
     found += [("Rules", "; ".join(modes))] if modes else []
     found += [("Accuracy", report.setup.data), ("Calibration", report.setup.calibration)]
     found += list(report.setup.options.items())
@@ -40,6 +42,10 @@ def results_of(report: Report) -> Iterator[tuple[str, BenchResult]]:
             yield row.label, row.latency
         for result in row.batches:
             yield f"{row.label} in batches of {result.batch}", result
+
+
+def _several(report: Report) -> bool:
+    return len({row.backend for row in report.rows}) > 1
 
 
 def _machine(device: DeviceInfo) -> str:

@@ -195,8 +195,9 @@ def test_scenarios_are_paired(measure: Callable[[float], BenchResult], saved: Sa
         (answers(369, 500), "worse", (-2.6, -0.4)),
         (answers(381, 500), "better", (0.4, 2.6)),
         (answers(371, 500, shift=20), "unclear", None),
+        (answers(370, 500), "unclear", (-2.3, -0.2)),
     ],
-    ids=["all the same", "within the tolerance", "six lost", "six won", "many lost and won"],
+    ids=["all the same", "within the tolerance", "six lost", "six won", "many lost and won", "five lost may be chance"],
 )
 def test_an_accuracy_is_judged_image_by_image(saved: Saved, new: str, verdict: str, between: tuple[float, float] | None) -> None:
     """Six of 500 images lost and none won is told, where the two intervals, 7 points wide, overlap; 24 lost and 20 won is not."""
