@@ -227,10 +227,13 @@ class LiveFeed:
                 self._dropped += 1
                 return True
             self._due_ns = max(self._due_ns + self._least_ns, frame.captured_ns + self._least_ns // 2)
-            if self._slot is not None:
-                self._dropped += 1
+            behind = self._slot is not None
+            self._dropped += behind
             self._slot = numbered
             self._news.notify_all()
+        if behind:
+            # A source that is far too fast would take lock and interpreter again before the loop gets both.
+            time.sleep(0)
         return True
 
     def _end(self, state: SourceState, reason: str) -> None:

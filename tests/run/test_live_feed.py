@@ -207,6 +207,16 @@ def test_a_rate_spares_the_processor() -> None:
     assert summary.read == summary.frames + summary.dropped
 
 
+def test_a_source_that_is_far_too_fast_starves_nobody() -> None:
+    """A reader that never waits leaves lock and interpreter to the loop and the network: of its frames some are predicted."""
+    fast = Camera("synthetic://?frames=0&width=64&height=48", again=False)
+    with FakeBackend(10) as backend:
+        summary = run(backend, [fast], [], RunOptions(**{**vars(OPTIONS), "duration_s": 1.0}))
+    assert summary.read > 1000
+    assert summary.frames > 0.02 * summary.read
+    assert summary.read == summary.frames + summary.dropped
+
+
 def test_a_picture_that_stands_still_is_opened_again_once() -> None:
     """It is stalled, said, and tried once: it may be all there is to see."""
     desk = Desk(*[Scripted(10**6, still=True) for _ in range(9)])
