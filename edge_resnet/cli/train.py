@@ -62,7 +62,11 @@ def train(
         float | None,
         typer.Option(metavar="RATE", help="Rate until the training error is below 80 % (0.01 at 110).", rich_help_panel=_SGD),
     ] = None,
-    momentum: Annotated[float, typer.Option(help="Of SGD, in Nesterov's form.", rich_help_panel=_SGD)] = 0.9,
+    momentum: Annotated[float, typer.Option(help="Of SGD.", rich_help_panel=_SGD)] = 0.9,
+    nesterov: Annotated[
+        bool,
+        typer.Option("--nesterov/--no-nesterov", help="Momentum in Nesterov's form; the paper's is plain.", rich_help_panel=_SGD),
+    ] = True,
     weight_decay: Annotated[float, typer.Option(help="The paper's is 1e-4.", rich_help_panel=_SGD)] = 1e-4,
     decay_norms: Annotated[bool, typer.Option(help="Decay biases and batch norms too.", rich_help_panel=_SGD)] = True,
     label_smoothing: Annotated[float, typer.Option(help="Share of a label given to all.", rich_help_panel=_SGD)] = 0.0,
@@ -125,7 +129,7 @@ def train(
     from edge_resnet.train.job import NetworkWords, TrainJob, run_job
 
     wanted = TrainOptions(
-        epochs=epochs, batch=batch, rate=rate, momentum=momentum, weight_decay=weight_decay, nesterov=momentum > 0,
+        epochs=epochs, batch=batch, rate=rate, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov and momentum > 0,
         decay_norms=decay_norms, schedule=schedule, warm_up=warm_up, label_smoothing=label_smoothing, ema=ema,
         precision=precision, channels_last=channels_last, augment=augment or _augmentation(family, data), seed=seed,
         deterministic=deterministic, max_steps=max_steps, test_every=test_every, patience=patience, keep=keep,

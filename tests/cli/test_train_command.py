@@ -70,6 +70,15 @@ def test_json_alone_on_stdout(cli: Cli, folders: Path) -> None:
     assert {"epochs", "test_error", "options", "machine", "network", "build", "preprocess", "seconds"} <= set(found)
 
 
+def test_momentum_as_the_paper_has_it(cli: Cli, folders: Path) -> None:
+    """Nesterov's form is the default, can be switched off, and goes with the momentum."""
+    options = []
+    for number, words in enumerate(((), ("--no-nesterov",), ("--momentum", "0"))):
+        outcome = cli("train", *TINY, "--data", str(folders), "--epochs", "1", "-o", f"run{number}", "--json", *words)
+        options.append(json.loads(outcome.out)["options"])
+    assert [(one["momentum"], one["nesterov"]) for one in options] == [(0.9, True), (0.9, False), (0.0, False)]
+
+
 def test_resume_force_and_neither(cli: Cli, folders: Path) -> None:
     """A second training in the folder is refused, --resume goes on, --force starts anew."""
     words = ("train", *TINY, "--data", str(folders), "-o", "run")
