@@ -15,7 +15,7 @@ $(VENV)/.installed: pyproject.toml
 demo: $(VENV)/.installed  ## train, quantize and run a small ResNet on handwritten digits
 	$(BIN)/edge-resnet demo
 
-# A worker per core: with as many threads each they would wait for each other, and training took 2.5 times as long.
+# A worker per core, with one thread each: with more they wait for each other.
 test: $(VENV)/.installed  ## the default tests, on every core: CPU, no network
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m '$(DEFAULT) and not alone'
 	$(BIN)/python -m pytest -m '$(DEFAULT) and alone'
