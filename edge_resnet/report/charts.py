@@ -97,7 +97,7 @@ def _classes(index: int, pair: Pair) -> Chart | None:
             points = 100 * (change.after - change.before) / change.images
             axes.barh(place, points, height=0.62, color=SERIES[2] if points > 0 else SERIES[1])
         axes.axvline(0, color=INK, linewidth=1.2)
-        axes.set_xlabel(f"Change of a class's accuracy from {pair.reference} to {pair.row}, points")
+        axes.set_xlabel(f"Change of a class's accuracy, points\nfrom {pair.reference} to {pair.row}")
         _rows(axes, [f"{change.name} ({change.images})" for change in known])
 
     alt = "; ".join(f"{change.name} {change.before} to {change.after} of {change.images}" for change in known)

@@ -9,7 +9,9 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from reports import PIXEL, answers, bench_result, report, row, usual
 
 from edge_resnet.errors import MissingDependencyError
@@ -166,3 +168,18 @@ def test_missing_packages_are_said_before_anything_is_measured(monkeypatch: pyte
     with pytest.raises(MissingDependencyError) as caught:
         check_drawable()
     assert "edge-resnet[report]" in caught.value.hint
+
+
+def test_no_chart_is_cut_off(tmp_path: Path) -> None:
+    """Nothing touches the edge of a picture, with names as long as two backends make them."""
+    found = usual()
+    names = {one.label: f"{one.label.replace('resnet', 'wide-resnet')} onnxruntime" for one in found.rows}
+    rows = tuple(replace(one, label=names[one.label]) for one in found.rows)
+    pairs = tuple(replace(pair, reference=names[pair.reference], row=names[pair.row]) for pair in found.pairs)
+    write_report(replace(found, rows=rows, pairs=pairs), tmp_path)
+    charts = sorted(tmp_path.glob("*.png"))
+    assert {"front.png", "latencies.png", "cost.png", "classes-1.png"} <= {path.name for path in charts}
+    for path in charts:
+        pixels = np.asarray(Image.open(path).convert("L"))
+        edge = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+        assert (edge == 255).all(), path.name
