@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -34,8 +34,8 @@ class Evaluation:
     the FP32 graph. ``drop_ci95``: 95 % interval, in points, of FP32's top-1 minus this on the same images (0 to 0 where the FP32
     graph itself is what runs). ``mcnemar_p``: exact two-sided p-value that the two err equally often. ``simulated``: TensorRT's
     INT8 was computed by another backend. ``skipped``: images that cannot be read. ``data``: what the images are called,
-    ``data_digest``: sha256 over them. ``right``: a ``1`` or ``0`` per image that could be read, in order, empty where it was left
-    out."""
+    ``data_digest``: sha256 over them, ``right``: a ``1`` or ``0`` per image that could be read, in order; both are empty where
+    nobody is going to compare it image by image."""
 
     schema_version: int
     kind: Literal["edge-resnet eval"]
@@ -65,10 +65,17 @@ class Evaluation:
 
 
 def evaluate(
-    artifact: Artifact, images: ImageSet, *, backend: str = "auto", simulate: bool = False, progress: Progress | None = None
+    artifact: Artifact,
+    images: ImageSet,
+    *,
+    backend: str = "auto",
+    simulate: bool = False,
+    keep: bool = False,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """Classify every image of ``images`` with the artifact and with its FP32 graph.
 
+    ``keep``: with what is right image by image, and the digest of the images, for which every file is read once more.
     Raises DataError where labels are missing or belong to another network, ConfigError where there is no INT8 to simulate, and
     BackendError where an answer is no number.
     """
@@ -88,7 +95,7 @@ def evaluate(
         if not is_reference:
             networks.append(stack.enter_context(open_backend(artifact, REFERENCE, "reference")))
         answers = answer(networks, images, artifact.manifest.preprocess, progress=progress, skipped=skipped)
-    seconds, digest = time.monotonic() - started, images.digest()
+    seconds, digest = time.monotonic() - started, images.digest() if keep else ""
     this, fp32 = (accuracy_of(one, images, digest) for one in (answers[0], answers[-1]))
     assert this is not None
     assert fp32 is not None
@@ -116,18 +123,18 @@ def evaluate(
         seconds=seconds,
         data=images.name,
         data_digest=digest,
-        right=this.right,
+        right=this.right if keep else "",
     )
 
 
-def to_json(result: Evaluation, *, right: bool) -> str:
-    """One line; ``right``: with what is right image by image."""
-    return json.dumps(asdict(result if right else replace(result, right="")), allow_nan=False, ensure_ascii=False)
+def to_json(result: Evaluation) -> str:
+    """One line."""
+    return json.dumps(asdict(result), allow_nan=False, ensure_ascii=False)
 
 
 def write_evaluation(path: Path, result: Evaluation) -> None:
-    """Write the result with what is right image by image, over what was there. Raises BuildError."""
-    write_whole(path, (to_json(result, right=True) + "\n").encode())
+    """Write the result over what was there. Raises BuildError."""
+    write_whole(path, (to_json(result) + "\n").encode())
 
 
 def read_evaluation(path: Path) -> Evaluation:

@@ -142,14 +142,17 @@ def test_help_loads_nothing_heavy() -> None:
 
 @pytest.mark.alone
 def test_help_is_quick() -> None:
-    """The fastest of seven runs of --help takes at most 0.3 s, interpreter and all."""
-    command = [sys.executable, "-m", "edge_resnet", "--help"]
-    times = []
-    for _ in range(7):
+    """--help takes at most 0.3 s, interpreter and all, or on a slow machine 2.5 times what its libraries alone take there; the
+    fastest of seven runs of each."""
+
+    def seconds(*words: str) -> float:
         started = time.perf_counter()
-        subprocess.run(command, check=True, capture_output=True, cwd=REPO)
-        times.append(time.perf_counter() - started)
-    assert min(times) <= 0.3
+        subprocess.run([sys.executable, *words], check=True, capture_output=True, cwd=REPO)
+        return time.perf_counter() - started
+
+    pairs = [(seconds("-m", "edge_resnet", "--help"), seconds("-c", "import typer.rich_utils")) for _ in range(7)]
+    ours, libraries = (min(times) for times in zip(*pairs, strict=True))
+    assert ours <= max(0.3, 2.5 * libraries)
 
 
 def test_the_device_side_loads_without_torch_and_onnx() -> None:

@@ -52,17 +52,19 @@ def evaluate(
     if opened.manifest.model.weights == "random" and not allow_random:
         raise ConfigError(f"{opened.folder} has random weights: its accuracy says nothing", hint="--allow-random to measure it")
 
+    from dataclasses import replace
+
     from edge_resnet.datasets import open_data
     from edge_resnet.evaluate import evaluate as measure
     from edge_resnet.evaluate import to_json, write_evaluation
 
     images = open_data(data, split="test", label_names=opened.labels)
     with progress_bars() as progress:
-        result = measure(opened, images, backend=backend, simulate=simulate_int8, progress=progress)
+        result = measure(opened, images, backend=backend, simulate=simulate_int8, keep=save is not None, progress=progress)
     if save is not None:
         write_evaluation(save, result)
     if json_output:
-        typer.echo(to_json(result, right=False))
+        typer.echo(to_json(replace(result, right="")))
     else:
         _report(result)
 

@@ -40,10 +40,10 @@ def other_notes(old: Evaluation, new: Evaluation) -> list[str]:
     notes = [
         f"{name} was {getattr(old, name)}, is {getattr(new, name)}" for name in _NOTED if getattr(old, name) != getattr(new, name)
     ]
-    if old.data_digest != new.data_digest:
-        notes.append(f"{_UNPAIRED}the images are others")
-    elif not (old.right and new.right):
+    if not (old.right and new.right):
         notes.append(f"{_UNPAIRED}eval --save keeps what that needs, --json does not")
+    elif old.data_digest != new.data_digest:
+        notes.append(f"{_UNPAIRED}the images are others")
     elif len(old.right) != len(new.right):
         notes.append(f"{_UNPAIRED}one could not read an image that the other read")
     return notes
