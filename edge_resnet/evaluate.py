@@ -79,12 +79,7 @@ def evaluate(
     Raises DataError where labels are missing or belong to another network, ConfigError where there is no INT8 to simulate, and
     BackendError where an answer is no number.
     """
-    require_labels(images)
-    check_labels(images, artifact.manifest.model.classes)
-    if simulate and artifact.manifest.precision != "int8":
-        raise ConfigError(
-            f"{artifact.folder} is {artifact.manifest.precision}, there is no INT8 to simulate", hint="leave it out"
-        )
+    _check(artifact, images, simulate=simulate)
     variant: Variant = "simulated" if simulate else "native"
     name = resolve_backend(backend, variant)
     is_reference = name == REFERENCE and load_backend(name).engine_request(artifact, variant) is None
@@ -125,6 +120,16 @@ def evaluate(
         data_digest=digest,
         right=this.right if keep else "",
     )
+
+
+def _check(artifact: Artifact, images: ImageSet, *, simulate: bool) -> None:
+    """Refuse what cannot be measured before anything is opened."""
+    require_labels(images)
+    check_labels(images, artifact.manifest.model.classes)
+    if simulate and artifact.manifest.precision != "int8":
+        raise ConfigError(
+            f"{artifact.folder} is {artifact.manifest.precision}, there is no INT8 to simulate", hint="leave it out"
+        )
 
 
 def to_json(result: Evaluation) -> str:
