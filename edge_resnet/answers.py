@@ -8,16 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_resnet.backends import Backend
-from edge_resnet.errors import BackendError
 from edge_resnet.imageset import ImageSet, batches
-from edge_resnet.postprocess import softmax
+from edge_resnet.postprocess import check_finite, softmax
 from edge_resnet.spec import Preprocess, Progress
-from edge_resnet.statistics import wilson_interval
+from edge_resnet.statistics import mcnemar_exact, paired_drop_interval, wilson_interval
 
-__all__ = ["Accuracy", "Answers", "accuracy_of", "answer"]
+__all__ = ["Accuracy", "Answers", "Difference", "accuracy_of", "answer", "difference", "paired"]
 
 #: Pictures per call: large enough to fill the cores, small enough for any device's memory.
 BATCH = 8
+_SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,22 @@ class Accuracy:
     data_digest: str = ""
     right: str = ""
     skipped: int = 0
+
+
+@dataclass(frozen=True)
+class Difference:
+    """``points``: top-1 of one row minus another's, ``ci95`` its paired 95 % interval, ``p``: McNemar's exact. ``images``: that
+    both answered."""
+
+    points: float
+    ci95: tuple[float, float]
+    p: float
+    images: int
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether it is more than chance on so many images."""
+        return self.p < _SIGNIFICANT
 
 
 def answer(
@@ -92,6 +108,28 @@ def accuracy_of(answers: Answers, images: ImageSet, digest: str) -> Accuracy | N
     )
 
 
+def paired(one: Accuracy | None, other: Accuracy | None) -> Difference | None:
+    """By how many points ``other`` is below ``one``, image by image; None where they are not of the same images."""
+    if (
+        one is None
+        or other is None
+        or not one.right
+        or one.data_digest != other.data_digest
+        or len(one.right) != len(other.right)
+    ):
+        return None
+    only_one = sum(a == "1" and b == "0" for a, b in zip(one.right, other.right, strict=True))
+    only_other = sum(a == "0" and b == "1" for a, b in zip(one.right, other.right, strict=True))
+    return difference(only_one, only_other, len(one.right))
+
+
+def difference(only_one: int, only_other: int, images: int) -> Difference:
+    """The same from counts of the images that one of two alone answers right."""
+    low, high = paired_drop_interval(only_one, only_other, images)
+    points = 100 * (only_one - only_other) / images
+    return Difference(points, (100 * low, 100 * high), mcnemar_exact(only_one, only_other), images)
+
+
 class _Answered:
     """One network's answers so far."""
 
@@ -108,8 +146,7 @@ class _Answered:
         labels: np.ndarray[tuple[int], np.dtype[np.int64]] | None,
     ) -> None:
         """One batch: places in the set (n,), logits (n, classes), labels (n,)."""
-        if not np.isfinite(logits).all():
-            raise BackendError("the network's answer is not a number (NaN or infinity)", hint="FP16 overflows so")
+        check_finite(logits)
         ordered = np.argsort(-logits, axis=1, kind="stable")[:, :5]
         best = ordered[:, :1]
         self._best[indices] = best[:, 0]

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from edge_resnet.answers import Accuracy, accuracy_of, answer
+from edge_resnet.answers import Accuracy, accuracy_of, answer, paired
 from edge_resnet.artifact import Artifact
 from edge_resnet.backends import Variant, load_backend, open_backend, resolve_backend
 from edge_resnet.errors import ConfigError
@@ -17,7 +17,6 @@ from edge_resnet.files import write_whole
 from edge_resnet.imageset import ImageSet, check_labels, require_labels
 from edge_resnet.jsonfile import parse_record, read_json
 from edge_resnet.spec import Precision, Progress
-from edge_resnet.statistics import mcnemar_exact, paired_drop_interval
 
 __all__ = ["KIND", "SCHEMA", "Evaluation", "evaluate", "read_evaluation", "to_json", "write_evaluation"]
 
@@ -96,8 +95,8 @@ def evaluate(
     assert fp32 is not None
     count = this.images
     agreeing = sum(a == b >= 0 for a, b in zip(answers[0].best, answers[-1].best, strict=True))
-    only_this, only_fp32 = _alone(this.right, fp32.right), _alone(fp32.right, this.right)
-    least, largest = (0.0, 0.0) if is_reference else paired_drop_interval(only_fp32, only_this, count)
+    drop = paired(fp32, this)
+    assert drop is not None
     return Evaluation(
         schema_version=SCHEMA,
         kind=KIND,
@@ -109,8 +108,8 @@ def evaluate(
         ci95=this.ci95,
         agreement=100 * agreeing / count,
         fp32_top1=fp32.top1,
-        drop_ci95=(100 * least, 100 * largest),
-        mcnemar_p=mcnemar_exact(only_fp32, only_this),
+        drop_ci95=(0.0, 0.0) if is_reference else drop.ci95,
+        mcnemar_p=drop.p,
         backend=name,
         precision=artifact.manifest.precision,
         simulated=simulate,
@@ -145,8 +144,3 @@ def write_evaluation(path: Path, result: Evaluation) -> None:
 def read_evaluation(path: Path) -> Evaluation:
     """Read what ``write_evaluation`` or ``eval --json`` wrote. Raises DataError where it is cut off, newer, or something else."""
     return parse_record(path, read_json(path), Evaluation, kind=KIND, schema=SCHEMA)
-
-
-def _alone(one: str, other: str) -> int:
-    """Images that one alone answers right."""
-    return sum(a == "1" and b == "0" for a, b in zip(one, other, strict=True))

@@ -10,7 +10,16 @@ import numpy.typing as npt
 from edge_resnet.errors import BackendError, ConfigError
 from edge_resnet.spec import ClassScore
 
-__all__ = ["softmax", "top_k"]
+__all__ = ["check_finite", "softmax", "top_k"]
+
+
+def check_finite(logits: npt.NDArray[np.float32]) -> None:
+    """Raise BackendError where a logit is not a finite number: then no answer can be trusted, however good the others look."""
+    if not np.isfinite(logits).all():
+        raise BackendError(
+            "the network's answer is not a number (NaN or infinity)",
+            hint="FP16 overflows so; build with --fp32, and check the weights",
+        )
 
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -34,11 +43,7 @@ def top_k(
         raise ConfigError(f"{len(labels)} labels do not fit logits of shape {logits.shape}", hint="one label per class")
     if k < 1:
         raise ConfigError(f"top-k needs k of at least 1, not {k}")
-    if not np.isfinite(logits).all():
-        raise BackendError(
-            "the network's answer is not a number (NaN or infinity)",
-            hint="FP16 overflows so; build with --fp32, and check the weights",
-        )
+    check_finite(logits)
     if probabilities is None:
         probabilities = softmax(logits)
     best = np.argsort(-logits, kind="stable")[:k]

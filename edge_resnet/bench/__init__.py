@@ -43,7 +43,7 @@ _STAGES_SHARE = 0.2
 #: Picks of images, prepared before the measurement; then they come again.
 _PICKS = 4096
 _MOST_SAMPLES = 20_000
-_LIBRARIES = ("numpy", *(entry.module for entry in BACKENDS.values()), "pycuda")
+_LIBRARIES = (*(entry.module for entry in BACKENDS.values()), "pycuda")
 
 
 def bench(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from edge_resnet.answers import Accuracy
+from edge_resnet.answers import Accuracy, paired
 from edge_resnet.compare.record import Delta, overlap, verdict
 from edge_resnet.evaluate import Evaluation
-from edge_resnet.report.judge import paired
 
-__all__ = ["evaluations", "other_notes", "top1"]
+__all__ = ["evaluations", "other_notes", "top1", "unpaired"]
 
 _NOTED = ("model", "images", "data", "backend", "precision", "simulated")
 _UNPAIRED = "top-1 is not compared image by image: "
@@ -40,10 +39,15 @@ def other_notes(old: Evaluation, new: Evaluation) -> list[str]:
     notes = [
         f"{name} was {getattr(old, name)}, is {getattr(new, name)}" for name in _NOTED if getattr(old, name) != getattr(new, name)
     ]
+    return [*notes, *unpaired(old.accuracy, new.accuracy)]
+
+
+def unpaired(old: Accuracy, new: Accuracy) -> list[str]:
+    """Why the two are not compared image by image; nothing where they are."""
     if not (old.right and new.right):
-        notes.append(f"{_UNPAIRED}eval --save keeps what that needs, --json does not")
-    elif old.data_digest != new.data_digest:
-        notes.append(f"{_UNPAIRED}the images are others")
-    elif len(old.right) != len(new.right):
-        notes.append(f"{_UNPAIRED}one could not read an image that the other read")
-    return notes
+        return [f"{_UNPAIRED}eval --save keeps what that needs, --json does not"]
+    if old.data_digest != new.data_digest:
+        return [f"{_UNPAIRED}the images are others"]
+    if len(old.right) != len(new.right):
+        return [f"{_UNPAIRED}one could not read an image that the other read"]
+    return []

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from edge_resnet.bench.record import BenchResult
-from edge_resnet.compare.accuracies import top1
+from edge_resnet.compare.accuracies import top1, unpaired
 from edge_resnet.compare.latencies import differences, metric, other_notes
 from edge_resnet.compare.record import Delta
 from edge_resnet.report.record import Report, Row
@@ -29,8 +29,7 @@ def reports(old: Report, new: Report, percent: float, points: float) -> tuple[li
             notes += [f"{before.label}: {note}" for note in other_notes(one, other)]
         if before.accuracy is not None and after.accuracy is not None:
             deltas.append(top1(f"{before.label}, top-1", before.accuracy, after.accuracy, points))
-            if deltas[-1].change_ci95 is None:
-                notes.append(f"{before.label}: top-1 is not compared image by image: the images are others")
+            notes += [f"{before.label}: {note}" for note in unpaired(before.accuracy, after.accuracy)]
     for place, (side, here) in enumerate((("the old one", old), ("the new one", new))):
         known = {pair[place].label for pair in common}
         alone = [row.label for row in here.rows if row.label not in known]

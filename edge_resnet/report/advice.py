@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edge_resnet.answers import Difference, difference
 from edge_resnet.page.html import Cell, Column, Table
 from edge_resnet.page.html import Row as TableRow
 from edge_resnet.report.choose import POINTS, fastest_within, limits_ms, most_accurate_under
-from edge_resnet.report.judge import Difference, difference, front, front_rows, speedup
+from edge_resnet.report.judge import front, front_rows, speedup
 from edge_resnet.report.record import Pair, Report, Row
 from edge_resnet.report.setting import results_of
 from edge_resnet.report.words import ms, plural, points, signed, told, top1

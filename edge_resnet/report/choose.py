@@ -10,7 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_resnet.report.judge import Difference, drop, front_rows
+from edge_resnet.answers import Difference
+from edge_resnet.report.judge import drop, front_rows
 from edge_resnet.report.record import Row
 
 __all__ = ["Fastest", "MostAccurate", "fastest_within", "limits_ms", "most_accurate_under"]

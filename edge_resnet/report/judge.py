@@ -7,58 +7,16 @@ cannot; of different images they are not compared at all.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from edge_resnet.answers import Accuracy
+from edge_resnet.answers import Difference, paired
 from edge_resnet.report.record import Row
-from edge_resnet.statistics import mcnemar_exact, paired_drop_interval
 
-__all__ = ["Difference", "difference", "dominated", "drop", "front", "front_rows", "paired", "speedup"]
-
-_SIGNIFICANT = 0.05
-
-
-@dataclass(frozen=True)
-class Difference:
-    """``points``: top-1 of one row minus another's, ``ci95`` its paired 95 % interval, ``p``: McNemar's exact. ``images``: that
-    both answered."""
-
-    points: float
-    ci95: tuple[float, float]
-    p: float
-    images: int
-
-    @property
-    def told_apart(self) -> bool:
-        """Whether it is more than chance on so many images."""
-        return self.p < _SIGNIFICANT
+__all__ = ["dominated", "drop", "front", "front_rows", "speedup"]
 
 
 def drop(better: Row, worse: Row) -> Difference | None:
     """By how many points of top-1 ``worse`` is below ``better``; None where they were not measured on the same images."""
     return paired(better.accuracy, worse.accuracy)
-
-
-def paired(one: Accuracy | None, other: Accuracy | None) -> Difference | None:
-    """By how many points ``other`` is below ``one``, image by image; None where they are not of the same images."""
-    if (
-        one is None
-        or other is None
-        or not one.right
-        or one.data_digest != other.data_digest
-        or len(one.right) != len(other.right)
-    ):
-        return None
-    only_one = sum(a == "1" and b == "0" for a, b in zip(one.right, other.right, strict=True))
-    only_other = sum(a == "0" and b == "1" for a, b in zip(one.right, other.right, strict=True))
-    return difference(only_one, only_other, len(one.right))
-
-
-def difference(only_one: int, only_other: int, images: int) -> Difference:
-    """The same from counts of the images that one of two alone answers right."""
-    low, high = paired_drop_interval(only_one, only_other, images)
-    points = 100 * (only_one - only_other) / images
-    return Difference(points, (100 * low, 100 * high), mcnemar_exact(only_one, only_other), images)
 
 
 def front_rows(rows: Sequence[Row]) -> list[Row]:

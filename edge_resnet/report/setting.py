@@ -17,8 +17,9 @@ def environment(report: Report) -> list[tuple[str, str]]:
     versions = list(dict.fromkeys(_versions(result) for _, result in results_of(report)))
     modes = [f"{name}" for name in dict.fromkeys(result.rules for _, result in results_of(report))]
     found = [("Machine", line) for line in devices] + [("Versions", line) for line in versions]
-    backends = [f"{row.backend} ({row.label})" if _several(report) else row.backend for row in report.rows]
-    found += [("Backend", ", ".join(dict.fromkeys(backends)))]
+    backends = dict.fromkeys(row.backend for row in report.rows)
+    told = backends if len(backends) == 1 else [f"{row.backend} ({row.label})" for row in report.rows]
+    found += [("Backend", ", ".join(told))]
     found += [("Rules", "; ".join(modes))] if modes else []
     found += [("Accuracy", report.setup.data), ("Calibration", report.setup.calibration)]
     found += list(report.setup.options.items())
@@ -42,10 +43,6 @@ def results_of(report: Report) -> Iterator[tuple[str, BenchResult]]:
             yield row.label, row.latency
         for result in row.batches:
             yield f"{row.label} in batches of {result.batch}", result
-
-
-def _several(report: Report) -> bool:
-    return len({row.backend for row in report.rows}) > 1
 
 
 def _machine(device: DeviceInfo) -> str:

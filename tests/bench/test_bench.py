@@ -217,8 +217,8 @@ def test_measuring_costs_less_than_a_hundredth(tiny_artifacts: dict[str, Artifac
     for _ in range(3):
         shares.append(bench(tiny_artifacts["int8"], options, network=Waiting(HandClock(), ())).overhead_share)
         if shares[-1] < 0.01:
-            return
-    pytest.fail(f"measuring took {shares}")
+            break
+    assert min(shares) < 0.01
 
 
 def test_progress_is_told_in_percent(tiny_artifacts: dict[str, Artifact]) -> None:

@@ -67,7 +67,9 @@ def test_other_images_and_other_machines(tmp_path: Path) -> None:
     changed = replace(other, accuracy=replace(other.accuracy, data_digest="e"))
     found = compared(tmp_path, report(old), report(changed))
     assert verdicts(found) == {"a fp32, top-1": "unclear"}
-    assert any("not compared image by image" in note for note in found.notes)
+    assert "a fp32: top-1 is not compared image by image: the images are others" in found.notes
+    bare = replace(other, accuracy=replace(other.accuracy, right=""))
+    assert any("eval --save keeps what that needs" in note for note in compared(tmp_path, report(old), report(bare)).notes)
     result = bench_result(9.0)
     orin = replace(old, latency=replace(result, device=replace(result.device, board="Orin")))
     with pytest.raises(ConfigError, match="different machines"):

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reports import answers, row
 
-from edge_resnet.report.judge import difference, dominated, drop, front, speedup
+from edge_resnet.answers import difference
+from edge_resnet.report.judge import dominated, drop, front, speedup
 from edge_resnet.report.record import Row
 
 _rows = st.lists(st.tuples(st.integers(1, 12), st.integers(0, 40)), min_size=1, max_size=9).map(
