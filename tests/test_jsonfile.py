@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_resnet.errors import DataError
-from edge_resnet.jsonfile import parse_record, read_json
+from edge_resnet.files import parse_record, read_json
 
 
 @dataclass(frozen=True)

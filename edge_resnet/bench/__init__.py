@@ -29,10 +29,10 @@ from edge_resnet.bench.startup import Startup, measure_startup
 from edge_resnet.device import describe, installed_version
 from edge_resnet.errors import DataError
 from edge_resnet.imageset import ImageSet, batches
-from edge_resnet.latency import summarise
 from edge_resnet.power import PowerMeter, PowerReading, look
 from edge_resnet.preprocess import Picture
 from edge_resnet.spec import Progress
+from edge_resnet.statistics import summarise
 
 __all__ = ["BenchOptions", "BenchResult", "Scenario", "bench", "read_result", "read_results", "write_results"]
 

@@ -12,8 +12,7 @@ from edge_resnet.bench.conditions import Conditions
 from edge_resnet.bench.loop import WarmUp
 from edge_resnet.device import DeviceInfo
 from edge_resnet.errors import DataError
-from edge_resnet.files import write_whole
-from edge_resnet.jsonfile import parse_record, read_json
+from edge_resnet.files import parse_record, read_json, write_whole
 from edge_resnet.power import PowerReading
 from edge_resnet.spec import Precision
 

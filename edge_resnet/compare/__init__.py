@@ -14,7 +14,7 @@ from edge_resnet.compare.reports import reports
 from edge_resnet.errors import ConfigError, DataError
 from edge_resnet.evaluate import KIND as EVALUATION
 from edge_resnet.evaluate import read_evaluation
-from edge_resnet.jsonfile import kind_of
+from edge_resnet.files import kind_of
 from edge_resnet.report.record import KIND as REPORT
 from edge_resnet.report.record import read_report
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from edge_resnet.answers import Accuracy
 from edge_resnet.bench.record import BenchResult
-from edge_resnet.jsonfile import parse_record, read_json
+from edge_resnet.files import parse_record, read_json
 from edge_resnet.spec import Precision
 
 __all__ = [
