@@ -44,12 +44,12 @@ from edge_resnet import artifact as files
 from edge_resnet.artifact import Artifact, open_artifact
 from edge_resnet.backends.cudagraph import Recorder
 from edge_resnet.compile import compile_engine
+from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError, MissingDependencyError
+from edge_resnet.core.records import BatchProfile, Precision
+from edge_resnet.core.statistics import measure, summarise
 from edge_resnet.device import describe, gpu_clock, run_within
 from edge_resnet.engine.driver import LIBRARY, first_gpu
-from edge_resnet.errors import BackendError, ConfigError, EdgeResnetError, MissingDependencyError
 from edge_resnet.preprocess import preprocess_bgr
-from edge_resnet.spec import BatchProfile, Precision
-from edge_resnet.statistics import measure, summarise
 
 #: Measures for about so many seconds; gives milliseconds, or one rate per second where its name ends in that.
 Measure: TypeAlias = Callable[[float], list[float]]

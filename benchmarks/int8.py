@@ -19,8 +19,8 @@ import numpy as np
 from edge_resnet.artifact import Artifact
 from edge_resnet.backends import Backend, open_backend
 from edge_resnet.build import BuildOptions, build
+from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.device import describe
-from edge_resnet.spec import ModelSpec, Preprocess, QuantRecipe
 
 ROUNDS = 20
 

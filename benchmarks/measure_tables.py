@@ -19,13 +19,13 @@ import numpy as np
 import onnx
 from PIL import Image
 
+from edge_resnet.core.records import CalibrationTable, ModelSpec, Preprocess
 from edge_resnet.export import Deployable, export
 from edge_resnet.imageset import ImageSet, balanced_sample, batches, from_arrays, open_images
 from edge_resnet.models import build_network, load_weights
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, calibrate
 from edge_resnet.quantization.qdq import measured_tensors
 from edge_resnet.quantization.recipes import load_recipe, recipe_for
-from edge_resnet.spec import CalibrationTable, ModelSpec, Preprocess
 
 TABLES = Path(__file__).resolve().parent.parent / "calibration" / "tables"
 

@@ -34,12 +34,12 @@ from edge_resnet.artifact import Artifact, open_artifact
 from edge_resnet.backends import Backend, open_backend
 from edge_resnet.backends.fake import FakeBackend
 from edge_resnet.compile import compile_engine
+from edge_resnet.core.records import Prediction, Preprocess
+from edge_resnet.core.statistics import percentile
 from edge_resnet.frame import Frame
 from edge_resnet.preprocess import preprocess_bgr
 from edge_resnet.run import Camera, RunOptions, RunSummary, Watch, run
 from edge_resnet.sources import open_source
-from edge_resnet.spec import Prediction, Preprocess
-from edge_resnet.statistics import percentile
 
 RATIO, ADDED_MS, START_S = 0.95, 3.0, 1.0
 #: The percentiles keep the last 100,000 latencies: 3 MiB; the rest is the allocator's.

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from edge_resnet.core.records import Preprocess
 from edge_resnet.preprocess import Picture, preprocess
-from edge_resnet.spec import Preprocess
 
 SIZES = ((640, 480), (1280, 720), (1920, 1080), (3840, 2160))
 ROUNDS = 21

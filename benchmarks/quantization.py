@@ -26,8 +26,8 @@ import numpy as np
 from peers.networks import NETWORKS, SEED, Ints
 from peers.tools import OURS, TOOLS, Bench, Measured, Tool, fp32_graph, measure, predictions, versions
 
+from edge_resnet.core.statistics import mcnemar_exact, wilson_interval
 from edge_resnet.device import describe
-from edge_resnet.statistics import mcnemar_exact, wilson_interval
 
 
 def main() -> None:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from edge_resnet.backends import Backend
+from edge_resnet.core.records import Preprocess, Progress
+from edge_resnet.core.statistics import mcnemar_exact, paired_drop_interval, wilson_interval
 from edge_resnet.imageset import ImageSet, batches
 from edge_resnet.postprocess import check_finite, softmax
-from edge_resnet.spec import Preprocess, Progress
-from edge_resnet.statistics import mcnemar_exact, paired_drop_interval, wilson_interval
 
 __all__ = ["Accuracy", "Answers", "Difference", "accuracy_of", "answer", "difference", "paired"]
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from edge_resnet.errors import ArtifactError, BuildError
-from edge_resnet.spec import SCHEMA_VERSION, CalibrationTable, FileEntry, Manifest
+from edge_resnet.core.errors import ArtifactError, BuildError
+from edge_resnet.core.records import SCHEMA_VERSION, CalibrationTable, FileEntry, Manifest
 
 __all__ = [
     "CALIBRATION",

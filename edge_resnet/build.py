@@ -19,8 +19,18 @@ from edge_resnet.artifact import (
 )
 from edge_resnet.backends import load_backend, refuse_tuning, resolve_backend
 from edge_resnet.compile import finish, first_engine
+from edge_resnet.core.errors import CalibrationError, ConfigError
+from edge_resnet.core.records import (
+    SCHEMA_VERSION,
+    BatchProfile,
+    Manifest,
+    ModelSpec,
+    Precision,
+    Preprocess,
+    Progress,
+    QuantRecipe,
+)
 from edge_resnet.engine.options import EngineTuning
-from edge_resnet.errors import CalibrationError, ConfigError
 from edge_resnet.export import VERIFY_BATCHES, Deployable, export, verify
 from edge_resnet.imageset import ImageSet, batches
 from edge_resnet.int8 import (
@@ -33,16 +43,6 @@ from edge_resnet.int8 import (
     with_int8,
 )
 from edge_resnet.models import ResNet, build_network, class_names, load_weights, shipped_checkpoint
-from edge_resnet.spec import (
-    SCHEMA_VERSION,
-    BatchProfile,
-    Manifest,
-    ModelSpec,
-    Precision,
-    Preprocess,
-    Progress,
-    QuantRecipe,
-)
 
 __all__ = ["BuildOptions", "build", "has_own_ranges"]
 
@@ -77,7 +77,7 @@ def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifac
     """Make the artifact, whole or not at all, and its engine for this machine.
 
     What the user gave is checked before anything long begins. An engine that fails leaves the artifact, and the error says how to
-    try it again. Raises any of edge_resnet.errors.
+    try it again. Raises any of edge_resnet.core.errors.
     """
     int8 = _check(options)
     with staging(options.output, force=options.force) as folder:

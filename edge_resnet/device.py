@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
 
 __all__ = [
     "Clock", "DeviceInfo", "Finished", "cache_folder", "describe", "find_nvcc", "gpu_clock", "has_int8_dot_product",

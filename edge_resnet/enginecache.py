@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_resnet.artifact import Artifact, describe_files, sha256_of, staging, write_json
-from edge_resnet.spec import FileEntry
+from edge_resnet.core.records import FileEntry
 
 __all__ = ["EngineMeta", "find_engine", "store_engine"]
 

@@ -17,8 +17,8 @@ import onnxruntime
 import torch
 from torch import nn
 
-from edge_resnet.errors import ExportError
-from edge_resnet.spec import Preprocess
+from edge_resnet.core.errors import ExportError
+from edge_resnet.core.records import Preprocess
 
 __all__ = ["INPUT", "OPSET", "OUTPUT", "Deployable", "export", "verify"]
 

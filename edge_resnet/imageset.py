@@ -19,10 +19,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.errors import ConfigError, DataError
+from edge_resnet.core.errors import ConfigError, DataError
+from edge_resnet.core.records import Preprocess
 from edge_resnet.imagelayout import Listing, check_pixels, checked_labels, read_csv, read_folder, read_npz
 from edge_resnet.preprocess import Picture, decode_image, preprocess, preprocess_file
-from edge_resnet.spec import Preprocess
 
 __all__ = [
     "Batch",

@@ -31,8 +31,9 @@ from edge_resnet.artifact import (
 )
 from edge_resnet.backends import load_backend, resolve_backend
 from edge_resnet.compile import finish, first_engine
+from edge_resnet.core.errors import CalibrationError, ConfigError
+from edge_resnet.core.records import CalibrationTable, Manifest, ModelSpec, Preprocess, Progress, QuantRecipe
 from edge_resnet.datasets import open_data
-from edge_resnet.errors import CalibrationError, ConfigError
 from edge_resnet.imageset import ImageSet, balanced_sample, batches, check_labels, require_labels, require_several
 from edge_resnet.models.shipped import Checkpoint
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, refuse_noise
@@ -40,7 +41,6 @@ from edge_resnet.quantization.corrections import apply, load_corrections, write_
 from edge_resnet.quantization.pipeline import Int8, Validation, check_pictures, make_int8, spool_pictures
 from edge_resnet.quantization.qdq import measured_tensors
 from edge_resnet.quantization.spool import Spool
-from edge_resnet.spec import CalibrationTable, Manifest, ModelSpec, Preprocess, Progress, QuantRecipe
 
 __all__ = [
     "TOOLS",

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeGuard
 
-from edge_resnet.errors import ArtifactError
+from edge_resnet.core.errors import ArtifactError
 
 __all__ = ["UNKNOWN", "Layer", "Listing", "Tensor", "Time", "parse_layers", "parse_profile", "read_layers", "with_times"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from edge_resnet.errors import MissingDependencyError
+from edge_resnet.core.errors import MissingDependencyError
 
 __all__ = ["load_opencv"]
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.errors import BackendError, ConfigError
-from edge_resnet.spec import ClassScore
+from edge_resnet.core.errors import BackendError, ConfigError
+from edge_resnet.core.records import ClassScore
 
 __all__ = ["check_finite", "softmax", "top_k"]
 

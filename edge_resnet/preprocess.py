@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from edge_resnet.errors import ConfigError, DataError
-from edge_resnet.spec import Preprocess
+from edge_resnet.core.errors import ConfigError, DataError
+from edge_resnet.core.records import Preprocess
 
 __all__ = ["Axis", "Picture", "check_picture", "decode_image", "plan_crop", "preprocess", "preprocess_bgr", "preprocess_file"]
 

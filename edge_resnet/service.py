@@ -12,7 +12,7 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
 
 __all__ = ["ServiceOptions", "closed_folders", "device_nodes", "is_secret", "render_environment", "render_unit", "secrets_of"]
 

@@ -24,11 +24,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edge_resnet.errors import ConfigError, DataError, SourceError
+from edge_resnet.core.errors import ConfigError, DataError, SourceError
+from edge_resnet.core.records import Progress
 from edge_resnet.frame import Frame
 from edge_resnet.preprocess import Picture, decode_image
 from edge_resnet.sources import FrameSource
-from edge_resnet.spec import Progress
 
 __all__ = ["SnapshotOptions", "SnapshotResult", "collect_snapshots"]
 

@@ -15,7 +15,7 @@ from tiny import tiny_options
 
 from edge_resnet.artifact import Artifact
 from edge_resnet.build import build
-from edge_resnet.spec import Precision
+from edge_resnet.core.records import Precision
 
 REPO = Path(__file__).resolve().parent.parent
 

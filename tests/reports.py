@@ -11,9 +11,9 @@ from pydantic import TypeAdapter
 from edge_resnet import evaluate
 from edge_resnet.answers import Accuracy
 from edge_resnet.bench.record import BenchResult, Metric
+from edge_resnet.core.records import Precision
+from edge_resnet.core.statistics import wilson_interval
 from edge_resnet.report.record import KIND, SCHEMA, ClassChange, Flip, Hole, Pair, Report, Row, Setup
-from edge_resnet.spec import Precision
-from edge_resnet.statistics import wilson_interval
 
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 

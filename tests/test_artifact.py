@@ -26,7 +26,7 @@ from edge_resnet.artifact import (
     staging,
     write_json,
 )
-from edge_resnet.errors import ArtifactError, BuildError
+from edge_resnet.core.errors import ArtifactError, BuildError
 
 
 def _assert_refused(folder: Path, match: str) -> None:

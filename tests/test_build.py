@@ -18,9 +18,9 @@ from edge_resnet.artifact import CALIBRATION, LABELS, MODEL, Artifact, open_arti
 from edge_resnet.backends import open_backend
 from edge_resnet.build import BuildOptions, build
 from edge_resnet.compile import DERIVATIONS
+from edge_resnet.core.errors import BuildError, CalibrationError, ConfigError, DataError, EdgeResnetError
+from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.engine.options import EngineTuning
-from edge_resnet.errors import BuildError, CalibrationError, ConfigError, DataError, EdgeResnetError
-from edge_resnet.spec import ModelSpec, Preprocess, QuantRecipe
 
 
 def _seeded_build(options: BuildOptions) -> Artifact:

@@ -20,10 +20,10 @@ from edge_resnet.artifact import CALIBRATION, CORRECTIONS, MODEL, Artifact, open
 from edge_resnet.backends import BACKENDS
 from edge_resnet.build import build
 from edge_resnet.compile import DERIVATIONS, compile_engine, corrected_graph, tensorrt_graph, write_onnx, write_trt_cache
-from edge_resnet.errors import ArtifactError, BuildError, ConfigError
+from edge_resnet.core.errors import ArtifactError, BuildError, ConfigError
+from edge_resnet.core.records import QuantRecipe
 from edge_resnet.quantization.strong import STRONG_OPSET
 from edge_resnet.quantization.trtcache import calibration_cache
-from edge_resnet.spec import QuantRecipe
 
 
 @pytest.fixture(scope="module")

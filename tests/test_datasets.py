@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from edge_resnet.core.errors import DataError, MissingDependencyError
 from edge_resnet.datasets import NAMES, load_named, open_data, open_pair
-from edge_resnet.errors import DataError, MissingDependencyError
 from edge_resnet.preprocess import Picture
 
 WORDNET_IDS = [

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_resnet import device
+from edge_resnet.core.errors import ConfigError
 from edge_resnet.device import (
     Clock,
     Finished,
@@ -29,7 +30,6 @@ from edge_resnet.device import (
     run_within,
     swap_mib,
 )
-from edge_resnet.errors import ConfigError
 
 X86 = """processor\t: 0
 vendor_id\t: GenuineIntel

@@ -6,8 +6,8 @@ import inspect
 
 import pytest
 
-from edge_resnet import errors
-from edge_resnet.errors import ArtifactError, ConfigError, EdgeResnetError, IncompatibleEngineError, MissingDependencyError
+from edge_resnet.core import errors
+from edge_resnet.core.errors import ArtifactError, ConfigError, EdgeResnetError, IncompatibleEngineError, MissingDependencyError
 
 KINDS = [getattr(errors, name) for name in errors.__all__]
 

@@ -12,10 +12,10 @@ from PIL import Image
 from edge_resnet.artifact import Artifact
 from edge_resnet.backends import open_backend
 from edge_resnet.compile import compile_engine
-from edge_resnet.errors import ConfigError, DataError
+from edge_resnet.core.errors import ConfigError, DataError
+from edge_resnet.core.statistics import mcnemar_exact, paired_drop_interval, wilson_interval
 from edge_resnet.evaluate import evaluate
 from edge_resnet.imageset import ImageSet, from_arrays, open_images
-from edge_resnet.statistics import mcnemar_exact, paired_drop_interval, wilson_interval
 
 
 @pytest.fixture(scope="module")

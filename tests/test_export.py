@@ -17,10 +17,10 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import functional
 
-from edge_resnet.errors import ExportError
+from edge_resnet.core.errors import ExportError
+from edge_resnet.core.records import ModelSpec, Preprocess
 from edge_resnet.export import INPUT, OPSET, OUTPUT, TOLERANCE, VERIFY_BATCHES, Deployable, export, verify
 from edge_resnet.models import ResNet
-from edge_resnet.spec import ModelSpec, Preprocess
 
 NETWORKS = {
     "A": small("A"),

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_resnet.errors import BuildError
-from edge_resnet.files import check_free, replace_files, write_together, write_whole
+from edge_resnet.core.errors import BuildError
+from edge_resnet.core.files import check_free, replace_files, write_together, write_whole
 
 
 def test_an_interrupted_write_leaves_the_old_files(tmp_path: Path) -> None:

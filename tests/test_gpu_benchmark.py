@@ -21,8 +21,8 @@ from typing import Any
 import pytest
 
 from edge_resnet.artifact import Artifact
-from edge_resnet.errors import ConfigError
-from edge_resnet.spec import BatchProfile
+from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.records import BatchProfile
 
 REPO = Path(__file__).resolve().parent.parent
 SCRIPT = REPO / "benchmarks" / "gpu.py"

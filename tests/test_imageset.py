@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edge_resnet.errors import ConfigError, DataError
+from edge_resnet.core.errors import ConfigError, DataError
+from edge_resnet.core.records import Preprocess
 from edge_resnet.imageset import (
     ImageSet,
     balanced_sample,
@@ -29,7 +30,6 @@ from edge_resnet.imageset import (
     require_several,
 )
 from edge_resnet.preprocess import preprocess
-from edge_resnet.spec import Preprocess
 
 SPEC = Preprocess(resize=8, crop=8)
 

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_resnet.errors import DataError
-from edge_resnet.files import parse_record, read_json
+from edge_resnet.core.errors import DataError
+from edge_resnet.core.files import parse_record, read_json
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_resnet.statistics import measure, percentile, summarise
+from edge_resnet.core.statistics import measure, percentile, summarise
 
 SAMPLES = st.lists(st.floats(0, 1e6, allow_nan=False), min_size=1, max_size=300)
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layerinfo import FORMATS, PROFILE, as_eleven, conv, document, layer, reformat, tensor
 
-from edge_resnet.errors import ArtifactError
+from edge_resnet.core.errors import ArtifactError
 from edge_resnet.layers import UNKNOWN, Layer, parse_layers, parse_profile, read_layers, with_times
 
 JSON = st.recursive(

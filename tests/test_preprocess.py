@@ -13,9 +13,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edge_resnet.errors import ConfigError, DataError
+from edge_resnet.core.errors import ConfigError, DataError
+from edge_resnet.core.records import Preprocess
 from edge_resnet.preprocess import Picture, decode_image, preprocess, preprocess_bgr, preprocess_file
-from edge_resnet.spec import Preprocess
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
 from edge_resnet.service import (
     ServiceOptions,
     closed_folders,

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edge_resnet.errors import ConfigError, DataError, SourceError
+from edge_resnet.core.errors import ConfigError, DataError, SourceError
 from edge_resnet.frame import Frame
 from edge_resnet.imageset import open_images
 from edge_resnet.preprocess import decode_image

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_resnet.statistics import Z95, mcnemar_exact, paired_drop_interval, wilson_interval
+from edge_resnet.core.statistics import Z95, mcnemar_exact, paired_drop_interval, wilson_interval
 
 
 @given(count=st.integers(1, 10**6), data=st.data())

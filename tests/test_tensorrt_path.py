@@ -24,9 +24,9 @@ from standins.tensorrt_run import RUN_CLASSES, answers
 from edge_resnet.artifact import Artifact, open_artifact
 from edge_resnet.backends import open_backend, resolve_backend
 from edge_resnet.backends.cudagraph import Recorder
+from edge_resnet.core.errors import ConfigError, IncompatibleEngineError
+from edge_resnet.core.records import Precision
 from edge_resnet.engine.options import EngineTuning
-from edge_resnet.errors import ConfigError, IncompatibleEngineError
-from edge_resnet.spec import Precision
 
 MODULES = ("backends.tensorrt", "backends.plans", "backends.slots", "backends.cuda", "engine.here", "engine.builder")
 PACKAGE = """

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from edge_resnet.build import BuildOptions
-from edge_resnet.spec import ModelSpec, Precision, Preprocess, QuantRecipe
+from edge_resnet.core.records import ModelSpec, Precision, Preprocess, QuantRecipe
 
 
 def tiny_options(precision: Precision, output: Path, pictures: Path) -> BuildOptions:

@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from edge_resnet.core.records import ModelSpec, Preprocess
 from edge_resnet.imageset import balanced_sample, batches, from_arrays, open_images, require_labels
-from edge_resnet.spec import ModelSpec, Preprocess
 
 __all__ = ["BATCH", "NETWORKS", "SEED", "Fold", "Images", "Ints", "Network"]
 

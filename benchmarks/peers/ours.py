@@ -21,7 +21,7 @@ def quantize(task: Task) -> dict[str, Any] | None:
     from edge_resnet.artifact import CORRECTIONS, MODEL, sha256_of
     from edge_resnet.build import BuildOptions, build
     from edge_resnet.compile import compile_engine
-    from edge_resnet.spec import ModelSpec, Preprocess, QuantRecipe
+    from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
 
     spec = ModelSpec(**task.options["spec"])
     with tempfile.TemporaryDirectory() as folder:

@@ -19,9 +19,9 @@ from onnx import numpy_helper
 
 from edge_resnet.artifact import MODEL, sha256_of
 from edge_resnet.build import BuildOptions, build
+from edge_resnet.core.records import Preprocess
 from edge_resnet.quantization.recipes import load_recipe, recipe_for
 from edge_resnet.quantization.simulate import simulate
-from edge_resnet.spec import Preprocess
 from peers.networks import BATCH, Fold, Images, Ints, Network
 
 __all__ = ["OURS", "TOOLS", "Bench", "Measured", "Tool", "fp32_graph", "measure", "predictions", "versions"]

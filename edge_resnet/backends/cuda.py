@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pycuda.driver as driver
 
-from edge_resnet.errors import BackendError
+from edge_resnet.core.errors import BackendError
 
 __all__ = ["Cuda", "DeviceBuffer", "Kernel", "Laps", "SharedBuffer"]
 

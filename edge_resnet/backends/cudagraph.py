@@ -10,8 +10,8 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 
+from edge_resnet.core.errors import BackendError
 from edge_resnet.engine.driver import LIBRARY
-from edge_resnet.errors import BackendError
 
 __all__ = ["Graph", "Recorder"]
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from edge_resnet.backends.cuda import Cuda, DeviceBuffer, Kernel, SharedBuffer
 from edge_resnet.backends.resampling import Weights, resampling_weights
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.records import Preprocess
 from edge_resnet.preprocess import Picture, check_picture, plan_crop
-from edge_resnet.spec import Preprocess
 
 __all__ = ["GpuResize"]
 

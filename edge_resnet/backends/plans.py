@@ -9,12 +9,12 @@ from pathlib import Path
 
 from edge_resnet.artifact import Artifact
 from edge_resnet.backends import Variant
+from edge_resnet.core.errors import ConfigError, IncompatibleEngineError
+from edge_resnet.core.records import Preprocess
 from edge_resnet.engine.here import facts_here
 from edge_resnet.engine.key import EngineFacts, engine_key, why_unfit
 from edge_resnet.engine.options import EngineOptions, EngineTuning, read_options
 from edge_resnet.enginecache import find_engine
-from edge_resnet.errors import ConfigError, IncompatibleEngineError
-from edge_resnet.spec import Preprocess
 
 __all__ = ["FACTS", "LAYERS", "PLAN", "StoredPlan", "find_plan", "read_plan", "wanted"]
 

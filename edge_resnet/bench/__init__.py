@@ -26,13 +26,13 @@ from edge_resnet.bench.record import SCHEMA, BenchResult, Metric, Scenario, read
 from edge_resnet.bench.rules import BenchOptions, batch_of, limits_of
 from edge_resnet.bench.stages import measure_stages
 from edge_resnet.bench.startup import Startup, measure_startup
+from edge_resnet.core.errors import DataError
+from edge_resnet.core.records import Progress
+from edge_resnet.core.statistics import summarise
 from edge_resnet.device import describe, installed_version
-from edge_resnet.errors import DataError
 from edge_resnet.imageset import ImageSet, batches
 from edge_resnet.power import PowerMeter, PowerReading, look
 from edge_resnet.preprocess import Picture
-from edge_resnet.spec import Progress
-from edge_resnet.statistics import summarise
 
 __all__ = ["BenchOptions", "BenchResult", "Scenario", "bench", "read_result", "read_results", "write_results"]
 

@@ -12,7 +12,7 @@ import math
 from collections.abc import Sequence
 from statistics import fmean, variance
 
-from edge_resnet.statistics import percentile
+from edge_resnet.core.statistics import percentile
 
 __all__ = ["percentile_interval", "rate_interval"]
 

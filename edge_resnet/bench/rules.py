@@ -16,7 +16,7 @@ from typing import get_args
 
 from edge_resnet.bench.loop import Limits
 from edge_resnet.bench.record import Scenario
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
 
 __all__ = ["MULTI_STREAM", "BenchOptions", "batch_of", "limits_of"]
 

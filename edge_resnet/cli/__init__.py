@@ -26,7 +26,7 @@ from edge_resnet.cli.paper import paper
 from edge_resnet.cli.report import report
 from edge_resnet.cli.run import run
 from edge_resnet.cli.train import train
-from edge_resnet.errors import EdgeResnetError
+from edge_resnet.core.errors import EdgeResnetError
 
 __all__ = ["app", "main"]
 

@@ -10,7 +10,7 @@ import typer
 
 from edge_resnet.cli.engines import open_with_engine
 from edge_resnet.cli.progress import progress_bars
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge_resnet.artifact import Artifact
@@ -64,7 +64,7 @@ def bench(
     """
     from edge_resnet.bench import BenchOptions
     from edge_resnet.bench.record import Scenario, to_json, write_results
-    from edge_resnet.files import check_free
+    from edge_resnet.core.files import check_free
 
     if save is not None:
         check_free(save, force=force)

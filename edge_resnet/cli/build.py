@@ -11,8 +11,8 @@ import typer
 from edge_resnet.cli import options
 from edge_resnet.cli.int8 import named_recipe, tell_int8
 from edge_resnet.cli.progress import progress_bars
-from edge_resnet.errors import ConfigError, DataError
-from edge_resnet.spec import (
+from edge_resnet.core.errors import ConfigError, DataError
+from edge_resnet.core.records import (
     FAMILY_SHORTCUT,
     IMAGENET_MEAN,
     IMAGENET_STD,

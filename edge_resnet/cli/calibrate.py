@@ -10,7 +10,7 @@ import typer
 
 from edge_resnet.cli import options
 from edge_resnet.cli.collect import Count, Every, FromCamera, MinChange, Source, collect, one_source
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
 
 __all__ = ["calibrate"]
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_resnet.cli.progress import progress_bars
-from edge_resnet.errors import ConfigError, SourceError
+from edge_resnet.core.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
     from edge_resnet.snapshots import SnapshotResult

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 import typer
 
 from edge_resnet.cli.progress import progress_bars
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge_resnet.artifact import Artifact

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable

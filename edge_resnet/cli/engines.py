@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_resnet.cli.progress import progress_bars
-from edge_resnet.errors import IncompatibleEngineError
+from edge_resnet.core.errors import IncompatibleEngineError
 
 if TYPE_CHECKING:
     from edge_resnet.artifact import Artifact

@@ -9,7 +9,7 @@ import typer
 
 from edge_resnet.cli.engines import open_with_engine
 from edge_resnet.cli.progress import progress_bars
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge_resnet.evaluate import Evaluation
@@ -44,7 +44,7 @@ def evaluate(
     """
     if not data:
         raise ConfigError("eval needs labelled images", hint="--data takes a folder of class folders, a CSV, an .npz or a name")
-    from edge_resnet.files import check_free
+    from edge_resnet.core.files import check_free
 
     if save is not None:
         check_free(save, force=force)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import typer
 
-from edge_resnet.spec import CalibMethod, Correction, Family
+from edge_resnet.core.records import CalibMethod, Correction, Family
 
 if TYPE_CHECKING:
     from edge_resnet.artifact import Artifact

@@ -12,14 +12,14 @@ import typer
 from edge_resnet.cli.engines import ARTIFACTS
 from edge_resnet.cli.int8 import Words, named_recipe, tell_int8
 from edge_resnet.cli.progress import progress_bars
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge_resnet.artifact import Artifact
+    from edge_resnet.core.records import QuantRecipe
     from edge_resnet.imageset import ImageSet
     from edge_resnet.int8 import Int8Options
     from edge_resnet.quantization.sweep import SweepRow
-    from edge_resnet.spec import QuantRecipe
 
 __all__ = ["Request", "make", "report", "sweep"]
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from edge_resnet.errors import ArtifactError, ConfigError
+from edge_resnet.core.errors import ArtifactError, ConfigError
 from edge_resnet.layers import UNKNOWN, Layer, Listing, read_layers
 from edge_resnet.whyslow import Finding, why_not_faster
 

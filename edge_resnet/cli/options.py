@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from edge_resnet.spec import CalibMethod
-from edge_resnet.spec import Correction as CorrectionName
-from edge_resnet.spec import Family as FamilyName
-from edge_resnet.spec import Shortcut as ShortcutName
+from edge_resnet.core.records import CalibMethod
+from edge_resnet.core.records import Correction as CorrectionName
+from edge_resnet.core.records import Family as FamilyName
+from edge_resnet.core.records import Shortcut as ShortcutName
 
 __all__ = [
     "AllowRandom",

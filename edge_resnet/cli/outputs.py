@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from edge_resnet.cli.progress import FrameCounter
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge_resnet.cli.runoptions import SyncName

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from edge_resnet.cli.progress import progress_bars
-from edge_resnet.errors import ConfigError
-from edge_resnet.spec import IMAGENET_MEAN, IMAGENET_STD
-from edge_resnet.spec import Family as FamilyName
-from edge_resnet.spec import Shortcut as ShortcutName
+from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.records import IMAGENET_MEAN, IMAGENET_STD
+from edge_resnet.core.records import Family as FamilyName
+from edge_resnet.core.records import Shortcut as ShortcutName
 
 if TYPE_CHECKING:
     from edge_resnet.paper import Finding

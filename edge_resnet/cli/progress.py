@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from edge_resnet.spec import Prediction, Progress
+from edge_resnet.core.records import Prediction, Progress
 
 if TYPE_CHECKING:
     from edge_resnet.frame import Frame

@@ -11,8 +11,8 @@ import typer
 from edge_resnet.cli import options
 from edge_resnet.cli.int8 import named_recipe
 from edge_resnet.cli.progress import progress_bars
-from edge_resnet.errors import ConfigError
-from edge_resnet.spec import FAMILY_SHORTCUT, Correction, Family, ModelSpec, Precision, Preprocess, Shortcut
+from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.records import FAMILY_SHORTCUT, Correction, Family, ModelSpec, Precision, Preprocess, Shortcut
 
 if TYPE_CHECKING:
     from edge_resnet.report import Questions, Report

@@ -19,7 +19,7 @@ import typer
 from edge_resnet.cli import runoptions as options
 from edge_resnet.cli.engines import open_with_engine
 from edge_resnet.cli.outputs import Outputs, check_outputs, chosen_sinks
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge_resnet.artifact import Artifact

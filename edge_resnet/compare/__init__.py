@@ -11,10 +11,10 @@ from edge_resnet.compare.accuracies import other_notes as notes_of_accuracies
 from edge_resnet.compare.latencies import differences, other_notes, pairs, scenario
 from edge_resnet.compare.record import Comparison, Delta, Verdict
 from edge_resnet.compare.reports import reports
-from edge_resnet.errors import ConfigError, DataError
+from edge_resnet.core.errors import ConfigError, DataError
+from edge_resnet.core.files import kind_of
 from edge_resnet.evaluate import KIND as EVALUATION
 from edge_resnet.evaluate import read_evaluation
-from edge_resnet.files import kind_of
 from edge_resnet.report.record import KIND as REPORT
 from edge_resnet.report.record import read_report
 

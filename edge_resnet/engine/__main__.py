@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edge_resnet.core.errors import EdgeResnetError, MissingDependencyError
 from edge_resnet.engine.options import read_options
-from edge_resnet.errors import EdgeResnetError, MissingDependencyError
 
 
 def main() -> int:

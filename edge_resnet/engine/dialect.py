@@ -6,7 +6,7 @@ import re
 from types import ModuleType
 from typing import Literal, TypeAlias
 
-from edge_resnet.errors import BackendError, ConfigError
+from edge_resnet.core.errors import BackendError, ConfigError
 
 __all__ = ["EngineDialect", "dialect_of", "network_flags", "version_of"]
 

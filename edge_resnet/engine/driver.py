@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 
-from edge_resnet.errors import BackendError
+from edge_resnet.core.errors import BackendError
 
 __all__ = ["LIBRARY", "Gpu", "first_gpu"]
 

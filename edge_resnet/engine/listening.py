@@ -11,7 +11,7 @@ from collections import deque
 from types import ModuleType
 from typing import Any
 
-from edge_resnet.spec import Progress
+from edge_resnet.core.records import Progress
 
 __all__ = ["Listener", "listen", "monitor"]
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from edge_resnet.errors import ConfigError
-from edge_resnet.spec import BatchProfile, Precision
+from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.records import BatchProfile, Precision
 
 __all__ = ["EngineOptions", "EngineTuning", "read_options"]
 

@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from edge_resnet import errors
+from edge_resnet.core import errors
+from edge_resnet.core.errors import BuildError, EdgeResnetError
+from edge_resnet.core.records import Progress
 from edge_resnet.engine.dialect import EngineDialect
 from edge_resnet.engine.options import EngineOptions
-from edge_resnet.errors import BuildError, EdgeResnetError
-from edge_resnet.spec import Progress
 
 __all__ = ["Built", "build_in_child"]
 

@@ -9,8 +9,8 @@ import logging
 import re
 from pathlib import Path
 
+from edge_resnet.core.files import replace_files
 from edge_resnet.device import cache_folder
-from edge_resnet.files import replace_files
 
 __all__ = ["read_timings", "timings_path", "write_timings"]
 

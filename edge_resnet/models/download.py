@@ -11,8 +11,8 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from edge_resnet.artifact import sha256_of
-from edge_resnet.errors import WeightsError
-from edge_resnet.spec import Progress
+from edge_resnet.core.errors import WeightsError
+from edge_resnet.core.records import Progress
 
 __all__ = ["download"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from edge_resnet.spec import ModelSpec, Shortcut
+from edge_resnet.core.records import ModelSpec, Shortcut
 
 __all__ = ["BOTTLENECK_FROM", "BasicBlock", "Bottleneck", "PadShortcut", "ResNet", "build_network"]
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter
 
-from edge_resnet.errors import WeightsError
-from edge_resnet.spec import ModelSpec, Preprocess
+from edge_resnet.core.errors import WeightsError
+from edge_resnet.core.records import ModelSpec, Preprocess
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable  # where Python 3.10 has it

@@ -14,8 +14,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge_resnet.errors import MissingDependencyError
-from edge_resnet.files import write_whole
+from edge_resnet.core.errors import MissingDependencyError
+from edge_resnet.core.files import write_whole
 from edge_resnet.page.palette import DARK_GROUND, DARK_INK, GRID_ALPHA, INK, SERIES
 
 if TYPE_CHECKING:

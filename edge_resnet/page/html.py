@@ -12,7 +12,7 @@ from importlib import resources
 from typing import Literal, TypeAlias
 
 from edge_resnet import __version__
-from edge_resnet.errors import MissingDependencyError
+from edge_resnet.core.errors import MissingDependencyError
 
 __all__ = ["Cell", "Column", "Row", "Table", "Tone", "render"]
 

@@ -8,8 +8,8 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from edge_resnet.core.statistics import mcnemar_exact, paired_drop_interval, wilson_interval
 from edge_resnet.paper.networks import Probabilities
-from edge_resnet.statistics import mcnemar_exact, paired_drop_interval, wilson_interval
 
 __all__ = ["Difference", "ErrorRate", "Hits", "difference", "error_rate", "hits_of"]
 

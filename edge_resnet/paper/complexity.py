@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from edge_resnet.core.records import ModelSpec, Progress
 from edge_resnet.models import NetworkFacts, paper_table
 from edge_resnet.models.zoo import measure
 from edge_resnet.page.figure import Chart, draw
@@ -13,7 +14,6 @@ from edge_resnet.paper.figures import CIFAR_MPARAMS, IMAGENET_GFLOPS
 from edge_resnet.paper.finding import Column, Finding, Scaled, Table
 from edge_resnet.paper.networks import printed_name
 from edge_resnet.paper.request import Request
-from edge_resnet.spec import ModelSpec, Progress
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.records import Progress
 from edge_resnet.page.figure import Chart
 from edge_resnet.paper.curves import curves
 from edge_resnet.paper.figures import CIFAR_ERROR, TWIN_ERROR
@@ -14,7 +15,6 @@ from edge_resnet.paper.request import Request
 from edge_resnet.paper.scale import scaled_down
 from edge_resnet.paper.trained import as_record, compared, trained_table
 from edge_resnet.paper.training import Trained, train_networks
-from edge_resnet.spec import Progress
 
 __all__ = ["degradation"]
 

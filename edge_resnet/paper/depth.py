@@ -7,7 +7,8 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.records import Progress
 from edge_resnet.page.figure import Chart, draw
 from edge_resnet.page.palette import MARKERS, SERIES
 from edge_resnet.paper.curves import curves
@@ -17,7 +18,6 @@ from edge_resnet.paper.request import Request
 from edge_resnet.paper.scale import scaled_down
 from edge_resnet.paper.trained import as_record, compared, trained_table
 from edge_resnet.paper.training import Trained, train_networks
-from edge_resnet.spec import Progress
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

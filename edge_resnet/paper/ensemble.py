@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.errors import ConfigError, DataError
+from edge_resnet.core.errors import ConfigError, DataError
+from edge_resnet.core.records import Progress
 from edge_resnet.imageset import ImageSet, batches, require_several
 from edge_resnet.models import class_names
 from edge_resnet.page.figure import Chart, draw
@@ -21,7 +22,6 @@ from edge_resnet.paper.accuracy import Difference, ErrorRate, difference, error_
 from edge_resnet.paper.finding import Cell, Column, Finding, Scaled, Table
 from edge_resnet.paper.networks import Member, Probabilities, open_members, probabilities
 from edge_resnet.paper.request import Request, labelled
-from edge_resnet.spec import Progress
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,11 +8,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TypeAlias
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.records import Progress
 from edge_resnet.paper.finding import Finding
 from edge_resnet.paper.output import claim, publish, release
 from edge_resnet.paper.request import Request
-from edge_resnet.spec import Progress
 
 __all__ = ["EXPERIMENTS", "TRAINING", "run_experiment"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_resnet import __version__
-from edge_resnet.errors import BuildError, ConfigError, DataError
-from edge_resnet.files import write_whole
+from edge_resnet.core.errors import BuildError, ConfigError, DataError
+from edge_resnet.core.files import write_whole
 from edge_resnet.page.figure import save
 from edge_resnet.page.html import Cell, Column, Row, Table, render
 from edge_resnet.paper.figures import CLAIMS

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.records import IMAGENET_MEAN, IMAGENET_STD, Family, ModelSpec, Preprocess, Shortcut
 from edge_resnet.datasets import NAMES, Split, open_data
-from edge_resnet.errors import ConfigError
 from edge_resnet.imageset import ImageSet, balanced_sample, check_labels, require_labels, require_several
-from edge_resnet.spec import IMAGENET_MEAN, IMAGENET_STD, Family, ModelSpec, Preprocess, Shortcut
 from edge_resnet.train import TrainOptions
 
 __all__ = ["Request", "labelled"]

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.records import Preprocess, Progress
 from edge_resnet.imageset import ImageSet, batches
 from edge_resnet.models import class_names
 from edge_resnet.page.figure import Chart, draw
@@ -19,7 +20,6 @@ from edge_resnet.paper.finding import Column, Finding, Scaled, Table
 from edge_resnet.paper.networks import normalised, open_members
 from edge_resnet.paper.request import Request, labelled
 from edge_resnet.preprocess import Picture
-from edge_resnet.spec import Preprocess, Progress
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.records import ModelSpec, Progress, Shortcut
 from edge_resnet.paper.curves import curves
 from edge_resnet.paper.figures import TEN_CROP_ERROR
 from edge_resnet.paper.finding import Finding
@@ -14,7 +15,6 @@ from edge_resnet.paper.request import Request
 from edge_resnet.paper.scale import scaled_down
 from edge_resnet.paper.trained import as_record, compared, trained_table
 from edge_resnet.paper.training import Trained, train_networks
-from edge_resnet.spec import ModelSpec, Progress, Shortcut
 
 __all__ = ["shortcuts"]
 

@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edge_resnet.errors import ConfigError, DataError
+from edge_resnet.core.errors import ConfigError, DataError
+from edge_resnet.core.records import ModelSpec, Progress
 from edge_resnet.imageset import ImageSet, require_labels
 from edge_resnet.models import build_network
 from edge_resnet.paper.networks import FINISHED, printed_name
 from edge_resnet.paper.output import NETWORKS, write_json
 from edge_resnet.paper.request import Request, labelled
-from edge_resnet.spec import ModelSpec, Progress
 from edge_resnet.train import EpochRecord, TrainData, TrainOptions, fit, score
 from edge_resnet.train.checkpoint import CHECKPOINT
 from edge_resnet.train.log import LOG, read_log

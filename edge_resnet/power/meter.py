@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from edge_resnet.core.errors import ConfigError
 from edge_resnet.device import power_mode
-from edge_resnet.errors import ConfigError
 from edge_resnet.power.find import Found, look
 from edge_resnet.power.heat import Heat
 from edge_resnet.power.records import Energy, Meter, PowerReading

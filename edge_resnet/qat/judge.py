@@ -12,14 +12,14 @@ import numpy.typing as npt
 import onnx
 
 from edge_resnet.artifact import MODEL
-from edge_resnet.errors import BudgetError
+from edge_resnet.core.errors import BudgetError
+from edge_resnet.core.records import BudgetReport, CalibrationTable, Preprocess, Progress
 from edge_resnet.imageset import ImageSet, batches, require_labels
 from edge_resnet.quantization.budget import BudgetProblem, meet_budget
 from edge_resnet.quantization.corrections import Corrections
 from edge_resnet.quantization.qdq import quantize
 from edge_resnet.quantization.simulate import simulate
 from edge_resnet.quantization.spool import Spool
-from edge_resnet.spec import BudgetReport, CalibrationTable, Preprocess, Progress
 
 __all__ = ["Int8Parts", "Judged", "judged", "refuse_beyond"]
 

@@ -17,13 +17,13 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
-from edge_resnet.errors import CalibrationError
+from edge_resnet.core.errors import CalibrationError
+from edge_resnet.core.records import CalibrationTable
 from edge_resnet.quantization.corrections import Corrections, apply
 from edge_resnet.quantization.executor import Executor, read_by
 from edge_resnet.quantization.inputs import SHIFTED
 from edge_resnet.quantization.placement import quantized_weights, tensorrt_pairs
 from edge_resnet.quantization.weights import weight_scales
-from edge_resnet.spec import CalibrationTable
 
 __all__ = ["FakeQuantized", "InFloat", "Layer"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from edge_resnet.artifact import Artifact
+from edge_resnet.core.errors import DataError
 from edge_resnet.datasets import NAMES, open_data, open_pair
-from edge_resnet.errors import DataError
 from edge_resnet.imageset import ImageSet, check_labels, require_labels
 
 __all__ = ["open_pictures"]

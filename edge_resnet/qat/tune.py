@@ -27,7 +27,8 @@ from edge_resnet.artifact import (
 )
 from edge_resnet.backends import load_backend, resolve_backend
 from edge_resnet.compile import finish, first_engine
-from edge_resnet.errors import BudgetError, CalibrationError, ConfigError
+from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError
+from edge_resnet.core.records import BudgetReport, CalibrationTable, Manifest, Progress, QatReport, QuantRecipe
 from edge_resnet.imageset import ImageSet, balanced_sample
 from edge_resnet.int8 import Int8Options, add_int8, stamped
 from edge_resnet.qat.distil import Distilled
@@ -38,7 +39,6 @@ from edge_resnet.qat.writeback import corrections_of, table_of, verify_int8
 from edge_resnet.quantization.calibrate import refuse_noise
 from edge_resnet.quantization.corrections import Corrections, apply, read_corrections, write_corrections
 from edge_resnet.quantization.pipeline import spool_pictures
-from edge_resnet.spec import BudgetReport, CalibrationTable, Manifest, Progress, QatReport, QuantRecipe
 from edge_resnet.train import TrainData, TrainOptions, TrainResult, fit
 
 __all__ = ["DEFAULTS", "QatOptions", "Tuned", "fine_tune"]
@@ -98,7 +98,7 @@ def fine_tune(
     An INT8 artifact goes on from its ranges and corrections; of an FP32 one they are made first, by ``options.recipe`` on a
     sample of the pictures. ``model.onnx`` stays as it is, so that every figure of the new artifact is against the same FP32.
     The same seed, machine and number of threads give the same artifact on a CPU. What cannot work is refused before anything
-    long begins. Raises any of edge_resnet.errors; a budget that is missed is returned, for hours of training are not thrown away.
+    long begins. Raises any of edge_resnet.core.errors; a budget that is missed is returned, for hours of training are not thrown away.
     """
     load_backend(resolve_backend(backend))
     _check(artifact, options, output)

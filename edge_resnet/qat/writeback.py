@@ -15,14 +15,14 @@ import numpy.typing as npt
 import onnx
 import torch
 
-from edge_resnet.errors import CalibrationError, ExportError
+from edge_resnet.core.errors import CalibrationError, ExportError
+from edge_resnet.core.records import CalibrationTable, Preprocess, Progress
 from edge_resnet.qat.network import FakeQuantized
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table_from
 from edge_resnet.quantization.corrections import Corrections
 from edge_resnet.quantization.qdq import measured_tensors, quantize
 from edge_resnet.quantization.simulate import relative_error, simulate
 from edge_resnet.quantization.spool import Spool
-from edge_resnet.spec import CalibrationTable, Preprocess, Progress
 from edge_resnet.train.accuracy import normalise
 
 __all__ = ["corrections_of", "table_of", "verify_int8"]

@@ -7,6 +7,7 @@ import onnx
 import torch
 from torch import Tensor
 
+from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table_from
 from edge_resnet.quantization.corrections import Corrections, Floats, apply
 from edge_resnet.quantization.equalize import equalize
@@ -15,7 +16,6 @@ from edge_resnet.quantization.placement import tensorrt_pairs
 from edge_resnet.quantization.qdq import measured_tensors, quantize
 from edge_resnet.quantization.simulate import relative_error, simulate
 from edge_resnet.quantization.spool import Spool
-from edge_resnet.spec import Progress, QuantRecipe
 
 __all__ = ["EXPONENTS", "balance"]
 

@@ -14,10 +14,10 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.errors import BudgetError, ConfigError, DataError
+from edge_resnet.core.errors import BudgetError, ConfigError, DataError
+from edge_resnet.core.records import BudgetReport, Progress
+from edge_resnet.core.statistics import mcnemar_exact, paired_drop_interval
 from edge_resnet.quantization.simulate import relative_error
-from edge_resnet.spec import BudgetReport, Progress
-from edge_resnet.statistics import mcnemar_exact, paired_drop_interval
 
 __all__ = ["PROBE_IMAGES", "BudgetProblem", "budget_warning", "meet_budget"]
 

@@ -18,12 +18,12 @@ import onnx
 import onnxruntime
 
 from edge_resnet.artifact import sha256_of
-from edge_resnet.errors import CalibrationError, DataError
+from edge_resnet.core.errors import CalibrationError, DataError
+from edge_resnet.core.records import CalibrationTable, Progress, QuantRecipe
 from edge_resnet.imageset import ImageSet
 from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.ranges import read_amax
 from edge_resnet.quantization.sampling import probed
-from edge_resnet.spec import CalibrationTable, Progress, QuantRecipe
 
 __all__ = ["CALIBRATION_BATCH", "calibrate", "collect", "refuse_noise", "table_from"]
 

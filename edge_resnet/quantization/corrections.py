@@ -19,7 +19,7 @@ import onnx
 from onnx import numpy_helper
 
 from edge_resnet.artifact import CORRECTIONS, Artifact
-from edge_resnet.errors import ArtifactError, CalibrationError
+from edge_resnet.core.errors import ArtifactError, CalibrationError
 from edge_resnet.quantization.inputs import with_exact_input
 
 __all__ = ["Corrections", "apply", "load_corrections", "read_corrections", "write_corrections"]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edge_resnet.core.records import CalibrationTable, QuantRecipe
 from edge_resnet.quantization.histogram import BINS, AbsHistogram
 from edge_resnet.quantization.ranges import read_amax
 from edge_resnet.quantization.tails import point, share_above
-from edge_resnet.spec import CalibrationTable, QuantRecipe
 
 __all__ = ["CoverageReport", "TensorCoverage", "coverage_report", "ranges_now", "render", "snapshot_counts"]
 

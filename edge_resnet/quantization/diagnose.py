@@ -15,13 +15,13 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
+from edge_resnet.core.records import CalibrationTable, Preprocess
+from edge_resnet.core.statistics import wilson_interval
 from edge_resnet.imageset import ImageSet
 from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.inputs import SHIFTED
 from edge_resnet.quantization.looks import Look, looks, normalised, repeated
 from edge_resnet.quantization.tails import clipped_energy, median_nonzero, point, share_above
-from edge_resnet.spec import CalibrationTable, Preprocess
-from edge_resnet.statistics import wilson_interval
 
 __all__ = ["Risk", "check_answers", "check_set", "check_unlike", "risk_warning", "risky_layers"]
 

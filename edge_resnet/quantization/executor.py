@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from onnx import numpy_helper
 from torch import Tensor
 
-from edge_resnet.errors import CalibrationError
+from edge_resnet.core.errors import CalibrationError
 from edge_resnet.quantization.placement import Pair
 
 __all__ = ["Executor", "FakeQuantize", "Read", "Watch", "read_by"]

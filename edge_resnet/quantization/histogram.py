@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edge_resnet.errors import CalibrationError
+from edge_resnet.core.errors import CalibrationError
 
 __all__ = ["BINS", "CHUNK", "LEAST_LIMIT", "AbsHistogram"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from edge_resnet.errors import CalibrationError
+from edge_resnet.core.errors import CalibrationError
 
 __all__ = ["EXACT_AMAX", "SHIFTED", "with_exact_input"]
 

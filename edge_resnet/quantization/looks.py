@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edge_resnet.errors import EdgeResnetError
+from edge_resnet.core.errors import EdgeResnetError
+from edge_resnet.core.records import Preprocess
 from edge_resnet.imageset import ImageSet
 from edge_resnet.preprocess import Picture, preprocess
-from edge_resnet.spec import Preprocess
 
 __all__ = ["LOOKED_AT", "Look", "look", "looks", "normalised", "repeated"]
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import onnx
 
 from edge_resnet.artifact import Artifact, sha256_of
+from edge_resnet.core.records import BudgetReport, CalibrationTable, Preprocess, Progress, QuantRecipe
 from edge_resnet.imageset import ImageSet, batches
 from edge_resnet.quantization.balance import balance
 from edge_resnet.quantization.biases import correct_biases
@@ -29,7 +30,6 @@ from edge_resnet.quantization.qdq import measured_tensors, quantize
 from edge_resnet.quantization.simulate import simulate
 from edge_resnet.quantization.spool import Spool
 from edge_resnet.quantization.sweep import SweepRow, best, held_out_count, sweep
-from edge_resnet.spec import BudgetReport, CalibrationTable, Preprocess, Progress, QuantRecipe
 
 __all__ = ["Int8", "Told", "Validation", "check_pictures", "make_int8", "report_artifact", "spool_pictures", "sweep_artifact"]
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 import onnx
 
-from edge_resnet.errors import CalibrationError
+from edge_resnet.core.errors import CalibrationError
 
 __all__ = ["Listing", "Pair", "listing", "quantized_weights", "tensorrt_pairs", "with_cpu_pairs"]
 

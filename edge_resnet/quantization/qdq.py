@@ -15,11 +15,11 @@ import numpy.typing as npt
 import onnx
 from onnx import helper, numpy_helper
 
-from edge_resnet.errors import CalibrationError
+from edge_resnet.core.errors import CalibrationError
+from edge_resnet.core.records import CalibrationTable
 from edge_resnet.quantization.corrections import Corrections, apply
 from edge_resnet.quantization.placement import Pair, quantized_weights, tensorrt_pairs, with_cpu_pairs
 from edge_resnet.quantization.weights import LEAST_SCALE, channel_amax, weight_scales
-from edge_resnet.spec import CalibrationTable
 
 __all__ = ["QdqForm", "measured_tensors", "quantize"]
 

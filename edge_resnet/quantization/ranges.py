@@ -13,9 +13,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.errors import CalibrationError
+from edge_resnet.core.errors import CalibrationError
+from edge_resnet.core.records import QuantRecipe
 from edge_resnet.quantization.histogram import BINS, AbsHistogram
-from edge_resnet.spec import QuantRecipe
 
 __all__ = ["LEAST_BINS", "METHODS", "Method", "read_amax"]
 

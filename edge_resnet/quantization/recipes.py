@@ -17,8 +17,8 @@ from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
-from edge_resnet.errors import ConfigError
-from edge_resnet.spec import CalibMethod, Correction, Family, QuantRecipe
+from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.records import CalibMethod, Correction, Family, QuantRecipe
 
 if sys.version_info >= (3, 11):
     import tomllib

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
-from edge_resnet.errors import CalibrationError
+from edge_resnet.core.errors import CalibrationError
 
 __all__ = ["Images", "Logits", "relative_error", "simulate"]
 

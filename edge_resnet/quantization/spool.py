@@ -12,7 +12,7 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.errors import CalibrationError
+from edge_resnet.core.errors import CalibrationError
 
 __all__ = ["Spool"]
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from edge_resnet.errors import CalibrationError, ExportError
+from edge_resnet.core.errors import CalibrationError, ExportError
 
 __all__ = ["LEAST_HALF", "STRONG_OPSET", "to_strong"]
 

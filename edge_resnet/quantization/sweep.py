@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 
 import onnx
 
-from edge_resnet.errors import CalibrationError
+from edge_resnet.core.errors import CalibrationError
+from edge_resnet.core.records import Progress, QuantRecipe
+from edge_resnet.core.statistics import wilson_interval
 from edge_resnet.quantization.calibrate import table_from
 from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.qdq import quantize
 from edge_resnet.quantization.simulate import Images, Logits, relative_error, simulate
-from edge_resnet.spec import Progress, QuantRecipe
-from edge_resnet.statistics import wilson_interval
 
 __all__ = ["LEAST_HELD_OUT", "PERCENTILES", "SweepRow", "best", "candidates", "held_out_count", "sweep"]
 

@@ -12,10 +12,10 @@ import struct
 
 import onnx
 
-from edge_resnet.errors import CalibrationError, ConfigError
+from edge_resnet.core.errors import CalibrationError, ConfigError
+from edge_resnet.core.records import CalibrationTable
 from edge_resnet.quantization.placement import tensorrt_pairs
 from edge_resnet.quantization.weights import LEAST_SCALE
-from edge_resnet.spec import CalibrationTable
 
 __all__ = ["calibration_cache"]
 

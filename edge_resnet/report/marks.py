@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import get_args
 
+from edge_resnet.core.records import Precision
 from edge_resnet.page.palette import MARKERS, SERIES
 from edge_resnet.report.record import Row
-from edge_resnet.spec import Precision
 
 __all__ = ["colour", "marker"]
 

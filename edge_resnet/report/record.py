@@ -10,8 +10,8 @@ from typing import Literal
 
 from edge_resnet.answers import Accuracy
 from edge_resnet.bench.record import BenchResult
-from edge_resnet.files import parse_record, read_json
-from edge_resnet.spec import Precision
+from edge_resnet.core.files import parse_record, read_json
+from edge_resnet.core.records import Precision
 
 __all__ = [
     "KIND",

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_resnet.errors import MissingDependencyError
-from edge_resnet.files import write_whole
+from edge_resnet.core.errors import MissingDependencyError
+from edge_resnet.core.files import write_whole
 from edge_resnet.page.figure import Chart, save
 from edge_resnet.page.html import Table, render
 from edge_resnet.report.advice import answer_lines, fastest_table, findings, pair_table, under_table

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.backends import Backend
+from edge_resnet.core.records import Prediction, Preprocess
 from edge_resnet.frame import Frame
 from edge_resnet.postprocess import softmax, top_k
 from edge_resnet.run.batches import Batch, Roi, Worker
@@ -25,7 +26,6 @@ from edge_resnet.run.outlets import Outlet
 from edge_resnet.run.stable import Smoothing, Stable
 from edge_resnet.sinks import Sink
 from edge_resnet.sources import FrameSource
-from edge_resnet.spec import Prediction, Preprocess
 
 __all__ = ["Board", "Camera", "Patience", "Roi", "RunOptions", "RunSummary", "Smoothing", "Watch", "run"]
 

@@ -8,10 +8,10 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from edge_resnet.core.records import LatencyStats, Prediction
+from edge_resnet.core.statistics import summarise
 from edge_resnet.run.feeds import Feed
 from edge_resnet.run.outlets import Outlet
-from edge_resnet.spec import LatencyStats, Prediction
-from edge_resnet.statistics import summarise
 from edge_resnet.status import RunStatus, SinkStatus, SourceStatus
 
 __all__ = ["Board", "RunSummary"]

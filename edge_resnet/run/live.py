@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from edge_resnet.errors import EdgeResnetError, SourceError
+from edge_resnet.core.errors import EdgeResnetError, SourceError
 from edge_resnet.frame import Frame
 from edge_resnet.run.feeds import rate, remember
 from edge_resnet.run.look import Look

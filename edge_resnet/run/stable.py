@@ -10,8 +10,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.errors import ConfigError
-from edge_resnet.spec import Answer
+from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.records import Answer
 
 __all__ = ["UNKNOWN", "Smoothing", "Stable"]
 

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
+from edge_resnet.core.records import Prediction
 from edge_resnet.frame import Frame
 from edge_resnet.sinks.record import utc
-from edge_resnet.spec import Prediction
 
 __all__ = ["Annotator", "drawable"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from types import TracebackType
 
+from edge_resnet.core.records import Prediction
 from edge_resnet.frame import Frame
-from edge_resnet.spec import Prediction
 
 __all__ = ["ConsoleSink"]
 

@@ -6,11 +6,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TextIO, get_args
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.records import Prediction
 from edge_resnet.frame import Frame
 from edge_resnet.sinks.linefile import LineFile, Sync
 from edge_resnet.sinks.record import to_json
-from edge_resnet.spec import Prediction
 
 __all__ = ["JsonlSink"]
 

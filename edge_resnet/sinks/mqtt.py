@@ -15,10 +15,10 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
-from edge_resnet.errors import ConfigError, EdgeResnetError, MissingDependencyError
+from edge_resnet.core.errors import ConfigError, EdgeResnetError, MissingDependencyError
+from edge_resnet.core.records import Prediction
 from edge_resnet.frame import Frame
 from edge_resnet.sinks.record import to_json
-from edge_resnet.spec import Prediction
 
 try:
     from paho.mqtt.client import Client, MQTTMessageInfo

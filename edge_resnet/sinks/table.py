@@ -7,8 +7,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from edge_resnet.core.records import Prediction
 from edge_resnet.frame import Frame
-from edge_resnet.spec import Prediction
 from edge_resnet.status import RunStatus, SourceStatus
 
 if TYPE_CHECKING:

@@ -14,10 +14,10 @@ from types import TracebackType
 import numpy as np
 from PIL import Image
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.records import Prediction
 from edge_resnet.frame import Frame
 from edge_resnet.sinks.record import to_json, utc
-from edge_resnet.spec import Prediction
 
 __all__ = ["UncertainSink"]
 

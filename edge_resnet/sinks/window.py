@@ -11,11 +11,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.records import Prediction
 from edge_resnet.frame import Frame
 from edge_resnet.opencv import load_opencv
 from edge_resnet.sinks.annotate import Annotator
-from edge_resnet.spec import Prediction
 
 __all__ = ["WindowSink"]
 

@@ -9,7 +9,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from edge_resnet.errors import SourceError
+from edge_resnet.core.errors import SourceError
 from edge_resnet.opencv import load_opencv
 from edge_resnet.sources.capture import CaptureFeed
 from edge_resnet.sources.listing import find_holder, say_cameras

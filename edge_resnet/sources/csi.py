@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from edge_resnet.errors import SourceError
+from edge_resnet.core.errors import SourceError
 from edge_resnet.opencv import load_opencv
 from edge_resnet.sources.capture import APPSINK, CaptureFeed, has_gstreamer, open_gstreamer
 from edge_resnet.sources.live import LiveSource

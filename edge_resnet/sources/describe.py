@@ -7,7 +7,7 @@ import socket
 import time
 from typing import NamedTuple
 
-from edge_resnet.errors import SourceError
+from edge_resnet.core.errors import SourceError
 from edge_resnet.sources.network import answer_challenge, connect, refused_login
 from edge_resnet.sources.uri import Address
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event
 from types import TracebackType
 
-from edge_resnet.errors import DataError, SourceError
+from edge_resnet.core.errors import DataError, SourceError
 from edge_resnet.frame import Frame
 from edge_resnet.preprocess import decode_image
 

@@ -17,7 +17,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.errors import EdgeResnetError, SourceError
+from edge_resnet.core.errors import EdgeResnetError, SourceError
 from edge_resnet.frame import Frame
 from edge_resnet.sources.uri import Patience
 

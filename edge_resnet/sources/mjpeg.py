@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edge_resnet.errors import SourceError
+from edge_resnet.core.errors import SourceError
 from edge_resnet.sources.live import LiveSource, Shot
 from edge_resnet.sources.multipart import Parts
 from edge_resnet.sources.network import answer_challenge, connect, refused_login

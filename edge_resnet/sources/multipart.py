@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from edge_resnet.errors import SourceError
+from edge_resnet.core.errors import SourceError
 
 __all__ = ["MAX_PART_BYTES", "Part", "Parts"]
 

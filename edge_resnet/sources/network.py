@@ -9,7 +9,7 @@ import socket
 from collections.abc import Sequence
 from urllib.request import parse_http_list, parse_keqv_list
 
-from edge_resnet.errors import SourceError
+from edge_resnet.core.errors import SourceError
 from edge_resnet.sources.uri import Address
 
 __all__ = ["answer_challenge", "connect", "refused_login"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from edge_resnet.errors import SourceError
+from edge_resnet.core.errors import SourceError
 from edge_resnet.opencv import load_opencv
 from edge_resnet.sources.capture import APPSINK, CaptureFeed, has_gstreamer, open_ffmpeg, open_gstreamer
 from edge_resnet.sources.csi import has_plugin

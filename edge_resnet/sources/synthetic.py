@@ -9,7 +9,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.errors import SourceError
+from edge_resnet.core.errors import SourceError
 from edge_resnet.frame import Frame
 from edge_resnet.sources.pace import Pace
 from edge_resnet.sources.uri import Range, read_options

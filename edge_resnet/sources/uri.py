@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote, unquote
 
-from edge_resnet.errors import SourceError
+from edge_resnet.core.errors import SourceError
 
 __all__ = ["TIMEOUT", "Address", "Patience", "Range", "parse_address", "public_uri", "read_options", "take_options"]
 

@@ -12,7 +12,7 @@ from types import TracebackType
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.errors import SourceError
+from edge_resnet.core.errors import SourceError
 from edge_resnet.frame import Frame
 from edge_resnet.opencv import load_opencv
 from edge_resnet.sources.pace import Pace

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from edge_resnet.errors import BuildError
-from edge_resnet.files import write_whole
+from edge_resnet.core.errors import BuildError
+from edge_resnet.core.files import write_whole
 
 __all__ = ["Cells", "claim"]
 

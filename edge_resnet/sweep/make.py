@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_resnet.artifact import LABELS, MODEL, Artifact, open_artifact, sha256_of, staging
-from edge_resnet.errors import ArtifactError, CalibrationError, EdgeResnetError, WeightsError
+from edge_resnet.core.errors import ArtifactError, CalibrationError, EdgeResnetError, WeightsError
+from edge_resnet.core.records import BatchProfile, Precision, Progress, QuantRecipe
 from edge_resnet.imageset import ImageSet
-from edge_resnet.spec import BatchProfile, Precision, Progress, QuantRecipe
 from edge_resnet.sweep.cells import Cells
 from edge_resnet.sweep.plan import Target
 from edge_resnet.sweep.request import Network, SweepRequest

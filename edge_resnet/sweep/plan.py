@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edge_resnet.artifact import Artifact
-from edge_resnet.spec import ModelSpec, Precision
+from edge_resnet.core.records import ModelSpec, Precision
 from edge_resnet.sweep.request import Network, SweepRequest
 
 __all__ = ["Pace", "Target", "cell_seconds", "plan_targets"]

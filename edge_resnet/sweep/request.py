@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
-from edge_resnet.errors import ConfigError
-from edge_resnet.spec import ModelSpec, Precision, Preprocess, QuantRecipe
+from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.records import ModelSpec, Precision, Preprocess, QuantRecipe
 
 __all__ = ["Network", "SweepRequest"]
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_resnet.errors import DataError
+from edge_resnet.core.errors import DataError
+from edge_resnet.core.records import QuantRecipe
 from edge_resnet.imageset import ImageSet, balanced_sample, from_arrays
-from edge_resnet.spec import QuantRecipe
 
 __all__ = ["Pictures", "hold_out", "shared_images"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from edge_resnet.errors import WeightsError
+from edge_resnet.core.errors import WeightsError
 
 __all__ = ["find_weights"]
 

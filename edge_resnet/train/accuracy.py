@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from edge_resnet.errors import DataError
+from edge_resnet.core.errors import DataError
+from edge_resnet.core.records import Preprocess
 from edge_resnet.imageset import ImageSet, batches, require_labels
-from edge_resnet.spec import Preprocess
 
 __all__ = ["Score", "normalise", "score"]
 

@@ -11,8 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from edge_resnet.errors import ConfigError, WeightsError
-from edge_resnet.files import replace_files
+from edge_resnet.core.errors import ConfigError, WeightsError
+from edge_resnet.core.files import replace_files
 from edge_resnet.train.options import TrainOptions
 from edge_resnet.train.records import EpochRecord
 

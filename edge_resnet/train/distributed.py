@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
 
 __all__ = ["World", "joined"]
 

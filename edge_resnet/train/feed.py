@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from edge_resnet.errors import ConfigError, DataError, EdgeResnetError
+from edge_resnet.core.errors import ConfigError, DataError, EdgeResnetError
+from edge_resnet.core.records import Preprocess
 from edge_resnet.imageset import ImageSet, batches, require_labels, require_several
 from edge_resnet.preprocess import Picture
-from edge_resnet.spec import Preprocess
 from edge_resnet.train.augment import draw, shifted
 from edge_resnet.train.distributed import World
 from edge_resnet.train.options import TrainOptions

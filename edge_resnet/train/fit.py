@@ -9,9 +9,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.records import Progress
 from edge_resnet.imageset import check_labels
-from edge_resnet.spec import Progress
 from edge_resnet.train.checkpoint import CHECKPOINT, read_checkpoint
 from edge_resnet.train.distributed import World, joined
 from edge_resnet.train.feed import Feed, MemoryFeed, batch_of, check_classes, telling_deaths

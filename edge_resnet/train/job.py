@@ -9,11 +9,20 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
+from edge_resnet.core.errors import BuildError, ConfigError
+from edge_resnet.core.files import replace_files
+from edge_resnet.core.records import (
+    FAMILY_SHORTCUT,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Family,
+    ModelSpec,
+    Preprocess,
+    Progress,
+    Shortcut,
+)
 from edge_resnet.datasets import NAMES, open_pair
-from edge_resnet.errors import BuildError, ConfigError
-from edge_resnet.files import replace_files
 from edge_resnet.imageset import ImageSet, check_labels, require_labels
-from edge_resnet.spec import FAMILY_SHORTCUT, IMAGENET_MEAN, IMAGENET_STD, Family, ModelSpec, Preprocess, Progress, Shortcut
 from edge_resnet.train.checkpoint import CHECKPOINT, WEIGHTS
 from edge_resnet.train.feed import check_classes
 from edge_resnet.train.fit import fit

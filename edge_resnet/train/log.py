@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from edge_resnet import __version__
-from edge_resnet.errors import MissingDependencyError
-from edge_resnet.files import replace_files
+from edge_resnet.core.errors import MissingDependencyError
+from edge_resnet.core.files import replace_files
 from edge_resnet.train.options import TrainOptions
 from edge_resnet.train.records import EpochRecord, TrainResult
 

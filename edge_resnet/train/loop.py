@@ -16,7 +16,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from edge_resnet.spec import Preprocess, Progress
+from edge_resnet.core.records import Preprocess, Progress
 from edge_resnet.train.accuracy import normalise
 from edge_resnet.train.distributed import World
 from edge_resnet.train.ema import Average

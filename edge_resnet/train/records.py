@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from edge_resnet.core.records import Preprocess
 from edge_resnet.imageset import ImageSet
-from edge_resnet.spec import Preprocess
 
 __all__ = ["EpochRecord", "TrainData", "TrainResult", "Watcher"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from edge_resnet.errors import BuildError, ConfigError
-from edge_resnet.spec import Progress
+from edge_resnet.core.errors import BuildError, ConfigError
+from edge_resnet.core.records import Progress
 from edge_resnet.train.accuracy import score
 from edge_resnet.train.checkpoint import CHECKPOINT, WEIGHTS, Memory, save_weights, write_checkpoint
 from edge_resnet.train.feed import Feed

@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from edge_resnet.errors import ConfigError, WeightsError
+from edge_resnet.core.errors import ConfigError, WeightsError
+from edge_resnet.core.records import ModelSpec, Progress
 from edge_resnet.models import ResNet, build_network, load_weights
-from edge_resnet.spec import ModelSpec, Progress
 
 __all__ = ["STAGES", "start_network"]
 

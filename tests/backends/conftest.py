@@ -16,7 +16,7 @@ from standins.surface import strict
 from standins.tensorrt_run import plan
 
 from edge_resnet.backends.cudagraph import Recorder
-from edge_resnet.spec import Preprocess
+from edge_resnet.core.records import Preprocess
 
 MODULES = ("backends.tensorrt", "backends.plans", "backends.slots", "backends.cuda", "engine.here")
 #: Of the stand-in's network, whose input is 8 pixels wide.

@@ -12,7 +12,7 @@ import pytest
 
 from edge_resnet.artifact import Artifact
 from edge_resnet.backends import BACKENDS, Backend, load_backend, open_backend, resolve_backend
-from edge_resnet.errors import BackendError, ConfigError, MissingDependencyError
+from edge_resnet.core.errors import BackendError, ConfigError, MissingDependencyError
 
 Images = npt.NDArray[np.uint8]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from edge_resnet.backends.cudagraph import Recorder
-from edge_resnet.errors import BackendError
+from edge_resnet.core.errors import BackendError
 
 STREAM = 0x7F00_0000_1000  # above 32 bits: a handle that is cut off names another stream
 

@@ -19,9 +19,9 @@ from PIL import Image
 from standins import pycuda_driver
 
 from edge_resnet.backends.kernels import compile_kernels
-from edge_resnet.errors import BackendError, ConfigError
+from edge_resnet.core.errors import BackendError, ConfigError
+from edge_resnet.core.records import Preprocess
 from edge_resnet.preprocess import preprocess_bgr
-from edge_resnet.spec import Preprocess
 
 REPO = Path(__file__).resolve().parents[2]
 MODULES = ("backends.gpuresize", "backends.cuda")

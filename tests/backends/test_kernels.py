@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from edge_resnet.backends import kernels
 from edge_resnet.backends.kernels import compile_kernels
 from edge_resnet.backends.resampling import FRACTION_BITS, resampling_weights
+from edge_resnet.core.errors import BackendError, ConfigError
+from edge_resnet.core.records import Preprocess
 from edge_resnet.device import find_nvcc
-from edge_resnet.errors import BackendError, ConfigError
 from edge_resnet.preprocess import plan_crop, preprocess_bgr
-from edge_resnet.spec import Preprocess
 
 REPO = Path(__file__).resolve().parents[2]
 SOURCE = REPO / "edge_resnet/backends/kernels/resize.cu"

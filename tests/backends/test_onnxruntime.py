@@ -12,7 +12,7 @@ import pytest
 from edge_resnet.artifact import Artifact, open_artifact
 from edge_resnet.backends.onnxruntime import OnnxRuntimeBackend
 from edge_resnet.compile import compile_engine
-from edge_resnet.errors import BackendError, IncompatibleEngineError
+from edge_resnet.core.errors import BackendError, IncompatibleEngineError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 4, 4, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
 

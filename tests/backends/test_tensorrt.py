@@ -16,7 +16,7 @@ from standins import pycuda_driver, tensorrt_run
 from standins.surface import VERSIONS
 from standins.tensorrt_run import answers, plan
 
-from edge_resnet.errors import BackendError, ConfigError, IncompatibleEngineError
+from edge_resnet.core.errors import BackendError, ConfigError, IncompatibleEngineError
 
 #: What takes part in a call, and the words that its failure is told in.
 FAULTS = {

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_resnet.bench.intervals import percentile_interval, rate_interval
-from edge_resnet.statistics import percentile
+from edge_resnet.core.statistics import percentile
 
 SAMPLES = st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=400)
 SHARES = st.sampled_from([50, 90, 99, 99.9])

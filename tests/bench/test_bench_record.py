@@ -15,7 +15,7 @@ from scripted import HandClock, Scripted
 from edge_resnet.artifact import Artifact
 from edge_resnet.bench import BenchOptions, BenchResult, bench, read_result, read_results, write_results
 from edge_resnet.bench.record import to_json
-from edge_resnet.errors import BuildError, DataError
+from edge_resnet.core.errors import BuildError, DataError
 
 #: What others may build on.
 DOCUMENTED = {"scenario", "count", "p50_ms", "p90_ms", "p99_ms", "throughput_per_s", "stages_ms"}

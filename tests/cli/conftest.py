@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save_file
 
 from edge_resnet.cli import main
+from edge_resnet.core.records import ModelSpec
 from edge_resnet.models import build_network
-from edge_resnet.spec import ModelSpec
 
 
 @dataclass(frozen=True)

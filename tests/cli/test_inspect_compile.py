@@ -21,8 +21,8 @@ from tiny import tiny_options
 from edge_resnet.artifact import Artifact
 from edge_resnet.build import build
 from edge_resnet.compile import corrected_graph, tensorrt_graph
+from edge_resnet.core.records import BatchProfile, QuantRecipe
 from edge_resnet.quantization.placement import listing
-from edge_resnet.spec import BatchProfile, QuantRecipe
 
 Cli = Callable[..., Any]
 KEPT = "layer2.0.conv2"

@@ -9,7 +9,7 @@ import pytest
 from reports import answers, bench_result, offline_result, report, row, usual
 
 from edge_resnet.compare import Comparison, compare_files
-from edge_resnet.errors import ConfigError, DataError
+from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.report.record import Report, to_json
 
 

@@ -11,8 +11,8 @@ import pytest
 from boards import JETSON, Board
 
 from edge_resnet import device
+from edge_resnet.core.errors import ConfigError
 from edge_resnet.device import describe, refuse_old_jetpack
-from edge_resnet.errors import ConfigError
 
 SCRIPTS = sorted(JETSON.glob("*.sh"))
 RUN = [path for path in SCRIPTS if path.name != "board.sh"]

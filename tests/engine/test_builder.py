@@ -12,10 +12,10 @@ import pytest
 from exported import exported, small
 from standins.tensorrt_build import FAULTS, TOLD
 
+from edge_resnet.core.errors import BuildError, ConfigError
+from edge_resnet.core.records import BatchProfile, Precision
 from edge_resnet.engine.dialect import dialect_of
 from edge_resnet.engine.options import EngineOptions, EngineTuning
-from edge_resnet.errors import BuildError, ConfigError
-from edge_resnet.spec import BatchProfile, Precision
 
 OPTIONS = EngineOptions("int8", 16, BatchProfile(1, 4, 8))
 OUT_OF_MEMORY = "[defaultAllocator.cpp] Requested amount of GPU memory could not be allocated: out of memory."
@@ -172,7 +172,7 @@ def test_the_other_dialect_is_refused(builder: ModuleType, model: Path) -> None:
 
 def test_nothing_is_built_without_a_driver(builder: ModuleType, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """TensorRT's classes would crash the interpreter: none is constructed before the driver has given a GPU."""
-    from edge_resnet.errors import BackendError
+    from edge_resnet.core.errors import BackendError
 
     monkeypatch.setenv("STUB_FAILS", "cuInit=35")
     monkeypatch.setattr(builder, "listen", lambda trt: pytest.fail("TensorRT was touched"))

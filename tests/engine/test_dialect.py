@@ -7,8 +7,8 @@ from types import ModuleType
 
 import pytest
 
+from edge_resnet.core.errors import BackendError
 from edge_resnet.engine.dialect import dialect_of, version_of
-from edge_resnet.errors import BackendError
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,10 @@ import numpy as np
 import pytest
 
 from edge_resnet.artifact import Artifact, open_artifact
+from edge_resnet.core.errors import BackendError
+from edge_resnet.core.records import BatchProfile, Precision
 from edge_resnet.engine.driver import Gpu, first_gpu
-from edge_resnet.errors import BackendError
 from edge_resnet.imageset import ImageSet, batches, open_images
-from edge_resnet.spec import BatchProfile, Precision
 
 REPO = Path(__file__).resolve().parents[2]
 NETWORKS = ("resnet18", "resnet50")
@@ -130,7 +130,7 @@ def artifact(work: Path, benchmark_module: ModuleType, request: pytest.FixtureRe
 def _build(network: str, data: Path, folder: Path) -> None:
     pytest.importorskip("torch", reason="no torch to build artifacts with: set EDGE_RESNET_GPU_ARTIFACTS", exc_type=ImportError)
     from edge_resnet.build import BuildOptions, build
-    from edge_resnet.spec import ModelSpec, Preprocess, QuantRecipe
+    from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
 
     weights = data / "weights/imagenet" / WEIGHTS[network]
     if not weights.is_file():

@@ -17,11 +17,11 @@ import pytest
 from edge_resnet.artifact import Artifact, open_artifact
 from edge_resnet.backends import open_backend
 from edge_resnet.compile import compile_engine
+from edge_resnet.core.errors import BuildError, ConfigError, IncompatibleEngineError
+from edge_resnet.core.records import Precision
 from edge_resnet.engine.driver import Gpu
 from edge_resnet.engine.options import EngineTuning
-from edge_resnet.errors import BuildError, ConfigError, IncompatibleEngineError
 from edge_resnet.layers import read_layers
-from edge_resnet.spec import Precision
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800), pytest.mark.filterwarnings("default::DeprecationWarning")]
 

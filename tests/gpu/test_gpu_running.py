@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_resnet.errors import BackendError
-from edge_resnet.spec import Precision
+from edge_resnet.core.errors import BackendError
+from edge_resnet.core.records import Precision
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800), pytest.mark.filterwarnings("default::DeprecationWarning")]
 

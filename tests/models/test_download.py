@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_resnet.errors import WeightsError
+from edge_resnet.core.errors import WeightsError
 from edge_resnet.models.download import download
 
 BODY = bytes(range(256)) * 4096

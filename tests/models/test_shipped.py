@@ -17,13 +17,13 @@ from pydantic import TypeAdapter
 
 from edge_resnet.artifact import Artifact
 from edge_resnet.build import BuildOptions, build, has_own_ranges
-from edge_resnet.errors import CalibrationError, WeightsError
+from edge_resnet.core.errors import CalibrationError, WeightsError
+from edge_resnet.core.records import CalibrationTable, ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.evaluate import evaluate
 from edge_resnet.imageset import ImageSet, from_arrays
 from edge_resnet.int8 import add_shipped_int8
 from edge_resnet.models import build_network, load_weights, shipped_checkpoint
 from edge_resnet.models.shipped import Checkpoint
-from edge_resnet.spec import CalibrationTable, ModelSpec, Preprocess, QuantRecipe
 
 SPEC = ModelSpec("cifar", 20, "A", classes=10, input_size=32)
 SQUARE = Preprocess(32, 32)

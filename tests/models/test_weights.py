@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from edge_resnet.errors import WeightsError
+from edge_resnet.core.errors import WeightsError
+from edge_resnet.core.records import ModelSpec
 from edge_resnet.models import build_network, load_weights
 from edge_resnet.models.weights import default_address
-from edge_resnet.spec import ModelSpec
 
 SPEC = ModelSpec("cifar", 8, "B", classes=10, input_size=32)
 State = dict[str, torch.Tensor]

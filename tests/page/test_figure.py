@@ -14,7 +14,7 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from edge_resnet.errors import BuildError, MissingDependencyError
+from edge_resnet.core.errors import BuildError, MissingDependencyError
 from edge_resnet.page.figure import Chart, draw, save
 from edge_resnet.page.palette import INK
 

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_resnet.errors import MissingDependencyError
+from edge_resnet.core.errors import MissingDependencyError
 from edge_resnet.page.html import Cell, Column, Row, Table, render
 
 _TABLE = Table(

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import nn
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.records import ModelSpec, Preprocess
 from edge_resnet.models import build_network
 from edge_resnet.paper import Request, run_experiment
 from edge_resnet.paper import responses as room
 from edge_resnet.paper.networks import normalised
 from edge_resnet.paper.responses import layer_deviations
-from edge_resnet.spec import ModelSpec, Preprocess
 
 LIKE = ModelSpec("cifar", 8, "A", classes=3, input_size=16)
 CROP = Preprocess(16, 16)

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from sysfstrees import AGX_ORIN, NANO, ORIN_NANO, RAPL, THOR, XAVIER_NX, write
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
 from edge_resnet.power import Meter, PowerMeter, PowerReading, Sample, Temperature, find_meters, look
 from edge_resnet.power.records import Read
 

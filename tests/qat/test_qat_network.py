@@ -14,14 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from edge_resnet.errors import CalibrationError
+from edge_resnet.core.errors import CalibrationError
+from edge_resnet.core.records import CalibrationTable, ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.qat.network import FakeQuantized, InFloat, Layer
 from edge_resnet.quantization.calibrate import collect, table_from
 from edge_resnet.quantization.corrections import Corrections, apply
 from edge_resnet.quantization.inputs import SHIFTED
 from edge_resnet.quantization.qdq import measured_tensors, quantize
 from edge_resnet.quantization.simulate import simulate
-from edge_resnet.spec import CalibrationTable, ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.train.accuracy import normalise
 
 NETWORKS = {

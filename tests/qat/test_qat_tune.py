@@ -16,8 +16,9 @@ from torch.nn import functional as F
 from edge_resnet.artifact import CALIBRATION, LABELS, MODEL, Artifact, open_artifact, write_json
 from edge_resnet.backends import open_backend
 from edge_resnet.compile import compile_engine, finish, tensorrt_graph
+from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError, DataError, EdgeResnetError, ExportError
+from edge_resnet.core.records import QuantRecipe
 from edge_resnet.datasets import load_named
-from edge_resnet.errors import BudgetError, CalibrationError, ConfigError, DataError, EdgeResnetError, ExportError
 from edge_resnet.evaluate import evaluate
 from edge_resnet.export import Deployable, export
 from edge_resnet.imageset import open_images
@@ -29,7 +30,6 @@ from edge_resnet.qat.judge import Judged, refuse_beyond
 from edge_resnet.qat.pictures import open_pictures
 from edge_resnet.qat.writeback import corrections_of, verify_int8
 from edge_resnet.quantization.corrections import apply, read_corrections
-from edge_resnet.spec import QuantRecipe
 from edge_resnet.train import TrainData, TrainOptions, fit
 
 RECIPE = QuantRecipe(method="mse", images=32)

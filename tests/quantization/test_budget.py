@@ -18,14 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from edge_resnet.errors import BudgetError, ConfigError, DataError
+from edge_resnet.core.errors import BudgetError, ConfigError, DataError
+from edge_resnet.core.records import BudgetReport, QuantRecipe
+from edge_resnet.core.statistics import mcnemar_exact, paired_drop_interval
 from edge_resnet.quantization.budget import PROBE_IMAGES, BudgetProblem, budget_warning, meet_budget
 from edge_resnet.quantization.calibrate import calibrate
 from edge_resnet.quantization.placement import tensorrt_pairs
 from edge_resnet.quantization.qdq import measured_tensors, quantize
 from edge_resnet.quantization.simulate import simulate
-from edge_resnet.spec import BudgetReport, QuantRecipe
-from edge_resnet.statistics import mcnemar_exact, paired_drop_interval
 
 Floats = npt.NDArray[np.float32]
 #: What `rescaled` breaks: the second convolutions of two of the three blocks.

@@ -18,13 +18,13 @@ from exported import exported, graph, pictures, small
 from onnx import numpy_helper
 from PIL import Image
 
+from edge_resnet.core.errors import CalibrationError, DataError
+from edge_resnet.core.records import CalibrationTable, QuantRecipe
 from edge_resnet.datasets import load_named
-from edge_resnet.errors import CalibrationError, DataError
 from edge_resnet.export import INPUT
 from edge_resnet.imageset import ImageSet, from_arrays, open_images
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, calibrate, collect, refuse_noise, table_from
 from edge_resnet.quantization.qdq import measured_tensors
-from edge_resnet.spec import CalibrationTable, QuantRecipe
 
 Images = npt.NDArray[np.uint8]
 MAX = QuantRecipe(method="max", images=11)
@@ -148,7 +148,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> Non
     (tmp_path / "model.onnx").write_bytes(exported(spec))
     code = (
         "import json, resource, sys\nfrom pathlib import Path\nimport numpy as np\n"
-        "from edge_resnet.quantization.calibrate import calibrate\nfrom edge_resnet.spec import QuantRecipe\n"
+        "from edge_resnet.quantization.calibrate import calibrate\nfrom edge_resnet.core.records import QuantRecipe\n"
         "def peak(count):\n"
         "    rng = np.random.default_rng(0)\n"
         "    batches = (rng.integers(0, 256, (2, 64, 64, 3), dtype=np.uint8) for _ in range(count // 2))\n"

@@ -14,11 +14,11 @@ from exported import graph, logits, pictures, small
 from onnx import numpy_helper
 
 from edge_resnet.artifact import CORRECTIONS, MANIFEST, Artifact, describe_files, open_artifact, write_json
-from edge_resnet.errors import ArtifactError, CalibrationError
+from edge_resnet.core.errors import ArtifactError, CalibrationError
+from edge_resnet.core.records import CalibrationTable
 from edge_resnet.quantization.corrections import Corrections, apply, read_corrections, write_corrections
 from edge_resnet.quantization.qdq import quantize
 from edge_resnet.quantization.weights import weight_scales
-from edge_resnet.spec import CalibrationTable
 
 NODE = "layer1.0.conv1"
 

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_resnet.artifact import write_json
+from edge_resnet.core.records import CalibrationTable, QuantRecipe
 from edge_resnet.quantization.coverage import CoverageReport, coverage_report, ranges_now, render, snapshot_counts
 from edge_resnet.quantization.histogram import AbsHistogram
-from edge_resnet.spec import CalibrationTable, QuantRecipe
 
 
 def filled(values: npt.NDArray[np.float32]) -> AbsHistogram:

@@ -18,6 +18,7 @@ from onnx import numpy_helper
 from PIL import Image
 from rescaled import rescaled
 
+from edge_resnet.core.records import CalibrationTable, ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.datasets import load_named
 from edge_resnet.export import Deployable, export
 from edge_resnet.imageset import from_arrays, open_images
@@ -29,7 +30,6 @@ from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.inputs import SHIFTED
 from edge_resnet.quantization.qdq import measured_tensors
 from edge_resnet.quantization.ranges import METHODS
-from edge_resnet.spec import CalibrationTable, ModelSpec, Preprocess, QuantRecipe
 
 Images = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float32]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edge_resnet.errors import CalibrationError
+from edge_resnet.core.errors import CalibrationError
 from edge_resnet.quantization.histogram import BINS, CHUNK, LEAST_LIMIT, AbsHistogram
 
 Floats = npt.NDArray[np.float32]

@@ -14,6 +14,7 @@ from exported import graph, logits, pictures, small
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_resnet.core.records import CalibrationTable, ModelSpec, QuantRecipe
 from edge_resnet.quantization.biases import correct_biases
 from edge_resnet.quantization.calibrate import collect, table_from
 from edge_resnet.quantization.corrections import Corrections, apply
@@ -21,7 +22,6 @@ from edge_resnet.quantization.inputs import EXACT_AMAX, SHIFTED, with_exact_inpu
 from edge_resnet.quantization.learn import Learned, learn, learning_batch
 from edge_resnet.quantization.qdq import measured_tensors, quantize
 from edge_resnet.quantization.spool import Spool
-from edge_resnet.spec import CalibrationTable, ModelSpec, QuantRecipe
 
 RECIPE = QuantRecipe(method="mse", images=96, epochs=6, seed=3)
 

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from edge_resnet.core.records import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from edge_resnet.datasets import load_named
 from edge_resnet.imageset import ImageSet, from_arrays, open_images
 from edge_resnet.preprocess import preprocess
 from edge_resnet.quantization.looks import LOOKED_AT, look, looks, normalised, repeated
-from edge_resnet.spec import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 
 Images = npt.NDArray[np.uint8]
 SPEC = Preprocess(resize=16, crop=16)

@@ -16,7 +16,8 @@ from exported import graph, logits, pictures, small
 from rescaled import rescaled
 
 from edge_resnet.artifact import open_artifact, sha256_of
-from edge_resnet.errors import CalibrationError
+from edge_resnet.core.errors import CalibrationError
+from edge_resnet.core.records import Correction, Preprocess, QuantRecipe
 from edge_resnet.imageset import from_arrays
 from edge_resnet.quantization.balance import balance
 from edge_resnet.quantization.corrections import Corrections, apply
@@ -24,7 +25,6 @@ from edge_resnet.quantization.inputs import EXACT_AMAX, SHIFTED
 from edge_resnet.quantization.pipeline import Int8, Validation, make_int8, spool_pictures, sweep_artifact
 from edge_resnet.quantization.qdq import measured_tensors, quantize
 from edge_resnet.quantization.spool import Spool
-from edge_resnet.spec import Correction, Preprocess, QuantRecipe
 
 PLAIN = QuantRecipe(method="mse", images=64)
 LEARNED = replace(PLAIN, correction="learned", epochs=3)

@@ -17,14 +17,14 @@ from exported import exported, graph, logits, pictures, small
 from onnx import numpy_helper
 from PIL import Image
 
-from edge_resnet.errors import CalibrationError
+from edge_resnet.core.errors import CalibrationError
+from edge_resnet.core.records import CalibrationTable, ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.export import INPUT, OPSET, Deployable, export
 from edge_resnet.models import build_network, load_weights
 from edge_resnet.quantization.calibrate import calibrate
 from edge_resnet.quantization.placement import tensorrt_pairs, with_cpu_pairs
 from edge_resnet.quantization.qdq import QdqForm, measured_tensors, quantize
 from edge_resnet.quantization.weights import weight_scales
-from edge_resnet.spec import CalibrationTable, ModelSpec, Preprocess, QuantRecipe
 
 FORMS: tuple[QdqForm, ...] = ("tensorrt", "u8s8", "u8s7")
 CPU_FORMS: tuple[QdqForm, ...] = ("u8s8", "u8s7")

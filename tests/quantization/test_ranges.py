@@ -14,10 +14,10 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from edge_resnet.errors import CalibrationError
+from edge_resnet.core.errors import CalibrationError
+from edge_resnet.core.records import CalibMethod, QuantRecipe
 from edge_resnet.quantization.histogram import BINS, LEAST_LIMIT, AbsHistogram
 from edge_resnet.quantization.ranges import LEAST_BINS, METHODS, read_amax
-from edge_resnet.spec import CalibMethod, QuantRecipe
 
 Floats = npt.NDArray[np.float32]
 MAX, PERCENTILE, MSE, ENTROPY = (QuantRecipe(method=method) for method in ("max", "percentile", "mse", "entropy"))

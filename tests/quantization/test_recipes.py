@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.records import CalibMethod, Correction, Family, QuantRecipe
 from edge_resnet.datasets import NAMES
-from edge_resnet.errors import ConfigError
 from edge_resnet.quantization.recipes import RecipeChanges, available_recipes, changed, load_recipe, recipe_for
-from edge_resnet.spec import CalibMethod, Correction, Family, QuantRecipe
 
 REPO = Path(__file__).resolve().parents[2]
 SHIPPED = ("camera", "cifar10", "digits", "imagenet")

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_resnet.errors import CalibrationError
+from edge_resnet.core.errors import CalibrationError
 from edge_resnet.quantization.spool import Spool
 
 Images = npt.NDArray[np.uint8]

@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from edge_resnet.errors import CalibrationError, ExportError
+from edge_resnet.core.errors import CalibrationError, ExportError
+from edge_resnet.core.records import CalibrationTable, ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.export import INPUT, OUTPUT, Deployable, export
 from edge_resnet.models import build_network, load_weights
 from edge_resnet.quantization.calibrate import calibrate
 from edge_resnet.quantization.inputs import with_exact_input
 from edge_resnet.quantization.qdq import measured_tensors, quantize
 from edge_resnet.quantization.strong import LEAST_HALF, STRONG_OPSET, to_strong
-from edge_resnet.spec import CalibrationTable, ModelSpec, Preprocess, QuantRecipe
 
 NETWORKS = {
     "A": small("A"),

@@ -15,7 +15,9 @@ from exported import exported, graph, pictures, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_resnet.errors import CalibrationError
+from edge_resnet.core.errors import CalibrationError
+from edge_resnet.core.records import QuantRecipe
+from edge_resnet.core.statistics import wilson_interval
 from edge_resnet.imageset import balanced_sample, from_arrays
 from edge_resnet.quantization.calibrate import collect, table_from
 from edge_resnet.quantization.histogram import AbsHistogram
@@ -23,8 +25,6 @@ from edge_resnet.quantization.qdq import measured_tensors, quantize
 from edge_resnet.quantization.ranges import METHODS
 from edge_resnet.quantization.simulate import Logits, simulate
 from edge_resnet.quantization.sweep import LEAST_HELD_OUT, PERCENTILES, SweepRow, best, candidates, held_out_count, sweep
-from edge_resnet.spec import QuantRecipe
-from edge_resnet.statistics import wilson_interval
 
 RECIPE = QuantRecipe(method="auto", images=16, percentile=99)
 HELD_OUT = pictures(12, 16, seed=5)
@@ -179,9 +179,9 @@ def test_methods_on_cifar_10(real_data: Path, tmp_path: Path) -> None:
     """On a trained ResNet-20 and 400 real pictures held out, the choice agrees with FP32 on 98 % and beats clipping 0.1 %."""
     from PIL import Image
 
+    from edge_resnet.core.records import ModelSpec, Preprocess
     from edge_resnet.export import Deployable, export
     from edge_resnet.models import build_network, load_weights
-    from edge_resnet.spec import ModelSpec, Preprocess
 
     spec = ModelSpec("cifar", 20, "A", classes=10, input_size=32)
     network = build_network(spec)

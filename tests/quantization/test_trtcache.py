@@ -16,13 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from edge_resnet.errors import CalibrationError, ConfigError
+from edge_resnet.core.errors import CalibrationError, ConfigError
+from edge_resnet.core.records import CalibrationTable, ModelSpec, QuantRecipe
 from edge_resnet.quantization.calibrate import calibrate
 from edge_resnet.quantization.inputs import EXACT_AMAX, with_exact_input
 from edge_resnet.quantization.placement import tensorrt_pairs
 from edge_resnet.quantization.qdq import measured_tensors
 from edge_resnet.quantization.trtcache import calibration_cache
-from edge_resnet.spec import CalibrationTable, ModelSpec, QuantRecipe
 
 NETWORKS = {
     "A": small("A"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from reports import report, row, usual
 
-from edge_resnet.errors import DataError
+from edge_resnet.core.errors import DataError
 from edge_resnet.report.record import SCHEMA, read_report, to_json
 
 

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from reports import PIXEL, answers, bench_result, report, row, usual
 
-from edge_resnet.errors import MissingDependencyError
+from edge_resnet.core.errors import MissingDependencyError
 from edge_resnet.report.advice import answer_lines, findings
 from edge_resnet.report.record import Hole, Pair, read_report
 from edge_resnet.report.setting import environment, warnings_of

@@ -9,10 +9,10 @@ import time
 import numpy as np
 import pytest
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.records import Answer, ClassScore, Prediction
 from edge_resnet.frame import Frame
 from edge_resnet.run.outlets import Outlet
-from edge_resnet.spec import Answer, ClassScore, Prediction
 
 FRAME = Frame(np.zeros((4, 4, 3), np.uint8), 0, 0, "cam")
 

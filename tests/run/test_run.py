@@ -17,12 +17,12 @@ import pytest
 from edge_resnet.artifact import Artifact
 from edge_resnet.backends import Logits
 from edge_resnet.backends.fake import FakeBackend
-from edge_resnet.errors import SourceError
+from edge_resnet.core.errors import SourceError
+from edge_resnet.core.records import Prediction, Preprocess
 from edge_resnet.frame import Frame
 from edge_resnet.preprocess import preprocess_bgr
 from edge_resnet.run import RunOptions, run
 from edge_resnet.sources.synthetic import SyntheticSource
-from edge_resnet.spec import Prediction, Preprocess
 
 OPTIONS = RunOptions(Preprocess(resize=32, crop=32), tuple("abcdefghij"))
 

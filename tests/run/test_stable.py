@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
 from edge_resnet.run.stable import Smoothing, Stable
 
 LABELS = ("cat", "dog", "fish", "bird")

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from edge_resnet.core.records import Answer, ClassScore, Prediction
 from edge_resnet.frame import Frame
 from edge_resnet.sinks.console import ConsoleSink
-from edge_resnet.spec import Answer, ClassScore, Prediction
 
 SECOND = 1_000_000_000
 

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sinksamples import Seen, pictured, predicted
 
-from edge_resnet.errors import ConfigError, EdgeResnetError
+from edge_resnet.core.errors import ConfigError, EdgeResnetError
 
 pytest.importorskip("paho.mqtt.client", reason="needs paho-mqtt: pip install 'edge-resnet[mqtt]'")
 
@@ -371,7 +371,7 @@ def test_options_that_make_no_sense() -> None:
 def test_without_paho() -> None:
     """Where paho-mqtt is not installed the command that installs it is told."""
     code = (
-        "import sys\nsys.modules['paho'] = None\nfrom edge_resnet.errors import MissingDependencyError\n"
+        "import sys\nsys.modules['paho'] = None\nfrom edge_resnet.core.errors import MissingDependencyError\n"
         "try:\n    import edge_resnet.sinks.mqtt\n"
         "except MissingDependencyError as error:\n    assert \"pip install 'edge-resnet[mqtt]'\" in error.hint\n"
         "else:\n    raise AssertionError\n"

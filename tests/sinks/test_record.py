@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sinksamples import WALL_NS, predicted
 
+from edge_resnet.core.records import Answer, ClassScore, Prediction
 from edge_resnet.sinks.record import to_json, utc
-from edge_resnet.spec import Answer, ClassScore, Prediction
 
 _numbers = st.floats(allow_nan=False, allow_infinity=False)
 _scores = st.builds(ClassScore, st.integers(-1, 10**6), st.text(), _numbers)

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 from sinksamples import Seen, pictured, predicted
 
+from edge_resnet.core.records import LatencyStats
 from edge_resnet.sinks.table import TableSink
-from edge_resnet.spec import LatencyStats
 from edge_resnet.status import RunStatus, SinkStatus, SourceStatus
 
 _LATENCY = LatencyStats(10, 4.0, 3.9, 5.0, 6.1, 6.2, 7.0)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from sinksamples import Seen, files_up_to, pictured, predicted
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
 from edge_resnet.sinks.uncertain import UncertainSink
 
 _UNSURE = Seen(probability=0.3)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from sinksamples import Seen, pictured, predicted
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
 from edge_resnet.sinks import video
 from edge_resnet.sinks.video import VideoSink
 
@@ -202,7 +202,7 @@ def test_closing_twice(tmp_path: Path) -> None:
 def test_without_opencv(tmp_path: Path) -> None:
     """Where OpenCV is not installed the command that installs it is told, by each sink that needs it."""
     code = (
-        "import sys\nfrom pathlib import Path\nsys.modules['cv2'] = None\nfrom edge_resnet.errors import MissingDependencyError\n"
+        "import sys\nfrom pathlib import Path\nsys.modules['cv2'] = None\nfrom edge_resnet.core.errors import MissingDependencyError\n"
         "from edge_resnet.sinks.video import VideoSink\nfrom edge_resnet.sinks.window import WindowSink\n"
         "for make in (lambda: VideoSink(Path(sys.argv[1])), lambda: WindowSink(print)):\n"
         "    try:\n        make()\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
 from edge_resnet.sinks.window import WindowSink
 
 cv2 = pytest.importorskip("cv2", reason="needs OpenCV: pip install opencv-python")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import pytest
 
-from edge_resnet.errors import SourceError
+from edge_resnet.core.errors import SourceError
 from edge_resnet.sources import open_source
 from edge_resnet.sources.capture import has_gstreamer
 from edge_resnet.sources.csi import _OPTIONS, csi_pipeline

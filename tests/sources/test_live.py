@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from edge_resnet.errors import MissingDependencyError, SourceError
+from edge_resnet.core.errors import MissingDependencyError, SourceError
 from edge_resnet.sources.live import LiveSource, Shot
 from edge_resnet.sources.uri import Patience
 

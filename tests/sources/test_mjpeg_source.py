@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from servers.mjpeg import SIZE, MjpegServer, brightness
 
-from edge_resnet.errors import SourceError
+from edge_resnet.core.errors import SourceError
 from edge_resnet.frame import Frame
 from edge_resnet.sources import FrameSource, open_source
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_resnet.errors import SourceError
+from edge_resnet.core.errors import SourceError
 from edge_resnet.sources.describe import explain_refusal
 from edge_resnet.sources.network import answer_challenge
 from edge_resnet.sources.uri import Address, parse_address

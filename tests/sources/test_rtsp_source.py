@@ -19,7 +19,7 @@ import pytest
 from servers.mjpeg import MjpegServer
 from servers.rtsp import RtspServer, why_no_rtsp
 
-from edge_resnet.errors import SourceError
+from edge_resnet.core.errors import SourceError
 from edge_resnet.sources import open_source
 from edge_resnet.sources.rtsp import rtsp_pipeline
 from edge_resnet.sources.uri import parse_address
@@ -237,7 +237,7 @@ def test_by_gstreamer(camera: RtspServer) -> None:
         pytest.skip(_why_no_gstreamer())
     code = (
         "import logging, sys; logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stdout)\n"
-        "from itertools import islice; from edge_resnet.errors import SourceError; from edge_resnet.sources import open_source\n"
+        "from itertools import islice; from edge_resnet.core.errors import SourceError; from edge_resnet.sources import open_source\n"
         "with open_source(sys.argv[1] + '/h264') as source: print(len({f.image.tobytes() for f in islice(source, 15)}))\n"
         "try:\n    open_source(sys.argv[1] + '/nowhere')\nexcept SourceError as error:\n    print(error.message)"
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_resnet.errors import BuildError
+from edge_resnet.core.errors import BuildError
 from edge_resnet.sweep.cells import Cells, claim
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 
 from edge_resnet.artifact import Artifact
-from edge_resnet.errors import ArtifactError, BackendError, ConfigError, DataError
+from edge_resnet.core.errors import ArtifactError, BackendError, ConfigError, DataError
+from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.evaluate import evaluate
 from edge_resnet.imageset import open_images
 from edge_resnet.report import Report
 from edge_resnet.report.record import to_json
-from edge_resnet.spec import ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.sweep import SweepRequest, sweep
 from edge_resnet.sweep import run as running
 from edge_resnet.sweep.cells import claim

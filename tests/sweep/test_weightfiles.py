@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_resnet.errors import WeightsError
+from edge_resnet.core.errors import WeightsError
 from edge_resnet.sweep.weightfiles import find_weights
 
 

@@ -13,7 +13,7 @@ import pytest
 from littlenet import PREPROCESS, QUICK, little_net, stripes, stripes_data
 from safetensors import safe_open
 
-from edge_resnet.errors import BuildError, ConfigError, EdgeResnetError, WeightsError
+from edge_resnet.core.errors import BuildError, ConfigError, EdgeResnetError, WeightsError
 from edge_resnet.train import TrainData, checkpoint, fit
 
 NAME = "checkpoint.safetensors"

@@ -14,7 +14,7 @@ import torch
 from littlenet import PREPROCESS, QUICK, little_net, stripes, stripes_data
 from safetensors.torch import load_file
 
-from edge_resnet.errors import ConfigError, DataError
+from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.train import fit
 from edge_resnet.train.distributed import World
 from edge_resnet.train.feed import MemoryFeed, batch_of

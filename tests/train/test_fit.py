@@ -13,10 +13,10 @@ import torch
 from littlenet import PREPROCESS, QUICK, LittleNet, little_net, same, stripes, stripes_data
 from torch import nn
 
-from edge_resnet.errors import ConfigError, DataError
+from edge_resnet.core.errors import ConfigError, DataError
+from edge_resnet.core.records import ModelSpec, Preprocess
 from edge_resnet.imageset import from_arrays
 from edge_resnet.models import build_network
-from edge_resnet.spec import ModelSpec, Preprocess
 from edge_resnet.train import EpochRecord, TrainData, TrainOptions, fit, score
 
 STEPS = 6

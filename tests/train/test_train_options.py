@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
 from edge_resnet.train import TrainOptions
 
 

@@ -13,7 +13,7 @@ import torch
 from littlenet import PREPROCESS, QUICK, little_net, same, stripes, stripes_data
 from torch.nn import functional as F
 
-from edge_resnet.errors import MissingDependencyError
+from edge_resnet.core.errors import MissingDependencyError
 from edge_resnet.train import fit, precision, score
 from edge_resnet.train.accuracy import normalise
 from edge_resnet.train.ema import Average

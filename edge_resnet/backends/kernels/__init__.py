@@ -13,7 +13,7 @@ from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
-from edge_resnet.errors import BackendError, ConfigError
+from edge_resnet.core.errors import BackendError, ConfigError
 
 __all__ = ["compile_kernels"]
 

@@ -7,8 +7,8 @@ import threading
 from collections.abc import Callable
 
 from edge_resnet.backends.kernels import compile_kernels
+from edge_resnet.core.errors import EdgeResnetError
 from edge_resnet.device import cache_folder, find_nvcc
-from edge_resnet.errors import EdgeResnetError
 
 __all__ = ["Kernels"]
 
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 class Kernels:
     """Of a GPU of that compute capability, such as ``8.7``. May be asked from several threads.
 
-    ``check``: raises one of edge_resnet.errors where the GPU does not take the compiled kernels.
+    ``check``: raises one of edge_resnet.core.errors where the GPU does not take the compiled kernels.
     """
 
     def __init__(self, compute_capability: str, check: Callable[[bytes], None]) -> None:

@@ -8,7 +8,7 @@ import re
 import socket
 from dataclasses import dataclass
 
-from edge_resnet.errors import ConfigError
+from edge_resnet.core.errors import ConfigError
 
 __all__ = ["Address", "listen", "resolve"]
 

@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from edge_resnet.errors import EdgeResnetError
+from edge_resnet.core.errors import EdgeResnetError
 from edge_resnet.sinks.web.streams import Streams
 
 __all__ = ["Server"]

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from edge_resnet.errors import ConfigError, MissingDependencyError
+from edge_resnet.core.errors import ConfigError, MissingDependencyError
+from edge_resnet.core.records import Prediction
 from edge_resnet.frame import Frame
 from edge_resnet.sinks.web.address import Address, listen, resolve
 from edge_resnet.sinks.web.feed import Feed
 from edge_resnet.sinks.web.tokens import Token
-from edge_resnet.spec import Prediction
 from edge_resnet.status import RunStatus
 
 if TYPE_CHECKING:

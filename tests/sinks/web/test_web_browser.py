@@ -18,9 +18,9 @@ import pytest
 from browser import chromium
 from webstage import LABELS, TOKEN, Script, ask, prediction, served, source, until
 
+from edge_resnet.core.records import Answer
 from edge_resnet.frame import Frame
 from edge_resnet.sinks.web import WebSink
-from edge_resnet.spec import Answer
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 
-from edge_resnet.spec import LatencyStats
+from edge_resnet.core.records import LatencyStats
 
 __all__ = ["mcnemar_exact", "measure", "paired_drop_interval", "percentile", "summarise", "wilson_interval"]
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from edge_resnet.errors import BuildError, DataError
+from edge_resnet.core.errors import BuildError, DataError
 
 __all__ = ["check_free", "kind_of", "parse_record", "read_json", "replace_files", "write_together", "write_whole"]
 
