@@ -45,9 +45,10 @@ from edge_resnet.artifact import Artifact, open_artifact
 from edge_resnet.backends.cudagraph import Recorder
 from edge_resnet.compile import compile_engine
 from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError, MissingDependencyError
+from edge_resnet.core.process import run_within
 from edge_resnet.core.records import BatchProfile, Precision
 from edge_resnet.core.statistics import measure, summarise
-from edge_resnet.device import describe, gpu_clock, run_within
+from edge_resnet.device import describe, gpu_clock
 from edge_resnet.engine.driver import LIBRARY, first_gpu
 from edge_resnet.preprocess import preprocess_bgr
 

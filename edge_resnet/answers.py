@@ -9,15 +9,14 @@ import numpy as np
 
 from edge_resnet.backends import Backend
 from edge_resnet.core.records import Preprocess, Progress
-from edge_resnet.core.statistics import mcnemar_exact, paired_drop_interval, wilson_interval
+from edge_resnet.core.statistics import Difference, difference, wilson_interval
 from edge_resnet.imageset import ImageSet, batches
 from edge_resnet.postprocess import check_finite, softmax
 
-__all__ = ["Accuracy", "Answers", "Difference", "accuracy_of", "answer", "difference", "paired"]
+__all__ = ["Accuracy", "Answers", "accuracy_of", "answer", "paired"]
 
 #: Pictures per call: large enough to fill the cores, small enough for any device's memory.
 BATCH = 8
-_SIGNIFICANT = 0.05
 
 
 @dataclass(frozen=True)
@@ -44,22 +43,6 @@ class Accuracy:
     data_digest: str = ""
     right: str = ""
     skipped: int = 0
-
-
-@dataclass(frozen=True)
-class Difference:
-    """``points``: top-1 of one row minus another's, ``ci95`` its paired 95 % interval, ``p``: McNemar's exact. ``images``: that
-    both answered."""
-
-    points: float
-    ci95: tuple[float, float]
-    p: float
-    images: int
-
-    @property
-    def told_apart(self) -> bool:
-        """Whether it is more than chance on so many images."""
-        return self.p < _SIGNIFICANT
 
 
 def answer(
@@ -121,13 +104,6 @@ def paired(one: Accuracy | None, other: Accuracy | None) -> Difference | None:
     only_one = sum(a == "1" and b == "0" for a, b in zip(one.right, other.right, strict=True))
     only_other = sum(a == "0" and b == "1" for a, b in zip(one.right, other.right, strict=True))
     return difference(only_one, only_other, len(one.right))
-
-
-def difference(only_one: int, only_other: int, images: int) -> Difference:
-    """The same from counts of the images that one of two alone answers right."""
-    low, high = paired_drop_interval(only_one, only_other, images)
-    points = 100 * (only_one - only_other) / images
-    return Difference(points, (100 * low, 100 * high), mcnemar_exact(only_one, only_other), images)
 
 
 class _Answered:

@@ -16,19 +16,19 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from edge_resnet.core.errors import ArtifactError, BuildError
+from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import SCHEMA_VERSION, CalibrationTable, FileEntry, Manifest
 
 __all__ = [
+    "Artifact",
     "CALIBRATION",
     "CORRECTIONS",
     "LABELS",
     "MANIFEST",
     "MODEL",
-    "Artifact",
     "describe_files",
     "newest_artifact",
     "open_artifact",
-    "sha256_of",
     "staging",
     "write_json",
 ]
@@ -139,15 +139,6 @@ def describe_files(folder: Path) -> dict[str, FileEntry]:
     """The manifest's entries for every file that lies in ``folder`` now."""
     files = (path for path in sorted(folder.iterdir()) if path.is_file() and path.name != MANIFEST)
     return {path.name: FileEntry(sha256_of(path), path.stat().st_size) for path in files}
-
-
-def sha256_of(path: Path) -> str:
-    """Sha256 of a file's content, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def write_json(path: Path, record: Any) -> None:

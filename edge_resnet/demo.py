@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from edge_resnet.artifact import Artifact
 from edge_resnet.backends import open_backend
 from edge_resnet.build import BuildOptions, build
-from edge_resnet.core.records import LatencyStats, ModelSpec, Precision, Preprocess, Progress, QuantRecipe
-from edge_resnet.core.statistics import measure, summarise
+from edge_resnet.core.records import ModelSpec, Precision, Preprocess, Progress, QuantRecipe
+from edge_resnet.core.statistics import LatencyStats, measure, summarise
 from edge_resnet.datasets import load_named
 from edge_resnet.evaluate import Evaluation, evaluate
 from edge_resnet.imageset import ImageSet

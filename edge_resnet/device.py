@@ -13,22 +13,30 @@ import os
 import platform
 import re
 import shutil
-import signal
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.process import run_within
 
 __all__ = [
-    "Clock", "DeviceInfo", "Finished", "cache_folder", "describe", "find_nvcc", "gpu_clock", "has_int8_dot_product",
-    "installed_version", "power_mode", "power_modes", "refuse_old_jetpack", "run_within", "swap_mib",
-]  # fmt: skip
+    "Clock",
+    "DeviceInfo",
+    "cache_folder",
+    "describe",
+    "find_nvcc",
+    "gpu_clock",
+    "has_int8_dot_product",
+    "installed_version",
+    "power_mode",
+    "power_modes",
+    "refuse_old_jetpack",
+    "swap_mib",
+]
 
 _ROOT = Path("/")
 _SMI_TIMEOUT_S = 10.0
-_KILL_S = 1.0
 _OLDEST_L4T = 36
 
 #: L4T → JetPack, most precise key first: "36.4.3", else "36.4", else "36" (NVIDIA's release archive).
@@ -179,42 +187,6 @@ def gpu_clock(root: Path = _ROOT) -> Clock | None:
 def swap_mib(root: Path = _ROOT) -> int | None:
     """All swap space, in use or not; None where it cannot be read."""
     return _memory_mib(root).get("SwapTotal")
-
-
-@dataclass(frozen=True)
-class Finished:
-    """A program that ended by itself. ``code``: its exit code, or minus the signal that ended it."""
-
-    code: int
-    stdout: str
-    stderr: str
-
-
-def run_within(command: Sequence[str], timeout_s: float) -> Finished | None:
-    """Run a program in a session of its own; None where it gave no answer in time. Raises OSError where it cannot be started.
-
-    One that hangs in the kernel, as a faulty driver makes it, cannot be killed: it is left behind a second later.
-    """
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, errors="replace", start_new_session=True)
-    try:
-        stdout, stderr = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        _end(process)
-    return Finished(process.returncode, stdout, stderr)
-
-
-def _end(process: subprocess.Popen[str]) -> None:
-    if process.poll() is None:
-        with contextlib.suppress(OSError):
-            os.killpg(process.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_KILL_S)
-    for stream in (process.stdout, process.stderr):
-        if stream is not None:
-            stream.close()
 
 
 def _read(path: Path) -> str:

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_resnet.artifact import Artifact, describe_files, sha256_of, staging, write_json
+from edge_resnet.artifact import Artifact, describe_files, staging, write_json
+from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import FileEntry
 
 __all__ = ["EngineMeta", "find_engine", "store_engine"]

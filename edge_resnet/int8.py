@@ -18,20 +18,11 @@ import numpy.typing as npt
 import onnx
 from pydantic import TypeAdapter
 
-from edge_resnet.artifact import (
-    CALIBRATION,
-    CORRECTIONS,
-    LABELS,
-    MODEL,
-    Artifact,
-    open_artifact,
-    sha256_of,
-    staging,
-    write_json,
-)
+from edge_resnet.artifact import CALIBRATION, CORRECTIONS, LABELS, MODEL, Artifact, open_artifact, staging, write_json
 from edge_resnet.backends import load_backend, resolve_backend
 from edge_resnet.compile import finish, first_engine
 from edge_resnet.core.errors import CalibrationError, ConfigError
+from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import CalibrationTable, Manifest, ModelSpec, Preprocess, Progress, QuantRecipe
 from edge_resnet.datasets import open_data
 from edge_resnet.imageset import ImageSet, balanced_sample, batches, check_labels, require_labels, require_several

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from edge_resnet.core.records import LatencyStats
+from edge_resnet.core.statistics import LatencyStats
 
 __all__ = ["RunStatus", "SinkStatus", "SourceState", "SourceStatus"]
 

@@ -22,11 +22,11 @@ from edge_resnet.artifact import (
     describe_files,
     newest_artifact,
     open_artifact,
-    sha256_of,
     staging,
     write_json,
 )
 from edge_resnet.core.errors import ArtifactError, BuildError
+from edge_resnet.core.files import sha256_of
 
 
 def _assert_refused(folder: Path, match: str) -> None:

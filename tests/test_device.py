@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from edge_resnet import device
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.process import Finished, run_within
 from edge_resnet.device import (
     Clock,
-    Finished,
     cache_folder,
     describe,
     find_nvcc,
@@ -27,7 +27,6 @@ from edge_resnet.device import (
     installed_version,
     power_modes,
     refuse_old_jetpack,
-    run_within,
     swap_mib,
 )
 

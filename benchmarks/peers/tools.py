@@ -17,8 +17,9 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from edge_resnet.artifact import MODEL, sha256_of
+from edge_resnet.artifact import MODEL
 from edge_resnet.build import BuildOptions, build
+from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import Preprocess
 from edge_resnet.quantization.recipes import load_recipe, recipe_for
 from edge_resnet.quantization.simulate import simulate

@@ -12,7 +12,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_resnet.device import gpu_clock, run_within
+from edge_resnet.core.process import run_within
+from edge_resnet.device import gpu_clock
 
 __all__ = ["Conditions", "Watch", "gpu_memory_mib"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from edge_resnet.core.errors import BuildError, DataError
 
-__all__ = ["check_free", "kind_of", "parse_record", "read_json", "replace_files", "write_together", "write_whole"]
+__all__ = ["check_free", "kind_of", "parse_record", "read_json", "replace_files", "sha256_of", "write_together", "write_whole"]
 
 
 def replace_files(writers: Mapping[Path, Callable[[Path], object]]) -> None:
@@ -105,3 +106,12 @@ def parse_record(path: Path, content: Any, record: type[T], *, kind: str, schema
     except ValidationError as error:
         first = error.errors()[0]
         raise DataError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", hint=again) from error
+
+
+def sha256_of(path: Path) -> str:
+    """Sha256 of a file's content, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -10,10 +10,6 @@ from typing import Literal, TypeAlias, get_args
 from edge_resnet.core.errors import ConfigError
 
 __all__ = [
-    "FAMILY_SHORTCUT",
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
-    "SCHEMA_VERSION",
     "Answer",
     "BatchProfile",
     "BudgetReport",
@@ -21,9 +17,11 @@ __all__ = [
     "CalibrationTable",
     "ClassScore",
     "Correction",
+    "FAMILY_SHORTCUT",
     "Family",
     "FileEntry",
-    "LatencyStats",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
     "Manifest",
     "ModelSpec",
     "Precision",
@@ -32,6 +30,7 @@ __all__ = [
     "Progress",
     "QatReport",
     "QuantRecipe",
+    "SCHEMA_VERSION",
     "Shortcut",
 ]
 
@@ -308,16 +307,3 @@ class Prediction:
     stages_ms: Mapping[str, float] = field(default_factory=dict)
     wall_ns: int = 0
     answer: Answer | None = None
-
-
-@dataclass(frozen=True)
-class LatencyStats:
-    """Latencies in milliseconds; the percentiles are of the nearest rank (MLPerf's)."""
-
-    count: int
-    mean_ms: float
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    p999_ms: float
-    max_ms: float

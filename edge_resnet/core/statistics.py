@@ -5,10 +5,19 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from edge_resnet.core.records import LatencyStats
-
-__all__ = ["mcnemar_exact", "measure", "paired_drop_interval", "percentile", "summarise", "wilson_interval"]
+__all__ = [
+    "Difference",
+    "LatencyStats",
+    "difference",
+    "mcnemar_exact",
+    "measure",
+    "paired_drop_interval",
+    "percentile",
+    "summarise",
+    "wilson_interval",
+]
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
@@ -109,3 +118,42 @@ def _variance(drop: float, more: int, fewer: int, count: int) -> float:
     # Of the two ways to write the larger root, the one in which nothing cancels.
     share = (root - linear) / (2 * square) if linear <= 0 else -2 * constant / (root + linear)
     return count * (2 * share + drop * (1 - drop))
+
+
+@dataclass(frozen=True)
+class LatencyStats:
+    """Latencies in milliseconds; the percentiles are of the nearest rank (MLPerf's)."""
+
+    count: int
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    p999_ms: float
+    max_ms: float
+
+
+_SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Difference:
+    """``points``: top-1 of one row minus another's, ``ci95`` its paired 95 % interval, ``p``: McNemar's exact. ``images``: that
+    both answered."""
+
+    points: float
+    ci95: tuple[float, float]
+    p: float
+    images: int
+
+    @property
+    def told_apart(self) -> bool:
+        """Whether it is more than chance on so many images."""
+        return self.p < _SIGNIFICANT
+
+
+def difference(only_one: int, only_other: int, images: int) -> Difference:
+    """The same from counts of the images that one of two alone answers right."""
+    low, high = paired_drop_interval(only_one, only_other, images)
+    points = 100 * (only_one - only_other) / images
+    return Difference(points, (100 * low, 100 * high), mcnemar_exact(only_one, only_other), images)

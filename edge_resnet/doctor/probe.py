@@ -20,7 +20,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-from edge_resnet.device import DeviceInfo, run_within
+from edge_resnet.core.process import run_within
+from edge_resnet.device import DeviceInfo
 from edge_resnet.doctor.check import is_there
 from edge_resnet.engine.driver import LIBRARY, first_gpu
 

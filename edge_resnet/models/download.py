@@ -10,8 +10,8 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from edge_resnet.artifact import sha256_of
 from edge_resnet.core.errors import WeightsError
+from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import Progress
 
 __all__ = ["download"]

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import load, load_file
 
-from edge_resnet.artifact import sha256_of
 from edge_resnet.core.errors import ConfigError, WeightsError
+from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import ModelSpec, Progress, Shortcut
 from edge_resnet.models.download import download
 from edge_resnet.models.resnet import ResNet, build_network

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_resnet.answers import Difference, difference
+from edge_resnet.core.statistics import Difference, difference
 from edge_resnet.page.html import Cell, Column, Table
 from edge_resnet.page.html import Row as TableRow
 from edge_resnet.report.choose import POINTS, fastest_within, limits_ms, most_accurate_under

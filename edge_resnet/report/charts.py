@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edge_resnet.answers import Difference, difference
-from edge_resnet.core.statistics import percentile
+from edge_resnet.core.statistics import Difference, difference, percentile
 from edge_resnet.page.figure import Chart, draw
 from edge_resnet.page.palette import DIMMED, INK, SERIES
 from edge_resnet.report.frontchart import front_chart, scale_latency

@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edge_resnet.answers import Difference
+from edge_resnet.core.statistics import Difference
 from edge_resnet.report.judge import drop, front_rows
 from edge_resnet.report.record import Row
 

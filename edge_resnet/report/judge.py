@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_resnet.answers import Difference, paired
+from edge_resnet.answers import paired
+from edge_resnet.core.statistics import Difference
 from edge_resnet.report.record import Row
 
 __all__ = ["dominated", "drop", "front", "front_rows", "speedup"]

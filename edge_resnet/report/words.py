@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_resnet.answers import Difference
+from edge_resnet.core.statistics import Difference
 from edge_resnet.report.record import Row
 
 __all__ = ["between", "ms", "plural", "points", "signed", "told", "top1"]

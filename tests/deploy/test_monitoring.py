@@ -14,7 +14,7 @@ import pytest
 import yaml
 from boards import DEPLOY
 
-from edge_resnet.core.records import LatencyStats
+from edge_resnet.core.statistics import LatencyStats
 from edge_resnet.status import RunStatus, SinkStatus, SourceStatus
 
 MONITORING = DEPLOY / "monitoring"

@@ -15,8 +15,9 @@ import pytest
 from exported import graph, logits, pictures, small
 from rescaled import rescaled
 
-from edge_resnet.artifact import open_artifact, sha256_of
+from edge_resnet.artifact import open_artifact
 from edge_resnet.core.errors import CalibrationError
+from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import Correction, Preprocess, QuantRecipe
 from edge_resnet.imageset import from_arrays
 from edge_resnet.quantization.balance import balance

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reports import answers, row
 
-from edge_resnet.answers import difference
+from edge_resnet.core.statistics import difference
 from edge_resnet.report.judge import dominated, drop, front, speedup
 from edge_resnet.report.record import Row
 

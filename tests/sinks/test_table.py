@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 from sinksamples import Seen, pictured, predicted
 
-from edge_resnet.core.records import LatencyStats
+from edge_resnet.core.statistics import LatencyStats
 from edge_resnet.sinks.table import TableSink
 from edge_resnet.status import RunStatus, SinkStatus, SourceStatus
 
