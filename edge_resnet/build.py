@@ -30,7 +30,7 @@ from edge_resnet.core.records import (
     Progress,
     QuantRecipe,
 )
-from edge_resnet.engine.options import EngineTuning
+from edge_resnet.enginecache import EngineTuning
 from edge_resnet.export import VERIFY_BATCHES, Deployable, export, verify
 from edge_resnet.imageset import ImageSet, batches
 from edge_resnet.int8 import (

@@ -18,10 +18,9 @@ from edge_resnet.backends import EngineRequest, Variant, load_backend, resolve_b
 from edge_resnet.core.errors import BuildError, ConfigError, EdgeResnetError
 from edge_resnet.core.files import write_together
 from edge_resnet.core.records import Manifest, Progress
-from edge_resnet.engine.options import EngineTuning
 from edge_resnet.engine.process import build_in_child
 from edge_resnet.engine.timingcache import timings_path
-from edge_resnet.enginecache import find_engine, store_engine
+from edge_resnet.enginecache import EngineTuning, find_engine, store_engine
 from edge_resnet.quantization.corrections import apply, read_corrections
 from edge_resnet.quantization.qdq import QdqForm, quantize
 from edge_resnet.quantization.strong import to_strong

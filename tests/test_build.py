@@ -20,7 +20,7 @@ from edge_resnet.build import BuildOptions, build
 from edge_resnet.compile import DERIVATIONS
 from edge_resnet.core.errors import BuildError, CalibrationError, ConfigError, DataError, EdgeResnetError
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
-from edge_resnet.engine.options import EngineTuning
+from edge_resnet.enginecache import EngineTuning
 
 
 def _seeded_build(options: BuildOptions) -> Artifact:

@@ -26,7 +26,7 @@ from edge_resnet.backends import open_backend, resolve_backend
 from edge_resnet.backends.cudagraph import Recorder
 from edge_resnet.core.errors import ConfigError, IncompatibleEngineError
 from edge_resnet.core.records import Precision
-from edge_resnet.engine.options import EngineTuning
+from edge_resnet.enginecache import EngineTuning
 
 MODULES = ("backends.tensorrt", "backends.plans", "backends.slots", "backends.cuda", "engine.here", "engine.builder")
 PACKAGE = """

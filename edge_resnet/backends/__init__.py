@@ -22,8 +22,7 @@ from edge_resnet.artifact import MODEL, Artifact
 from edge_resnet.core.errors import BackendError, ConfigError, IncompatibleEngineError, MissingDependencyError
 from edge_resnet.device import has_int8_dot_product
 from edge_resnet.engine.driver import first_gpu
-from edge_resnet.engine.options import EngineTuning
-from edge_resnet.enginecache import find_engine
+from edge_resnet.enginecache import EngineTuning, find_engine
 
 __all__ = [
     "AUTO",

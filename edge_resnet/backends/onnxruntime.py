@@ -13,7 +13,7 @@ import onnxruntime
 from edge_resnet.artifact import Artifact
 from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_images, cpu_graph, cpu_int8_request, refuse_tuning
 from edge_resnet.core.errors import BackendError
-from edge_resnet.engine.options import EngineTuning
+from edge_resnet.enginecache import EngineTuning
 
 __all__ = ["OnnxRuntimeBackend"]
 

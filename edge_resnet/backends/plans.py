@@ -12,9 +12,7 @@ from edge_resnet.backends import Variant
 from edge_resnet.core.errors import ConfigError, IncompatibleEngineError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.engine.here import facts_here
-from edge_resnet.engine.key import EngineFacts, engine_key, why_unfit
-from edge_resnet.engine.options import EngineOptions, EngineTuning, read_options
-from edge_resnet.enginecache import find_engine
+from edge_resnet.enginecache import EngineFacts, EngineOptions, EngineTuning, engine_key, find_engine, read_options, why_unfit
 
 __all__ = ["FACTS", "LAYERS", "PLAN", "StoredPlan", "find_plan", "read_plan", "wanted"]
 

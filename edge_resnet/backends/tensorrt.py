@@ -28,9 +28,8 @@ from edge_resnet.backends.plans import StoredPlan, find_plan, read_plan, wanted
 from edge_resnet.backends.slots import Bindings, Slot
 from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError, IncompatibleEngineError
 from edge_resnet.engine.driver import first_gpu
-from edge_resnet.engine.key import engine_key
 from edge_resnet.engine.listening import listen
-from edge_resnet.engine.options import EngineTuning
+from edge_resnet.enginecache import EngineTuning, engine_key
 from edge_resnet.preprocess import Picture, preprocess_bgr
 
 __all__ = ["TensorRtBackend", "Ticket"]

@@ -80,7 +80,7 @@ def build(
     words = (calib_method, calib_images, percentile, seed, correct)
     named = named_recipe(calib_recipe, family, words)
     from edge_resnet import build as offline
-    from edge_resnet.engine.options import EngineTuning
+    from edge_resnet.enginecache import EngineTuning
 
     preprocess = Preprocess(_short_side(family, size), size, mean=mean, std=std)
     asked = any(word is not None for word in (*words, calib_data, calib_recipe, max_drop))

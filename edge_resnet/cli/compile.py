@@ -14,7 +14,7 @@ from edge_resnet.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge_resnet.artifact import Artifact
-    from edge_resnet.engine.options import EngineTuning
+    from edge_resnet.enginecache import EngineTuning
 
 __all__ = ["compile_"]
 
@@ -104,7 +104,7 @@ def _tuning(
     workspace: int | None, level: int | None, *, version_compatible: bool, hardware_compatible: bool
 ) -> EngineTuning | None:
     """None where nothing was asked for: then any engine that fits will do."""
-    from edge_resnet.engine.options import EngineTuning
+    from edge_resnet.enginecache import EngineTuning
 
     tuning = EngineTuning(workspace, level, version_compatible, hardware_compatible)
     return None if tuning == EngineTuning() else tuning

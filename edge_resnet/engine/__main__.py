@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_resnet.core.errors import EdgeResnetError, MissingDependencyError
-from edge_resnet.engine.options import read_options
+from edge_resnet.enginecache import read_options
 
 
 def main() -> int:

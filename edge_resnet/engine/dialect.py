@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from types import ModuleType
-from typing import Literal, TypeAlias
 
 from edge_resnet.core.errors import BackendError, ConfigError
+from edge_resnet.enginecache import EngineDialect
 
-__all__ = ["EngineDialect", "dialect_of", "network_flags", "version_of"]
+__all__ = ["dialect_of", "network_flags", "version_of"]
 
-#: ``weak``: precision by builder flags; ``strong``: by the types of the graph.
-EngineDialect: TypeAlias = Literal["weak", "strong"]
 
 #: Weak typing is deprecated from 10.12 on and gone in 11; strong typing is whole from 10.12 on (NVIDIA's migration guide).
 _STRONG_FROM = (10, 12)

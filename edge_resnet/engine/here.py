@@ -6,8 +6,7 @@ import tensorrt
 
 from edge_resnet.engine.dialect import dialect_of
 from edge_resnet.engine.driver import first_gpu
-from edge_resnet.engine.key import EngineFacts
-from edge_resnet.engine.options import EngineOptions
+from edge_resnet.enginecache import EngineFacts, EngineOptions
 
 __all__ = ["facts_here"]
 

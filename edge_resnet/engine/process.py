@@ -18,8 +18,7 @@ from typing import IO, Any
 from edge_resnet.core import errors
 from edge_resnet.core.errors import BuildError, EdgeResnetError
 from edge_resnet.core.records import Progress
-from edge_resnet.engine.dialect import EngineDialect
-from edge_resnet.engine.options import EngineOptions
+from edge_resnet.enginecache import EngineDialect, EngineOptions
 
 __all__ = ["Built", "build_in_child"]
 

@@ -21,7 +21,7 @@ from edge_resnet.artifact import Artifact, open_artifact
 from edge_resnet.backends import load_backend, open_backend, resolve_backend
 from edge_resnet.compile import compile_engine
 from edge_resnet.core.errors import BackendError, ConfigError, IncompatibleEngineError
-from edge_resnet.engine.options import EngineTuning
+from edge_resnet.enginecache import EngineTuning
 
 REPO = Path(__file__).resolve().parents[2]
 IMAGES = np.random.default_rng(0).integers(0, 256, (16, 4, 4, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
