@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_resnet.artifact import Artifact, open_artifact
+from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.backends import Backend, Variant, open_backend
 from edge_resnet.compile import compile_engine
 from edge_resnet.imageset import batches, open_images
@@ -47,7 +47,7 @@ began = time.perf_counter()
 import sys
 from pathlib import Path
 import numpy as np
-from edge_resnet.artifact import open_artifact
+from edge_resnet.artifact.folder import open_artifact
 from edge_resnet.backends import open_backend
 artifact = open_artifact(Path(sys.argv[1]))
 size = artifact.manifest.model.input_size

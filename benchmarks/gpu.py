@@ -40,8 +40,8 @@ from typing import Any, TypeAlias, get_args
 
 import numpy as np
 
-from edge_resnet import artifact as files
-from edge_resnet.artifact import Artifact, open_artifact
+from edge_resnet.artifact import folder as files
+from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.backends.cudagraph import Recorder
 from edge_resnet.compile import compile_engine
 from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError, MissingDependencyError

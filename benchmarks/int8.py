@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.backends import Backend, open_backend
 from edge_resnet.build import BuildOptions, build
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe

@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_resnet.artifact import Artifact, open_artifact
+from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.backends import Backend, open_backend
 from edge_resnet.backends.fake import FakeBackend
 from edge_resnet.compile import compile_engine

@@ -10,13 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.artifact import (
-    LABELS,
-    MODEL,
-    Artifact,
-    open_artifact,
-    staging,
-)
+from edge_resnet.artifact.enginecache import EngineTuning
+from edge_resnet.artifact.folder import LABELS, MODEL, Artifact, open_artifact, staging
 from edge_resnet.backends import load_backend, refuse_tuning, resolve_backend
 from edge_resnet.compile import finish, first_engine
 from edge_resnet.core.errors import CalibrationError, ConfigError
@@ -30,7 +25,6 @@ from edge_resnet.core.records import (
     Progress,
     QuantRecipe,
 )
-from edge_resnet.enginecache import EngineTuning
 from edge_resnet.export import VERIFY_BATCHES, Deployable, export, verify
 from edge_resnet.imageset import ImageSet, batches
 from edge_resnet.int8 import (

@@ -13,14 +13,14 @@ from typing import Literal, TypeAlias, cast, get_args
 
 import onnx
 
-from edge_resnet.artifact import MANIFEST, MODEL, Artifact, describe_files, write_json
+from edge_resnet.artifact.enginecache import EngineTuning, find_engine, store_engine
+from edge_resnet.artifact.folder import MANIFEST, MODEL, Artifact, describe_files, write_json
 from edge_resnet.backends import EngineRequest, Variant, load_backend, resolve_backend
 from edge_resnet.core.errors import BuildError, ConfigError, EdgeResnetError
 from edge_resnet.core.files import write_together
 from edge_resnet.core.records import Manifest, Progress
 from edge_resnet.engine.process import build_in_child
 from edge_resnet.engine.timingcache import timings_path
-from edge_resnet.enginecache import EngineTuning, find_engine, store_engine
 from edge_resnet.quantization.corrections import apply, read_corrections
 from edge_resnet.quantization.qdq import QdqForm, quantize
 from edge_resnet.quantization.strong import to_strong

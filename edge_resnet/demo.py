@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.backends import open_backend
 from edge_resnet.build import BuildOptions, build
 from edge_resnet.core.records import ModelSpec, Precision, Preprocess, Progress, QuantRecipe

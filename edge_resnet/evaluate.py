@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from edge_resnet.answers import Accuracy, accuracy_of, answer, paired
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.backends import Variant, load_backend, open_backend, resolve_backend
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.files import parse_record, read_json, write_whole

@@ -13,7 +13,7 @@ import pytest
 import torch
 from tiny import tiny_options
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.build import build
 from edge_resnet.core.records import Precision
 

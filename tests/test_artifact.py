@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from edge_resnet.artifact import (
+from edge_resnet.artifact.folder import (
     CALIBRATION,
     LABELS,
     MANIFEST,

@@ -16,7 +16,7 @@ from exported import logits, pictures
 from onnx import TensorProto, numpy_helper
 from tiny import tiny_options
 
-from edge_resnet.artifact import CALIBRATION, CORRECTIONS, MODEL, Artifact, open_artifact
+from edge_resnet.artifact.folder import CALIBRATION, CORRECTIONS, MODEL, Artifact, open_artifact
 from edge_resnet.backends import BACKENDS
 from edge_resnet.build import build
 from edge_resnet.compile import DERIVATIONS, compile_engine, corrected_graph, tensorrt_graph, write_onnx, write_trt_cache

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_resnet import demo
-from edge_resnet.artifact import open_artifact
+from edge_resnet.artifact.folder import open_artifact
 from edge_resnet.demo import DemoResult, run_demo
 from edge_resnet.train import TrainOptions
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_resnet.artifact import Artifact, open_artifact
-from edge_resnet.enginecache import find_engine, store_engine
+from edge_resnet.artifact.enginecache import find_engine, store_engine
+from edge_resnet.artifact.folder import Artifact, open_artifact
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.backends import open_backend
 from edge_resnet.compile import compile_engine
 from edge_resnet.core.errors import ConfigError, DataError

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import BatchProfile
 

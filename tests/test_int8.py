@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny import tiny_options
 
-from edge_resnet.artifact import CALIBRATION, CORRECTIONS, MODEL, Artifact, open_artifact
+from edge_resnet.artifact.folder import CALIBRATION, CORRECTIONS, MODEL, Artifact, open_artifact
 from edge_resnet.backends import open_backend
 from edge_resnet.build import build
 from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError, DataError

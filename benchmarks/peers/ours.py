@@ -18,7 +18,7 @@ def quantize(task: Task) -> dict[str, Any] | None:
 
     Raises RuntimeError where the build exports another FP32 graph than the task's, or leaves out a correction.
     """
-    from edge_resnet.artifact import CORRECTIONS, MODEL
+    from edge_resnet.artifact.folder import CORRECTIONS, MODEL
     from edge_resnet.build import BuildOptions, build
     from edge_resnet.compile import compile_engine
     from edge_resnet.core.files import sha256_of

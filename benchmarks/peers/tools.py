@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from edge_resnet.artifact import MODEL
+from edge_resnet.artifact.folder import MODEL
 from edge_resnet.build import BuildOptions, build
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import Preprocess

@@ -9,9 +9,9 @@ from types import TracebackType
 
 import numpy as np
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.enginecache import EngineTuning
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_images, refuse_tuning
-from edge_resnet.enginecache import EngineTuning
 
 __all__ = ["FakeBackend"]
 

@@ -10,10 +10,10 @@ from types import TracebackType
 import numpy as np
 import onnxruntime
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.enginecache import EngineTuning
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_images, cpu_graph, cpu_int8_request, refuse_tuning
 from edge_resnet.core.errors import BackendError
-from edge_resnet.enginecache import EngineTuning
 
 __all__ = ["OnnxRuntimeBackend"]
 

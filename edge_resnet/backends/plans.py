@@ -7,12 +7,20 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.enginecache import (
+    EngineFacts,
+    EngineOptions,
+    EngineTuning,
+    engine_key,
+    find_engine,
+    read_options,
+    why_unfit,
+)
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.backends import Variant
 from edge_resnet.core.errors import ConfigError, IncompatibleEngineError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.engine.here import facts_here
-from edge_resnet.enginecache import EngineFacts, EngineOptions, EngineTuning, engine_key, find_engine, read_options, why_unfit
 
 __all__ = ["FACTS", "LAYERS", "PLAN", "StoredPlan", "find_plan", "read_plan", "wanted"]
 

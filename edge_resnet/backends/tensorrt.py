@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import tensorrt
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.enginecache import EngineTuning, engine_key
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_images
 from edge_resnet.backends.cuda import Cuda
 from edge_resnet.backends.cudagraph import Recorder
@@ -29,7 +30,6 @@ from edge_resnet.backends.slots import Bindings, Slot
 from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError, IncompatibleEngineError
 from edge_resnet.engine.driver import first_gpu
 from edge_resnet.engine.listening import listen
-from edge_resnet.enginecache import EngineTuning, engine_key
 from edge_resnet.preprocess import Picture, preprocess_bgr
 
 __all__ = ["TensorRtBackend", "Ticket"]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_resnet import __version__
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.backends import BACKENDS, Backend, Images, PipelinedBackend, load_backend, open_backend, resolve_backend
 from edge_resnet.bench.conditions import Conditions, Watch, gpu_memory_mib
 from edge_resnet.bench.doubts import doubts_of_heat, doubts_of_machine, doubts_of_run

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_resnet.artifact import open_artifact
+from edge_resnet.artifact.folder import open_artifact
 from edge_resnet.backends import open_backend
 
 #: Batches after the first answer: buffers and graphs have their full size then.

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.backends import Backend, Images, Logits, PipelinedBackend
 from edge_resnet.bench.loop import Clock
 from edge_resnet.postprocess import top_k

@@ -13,7 +13,7 @@ from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from edge_resnet.artifact import Artifact
+    from edge_resnet.artifact.folder import Artifact
     from edge_resnet.bench import BenchOptions, BenchResult, Scenario
     from edge_resnet.imageset import ImageSet
     from edge_resnet.power import PowerReading

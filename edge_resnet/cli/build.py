@@ -24,7 +24,7 @@ from edge_resnet.core.records import (
 )
 
 if TYPE_CHECKING:
-    from edge_resnet.artifact import Artifact
+    from edge_resnet.artifact.folder import Artifact
 
 __all__ = ["build"]
 
@@ -80,7 +80,7 @@ def build(
     words = (calib_method, calib_images, percentile, seed, correct)
     named = named_recipe(calib_recipe, family, words)
     from edge_resnet import build as offline
-    from edge_resnet.enginecache import EngineTuning
+    from edge_resnet.artifact.enginecache import EngineTuning
 
     preprocess = Preprocess(_short_side(family, size), size, mean=mean, std=std)
     asked = any(word is not None for word in (*words, calib_data, calib_recipe, max_drop))

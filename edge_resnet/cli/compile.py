@@ -13,8 +13,8 @@ from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from edge_resnet.artifact import Artifact
-    from edge_resnet.enginecache import EngineTuning
+    from edge_resnet.artifact.enginecache import EngineTuning
+    from edge_resnet.artifact.folder import Artifact
 
 __all__ = ["compile_"]
 
@@ -77,7 +77,7 @@ def compile_(
 
     edge-resnet compile artifacts/resnet50-int8 --write-onnx resnet50.onnx --dialect strong
     """
-    from edge_resnet.artifact import open_artifact
+    from edge_resnet.artifact.folder import open_artifact
     from edge_resnet.compile import compile_engine
 
     _check_options(write_onnx, dialect, write_trt_cache, tensorrt_version)
@@ -104,7 +104,7 @@ def _tuning(
     workspace: int | None, level: int | None, *, version_compatible: bool, hardware_compatible: bool
 ) -> EngineTuning | None:
     """None where nothing was asked for: then any engine that fits will do."""
-    from edge_resnet.enginecache import EngineTuning
+    from edge_resnet.artifact.enginecache import EngineTuning
 
     tuning = EngineTuning(workspace, level, version_compatible, hardware_compatible)
     return None if tuning == EngineTuning() else tuning

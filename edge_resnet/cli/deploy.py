@@ -67,7 +67,7 @@ def systemd(
     """
     if output is not None and print_only:
         raise ConfigError("--print writes nothing, -o does", hint="leave one of them out")
-    from edge_resnet.artifact import open_artifact
+    from edge_resnet.artifact.folder import open_artifact
     from edge_resnet.service import ServiceOptions, device_nodes, render_environment, render_unit, secrets_of
 
     options = ServiceOptions(

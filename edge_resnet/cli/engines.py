@@ -9,7 +9,7 @@ from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import IncompatibleEngineError
 
 if TYPE_CHECKING:
-    from edge_resnet.artifact import Artifact
+    from edge_resnet.artifact.folder import Artifact
     from edge_resnet.backends import Variant
 
 __all__ = ["ARTIFACTS", "open_with_engine"]
@@ -23,9 +23,9 @@ def open_with_engine(folder: Path | None, backend: str, variant: Variant) -> Art
 
     A device without onnx gets the error that names the missing engine and the command that makes it.
     """
-    from edge_resnet.artifact import newest_artifact, open_artifact
+    from edge_resnet.artifact.enginecache import find_engine
+    from edge_resnet.artifact.folder import newest_artifact, open_artifact
     from edge_resnet.backends import load_backend, resolve_backend
-    from edge_resnet.enginecache import find_engine
 
     artifact = open_artifact(folder or newest_artifact(ARTIFACTS))
     request = load_backend(resolve_backend(backend, variant)).engine_request(artifact, variant)

@@ -13,7 +13,7 @@ from edge_resnet.cli.engines import ARTIFACTS
 from edge_resnet.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from edge_resnet.artifact import Artifact
+    from edge_resnet.artifact.folder import Artifact
     from edge_resnet.cli.layers import Report
     from edge_resnet.quantization.placement import Listing
 
@@ -41,7 +41,7 @@ def inspect(
 
     edge-resnet inspect artifacts/resnet50-int8 --quantization
     """
-    from edge_resnet.artifact import newest_artifact, open_artifact
+    from edge_resnet.artifact.folder import newest_artifact, open_artifact
 
     if layer_info is not None:
         if artifact is not None or ranges or quantization or layers or engine is not None:

@@ -10,7 +10,7 @@ import typer
 from edge_resnet.core.records import CalibMethod, Correction, Family
 
 if TYPE_CHECKING:
-    from edge_resnet.artifact import Artifact
+    from edge_resnet.artifact.folder import Artifact
     from edge_resnet.quantization.recipes import NamedRecipe
 
 __all__ = ["Words", "named_recipe", "tell_int8"]

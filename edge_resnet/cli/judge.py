@@ -15,7 +15,7 @@ from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from edge_resnet.artifact import Artifact
+    from edge_resnet.artifact.folder import Artifact
     from edge_resnet.core.records import QuantRecipe
     from edge_resnet.imageset import ImageSet
     from edge_resnet.int8 import Int8Options
@@ -96,7 +96,7 @@ def _opened(request: Request) -> tuple[Artifact, Int8Options, ImageSet]:
 
 def _artifact(request: Request) -> tuple[Artifact, Int8Options]:
     """The artifact and what INT8 of it is made with."""
-    from edge_resnet.artifact import newest_artifact, open_artifact
+    from edge_resnet.artifact.folder import newest_artifact, open_artifact
     from edge_resnet.int8 import Int8Options
 
     artifact = open_artifact(request.artifact or newest_artifact(ARTIFACTS))

@@ -12,7 +12,7 @@ import typer
 from edge_resnet.cli.trainbar import train_bar
 
 if TYPE_CHECKING:
-    from edge_resnet.artifact import Artifact
+    from edge_resnet.artifact.folder import Artifact
     from edge_resnet.qat import QatOptions, Tuned
 
 __all__ = ["QatWords", "fine_tune"]
@@ -38,7 +38,7 @@ class QatWords:
 def fine_tune(artifact: Path, output: Path, words: QatWords, *, force: bool = False, json_output: bool = False) -> None:
     """Fine-tune, tell what came of it, and end with exit code 3 where the budget is missed."""
     from edge_resnet import qat
-    from edge_resnet.artifact import open_artifact
+    from edge_resnet.artifact.folder import open_artifact
 
     opened = open_artifact(artifact)
     options = _options(words, opened)

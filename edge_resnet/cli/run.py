@@ -22,7 +22,7 @@ from edge_resnet.cli.outputs import Outputs, check_outputs, chosen_sinks
 from edge_resnet.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from edge_resnet.artifact import Artifact
+    from edge_resnet.artifact.folder import Artifact
     from edge_resnet.backends import Variant
     from edge_resnet.notify import Notifier
     from edge_resnet.run import Camera, Roi, RunOptions, RunSummary, Watch

@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from edge_resnet.artifact.enginecache import read_options
 from edge_resnet.core.errors import EdgeResnetError, MissingDependencyError
-from edge_resnet.enginecache import read_options
 
 
 def main() -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from types import ModuleType
 
+from edge_resnet.artifact.enginecache import EngineDialect
 from edge_resnet.core.errors import BackendError, ConfigError
-from edge_resnet.enginecache import EngineDialect
 
 __all__ = ["dialect_of", "network_flags", "version_of"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tensorrt
 
+from edge_resnet.artifact.enginecache import EngineFacts, EngineOptions
 from edge_resnet.engine.dialect import dialect_of
 from edge_resnet.engine.driver import first_gpu
-from edge_resnet.enginecache import EngineFacts, EngineOptions
 
 __all__ = ["facts_here"]
 

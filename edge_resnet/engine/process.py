@@ -15,10 +15,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from edge_resnet.artifact.enginecache import EngineDialect, EngineOptions
 from edge_resnet.core import errors
 from edge_resnet.core.errors import BuildError, EdgeResnetError
 from edge_resnet.core.records import Progress
-from edge_resnet.enginecache import EngineDialect, EngineOptions
 
 __all__ = ["Built", "build_in_child"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edge_resnet.artifact import MODEL
+from edge_resnet.artifact.folder import MODEL
 from edge_resnet.core.errors import BudgetError
 from edge_resnet.core.records import BudgetReport, CalibrationTable, Preprocess, Progress
 from edge_resnet.imageset import ImageSet, batches, require_labels

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core.errors import DataError
 from edge_resnet.datasets import NAMES, open_data, open_pair
 from edge_resnet.imageset import ImageSet, check_labels, require_labels

@@ -15,16 +15,7 @@ import onnx
 import torch
 from torch import nn
 
-from edge_resnet.artifact import (
-    CALIBRATION,
-    CORRECTIONS,
-    LABELS,
-    MODEL,
-    Artifact,
-    open_artifact,
-    staging,
-    write_json,
-)
+from edge_resnet.artifact.folder import CALIBRATION, CORRECTIONS, LABELS, MODEL, Artifact, open_artifact, staging, write_json
 from edge_resnet.backends import load_backend, resolve_backend
 from edge_resnet.compile import finish, first_engine
 from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError

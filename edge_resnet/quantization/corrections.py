@@ -18,7 +18,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from edge_resnet.artifact import CORRECTIONS, Artifact
+from edge_resnet.artifact.folder import CORRECTIONS, Artifact
 from edge_resnet.core.errors import ArtifactError, CalibrationError
 from edge_resnet.quantization.inputs import with_exact_input
 

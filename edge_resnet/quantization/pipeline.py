@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import BudgetReport, CalibrationTable, Preprocess, Progress, QuantRecipe
 from edge_resnet.imageset import ImageSet, batches

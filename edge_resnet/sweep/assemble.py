@@ -16,7 +16,7 @@ from types import MappingProxyType
 from PIL import Image
 
 from edge_resnet.answers import Answers, accuracy_of
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.bench import BenchResult
 from edge_resnet.core.errors import DataError
 from edge_resnet.imageset import ImageSet

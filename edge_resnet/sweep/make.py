@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from edge_resnet.artifact import LABELS, MODEL, Artifact, open_artifact, staging
+from edge_resnet.artifact.folder import LABELS, MODEL, Artifact, open_artifact, staging
 from edge_resnet.core.errors import ArtifactError, CalibrationError, EdgeResnetError, WeightsError
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import BatchProfile, Precision, Progress, QuantRecipe

@@ -10,14 +10,14 @@ from pydantic import TypeAdapter
 
 from edge_resnet import __version__
 from edge_resnet.answers import Answers, answer
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.enginecache import find_engine
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.backends import BACKENDS, load_backend, open_backend
 from edge_resnet.bench import BenchOptions, BenchResult, bench
 from edge_resnet.bench.record import to_json
 from edge_resnet.core.errors import ConfigError, IncompatibleEngineError
 from edge_resnet.core.records import Progress
 from edge_resnet.device import describe, installed_version
-from edge_resnet.enginecache import find_engine
 from edge_resnet.imageset import ImageSet
 
 __all__ = ["answers_key", "latency_key", "measure_answers", "measure_latency", "read_answers", "read_latency", "ready"]

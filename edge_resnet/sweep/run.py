@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from edge_resnet.artifact import Artifact, open_artifact
+from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.backends import BACKENDS, resolve_backend
 from edge_resnet.core.errors import ConfigError, EdgeResnetError
 from edge_resnet.core.records import Progress

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.backends import BACKENDS, Backend, load_backend, open_backend, resolve_backend
 from edge_resnet.core.errors import BackendError, ConfigError, MissingDependencyError
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edge_resnet.artifact import Artifact, open_artifact
+from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.backends.onnxruntime import OnnxRuntimeBackend
 from edge_resnet.compile import compile_engine
 from edge_resnet.core.errors import BackendError, IncompatibleEngineError

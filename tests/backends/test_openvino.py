@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_resnet.artifact import Artifact, open_artifact
+from edge_resnet.artifact.enginecache import EngineTuning
+from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.backends import load_backend, open_backend, resolve_backend
 from edge_resnet.compile import compile_engine
 from edge_resnet.core.errors import BackendError, ConfigError, IncompatibleEngineError
-from edge_resnet.enginecache import EngineTuning
 
 REPO = Path(__file__).resolve().parents[2]
 IMAGES = np.random.default_rng(0).integers(0, 256, (16, 4, 4, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
@@ -226,7 +226,7 @@ def refuse(*_): raise AssertionError("the network was asked for")
 socket.socket.connect = socket.getaddrinfo = refuse
 import numpy as np
 from pathlib import Path
-from edge_resnet.artifact import open_artifact
+from edge_resnet.artifact.folder import open_artifact
 from edge_resnet.backends import open_backend
 with open_backend(open_artifact(Path({folder!r})), "openvino") as backend:
     backend.infer(np.zeros((1, 32, 32, 3), np.uint8))

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import HandClock, Scripted, TwoSlots
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.bench import BenchOptions, BenchResult, bench
 from edge_resnet.bench.conditions import Watch
 from edge_resnet.bench.rules import batch_of, limits_of

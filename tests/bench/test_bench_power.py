@@ -18,7 +18,7 @@ import pytest
 from power.sysfstrees import AGX_ORIN, NANO, ORIN_NANO, RAPL, THOR, XAVIER_NX, write
 from scripted import HandClock, Scripted, TwoSlots
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.backends import Images, Logits
 from edge_resnet.bench import BenchOptions, BenchResult, bench, read_result, write_results
 from edge_resnet.bench.record import to_json

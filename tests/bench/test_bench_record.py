@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import HandClock, Scripted
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.bench import BenchOptions, BenchResult, bench, read_result, read_results, write_results
 from edge_resnet.bench.record import to_json
 from edge_resnet.core.errors import BuildError, DataError

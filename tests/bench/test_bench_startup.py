@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_resnet.artifact import MODEL, Artifact
+from edge_resnet.artifact.folder import MODEL, Artifact
 from edge_resnet.bench.startup import measure_startup
 
 

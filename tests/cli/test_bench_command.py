@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from power.sysfstrees import ORIN_NANO, write
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.bench import read_result, read_results
 from edge_resnet.bench.conditions import Watch
 from edge_resnet.power import PowerMeter, look

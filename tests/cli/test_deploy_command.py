@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from refusals import assert_refused
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 
 Cli = Callable[..., Any]
 CAMERA = "rtsp://admin:hunter2@10.0.0.7/stream"

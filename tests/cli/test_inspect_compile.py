@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from refusals import assert_refused
 from tiny import tiny_options
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.build import build
 from edge_resnet.compile import corrected_graph, tensorrt_graph
 from edge_resnet.core.records import BatchProfile, QuantRecipe

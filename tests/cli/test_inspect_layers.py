@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from layerinfo import PROFILE, as_eleven, document
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 
 Cli = Callable[..., Any]
 GOLDEN = Path(__file__).parent.parent / "golden" / "layers_int8.txt"

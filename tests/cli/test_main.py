@@ -100,7 +100,7 @@ def test_an_unforeseen_error_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPat
     def broken(*_: object) -> None:
         raise RuntimeError("something\nunforeseen")
 
-    monkeypatch.setattr("edge_resnet.artifact.open_artifact", broken)
+    monkeypatch.setattr("edge_resnet.artifact.folder.open_artifact", broken)
     outcome = cli("inspect", "x")
     assert outcome.code == 1
     assert len(outcome.err.splitlines()) == 2
@@ -114,7 +114,7 @@ def test_a_missing_package_that_no_extra_brings_is_one_line(cli: Cli, monkeypatc
     def broken(*_: object) -> None:
         raise ModuleNotFoundError("No module named 'numpy.core'", name="numpy.core")
 
-    monkeypatch.setattr("edge_resnet.artifact.open_artifact", broken)
+    monkeypatch.setattr("edge_resnet.artifact.folder.open_artifact", broken)
     outcome = cli("inspect", "x")
     assert outcome.code == 1
     assert "numpy.core" in outcome.err
@@ -127,7 +127,7 @@ def test_ctrl_c_ends_with_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("edge_resnet.artifact.open_artifact", interrupted)
+    monkeypatch.setattr("edge_resnet.artifact.folder.open_artifact", interrupted)
     outcome = cli("inspect", "x")
     assert outcome.code == 130
     assert "interrupted" in outcome.err

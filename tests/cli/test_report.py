@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from refusals import assert_refused
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.report import read_report
 from edge_resnet.sweep import run as running
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from refusals import assert_refused
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 
 Cli = Callable[..., Any]
 SOURCE = ("--source", "synthetic://?frames=40&width=64&height=48")

@@ -15,7 +15,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from reports import accuracy, answers, evaluation
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.bench import BenchOptions, BenchResult, bench, write_results
 from edge_resnet.compare import Comparison, compare_files
 from edge_resnet.compare.accuracies import top1

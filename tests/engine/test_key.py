@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from edge_resnet.artifact.enginecache import EngineFacts, EngineOptions, EngineTuning, engine_key, why_unfit
 from edge_resnet.core.records import BatchProfile
-from edge_resnet.enginecache import EngineFacts, EngineOptions, EngineTuning, engine_key, why_unfit
 
 FACTS = EngineFacts("10.3.0", "NVIDIA Orin", "8.7", "a" * 64, "weak", EngineOptions("int8", 224, BatchProfile(1, 4, 8)))
 OTHERS: dict[str, Any] = {

@@ -7,9 +7,9 @@ from dataclasses import asdict
 
 import pytest
 
+from edge_resnet.artifact.enginecache import EngineOptions, EngineTuning, read_options
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import BatchProfile
-from edge_resnet.enginecache import EngineOptions, EngineTuning, read_options
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,10 @@ import pytest
 from exported import exported, small
 from standins.surface import VERSIONS
 
+from edge_resnet.artifact.enginecache import EngineOptions, EngineTuning
 from edge_resnet.core.errors import BackendError, BuildError, ConfigError, MissingDependencyError
 from edge_resnet.core.records import BatchProfile
 from edge_resnet.engine.process import Built, build_in_child
-from edge_resnet.enginecache import EngineOptions, EngineTuning
 
 TESTS = Path(__file__).resolve().parent.parent
 OPTIONS = EngineOptions("fp16", 16, BatchProfile(1, 2, 4), EngineTuning(128))

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_resnet.artifact import Artifact, open_artifact
+from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.core.errors import BackendError
 from edge_resnet.core.records import BatchProfile, Precision
 from edge_resnet.engine.driver import Gpu, first_gpu

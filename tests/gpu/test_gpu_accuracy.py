@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.backends import Variant, open_backend
 from edge_resnet.compile import compile_engine
 from edge_resnet.core.records import Precision

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from pydantic import TypeAdapter
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.build import BuildOptions, build, has_own_ranges
 from edge_resnet.core.errors import CalibrationError, WeightsError
 from edge_resnet.core.records import CalibrationTable, ModelSpec, Preprocess, QuantRecipe

@@ -275,7 +275,7 @@ def test_a_table_survives_its_json(model_path: Path) -> None:
     """Written and read back, the table is equal, so an engine derived from the file is the one derived from memory."""
     from pydantic import TypeAdapter
 
-    from edge_resnet.artifact import write_json
+    from edge_resnet.artifact.folder import write_json
 
     table = calibrate(model_path, TENSORS, [pictures(3, 16)], MAX)
     path = model_path.parent / "calibration.json"

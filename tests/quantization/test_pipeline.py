@@ -15,7 +15,7 @@ import pytest
 from exported import graph, logits, pictures, small
 from rescaled import rescaled
 
-from edge_resnet.artifact import open_artifact
+from edge_resnet.artifact.folder import open_artifact
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import Correction, Preprocess, QuantRecipe

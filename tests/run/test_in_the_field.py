@@ -17,7 +17,7 @@ import pytest
 from servers.mjpeg import MjpegServer
 from servers.rtsp import RtspServer, why_no_rtsp
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 
 
 class Running:

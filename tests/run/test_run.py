@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.backends import Logits
 from edge_resnet.backends.fake import FakeBackend
 from edge_resnet.core.errors import SourceError

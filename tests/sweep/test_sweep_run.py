@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_resnet.artifact import Artifact
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core.errors import ArtifactError, BackendError, ConfigError, DataError
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.evaluate import evaluate

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from edge_resnet.artifact import Artifact, describe_files, staging, write_json
+from edge_resnet.artifact.folder import Artifact, describe_files, staging, write_json
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import BatchProfile, FileEntry, Precision
