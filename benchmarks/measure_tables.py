@@ -19,7 +19,8 @@ import numpy as np
 import onnx
 from PIL import Image
 
-from edge_resnet.core.records import CalibrationTable, ModelSpec, Preprocess
+from edge_resnet.artifact.schema import CalibrationTable
+from edge_resnet.core.records import ModelSpec, Preprocess
 from edge_resnet.export import Deployable, export
 from edge_resnet.imageset import ImageSet, balanced_sample, batches, from_arrays, open_images
 from edge_resnet.models import build_network, load_weights

@@ -6,7 +6,6 @@ A backend whose engines are derived here is one function and one line in ``DERIV
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeAlias, cast, get_args
@@ -14,11 +13,11 @@ from typing import Literal, TypeAlias, cast, get_args
 import onnx
 
 from edge_resnet.artifact.enginecache import EngineTuning, find_engine, store_engine
-from edge_resnet.artifact.folder import MANIFEST, MODEL, Artifact, describe_files, write_json
+from edge_resnet.artifact.folder import MODEL, Artifact, write_json
 from edge_resnet.backends import EngineRequest, Variant, load_backend, resolve_backend
 from edge_resnet.core.errors import BuildError, ConfigError, EdgeResnetError
 from edge_resnet.core.files import write_together
-from edge_resnet.core.records import Manifest, Progress
+from edge_resnet.core.records import Progress
 from edge_resnet.engine.process import build_in_child
 from edge_resnet.engine.timingcache import timings_path
 from edge_resnet.quantization.corrections import apply, read_corrections
@@ -31,7 +30,6 @@ __all__ = [
     "Dialect",
     "compile_engine",
     "corrected_graph",
-    "finish",
     "first_engine",
     "tensorrt_graph",
     "write_onnx",
@@ -61,11 +59,6 @@ def compile_engine(
     if request is None:
         return None
     return find_engine(artifact, request.key) or DERIVATIONS[name](artifact, request, progress)
-
-
-def finish(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest over what lies in ``folder`` now: the end of every artifact."""
-    write_json(folder / MANIFEST, replace(manifest, files=describe_files(folder)))
 
 
 def first_engine(

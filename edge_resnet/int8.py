@@ -8,9 +8,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
 from importlib import resources
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -18,12 +16,24 @@ import numpy.typing as npt
 import onnx
 from pydantic import TypeAdapter
 
-from edge_resnet.artifact.folder import CALIBRATION, CORRECTIONS, LABELS, MODEL, Artifact, open_artifact, staging, write_json
+from edge_resnet.artifact.folder import (
+    CALIBRATION,
+    CORRECTIONS,
+    LABELS,
+    MODEL,
+    Artifact,
+    finish,
+    open_artifact,
+    staging,
+    stamped,
+    write_json,
+)
+from edge_resnet.artifact.schema import CalibrationTable, Manifest
 from edge_resnet.backends import load_backend, resolve_backend
-from edge_resnet.compile import finish, first_engine
+from edge_resnet.compile import first_engine
 from edge_resnet.core.errors import CalibrationError, ConfigError
 from edge_resnet.core.files import sha256_of
-from edge_resnet.core.records import CalibrationTable, Manifest, ModelSpec, Preprocess, Progress, QuantRecipe
+from edge_resnet.core.records import ModelSpec, Preprocess, Progress, QuantRecipe
 from edge_resnet.datasets import open_data
 from edge_resnet.imageset import ImageSet, balanced_sample, batches, check_labels, require_labels, require_several
 from edge_resnet.models.shipped import Checkpoint
@@ -33,22 +43,9 @@ from edge_resnet.quantization.pipeline import Int8, Validation, check_pictures, 
 from edge_resnet.quantization.qdq import measured_tensors
 from edge_resnet.quantization.spool import Spool
 
-__all__ = [
-    "TOOLS",
-    "Int8Options",
-    "add_int8",
-    "add_shipped_int8",
-    "draw_sample",
-    "open_validation",
-    "requantize",
-    "stamped",
-    "with_int8",
-]
+__all__ = ["Int8Options", "add_int8", "add_shipped_int8", "draw_sample", "open_validation", "requantize", "with_int8"]
 
 _log = logging.getLogger(__name__)
-
-#: Packages whose versions the manifest names.
-TOOLS = ("edge-resnet", "numpy", "onnx", "onnxruntime", "pillow", "torch")
 
 
 @dataclass(frozen=True)
@@ -169,12 +166,6 @@ def with_int8(manifest: Manifest, made: Int8, pictures: str) -> Manifest:
         budget=budget,
         warnings=made.warnings,
     )
-
-
-def stamped(manifest: Manifest) -> Manifest:
-    """The manifest with the time, and the versions of what it is made with, as they are now."""
-    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return replace(manifest, created=created, tools={name: version(name) for name in TOOLS})
 
 
 def requantize(

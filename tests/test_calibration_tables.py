@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from edge_resnet.core.records import CalibrationTable
+from edge_resnet.artifact.schema import CalibrationTable
 
 REPO = Path(__file__).resolve().parent.parent
 TABLES = REPO / "calibration" / "tables"

@@ -12,18 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.core import records as spec
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.core.records import (
-    BatchProfile,
-    CalibrationTable,
-    Family,
-    ModelSpec,
-    Precision,
-    Preprocess,
-    QuantRecipe,
-    Shortcut,
-)
+from edge_resnet.core.records import BatchProfile, Family, ModelSpec, Precision, Preprocess, QuantRecipe, Shortcut
 
 SHARES = st.floats(0.01, 1, allow_nan=False)
 TRIPLES = st.tuples(SHARES, SHARES, SHARES)

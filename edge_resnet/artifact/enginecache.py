@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from edge_resnet.artifact.folder import Artifact, describe_files, staging, write_json
+from edge_resnet.artifact.schema import FileEntry
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.files import sha256_of
-from edge_resnet.core.records import BatchProfile, FileEntry, Precision
+from edge_resnet.core.records import BatchProfile, Precision
 
 __all__ = [
     "EngineDialect",

@@ -9,15 +9,17 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timezone
+from importlib.metadata import version
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from edge_resnet.artifact.schema import SCHEMA_VERSION, CalibrationTable, FileEntry, Manifest
 from edge_resnet.core.errors import ArtifactError, BuildError
 from edge_resnet.core.files import sha256_of
-from edge_resnet.core.records import SCHEMA_VERSION, CalibrationTable, FileEntry, Manifest
 
 __all__ = [
     "Artifact",
@@ -26,10 +28,13 @@ __all__ = [
     "LABELS",
     "MANIFEST",
     "MODEL",
+    "TOOLS",
     "describe_files",
+    "finish",
     "newest_artifact",
     "open_artifact",
     "staging",
+    "stamped",
     "write_json",
 ]
 
@@ -189,3 +194,18 @@ def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
         raise ArtifactError(f"{path} is missing", hint="copy the artifact again, or build it again")
     if path.stat().st_size != entry.size or sha256_of(path) != entry.sha256:
         raise ArtifactError(f"{path} was changed after the build", hint="copy the artifact again, or build it again")
+
+
+def finish(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest over what lies in ``folder`` now: the end of every artifact."""
+    write_json(folder / MANIFEST, replace(manifest, files=describe_files(folder)))
+
+
+#: Packages whose versions the manifest names.
+TOOLS = ("edge-resnet", "numpy", "onnx", "onnxruntime", "pillow", "torch")
+
+
+def stamped(manifest: Manifest) -> Manifest:
+    """The manifest with the time, and the versions of what it is made with, as they are now."""
+    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return replace(manifest, created=created, tools={name: version(name) for name in TOOLS})

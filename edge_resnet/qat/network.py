@@ -17,8 +17,8 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
+from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.core.errors import CalibrationError
-from edge_resnet.core.records import CalibrationTable
 from edge_resnet.quantization.corrections import Corrections, apply
 from edge_resnet.quantization.executor import Executor, read_by
 from edge_resnet.quantization.inputs import SHIFTED

@@ -15,13 +15,25 @@ import onnx
 import torch
 from torch import nn
 
-from edge_resnet.artifact.folder import CALIBRATION, CORRECTIONS, LABELS, MODEL, Artifact, open_artifact, staging, write_json
+from edge_resnet.artifact.folder import (
+    CALIBRATION,
+    CORRECTIONS,
+    LABELS,
+    MODEL,
+    Artifact,
+    finish,
+    open_artifact,
+    staging,
+    stamped,
+    write_json,
+)
+from edge_resnet.artifact.schema import BudgetReport, CalibrationTable, Manifest, QatReport
 from edge_resnet.backends import load_backend, resolve_backend
-from edge_resnet.compile import finish, first_engine
+from edge_resnet.compile import first_engine
 from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError
-from edge_resnet.core.records import BudgetReport, CalibrationTable, Manifest, Progress, QatReport, QuantRecipe
+from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.imageset import ImageSet, balanced_sample
-from edge_resnet.int8 import Int8Options, add_int8, stamped
+from edge_resnet.int8 import Int8Options, add_int8
 from edge_resnet.qat.distil import Distilled
 from edge_resnet.qat.judge import Judged, judged, refuse_beyond
 from edge_resnet.qat.network import FakeQuantized, InFloat

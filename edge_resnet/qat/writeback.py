@@ -15,8 +15,9 @@ import numpy.typing as npt
 import onnx
 import torch
 
+from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.core.errors import CalibrationError, ExportError
-from edge_resnet.core.records import CalibrationTable, Preprocess, Progress
+from edge_resnet.core.records import Preprocess, Progress
 from edge_resnet.qat.network import FakeQuantized
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table_from
 from edge_resnet.quantization.corrections import Corrections

@@ -14,8 +14,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from edge_resnet.artifact.schema import BudgetReport
 from edge_resnet.core.errors import BudgetError, ConfigError, DataError
-from edge_resnet.core.records import BudgetReport, Progress
+from edge_resnet.core.records import Progress
 from edge_resnet.core.statistics import mcnemar_exact, paired_drop_interval
 from edge_resnet.quantization.simulate import relative_error
 

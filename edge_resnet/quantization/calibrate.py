@@ -17,9 +17,10 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 
+from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.core.errors import CalibrationError, DataError
 from edge_resnet.core.files import sha256_of
-from edge_resnet.core.records import CalibrationTable, Progress, QuantRecipe
+from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.imageset import ImageSet
 from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.ranges import read_amax

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_resnet.core.records import CalibrationTable, QuantRecipe
+from edge_resnet.artifact.schema import CalibrationTable
+from edge_resnet.core.records import QuantRecipe
 from edge_resnet.quantization.histogram import BINS, AbsHistogram
 from edge_resnet.quantization.ranges import read_amax
 from edge_resnet.quantization.tails import point, share_above

@@ -15,7 +15,8 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from edge_resnet.core.records import CalibrationTable, Preprocess
+from edge_resnet.artifact.schema import CalibrationTable
+from edge_resnet.core.records import Preprocess
 from edge_resnet.core.statistics import wilson_interval
 from edge_resnet.imageset import ImageSet
 from edge_resnet.quantization.histogram import AbsHistogram

@@ -12,8 +12,8 @@ import struct
 
 import onnx
 
+from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.core.errors import CalibrationError, ConfigError
-from edge_resnet.core.records import CalibrationTable
 from edge_resnet.quantization.placement import tensorrt_pairs
 from edge_resnet.quantization.weights import LEAST_SCALE
 

@@ -148,8 +148,8 @@ def _make_int8(
 
     Raises CalibrationError without pictures, and what calibration raises.
     """
-    from edge_resnet.compile import finish
-    from edge_resnet.int8 import Int8Options, add_int8, stamped, with_int8
+    from edge_resnet.artifact.folder import finish, stamped
+    from edge_resnet.int8 import Int8Options, add_int8, with_int8
     from edge_resnet.quantization.calibrate import refuse_noise
 
     if sample is None:

@@ -16,9 +16,10 @@ from PIL import Image
 from pydantic import TypeAdapter
 
 from edge_resnet.artifact.folder import Artifact
+from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.build import BuildOptions, build, has_own_ranges
 from edge_resnet.core.errors import CalibrationError, WeightsError
-from edge_resnet.core.records import CalibrationTable, ModelSpec, Preprocess, QuantRecipe
+from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.evaluate import evaluate
 from edge_resnet.imageset import ImageSet, from_arrays
 from edge_resnet.int8 import add_shipped_int8

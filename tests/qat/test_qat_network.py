@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
+from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.core.errors import CalibrationError
-from edge_resnet.core.records import CalibrationTable, ModelSpec, Preprocess, QuantRecipe
+from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.qat.network import FakeQuantized, InFloat, Layer
 from edge_resnet.quantization.calibrate import collect, table_from
 from edge_resnet.quantization.corrections import Corrections, apply

@@ -13,9 +13,9 @@ from exported import graph, pictures, small
 from onnx import numpy_helper
 from torch.nn import functional as F
 
-from edge_resnet.artifact.folder import CALIBRATION, LABELS, MODEL, Artifact, open_artifact, write_json
+from edge_resnet.artifact.folder import CALIBRATION, LABELS, MODEL, Artifact, finish, open_artifact, write_json
 from edge_resnet.backends import open_backend
-from edge_resnet.compile import compile_engine, finish, tensorrt_graph
+from edge_resnet.compile import compile_engine, tensorrt_graph
 from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError, DataError, EdgeResnetError, ExportError
 from edge_resnet.core.records import QuantRecipe
 from edge_resnet.datasets import load_named

@@ -18,8 +18,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
+from edge_resnet.artifact.schema import BudgetReport
 from edge_resnet.core.errors import BudgetError, ConfigError, DataError
-from edge_resnet.core.records import BudgetReport, QuantRecipe
+from edge_resnet.core.records import QuantRecipe
 from edge_resnet.core.statistics import mcnemar_exact, paired_drop_interval
 from edge_resnet.quantization.budget import PROBE_IMAGES, BudgetProblem, budget_warning, meet_budget
 from edge_resnet.quantization.calibrate import calibrate

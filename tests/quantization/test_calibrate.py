@@ -18,8 +18,9 @@ from exported import exported, graph, pictures, small
 from onnx import numpy_helper
 from PIL import Image
 
+from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.core.errors import CalibrationError, DataError
-from edge_resnet.core.records import CalibrationTable, QuantRecipe
+from edge_resnet.core.records import QuantRecipe
 from edge_resnet.datasets import load_named
 from edge_resnet.export import INPUT
 from edge_resnet.imageset import ImageSet, from_arrays, open_images

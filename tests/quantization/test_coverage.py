@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_resnet.artifact.folder import write_json
-from edge_resnet.core.records import CalibrationTable, QuantRecipe
+from edge_resnet.artifact.schema import CalibrationTable
+from edge_resnet.core.records import QuantRecipe
 from edge_resnet.quantization.coverage import CoverageReport, coverage_report, ranges_now, render, snapshot_counts
 from edge_resnet.quantization.histogram import AbsHistogram
 

@@ -18,7 +18,8 @@ from onnx import numpy_helper
 from PIL import Image
 from rescaled import rescaled
 
-from edge_resnet.core.records import CalibrationTable, ModelSpec, Preprocess, QuantRecipe
+from edge_resnet.artifact.schema import CalibrationTable
+from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.datasets import load_named
 from edge_resnet.export import Deployable, export
 from edge_resnet.imageset import from_arrays, open_images

@@ -14,7 +14,8 @@ from exported import graph, logits, pictures, small
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_resnet.core.records import CalibrationTable, ModelSpec, QuantRecipe
+from edge_resnet.artifact.schema import CalibrationTable
+from edge_resnet.core.records import ModelSpec, QuantRecipe
 from edge_resnet.quantization.biases import correct_biases
 from edge_resnet.quantization.calibrate import collect, table_from
 from edge_resnet.quantization.corrections import Corrections, apply

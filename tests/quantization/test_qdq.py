@@ -17,8 +17,9 @@ from exported import exported, graph, logits, pictures, small
 from onnx import numpy_helper
 from PIL import Image
 
+from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.core.errors import CalibrationError
-from edge_resnet.core.records import CalibrationTable, ModelSpec, Preprocess, QuantRecipe
+from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.export import INPUT, OPSET, Deployable, export
 from edge_resnet.models import build_network, load_weights
 from edge_resnet.quantization.calibrate import calibrate

@@ -16,8 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.core.errors import CalibrationError, ConfigError
-from edge_resnet.core.records import CalibrationTable, ModelSpec, QuantRecipe
+from edge_resnet.core.records import ModelSpec, QuantRecipe
 from edge_resnet.quantization.calibrate import calibrate
 from edge_resnet.quantization.inputs import EXACT_AMAX, with_exact_input
 from edge_resnet.quantization.placement import tensorrt_pairs
