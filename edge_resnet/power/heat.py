@@ -12,9 +12,8 @@ from pathlib import Path
 
 from edge_resnet.device import Clock, gpu_clock
 from edge_resnet.power.nvml import NvmlGpu
-from edge_resnet.power.rails import Rail
+from edge_resnet.power.rails import Rail, matching, number, text
 from edge_resnet.power.records import ClockRange, Temperature
-from edge_resnet.power.sysfs import matching, number, text
 
 __all__ = ["Heat", "Watch"]
 

@@ -5,16 +5,99 @@ Paths: INA3221 under hwmon on JetPack 5 and newer (Linux, hwmon/ina3221), under 
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_resnet.power.records import Covers, Meter, Sample
-from edge_resnet.power.sysfs import matching, number, text
+from edge_resnet.power.records import Covers, Meter, Read, Sample
 
-__all__ = ["Rail", "find_rails", "total_meter"]
+__all__ = ["Rail", "find_rails", "matching", "number", "package_meter", "text", "total_meter"]
+
+
+#: Only root may read the counters since Linux 5.10: their fine grain tells one process what another computes (CVE-2020-8694).
+_UNREADABLE = (
+    "RAPL's counters are readable by root alone: measure as root, or let others read them until the next start with "
+    "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj, on a machine that you share with nobody"
+)
+
+
+def package_meter(root: Path) -> tuple[Meter | None, str]:
+    """The processor packages together, or None and the reason."""
+    # intel-rapl-mmio shows the same packages a second time. Zones within packages and "psys" are not added.
+    folders = matching(root, "sys/class/powercap/intel-rapl:*")
+    packages = [folder for folder in folders if text(folder / "name").startswith("package-")]
+    if not packages:
+        return None, "no RAPL counter"
+    try:
+        counters = [_Counter(folder / "energy_uj", number(folder / "max_energy_range_uj")) for folder in packages]
+        for counter in counters:
+            number(counter.path)
+    except PermissionError:
+        return None, _UNREADABLE
+    except (OSError, ValueError):
+        return None, "RAPL's counters give no values"
+    names = "+".join(text(folder / "name") for folder in packages)
+    return Meter(f"RAPL {names}", "CPU package", lambda: _open(counters)), ""
+
+
+@dataclass(frozen=True)
+class _Counter:
+    path: Path
+    range_uj: int
+
+
+@contextmanager
+def _open(counters: Sequence[_Counter]) -> Iterator[Read]:
+    """Reads the sum of the counters; each may have begun anew once since the last read (at 60 W after an hour or so)."""
+    last: list[int] | None = None
+    total_uj = 0
+
+    def read() -> Sample:
+        nonlocal last, total_uj
+        values = [number(counter.path) for counter in counters]
+        for counter, value, before in zip(counters, values, last or values, strict=True):
+            total_uj += value - before + (counter.range_uj if value < before else 0)
+        last = values
+        return Sample(energy_mj=total_uj / 1000)
+
+    yield read
+
+
+_LONGEST = 4096
+
+
+def matching(folder: Path, pattern: str) -> list[Path]:
+    """What lies below ``folder`` and fits the pattern, sorted; nothing where it may not be looked at."""
+    try:
+        return sorted(folder.glob(pattern))
+    except OSError:
+        return []
+
+
+def number(path: Path) -> int:
+    """The whole number in a file. Raises OSError where it cannot be read (EAGAIN and ENODATA are common), ValueError if none."""
+    return int(_bytes(path))
+
+
+def text(path: Path) -> str:
+    """A file's text without the white space around it; empty where it cannot be read."""
+    try:
+        return _bytes(path).decode("utf-8", "replace").strip("\0 \t\r\n")
+    except OSError:
+        return ""
+
+
+def _bytes(path: Path) -> bytes:
+    # Path.read_text costs several times as much, and hundreds of these are read per second.
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(handle, _LONGEST)
+    finally:
+        os.close(handle)
+
 
 #: Rails that everything else hangs on, the most inclusive first.
 _INPUTS: tuple[tuple[str, Covers], ...] = (("VIN", "board input"), ("POM_5V_IN", "module"), ("VDD_IN", "module"))
