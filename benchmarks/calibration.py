@@ -20,7 +20,7 @@ import onnx
 import onnxruntime
 
 from edge_resnet.core.records import ModelSpec, Preprocess
-from edge_resnet.device import describe
+from edge_resnet.device.machine import describe
 from edge_resnet.export import Deployable, export
 from edge_resnet.models import build_network
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect

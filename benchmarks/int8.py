@@ -20,7 +20,7 @@ from edge_resnet.artifact.folder import Artifact
 from edge_resnet.backends import Backend, open_backend
 from edge_resnet.build import BuildOptions, build
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
-from edge_resnet.device import describe
+from edge_resnet.device.machine import describe
 
 ROUNDS = 20
 

@@ -27,7 +27,7 @@ from peers.networks import NETWORKS, SEED, Ints
 from peers.tools import OURS, TOOLS, Bench, Measured, Tool, fp32_graph, measure, predictions, versions
 
 from edge_resnet.core.statistics import mcnemar_exact, wilson_interval
-from edge_resnet.device import describe
+from edge_resnet.device.machine import describe
 
 
 def main() -> None:

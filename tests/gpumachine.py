@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_resnet.device import DeviceInfo
+from edge_resnet.device.machine import DeviceInfo
 
 #: Read now: a test may empty PATH.
 COMPILER, ENVIRONMENT = shutil.which("gcc") or shutil.which("cc"), dict(os.environ)

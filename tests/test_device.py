@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_resnet import device
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.process import Finished, run_within
-from edge_resnet.device import (
+from edge_resnet.device import machine
+from edge_resnet.device.machine import (
     Clock,
     cache_folder,
     describe,
@@ -319,7 +319,7 @@ def test_nvidia_smi_that_fails(bin_folder: Path, tmp_path: Path) -> None:
 
 def test_nvidia_smi_that_hangs(bin_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A driver that hangs costs the time limit and no more."""
-    monkeypatch.setattr(device, "_SMI_TIMEOUT_S", 0.3)
+    monkeypatch.setattr(machine, "_SMI_TIMEOUT_S", 0.3)
     nvidia_smi(bin_folder, "exec /bin/sleep 30")
     start = time.monotonic()
     info = describe(plant(tmp_path, DESKTOP))
@@ -404,7 +404,7 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -
 
 def test_nothing_heavy_is_imported() -> None:
     """Describing the machine loads no package but the standard library and edge-resnet."""
-    code = "import sys; from edge_resnet.device import describe; describe(); print(*sys.modules)"
+    code = "import sys; from edge_resnet.device.machine import describe; describe(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert loaded.isdisjoint({"numpy", "torch", "torchvision", "onnx", "onnxruntime", "cv2", "tensorrt", "pycuda", "rich"})

@@ -44,7 +44,7 @@ def machine(tmp_path: Path, surfaces: Path, libcuda: Path, monkeypatch: pytest.M
     """Turns this machine into one with a GPU and a TensorRT of that version, for this process and for its children."""
     packages = tmp_path / "packages"
     packages.mkdir()
-    driver = importlib.import_module("edge_resnet.engine.driver")
+    driver = importlib.import_module("edge_resnet.device.gpu")
     monkeypatch.setattr(driver.first_gpu, "__defaults__", (str(libcuda),))
     monkeypatch.setattr(Recorder.__init__, "__defaults__", (str(libcuda),))
     pycuda_driver.record_through(ctypes.CDLL(str(libcuda)))

@@ -45,7 +45,7 @@ l4t_version() {
     printf '%s' "$found"
 }
 
-# JetPack's number of an L4T version (NVIDIA's release archive); edge_resnet/device.py has the same table.
+# JetPack's number of an L4T version (NVIDIA's release archive); edge_resnet/device/machine.py has the same table.
 jetpack_of() {
     case $1 in
         35.1 | 35.1.*) echo 5.0.2 ;; 35.2 | 35.2.*) echo 5.1 ;; 35.3 | 35.3.*) echo 5.1.1 ;;

@@ -21,8 +21,8 @@ import numpy.typing as npt
 from edge_resnet.artifact.enginecache import EngineTuning, find_engine
 from edge_resnet.artifact.folder import MODEL, Artifact
 from edge_resnet.core.errors import BackendError, ConfigError, IncompatibleEngineError, MissingDependencyError
-from edge_resnet.device import has_int8_dot_product
-from edge_resnet.engine.driver import first_gpu
+from edge_resnet.device.gpu import first_gpu
+from edge_resnet.device.machine import has_int8_dot_product
 
 __all__ = [
     "AUTO",

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from edge_resnet.core.errors import BackendError
-from edge_resnet.engine.driver import LIBRARY
+from edge_resnet.device.gpu import LIBRARY
 
 __all__ = ["Graph", "Recorder"]
 

@@ -28,7 +28,7 @@ from edge_resnet.backends.kernels.here import Kernels
 from edge_resnet.backends.plans import StoredPlan, find_plan, read_plan, wanted
 from edge_resnet.backends.slots import Bindings, Slot
 from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError, IncompatibleEngineError
-from edge_resnet.engine.driver import first_gpu
+from edge_resnet.device.gpu import first_gpu
 from edge_resnet.engine.listening import listen
 from edge_resnet.preprocess import Picture, preprocess_bgr
 

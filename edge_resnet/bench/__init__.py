@@ -29,9 +29,9 @@ from edge_resnet.bench.startup import Startup, measure_startup
 from edge_resnet.core.errors import DataError
 from edge_resnet.core.records import Progress
 from edge_resnet.core.statistics import summarise
-from edge_resnet.device import describe, installed_version
+from edge_resnet.device.machine import describe, installed_version
+from edge_resnet.device.power import PowerMeter, PowerReading, look
 from edge_resnet.imageset import ImageSet, batches
-from edge_resnet.power import PowerMeter, PowerReading, look
 from edge_resnet.preprocess import Picture
 
 __all__ = ["BenchOptions", "BenchResult", "Scenario", "bench", "read_result", "read_results", "write_results"]

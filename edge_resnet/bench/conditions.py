@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_resnet.core.process import run_within
-from edge_resnet.device import gpu_clock
+from edge_resnet.device.machine import gpu_clock
 
 __all__ = ["Conditions", "Watch", "gpu_memory_mib"]
 

@@ -8,7 +8,7 @@ from statistics import median
 from edge_resnet.bench.conditions import Conditions
 from edge_resnet.bench.loop import Limits, Timings, WarmUp
 from edge_resnet.bench.record import Metric
-from edge_resnet.power import PowerReading
+from edge_resnet.device.power import PowerReading
 
 __all__ = ["doubts_of_heat", "doubts_of_machine", "doubts_of_run"]
 

@@ -13,8 +13,8 @@ from edge_resnet.bench.loop import WarmUp
 from edge_resnet.core.errors import DataError
 from edge_resnet.core.files import parse_record, read_json, write_whole
 from edge_resnet.core.records import Precision
-from edge_resnet.device import DeviceInfo
-from edge_resnet.power import PowerReading
+from edge_resnet.device.machine import DeviceInfo
+from edge_resnet.device.power import PowerReading
 
 __all__ = ["KIND", "SCHEMA", "BenchResult", "Metric", "Scenario", "read_result", "read_results", "to_json", "write_results"]
 

@@ -15,8 +15,8 @@ from edge_resnet.core.errors import ConfigError
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
     from edge_resnet.bench import BenchOptions, BenchResult, Scenario
+    from edge_resnet.device.power import PowerReading
     from edge_resnet.imageset import ImageSet
-    from edge_resnet.power import PowerReading
 
 __all__ = ["bench"]
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from edge_resnet.device import DeviceInfo
+    from edge_resnet.device.machine import DeviceInfo
     from edge_resnet.doctor.check import Check
     from edge_resnet.doctor.checks import Readiness
 
@@ -44,7 +44,7 @@ def doctor(json_output: Annotated[bool, typer.Option("--json", help="Print JSON 
 
     Example: edge-resnet doctor
     """
-    from edge_resnet.device import describe
+    from edge_resnet.device.machine import describe
     from edge_resnet.doctor.checks import examine, readiness
 
     info = describe()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edge_resnet.bench.record import BenchResult
 from edge_resnet.compare.record import Delta, overlap, percent, verdict
-from edge_resnet.device import DeviceInfo
+from edge_resnet.device.machine import DeviceInfo
 
 __all__ = ["differences", "metric", "other_notes", "pairs", "scenario"]
 

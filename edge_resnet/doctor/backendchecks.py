@@ -5,7 +5,7 @@ Both are asked in child processes, as TensorRT and PyCUDA are: what crashes or h
 
 from __future__ import annotations
 
-from edge_resnet.device import DeviceInfo
+from edge_resnet.device.machine import DeviceInfo
 from edge_resnet.doctor.check import Check, is_older, is_there
 from edge_resnet.doctor.probe import Answer, ask
 

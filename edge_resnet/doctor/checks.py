@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from edge_resnet.device import DeviceInfo, cache_folder, describe, gpu_clock, installed_version, power_modes, swap_mib
+from edge_resnet.device.machine import DeviceInfo, cache_folder, describe, gpu_clock, installed_version, power_modes, swap_mib
 from edge_resnet.doctor.backendchecks import check_backends
 from edge_resnet.doctor.check import Check, Group, is_in_system, is_older, is_there, see_system_packages
 from edge_resnet.doctor.gpuchecks import check_gpu_side
@@ -265,7 +265,7 @@ def _without_opencv(info: DeviceInfo, root: Path, from_pip: Sequence[str], failu
 
 def _check_cameras(root: Path) -> Check:
     try:
-        from edge_resnet.sources.listing import list_cameras  # of a package that loads numpy, which may be broken
+        from edge_resnet.device.cameras import list_cameras  # of a package that loads numpy, which may be broken
     except ImportError:
         return Check("cameras", "missing", "cannot be listed: numpy is missing or broken", "", "camera")
     cameras = [camera for camera in list_cameras(root) if camera.captures]

@@ -21,9 +21,9 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from edge_resnet.core.process import run_within
-from edge_resnet.device import DeviceInfo
+from edge_resnet.device.gpu import LIBRARY, first_gpu
+from edge_resnet.device.machine import DeviceInfo
 from edge_resnet.doctor.check import is_there
-from edge_resnet.engine.driver import LIBRARY, first_gpu
 
 __all__ = ["DRIVER_NODES", "Answer", "Scene", "Topic", "ask", "look", "main"]
 

@@ -9,7 +9,7 @@ import importlib.metadata
 import re
 from functools import partial
 
-from edge_resnet.device import installed_version
+from edge_resnet.device.machine import installed_version
 from edge_resnet.doctor.check import Check, is_in_system, is_older, is_there, see_system_packages
 from edge_resnet.doctor.probe import Scene
 

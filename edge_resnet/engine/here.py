@@ -5,8 +5,8 @@ from __future__ import annotations
 import tensorrt
 
 from edge_resnet.artifact.enginecache import EngineFacts, EngineOptions
+from edge_resnet.device.gpu import first_gpu
 from edge_resnet.engine.dialect import dialect_of
-from edge_resnet.engine.driver import first_gpu
 
 __all__ = ["facts_here"]
 

@@ -10,7 +10,7 @@ import re
 from pathlib import Path
 
 from edge_resnet.core.files import replace_files
-from edge_resnet.device import cache_folder
+from edge_resnet.device.machine import cache_folder
 
 __all__ = ["read_timings", "timings_path", "write_timings"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edge_resnet.bench.record import BenchResult
-from edge_resnet.device import DeviceInfo
+from edge_resnet.device.machine import DeviceInfo
 from edge_resnet.report.record import Report
 
 __all__ = ["environment", "results_of", "warnings_of"]

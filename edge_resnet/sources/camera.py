@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from edge_resnet.core.errors import SourceError
+from edge_resnet.device.cameras import find_holder, say_cameras
 from edge_resnet.opencv import load_opencv
 from edge_resnet.sources.capture import CaptureFeed
-from edge_resnet.sources.listing import find_holder, say_cameras
 from edge_resnet.sources.live import LiveSource
 from edge_resnet.sources.uri import TIMEOUT, Patience, Range, read_options
 

@@ -44,7 +44,7 @@ def make(libcuda: Path, surfaces: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
             monkeypatch.delitem(sys.modules, f"edge_resnet.{name}", raising=False)
         module = importlib.import_module("edge_resnet.backends.tensorrt")
         from edge_resnet.backends.plans import StoredPlan
-        from edge_resnet.engine.driver import first_gpu
+        from edge_resnet.device.gpu import first_gpu
 
         monkeypatch.setattr(module, "first_gpu", lambda: first_gpu(str(libcuda)))
         monkeypatch.setattr(module, "Recorder", lambda: Recorder(str(libcuda)))

@@ -22,8 +22,8 @@ from edge_resnet.artifact.folder import Artifact
 from edge_resnet.backends import Images, Logits
 from edge_resnet.bench import BenchOptions, BenchResult, bench, read_result, write_results
 from edge_resnet.bench.record import to_json
-from edge_resnet.power import Meter, PowerMeter, Sample, look
-from edge_resnet.power.meter import Found
+from edge_resnet.device.power import Meter, PowerMeter, Sample, look
+from edge_resnet.device.power.meter import Found
 
 QUICK = BenchOptions(seconds=0.2, min_queries=20, starts=0, frame=(64, 48))
 CURRENT = "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/curr1_input"

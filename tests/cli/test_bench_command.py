@@ -17,7 +17,7 @@ from power.sysfstrees import ORIN_NANO, write
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.bench import read_result, read_results
 from edge_resnet.bench.conditions import Watch
-from edge_resnet.power import PowerMeter, look
+from edge_resnet.device.power import PowerMeter, look
 
 Cli = Callable[..., Any]
 QUICK = ("--backend", "fake", "--seconds", "0.3", "--min-queries", "30", "--frame", "64x48", "--no-cold-start")

@@ -16,7 +16,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from edge_resnet.cli.doctor import _last_line, _show, doctor
-from edge_resnet.device import DeviceInfo, describe
+from edge_resnet.device.machine import DeviceInfo, describe
 from edge_resnet.doctor.check import Check
 from edge_resnet.doctor.checks import Readiness, examine
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from boards import JETSON, Board
 
-from edge_resnet import device
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.device import describe, refuse_old_jetpack
+from edge_resnet.device import machine
+from edge_resnet.device.machine import describe, refuse_old_jetpack
 
 SCRIPTS = sorted(JETSON.glob("*.sh"))
 RUN = [path for path in SCRIPTS if path.name != "board.sh"]
@@ -83,7 +83,7 @@ def test_a_machine_that_is_no_jetson_is_refused(script: str, board: Board) -> No
 
 
 #: Every key of the program's table, and versions that only a coarser key covers.
-VERSIONS = [*device._JETPACK, "32.7.1", "35.6.2", "36.4.9", "36.6.0", "38.9.0", "39.3.0", "40.1.0", "36.40.0"]
+VERSIONS = [*machine._JETPACK, "32.7.1", "35.6.2", "36.4.9", "36.6.0", "38.9.0", "39.3.0", "40.1.0", "36.40.0"]
 
 
 def test_the_two_tables_of_jetpacks_agree(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from gpumachine import CPU, JETSON, package
 
 from edge_resnet.backends import resolve_backend
-from edge_resnet.device import DeviceInfo
+from edge_resnet.device.machine import DeviceInfo
 from edge_resnet.doctor import backendchecks, probe
 from edge_resnet.doctor.backendchecks import check_backends
 from edge_resnet.doctor.check import Check

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from gpumachine import CPU, JETSON, package
 
-from edge_resnet.device import DeviceInfo
+from edge_resnet.device.machine import DeviceInfo
 from edge_resnet.doctor import checks
 from edge_resnet.doctor.check import Check
 from edge_resnet.doctor.checks import examine, readiness, usable_backends

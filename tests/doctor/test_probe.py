@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from gpumachine import CPU, DESKTOP, JETSON, library, no_driver, package
 
-from edge_resnet.device import DeviceInfo
+from edge_resnet.device.machine import DeviceInfo
 from edge_resnet.doctor import probe
 from edge_resnet.doctor.probe import Answer, Scene, Topic, look
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from gpumachine import CPU, DESKTOP, JETSON, THOR, library, package, record
 
-from edge_resnet.device import DeviceInfo
+from edge_resnet.device.machine import DeviceInfo
 from edge_resnet.doctor import trtchecks
 from edge_resnet.doctor.check import Check
 from edge_resnet.doctor.probe import Answer, Scene, Topic, look

@@ -27,7 +27,7 @@ def builder(
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_of(request.param))
     monkeypatch.delitem(sys.modules, "edge_resnet.engine.builder", raising=False)
     module = importlib.import_module("edge_resnet.engine.builder")
-    from edge_resnet.engine.driver import first_gpu
+    from edge_resnet.device.gpu import first_gpu
 
     monkeypatch.setattr(module, "first_gpu", lambda: first_gpu(str(libcuda)))
     FAULTS.clear()

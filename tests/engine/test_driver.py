@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_resnet.core.errors import BackendError
-from edge_resnet.engine.driver import Gpu, first_gpu
+from edge_resnet.device.gpu import Gpu, first_gpu
 
 
 def test_the_first_gpu_is_described(libcuda: Path) -> None:

@@ -23,7 +23,7 @@ import pytest
 from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.core.errors import BackendError
 from edge_resnet.core.records import BatchProfile, Precision
-from edge_resnet.engine.driver import Gpu, first_gpu
+from edge_resnet.device.gpu import Gpu, first_gpu
 from edge_resnet.imageset import ImageSet, batches, open_images
 
 REPO = Path(__file__).resolve().parents[2]

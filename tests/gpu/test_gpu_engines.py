@@ -20,7 +20,7 @@ from edge_resnet.backends import open_backend
 from edge_resnet.compile import compile_engine
 from edge_resnet.core.errors import BuildError, ConfigError, IncompatibleEngineError
 from edge_resnet.core.records import Precision
-from edge_resnet.engine.driver import Gpu
+from edge_resnet.device.gpu import Gpu
 from edge_resnet.layers import read_layers
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800), pytest.mark.filterwarnings("default::DeprecationWarning")]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_resnet.device import find_nvcc
+from edge_resnet.device.machine import find_nvcc
 from edge_resnet.imageset import ImageSet
 from edge_resnet.preprocess import preprocess_bgr
 

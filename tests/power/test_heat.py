@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from sysfstrees import CLOCK, NANO, ORIN_NANO, THOR, XAVIER_NX, write
 
-from edge_resnet.power import ClockRange, Temperature
-from edge_resnet.power.heat import Heat, Watch
-from edge_resnet.power.rails import find_rails
+from edge_resnet.device.power import ClockRange, Temperature
+from edge_resnet.device.power.boards import find_rails
+from edge_resnet.device.power.thermal import Heat, Watch
 
 HWMON = "sys/bus/i2c/devices/1-0040/hwmon/hwmon1"
 LOAD = "sys/devices/platform/gpu.0/load"

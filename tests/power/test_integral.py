@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_resnet.power import Sample
-from edge_resnet.power.sampling import Integral
+from edge_resnet.device.power import Sample
+from edge_resnet.device.power.sampling import Integral
 
 STEPS = st.lists(st.floats(0.001, 0.9), min_size=1, max_size=20)
 WATTS = st.floats(0.01, 1000)

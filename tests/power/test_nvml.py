@@ -11,8 +11,8 @@ from typing import Literal
 import pytest
 from sysfstrees import ORIN_NANO, RAPL, THOR, write
 
-from edge_resnet.power import PowerMeter, Sample, Temperature, find_meters, look
-from edge_resnet.power.nvml import open_gpu
+from edge_resnet.device.power import PowerMeter, Sample, Temperature, find_meters, look
+from edge_resnet.device.power.nvml import open_gpu
 
 A_GPU = {"name": "NVIDIA A", "uuid": "GPU-aaaa-1", "power_mw": 70_000, "energy_mj": 1000, "clock_mhz": 1410}
 B_GPU = {"name": "NVIDIA B", "uuid": "GPU-bbbb-2", "power_mw": 30_000}

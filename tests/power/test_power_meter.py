@@ -16,8 +16,8 @@ import pytest
 from sysfstrees import AGX_ORIN, NANO, ORIN_NANO, RAPL, THOR, XAVIER_NX, write
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.power import Meter, PowerMeter, PowerReading, Sample, Temperature, find_meters, look
-from edge_resnet.power.records import Read
+from edge_resnet.device.power import Meter, PowerMeter, PowerReading, Sample, Temperature, find_meters, look
+from edge_resnet.device.power.records import Read
 
 CURRENT = "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/curr1_input"
 ENERGY = "sys/class/powercap/intel-rapl:0/energy_uj"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from sysfstrees import AGX_ORIN, NANO, ORIN_NANO, THOR, XAVIER_NX, iio, ina3221, write
 
-from edge_resnet.power import find_meters, look
-from edge_resnet.power.rails import find_rails, total_meter
+from edge_resnet.device.power import find_meters, look
+from edge_resnet.device.power.boards import find_rails, total_meter
 
 BOARDS = [
     pytest.param(NANO, "INA3221 POM_5V_IN", "module", 2.532, id="nano-jetpack4-iio"),

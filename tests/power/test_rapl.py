@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sysfstrees import RAPL, as_nobody, write
 
-from edge_resnet.power import find_meters, look
+from edge_resnet.device.power import find_meters, look
 
 ZONE = "sys/class/powercap/intel-rapl"
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from sysfstrees import ORIN_NANO, as_nobody, write
 
-from edge_resnet.power import PowerMeter, look
-from edge_resnet.power.rails import matching, number, text
+from edge_resnet.device.power import PowerMeter, look
+from edge_resnet.device.power.boards import matching, number, text
 
 
 @pytest.mark.parametrize(("content", "value"), [(b"1200\n", 1200), (b"-256000\n", -256000), (b" 7 ", 7), (b"0", 0)])

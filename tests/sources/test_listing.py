@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_resnet.sources.listing import _captures, find_holder, list_cameras, say_cameras
+from edge_resnet.device.cameras import _captures, find_holder, list_cameras, say_cameras
 
 
 def _node(root: Path, number: int, name: str = "", index: str = "0") -> None:
@@ -115,6 +115,6 @@ def test_without_opencv_and_pillow() -> None:
     """The listing is for doctor: it loads neither."""
     code = (
         "import sys; sys.modules['cv2'] = sys.modules['PIL'] = None\n"
-        "from edge_resnet.sources.listing import list_cameras; list_cameras()"
+        "from edge_resnet.device.cameras import list_cameras; list_cameras()"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

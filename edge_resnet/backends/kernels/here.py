@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from edge_resnet.backends.kernels import compile_kernels
 from edge_resnet.core.errors import EdgeResnetError
-from edge_resnet.device import cache_folder, find_nvcc
+from edge_resnet.device.machine import cache_folder, find_nvcc
 
 __all__ = ["Kernels"]
 

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edge_resnet.device import Clock, gpu_clock
-from edge_resnet.power.nvml import NvmlGpu
-from edge_resnet.power.rails import Rail, matching, number, text
-from edge_resnet.power.records import ClockRange, Temperature
+from edge_resnet.device.machine import Clock, gpu_clock
+from edge_resnet.device.power.boards import Rail, matching, number, text
+from edge_resnet.device.power.nvml import NvmlGpu
+from edge_resnet.device.power.records import ClockRange, Temperature
 
 __all__ = ["Heat", "Watch"]
 

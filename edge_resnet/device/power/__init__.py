@@ -5,8 +5,8 @@ between them (a whole board, a module, a GPU, a processor), so it is part of eve
 None with a reason, never zero.
 """
 
-from edge_resnet.power.meter import Found, PowerMeter, find_meters, look
-from edge_resnet.power.records import ClockRange, Covers, Energy, Meter, PowerReading, Sample, Temperature
+from edge_resnet.device.power.meter import Found, PowerMeter, find_meters, look
+from edge_resnet.device.power.records import ClockRange, Covers, Energy, Meter, PowerReading, Sample, Temperature
 
 __all__ = [
     "ClockRange",

@@ -9,10 +9,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_resnet.power.heat import Heat, Watch
-from edge_resnet.power.nvml import open_gpu
-from edge_resnet.power.rails import find_rails
-from edge_resnet.power.records import Energy, Meter, Read, Sample
+from edge_resnet.device.power.boards import find_rails
+from edge_resnet.device.power.nvml import open_gpu
+from edge_resnet.device.power.records import Energy, Meter, Read, Sample
+from edge_resnet.device.power.thermal import Heat, Watch
 
 __all__ = ["Figures", "Integral", "Sampled", "Sampler"]
 

@@ -9,12 +9,12 @@ from types import MappingProxyType
 from typing import Literal
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.device import power_mode
-from edge_resnet.power.heat import Heat
-from edge_resnet.power.nvml import gpu_meters
-from edge_resnet.power.rails import find_rails, package_meter, total_meter
-from edge_resnet.power.records import Covers, Energy, Meter, PowerReading
-from edge_resnet.power.sampling import Sampled, Sampler
+from edge_resnet.device.machine import power_mode
+from edge_resnet.device.power.boards import find_rails, package_meter, total_meter
+from edge_resnet.device.power.nvml import gpu_meters
+from edge_resnet.device.power.records import Covers, Energy, Meter, PowerReading
+from edge_resnet.device.power.sampling import Sampled, Sampler
+from edge_resnet.device.power.thermal import Heat
 
 __all__ = ["Found", "PowerMeter", "find_meters", "look"]
 

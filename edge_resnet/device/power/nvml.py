@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
 
-from edge_resnet.power.records import Meter, Read, Sample
+from edge_resnet.device.power.records import Meter, Read, Sample
 
 __all__ = ["NvmlGpu", "gpu_meters", "open_gpu"]
 

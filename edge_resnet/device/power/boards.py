@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from edge_resnet.power.records import Covers, Meter, Read, Sample
+from edge_resnet.device.power.records import Covers, Meter, Read, Sample
 
 __all__ = ["Rail", "find_rails", "matching", "number", "package_meter", "text", "total_meter"]
 
