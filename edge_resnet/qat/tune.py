@@ -39,8 +39,8 @@ from edge_resnet.qat.judge import Judged, judged, refuse_beyond
 from edge_resnet.qat.network import FakeQuantized, InFloat
 from edge_resnet.qat.pictures import open_pictures
 from edge_resnet.qat.writeback import corrections_of, table_of, verify_int8
-from edge_resnet.quantization.calibrate import refuse_noise
 from edge_resnet.quantization.corrections import Corrections, apply, read_corrections, write_corrections
+from edge_resnet.quantization.looks import refuse_noise
 from edge_resnet.quantization.pipeline import spool_pictures
 from edge_resnet.train import TrainData, TrainOptions, TrainResult, fit
 

@@ -18,21 +18,17 @@ import onnx
 import onnxruntime
 
 from edge_resnet.artifact.schema import CalibrationTable
-from edge_resnet.core.errors import CalibrationError, DataError
+from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import Progress, QuantRecipe
-from edge_resnet.imageset import ImageSet
 from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.ranges import read_amax
 from edge_resnet.quantization.sampling import probed
 
-__all__ = ["CALIBRATION_BATCH", "calibrate", "collect", "refuse_noise", "table_from"]
+__all__ = ["CALIBRATION_BATCH", "calibrate", "collect", "table_from"]
 
 #: Pictures per run of the graph: enough that counting 71 tensors is seldom a matter of starting, few enough for a small board.
 CALIBRATION_BATCH = 4
-#: Below this correlation of neighbouring pixels a picture is called noise; the eight-pixel digits, the least smooth real set
-#: at hand, stay far above it.
-_NOISE_CORRELATION = 0.15
 
 #: More threads than this wait for each other more than they count.
 _MOST_COUNTERS = 4
@@ -116,33 +112,6 @@ def table_from(
         images_digest=images_digest,
         model_digest=model_digest,
     )
-
-
-def refuse_noise(images: ImageSet) -> None:
-    """Raise CalibrationError where most of the pictures are noise: neighbouring pixels of a picture resemble each other.
-
-    Looks at up to 16 pictures spread over the set. Pictures of the world correlate above 0.8 from one pixel to the next,
-    noise of any distribution around 0.
-    """
-    looked_at = range(0, len(images), max(1, -(-len(images) // 16)))
-    similar = [value for index in looked_at if (value := _neighbours(images, index)) is not None]
-    if similar and float(np.median(similar)) < _NOISE_CORRELATION:
-        raise CalibrationError(
-            f"the pictures of {images.name} look like random noise (neighbouring pixels correlate {np.median(similar):.2f})",
-            hint="calibrate on pictures like those at run time; --allow-random to do it all the same",
-        )
-
-
-def _neighbours(images: ImageSet, index: int) -> float | None:
-    """Correlation of horizontally neighbouring pixels of one picture; None where it cannot be read or is flat."""
-    try:
-        grey = images.load(index).astype(np.float32).mean(axis=2)
-    except DataError:
-        return None  # the pass itself counts and names unreadable pictures
-    left, right = grey[:, :-1].ravel(), grey[:, 1:].ravel()
-    if left.size < 2 or left.std() == 0 or right.std() == 0:
-        return None
-    return float(np.corrcoef(left, right)[0, 1])
 
 
 def _hashed(batches: Iterable[Images], digest: hashlib._Hash) -> Iterable[Images]:

@@ -21,7 +21,7 @@ from edge_resnet.core.statistics import wilson_interval
 from edge_resnet.imageset import ImageSet
 from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.inputs import SHIFTED
-from edge_resnet.quantization.looks import Look, looks, normalised, repeated
+from edge_resnet.quantization.looks import ImageStats, normalised, repeated, sampled_stats
 from edge_resnet.quantization.tails import clipped_energy, median_nonzero, point, share_above
 
 __all__ = ["Risk", "check_answers", "check_set", "check_unlike", "risk_warning", "risky_layers"]
@@ -111,7 +111,7 @@ def check_set(images: ImageSet, classes: int, spec: Preprocess | None = None) ->
             found.append("all calibration pictures are of one class: mix them as they come at run time")
         elif present < min(10, classes / 3):
             found.append(f"the calibration pictures are of {present} of {classes} classes: mix more of them")
-    seen = list(looks(images, spec))
+    seen = list(sampled_stats(images, spec))
     again, flat = repeated(seen), sum(one.flat for one in seen)
     of_all = f"of {len(seen)} calibration pictures looked at"
     if again > _MOST_ODD * len(seen):
@@ -223,7 +223,7 @@ def _tensor_risks(graph: _Graph, reader: str, tensor: str, histogram: AbsHistogr
         yield Risk(reader, clipped / _MOST_CLIPPED, f"clipping takes {100 * clipped:.0f} % of the energy of its input {tensor}")
 
 
-def _normalisation(seen: Sequence[Look], spec: Preprocess) -> list[str]:
+def _normalisation(seen: Sequence[ImageStats], spec: Preprocess) -> list[str]:
     mean, deviation = normalised(seen, spec)
     usual = deviation.min() >= _LEAST_DEVIATION and deviation.max() <= _MOST_DEVIATION
     if usual and np.abs(mean).max() <= _FARTHEST_MEAN:

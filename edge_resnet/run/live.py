@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 
 from edge_resnet.core.errors import EdgeResnetError, SourceError
 from edge_resnet.frame import Frame
+from edge_resnet.quantization.looks import FrozenFrameDetector
 from edge_resnet.run.feeds import rate, remember
-from edge_resnet.run.look import Look
 from edge_resnet.sources import FrameSource, open_source, public_uri
 from edge_resnet.status import SourceState, SourceStatus
 
@@ -70,7 +70,7 @@ class LiveFeed:
         self._least_ns = 0 if per_second is None else int(1e9 / per_second)
         #: The newest frame that was not looked at yet. The look waits for ``check``: the answer does not wait for the look.
         self._unseen: Frame | None = None
-        self._look = Look(frozen_s=self._patience.frozen_s, black_s=self._patience.black_s)
+        self._look = FrozenFrameDetector(frozen_s=self._patience.frozen_s, black_s=self._patience.black_s)
         self._name = public_uri(camera.uri)
         self._slot: Frame | None = None
         self._source: FrameSource | None = None

@@ -150,7 +150,7 @@ def _make_int8(
     """
     from edge_resnet.artifact.folder import finish, stamped
     from edge_resnet.int8 import Int8Options, add_int8, with_int8
-    from edge_resnet.quantization.calibrate import refuse_noise
+    from edge_resnet.quantization.looks import refuse_noise
 
     if sample is None:
         raise CalibrationError(

@@ -24,7 +24,8 @@ from edge_resnet.core.records import QuantRecipe
 from edge_resnet.datasets import load_named
 from edge_resnet.export import INPUT
 from edge_resnet.imageset import ImageSet, from_arrays, open_images
-from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, calibrate, collect, refuse_noise, table_from
+from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, calibrate, collect, table_from
+from edge_resnet.quantization.looks import refuse_noise
 from edge_resnet.quantization.qdq import measured_tensors
 
 Images = npt.NDArray[np.uint8]

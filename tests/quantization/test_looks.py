@@ -16,7 +16,7 @@ from edge_resnet.core.records import IMAGENET_MEAN, IMAGENET_STD, Preprocess
 from edge_resnet.datasets import load_named
 from edge_resnet.imageset import ImageSet, from_arrays, open_images
 from edge_resnet.preprocess import preprocess
-from edge_resnet.quantization.looks import LOOKED_AT, look, looks, normalised, repeated
+from edge_resnet.quantization.looks import MAX_SAMPLED, normalised, repeated, sampled_stats, stats_of
 
 Images = npt.NDArray[np.uint8]
 SPEC = Preprocess(resize=16, crop=16)
@@ -24,7 +24,7 @@ SPEC = Preprocess(resize=16, crop=16)
 
 def seen(images: Images, spec: Preprocess | None = None) -> list[object]:
     """How often each of these pictures was looked at; their looks."""
-    return list(looks(from_arrays("set", images), spec))
+    return list(sampled_stats(from_arrays("set", images), spec))
 
 
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 129, 1000])
@@ -34,8 +34,8 @@ def test_at_most_sixty_four_are_looked_at(count: int, monkeypatch: pytest.Monkey
     load = ImageSet.load
     monkeypatch.setattr(ImageSet, "load", lambda self, index: asked.append(index) or load(self, index))
     found = seen(np.zeros((count, 4, 4, 3), np.uint8))
-    assert len(found) == len(asked) == len(set(asked)) <= LOOKED_AT
-    assert len(asked) > min(count, LOOKED_AT) / 2
+    assert len(found) == len(asked) == len(set(asked)) <= MAX_SAMPLED
+    assert len(asked) > min(count, MAX_SAMPLED) / 2
     assert asked[0] == 0
     assert asked[-1] >= 0.9 * (count - 1)
 
@@ -45,8 +45,8 @@ def test_copies_are_counted_and_different_pictures_are_not(size: int) -> None:
     """Ten pictures, each five times: forty repeat an earlier one, in any order; each once: none."""
     different = pictures(10, size)
     copies = np.random.default_rng(0).permutation(np.repeat(different, 5, axis=0))
-    assert repeated([look(picture) for picture in copies]) == 40
-    assert repeated([look(picture) for picture in different]) == 0
+    assert repeated([stats_of(picture) for picture in copies]) == 40
+    assert repeated([stats_of(picture) for picture in different]) == 0
 
 
 def test_a_frame_with_other_noise_and_exposure_is_the_same_frame() -> None:
@@ -54,7 +54,7 @@ def test_a_frame_with_other_noise_and_exposure_is_the_same_frame() -> None:
     rng = np.random.default_rng(0)
     scene = pictures(1, 96)[0].astype(np.int64)
     frames = [np.clip(scene + 1 + np.rint(4 * rng.standard_normal(scene.shape)), 0, 255) for _ in range(6)]
-    assert repeated([look(frame.astype(np.uint8)) for frame in frames]) == 5
+    assert repeated([stats_of(frame.astype(np.uint8)) for frame in frames]) == 5
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (200, 30, 90)])
@@ -62,17 +62,17 @@ def test_one_colour_is_flat_whatever_the_colour(colour: tuple[int, int, int]) ->
     """Grey or not, with a level of noise or without; a flat picture repeats nothing, and a faint one is not flat."""
     plain = np.broadcast_to(np.array(colour, np.uint8), (32, 32, 3))
     noisy = np.clip(plain.astype(np.int64) + np.random.default_rng(0).integers(-1, 2, plain.shape), 0, 255).astype(np.uint8)
-    assert look(plain).flat
-    assert look(noisy).flat
-    assert repeated([look(plain), look(noisy)]) == 0
-    assert not look(np.clip(pictures(1, 32)[0] // 8 + 100, 0, 255).astype(np.uint8)).flat
+    assert stats_of(plain).flat
+    assert stats_of(noisy).flat
+    assert repeated([stats_of(plain), stats_of(noisy)]) == 0
+    assert not stats_of(np.clip(pictures(1, 32)[0] // 8 + 100, 0, 255).astype(np.uint8)).flat
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 99))
 def test_any_shape_is_looked_at(height: int, width: int, seed: int) -> None:
     """From one pixel on: finite figures, the mean that numpy finds, a thumbnail of one size."""
     picture = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    one = look(picture)
+    one = stats_of(picture)
     assert one.thumbnail.shape == (8, 8)
     assert one.mean == pytest.approx(picture.reshape(-1, 3).mean(axis=0) / 255, abs=1e-6)
     assert (one.square >= one.mean**2 - 1e-9).all()
@@ -85,7 +85,7 @@ def test_normalised_figures_are_those_of_the_networks_input() -> None:
     images = pictures(9, 24)
     batch = np.stack([preprocess(picture, spec) for picture in images]).reshape(-1, 3) / 255
     wanted = (batch - IMAGENET_MEAN) / np.array(IMAGENET_STD)
-    mean, deviation = normalised(list(looks(from_arrays("set", images), spec)), spec)
+    mean, deviation = normalised(list(sampled_stats(from_arrays("set", images), spec)), spec)
     assert mean == pytest.approx(wanted.mean(axis=0), abs=1e-5)
     assert deviation == pytest.approx(wanted.std(axis=0), abs=1e-4)
 
@@ -96,15 +96,15 @@ def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
         Image.fromarray(picture).save(tmp_path / f"{index}.png")
     (tmp_path / "broken.png").write_bytes(b"no picture")
     images = open_images(tmp_path)
-    assert len(list(looks(images))) == 3
-    assert len(list(looks(images, SPEC))) == 3
-    assert list(looks(images.subset([]))) == []
+    assert len(list(sampled_stats(images))) == 3
+    assert len(list(sampled_stats(images, SPEC))) == 3
+    assert list(sampled_stats(images.subset([]))) == []
 
 
 def test_handwritten_digits_are_neither_repeated_nor_flat() -> None:
     """The least colourful real set at hand: 64 digits of eight pixels, each its own."""
-    found = list(looks(load_named("digits", "train")))
-    assert len(found) > LOOKED_AT / 2
+    found = list(sampled_stats(load_named("digits", "train")))
+    assert len(found) > MAX_SAMPLED / 2
     assert repeated(found) == 0
     assert not any(one.flat for one in found)
 
@@ -114,7 +114,7 @@ def test_photographs_are_neither_repeated_nor_flat(real_data: Path) -> None:
     sheet = np.asarray(Image.open(real_data / "cifar10" / "train_00.webp"))
     tiles = sheet.reshape(25, 32, 40, 32, 3).transpose(0, 2, 1, 3, 4).reshape(-1, 32, 32, 3)
     for images in (from_arrays("cifar10", np.ascontiguousarray(tiles)), open_images(real_data / "imagenet" / "sample500.csv")):
-        found = list(looks(images))
+        found = list(sampled_stats(images))
         assert (repeated(found), sum(one.flat for one in found)) == (0, 0)
 
 
@@ -123,7 +123,7 @@ def test_frames_of_a_video_repeat(real_data: Path) -> None:
     cv2 = pytest.importorskip("cv2")
     video, frames = cv2.VideoCapture(str(real_data / "video" / "bird.mkv")), []
     while (read := video.read())[0]:
-        frames.append(look(np.ascontiguousarray(read[1][..., ::-1])))
+        frames.append(stats_of(np.ascontiguousarray(read[1][..., ::-1])))
     video.release()
     assert len(frames) > 50
     assert repeated(frames) > 0.9 * len(frames)

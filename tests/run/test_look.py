@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_resnet.run.look import Look
+from edge_resnet.quantization.looks import FrozenFrameDetector
 
 SECOND = 1_000_000_000
 
@@ -17,7 +17,7 @@ def noise(seed: int, high: int = 255, size: tuple[int, int] = (120, 160)) -> npt
 
 def seen(images: list[npt.NDArray[np.uint8]], each_s: float = 1.0) -> list[tuple[bool, bool]]:
     """Frozen and black after each picture."""
-    look = Look(frozen_s=4, black_s=2)
+    look = FrozenFrameDetector(frozen_s=4, black_s=2)
     found = []
     for index, image in enumerate(images):
         look.see(image, int(index * each_s * SECOND))

@@ -18,7 +18,7 @@ from edge_resnet.device.power.thermal import Heat
 
 __all__ = ["Found", "PowerMeter", "find_meters", "look"]
 
-
+_ROOT = Path("/")
 #: Whose power is in a figure.
 _INCLUDES: Mapping[Covers, tuple[str, ...]] = MappingProxyType(
     {"board input": ("GPU", "CPU"), "module": ("GPU", "CPU"), "GPU": ("GPU",), "CPU package": ("CPU",)}
@@ -54,9 +54,6 @@ def look(root: Path = _ROOT, works: Literal["GPU", "CPU"] | None = None) -> Foun
 def find_meters(root: Path = _ROOT) -> tuple[Meter, ...]:
     """The meters alone, the most inclusive first; empty where the machine has none."""
     return look(root).meters
-
-
-_ROOT = Path("/")
 
 
 class PowerMeter:
