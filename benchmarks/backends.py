@@ -33,7 +33,7 @@ import numpy as np
 from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.backends import Backend, Variant, open_backend
 from edge_resnet.compile import compile_engine
-from edge_resnet.imageset import batches, open_images
+from edge_resnet.images.imageset import batches, open_images
 from edge_resnet.run import RunOptions, run
 from edge_resnet.sources import open_source
 

@@ -50,7 +50,7 @@ from edge_resnet.core.records import BatchProfile, Precision
 from edge_resnet.core.statistics import measure, summarise
 from edge_resnet.device.gpu import LIBRARY, first_gpu
 from edge_resnet.device.machine import describe, gpu_clock
-from edge_resnet.preprocess import preprocess_bgr
+from edge_resnet.images.preprocess import preprocess_bgr
 
 #: Measures for about so many seconds; gives milliseconds, or one rate per second where its name ends in that.
 Measure: TypeAlias = Callable[[float], list[float]]

@@ -22,7 +22,7 @@ from PIL import Image
 from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.core.records import ModelSpec, Preprocess
 from edge_resnet.export import Deployable, export
-from edge_resnet.imageset import ImageSet, balanced_sample, batches, from_arrays, open_images
+from edge_resnet.images.imageset import ImageSet, balanced_sample, batches, from_arrays, open_images
 from edge_resnet.models import build_network, load_weights
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, calibrate
 from edge_resnet.quantization.qdq import measured_tensors

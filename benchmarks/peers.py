@@ -181,7 +181,7 @@ def our_peer(work: dict[str, Any], backend: str, *, int8: bool) -> Peer:
     from edge_resnet import __version__
     from edge_resnet.artifact.folder import open_artifact
     from edge_resnet.backends import open_backend
-    from edge_resnet.preprocess import preprocess_bgr, preprocess_file
+    from edge_resnet.images.preprocess import preprocess_bgr, preprocess_file
 
     artifact = open_artifact(Path(work["artifact"]))
     spec = artifact.manifest.preprocess
@@ -247,7 +247,7 @@ def main() -> None:
 
 def prepared(folder: Path, weights_dir: Path, data: Path, depth: int, batches: Sequence[int]) -> dict[str, Any]:
     """Pictures, graphs and artifact of a depth, made where they are not there yet."""
-    from edge_resnet.imageset import open_images
+    from edge_resnet.images.imageset import open_images
 
     found = sorted(weights_dir.glob(f"resnet{depth}[!0-9]*.safetensors"))
     if not found:

@@ -37,7 +37,7 @@ from edge_resnet.compile import compile_engine
 from edge_resnet.core.records import Prediction, Preprocess
 from edge_resnet.core.statistics import percentile
 from edge_resnet.frame import Frame
-from edge_resnet.preprocess import preprocess_bgr
+from edge_resnet.images.preprocess import preprocess_bgr
 from edge_resnet.run import Camera, RunOptions, RunSummary, Watch, run
 from edge_resnet.sources import open_source
 

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from edge_resnet.core.records import Preprocess
-from edge_resnet.preprocess import Picture, preprocess
+from edge_resnet.images.preprocess import Picture, preprocess
 
 SIZES = ((640, 480), (1280, 720), (1920, 1080), (3840, 2160))
 ROUNDS = 21

@@ -18,7 +18,7 @@ import torch
 from torch.nn import functional as F
 
 from edge_resnet.core.records import ModelSpec, Preprocess
-from edge_resnet.imageset import from_arrays
+from edge_resnet.images.imageset import from_arrays
 from edge_resnet.models import build_network
 from edge_resnet.train import TrainData, TrainOptions, fit
 from edge_resnet.train.precision import uses_bf16

@@ -10,7 +10,7 @@ import numpy as np
 from edge_resnet.backends import Backend
 from edge_resnet.core.records import Preprocess, Progress
 from edge_resnet.core.statistics import Difference, difference, wilson_interval
-from edge_resnet.imageset import ImageSet, batches
+from edge_resnet.images.imageset import ImageSet, batches
 from edge_resnet.postprocess import check_finite, softmax
 
 __all__ = ["Accuracy", "Answers", "accuracy_of", "answer", "paired"]

@@ -18,7 +18,7 @@ from edge_resnet.compile import first_engine
 from edge_resnet.core.errors import CalibrationError, ConfigError
 from edge_resnet.core.records import BatchProfile, ModelSpec, Precision, Preprocess, Progress, QuantRecipe
 from edge_resnet.export import VERIFY_BATCHES, Deployable, export, verify
-from edge_resnet.imageset import ImageSet, batches
+from edge_resnet.images.imageset import ImageSet, batches
 from edge_resnet.int8 import Int8Options, add_int8, add_shipped_int8, draw_sample, open_validation, with_int8
 from edge_resnet.models import ResNet, build_network, class_names, load_weights, shipped_checkpoint
 

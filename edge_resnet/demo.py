@@ -14,12 +14,12 @@ from edge_resnet.backends import open_backend
 from edge_resnet.build import BuildOptions, build
 from edge_resnet.core.records import ModelSpec, Precision, Preprocess, Progress, QuantRecipe
 from edge_resnet.core.statistics import LatencyStats, measure, summarise
-from edge_resnet.datasets import load_named
 from edge_resnet.evaluate import Evaluation, evaluate
-from edge_resnet.imageset import ImageSet
+from edge_resnet.images.datasets import load_named
+from edge_resnet.images.imageset import ImageSet
+from edge_resnet.images.preprocess import preprocess
 from edge_resnet.models import build_network
 from edge_resnet.postprocess import top_k
-from edge_resnet.preprocess import preprocess
 from edge_resnet.train import TrainData, TrainOptions, fit
 
 __all__ = ["DemoResult", "Outcome", "run_demo"]

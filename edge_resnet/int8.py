@@ -34,12 +34,12 @@ from edge_resnet.compile import first_engine
 from edge_resnet.core.errors import CalibrationError, ConfigError
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import ModelSpec, Preprocess, Progress, QuantRecipe
-from edge_resnet.datasets import open_data
-from edge_resnet.imageset import ImageSet, balanced_sample, batches, check_labels, require_labels, require_several
+from edge_resnet.images.checks import refuse_noise
+from edge_resnet.images.datasets import open_data
+from edge_resnet.images.imageset import ImageSet, balanced_sample, batches, check_labels, require_labels, require_several
 from edge_resnet.models.shipped import Checkpoint
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH
 from edge_resnet.quantization.corrections import apply, load_corrections, write_corrections
-from edge_resnet.quantization.looks import refuse_noise
 from edge_resnet.quantization.pipeline import Int8, Validation, check_pictures, make_int8, spool_pictures
 from edge_resnet.quantization.qdq import measured_tensors
 from edge_resnet.quantization.spool import Spool

@@ -27,7 +27,7 @@ from PIL import Image
 from edge_resnet.core.errors import ConfigError, DataError, SourceError
 from edge_resnet.core.records import Progress
 from edge_resnet.frame import Frame
-from edge_resnet.preprocess import Picture, decode_image
+from edge_resnet.images.preprocess import Picture, decode_image
 from edge_resnet.sources import FrameSource
 
 __all__ = ["SnapshotOptions", "SnapshotResult", "collect_snapshots"]

@@ -161,7 +161,7 @@ def test_the_device_side_loads_without_torch_and_onnx() -> None:
         "import sys\n"
         "for name in ('torch', 'torchvision', 'onnx'): sys.modules[name] = None\n"
         "import edge_resnet.run, edge_resnet.evaluate, edge_resnet.backends.onnxruntime, edge_resnet.doctor.checks\n"
-        "import edge_resnet.datasets, edge_resnet.quantization.recipes"
+        "import edge_resnet.images.datasets, edge_resnet.quantization.recipes"
     )
     result = _run(code)
     assert result.returncode == 0, result.stderr

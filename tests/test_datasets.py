@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from edge_resnet.core.errors import DataError, MissingDependencyError
-from edge_resnet.datasets import NAMES, load_named, open_data, open_pair
-from edge_resnet.preprocess import Picture
+from edge_resnet.images.datasets import NAMES, load_named, open_data, open_pair
+from edge_resnet.images.preprocess import Picture
 
 WORDNET_IDS = [
     *("n01440764", "n02102040", "n02979186", "n03000684", "n03028079"),

@@ -15,7 +15,7 @@ from edge_resnet.compile import compile_engine
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.statistics import mcnemar_exact, paired_drop_interval, wilson_interval
 from edge_resnet.evaluate import evaluate
-from edge_resnet.imageset import ImageSet, from_arrays, open_images
+from edge_resnet.images.imageset import ImageSet, from_arrays, open_images
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_resnet.core.errors import DataError
-from edge_resnet.imagelayout import Listing, check_pixels, checked_labels, read_csv, read_folder, read_npz
+from edge_resnet.images.layout import Listing, check_pixels, checked_labels, read_csv, read_folder, read_npz
 
 IMAGENETTE_IDS = ["n01440764", "n02102040", "n02979186"]
 

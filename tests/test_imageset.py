@@ -19,7 +19,7 @@ from PIL import Image
 
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import Preprocess
-from edge_resnet.imageset import (
+from edge_resnet.images.imageset import (
     ImageSet,
     balanced_sample,
     batches,
@@ -29,7 +29,7 @@ from edge_resnet.imageset import (
     require_labels,
     require_several,
 )
-from edge_resnet.preprocess import preprocess
+from edge_resnet.images.preprocess import preprocess
 
 SPEC = Preprocess(resize=8, crop=8)
 
@@ -277,7 +277,9 @@ def test_what_eval_and_calibration_need_is_checked() -> None:
 
 def test_importing_loads_no_heavy_package() -> None:
     """The online side reads images without torch, cv2 or onnx."""
-    code = "import sys, edge_resnet.imageset; print([m for m in ('torch', 'cv2', 'onnx', 'torchvision') if m in sys.modules])"
+    code = (
+        "import sys, edge_resnet.images.imageset; print([m for m in ('torch', 'cv2', 'onnx', 'torchvision') if m in sys.modules])"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import Preprocess
-from edge_resnet.preprocess import Picture, decode_image, preprocess, preprocess_bgr, preprocess_file
+from edge_resnet.images.preprocess import Picture, decode_image, preprocess, preprocess_bgr, preprocess_file
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 

@@ -21,8 +21,8 @@ from PIL import Image
 
 from edge_resnet.core.errors import ConfigError, DataError, SourceError
 from edge_resnet.frame import Frame
-from edge_resnet.imageset import open_images
-from edge_resnet.preprocess import decode_image
+from edge_resnet.images.imageset import open_images
+from edge_resnet.images.preprocess import decode_image
 from edge_resnet.snapshots import SnapshotOptions, SnapshotResult, collect_snapshots
 from edge_resnet.sources import open_source
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from edge_resnet.core.records import ModelSpec, Preprocess
-from edge_resnet.imageset import balanced_sample, batches, from_arrays, open_images, require_labels
+from edge_resnet.images.imageset import balanced_sample, batches, from_arrays, open_images, require_labels
 
 __all__ = ["BATCH", "NETWORKS", "SEED", "Fold", "Images", "Ints", "Network"]
 

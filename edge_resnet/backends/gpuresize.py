@@ -16,7 +16,7 @@ from edge_resnet.backends.cuda import Cuda, DeviceBuffer, Kernel, SharedBuffer
 from edge_resnet.backends.resampling import Weights, resampling_weights
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Preprocess
-from edge_resnet.preprocess import Picture, check_picture, plan_crop
+from edge_resnet.images.preprocess import Picture, check_picture, plan_crop
 
 __all__ = ["GpuResize"]
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.preprocess import Axis
+from edge_resnet.images.preprocess import Axis
 
 __all__ = ["FRACTION_BITS", "Weights", "resampling_weights"]
 

@@ -12,7 +12,7 @@ from edge_resnet.backends.cuda import Cuda, Laps, SharedBuffer
 from edge_resnet.backends.cudagraph import Graph, Recorder
 from edge_resnet.backends.gpuresize import GpuResize
 from edge_resnet.core.errors import BackendError
-from edge_resnet.preprocess import Picture
+from edge_resnet.images.preprocess import Picture
 
 __all__ = ["Bindings", "Slot"]
 

@@ -30,7 +30,7 @@ from edge_resnet.backends.slots import Bindings, Slot
 from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError, IncompatibleEngineError
 from edge_resnet.device.gpu import first_gpu
 from edge_resnet.engine.listening import listen
-from edge_resnet.preprocess import Picture, preprocess_bgr
+from edge_resnet.images.preprocess import Picture, preprocess_bgr
 
 __all__ = ["TensorRtBackend", "Ticket"]
 

@@ -31,8 +31,8 @@ from edge_resnet.core.records import Progress
 from edge_resnet.core.statistics import summarise
 from edge_resnet.device.machine import describe, installed_version
 from edge_resnet.device.power import PowerMeter, PowerReading, look
-from edge_resnet.imageset import ImageSet, batches
-from edge_resnet.preprocess import Picture
+from edge_resnet.images.imageset import ImageSet, batches
+from edge_resnet.images.preprocess import Picture
 
 __all__ = ["BenchOptions", "BenchResult", "Scenario", "bench", "read_result", "read_results", "write_results"]
 

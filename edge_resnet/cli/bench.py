@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
     from edge_resnet.bench import BenchOptions, BenchResult, Scenario
     from edge_resnet.device.power import PowerReading
-    from edge_resnet.imageset import ImageSet
+    from edge_resnet.images.imageset import ImageSet
 
 __all__ = ["bench"]
 
@@ -79,7 +79,7 @@ def bench(
     opened = open_with_engine(artifact, backend, "native")
     images = None
     if data:
-        from edge_resnet.datasets import open_data
+        from edge_resnet.images.datasets import open_data
 
         images = open_data(data, split="test", label_names=opened.labels)
     results = _measured(opened, wanted, images)

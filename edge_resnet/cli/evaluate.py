@@ -54,9 +54,9 @@ def evaluate(
 
     from dataclasses import replace
 
-    from edge_resnet.datasets import open_data
     from edge_resnet.evaluate import evaluate as measure
     from edge_resnet.evaluate import to_json, write_evaluation
+    from edge_resnet.images.datasets import open_data
 
     images = open_data(data, split="test", label_names=opened.labels)
     with progress_bars() as progress:

@@ -17,7 +17,7 @@ from edge_resnet.core.errors import ConfigError
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
     from edge_resnet.core.records import QuantRecipe
-    from edge_resnet.imageset import ImageSet
+    from edge_resnet.images.imageset import ImageSet
     from edge_resnet.int8 import Int8Options
     from edge_resnet.quantization.sweep import SweepRow
 

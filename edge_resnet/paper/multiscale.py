@@ -12,6 +12,7 @@ import numpy as np
 
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Progress
+from edge_resnet.images.preprocess import Picture, preprocess
 from edge_resnet.paper.figures import MULTISCALE_ERROR, SCALES
 from edge_resnet.paper.finding import Finding, Scaled
 from edge_resnet.paper.networks import Probabilities
@@ -19,7 +20,6 @@ from edge_resnet.paper.request import Request
 from edge_resnet.paper.tally import Scheme
 from edge_resnet.paper.testing import Way, errors_by_way
 from edge_resnet.paper.views import at_scale
-from edge_resnet.preprocess import Picture, preprocess
 
 __all__ = ["multiscale"]
 

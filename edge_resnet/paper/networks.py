@@ -19,8 +19,8 @@ from torch import nn
 
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import ModelSpec, Preprocess, Progress, Shortcut
+from edge_resnet.images.preprocess import Picture
 from edge_resnet.models import build_network, load_weights
-from edge_resnet.preprocess import Picture
 from edge_resnet.train.accuracy import normalise
 
 __all__ = [

@@ -12,14 +12,14 @@ from torch import nn
 
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Preprocess, Progress
-from edge_resnet.imageset import ImageSet, batches
+from edge_resnet.images.imageset import ImageSet, batches
+from edge_resnet.images.preprocess import Picture
 from edge_resnet.models import class_names
 from edge_resnet.page.figure import Chart, draw
 from edge_resnet.page.palette import MARKERS, SERIES
 from edge_resnet.paper.finding import Column, Finding, Scaled, Table
 from edge_resnet.paper.networks import normalised, open_members
 from edge_resnet.paper.request import Request, labelled
-from edge_resnet.preprocess import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,10 +9,10 @@ from typing import TypeAlias
 import numpy as np
 
 from edge_resnet.core.records import Preprocess, Progress
+from edge_resnet.images.preprocess import Picture
 from edge_resnet.paper.accuracy import Difference, ErrorRate, Hits, difference, error_rate, hits_of
 from edge_resnet.paper.finding import Cell, Column, Table
 from edge_resnet.paper.networks import Member, Probabilities, probabilities
-from edge_resnet.preprocess import Picture
 
 __all__ = ["Look", "Scheme", "Tally", "count_hits", "errors_table"]
 

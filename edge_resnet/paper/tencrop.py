@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from edge_resnet.core.records import Preprocess, Progress
+from edge_resnet.images.preprocess import Picture, preprocess
 from edge_resnet.paper.figures import ONE_CROP_ERROR, TEN_CROP_ERROR
 from edge_resnet.paper.finding import Finding, Scaled
 from edge_resnet.paper.networks import Probabilities
 from edge_resnet.paper.request import Request
 from edge_resnet.paper.testing import Way, errors_by_way
 from edge_resnet.paper.views import CENTRE, ten_crops
-from edge_resnet.preprocess import Picture, preprocess
 
 __all__ = ["tencrop"]
 

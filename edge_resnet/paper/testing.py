@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Progress
-from edge_resnet.imageset import ImageSet, require_labels
+from edge_resnet.images.imageset import ImageSet, require_labels
+from edge_resnet.images.preprocess import Picture
 from edge_resnet.models import class_names
 from edge_resnet.page.figure import Chart, draw
 from edge_resnet.page.palette import MARKERS, SERIES
@@ -19,7 +20,6 @@ from edge_resnet.paper.finding import Finding, Scaled
 from edge_resnet.paper.networks import open_members
 from edge_resnet.paper.request import Request, labelled
 from edge_resnet.paper.tally import Look, Scheme, Tally, count_hits, errors_table
-from edge_resnet.preprocess import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

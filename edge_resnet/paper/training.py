@@ -17,7 +17,7 @@ import torch
 
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import ModelSpec, Progress
-from edge_resnet.imageset import ImageSet, require_labels
+from edge_resnet.images.imageset import ImageSet, require_labels
 from edge_resnet.models import build_network
 from edge_resnet.paper.networks import FINISHED, printed_name
 from edge_resnet.paper.output import NETWORKS, write_json

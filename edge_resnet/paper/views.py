@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from edge_resnet.preprocess import Picture, check_picture
+from edge_resnet.images.preprocess import Picture, check_picture
 
 __all__ = ["CENTRE", "at_scale", "ten_crops"]
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core.errors import DataError
-from edge_resnet.datasets import NAMES, open_data, open_pair
-from edge_resnet.imageset import ImageSet, check_labels, require_labels
+from edge_resnet.images.datasets import NAMES, open_data, open_pair
+from edge_resnet.images.imageset import ImageSet, check_labels, require_labels
 
 __all__ = ["open_pictures"]
 

@@ -32,7 +32,8 @@ from edge_resnet.backends import load_backend, resolve_backend
 from edge_resnet.compile import first_engine
 from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError
 from edge_resnet.core.records import Progress, QuantRecipe
-from edge_resnet.imageset import ImageSet, balanced_sample
+from edge_resnet.images.checks import refuse_noise
+from edge_resnet.images.imageset import ImageSet, balanced_sample
 from edge_resnet.int8 import Int8Options, add_int8
 from edge_resnet.qat.distil import Distilled
 from edge_resnet.qat.judge import Judged, judged, refuse_beyond
@@ -40,7 +41,6 @@ from edge_resnet.qat.network import FakeQuantized, InFloat
 from edge_resnet.qat.pictures import open_pictures
 from edge_resnet.qat.writeback import corrections_of, table_of, verify_int8
 from edge_resnet.quantization.corrections import Corrections, apply, read_corrections, write_corrections
-from edge_resnet.quantization.looks import refuse_noise
 from edge_resnet.quantization.pipeline import spool_pictures
 from edge_resnet.train import TrainData, TrainOptions, TrainResult, fit
 

@@ -16,7 +16,7 @@ from edge_resnet.artifact.folder import Artifact
 from edge_resnet.artifact.schema import BudgetReport, CalibrationTable
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import Preprocess, Progress, QuantRecipe
-from edge_resnet.imageset import ImageSet, batches
+from edge_resnet.images.imageset import ImageSet, batches
 from edge_resnet.quantization.balance import balance
 from edge_resnet.quantization.biases import correct_biases
 from edge_resnet.quantization.budget import BudgetProblem, meet_budget

@@ -15,7 +15,7 @@ import numpy as np
 from edge_resnet.backends import Backend, Logits, PipelinedBackend
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Preprocess
-from edge_resnet.preprocess import Picture, preprocess_bgr
+from edge_resnet.images.preprocess import Picture, preprocess_bgr
 from edge_resnet.run.feeds import Taken
 
 __all__ = ["Batch", "Roi", "Worker"]

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from edge_resnet.core.errors import EdgeResnetError, SourceError
 from edge_resnet.frame import Frame
-from edge_resnet.quantization.looks import FrozenFrameDetector
+from edge_resnet.images.checks import FrozenFrameDetector
 from edge_resnet.run.feeds import rate, remember
 from edge_resnet.sources import FrameSource, open_source, public_uri
 from edge_resnet.status import SourceState, SourceStatus

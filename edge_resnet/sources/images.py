@@ -13,7 +13,7 @@ from types import TracebackType
 
 from edge_resnet.core.errors import DataError, SourceError
 from edge_resnet.frame import Frame
-from edge_resnet.preprocess import decode_image
+from edge_resnet.images.preprocess import decode_image
 
 __all__ = ["ImagesSource"]
 

@@ -17,7 +17,7 @@ from edge_resnet.artifact.folder import LABELS, MODEL, Artifact, open_artifact, 
 from edge_resnet.core.errors import ArtifactError, CalibrationError, EdgeResnetError, WeightsError
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import BatchProfile, Precision, Progress, QuantRecipe
-from edge_resnet.imageset import ImageSet
+from edge_resnet.images.imageset import ImageSet
 from edge_resnet.sweep.cells import Cells
 from edge_resnet.sweep.plan import Target
 from edge_resnet.sweep.request import Network, SweepRequest
@@ -149,8 +149,8 @@ def _make_int8(
     Raises CalibrationError without pictures, and what calibration raises.
     """
     from edge_resnet.artifact.folder import finish, stamped
+    from edge_resnet.images.checks import refuse_noise
     from edge_resnet.int8 import Int8Options, add_int8, with_int8
-    from edge_resnet.quantization.looks import refuse_noise
 
     if sample is None:
         raise CalibrationError(

@@ -18,7 +18,7 @@ from edge_resnet.bench.record import to_json
 from edge_resnet.core.errors import ConfigError, IncompatibleEngineError
 from edge_resnet.core.records import Progress
 from edge_resnet.device.machine import describe, installed_version
-from edge_resnet.imageset import ImageSet
+from edge_resnet.images.imageset import ImageSet
 
 __all__ = ["answers_key", "latency_key", "measure_answers", "measure_latency", "read_answers", "read_latency", "ready"]
 

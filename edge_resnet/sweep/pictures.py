@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_resnet.datasets import open_data
-from edge_resnet.imageset import ImageSet, balanced_sample, check_labels, require_several
+from edge_resnet.images.datasets import open_data
+from edge_resnet.images.imageset import ImageSet, balanced_sample, check_labels, require_several
 from edge_resnet.sweep.plan import Target
 from edge_resnet.sweep.request import SweepRequest
 from edge_resnet.sweep.split import Pictures, hold_out, shared_images

@@ -8,7 +8,7 @@ import numpy as np
 
 from edge_resnet.core.errors import DataError
 from edge_resnet.core.records import QuantRecipe
-from edge_resnet.imageset import ImageSet, balanced_sample, from_arrays
+from edge_resnet.images.imageset import ImageSet, balanced_sample, from_arrays
 
 __all__ = ["Pictures", "hold_out", "shared_images"]
 

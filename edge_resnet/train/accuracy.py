@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from edge_resnet.core.errors import DataError
 from edge_resnet.core.records import Preprocess
-from edge_resnet.imageset import ImageSet, batches, require_labels
+from edge_resnet.images.imageset import ImageSet, batches, require_labels
 
 __all__ = ["Score", "normalise", "score"]
 

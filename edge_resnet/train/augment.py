@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.preprocess import Picture
+from edge_resnet.images.preprocess import Picture
 
 __all__ = ["PADDING", "Draws", "draw", "shifted"]
 

@@ -13,8 +13,8 @@ import torch
 
 from edge_resnet.core.errors import ConfigError, DataError, EdgeResnetError
 from edge_resnet.core.records import Preprocess
-from edge_resnet.imageset import ImageSet, batches, require_labels, require_several
-from edge_resnet.preprocess import Picture
+from edge_resnet.images.imageset import ImageSet, batches, require_labels, require_several
+from edge_resnet.images.preprocess import Picture
 from edge_resnet.train.augment import draw, shifted
 from edge_resnet.train.distributed import World
 from edge_resnet.train.options import TrainOptions

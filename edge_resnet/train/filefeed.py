@@ -18,8 +18,8 @@ from torchvision.transforms import v2
 
 from edge_resnet.core.errors import DataError
 from edge_resnet.core.records import Preprocess
-from edge_resnet.imageset import ImageSet, require_labels
-from edge_resnet.preprocess import preprocess as prepared
+from edge_resnet.images.imageset import ImageSet, require_labels
+from edge_resnet.images.preprocess import preprocess as prepared
 from edge_resnet.train.distributed import World
 from edge_resnet.train.feed import Learned, batch_of, order_of
 from edge_resnet.train.options import Augmentation, TrainOptions

@@ -11,7 +11,7 @@ from torch import nn
 
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Progress
-from edge_resnet.imageset import check_labels
+from edge_resnet.images.imageset import check_labels
 from edge_resnet.train.checkpoint import CHECKPOINT, read_checkpoint
 from edge_resnet.train.distributed import World, joined
 from edge_resnet.train.feed import Feed, MemoryFeed, batch_of, check_classes, telling_deaths

@@ -21,8 +21,8 @@ from edge_resnet.core.records import (
     Progress,
     Shortcut,
 )
-from edge_resnet.datasets import NAMES, open_pair
-from edge_resnet.imageset import ImageSet, check_labels, require_labels
+from edge_resnet.images.datasets import NAMES, open_pair
+from edge_resnet.images.imageset import ImageSet, check_labels, require_labels
 from edge_resnet.train.checkpoint import CHECKPOINT, WEIGHTS
 from edge_resnet.train.feed import check_classes
 from edge_resnet.train.fit import fit

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from edge_resnet.core.records import Preprocess
-from edge_resnet.imageset import ImageSet
+from edge_resnet.images.imageset import ImageSet
 
 __all__ = ["EpochRecord", "TrainData", "TrainResult", "Watcher"]
 

@@ -18,7 +18,7 @@ from standins.tensorrt_run import answers, plan
 from edge_resnet.backends import PipelinedBackend
 from edge_resnet.core.errors import BackendError, ConfigError
 from edge_resnet.core.records import Preprocess
-from edge_resnet.preprocess import preprocess_bgr
+from edge_resnet.images.preprocess import preprocess_bgr
 
 REPO = Path(__file__).resolve().parents[2]
 SPEC = Preprocess(resize=9, crop=8)

@@ -21,7 +21,7 @@ from standins import pycuda_driver
 from edge_resnet.backends.kernels import compile_kernels
 from edge_resnet.core.errors import BackendError, ConfigError
 from edge_resnet.core.records import Preprocess
-from edge_resnet.preprocess import preprocess_bgr
+from edge_resnet.images.preprocess import preprocess_bgr
 
 REPO = Path(__file__).resolve().parents[2]
 MODULES = ("backends.gpuresize", "backends.cuda")

@@ -24,7 +24,7 @@ from edge_resnet.backends.resampling import FRACTION_BITS, resampling_weights
 from edge_resnet.core.errors import BackendError, ConfigError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.device.machine import find_nvcc
-from edge_resnet.preprocess import plan_crop, preprocess_bgr
+from edge_resnet.images.preprocess import plan_crop, preprocess_bgr
 
 REPO = Path(__file__).resolve().parents[2]
 SOURCE = REPO / "edge_resnet/backends/kernels/resize.cu"

@@ -11,7 +11,7 @@ from PIL import Image
 
 from edge_resnet.backends.resampling import FRACTION_BITS, Weights, resampling_weights
 from edge_resnet.core.records import Preprocess
-from edge_resnet.preprocess import Axis, plan_crop, preprocess_bgr
+from edge_resnet.images.preprocess import Axis, plan_crop, preprocess_bgr
 
 Pixels = npt.NDArray[np.uint8]
 

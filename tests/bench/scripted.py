@@ -9,7 +9,7 @@ from types import TracebackType
 import numpy as np
 
 from edge_resnet.backends import Images, Logits
-from edge_resnet.preprocess import Picture
+from edge_resnet.images.preprocess import Picture
 
 MS = 1_000_000
 

@@ -23,8 +23,8 @@ from edge_resnet.bench.conditions import Watch
 from edge_resnet.bench.rules import batch_of, limits_of
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import BatchProfile
-from edge_resnet.imageset import from_arrays, open_images
-from edge_resnet.preprocess import preprocess
+from edge_resnet.images.imageset import from_arrays, open_images
+from edge_resnet.images.preprocess import preprocess
 
 QUICK = BenchOptions(seconds=0.2, min_queries=20, starts=0, frame=(64, 48), power=False)
 

@@ -24,7 +24,7 @@ from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.core.errors import BackendError
 from edge_resnet.core.records import BatchProfile, Precision
 from edge_resnet.device.gpu import Gpu, first_gpu
-from edge_resnet.imageset import ImageSet, batches, open_images
+from edge_resnet.images.imageset import ImageSet, batches, open_images
 
 REPO = Path(__file__).resolve().parents[2]
 NETWORKS = ("resnet18", "resnet50")

@@ -13,7 +13,7 @@ from edge_resnet.backends import Variant, open_backend
 from edge_resnet.compile import compile_engine
 from edge_resnet.core.records import Precision
 from edge_resnet.evaluate import evaluate
-from edge_resnet.imageset import ImageSet
+from edge_resnet.images.imageset import ImageSet
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800), pytest.mark.filterwarnings("default::DeprecationWarning")]
 

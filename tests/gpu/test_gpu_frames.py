@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from edge_resnet.device.machine import find_nvcc
-from edge_resnet.imageset import ImageSet
-from edge_resnet.preprocess import preprocess_bgr
+from edge_resnet.images.imageset import ImageSet
+from edge_resnet.images.preprocess import preprocess_bgr
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800), pytest.mark.filterwarnings("default::DeprecationWarning")]
 

@@ -21,7 +21,7 @@ from edge_resnet.build import BuildOptions, build, has_own_ranges
 from edge_resnet.core.errors import CalibrationError, WeightsError
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.evaluate import evaluate
-from edge_resnet.imageset import ImageSet, from_arrays
+from edge_resnet.images.imageset import ImageSet, from_arrays
 from edge_resnet.int8 import add_shipped_int8
 from edge_resnet.models import build_network, load_weights, shipped_checkpoint
 from edge_resnet.models.shipped import Checkpoint

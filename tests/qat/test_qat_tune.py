@@ -18,10 +18,10 @@ from edge_resnet.backends import open_backend
 from edge_resnet.compile import compile_engine, tensorrt_graph
 from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError, DataError, EdgeResnetError, ExportError
 from edge_resnet.core.records import QuantRecipe
-from edge_resnet.datasets import load_named
 from edge_resnet.evaluate import evaluate
 from edge_resnet.export import Deployable, export
-from edge_resnet.imageset import open_images
+from edge_resnet.images.datasets import load_named
+from edge_resnet.images.imageset import open_images
 from edge_resnet.int8 import Int8Options, requantize
 from edge_resnet.models import build_network
 from edge_resnet.qat import DEFAULTS, FakeQuantized, QatOptions, fine_tune

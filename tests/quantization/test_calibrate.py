@@ -21,11 +21,11 @@ from PIL import Image
 from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.core.errors import CalibrationError, DataError
 from edge_resnet.core.records import QuantRecipe
-from edge_resnet.datasets import load_named
 from edge_resnet.export import INPUT
-from edge_resnet.imageset import ImageSet, from_arrays, open_images
+from edge_resnet.images.checks import refuse_noise
+from edge_resnet.images.datasets import load_named
+from edge_resnet.images.imageset import ImageSet, from_arrays, open_images
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, calibrate, collect, table_from
-from edge_resnet.quantization.looks import refuse_noise
 from edge_resnet.quantization.qdq import measured_tensors
 
 Images = npt.NDArray[np.uint8]

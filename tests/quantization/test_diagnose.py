@@ -20,9 +20,9 @@ from rescaled import rescaled
 
 from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
-from edge_resnet.datasets import load_named
 from edge_resnet.export import Deployable, export
-from edge_resnet.imageset import from_arrays, open_images
+from edge_resnet.images.datasets import load_named
+from edge_resnet.images.imageset import from_arrays, open_images
 from edge_resnet.models import build_network, load_weights
 from edge_resnet.quantization.calibrate import collect, table_from
 from edge_resnet.quantization.corrections import Corrections, apply

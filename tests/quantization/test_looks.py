@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_resnet.core.records import IMAGENET_MEAN, IMAGENET_STD, Preprocess
-from edge_resnet.datasets import load_named
-from edge_resnet.imageset import ImageSet, from_arrays, open_images
-from edge_resnet.preprocess import preprocess
-from edge_resnet.quantization.looks import MAX_SAMPLED, normalised, repeated, sampled_stats, stats_of
+from edge_resnet.images.checks import MAX_SAMPLED, normalised, repeated, sampled_stats, stats_of
+from edge_resnet.images.datasets import load_named
+from edge_resnet.images.imageset import ImageSet, from_arrays, open_images
+from edge_resnet.images.preprocess import preprocess
 
 Images = npt.NDArray[np.uint8]
 SPEC = Preprocess(resize=16, crop=16)

@@ -19,7 +19,7 @@ from edge_resnet.artifact.folder import open_artifact
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import Correction, Preprocess, QuantRecipe
-from edge_resnet.imageset import from_arrays
+from edge_resnet.images.imageset import from_arrays
 from edge_resnet.quantization.balance import balance
 from edge_resnet.quantization.corrections import Corrections, apply
 from edge_resnet.quantization.inputs import EXACT_AMAX, SHIFTED

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import CalibMethod, Correction, Family, QuantRecipe
-from edge_resnet.datasets import NAMES
+from edge_resnet.images.datasets import NAMES
 from edge_resnet.quantization.recipes import RecipeChanges, available_recipes, changed, load_recipe, recipe_for
 
 REPO = Path(__file__).resolve().parents[2]

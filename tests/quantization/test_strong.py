@@ -322,8 +322,8 @@ def test_a_trained_network_keeps_its_answers(real_data: Path, tmp_path: Path) ->
 )
 def test_imagenet_networks_keep_their_answers(real_data: Path, tmp_path: Path, depth: int, file: str) -> None:
     """ResNet-18 and -50 on 100 images: FP16 keeps at least 99 answers, INT8 at least 97 (measured: 98 and 98)."""
-    from edge_resnet.datasets import open_data
-    from edge_resnet.imageset import balanced_sample, batches
+    from edge_resnet.images.datasets import open_data
+    from edge_resnet.images.imageset import balanced_sample, batches
 
     spec = ModelSpec("imagenet", depth)
     network = build_network(spec)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import QuantRecipe
 from edge_resnet.core.statistics import wilson_interval
-from edge_resnet.imageset import balanced_sample, from_arrays
+from edge_resnet.images.imageset import balanced_sample, from_arrays
 from edge_resnet.quantization.calibrate import collect, table_from
 from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.qdq import measured_tensors, quantize

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from edge_resnet.quantization.looks import FrozenFrameDetector
+from edge_resnet.images.checks import FrozenFrameDetector
 
 SECOND = 1_000_000_000
 

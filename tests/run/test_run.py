@@ -20,7 +20,7 @@ from edge_resnet.backends.fake import FakeBackend
 from edge_resnet.core.errors import SourceError
 from edge_resnet.core.records import Prediction, Preprocess
 from edge_resnet.frame import Frame
-from edge_resnet.preprocess import preprocess_bgr
+from edge_resnet.images.preprocess import preprocess_bgr
 from edge_resnet.run import RunOptions, run
 from edge_resnet.sources.synthetic import SyntheticSource
 

@@ -16,7 +16,7 @@ from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core.errors import ArtifactError, BackendError, ConfigError, DataError
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.evaluate import evaluate
-from edge_resnet.imageset import open_images
+from edge_resnet.images.imageset import open_images
 from edge_resnet.report import Report
 from edge_resnet.report.record import to_json
 from edge_resnet.sweep import SweepRequest, sweep

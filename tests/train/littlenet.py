@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from edge_resnet.core.records import Preprocess
-from edge_resnet.imageset import ImageSet, from_arrays
+from edge_resnet.images.imageset import ImageSet, from_arrays
 from edge_resnet.train import TrainData, TrainOptions
 
 SIDE = 16

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_resnet.preprocess import Picture
+from edge_resnet.images.preprocess import Picture
 from edge_resnet.train.augment import draw, shifted
 
 

@@ -17,7 +17,7 @@ from PIL import Image
 
 from edge_resnet.core.errors import DataError, EdgeResnetError
 from edge_resnet.core.records import Preprocess
-from edge_resnet.imageset import open_images
+from edge_resnet.images.imageset import open_images
 from edge_resnet.train import TrainData, TrainOptions, filefeed, fit
 from edge_resnet.train.distributed import World
 from edge_resnet.train.filefeed import FileFeed, transform_of

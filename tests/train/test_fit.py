@@ -15,7 +15,7 @@ from torch import nn
 
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import ModelSpec, Preprocess
-from edge_resnet.imageset import from_arrays
+from edge_resnet.images.imageset import from_arrays
 from edge_resnet.models import build_network
 from edge_resnet.train import EpochRecord, TrainData, TrainOptions, fit, score
 
@@ -341,7 +341,7 @@ def test_synchronised_norms_want_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_residual_network_learns_digits() -> None:
     """ResNet-8 with option A on two hundred digits, three epochs: far from chance."""
-    digits = pytest.importorskip("edge_resnet.datasets").load_named("digits", "train").subset(range(256))
+    digits = pytest.importorskip("edge_resnet.images.datasets").load_named("digits", "train").subset(range(256))
     torch.manual_seed(0)
     network = build_network(ModelSpec("cifar", 8, "A", classes=10, input_size=32))
     options = TrainOptions(epochs=4, batch=16, augment="shift")

@@ -12,8 +12,8 @@ from PIL import Image
 
 from edge_resnet.core.errors import CalibrationError, DataError, EdgeResnetError
 from edge_resnet.core.records import Preprocess
-from edge_resnet.imageset import ImageSet
-from edge_resnet.preprocess import Picture, preprocess
+from edge_resnet.images.imageset import ImageSet
+from edge_resnet.images.preprocess import Picture, preprocess
 
 __all__ = [
     "FrozenFrameDetector",

@@ -21,8 +21,8 @@ import numpy.typing as npt
 
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import Preprocess
-from edge_resnet.imagelayout import Listing, check_pixels, checked_labels, read_csv, read_folder, read_npz
-from edge_resnet.preprocess import Picture, decode_image, preprocess, preprocess_file
+from edge_resnet.images.layout import Listing, check_pixels, checked_labels, read_csv, read_folder, read_npz
+from edge_resnet.images.preprocess import Picture, decode_image, preprocess, preprocess_file
 
 __all__ = [
     "Batch",

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from edge_resnet.core.errors import DataError, MissingDependencyError
-from edge_resnet.imageset import ImageSet, from_arrays, open_images
+from edge_resnet.images.imageset import ImageSet, from_arrays, open_images
 
 __all__ = ["NAMES", "Split", "load_named", "open_data", "open_pair"]
 

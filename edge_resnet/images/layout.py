@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.core.errors import DataError
-from edge_resnet.preprocess import Picture
+from edge_resnet.images.preprocess import Picture
 
 __all__ = ["Listing", "check_pixels", "checked_labels", "read_csv", "read_folder", "read_npz"]
 
