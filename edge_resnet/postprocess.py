@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.core.errors import BackendError, ConfigError
-from edge_resnet.core.records import ClassScore
 
-__all__ = ["check_finite", "softmax", "top_k"]
+__all__ = ["ClassScore", "check_finite", "softmax", "top_k"]
 
 
 def check_finite(logits: npt.NDArray[np.float32]) -> None:
@@ -48,3 +48,12 @@ def top_k(
         probabilities = softmax(logits)
     best = np.argsort(-logits, kind="stable")[:k]
     return tuple(ClassScore(int(index), labels[index], float(probabilities[index])) for index in best)
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One answer: ``probability`` in [0, 1] after softmax."""
+
+    class_index: int
+    label: str
+    probability: float

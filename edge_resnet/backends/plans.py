@@ -7,6 +7,8 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
+import tensorrt
+
 from edge_resnet.artifact.enginecache import (
     EngineFacts,
     EngineOptions,
@@ -20,9 +22,18 @@ from edge_resnet.artifact.folder import Artifact
 from edge_resnet.backends import Variant
 from edge_resnet.core.errors import ConfigError, IncompatibleEngineError
 from edge_resnet.core.records import Preprocess
-from edge_resnet.engine.here import facts_here
+from edge_resnet.device.gpu import first_gpu
+from edge_resnet.engine.dialect import dialect_of
 
-__all__ = ["FACTS", "LAYERS", "PLAN", "StoredPlan", "find_plan", "read_plan", "wanted"]
+__all__ = ["FACTS", "LAYERS", "PLAN", "StoredPlan", "facts_here", "find_plan", "read_plan", "wanted"]
+
+
+def facts_here(truth: str, options: EngineOptions) -> EngineFacts:
+    """What an engine of ``truth`` with these options would hold for. Raises BackendError where there is no GPU, or a TensorRT
+    that is too old."""
+    gpu, dialect = first_gpu(), dialect_of(tensorrt)
+    return EngineFacts(str(tensorrt.__version__), gpu.name, gpu.compute_capability, truth, dialect, options)
+
 
 #: Files of an engine's folder: the serialized engine, what it holds for, the inspector's listing.
 PLAN, FACTS, LAYERS = "plan.engine", "engine.json", "layers.json"

@@ -24,12 +24,12 @@ from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_i
 from edge_resnet.backends.cuda import Cuda
 from edge_resnet.backends.cudagraph import Recorder
 from edge_resnet.backends.gpuresize import GpuResize
-from edge_resnet.backends.kernels.here import Kernels
+from edge_resnet.backends.kernels import Kernels
 from edge_resnet.backends.plans import StoredPlan, find_plan, read_plan, wanted
 from edge_resnet.backends.slots import Bindings, Slot
 from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError, IncompatibleEngineError
 from edge_resnet.device.gpu import first_gpu
-from edge_resnet.engine.listening import listen
+from edge_resnet.engine.dialect import listen
 from edge_resnet.images.preprocess import Picture, preprocess_bgr
 
 __all__ = ["TensorRtBackend", "Ticket"]

@@ -8,12 +8,12 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias, get_args
 
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.postprocess import ClassScore
 
 __all__ = [
     "Answer",
     "BatchProfile",
     "CalibMethod",
-    "ClassScore",
     "Correction",
     "FAMILY_SHORTCUT",
     "Family",
@@ -157,15 +157,6 @@ class BatchProfile:
     def __post_init__(self) -> None:
         rises = 1 <= self.min <= self.opt <= self.max
         _require(rises, f"batch profile must rise from 1: {self.min}, {self.opt}, {self.max}", "for example 1,8,32")
-
-
-@dataclass(frozen=True)
-class ClassScore:
-    """One answer: ``probability`` in [0, 1] after softmax."""
-
-    class_index: int
-    label: str
-    probability: float
 
 
 @dataclass(frozen=True)

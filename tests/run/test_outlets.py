@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.core.records import Answer, ClassScore, Prediction
+from edge_resnet.core.records import Answer, Prediction
 from edge_resnet.frame import Frame
+from edge_resnet.postprocess import ClassScore
 from edge_resnet.run.outlets import Outlet
 
 FRAME = Frame(np.zeros((4, 4, 3), np.uint8), 0, 0, "cam")

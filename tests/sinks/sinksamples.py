@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_resnet.core.records import Answer, ClassScore, Prediction
+from edge_resnet.core.records import Answer, Prediction
 from edge_resnet.frame import Frame
+from edge_resnet.postprocess import ClassScore
 
 #: 2026-11-25T14:15:02.123Z
 WALL_NS = 1_795_616_102_123_000_000

@@ -9,13 +9,16 @@ import re
 import signal
 import subprocess
 import tempfile
+import threading
+from collections.abc import Callable
 from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
-from edge_resnet.core.errors import BackendError, ConfigError
+from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError
+from edge_resnet.device.machine import cache_folder, find_nvcc
 
-__all__ = ["compile_kernels"]
+__all__ = ["Kernels", "compile_kernels"]
 
 _SOURCE = "resize.cu"
 _TIMEOUT_S = 120.0
@@ -95,3 +98,38 @@ def _ended(command: list[str]) -> tuple[int, str]:
                 child.wait()
         output.seek(0)
         return code, output.read().decode("utf-8", "replace")
+
+
+class Kernels:
+    """Of a GPU of that compute capability, such as ``8.7``. May be asked from several threads.
+
+    ``check``: raises one of edge_resnet.core.errors where the GPU does not take the compiled kernels.
+    """
+
+    def __init__(self, compute_capability: str, check: Callable[[bytes], None]) -> None:
+        self._compute_capability = compute_capability
+        self._check = check
+        self._cubin: bytes | None = None
+        self._asked = False
+        self._lock = threading.Lock()
+
+    def cubin(self) -> bytes | None:
+        """The compiled kernels, from the cache or compiled now; None where there is no compiler, it fails, or the GPU refuses."""
+        with self._lock:
+            if not self._asked:
+                self._cubin = self._made()
+                self._asked = True
+        return self._cubin
+
+    def _made(self) -> bytes | None:
+        nvcc = find_nvcc()
+        if nvcc is None:
+            _log.warning("frames are resized on the processor: nvcc is not here (edge-resnet doctor says how to get it)")
+            return None
+        try:
+            cubin = compile_kernels(nvcc, self._compute_capability, cache_folder() / "kernels").read_bytes()
+            self._check(cubin)
+        except (EdgeResnetError, OSError) as error:
+            _log.warning("frames are resized on the processor: %s", str(error).partition("\n")[0])
+            return None
+        return cubin
