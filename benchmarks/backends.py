@@ -31,10 +31,10 @@ from typing import Any
 import numpy as np
 
 from edge_resnet.artifact.folder import Artifact, open_artifact
-from edge_resnet.backends import Backend, Variant, open_backend
 from edge_resnet.compile import compile_engine
 from edge_resnet.images.imageset import batches, open_images
 from edge_resnet.run import RunOptions, run
+from edge_resnet.runtime.backend import Backend, Variant, open_backend
 from edge_resnet.sources import open_source
 
 BACKENDS = ("onnxruntime", "openvino")
@@ -48,7 +48,7 @@ import sys
 from pathlib import Path
 import numpy as np
 from edge_resnet.artifact.folder import open_artifact
-from edge_resnet.backends import open_backend
+from edge_resnet.runtime.backend import open_backend
 artifact = open_artifact(Path(sys.argv[1]))
 size = artifact.manifest.model.input_size
 with open_backend(artifact, sys.argv[2]) as backend:

@@ -42,7 +42,6 @@ import numpy as np
 
 from edge_resnet.artifact import folder as files
 from edge_resnet.artifact.folder import Artifact, open_artifact
-from edge_resnet.backends.cudagraph import Recorder
 from edge_resnet.compile import compile_engine
 from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError, MissingDependencyError
 from edge_resnet.core.process import run_within
@@ -51,6 +50,7 @@ from edge_resnet.core.statistics import measure, summarise
 from edge_resnet.device.gpu import LIBRARY, first_gpu
 from edge_resnet.device.machine import describe, gpu_clock
 from edge_resnet.images.preprocess import preprocess_bgr
+from edge_resnet.runtime.tensorrt.cudagraph import Recorder
 
 #: Measures for about so many seconds; gives milliseconds, or one rate per second where its name ends in that.
 Measure: TypeAlias = Callable[[float], list[float]]
@@ -147,8 +147,8 @@ class Contender:
     """One precision of a network, opened on the GPU for batches of ``count``: with graphs, and without."""
 
     def __init__(self, artifact: Artifact, count: int, stack: ExitStack) -> None:
-        from edge_resnet.backends.plans import read_plan
-        from edge_resnet.backends.tensorrt import TensorRtBackend
+        from edge_resnet.runtime.tensorrt.inference import TensorRtBackend
+        from edge_resnet.runtime.tensorrt.plans import read_plan
 
         plan = read_plan(artifact, "native")
         self._spec = plan.preprocess

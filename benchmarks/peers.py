@@ -140,7 +140,7 @@ def onnxruntime_peer(work: dict[str, Any], graph: str) -> Peer:
 
 def openvino_peer(work: dict[str, Any], *, precision: str | None) -> Peer:
     """The CPU plugin with its hint for latency; ``precision`` None leaves it the choice, which is bfloat16 where there is one."""
-    from edge_resnet.backends.openvino import openvino  # type: ignore[attr-defined]  # keeps it from reporting its import
+    from edge_resnet.runtime.openvino import openvino  # type: ignore[attr-defined]  # keeps it from reporting its import
 
     properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": cores()}
     properties |= {"INFERENCE_PRECISION_HINT": precision} if precision else {}
@@ -180,8 +180,8 @@ def our_peer(work: dict[str, Any], backend: str, *, int8: bool) -> Peer:
     """An artifact of ``build --int8``, or its FP32 graph, preprocessed as `run` and `eval` do."""
     from edge_resnet import __version__
     from edge_resnet.artifact.folder import open_artifact
-    from edge_resnet.backends import open_backend
     from edge_resnet.images.preprocess import preprocess_bgr, preprocess_file
+    from edge_resnet.runtime.backend import open_backend
 
     artifact = open_artifact(Path(work["artifact"]))
     spec = artifact.manifest.preprocess

@@ -31,14 +31,14 @@ from typing import Any
 import numpy as np
 
 from edge_resnet.artifact.folder import Artifact, open_artifact
-from edge_resnet.backends import Backend, open_backend
-from edge_resnet.backends.fake import FakeBackend
 from edge_resnet.compile import compile_engine
 from edge_resnet.core.records import Prediction, Preprocess
 from edge_resnet.core.statistics import percentile
 from edge_resnet.frame import Frame
 from edge_resnet.images.preprocess import preprocess_bgr
 from edge_resnet.run import Camera, RunOptions, RunSummary, Watch, run
+from edge_resnet.runtime.backend import Backend, open_backend
+from edge_resnet.runtime.fake import FakeBackend
 from edge_resnet.sources import open_source
 
 RATIO, ADDED_MS, START_S = 0.95, 3.0, 1.0

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_resnet.backends import Backend
 from edge_resnet.core.records import Preprocess, Progress
 from edge_resnet.core.statistics import Difference, difference, wilson_interval
 from edge_resnet.images.imageset import ImageSet, batches
-from edge_resnet.postprocess import check_finite, softmax
+from edge_resnet.runtime.backend import Backend
+from edge_resnet.runtime.postprocess import check_finite, softmax
 
 __all__ = ["Accuracy", "Answers", "accuracy_of", "answer", "paired"]
 

@@ -14,7 +14,6 @@ import onnx
 
 from edge_resnet.artifact.enginecache import EngineTuning, find_engine, store_engine
 from edge_resnet.artifact.folder import MODEL, Artifact, write_json
-from edge_resnet.backends import EngineRequest, Variant, load_backend, resolve_backend
 from edge_resnet.core.errors import BuildError, ConfigError, EdgeResnetError
 from edge_resnet.core.files import write_together
 from edge_resnet.core.records import Progress
@@ -24,6 +23,7 @@ from edge_resnet.quantization.corrections import apply, read_corrections
 from edge_resnet.quantization.qdq import QdqForm, quantize
 from edge_resnet.quantization.strong import to_strong
 from edge_resnet.quantization.trtcache import calibration_cache
+from edge_resnet.runtime.backend import EngineRequest, Variant, load_backend, resolve_backend
 
 __all__ = [
     "DERIVATIONS",
@@ -131,7 +131,7 @@ def _derive_qdq(artifact: Artifact, request: EngineRequest, progress: Progress |
 
 def _derive_plan(artifact: Artifact, request: EngineRequest, progress: Progress | None) -> Path:
     """The graph in the dialect of the TensorRT at hand → its plan, with what it holds for and what became of its layers."""
-    from edge_resnet.backends.plans import FACTS, LAYERS, PLAN, wanted  # needs TensorRT
+    from edge_resnet.runtime.tensorrt.plans import FACTS, LAYERS, PLAN, wanted  # needs TensorRT
 
     variant: Variant = "native" if request.form == artifact.manifest.precision else "reference"
     facts = wanted(artifact, variant, request.tuning)

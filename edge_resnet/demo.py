@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import save_file
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.backends import open_backend
 from edge_resnet.build import BuildOptions, build
 from edge_resnet.core.records import ModelSpec, Precision, Preprocess, Progress, QuantRecipe
 from edge_resnet.core.statistics import LatencyStats, measure, summarise
@@ -19,7 +18,8 @@ from edge_resnet.images.datasets import load_named
 from edge_resnet.images.imageset import ImageSet
 from edge_resnet.images.preprocess import preprocess
 from edge_resnet.models import build_network
-from edge_resnet.postprocess import top_k
+from edge_resnet.runtime.backend import open_backend
+from edge_resnet.runtime.postprocess import top_k
 from edge_resnet.train import TrainData, TrainOptions, fit
 
 __all__ = ["DemoResult", "Outcome", "run_demo"]

@@ -11,11 +11,11 @@ from typing import Literal
 
 from edge_resnet.answers import Accuracy, accuracy_of, answer, paired
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.backends import Variant, load_backend, open_backend, resolve_backend
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.files import parse_record, read_json, write_whole
 from edge_resnet.core.records import Precision, Progress
 from edge_resnet.images.imageset import ImageSet, check_labels, require_labels
+from edge_resnet.runtime.backend import Variant, load_backend, open_backend, resolve_backend
 
 __all__ = ["KIND", "SCHEMA", "Evaluation", "evaluate", "read_evaluation", "to_json", "write_evaluation"]
 

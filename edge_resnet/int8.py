@@ -29,7 +29,6 @@ from edge_resnet.artifact.folder import (
     write_json,
 )
 from edge_resnet.artifact.schema import CalibrationTable, Manifest
-from edge_resnet.backends import load_backend, resolve_backend
 from edge_resnet.compile import first_engine
 from edge_resnet.core.errors import CalibrationError, ConfigError
 from edge_resnet.core.files import sha256_of
@@ -43,6 +42,7 @@ from edge_resnet.quantization.corrections import apply, load_corrections, write_
 from edge_resnet.quantization.pipeline import Int8, Validation, check_pictures, make_int8, spool_pictures
 from edge_resnet.quantization.qdq import measured_tensors
 from edge_resnet.quantization.spool import Spool
+from edge_resnet.runtime.backend import load_backend, resolve_backend
 
 __all__ = ["Int8Options", "add_int8", "add_shipped_int8", "draw_sample", "open_validation", "requantize", "with_int8"]
 

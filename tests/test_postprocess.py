@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_resnet.core.errors import BackendError, ConfigError
-from edge_resnet.postprocess import softmax, top_k
+from edge_resnet.runtime.postprocess import softmax, top_k
 
 LOGITS = st.lists(st.floats(-1e4, 1e4, width=32), min_size=2, max_size=50).map(lambda row: np.array(row, np.float32))
 

@@ -23,10 +23,10 @@ from standins.tensorrt_run import RUN_CLASSES, answers
 
 from edge_resnet.artifact.enginecache import EngineTuning
 from edge_resnet.artifact.folder import Artifact, open_artifact
-from edge_resnet.backends import open_backend, resolve_backend
-from edge_resnet.backends.cudagraph import Recorder
 from edge_resnet.core.errors import ConfigError, IncompatibleEngineError
 from edge_resnet.core.records import Precision
+from edge_resnet.runtime.backend import open_backend, resolve_backend
+from edge_resnet.runtime.tensorrt.cudagraph import Recorder
 
 MODULES = ("backends.tensorrt", "backends.plans", "backends.slots", "backends.cuda", "engine.here", "engine.builder")
 PACKAGE = """

@@ -17,7 +17,6 @@ import numpy as np
 
 from edge_resnet import __version__
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.backends import BACKENDS, Backend, Images, PipelinedBackend, load_backend, open_backend, resolve_backend
 from edge_resnet.bench.conditions import Conditions, Watch, gpu_memory_mib
 from edge_resnet.bench.doubts import doubts_of_heat, doubts_of_machine, doubts_of_run
 from edge_resnet.bench.intervals import percentile_interval, rate_interval
@@ -33,6 +32,7 @@ from edge_resnet.device.machine import describe, installed_version
 from edge_resnet.device.power import PowerMeter, PowerReading, look
 from edge_resnet.images.imageset import ImageSet, batches
 from edge_resnet.images.preprocess import Picture
+from edge_resnet.runtime.backend import BACKENDS, Backend, Images, PipelinedBackend, load_backend, open_backend, resolve_backend
 
 __all__ = ["BenchOptions", "BenchResult", "Scenario", "bench", "read_result", "read_results", "write_results"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from edge_resnet.artifact.folder import open_artifact
-from edge_resnet.backends import open_backend
+from edge_resnet.runtime.backend import open_backend
 
 #: Batches after the first answer: buffers and graphs have their full size then.
 _BATCHES = 5

@@ -11,10 +11,10 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.backends import Backend, Images, Logits, PipelinedBackend
 from edge_resnet.bench.loop import Clock
 from edge_resnet.images.preprocess import Picture, preprocess_bgr
-from edge_resnet.postprocess import top_k
+from edge_resnet.runtime.backend import Backend, Images, Logits, PipelinedBackend
+from edge_resnet.runtime.postprocess import top_k
 
 __all__ = ["TellsStages", "measure_stages"]
 

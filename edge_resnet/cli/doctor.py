@@ -64,7 +64,7 @@ def doctor(json_output: Annotated[bool, typer.Option("--json", help="Print JSON 
 def _backends() -> dict[str, str]:
     """Name → module of every backend of the table that runs a network; none where numpy is too broken to read it."""
     try:
-        from edge_resnet.backends import BACKENDS
+        from edge_resnet.runtime.backend import BACKENDS
     except ImportError:
         return {}
     return {name: entry.module for name, entry in BACKENDS.items() if name != "fake"}

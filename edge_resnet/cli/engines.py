@@ -10,7 +10,7 @@ from edge_resnet.core.errors import IncompatibleEngineError
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
-    from edge_resnet.backends import Variant
+    from edge_resnet.runtime.backend import Variant
 
 __all__ = ["ARTIFACTS", "open_with_engine"]
 
@@ -25,7 +25,7 @@ def open_with_engine(folder: Path | None, backend: str, variant: Variant) -> Art
     """
     from edge_resnet.artifact.enginecache import find_engine
     from edge_resnet.artifact.folder import newest_artifact, open_artifact
-    from edge_resnet.backends import load_backend, resolve_backend
+    from edge_resnet.runtime.backend import load_backend, resolve_backend
 
     artifact = open_artifact(folder or newest_artifact(ARTIFACTS))
     request = load_backend(resolve_backend(backend, variant)).engine_request(artifact, variant)

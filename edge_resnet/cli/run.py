@@ -23,9 +23,9 @@ from edge_resnet.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
-    from edge_resnet.backends import Variant
     from edge_resnet.notify import Notifier
     from edge_resnet.run import Camera, Roi, RunOptions, RunSummary, Watch
+    from edge_resnet.runtime.backend import Variant
     from edge_resnet.sources import FrameSource
     from edge_resnet.status import RunStatus
 
@@ -124,10 +124,10 @@ def _run(
     outputs: Outputs,
     wanted: RunOptions,
 ) -> RunSummary:
-    from edge_resnet.backends import open_backend
     from edge_resnet.notify import Notifier
     from edge_resnet.run import Board, Camera, Watch
     from edge_resnet.run import run as classify
+    from edge_resnet.runtime.backend import open_backend
 
     with ExitStack() as stack:
         notifier = stack.enter_context(Notifier())

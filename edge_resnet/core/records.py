@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias, get_args
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.postprocess import ClassScore
+from edge_resnet.runtime.postprocess import ClassScore
 
 __all__ = [
     "Answer",

@@ -28,7 +28,6 @@ from edge_resnet.artifact.folder import (
     write_json,
 )
 from edge_resnet.artifact.schema import BudgetReport, CalibrationTable, Manifest, QatReport
-from edge_resnet.backends import load_backend, resolve_backend
 from edge_resnet.compile import first_engine
 from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError
 from edge_resnet.core.records import Progress, QuantRecipe
@@ -42,6 +41,7 @@ from edge_resnet.qat.pictures import open_pictures
 from edge_resnet.qat.writeback import corrections_of, table_of, verify_int8
 from edge_resnet.quantization.corrections import Corrections, apply, read_corrections, write_corrections
 from edge_resnet.quantization.pipeline import spool_pictures
+from edge_resnet.runtime.backend import load_backend, resolve_backend
 from edge_resnet.train import TrainData, TrainOptions, TrainResult, fit
 
 __all__ = ["DEFAULTS", "QatOptions", "Tuned", "fine_tune"]

@@ -14,16 +14,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.backends import Backend
 from edge_resnet.core.records import Prediction, Preprocess
 from edge_resnet.frame import Frame
-from edge_resnet.postprocess import softmax, top_k
 from edge_resnet.run.batches import Batch, Roi, Worker
 from edge_resnet.run.board import Board, RunSummary
 from edge_resnet.run.feeds import Feed, FileFeed, Taken
 from edge_resnet.run.live import Camera, LiveFeed, Patience
 from edge_resnet.run.outlets import Outlet
 from edge_resnet.run.stable import Smoothing, Stable
+from edge_resnet.runtime.backend import Backend
+from edge_resnet.runtime.postprocess import softmax, top_k
 from edge_resnet.sinks import Sink
 from edge_resnet.sources import FrameSource
 

@@ -12,11 +12,11 @@ from functools import partial
 
 import numpy as np
 
-from edge_resnet.backends import Backend, Logits, PipelinedBackend
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.images.preprocess import Picture, preprocess_bgr
 from edge_resnet.run.feeds import Taken
+from edge_resnet.runtime.backend import Backend, Logits, PipelinedBackend
 
 __all__ = ["Batch", "Roi", "Worker"]
 

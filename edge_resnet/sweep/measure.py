@@ -12,13 +12,13 @@ from edge_resnet import __version__
 from edge_resnet.answers import Answers, answer
 from edge_resnet.artifact.enginecache import find_engine
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.backends import BACKENDS, load_backend, open_backend
 from edge_resnet.bench import BenchOptions, BenchResult, bench
 from edge_resnet.bench.record import to_json
 from edge_resnet.core.errors import ConfigError, IncompatibleEngineError
 from edge_resnet.core.records import Progress
 from edge_resnet.device.machine import describe, installed_version
 from edge_resnet.images.imageset import ImageSet
+from edge_resnet.runtime.backend import BACKENDS, load_backend, open_backend
 
 __all__ = ["answers_key", "latency_key", "measure_answers", "measure_latency", "read_answers", "read_latency", "ready"]
 

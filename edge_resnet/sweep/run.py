@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from edge_resnet.artifact.folder import Artifact, open_artifact
-from edge_resnet.backends import BACKENDS, resolve_backend
 from edge_resnet.core.errors import ConfigError, EdgeResnetError
 from edge_resnet.core.records import Progress
 from edge_resnet.report.record import Hole, Report
+from edge_resnet.runtime.backend import BACKENDS, resolve_backend
 from edge_resnet.sweep.assemble import Found, Measured, assemble
 from edge_resnet.sweep.cells import Cells
 from edge_resnet.sweep.make import Workshop

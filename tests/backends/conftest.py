@@ -15,8 +15,8 @@ from standins import pycuda_driver, tensorrt_run
 from standins.surface import strict
 from standins.tensorrt_run import plan
 
-from edge_resnet.backends.cudagraph import Recorder
 from edge_resnet.core.records import Preprocess
+from edge_resnet.runtime.tensorrt.cudagraph import Recorder
 
 MODULES = ("backends.tensorrt", "backends.plans", "backends.slots", "backends.cuda", "engine.here")
 #: Of the stand-in's network, whose input is 8 pixels wide.
@@ -42,9 +42,9 @@ def make(libcuda: Path, surfaces: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
             monkeypatch.setitem(sys.modules, name, module)
         for name in MODULES:
             monkeypatch.delitem(sys.modules, f"edge_resnet.{name}", raising=False)
-        module = importlib.import_module("edge_resnet.backends.tensorrt")
-        from edge_resnet.backends.plans import StoredPlan
+        module = importlib.import_module("edge_resnet.runtime.tensorrt.inference")
         from edge_resnet.device.gpu import first_gpu
+        from edge_resnet.runtime.tensorrt.plans import StoredPlan
 
         monkeypatch.setattr(module, "first_gpu", lambda: first_gpu(str(libcuda)))
         monkeypatch.setattr(module, "Recorder", lambda: Recorder(str(libcuda)))

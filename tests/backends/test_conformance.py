@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pytest
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.backends import BACKENDS, Backend, load_backend, open_backend, resolve_backend
 from edge_resnet.core.errors import BackendError, ConfigError, MissingDependencyError
+from edge_resnet.runtime.backend import BACKENDS, Backend, load_backend, open_backend, resolve_backend
 
 Images = npt.NDArray[np.uint8]
 
@@ -165,7 +165,7 @@ def test_a_missing_library_names_the_command(monkeypatch: pytest.MonkeyPatch) ->
     """A backend whose library cannot be imported says what installs it."""
     import sys
 
-    monkeypatch.delitem(sys.modules, "edge_resnet.backends.onnxruntime", raising=False)
+    monkeypatch.delitem(sys.modules, "edge_resnet.runtime.onnxruntime", raising=False)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingDependencyError) as caught:
         load_backend("onnxruntime")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from edge_resnet.backends.cudagraph import Recorder
 from edge_resnet.core.errors import BackendError
+from edge_resnet.runtime.tensorrt.cudagraph import Recorder
 
 STREAM = 0x7F00_0000_1000  # above 32 bits: a handle that is cut off names another stream
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_resnet.backends.fake import FakeBackend
+from edge_resnet.runtime.fake import FakeBackend
 
 
 @settings(deadline=None, max_examples=20)
@@ -26,7 +26,7 @@ def test_a_batch_is_its_pictures_to_the_bit(count: int, size: int, seed: int) ->
 def test_every_process_gives_the_same_answer() -> None:
     """The projection is seeded: another process sees the same logits."""
     code = (
-        "import numpy as np; from edge_resnet.backends.fake import FakeBackend; "
+        "import numpy as np; from edge_resnet.runtime.fake import FakeBackend; "
         "print(FakeBackend(3, 8).infer(np.arange(192, dtype=np.uint8).reshape(1, 8, 8, 3)).tolist())"
     )
     outputs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout for _ in range(2)}

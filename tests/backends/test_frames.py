@@ -15,10 +15,10 @@ import pytest
 from standins import pycuda_driver
 from standins.tensorrt_run import answers, plan
 
-from edge_resnet.backends import PipelinedBackend
 from edge_resnet.core.errors import BackendError, ConfigError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.images.preprocess import preprocess_bgr
+from edge_resnet.runtime.backend import PipelinedBackend
 
 REPO = Path(__file__).resolve().parents[2]
 SPEC = Preprocess(resize=9, crop=8)
@@ -118,7 +118,7 @@ def test_without_kernels_the_processor_resizes(
 ) -> None:
     """The answers are the same, and the reason is said once."""
     if why == "no nvcc":
-        monkeypatch.setattr("edge_resnet.backends.kernels.find_nvcc", lambda: None)
+        monkeypatch.setattr("edge_resnet.runtime.tensorrt.kernels.find_nvcc", lambda: None)
     elif why == "nvcc fails":
         nvcc.write_text("#!/bin/sh\n[ $1 = --version ] && echo 13 && exit 0\necho 'fatal: no such GPU' >&2; exit 1\n")
     with caplog.at_level(logging.WARNING, logger="edge_resnet"), make() as backend:

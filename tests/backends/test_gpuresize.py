@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from standins import pycuda_driver
 
-from edge_resnet.backends.kernels import compile_kernels
 from edge_resnet.core.errors import BackendError, ConfigError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.images.preprocess import preprocess_bgr
+from edge_resnet.runtime.tensorrt.kernels import compile_kernels
 
 REPO = Path(__file__).resolve().parents[2]
 MODULES = ("backends.gpuresize", "backends.cuda")
@@ -92,8 +92,8 @@ def make(cubin: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[...
             monkeypatch.setitem(sys.modules, name, module)
         for name in MODULES:
             monkeypatch.delitem(sys.modules, f"edge_resnet.{name}", raising=False)
-        gpuresize = importlib.import_module("edge_resnet.backends.gpuresize")
-        cuda = importlib.import_module("edge_resnet.backends.cuda").Cuda()
+        gpuresize = importlib.import_module("edge_resnet.runtime.tensorrt.resize")
+        cuda = importlib.import_module("edge_resnet.runtime.tensorrt.cuda").Cuda()
         try:
             benches.append(Bench(gpuresize, cuda, content, spec, most))
         except BaseException:
@@ -134,7 +134,7 @@ def test_cameras_frames_are_preprocessed_exactly(make: Callable[..., Bench], spe
 def test_batches_of_any_frames_are_preprocessed_exactly(make: Callable[..., Bench], data: st.DataObject) -> None:
     """Batch after batch of frames of any sizes, growing, shrinking and coming again, with few sizes kept."""
     bench = make()
-    sys.modules["edge_resnet.backends.gpuresize"]._SIZES = 3  # type: ignore[attr-defined]
+    sys.modules["edge_resnet.runtime.tensorrt.resize"]._SIZES = 3  # type: ignore[attr-defined]
     size = st.tuples(st.integers(1, 90), st.integers(1, 90))
     for seed, sizes in enumerate(data.draw(st.lists(st.lists(size, min_size=1, max_size=4), min_size=1, max_size=5))):
         assume(all(max(pair) < 40 * min(pair) for pair in sizes))

@@ -18,16 +18,16 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from edge_resnet.backends import kernels
-from edge_resnet.backends.kernels import compile_kernels
-from edge_resnet.backends.resampling import FRACTION_BITS, resampling_weights
 from edge_resnet.core.errors import BackendError, ConfigError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.device.machine import find_nvcc
 from edge_resnet.images.preprocess import plan_crop, preprocess_bgr
+from edge_resnet.runtime.tensorrt import kernels
+from edge_resnet.runtime.tensorrt.kernels import compile_kernels
+from edge_resnet.runtime.tensorrt.resampling import FRACTION_BITS, resampling_weights
 
 REPO = Path(__file__).resolve().parents[2]
-SOURCE = REPO / "edge_resnet/backends/kernels/resize.cu"
+SOURCE = REPO / "edge_resnet/runtime/tensorrt/resize.cu"
 GUARD = 64
 needs_gxx = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to stand in for nvcc")
 Pixels = npt.NDArray[np.uint8]
@@ -210,7 +210,7 @@ def test_nonsense_is_no_compute_capability(tmp_path: Path, nvcc: Path, capabilit
 
 
 CODE = (
-    "import sys; from pathlib import Path; from edge_resnet.backends.kernels import compile_kernels\n"
+    "import sys; from pathlib import Path; from edge_resnet.runtime.tensorrt.kernels import compile_kernels\n"
     "print(compile_kernels(Path(sys.argv[1]), '8.7', Path(sys.argv[2])))"
 )
 

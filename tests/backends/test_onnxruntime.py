@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from edge_resnet.artifact.folder import Artifact, open_artifact
-from edge_resnet.backends.onnxruntime import OnnxRuntimeBackend
 from edge_resnet.compile import compile_engine
 from edge_resnet.core.errors import BackendError, IncompatibleEngineError
+from edge_resnet.runtime.onnxruntime import OnnxRuntimeBackend
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 4, 4, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
 
@@ -36,7 +36,7 @@ def test_the_form_follows_the_cpu(
     tiny_artifacts: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch, dot_product: bool, form: str
 ) -> None:
     """Without an int8 dot product the weights keep seven bits; the simulation is TensorRT's form on any CPU."""
-    monkeypatch.setattr("edge_resnet.backends.has_int8_dot_product", lambda: dot_product)
+    monkeypatch.setattr("edge_resnet.runtime.backend.has_int8_dot_product", lambda: dot_product)
     native = OnnxRuntimeBackend.engine_request(tiny_artifacts["int8"], "native")
     simulated = OnnxRuntimeBackend.engine_request(tiny_artifacts["int8"], "simulated")
     assert native is not None

@@ -19,9 +19,9 @@ import pytest
 
 from edge_resnet.artifact.enginecache import EngineTuning
 from edge_resnet.artifact.folder import Artifact, open_artifact
-from edge_resnet.backends import load_backend, open_backend, resolve_backend
 from edge_resnet.compile import compile_engine
 from edge_resnet.core.errors import BackendError, ConfigError, IncompatibleEngineError
+from edge_resnet.runtime.backend import load_backend, open_backend, resolve_backend
 
 REPO = Path(__file__).resolve().parents[2]
 IMAGES = np.random.default_rng(0).integers(0, 256, (16, 4, 4, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
@@ -87,7 +87,7 @@ def test_the_graph_is_shared_with_onnx_runtime(
     tiny_artifacts: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch, dot_product: bool
 ) -> None:
     """An engine that one of the two derived is the other's too: the keys are equal, on either kind of processor."""
-    monkeypatch.setattr("edge_resnet.backends.has_int8_dot_product", lambda: dot_product)
+    monkeypatch.setattr("edge_resnet.runtime.backend.has_int8_dot_product", lambda: dot_product)
     requests = [load_backend(name).engine_request(tiny_artifacts["int8"], "native") for name in ("openvino", "onnxruntime")]
     assert requests[0] == requests[1]
     assert requests[0] is not None
@@ -132,7 +132,7 @@ def test_fp16_is_half_or_said_to_be_none(
 ) -> None:
     """A processor without half precision computes FP32 and the user is told; one that has it is asked for it."""
     load_backend("openvino")
-    module = sys.modules["edge_resnet.backends.openvino"]
+    module = sys.modules["edge_resnet.runtime.openvino"]
     asked = []
     monkeypatch.setattr(module, "_computes_in_half", lambda: half)
     monkeypatch.setattr(module.OpenVinoBackend, "__init__", lambda self, *_, half: asked.append(half))
@@ -227,7 +227,7 @@ socket.socket.connect = socket.getaddrinfo = refuse
 import numpy as np
 from pathlib import Path
 from edge_resnet.artifact.folder import open_artifact
-from edge_resnet.backends import open_backend
+from edge_resnet.runtime.backend import open_backend
 with open_backend(open_artifact(Path({folder!r})), "openvino") as backend:
     backend.infer(np.zeros((1, 32, 32, 3), np.uint8))
 assert "openvino" in sys.modules
@@ -256,7 +256,7 @@ def test_where_auto_chooses_it(
     """`auto` takes it on x86 with VNNI, where it was seen to be faster; the simulation stays ONNX Runtime's."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in packages else None)
     monkeypatch.setattr("platform.machine", lambda: machine)
-    monkeypatch.setattr("edge_resnet.backends.has_int8_dot_product", lambda: dot_product)
+    monkeypatch.setattr("edge_resnet.runtime.backend.has_int8_dot_product", lambda: dot_product)
     assert resolve_backend("auto") == chosen
     assert resolve_backend("auto", "simulated") == "onnxruntime"
     assert resolve_backend("openvino") == "openvino"
@@ -265,7 +265,7 @@ def test_where_auto_chooses_it(
 def test_listing_the_backends_loads_none_of_them() -> None:
     """Resolving `auto` looks for packages and imports neither library."""
     code = (
-        "import sys\nfrom edge_resnet.backends import resolve_backend\nresolve_backend('auto')\n"
+        "import sys\nfrom edge_resnet.runtime.backend import resolve_backend\nresolve_backend('auto')\n"
         "print(sorted({'openvino', 'onnxruntime', 'tensorrt'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=REPO)

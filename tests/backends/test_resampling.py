@@ -9,9 +9,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from edge_resnet.backends.resampling import FRACTION_BITS, Weights, resampling_weights
 from edge_resnet.core.records import Preprocess
 from edge_resnet.images.preprocess import Axis, plan_crop, preprocess_bgr
+from edge_resnet.runtime.tensorrt.resampling import FRACTION_BITS, Weights, resampling_weights
 
 Pixels = npt.NDArray[np.uint8]
 

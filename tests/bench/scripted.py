@@ -8,8 +8,8 @@ from types import TracebackType
 
 import numpy as np
 
-from edge_resnet.backends import Images, Logits
 from edge_resnet.images.preprocess import Picture
+from edge_resnet.runtime.backend import Images, Logits
 
 MS = 1_000_000
 

@@ -19,11 +19,11 @@ from power.sysfstrees import AGX_ORIN, NANO, ORIN_NANO, RAPL, THOR, XAVIER_NX, w
 from scripted import HandClock, Scripted, TwoSlots
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.backends import Images, Logits
 from edge_resnet.bench import BenchOptions, BenchResult, bench, read_result, write_results
 from edge_resnet.bench.record import to_json
 from edge_resnet.device.power import Meter, PowerMeter, Sample, look
 from edge_resnet.device.power.meter import Found
+from edge_resnet.runtime.backend import Images, Logits
 
 QUICK = BenchOptions(seconds=0.2, min_queries=20, starts=0, frame=(64, 48))
 CURRENT = "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/curr1_input"

@@ -28,7 +28,7 @@ def test_stages_of_a_plain_backend(tiny_artifacts: dict[str, Artifact]) -> None:
 
 def test_real_stages_take_time(tiny_artifacts: dict[str, Artifact]) -> None:
     """On a real clock every stage takes some, and the total is at least each of them."""
-    from edge_resnet.backends import open_backend
+    from edge_resnet.runtime.backend import open_backend
 
     with open_backend(tiny_artifacts["fp32"]) as network:
         stages = measure_stages(network, tiny_artifacts["fp32"], FRAME, 1, 0.05)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.backends import open_backend
+from edge_resnet.runtime.backend import open_backend
 
 Cli = Callable[..., Any]
 

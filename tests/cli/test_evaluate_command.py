@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.backends import open_backend
+from edge_resnet.runtime.backend import open_backend
 
 Cli = Callable[..., Any]
 Ints = npt.NDArray[np.int64]

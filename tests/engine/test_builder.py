@@ -15,7 +15,7 @@ from standins.tensorrt_build import FAULTS, TOLD
 from edge_resnet.artifact.enginecache import EngineOptions, EngineTuning
 from edge_resnet.core.errors import BuildError, ConfigError
 from edge_resnet.core.records import BatchProfile, Precision
-from edge_resnet.engine.dialect import dialect_of
+from edge_resnet.runtime.tensorrt.library import dialect_of
 
 OPTIONS = EngineOptions("int8", 16, BatchProfile(1, 4, 8))
 OUT_OF_MEMORY = "[defaultAllocator.cpp] Requested amount of GPU memory could not be allocated: out of memory."

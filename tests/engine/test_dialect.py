@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from edge_resnet.core.errors import BackendError
-from edge_resnet.engine.dialect import dialect_of, version_of
+from edge_resnet.runtime.tensorrt.library import dialect_of, version_of
 
 
 @pytest.mark.parametrize(

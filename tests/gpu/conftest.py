@@ -164,8 +164,8 @@ def compiled(artifact: Callable[[str, Precision], Artifact]) -> Callable[[str, P
 @pytest.fixture
 def opened(compiled: Callable[[str, Precision], Artifact]) -> Iterator[Callable[..., Any]]:
     """Opens the engine of a network and a precision, with the backend's own options; closed after the test."""
-    from edge_resnet.backends.plans import read_plan
-    from edge_resnet.backends.tensorrt import TensorRtBackend
+    from edge_resnet.runtime.tensorrt.inference import TensorRtBackend
+    from edge_resnet.runtime.tensorrt.plans import read_plan
 
     with ExitStack() as stack:
         yield lambda network, precision, **how: stack.enter_context(

@@ -16,12 +16,12 @@ import pytest
 
 from edge_resnet.artifact.enginecache import EngineTuning
 from edge_resnet.artifact.folder import Artifact, open_artifact
-from edge_resnet.backends import open_backend
 from edge_resnet.compile import compile_engine
 from edge_resnet.core.errors import BuildError, ConfigError, IncompatibleEngineError
 from edge_resnet.core.records import Precision
 from edge_resnet.device.gpu import Gpu
 from edge_resnet.layers import read_layers
+from edge_resnet.runtime.backend import open_backend
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800), pytest.mark.filterwarnings("default::DeprecationWarning")]
 

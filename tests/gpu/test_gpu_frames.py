@@ -42,7 +42,7 @@ def noise(height: int, width: int) -> Any:
 
 def on_gpu(backend: Any, frames: list[Any]) -> Any:
     """What the GPU makes of the frames, as bytes: the slot's own work without the network."""
-    from edge_resnet.backends.gpuresize import GpuResize
+    from edge_resnet.runtime.tensorrt.resize import GpuResize
 
     spec, cuda = backend._plan.preprocess, backend._cuda
     with cuda.current("the GPU failed while frames were resized"):

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_resnet.backends.fake import FakeBackend
 from edge_resnet.core.errors import SourceError
 from edge_resnet.core.records import Prediction, Preprocess
 from edge_resnet.frame import Frame
 from edge_resnet.run import Camera, Patience, RunOptions, Watch, run
 from edge_resnet.run.live import LiveFeed, backoff
+from edge_resnet.runtime.fake import FakeBackend
 from edge_resnet.sources import FrameSource
 
 QUICK = Patience(read_s=0.4, frozen_s=0.3, black_s=0.2, least_s=0.02, most_s=0.1, hangs=3)

@@ -12,8 +12,8 @@ import pytest
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Answer, Prediction
 from edge_resnet.frame import Frame
-from edge_resnet.postprocess import ClassScore
 from edge_resnet.run.outlets import Outlet
+from edge_resnet.runtime.postprocess import ClassScore
 
 FRAME = Frame(np.zeros((4, 4, 3), np.uint8), 0, 0, "cam")
 

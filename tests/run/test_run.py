@@ -15,13 +15,13 @@ import numpy.typing as npt
 import pytest
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.backends import Logits
-from edge_resnet.backends.fake import FakeBackend
 from edge_resnet.core.errors import SourceError
 from edge_resnet.core.records import Prediction, Preprocess
 from edge_resnet.frame import Frame
 from edge_resnet.images.preprocess import preprocess_bgr
 from edge_resnet.run import RunOptions, run
+from edge_resnet.runtime.backend import Logits
+from edge_resnet.runtime.fake import FakeBackend
 from edge_resnet.sources.synthetic import SyntheticSource
 
 OPTIONS = RunOptions(Preprocess(resize=32, crop=32), tuple("abcdefghij"))

@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_resnet.core.records import Answer, Prediction
 from edge_resnet.frame import Frame
-from edge_resnet.postprocess import ClassScore
+from edge_resnet.runtime.postprocess import ClassScore
 
 #: 2026-11-25T14:15:02.123Z
 WALL_NS = 1_795_616_102_123_000_000

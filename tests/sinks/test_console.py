@@ -8,7 +8,7 @@ import numpy as np
 
 from edge_resnet.core.records import Answer, Prediction
 from edge_resnet.frame import Frame
-from edge_resnet.postprocess import ClassScore
+from edge_resnet.runtime.postprocess import ClassScore
 from edge_resnet.sinks.console import ConsoleSink
 
 SECOND = 1_000_000_000

@@ -16,7 +16,7 @@ import numpy as np
 from edge_resnet.core.records import Answer, Prediction
 from edge_resnet.core.statistics import LatencyStats
 from edge_resnet.frame import Frame
-from edge_resnet.postprocess import ClassScore
+from edge_resnet.runtime.postprocess import ClassScore
 from edge_resnet.sinks.web import WebSink
 from edge_resnet.status import RunStatus, SinkStatus, SourceState, SourceStatus
 

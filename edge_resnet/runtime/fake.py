@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_resnet.artifact.enginecache import EngineTuning
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_images, refuse_tuning
+from edge_resnet.runtime.backend import EngineRequest, Images, Logits, Variant, check_images, refuse_tuning
 
 __all__ = ["FakeBackend"]
 

@@ -20,17 +20,17 @@ import tensorrt
 
 from edge_resnet.artifact.enginecache import EngineTuning, engine_key
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_images
-from edge_resnet.backends.cuda import Cuda
-from edge_resnet.backends.cudagraph import Recorder
-from edge_resnet.backends.gpuresize import GpuResize
-from edge_resnet.backends.kernels import Kernels
-from edge_resnet.backends.plans import StoredPlan, find_plan, read_plan, wanted
-from edge_resnet.backends.slots import Bindings, Slot
 from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError, IncompatibleEngineError
 from edge_resnet.device.gpu import first_gpu
-from edge_resnet.engine.dialect import listen
 from edge_resnet.images.preprocess import Picture, preprocess_bgr
+from edge_resnet.runtime.backend import EngineRequest, Images, Logits, Variant, check_images
+from edge_resnet.runtime.tensorrt.cuda import Cuda
+from edge_resnet.runtime.tensorrt.cudagraph import Recorder
+from edge_resnet.runtime.tensorrt.kernels import Kernels
+from edge_resnet.runtime.tensorrt.library import listen
+from edge_resnet.runtime.tensorrt.plans import StoredPlan, find_plan, read_plan, wanted
+from edge_resnet.runtime.tensorrt.resize import GpuResize
+from edge_resnet.runtime.tensorrt.slots import Bindings, Slot
 
 __all__ = ["TensorRtBackend", "Ticket"]
 

@@ -7,12 +7,12 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from edge_resnet.backends import Images, Logits
-from edge_resnet.backends.cuda import Cuda, Laps, SharedBuffer
-from edge_resnet.backends.cudagraph import Graph, Recorder
-from edge_resnet.backends.gpuresize import GpuResize
 from edge_resnet.core.errors import BackendError
 from edge_resnet.images.preprocess import Picture
+from edge_resnet.runtime.backend import Images, Logits
+from edge_resnet.runtime.tensorrt.cuda import Cuda, Laps, SharedBuffer
+from edge_resnet.runtime.tensorrt.cudagraph import Graph, Recorder
+from edge_resnet.runtime.tensorrt.resize import GpuResize
 
 __all__ = ["Bindings", "Slot"]
 

@@ -146,15 +146,15 @@ class BackendEntry:
 BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
     {
         "onnxruntime": BackendEntry(
-            "edge_resnet.backends.onnxruntime:OnnxRuntimeBackend", "onnxruntime", "pip install edge-resnet"
+            "edge_resnet.runtime.onnxruntime:OnnxRuntimeBackend", "onnxruntime", "pip install edge-resnet"
         ),
         "tensorrt": BackendEntry(
-            "edge_resnet.backends.tensorrt:TensorRtBackend", "tensorrt", "pip install 'edge-resnet[tensorrt]'"
+            "edge_resnet.runtime.tensorrt.inference:TensorRtBackend", "tensorrt", "pip install 'edge-resnet[tensorrt]'"
         ),
         "openvino": BackendEntry(
-            "edge_resnet.backends.openvino:OpenVinoBackend", "openvino", "pip install 'edge-resnet[openvino]'"
+            "edge_resnet.runtime.openvino:OpenVinoBackend", "openvino", "pip install 'edge-resnet[openvino]'"
         ),
-        "fake": BackendEntry("edge_resnet.backends.fake:FakeBackend", "numpy", "pip install edge-resnet"),
+        "fake": BackendEntry("edge_resnet.runtime.fake:FakeBackend", "numpy", "pip install edge-resnet"),
     }
 )
 

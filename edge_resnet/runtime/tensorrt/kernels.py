@@ -35,7 +35,7 @@ def compile_kernels(nvcc: Path, compute_capability: str, folder: Path) -> Path:
         raise ConfigError(f"a compute capability looks like 8.7, not {compute_capability!r}", hint="edge-resnet doctor")
     architecture = "sm_" + compute_capability.replace(".", "")
     options = ["-cubin", f"-arch={architecture}"]
-    source = (resources.files(__name__) / _SOURCE).read_bytes()
+    source = (resources.files(__package__) / _SOURCE).read_bytes()
     version = _run([str(nvcc), "--version"])
     digest = hashlib.sha256("\0".join([version, *options]).encode() + source).hexdigest()[:16]
     target = folder / f"resize-{architecture}-{digest}.cubin"

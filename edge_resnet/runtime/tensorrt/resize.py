@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from edge_resnet.backends.cuda import Cuda, DeviceBuffer, Kernel, SharedBuffer
-from edge_resnet.backends.resampling import Weights, resampling_weights
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.images.preprocess import Picture, check_picture, plan_crop
+from edge_resnet.runtime.tensorrt.cuda import Cuda, DeviceBuffer, Kernel, SharedBuffer
+from edge_resnet.runtime.tensorrt.resampling import Weights, resampling_weights
 
 __all__ = ["GpuResize"]
 

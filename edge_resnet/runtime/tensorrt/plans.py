@@ -19,11 +19,11 @@ from edge_resnet.artifact.enginecache import (
     why_unfit,
 )
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.backends import Variant
 from edge_resnet.core.errors import ConfigError, IncompatibleEngineError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.device.gpu import first_gpu
-from edge_resnet.engine.dialect import dialect_of
+from edge_resnet.runtime.backend import Variant
+from edge_resnet.runtime.tensorrt.library import dialect_of
 
 __all__ = ["FACTS", "LAYERS", "PLAN", "StoredPlan", "facts_here", "find_plan", "read_plan", "wanted"]
 

@@ -20,8 +20,17 @@ import numpy as np
 
 from edge_resnet.artifact.enginecache import EngineTuning
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.backends import EngineRequest, Images, Logits, Variant, check_images, cpu_graph, cpu_int8_request, refuse_tuning
 from edge_resnet.core.errors import BackendError, ConfigError
+from edge_resnet.runtime.backend import (
+    EngineRequest,
+    Images,
+    Logits,
+    Variant,
+    check_images,
+    cpu_graph,
+    cpu_int8_request,
+    refuse_tuning,
+)
 
 __all__ = ["OpenVinoBackend"]
 
