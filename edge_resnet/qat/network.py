@@ -19,9 +19,8 @@ from torch import Tensor, nn
 
 from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.core.errors import CalibrationError
-from edge_resnet.quantization.corrections import Corrections, apply
+from edge_resnet.quantization.corrections import SHIFTED, Corrections, apply
 from edge_resnet.quantization.executor import Executor, read_by
-from edge_resnet.quantization.inputs import SHIFTED
 from edge_resnet.quantization.placement import quantized_weights, tensorrt_pairs
 from edge_resnet.quantization.weights import weight_scales
 

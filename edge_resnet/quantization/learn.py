@@ -19,9 +19,8 @@ import torch
 from torch import Tensor
 
 from edge_resnet.core.records import Progress, QuantRecipe
-from edge_resnet.quantization.corrections import Corrections
+from edge_resnet.quantization.corrections import SHIFTED, Corrections
 from edge_resnet.quantization.executor import Executor, read_by
-from edge_resnet.quantization.inputs import SHIFTED
 from edge_resnet.quantization.placement import quantized_weights, tensorrt_pairs
 from edge_resnet.quantization.spool import Spool
 from edge_resnet.quantization.weights import weight_scales

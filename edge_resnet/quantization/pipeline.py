@@ -21,11 +21,10 @@ from edge_resnet.quantization.balance import balance
 from edge_resnet.quantization.biases import correct_biases
 from edge_resnet.quantization.budget import BudgetProblem, meet_budget
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table_from
-from edge_resnet.quantization.corrections import Corrections, apply
+from edge_resnet.quantization.corrections import EXACT_AMAX, SHIFTED, Corrections, apply
 from edge_resnet.quantization.coverage import CoverageReport, coverage_report, ranges_now, snapshot_counts
 from edge_resnet.quantization.diagnose import check_answers, check_set, check_unlike, risk_warning, risky_layers
 from edge_resnet.quantization.histogram import AbsHistogram
-from edge_resnet.quantization.inputs import EXACT_AMAX, SHIFTED
 from edge_resnet.quantization.learn import learn
 from edge_resnet.quantization.placement import quantized_weights
 from edge_resnet.quantization.qdq import measured_tensors, quantize

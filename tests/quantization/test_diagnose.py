@@ -25,10 +25,9 @@ from edge_resnet.images.datasets import load_named
 from edge_resnet.images.imageset import from_arrays, open_images
 from edge_resnet.models import build_network, load_weights
 from edge_resnet.quantization.calibrate import collect, table_from
-from edge_resnet.quantization.corrections import Corrections, apply
+from edge_resnet.quantization.corrections import SHIFTED, Corrections, apply
 from edge_resnet.quantization.diagnose import Risk, check_answers, check_set, check_unlike, risk_warning, risky_layers
 from edge_resnet.quantization.histogram import AbsHistogram
-from edge_resnet.quantization.inputs import SHIFTED
 from edge_resnet.quantization.qdq import measured_tensors
 from edge_resnet.quantization.ranges import METHODS
 

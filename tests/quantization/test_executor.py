@@ -14,8 +14,8 @@ from torch import Tensor
 
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import ModelSpec
+from edge_resnet.quantization.corrections import with_exact_input
 from edge_resnet.quantization.executor import Executor, FakeQuantize
-from edge_resnet.quantization.inputs import with_exact_input
 from edge_resnet.quantization.placement import Pair, tensorrt_pairs
 
 NETWORKS = {

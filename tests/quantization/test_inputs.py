@@ -10,7 +10,7 @@ from onnx import numpy_helper
 
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import ModelSpec
-from edge_resnet.quantization.inputs import EXACT_AMAX, SHIFTED, with_exact_input
+from edge_resnet.quantization.corrections import EXACT_AMAX, SHIFTED, with_exact_input
 from edge_resnet.quantization.placement import tensorrt_pairs
 from edge_resnet.quantization.qdq import measured_tensors
 

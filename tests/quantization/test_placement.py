@@ -13,7 +13,7 @@ from onnx import helper
 
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import ModelSpec
-from edge_resnet.quantization.inputs import with_exact_input
+from edge_resnet.quantization.corrections import with_exact_input
 from edge_resnet.quantization.placement import Pair, listing, quantized_weights, tensorrt_pairs, with_cpu_pairs
 
 GOLDEN = Path(__file__).parent.parent / "golden"

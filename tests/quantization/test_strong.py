@@ -23,7 +23,7 @@ from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.export import INPUT, OUTPUT, Deployable, export
 from edge_resnet.models import build_network, load_weights
 from edge_resnet.quantization.calibrate import calibrate
-from edge_resnet.quantization.inputs import with_exact_input
+from edge_resnet.quantization.corrections import with_exact_input
 from edge_resnet.quantization.qdq import measured_tensors, quantize
 from edge_resnet.quantization.strong import LEAST_HALF, STRONG_OPSET, to_strong
 

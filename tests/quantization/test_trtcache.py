@@ -20,7 +20,7 @@ from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.core.errors import CalibrationError, ConfigError
 from edge_resnet.core.records import ModelSpec, QuantRecipe
 from edge_resnet.quantization.calibrate import calibrate
-from edge_resnet.quantization.inputs import EXACT_AMAX, with_exact_input
+from edge_resnet.quantization.corrections import EXACT_AMAX, with_exact_input
 from edge_resnet.quantization.placement import tensorrt_pairs
 from edge_resnet.quantization.qdq import measured_tensors
 from edge_resnet.quantization.trtcache import calibration_cache
