@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from edge_resnet.artifact.folder import Artifact, open_artifact
-from edge_resnet.compile import compile_engine
+from edge_resnet.compiler.derive import compile_engine
 from edge_resnet.images.imageset import batches, open_images
 from edge_resnet.run import RunOptions, run
 from edge_resnet.runtime.backend import Backend, Variant, open_backend

@@ -19,12 +19,12 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from edge_resnet.compiler.graph.qdq import measured_tensors
 from edge_resnet.core.records import ModelSpec, Preprocess
 from edge_resnet.device.machine import describe
 from edge_resnet.export import Deployable, export
 from edge_resnet.models import build_network
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect
-from edge_resnet.quantization.qdq import measured_tensors
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ import numpy as np
 
 from edge_resnet.artifact import folder as files
 from edge_resnet.artifact.folder import Artifact, open_artifact
-from edge_resnet.compile import compile_engine
+from edge_resnet.compiler.derive import compile_engine
 from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError, MissingDependencyError
 from edge_resnet.core.process import run_within
 from edge_resnet.core.records import BatchProfile, Precision

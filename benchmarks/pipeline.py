@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from edge_resnet.artifact.folder import Artifact, open_artifact
-from edge_resnet.compile import compile_engine
+from edge_resnet.compiler.derive import compile_engine
 from edge_resnet.core.records import Prediction, Preprocess
 from edge_resnet.core.statistics import percentile
 from edge_resnet.frame import Frame

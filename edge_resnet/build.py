@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edge_resnet.artifact.enginecache import EngineTuning
 from edge_resnet.artifact.folder import LABELS, MODEL, TOOLS, Artifact, finish, open_artifact, staging
 from edge_resnet.artifact.schema import SCHEMA_VERSION, Manifest
-from edge_resnet.compile import first_engine
+from edge_resnet.compiler.derive import first_engine
 from edge_resnet.core.errors import CalibrationError, ConfigError
 from edge_resnet.core.records import BatchProfile, ModelSpec, Precision, Preprocess, Progress, QuantRecipe
 from edge_resnet.export import VERIFY_BATCHES, Deployable, export, verify

@@ -29,7 +29,9 @@ from edge_resnet.artifact.folder import (
     write_json,
 )
 from edge_resnet.artifact.schema import CalibrationTable, Manifest
-from edge_resnet.compile import first_engine
+from edge_resnet.compiler.derive import first_engine
+from edge_resnet.compiler.graph.corrections import apply, load_corrections, write_corrections
+from edge_resnet.compiler.graph.qdq import measured_tensors
 from edge_resnet.core.errors import CalibrationError, ConfigError
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import ModelSpec, Preprocess, Progress, QuantRecipe
@@ -38,9 +40,7 @@ from edge_resnet.images.datasets import open_data
 from edge_resnet.images.imageset import ImageSet, balanced_sample, batches, check_labels, require_labels, require_several
 from edge_resnet.models.shipped import Checkpoint
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH
-from edge_resnet.quantization.corrections import apply, load_corrections, write_corrections
 from edge_resnet.quantization.pipeline import Int8, Validation, check_pictures, make_int8, spool_pictures
-from edge_resnet.quantization.qdq import measured_tensors
 from edge_resnet.quantization.spool import Spool
 from edge_resnet.runtime.backend import load_backend, resolve_backend
 

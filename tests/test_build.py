@@ -17,7 +17,7 @@ from tiny import tiny_options
 from edge_resnet.artifact.enginecache import EngineTuning
 from edge_resnet.artifact.folder import CALIBRATION, LABELS, MODEL, Artifact, open_artifact
 from edge_resnet.build import BuildOptions, build
-from edge_resnet.compile import DERIVATIONS
+from edge_resnet.compiler.derive import DERIVATIONS
 from edge_resnet.core.errors import BuildError, CalibrationError, ConfigError, DataError, EdgeResnetError
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.runtime.backend import open_backend
@@ -174,7 +174,7 @@ def test_an_engine_that_fails_costs_no_calibration(
     def fail(*_: object) -> None:
         raise BuildError("out of memory", hint="close other programs")
 
-    monkeypatch.setattr("edge_resnet.compile.DERIVATIONS", dict.fromkeys(DERIVATIONS, fail))
+    monkeypatch.setattr("edge_resnet.compiler.derive.DERIVATIONS", dict.fromkeys(DERIVATIONS, fail))
     with pytest.raises(BuildError, match="out of memory") as caught:
         build(tiny_options("int8", tmp_path / "x", smooth_pictures))
     assert caught.value.hint.startswith("close other programs; ")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.compile import compile_engine
+from edge_resnet.compiler.derive import compile_engine
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.statistics import mcnemar_exact, paired_drop_interval, wilson_interval
 from edge_resnet.evaluate import evaluate

@@ -80,7 +80,7 @@ def test_an_artifact_becomes_answers(
     machine: Callable[[str], None], tiny_artifacts: dict[str, Artifact], tmp_path: Path, version: str, precision: Precision
 ) -> None:
     """Compiled once, opened, run; the plan says how it was built, the facts what it holds for, and no graph is left behind."""
-    from edge_resnet.compile import compile_engine
+    from edge_resnet.compiler.derive import compile_engine
 
     machine(version)
     artifact = _copy(tiny_artifacts[precision], tmp_path)
@@ -106,7 +106,7 @@ def test_another_gpu_or_version_gets_its_own_engine(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A foreign plan is never loaded: the error names the command, the log the reason, and compiling adds an engine."""
-    from edge_resnet.compile import compile_engine
+    from edge_resnet.compiler.derive import compile_engine
 
     machine("10.3.0")
     artifact = _copy(tiny_artifacts["fp16"], tmp_path)
@@ -127,7 +127,7 @@ def test_a_damaged_plan_is_built_anew(
     machine: Callable[[str], None], tiny_artifacts: dict[str, Artifact], tmp_path: Path
 ) -> None:
     """One changed byte is noticed before TensorRT sees it."""
-    from edge_resnet.compile import compile_engine
+    from edge_resnet.compiler.derive import compile_engine
 
     machine("10.3.0")
     artifact = _copy(tiny_artifacts["int8"], tmp_path)
@@ -144,7 +144,7 @@ def test_an_engine_that_was_tuned_is_kept_and_used(
     machine: Callable[[str], None], tiny_artifacts: dict[str, Artifact], tmp_path: Path
 ) -> None:
     """Each tuning has its own engine; compiling without one is content with either, and the one wanted last is run."""
-    from edge_resnet.compile import compile_engine
+    from edge_resnet.compiler.derive import compile_engine
 
     machine("10.3.0")
     artifact = _copy(tiny_artifacts["int8"], tmp_path)
@@ -169,7 +169,7 @@ def test_a_version_compatible_engine_outlives_an_upgrade(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """It runs on a later TensorRT of the same major version, where alone its code is let run, and not on another's GPU."""
-    from edge_resnet.compile import compile_engine
+    from edge_resnet.compiler.derive import compile_engine
 
     machine("10.3.0")
     artifact = _copy(tiny_artifacts["fp16"], tmp_path)
@@ -199,7 +199,7 @@ def test_a_record_that_cannot_be_read_is_no_engine(
     damage: str,
 ) -> None:
     """Whoever wrote it: it is said, and the engine is built anew."""
-    from edge_resnet.compile import compile_engine
+    from edge_resnet.compiler.derive import compile_engine
 
     machine("10.3.0")
     artifact = _copy(tiny_artifacts["fp16"], tmp_path)

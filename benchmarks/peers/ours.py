@@ -20,7 +20,7 @@ def quantize(task: Task) -> dict[str, Any] | None:
     """
     from edge_resnet.artifact.folder import CORRECTIONS, MODEL
     from edge_resnet.build import BuildOptions, build
-    from edge_resnet.compile import compile_engine
+    from edge_resnet.compiler.derive import compile_engine
     from edge_resnet.core.files import sha256_of
     from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
 

@@ -1,4 +1,4 @@
-"""``edge-resnet compile``. Knows the options and trtexec's flags; the work is edge_resnet.compile's."""
+"""``edge-resnet compile``. Knows the options and trtexec's flags; the work is edge_resnet.compiler.derive's."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["compile_"]
 
-#: edge_resnet.compile's own, repeated because that module loads onnx.
+#: edge_resnet.compiler.derive's own, repeated because that module loads onnx.
 Dialect: TypeAlias = Literal["weak", "strong"]
 _TENSORRT = "TensorRT"
 _PRECISION_FLAGS: dict[str, list[str]] = {"int8": ["--int8", "--fp16"], "fp16": ["--fp16"], "fp32": []}
@@ -78,7 +78,7 @@ def compile_(
     edge-resnet compile artifacts/resnet50-int8 --write-onnx resnet50.onnx --dialect strong
     """
     from edge_resnet.artifact.folder import open_artifact
-    from edge_resnet.compile import compile_engine
+    from edge_resnet.compiler.derive import compile_engine
 
     _check_options(write_onnx, dialect, write_trt_cache, tensorrt_version)
     opened = open_artifact(artifact)
@@ -129,7 +129,7 @@ def _write_files(
     artifact: Artifact, onnx: tuple[Path | None, Dialect | None], cache: tuple[Path | None, str | None], *, force: bool
 ) -> dict[str, str]:
     """Write what was asked for: file → the command that reads it."""
-    from edge_resnet.compile import write_onnx, write_trt_cache
+    from edge_resnet.compiler.derive import write_onnx, write_trt_cache
 
     written = {}
     path, dialect = onnx

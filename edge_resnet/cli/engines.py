@@ -31,7 +31,7 @@ def open_with_engine(folder: Path | None, backend: str, variant: Variant) -> Art
     request = load_backend(resolve_backend(backend, variant)).engine_request(artifact, variant)
     if request is not None and find_engine(artifact, request.key) is None:
         try:
-            from edge_resnet.compile import compile_engine
+            from edge_resnet.compiler.derive import compile_engine
         except ImportError as error:
             raise IncompatibleEngineError(
                 f"{artifact.folder} holds no {request.form} engine for this machine, and onnx is not here to derive it",

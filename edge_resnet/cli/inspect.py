@@ -15,7 +15,7 @@ from edge_resnet.core.errors import ConfigError
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
     from edge_resnet.cli.layers import Report
-    from edge_resnet.quantization.placement import Listing
+    from edge_resnet.compiler.graph.placement import Listing
 
 __all__ = ["inspect"]
 
@@ -120,8 +120,8 @@ def _place(artifact: Artifact) -> _Placed:
         )
     from onnx import numpy_helper
 
-    from edge_resnet.compile import corrected_graph, tensorrt_graph
-    from edge_resnet.quantization.placement import listing
+    from edge_resnet.compiler.derive import corrected_graph, tensorrt_graph
+    from edge_resnet.compiler.graph.placement import listing
 
     table = artifact.calibration()
     shown = listing(corrected_graph(artifact), frozenset(table.recipe.keep_high_precision))

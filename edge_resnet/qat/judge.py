@@ -13,12 +13,12 @@ import onnx
 
 from edge_resnet.artifact.folder import MODEL
 from edge_resnet.artifact.schema import BudgetReport, CalibrationTable
+from edge_resnet.compiler.graph.corrections import Corrections
+from edge_resnet.compiler.graph.qdq import quantize
 from edge_resnet.core.errors import BudgetError
 from edge_resnet.core.records import Preprocess, Progress
 from edge_resnet.images.imageset import ImageSet, batches, require_labels
 from edge_resnet.quantization.budget import BudgetProblem, meet_budget
-from edge_resnet.quantization.corrections import Corrections
-from edge_resnet.quantization.qdq import quantize
 from edge_resnet.quantization.simulate import simulate
 from edge_resnet.quantization.spool import Spool
 

@@ -18,11 +18,11 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from edge_resnet.artifact.schema import CalibrationTable
+from edge_resnet.compiler.graph.corrections import SHIFTED, Corrections, apply
+from edge_resnet.compiler.graph.placement import quantized_weights, tensorrt_pairs
+from edge_resnet.compiler.graph.scales import weight_scales
 from edge_resnet.core.errors import CalibrationError
-from edge_resnet.quantization.corrections import SHIFTED, Corrections, apply
 from edge_resnet.quantization.executor import Executor, read_by
-from edge_resnet.quantization.placement import quantized_weights, tensorrt_pairs
-from edge_resnet.quantization.weights import weight_scales
 
 __all__ = ["FakeQuantized", "InFloat", "Layer"]
 

@@ -28,7 +28,8 @@ from edge_resnet.artifact.folder import (
     write_json,
 )
 from edge_resnet.artifact.schema import BudgetReport, CalibrationTable, Manifest, QatReport
-from edge_resnet.compile import first_engine
+from edge_resnet.compiler.derive import first_engine
+from edge_resnet.compiler.graph.corrections import Corrections, apply, read_corrections, write_corrections
 from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError
 from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.images.checks import refuse_noise
@@ -39,7 +40,6 @@ from edge_resnet.qat.judge import Judged, judged, refuse_beyond
 from edge_resnet.qat.network import FakeQuantized, InFloat
 from edge_resnet.qat.pictures import open_pictures
 from edge_resnet.qat.writeback import corrections_of, table_of, verify_int8
-from edge_resnet.quantization.corrections import Corrections, apply, read_corrections, write_corrections
 from edge_resnet.quantization.pipeline import spool_pictures
 from edge_resnet.runtime.backend import load_backend, resolve_backend
 from edge_resnet.train import TrainData, TrainOptions, TrainResult, fit

@@ -16,12 +16,12 @@ import onnx
 import torch
 
 from edge_resnet.artifact.schema import CalibrationTable
+from edge_resnet.compiler.graph.corrections import Corrections
+from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.errors import CalibrationError, ExportError
 from edge_resnet.core.records import Preprocess, Progress
 from edge_resnet.qat.network import FakeQuantized
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table_from
-from edge_resnet.quantization.corrections import Corrections
-from edge_resnet.quantization.qdq import measured_tensors, quantize
 from edge_resnet.quantization.simulate import relative_error, simulate
 from edge_resnet.quantization.spool import Spool
 from edge_resnet.train.accuracy import normalise

@@ -7,13 +7,13 @@ import onnx
 import torch
 from torch import Tensor
 
+from edge_resnet.compiler.graph.corrections import Corrections, Floats, apply
+from edge_resnet.compiler.graph.placement import tensorrt_pairs
+from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table_from
-from edge_resnet.quantization.corrections import Corrections, Floats, apply
 from edge_resnet.quantization.equalize import equalize
 from edge_resnet.quantization.executor import Executor
-from edge_resnet.quantization.placement import tensorrt_pairs
-from edge_resnet.quantization.qdq import measured_tensors, quantize
 from edge_resnet.quantization.simulate import relative_error, simulate
 from edge_resnet.quantization.spool import Spool
 

@@ -14,12 +14,12 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
+from edge_resnet.compiler.graph.corrections import Corrections
+from edge_resnet.compiler.graph.placement import quantized_weights, tensorrt_pairs
+from edge_resnet.compiler.graph.scales import weight_scales
 from edge_resnet.core.records import Progress
-from edge_resnet.quantization.corrections import Corrections
 from edge_resnet.quantization.executor import Executor, read_by
-from edge_resnet.quantization.placement import quantized_weights, tensorrt_pairs
 from edge_resnet.quantization.spool import Spool
-from edge_resnet.quantization.weights import weight_scales
 
 __all__ = ["correct_biases"]
 

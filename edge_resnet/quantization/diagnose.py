@@ -16,11 +16,11 @@ import onnx
 from onnx import numpy_helper
 
 from edge_resnet.artifact.schema import CalibrationTable
+from edge_resnet.compiler.graph.corrections import SHIFTED
 from edge_resnet.core.records import Preprocess
 from edge_resnet.core.statistics import wilson_interval
 from edge_resnet.images.checks import ImageStats, normalised, repeated, sampled_stats
 from edge_resnet.images.imageset import ImageSet
-from edge_resnet.quantization.corrections import SHIFTED
 from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.tails import clipped_energy, median_nonzero, point, share_above
 

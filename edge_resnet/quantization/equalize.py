@@ -16,7 +16,7 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from edge_resnet.quantization.corrections import Corrections, Floats
+from edge_resnet.compiler.graph.corrections import Corrections, Floats
 
 __all__ = ["Group", "channel_groups", "equalize"]
 

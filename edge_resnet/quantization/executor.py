@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from onnx import numpy_helper
 from torch import Tensor
 
+from edge_resnet.compiler.graph.placement import Pair
 from edge_resnet.core.errors import CalibrationError
-from edge_resnet.quantization.placement import Pair
 
 __all__ = ["Executor", "FakeQuantize", "Read", "Watch", "read_by"]
 

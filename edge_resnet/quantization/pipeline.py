@@ -14,6 +14,9 @@ import onnx
 
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.artifact.schema import BudgetReport, CalibrationTable
+from edge_resnet.compiler.graph.corrections import EXACT_AMAX, SHIFTED, Corrections, apply
+from edge_resnet.compiler.graph.placement import quantized_weights
+from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import Preprocess, Progress, QuantRecipe
 from edge_resnet.images.imageset import ImageSet, batches
@@ -21,13 +24,10 @@ from edge_resnet.quantization.balance import balance
 from edge_resnet.quantization.biases import correct_biases
 from edge_resnet.quantization.budget import BudgetProblem, meet_budget
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table_from
-from edge_resnet.quantization.corrections import EXACT_AMAX, SHIFTED, Corrections, apply
 from edge_resnet.quantization.coverage import CoverageReport, coverage_report, ranges_now, snapshot_counts
 from edge_resnet.quantization.diagnose import check_answers, check_set, check_unlike, risk_warning, risky_layers
 from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.learn import learn
-from edge_resnet.quantization.placement import quantized_weights
-from edge_resnet.quantization.qdq import measured_tensors, quantize
 from edge_resnet.quantization.simulate import simulate
 from edge_resnet.quantization.spool import Spool
 from edge_resnet.quantization.sweep import SweepRow, best, held_out_count, sweep

@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 
 import onnx
 
+from edge_resnet.compiler.graph.qdq import quantize
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.core.statistics import wilson_interval
 from edge_resnet.quantization.calibrate import table_from
 from edge_resnet.quantization.histogram import AbsHistogram
-from edge_resnet.quantization.qdq import quantize
 from edge_resnet.quantization.simulate import Images, Logits, relative_error, simulate
 
 __all__ = ["LEAST_HELD_OUT", "PERCENTILES", "SweepRow", "best", "candidates", "held_out_count", "sweep"]

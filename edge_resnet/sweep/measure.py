@@ -42,7 +42,7 @@ def ready(artifact: Artifact, backend: str, *, progress: Progress | None = None)
     if request is None or find_engine(artifact, request.key) is not None:
         return
     try:
-        from edge_resnet.compile import compile_engine
+        from edge_resnet.compiler.derive import compile_engine
     except ImportError as error:
         raise IncompatibleEngineError(
             f"{artifact.folder} holds no {request.form} engine for this machine, and onnx is not here to derive it",

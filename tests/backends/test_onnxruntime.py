@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from edge_resnet.artifact.folder import Artifact, open_artifact
-from edge_resnet.compile import compile_engine
+from edge_resnet.compiler.derive import compile_engine
 from edge_resnet.core.errors import BackendError, IncompatibleEngineError
 from edge_resnet.runtime.onnxruntime import OnnxRuntimeBackend
 

@@ -19,7 +19,7 @@ import pytest
 
 from edge_resnet.artifact.enginecache import EngineTuning
 from edge_resnet.artifact.folder import Artifact, open_artifact
-from edge_resnet.compile import compile_engine
+from edge_resnet.compiler.derive import compile_engine
 from edge_resnet.core.errors import BackendError, ConfigError, IncompatibleEngineError
 from edge_resnet.runtime.backend import load_backend, open_backend, resolve_backend
 

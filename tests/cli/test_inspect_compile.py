@@ -20,9 +20,9 @@ from tiny import tiny_options
 
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.build import build
-from edge_resnet.compile import corrected_graph, tensorrt_graph
+from edge_resnet.compiler.derive import corrected_graph, tensorrt_graph
+from edge_resnet.compiler.graph.placement import listing
 from edge_resnet.core.records import BatchProfile, QuantRecipe
-from edge_resnet.quantization.placement import listing
 
 Cli = Callable[..., Any]
 KEPT = "layer2.0.conv2"

@@ -23,10 +23,10 @@ def tensorrt_of(surfaces: Path) -> Callable[[str], ModuleType]:
 def builder(
     request: pytest.FixtureRequest, tensorrt_of: Callable[[str], ModuleType], libcuda: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ModuleType]:
-    """edge_resnet.engine.builder on the stand-in of one version, and a driver that works."""
+    """edge_resnet.compiler.tensorrt.builder on the stand-in of one version, and a driver that works."""
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_of(request.param))
-    monkeypatch.delitem(sys.modules, "edge_resnet.engine.builder", raising=False)
-    module = importlib.import_module("edge_resnet.engine.builder")
+    monkeypatch.delitem(sys.modules, "edge_resnet.compiler.tensorrt.builder", raising=False)
+    module = importlib.import_module("edge_resnet.compiler.tensorrt.builder")
     from edge_resnet.device.gpu import first_gpu
 
     monkeypatch.setattr(module, "first_gpu", lambda: first_gpu(str(libcuda)))
@@ -34,4 +34,4 @@ def builder(
     TOLD.clear()
     yield module
     FAULTS.clear()
-    sys.modules.pop("edge_resnet.engine.builder", None)
+    sys.modules.pop("edge_resnet.compiler.tensorrt.builder", None)

@@ -16,9 +16,9 @@ from exported import exported, small
 from standins.surface import VERSIONS
 
 from edge_resnet.artifact.enginecache import EngineOptions, EngineTuning
+from edge_resnet.compiler.tensorrt.child import Built, build_in_child
 from edge_resnet.core.errors import BackendError, BuildError, ConfigError, MissingDependencyError
 from edge_resnet.core.records import BatchProfile
-from edge_resnet.engine.process import Built, build_in_child
 
 TESTS = Path(__file__).resolve().parent.parent
 OPTIONS = EngineOptions("fp16", 16, BatchProfile(1, 2, 4), EngineTuning(128))
@@ -119,7 +119,7 @@ def test_a_death_is_told(child: Child, death: str, words: str, remedy: str) -> N
 
 def test_a_build_that_hangs_is_ended(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
     """After the limit the child is killed, and the error says that it was late and not that memory ran out."""
-    monkeypatch.setattr("edge_resnet.engine.process._LIMIT_S", 2.0)
+    monkeypatch.setattr("edge_resnet.compiler.tensorrt.child._LIMIT_S", 2.0)
     with pytest.raises(BuildError, match="was not done after"):
         child.build(more="import time\nBuilder.create_network = lambda self, flags: time.sleep(60)")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_resnet.engine.timingcache import read_timings, timings_path, write_timings
+from edge_resnet.compiler.tensorrt.timingcache import read_timings, timings_path, write_timings
 
 
 def test_one_file_per_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def _build(network: str, data: Path, folder: Path) -> None:
 @pytest.fixture(scope="session")
 def compiled(artifact: Callable[[str, Precision], Artifact]) -> Callable[[str, Precision], Artifact]:
     """The same with its TensorRT engine for this GPU, built where there is none."""
-    from edge_resnet.compile import compile_engine
+    from edge_resnet.compiler.derive import compile_engine
 
     def found(network: str, precision: Precision) -> Artifact:
         made = artifact(network, precision)

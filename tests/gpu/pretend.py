@@ -68,7 +68,7 @@ tensorrt_build._Inspector.get_engine_information = lambda self, form: json.dumps
 Builder = type("Builder", (), {{**vars(builds["Builder"]), "build_serialized_network": with_graph}})
 Context = type("IExecutionContext", (), {{**vars(runs["IExecutionContext"]), "execute_async_v3": execute}})
 classes = {{**builds, "Builder": Builder}}
-if "edge_resnet.engine" not in sys.orig_argv:  # the child that builds inspects its engine and runs none
+if "edge_resnet.compiler.tensorrt" not in sys.orig_argv:  # the child that builds inspects its engine and runs none
     classes |= {{**runs, "IExecutionContext": Context}}
 module = strict({version!r}, classes, Path({surfaces!r}))
 module.__spec__ = __spec__

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.compile import compile_engine
+from edge_resnet.compiler.derive import compile_engine
 from edge_resnet.core.records import Precision
 from edge_resnet.evaluate import evaluate
 from edge_resnet.images.imageset import ImageSet

@@ -16,7 +16,7 @@ import pytest
 
 from edge_resnet.artifact.enginecache import EngineTuning
 from edge_resnet.artifact.folder import Artifact, open_artifact
-from edge_resnet.compile import compile_engine
+from edge_resnet.compiler.derive import compile_engine
 from edge_resnet.core.errors import BuildError, ConfigError, IncompatibleEngineError
 from edge_resnet.core.records import Precision
 from edge_resnet.device.gpu import Gpu

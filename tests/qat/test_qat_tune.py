@@ -14,7 +14,8 @@ from onnx import numpy_helper
 from torch.nn import functional as F
 
 from edge_resnet.artifact.folder import CALIBRATION, LABELS, MODEL, Artifact, finish, open_artifact, write_json
-from edge_resnet.compile import compile_engine, tensorrt_graph
+from edge_resnet.compiler.derive import compile_engine, tensorrt_graph
+from edge_resnet.compiler.graph.corrections import apply, read_corrections
 from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError, DataError, EdgeResnetError, ExportError
 from edge_resnet.core.records import QuantRecipe
 from edge_resnet.evaluate import evaluate
@@ -28,7 +29,6 @@ from edge_resnet.qat.distil import Distilled
 from edge_resnet.qat.judge import Judged, refuse_beyond
 from edge_resnet.qat.pictures import open_pictures
 from edge_resnet.qat.writeback import corrections_of, verify_int8
-from edge_resnet.quantization.corrections import apply, read_corrections
 from edge_resnet.runtime.backend import open_backend
 from edge_resnet.train import TrainData, TrainOptions, fit
 

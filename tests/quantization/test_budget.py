@@ -19,13 +19,13 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from edge_resnet.artifact.schema import BudgetReport
+from edge_resnet.compiler.graph.placement import tensorrt_pairs
+from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.errors import BudgetError, ConfigError, DataError
 from edge_resnet.core.records import QuantRecipe
 from edge_resnet.core.statistics import mcnemar_exact, paired_drop_interval
 from edge_resnet.quantization.budget import PROBE_IMAGES, BudgetProblem, budget_warning, meet_budget
 from edge_resnet.quantization.calibrate import calibrate
-from edge_resnet.quantization.placement import tensorrt_pairs
-from edge_resnet.quantization.qdq import measured_tensors, quantize
 from edge_resnet.quantization.simulate import simulate
 
 Floats = npt.NDArray[np.float32]

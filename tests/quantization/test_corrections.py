@@ -15,10 +15,10 @@ from onnx import numpy_helper
 
 from edge_resnet.artifact.folder import CORRECTIONS, MANIFEST, Artifact, describe_files, open_artifact, write_json
 from edge_resnet.artifact.schema import CalibrationTable
+from edge_resnet.compiler.graph.corrections import Corrections, apply, read_corrections, write_corrections
+from edge_resnet.compiler.graph.qdq import quantize
+from edge_resnet.compiler.graph.scales import weight_scales
 from edge_resnet.core.errors import ArtifactError, CalibrationError
-from edge_resnet.quantization.corrections import Corrections, apply, read_corrections, write_corrections
-from edge_resnet.quantization.qdq import quantize
-from edge_resnet.quantization.weights import weight_scales
 
 NODE = "layer1.0.conv1"
 

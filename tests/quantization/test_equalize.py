@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 from rescaled import rescaled
 
+from edge_resnet.compiler.graph.corrections import apply
+from edge_resnet.compiler.graph.placement import tensorrt_pairs
 from edge_resnet.core.records import ModelSpec
-from edge_resnet.quantization.corrections import apply
 from edge_resnet.quantization.equalize import channel_groups, equalize
-from edge_resnet.quantization.placement import tensorrt_pairs
 
 NETWORKS = {
     "A": small("A"),

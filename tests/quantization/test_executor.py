@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from onnx import helper
 from torch import Tensor
 
+from edge_resnet.compiler.graph.corrections import with_exact_input
+from edge_resnet.compiler.graph.placement import Pair, tensorrt_pairs
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import ModelSpec
-from edge_resnet.quantization.corrections import with_exact_input
 from edge_resnet.quantization.executor import Executor, FakeQuantize
-from edge_resnet.quantization.placement import Pair, tensorrt_pairs
 
 NETWORKS = {
     "A": small("A"),

@@ -8,11 +8,11 @@ import pytest
 from exported import graph, logits, pictures, small
 from onnx import numpy_helper
 
+from edge_resnet.compiler.graph.corrections import EXACT_AMAX, SHIFTED, with_exact_input
+from edge_resnet.compiler.graph.placement import tensorrt_pairs
+from edge_resnet.compiler.graph.qdq import measured_tensors
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import ModelSpec
-from edge_resnet.quantization.corrections import EXACT_AMAX, SHIFTED, with_exact_input
-from edge_resnet.quantization.placement import tensorrt_pairs
-from edge_resnet.quantization.qdq import measured_tensors
 
 NETWORKS = {"cifar": small(), "plain": small(plain=True), "imagenet": ModelSpec("imagenet", 18, input_size=32)}
 

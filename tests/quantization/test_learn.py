@@ -15,12 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_resnet.artifact.schema import CalibrationTable
+from edge_resnet.compiler.graph.corrections import EXACT_AMAX, SHIFTED, Corrections, apply, with_exact_input
+from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.records import ModelSpec, QuantRecipe
 from edge_resnet.quantization.biases import correct_biases
 from edge_resnet.quantization.calibrate import collect, table_from
-from edge_resnet.quantization.corrections import EXACT_AMAX, SHIFTED, Corrections, apply, with_exact_input
 from edge_resnet.quantization.learn import Learned, learn, learning_batch
-from edge_resnet.quantization.qdq import measured_tensors, quantize
 from edge_resnet.quantization.spool import Spool
 
 RECIPE = QuantRecipe(method="mse", images=96, epochs=6, seed=3)

@@ -16,14 +16,14 @@ from exported import graph, logits, pictures, small
 from rescaled import rescaled
 
 from edge_resnet.artifact.folder import open_artifact
+from edge_resnet.compiler.graph.corrections import EXACT_AMAX, SHIFTED, Corrections, apply
+from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import Correction, Preprocess, QuantRecipe
 from edge_resnet.images.imageset import from_arrays
 from edge_resnet.quantization.balance import balance
-from edge_resnet.quantization.corrections import EXACT_AMAX, SHIFTED, Corrections, apply
 from edge_resnet.quantization.pipeline import Int8, Validation, make_int8, spool_pictures, sweep_artifact
-from edge_resnet.quantization.qdq import measured_tensors, quantize
 from edge_resnet.quantization.spool import Spool
 
 PLAIN = QuantRecipe(method="mse", images=64)

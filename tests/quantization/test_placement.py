@@ -11,10 +11,10 @@ import pytest
 from exported import exported, graph, small
 from onnx import helper
 
+from edge_resnet.compiler.graph.corrections import with_exact_input
+from edge_resnet.compiler.graph.placement import Pair, listing, quantized_weights, tensorrt_pairs, with_cpu_pairs
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import ModelSpec
-from edge_resnet.quantization.corrections import with_exact_input
-from edge_resnet.quantization.placement import Pair, listing, quantized_weights, tensorrt_pairs, with_cpu_pairs
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 #: The pairs do not depend on the size of the pictures; small ones export faster.

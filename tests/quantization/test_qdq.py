@@ -18,14 +18,14 @@ from onnx import numpy_helper
 from PIL import Image
 
 from edge_resnet.artifact.schema import CalibrationTable
+from edge_resnet.compiler.graph.placement import tensorrt_pairs, with_cpu_pairs
+from edge_resnet.compiler.graph.qdq import QdqForm, measured_tensors, quantize
+from edge_resnet.compiler.graph.scales import weight_scales
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.export import INPUT, OPSET, Deployable, export
 from edge_resnet.models import build_network, load_weights
 from edge_resnet.quantization.calibrate import calibrate
-from edge_resnet.quantization.placement import tensorrt_pairs, with_cpu_pairs
-from edge_resnet.quantization.qdq import QdqForm, measured_tensors, quantize
-from edge_resnet.quantization.weights import weight_scales
 
 FORMS: tuple[QdqForm, ...] = ("tensorrt", "u8s8", "u8s7")
 CPU_FORMS: tuple[QdqForm, ...] = ("u8s8", "u8s7")

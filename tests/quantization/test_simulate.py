@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from edge_resnet.artifact.schema import CalibrationTable
+from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import QuantRecipe
 from edge_resnet.quantization.calibrate import calibrate
-from edge_resnet.quantization.qdq import measured_tensors, quantize
 from edge_resnet.quantization.simulate import Images, Logits, simulate
 
 IMAGES = pictures(24, 16)

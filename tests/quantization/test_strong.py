@@ -18,14 +18,14 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from edge_resnet.artifact.schema import CalibrationTable
+from edge_resnet.compiler.graph.corrections import with_exact_input
+from edge_resnet.compiler.graph.fp16 import LEAST_HALF, STRONG_OPSET, to_strong
+from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.errors import CalibrationError, ExportError
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.export import INPUT, OUTPUT, Deployable, export
 from edge_resnet.models import build_network, load_weights
 from edge_resnet.quantization.calibrate import calibrate
-from edge_resnet.quantization.corrections import with_exact_input
-from edge_resnet.quantization.qdq import measured_tensors, quantize
-from edge_resnet.quantization.strong import LEAST_HALF, STRONG_OPSET, to_strong
 
 NETWORKS = {
     "A": small("A"),

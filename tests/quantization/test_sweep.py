@@ -15,13 +15,13 @@ from exported import exported, graph, pictures, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import QuantRecipe
 from edge_resnet.core.statistics import wilson_interval
 from edge_resnet.images.imageset import balanced_sample, from_arrays
 from edge_resnet.quantization.calibrate import collect, table_from
 from edge_resnet.quantization.histogram import AbsHistogram
-from edge_resnet.quantization.qdq import measured_tensors, quantize
 from edge_resnet.quantization.ranges import METHODS
 from edge_resnet.quantization.simulate import Logits, simulate
 from edge_resnet.quantization.sweep import LEAST_HELD_OUT, PERCENTILES, SweepRow, best, candidates, held_out_count, sweep

@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from edge_resnet.artifact.schema import CalibrationTable
+from edge_resnet.compiler.graph.corrections import EXACT_AMAX, with_exact_input
+from edge_resnet.compiler.graph.placement import tensorrt_pairs
+from edge_resnet.compiler.graph.qdq import measured_tensors
+from edge_resnet.compiler.graph.trtcache import calibration_cache
 from edge_resnet.core.errors import CalibrationError, ConfigError
 from edge_resnet.core.records import ModelSpec, QuantRecipe
 from edge_resnet.quantization.calibrate import calibrate
-from edge_resnet.quantization.corrections import EXACT_AMAX, with_exact_input
-from edge_resnet.quantization.placement import tensorrt_pairs
-from edge_resnet.quantization.qdq import measured_tensors
-from edge_resnet.quantization.trtcache import calibration_cache
 
 NETWORKS = {
     "A": small("A"),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from edge_resnet.quantization.weights import LEAST_SCALE, channel_amax, weight_scales
+from edge_resnet.compiler.graph.scales import LEAST_SCALE, channel_amax, weight_scales
 
 Floats = npt.NDArray[np.float32]
 #: Any float32 that a squared sum would survive, denormals included, and what weights look like.

@@ -14,15 +14,15 @@ import onnx
 
 from edge_resnet.artifact.enginecache import EngineTuning, find_engine, store_engine
 from edge_resnet.artifact.folder import MODEL, Artifact, write_json
+from edge_resnet.compiler.graph.corrections import apply, read_corrections
+from edge_resnet.compiler.graph.fp16 import to_strong
+from edge_resnet.compiler.graph.qdq import QdqForm, quantize
+from edge_resnet.compiler.graph.trtcache import calibration_cache
+from edge_resnet.compiler.tensorrt.child import build_in_child
+from edge_resnet.compiler.tensorrt.timingcache import timings_path
 from edge_resnet.core.errors import BuildError, ConfigError, EdgeResnetError
 from edge_resnet.core.files import write_together
 from edge_resnet.core.records import Progress
-from edge_resnet.engine.process import build_in_child
-from edge_resnet.engine.timingcache import timings_path
-from edge_resnet.quantization.corrections import apply, read_corrections
-from edge_resnet.quantization.qdq import QdqForm, quantize
-from edge_resnet.quantization.strong import to_strong
-from edge_resnet.quantization.trtcache import calibration_cache
 from edge_resnet.runtime.backend import EngineRequest, Variant, load_backend, resolve_backend
 
 __all__ = [

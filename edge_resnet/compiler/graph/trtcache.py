@@ -13,9 +13,9 @@ import struct
 import onnx
 
 from edge_resnet.artifact.schema import CalibrationTable
+from edge_resnet.compiler.graph.placement import tensorrt_pairs
+from edge_resnet.compiler.graph.scales import LEAST_SCALE
 from edge_resnet.core.errors import CalibrationError, ConfigError
-from edge_resnet.quantization.placement import tensorrt_pairs
-from edge_resnet.quantization.weights import LEAST_SCALE
 
 __all__ = ["calibration_cache"]
 

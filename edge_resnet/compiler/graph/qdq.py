@@ -16,10 +16,10 @@ import onnx
 from onnx import helper, numpy_helper
 
 from edge_resnet.artifact.schema import CalibrationTable
+from edge_resnet.compiler.graph.corrections import Corrections, apply
+from edge_resnet.compiler.graph.placement import Pair, quantized_weights, tensorrt_pairs, with_cpu_pairs
+from edge_resnet.compiler.graph.scales import LEAST_SCALE, channel_amax, weight_scales
 from edge_resnet.core.errors import CalibrationError
-from edge_resnet.quantization.corrections import Corrections, apply
-from edge_resnet.quantization.placement import Pair, quantized_weights, tensorrt_pairs, with_cpu_pairs
-from edge_resnet.quantization.weights import LEAST_SCALE, channel_amax, weight_scales
 
 __all__ = ["QdqForm", "measured_tensors", "quantize"]
 

@@ -15,10 +15,10 @@ from typing import Any
 import tensorrt
 
 from edge_resnet.artifact.enginecache import EngineDialect, EngineOptions
+from edge_resnet.compiler.tensorrt.timingcache import read_timings, write_timings
 from edge_resnet.core.errors import BuildError, ConfigError
 from edge_resnet.core.records import Progress
 from edge_resnet.device.gpu import first_gpu
-from edge_resnet.engine.timingcache import read_timings, write_timings
 from edge_resnet.runtime.tensorrt.library import Listener, listen, monitor, network_flags
 
 __all__ = ["Plan", "build_plan"]

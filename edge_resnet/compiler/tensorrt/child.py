@@ -87,7 +87,7 @@ def build_in_child(
 @contextmanager
 def _child(said: deque[str]) -> Iterator[subprocess.Popen[str]]:
     """The child, ended whatever happens; what it logs is passed on."""
-    command = [sys.executable, "-m", "edge_resnet.engine"]
+    command = [sys.executable, "-m", "edge_resnet.compiler.tensorrt"]
     pipe = subprocess.PIPE
     child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace")
     listener = threading.Thread(target=_pass_on, args=(child.stderr, said), daemon=True)

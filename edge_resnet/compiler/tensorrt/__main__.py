@@ -37,7 +37,7 @@ def main() -> int:
 
 def _build(request: dict[str, Any], progress: Any) -> dict[str, Any]:
     try:
-        from edge_resnet.engine import builder
+        from edge_resnet.compiler.tensorrt import builder
     except ImportError as error:
         raise MissingDependencyError("TensorRT is not installed", hint="pip install 'edge-resnet[tensorrt]'") from error
     options = read_options(request["options"])
