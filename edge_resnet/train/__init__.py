@@ -2,7 +2,6 @@
 
 from edge_resnet.train.accuracy import Score, score
 from edge_resnet.train.fit import fit
-from edge_resnet.train.options import TrainOptions
-from edge_resnet.train.records import EpochRecord, TrainData, TrainResult, Watcher
+from edge_resnet.train.options import EpochRecord, TrainData, TrainOptions, TrainResult, Watcher
 
 __all__ = ["EpochRecord", "Score", "TrainData", "TrainOptions", "TrainResult", "Watcher", "fit", "score"]

@@ -16,8 +16,7 @@ from edge_resnet.train.checkpoint import CHECKPOINT, read_checkpoint
 from edge_resnet.train.distributed import World, joined
 from edge_resnet.train.feed import Feed, MemoryFeed, batch_of, check_classes, telling_deaths
 from edge_resnet.train.loop import Learner
-from edge_resnet.train.options import TrainOptions
-from edge_resnet.train.records import TrainData, TrainResult
+from edge_resnet.train.options import TrainData, TrainOptions, TrainResult
 from edge_resnet.train.session import Session
 
 __all__ = ["fit"]

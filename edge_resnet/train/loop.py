@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,14 +21,34 @@ from torch.nn.parallel import DistributedDataParallel
 from edge_resnet.core.records import Preprocess, Progress
 from edge_resnet.train.accuracy import normalise
 from edge_resnet.train.distributed import World
-from edge_resnet.train.ema import Average
 from edge_resnet.train.feed import Feed, Learned
-from edge_resnet.train.options import TrainOptions
-from edge_resnet.train.precision import uses_bf16
-from edge_resnet.train.records import Watcher
+from edge_resnet.train.options import TrainOptions, TrainPrecision, Watcher
 from edge_resnet.train.schedule import WarmUp, rate_at
 
-__all__ = ["Diverged", "Learner", "Passed", "one_pass", "steps_of"]
+__all__ = ["Average", "Diverged", "Learner", "Passed", "one_pass", "steps_of", "uses_bf16"]
+
+
+class Average:
+    """``network`` is the average, in eval mode; it begins as a copy of the one that is trained.
+
+    The decay grows as (1 + step) / (10 + step) up to ``decay``: a young average would otherwise remember its random start.
+    Statistics are averaged as weights are: those of one step belong to that step's weights.
+    """
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network = copy.deepcopy(network).eval().requires_grad_(requires_grad=False)
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, network: nn.Module, step: int) -> None:
+        """Move towards ``network`` after its ``step``-th step, counted from 0."""
+        share = 1 - min(self._decay, (1 + step) / (10 + step))
+        mine, theirs = self.network.state_dict(), network.state_dict()
+        floats = [name for name, value in mine.items() if value.is_floating_point()]
+        torch._foreach_lerp_([mine[name] for name in floats], [theirs[name] for name in floats], share)
+        for name in mine.keys() - set(floats):
+            mine[name].copy_(theirs[name])
+
 
 #: Steps between two looks at the loss on a GPU: each look waits for it.
 _LOOK = 20
@@ -184,3 +206,28 @@ def _optimizer(network: nn.Module, options: TrainOptions) -> torch.optim.SGD:
     if vectors:
         groups.append({"params": vectors, "weight_decay": 0.0})
     return torch.optim.SGD(groups, lr=options.rate, momentum=options.momentum, nesterov=options.nesterov)
+
+
+#: What Linux calls instructions that multiply bfloat16: AMX and AVX512 on x86, ARM's from v8.6 on.
+_FLAGS = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
+
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def uses_bf16(precision: TrainPrecision, device: torch.device) -> bool:
+    """Whether to compute in bfloat16 under autocast; ``auto`` does where the device has instructions for it."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(_FLAGS & _cpu_flags())
+
+
+def _cpu_flags() -> set[str]:
+    """The first processor's features; none where the system does not list them."""
+    try:
+        lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return set()
+    return set(next((line.partition(":")[2] for line in lines if line.lower().startswith(("flags", "features"))), "").split())

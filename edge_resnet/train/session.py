@@ -18,7 +18,7 @@ from edge_resnet.train.checkpoint import CHECKPOINT, WEIGHTS, Memory, save_weigh
 from edge_resnet.train.feed import Feed
 from edge_resnet.train.log import Events, write_log, write_result
 from edge_resnet.train.loop import Diverged, Learner, Passed, one_pass, steps_of
-from edge_resnet.train.records import EpochRecord, TrainData, TrainResult, Watcher
+from edge_resnet.train.options import EpochRecord, TrainData, TrainResult, Watcher
 from edge_resnet.train.schedule import WarmUp
 
 __all__ = ["Session"]
