@@ -22,8 +22,8 @@ import onnxruntime
 from edge_resnet.compiler.graph.qdq import measured_tensors
 from edge_resnet.core.records import ModelSpec, Preprocess
 from edge_resnet.device.machine import describe
-from edge_resnet.export import Deployable, export
-from edge_resnet.models import build_network
+from edge_resnet.network import build_network
+from edge_resnet.network.export import Deployable, export
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect
 
 

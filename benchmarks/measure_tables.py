@@ -22,9 +22,9 @@ from PIL import Image
 from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.compiler.graph.qdq import measured_tensors
 from edge_resnet.core.records import ModelSpec, Preprocess
-from edge_resnet.export import Deployable, export
 from edge_resnet.images.imageset import ImageSet, balanced_sample, batches, from_arrays, open_images
-from edge_resnet.models import build_network, load_weights
+from edge_resnet.network import build_network, load_weights
+from edge_resnet.network.export import Deployable, export
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, calibrate
 from edge_resnet.quantization.recipes import load_recipe, recipe_for
 

@@ -19,9 +19,9 @@ from torch.nn import functional as F
 
 from edge_resnet.core.records import ModelSpec, Preprocess
 from edge_resnet.images.imageset import from_arrays
-from edge_resnet.models import build_network
-from edge_resnet.train import TrainData, TrainOptions, fit
-from edge_resnet.train.loop import uses_bf16
+from edge_resnet.network import build_network
+from edge_resnet.network.training import TrainData, TrainOptions, fit
+from edge_resnet.network.training.epoch import uses_bf16
 
 SPEC = ModelSpec("cifar", 20, "A", classes=10, input_size=32)
 PREPROCESS = Preprocess(32, 32)

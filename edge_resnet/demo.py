@@ -17,10 +17,10 @@ from edge_resnet.evaluate import Evaluation, evaluate
 from edge_resnet.images.datasets import load_named
 from edge_resnet.images.imageset import ImageSet
 from edge_resnet.images.preprocess import preprocess
-from edge_resnet.models import build_network
+from edge_resnet.network import build_network
+from edge_resnet.network.training import TrainData, TrainOptions, fit
 from edge_resnet.runtime.backend import open_backend
 from edge_resnet.runtime.postprocess import top_k
-from edge_resnet.train import TrainData, TrainOptions, fit
 
 __all__ = ["DemoResult", "Outcome", "run_demo"]
 

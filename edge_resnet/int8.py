@@ -38,7 +38,7 @@ from edge_resnet.core.records import ModelSpec, Preprocess, Progress, QuantRecip
 from edge_resnet.images.checks import refuse_noise
 from edge_resnet.images.datasets import open_data
 from edge_resnet.images.imageset import ImageSet, balanced_sample, batches, check_labels, require_labels, require_several
-from edge_resnet.models.shipped import Checkpoint
+from edge_resnet.network.pretrained import Checkpoint
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH
 from edge_resnet.quantization.pipeline import Int8, Validation, check_pictures, make_int8, spool_pictures
 from edge_resnet.quantization.spool import Spool

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from edge_resnet.core.records import ModelSpec, Preprocess, Shortcut
-from edge_resnet.export import INPUT, Deployable, export
-from edge_resnet.models import build_network
+from edge_resnet.network import build_network
+from edge_resnet.network.export import INPUT, Deployable, export
 
 
 def small(shortcut: Shortcut = "B", *, plain: bool = False, input_size: int = 16) -> ModelSpec:

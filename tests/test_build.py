@@ -141,7 +141,7 @@ def test_pictures_that_are_none_are_refused(tmp_path: Path, make: Callable[[np.r
     torch.manual_seed(0)
     from safetensors.torch import save_file
 
-    from edge_resnet.models import build_network
+    from edge_resnet.network import build_network
 
     options = tiny_options("int8", tmp_path / "x", tmp_path / "data.npz")
     save_file(build_network(options.model).state_dict(), tmp_path / "w.safetensors")

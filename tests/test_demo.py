@@ -9,7 +9,7 @@ import pytest
 from edge_resnet import demo
 from edge_resnet.artifact.folder import open_artifact
 from edge_resnet.demo import DemoResult, run_demo
-from edge_resnet.train import TrainOptions
+from edge_resnet.network.training import TrainOptions
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,8 @@ from torchvision.transforms import functional
 
 from edge_resnet.core.errors import ExportError
 from edge_resnet.core.records import ModelSpec, Preprocess
-from edge_resnet.export import INPUT, OPSET, OUTPUT, TOLERANCE, VERIFY_BATCHES, Deployable, export, verify
-from edge_resnet.models import ResNet
+from edge_resnet.network import ResNet
+from edge_resnet.network.export import INPUT, OPSET, OUTPUT, TOLERANCE, VERIFY_BATCHES, Deployable, export, verify
 
 NETWORKS = {
     "A": small("A"),

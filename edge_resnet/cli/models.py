@@ -1,4 +1,4 @@
-"""``edge-resnet models``. Knows how the table is laid out; the measuring is edge_resnet.models'."""
+"""``edge-resnet models``. Knows how the table is laid out; the measuring is edge_resnet.network'."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def models(json_output: Annotated[bool, typer.Option("--json", help="Print JSON 
 
     edge-resnet models
     """
-    from edge_resnet.models import paper_table
+    from edge_resnet.network import paper_table
 
     table = paper_table()
     if json_output:

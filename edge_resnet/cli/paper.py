@@ -16,8 +16,8 @@ from edge_resnet.core.records import Family as FamilyName
 from edge_resnet.core.records import Shortcut as ShortcutName
 
 if TYPE_CHECKING:
+    from edge_resnet.network.training import TrainOptions
     from edge_resnet.paper import Finding
-    from edge_resnet.train import TrainOptions
 
 __all__ = ["paper"]
 

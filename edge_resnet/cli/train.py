@@ -1,4 +1,4 @@
-"""``edge-resnet train``. Knows the options and what to type next; the work is edge_resnet.train's."""
+"""``edge-resnet train``. Knows the options and what to type next; the work is edge_resnet.network.training's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import FAMILY_SHORTCUT, IMAGENET_MEAN, IMAGENET_STD, Family
 
 if TYPE_CHECKING:
-    from edge_resnet.train.job import JobResult
+    from edge_resnet.network.training.job import JobResult
 
 __all__ = ["train"]
 
@@ -125,8 +125,8 @@ def train(
         _fine_tune(context, qat)
         return
     _refuse(context, _QAT_ONLY, "belongs to --qat ARTIFACT", "leave it out, or name an INT8 artifact")
-    from edge_resnet.train import TrainOptions
-    from edge_resnet.train.job import NetworkWords, TrainJob, run_job
+    from edge_resnet.network.training import TrainOptions
+    from edge_resnet.network.training.job import NetworkWords, TrainJob, run_job
 
     wanted = TrainOptions(
         epochs=epochs, batch=batch, rate=rate, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov and momentum > 0,

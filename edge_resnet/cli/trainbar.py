@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
 
-    from edge_resnet.train import EpochRecord
+    from edge_resnet.network.training import EpochRecord
 
 __all__ = ["TrainBar", "train_bar"]
 

@@ -20,8 +20,8 @@ from torch import nn
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import ModelSpec, Preprocess, Progress, Shortcut
 from edge_resnet.images.preprocess import Picture
-from edge_resnet.models import build_network, load_weights
-from edge_resnet.train.accuracy import normalise
+from edge_resnet.network import build_network, load_weights
+from edge_resnet.network.training.validation import normalise
 
 __all__ = [
     "FINISHED",

@@ -11,7 +11,7 @@ from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import IMAGENET_MEAN, IMAGENET_STD, Family, ModelSpec, Preprocess, Shortcut
 from edge_resnet.images.datasets import NAMES, Split, open_data
 from edge_resnet.images.imageset import ImageSet, balanced_sample, check_labels, require_labels, require_several
-from edge_resnet.train import TrainOptions
+from edge_resnet.network.training import TrainOptions
 
 __all__ = ["Request", "labelled"]
 

@@ -14,7 +14,7 @@ from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Preprocess, Progress
 from edge_resnet.images.imageset import ImageSet, batches
 from edge_resnet.images.preprocess import Picture
-from edge_resnet.models import class_names
+from edge_resnet.network import class_names
 from edge_resnet.page.figure import Chart, draw
 from edge_resnet.page.palette import MARKERS, SERIES
 from edge_resnet.paper.finding import Column, Finding, Scaled, Table

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edge_resnet.core.records import Family
+from edge_resnet.network.training import TrainOptions
 from edge_resnet.paper.finding import Scaled
 from edge_resnet.paper.request import Request
 from edge_resnet.paper.training import Session
-from edge_resnet.train import TrainOptions
 
 __all__ = ["PAPER_EPOCHS", "paper_options", "scaled_down"]
 

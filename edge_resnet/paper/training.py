@@ -18,13 +18,13 @@ import torch
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import ModelSpec, Progress
 from edge_resnet.images.imageset import ImageSet, require_labels
-from edge_resnet.models import build_network
+from edge_resnet.network import build_network
+from edge_resnet.network.training import EpochRecord, TrainData, TrainOptions, fit, score
+from edge_resnet.network.training.checkpoint import CHECKPOINT
+from edge_resnet.network.training.log import LOG, read_log
 from edge_resnet.paper.networks import FINISHED, printed_name
 from edge_resnet.paper.output import NETWORKS, write_json
 from edge_resnet.paper.request import Request, labelled
-from edge_resnet.train import EpochRecord, TrainData, TrainOptions, fit, score
-from edge_resnet.train.checkpoint import CHECKPOINT
-from edge_resnet.train.log import LOG, read_log
 
 __all__ = ["Session", "Trained", "train_networks"]
 

@@ -35,6 +35,7 @@ from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.images.checks import refuse_noise
 from edge_resnet.images.imageset import ImageSet, balanced_sample
 from edge_resnet.int8 import Int8Options, add_int8
+from edge_resnet.network.training import TrainData, TrainOptions, TrainResult, fit
 from edge_resnet.qat.distil import Distilled
 from edge_resnet.qat.judge import Judged, judged, refuse_beyond
 from edge_resnet.qat.network import FakeQuantized, InFloat
@@ -42,7 +43,6 @@ from edge_resnet.qat.pictures import open_pictures
 from edge_resnet.qat.writeback import corrections_of, table_of, verify_int8
 from edge_resnet.quantization.pipeline import spool_pictures
 from edge_resnet.runtime.backend import load_backend, resolve_backend
-from edge_resnet.train import TrainData, TrainOptions, TrainResult, fit
 
 __all__ = ["DEFAULTS", "QatOptions", "Tuned", "fine_tune"]
 

@@ -53,7 +53,7 @@ def _label_names(targets: Sequence[Target]) -> tuple[str, ...] | None:
     if given is not None:
         return given.labels
     try:
-        from edge_resnet.models import class_names
+        from edge_resnet.network import class_names
     except ImportError:  # the build will say what is missing
         return None
     return class_names(targets[0].model)

@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from edge_resnet.cli import main
 from edge_resnet.core.records import ModelSpec
-from edge_resnet.models import build_network
+from edge_resnet.network import build_network
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def test_fine_tuning_keeps_what_is_frozen(cli: Cli, folders: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     from edge_resnet.core.records import ModelSpec
-    from edge_resnet.models import build_network
+    from edge_resnet.network import build_network
 
     save_file(build_network(ModelSpec("cifar", 8, "A", classes=10, input_size=32)).state_dict(), "ten.safetensors")
     words = ("--weights", "ten.safetensors", "--freeze", "layer2", "--epochs", "1", "-o", "run")

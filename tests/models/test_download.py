@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edge_resnet.core.errors import WeightsError
-from edge_resnet.models.shipped import download
+from edge_resnet.network.pretrained import download
 
 BODY = bytes(range(256)) * 4096
 DIGEST = hashlib.sha256(BODY).hexdigest()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edge_resnet.core.records import ModelSpec, Shortcut
-from edge_resnet.models.resnet import BOTTLENECK_FROM, BasicBlock, Bottleneck, PadShortcut, ResNet, build_network
+from edge_resnet.network.resnet import BOTTLENECK_FROM, BasicBlock, Bottleneck, PadShortcut, ResNet, build_network
 
 OPTIONS: tuple[Shortcut, ...] = ("A", "B", "C")
 DEPTHS = (18, 34, 50, 101, 152)

@@ -23,8 +23,8 @@ from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.evaluate import evaluate
 from edge_resnet.images.imageset import ImageSet, from_arrays
 from edge_resnet.int8 import add_shipped_int8
-from edge_resnet.models import build_network, load_weights, shipped_checkpoint
-from edge_resnet.models.shipped import Checkpoint
+from edge_resnet.network import build_network, load_weights, shipped_checkpoint
+from edge_resnet.network.pretrained import Checkpoint
 
 SPEC = ModelSpec("cifar", 20, "A", classes=10, input_size=32)
 SQUARE = Preprocess(32, 32)

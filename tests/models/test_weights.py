@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 
 from edge_resnet.core.errors import WeightsError
 from edge_resnet.core.records import ModelSpec
-from edge_resnet.models import build_network, load_weights
-from edge_resnet.models.weights import default_address
+from edge_resnet.network import build_network, load_weights
+from edge_resnet.network.weights import default_address
 
 SPEC = ModelSpec("cifar", 8, "B", classes=10, input_size=32)
 State = dict[str, torch.Tensor]
@@ -228,7 +228,7 @@ def test_default_weights_are_downloaded_once(tmp_path: Path, monkeypatch: pytest
     file = tmp_path / "checkpoints" / "resnet18-00000000.pth"
     torch.save(build_network(spec).state_dict(), file)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr("edge_resnet.models.weights.default_address", lambda _: (f"http://127.0.0.1:9/{file.name}", ""))
+    monkeypatch.setattr("edge_resnet.network.weights.default_address", lambda _: (f"http://127.0.0.1:9/{file.name}", ""))
     network = build_network(spec)
     assert load_weights(network, spec, "default") == "IMAGENET1K_V1"
     assert _equal(network.state_dict(), torch.load(file, weights_only=True))

@@ -10,8 +10,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from edge_resnet.core.records import ModelSpec, Shortcut
-from edge_resnet.models.resnet import build_network
-from edge_resnet.models.zoo import CIFAR10_NAMES, NetworkFacts, class_names, measure, paper_table
+from edge_resnet.network.resnet import build_network
+from edge_resnet.network.zoo import CIFAR10_NAMES, NetworkFacts, class_names, measure, paper_table
 
 #: He et al. 2015, table 1: depth → multiply-adds in 10⁹.
 TABLE_1 = {18: 1.8, 34: 3.6, 50: 3.8, 101: 7.6, 152: 11.3}

@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from edge_resnet.core.records import ModelSpec
-from edge_resnet.models import build_network
+from edge_resnet.network import build_network
 from edge_resnet.paper import Finding, Request, run_experiment
 from edge_resnet.paper.scale import paper_options
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edge_resnet.models.zoo import PAPER_CIFAR_MPARAMS, PAPER_GMACS
+from edge_resnet.network.zoo import PAPER_CIFAR_MPARAMS, PAPER_GMACS
 from edge_resnet.paper import EXPERIMENTS, figures
 from edge_resnet.paper.figures import (
     CIFAR_ERROR,

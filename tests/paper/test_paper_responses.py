@@ -13,7 +13,7 @@ from torch import nn
 
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import ModelSpec, Preprocess
-from edge_resnet.models import build_network
+from edge_resnet.network import build_network
 from edge_resnet.paper import Request, run_experiment
 from edge_resnet.paper import responses as room
 from edge_resnet.paper.networks import normalised

@@ -19,10 +19,10 @@ from edge_resnet.compiler.graph.corrections import SHIFTED, Corrections, apply
 from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
+from edge_resnet.network.training.validation import normalise
 from edge_resnet.qat.network import FakeQuantized, InFloat, Layer
 from edge_resnet.quantization.calibrate import collect, table_from
 from edge_resnet.quantization.simulate import simulate
-from edge_resnet.train.accuracy import normalise
 
 NETWORKS = {
     "resnet18": ModelSpec("imagenet", 18, input_size=32),

@@ -19,18 +19,18 @@ from edge_resnet.compiler.graph.corrections import apply, read_corrections
 from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError, DataError, EdgeResnetError, ExportError
 from edge_resnet.core.records import QuantRecipe
 from edge_resnet.evaluate import evaluate
-from edge_resnet.export import Deployable, export
 from edge_resnet.images.datasets import load_named
 from edge_resnet.images.imageset import open_images
 from edge_resnet.int8 import Int8Options, requantize
-from edge_resnet.models import build_network
+from edge_resnet.network import build_network
+from edge_resnet.network.export import Deployable, export
+from edge_resnet.network.training import TrainData, TrainOptions, fit
 from edge_resnet.qat import DEFAULTS, FakeQuantized, QatOptions, fine_tune
 from edge_resnet.qat.distil import Distilled
 from edge_resnet.qat.judge import Judged, refuse_beyond
 from edge_resnet.qat.pictures import open_pictures
 from edge_resnet.qat.writeback import corrections_of, verify_int8
 from edge_resnet.runtime.backend import open_backend
-from edge_resnet.train import TrainData, TrainOptions, fit
 
 RECIPE = QuantRecipe(method="mse", images=32)
 QUICK = replace(DEFAULTS, epochs=1, batch=16, rate=0.002, augment="none")

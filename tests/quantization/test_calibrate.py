@@ -22,10 +22,10 @@ from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.compiler.graph.qdq import measured_tensors
 from edge_resnet.core.errors import CalibrationError, DataError
 from edge_resnet.core.records import QuantRecipe
-from edge_resnet.export import INPUT
 from edge_resnet.images.checks import refuse_noise
 from edge_resnet.images.datasets import load_named
 from edge_resnet.images.imageset import ImageSet, from_arrays, open_images
+from edge_resnet.network.export import INPUT
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, calibrate, collect, table_from
 
 Images = npt.NDArray[np.uint8]

@@ -22,10 +22,10 @@ from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.compiler.graph.corrections import SHIFTED, Corrections, apply
 from edge_resnet.compiler.graph.qdq import measured_tensors
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
-from edge_resnet.export import Deployable, export
 from edge_resnet.images.datasets import load_named
 from edge_resnet.images.imageset import from_arrays, open_images
-from edge_resnet.models import build_network, load_weights
+from edge_resnet.network import build_network, load_weights
+from edge_resnet.network.export import Deployable, export
 from edge_resnet.quantization.calibrate import collect, table_from
 from edge_resnet.quantization.diagnose import Risk, check_answers, check_set, check_unlike, risk_warning, risky_layers
 from edge_resnet.quantization.histogram import AbsHistogram

@@ -23,8 +23,8 @@ from edge_resnet.compiler.graph.qdq import QdqForm, measured_tensors, quantize
 from edge_resnet.compiler.graph.scales import weight_scales
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
-from edge_resnet.export import INPUT, OPSET, Deployable, export
-from edge_resnet.models import build_network, load_weights
+from edge_resnet.network import build_network, load_weights
+from edge_resnet.network.export import INPUT, OPSET, Deployable, export
 from edge_resnet.quantization.calibrate import calibrate
 
 FORMS: tuple[QdqForm, ...] = ("tensorrt", "u8s8", "u8s7")

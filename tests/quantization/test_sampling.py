@@ -11,7 +11,7 @@ from exported import graph, pictures, small
 
 from edge_resnet.compiler.graph.qdq import measured_tensors
 from edge_resnet.core.records import ModelSpec
-from edge_resnet.export import INPUT
+from edge_resnet.network.export import INPUT
 from edge_resnet.quantization.calibrate import collect
 from edge_resnet.quantization.sampling import LARGE, Probe, probed
 

@@ -23,8 +23,8 @@ from edge_resnet.compiler.graph.fp16 import LEAST_HALF, STRONG_OPSET, to_strong
 from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.errors import CalibrationError, ExportError
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
-from edge_resnet.export import INPUT, OUTPUT, Deployable, export
-from edge_resnet.models import build_network, load_weights
+from edge_resnet.network import build_network, load_weights
+from edge_resnet.network.export import INPUT, OUTPUT, Deployable, export
 from edge_resnet.quantization.calibrate import calibrate
 
 NETWORKS = {

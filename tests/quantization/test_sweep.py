@@ -180,8 +180,8 @@ def test_methods_on_cifar_10(real_data: Path, tmp_path: Path) -> None:
     from PIL import Image
 
     from edge_resnet.core.records import ModelSpec, Preprocess
-    from edge_resnet.export import Deployable, export
-    from edge_resnet.models import build_network, load_weights
+    from edge_resnet.network import build_network, load_weights
+    from edge_resnet.network.export import Deployable, export
 
     spec = ModelSpec("cifar", 20, "A", classes=10, input_size=32)
     network = build_network(spec)

@@ -8,7 +8,7 @@ from torch import nn
 
 from edge_resnet.core.records import Preprocess
 from edge_resnet.images.imageset import ImageSet, from_arrays
-from edge_resnet.train import TrainData, TrainOptions
+from edge_resnet.network.training import TrainData, TrainOptions
 
 SIDE = 16
 PREPROCESS = Preprocess(SIDE, SIDE)

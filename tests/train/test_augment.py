@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_resnet.images.preprocess import Picture
-from edge_resnet.train.feed import draw, shifted
+from edge_resnet.network.training.loader import draw, shifted
 
 
 def noise(count: int, side: int = 32) -> Picture:

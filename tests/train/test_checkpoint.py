@@ -14,7 +14,7 @@ from littlenet import PREPROCESS, QUICK, little_net, stripes, stripes_data
 from safetensors import safe_open
 
 from edge_resnet.core.errors import BuildError, ConfigError, EdgeResnetError, WeightsError
-from edge_resnet.train import TrainData, checkpoint, fit
+from edge_resnet.network.training import TrainData, checkpoint, fit
 
 NAME = "checkpoint.safetensors"
 

@@ -15,10 +15,10 @@ from littlenet import PREPROCESS, QUICK, little_net, stripes, stripes_data
 from safetensors.torch import load_file
 
 from edge_resnet.core.errors import ConfigError, DataError
-from edge_resnet.train import fit
-from edge_resnet.train.distributed import World
-from edge_resnet.train.feed import MemoryFeed, batch_of
-from edge_resnet.train.log import read_log
+from edge_resnet.network.training import fit
+from edge_resnet.network.training.distributed import World
+from edge_resnet.network.training.loader import MemoryFeed, batch_of
+from edge_resnet.network.training.log import read_log
 
 PROGRAM = Path(__file__).with_name("together.py")
 

@@ -18,9 +18,9 @@ from PIL import Image
 from edge_resnet.core.errors import DataError, EdgeResnetError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.images.imageset import open_images
-from edge_resnet.train import TrainData, TrainOptions, filefeed, fit
-from edge_resnet.train.distributed import World
-from edge_resnet.train.filefeed import FileFeed, transform_of
+from edge_resnet.network.training import TrainData, TrainOptions, fileloader, fit
+from edge_resnet.network.training.distributed import World
+from edge_resnet.network.training.fileloader import FileFeed, transform_of
 
 WHOLE = Preprocess(24, 16)
 ALONE = World(0, 1, torch.device("cpu"))
@@ -135,7 +135,7 @@ def test_a_worker_that_dies_is_told_with_the_remedy(folders: Path, monkeypatch: 
         feeds.append(FileFeed(*words))
         return feeds[0]
 
-    monkeypatch.setattr(filefeed, "FileFeed", kept)
+    monkeypatch.setattr(fileloader, "FileFeed", kept)
     pids: list[int] = []
 
     def kill(stage: str, done: int, total: int) -> None:

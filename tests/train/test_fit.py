@@ -16,8 +16,8 @@ from torch import nn
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import ModelSpec, Preprocess
 from edge_resnet.images.imageset import from_arrays
-from edge_resnet.models import build_network
-from edge_resnet.train import EpochRecord, TrainData, TrainOptions, fit, score
+from edge_resnet.network import build_network
+from edge_resnet.network.training import EpochRecord, TrainData, TrainOptions, fit, score
 
 STEPS = 6
 

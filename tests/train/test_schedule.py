@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_resnet.train import TrainOptions
-from edge_resnet.train.schedule import WarmUp, rate_at
+from edge_resnet.network.training import TrainOptions
+from edge_resnet.network.training.schedule import WarmUp, rate_at
 
 
 def test_the_papers_cifar_schedule_at_its_own_length() -> None:

@@ -13,8 +13,8 @@ from safetensors.torch import save_file
 
 from edge_resnet.core.errors import ConfigError, WeightsError
 from edge_resnet.core.records import ModelSpec
-from edge_resnet.models import build_network
-from edge_resnet.train.job import start_network
+from edge_resnet.network import build_network
+from edge_resnet.network.training.job import start_network
 
 SPEC = ModelSpec("cifar", 8, "A", classes=10, input_size=32)
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.train import TrainOptions
+from edge_resnet.network.training import TrainOptions
 
 
 @pytest.mark.parametrize(

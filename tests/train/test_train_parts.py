@@ -14,10 +14,10 @@ from littlenet import PREPROCESS, QUICK, little_net, same, stripes, stripes_data
 from torch.nn import functional as F
 
 from edge_resnet.core.errors import MissingDependencyError
-from edge_resnet.train import fit, loop, score
-from edge_resnet.train.accuracy import normalise
-from edge_resnet.train.log import read_log
-from edge_resnet.train.loop import Average, uses_bf16
+from edge_resnet.network.training import epoch, fit, score
+from edge_resnet.network.training.epoch import Average, uses_bf16
+from edge_resnet.network.training.log import read_log
+from edge_resnet.network.training.validation import normalise
 
 CPU = torch.device("cpu")
 
@@ -128,9 +128,9 @@ def test_auto_takes_bf16_where_the_processor_has_it(
 ) -> None:
     """By the features that Linux lists; what is asked for explicitly is done anywhere."""
     (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\n")
-    monkeypatch.setattr(loop, "_CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(epoch, "_CPUINFO", tmp_path / "cpuinfo")
     assert uses_bf16("auto", CPU) == fast
     assert uses_bf16("bf16", CPU)
     assert not uses_bf16("fp32", CPU)
-    monkeypatch.setattr(loop, "_CPUINFO", tmp_path / "absent")
+    monkeypatch.setattr(epoch, "_CPUINFO", tmp_path / "absent")
     assert not uses_bf16("auto", CPU)

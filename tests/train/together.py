@@ -15,7 +15,7 @@ import torch
 from littlenet import QUICK, little_net, stripes_data
 from safetensors.torch import save_file
 
-from edge_resnet.train import fit
+from edge_resnet.network.training import fit
 
 
 def main(folder: Path, mode: str, die_at: int | None) -> None:

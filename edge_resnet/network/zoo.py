@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from edge_resnet.core.records import ModelSpec
-from edge_resnet.models.resnet import BOTTLENECK_FROM, build_network
+from edge_resnet.network.resnet import BOTTLENECK_FROM, build_network
 
 __all__ = ["CIFAR10_NAMES", "NetworkFacts", "class_names", "measure", "paper_table"]
 

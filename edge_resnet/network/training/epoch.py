@@ -19,11 +19,11 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from edge_resnet.core.records import Preprocess, Progress
-from edge_resnet.train.accuracy import normalise
-from edge_resnet.train.distributed import World
-from edge_resnet.train.feed import Feed, Learned
-from edge_resnet.train.options import TrainOptions, TrainPrecision, Watcher
-from edge_resnet.train.schedule import WarmUp, rate_at
+from edge_resnet.network.training.distributed import World
+from edge_resnet.network.training.loader import Feed, Learned
+from edge_resnet.network.training.options import TrainOptions, TrainPrecision, Watcher
+from edge_resnet.network.training.schedule import WarmUp, rate_at
+from edge_resnet.network.training.validation import normalise
 
 __all__ = ["Average", "Diverged", "Learner", "Passed", "one_pass", "steps_of", "uses_bf16"]
 

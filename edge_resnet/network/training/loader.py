@@ -15,8 +15,8 @@ from edge_resnet.core.errors import ConfigError, DataError, EdgeResnetError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.images.imageset import ImageSet, batches, require_labels, require_several
 from edge_resnet.images.preprocess import Picture
-from edge_resnet.train.distributed import World
-from edge_resnet.train.options import TrainOptions
+from edge_resnet.network.training.distributed import World
+from edge_resnet.network.training.options import TrainOptions
 
 __all__ = [
     "Draws",

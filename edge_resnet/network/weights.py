@@ -13,8 +13,8 @@ from safetensors.torch import load, load_file
 from edge_resnet.core.errors import ConfigError, WeightsError
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import ModelSpec, Progress, Shortcut
-from edge_resnet.models.resnet import ResNet, build_network
-from edge_resnet.models.shipped import download, shipped_checkpoint
+from edge_resnet.network.pretrained import download, shipped_checkpoint
+from edge_resnet.network.resnet import ResNet, build_network
 
 __all__ = ["default_address", "load_weights"]
 

@@ -10,7 +10,7 @@ import math
 from collections import deque
 from collections.abc import Sequence
 
-from edge_resnet.train.options import TrainOptions
+from edge_resnet.network.training.options import TrainOptions
 
 __all__ = ["WARM_UP_ERROR", "WarmUp", "rate_at"]
 

@@ -1,9 +1,9 @@
 """The networks of He et al. 2015 and their weights: what other rooms need of them. Knows nothing of ONNX."""
 
-from edge_resnet.models.resnet import ResNet, build_network
-from edge_resnet.models.shipped import Checkpoint, shipped_checkpoint
-from edge_resnet.models.weights import load_weights
-from edge_resnet.models.zoo import NetworkFacts, class_names, paper_table
+from edge_resnet.network.pretrained import Checkpoint, shipped_checkpoint
+from edge_resnet.network.resnet import ResNet, build_network
+from edge_resnet.network.weights import load_weights
+from edge_resnet.network.zoo import NetworkFacts, class_names, paper_table
 
 __all__ = [
     "Checkpoint",

@@ -13,13 +13,13 @@ from torch import nn
 
 from edge_resnet.core.errors import BuildError, ConfigError
 from edge_resnet.core.records import Progress
-from edge_resnet.train.accuracy import score
-from edge_resnet.train.checkpoint import CHECKPOINT, WEIGHTS, Memory, save_weights, write_checkpoint
-from edge_resnet.train.feed import Feed
-from edge_resnet.train.log import Events, write_log, write_result
-from edge_resnet.train.loop import Diverged, Learner, Passed, one_pass, steps_of
-from edge_resnet.train.options import EpochRecord, TrainData, TrainResult, Watcher
-from edge_resnet.train.schedule import WarmUp
+from edge_resnet.network.training.checkpoint import CHECKPOINT, WEIGHTS, Memory, save_weights, write_checkpoint
+from edge_resnet.network.training.epoch import Diverged, Learner, Passed, one_pass, steps_of
+from edge_resnet.network.training.loader import Feed
+from edge_resnet.network.training.log import Events, write_log, write_result
+from edge_resnet.network.training.options import EpochRecord, TrainData, TrainResult, Watcher
+from edge_resnet.network.training.schedule import WarmUp
+from edge_resnet.network.training.validation import score
 
 __all__ = ["Session"]
 

@@ -20,9 +20,9 @@ from edge_resnet.core.errors import DataError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.images.imageset import ImageSet, require_labels
 from edge_resnet.images.preprocess import preprocess as prepared
-from edge_resnet.train.distributed import World
-from edge_resnet.train.feed import Learned, batch_of, order_of
-from edge_resnet.train.options import Augmentation, TrainOptions
+from edge_resnet.network.training.distributed import World
+from edge_resnet.network.training.loader import Learned, batch_of, order_of
+from edge_resnet.network.training.options import Augmentation, TrainOptions
 
 __all__ = ["FileFeed", "transform_of"]
 

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from edge_resnet.core.errors import ConfigError, WeightsError
 from edge_resnet.core.files import replace_files
-from edge_resnet.train.options import EpochRecord, TrainOptions
+from edge_resnet.network.training.options import EpochRecord, TrainOptions
 
 __all__ = ["CHECKPOINT", "WEIGHTS", "Memory", "read_checkpoint", "save_weights", "write_checkpoint"]
 

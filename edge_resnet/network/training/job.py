@@ -27,12 +27,12 @@ from edge_resnet.core.records import (
 )
 from edge_resnet.images.datasets import NAMES, open_pair
 from edge_resnet.images.imageset import ImageSet, check_labels, require_labels
-from edge_resnet.models import ResNet, build_network, load_weights
-from edge_resnet.train.checkpoint import CHECKPOINT, WEIGHTS
-from edge_resnet.train.feed import check_classes
-from edge_resnet.train.fit import fit
-from edge_resnet.train.log import LOG, RESULT
-from edge_resnet.train.options import TrainData, TrainOptions, TrainResult
+from edge_resnet.network import ResNet, build_network, load_weights
+from edge_resnet.network.training.checkpoint import CHECKPOINT, WEIGHTS
+from edge_resnet.network.training.fit import fit
+from edge_resnet.network.training.loader import check_classes
+from edge_resnet.network.training.log import LOG, RESULT
+from edge_resnet.network.training.options import TrainData, TrainOptions, TrainResult
 
 __all__ = ["JobResult", "LABELS", "NetworkWords", "STAGES", "TrainJob", "run_job", "start_network"]
 

@@ -20,7 +20,7 @@ import torch
 from edge_resnet import __version__
 from edge_resnet.core.errors import MissingDependencyError
 from edge_resnet.core.files import replace_files
-from edge_resnet.train.options import EpochRecord, TrainOptions, TrainResult
+from edge_resnet.network.training.options import EpochRecord, TrainOptions, TrainResult
 
 __all__ = ["LOG", "RESULT", "Events", "describe", "read_log", "write_log", "write_result"]
 

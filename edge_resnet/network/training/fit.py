@@ -12,12 +12,12 @@ from torch import nn
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Progress
 from edge_resnet.images.imageset import check_labels
-from edge_resnet.train.checkpoint import CHECKPOINT, read_checkpoint
-from edge_resnet.train.distributed import World, joined
-from edge_resnet.train.feed import Feed, MemoryFeed, batch_of, check_classes, telling_deaths
-from edge_resnet.train.loop import Learner
-from edge_resnet.train.options import TrainData, TrainOptions, TrainResult
-from edge_resnet.train.session import Session
+from edge_resnet.network.training.checkpoint import CHECKPOINT, read_checkpoint
+from edge_resnet.network.training.distributed import World, joined
+from edge_resnet.network.training.epoch import Learner
+from edge_resnet.network.training.loader import Feed, MemoryFeed, batch_of, check_classes, telling_deaths
+from edge_resnet.network.training.options import TrainData, TrainOptions, TrainResult
+from edge_resnet.network.training.trainer import Session
 
 __all__ = ["fit"]
 
@@ -90,7 +90,9 @@ def _feed(data: TrainData, options: TrainOptions, world: World) -> Feed:
     """Pictures that are always cut alike stay in memory where they fit; others are decoded anew each time."""
     whole = options.augment in ("imagenet", "scales")
     if whole or len(data.train) * data.preprocess.crop**2 * 3 > _MEMORY:
-        from edge_resnet.train.filefeed import FileFeed  # torchvision takes a second to load, and small pictures need none
+        from edge_resnet.network.training.fileloader import (
+            FileFeed,  # torchvision takes a second to load, and small pictures need none
+        )
 
         return FileFeed(data.train, data.preprocess, options, world)
     return MemoryFeed.load(data.train, data.preprocess, options, world)
