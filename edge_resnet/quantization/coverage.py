@@ -10,9 +10,8 @@ import numpy as np
 
 from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.core.records import QuantRecipe
-from edge_resnet.quantization.histogram import BINS, AbsHistogram
+from edge_resnet.quantization.histogram import BINS, AbsHistogram, point, share_above
 from edge_resnet.quantization.ranges import read_amax
-from edge_resnet.quantization.tails import point, share_above
 
 __all__ = ["CoverageReport", "TensorCoverage", "coverage_report", "ranges_now", "render", "snapshot_counts"]
 

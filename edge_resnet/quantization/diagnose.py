@@ -21,8 +21,7 @@ from edge_resnet.core.records import Preprocess
 from edge_resnet.core.statistics import wilson_interval
 from edge_resnet.images.checks import ImageStats, normalised, repeated, sampled_stats
 from edge_resnet.images.imageset import ImageSet
-from edge_resnet.quantization.histogram import AbsHistogram
-from edge_resnet.quantization.tails import clipped_energy, median_nonzero, point, share_above
+from edge_resnet.quantization.histogram import AbsHistogram, clipped_energy, median_nonzero, point, share_above
 
 __all__ = ["Risk", "check_answers", "check_set", "check_unlike", "risk_warning", "risky_layers"]
 

@@ -20,12 +20,12 @@ from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import Preprocess, Progress, QuantRecipe
 from edge_resnet.images.imageset import ImageSet, batches
-from edge_resnet.quantization.balance import balance
 from edge_resnet.quantization.biases import correct_biases
 from edge_resnet.quantization.budget import BudgetProblem, meet_budget
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table_from
 from edge_resnet.quantization.coverage import CoverageReport, coverage_report, ranges_now, snapshot_counts
 from edge_resnet.quantization.diagnose import check_answers, check_set, check_unlike, risk_warning, risky_layers
+from edge_resnet.quantization.equalize import balance
 from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.learn import learn
 from edge_resnet.quantization.simulate import simulate

@@ -12,8 +12,7 @@ from exported import graph, pictures, small
 from edge_resnet.compiler.graph.qdq import measured_tensors
 from edge_resnet.core.records import ModelSpec
 from edge_resnet.network.export import INPUT
-from edge_resnet.quantization.calibrate import collect
-from edge_resnet.quantization.sampling import LARGE, Probe, probed
+from edge_resnet.quantization.calibrate import LARGE, Probe, collect, probed
 
 #: At 112 pixels the maps of the first stage have 50,176 values, those of the second 25,088.
 NETWORK = ModelSpec("imagenet", 18, input_size=112)

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_resnet.quantization.histogram import BINS, AbsHistogram
-from edge_resnet.quantization.tails import clipped_energy, median_nonzero, point, share_above
+from edge_resnet.quantization.histogram import BINS, AbsHistogram, clipped_energy, median_nonzero, point, share_above
 
 Values = npt.NDArray[np.float32]
 
