@@ -13,7 +13,7 @@ from edge_resnet.build import build
 from edge_resnet.compiler.graph.corrections import read_corrections
 from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError, DataError
 from edge_resnet.core.records import QuantRecipe
-from edge_resnet.int8 import Int8Options, draw_sample, open_validation, requantize
+from edge_resnet.quantization.int8 import Int8Options, draw_sample, open_validation, requantize
 from edge_resnet.runtime.backend import open_backend
 
 RECIPE = QuantRecipe(method="mse", images=32, correction="learned", epochs=1)
@@ -63,7 +63,7 @@ def test_a_budget_out_of_reach_writes_nothing(
     tiny_artifacts: dict[str, Artifact], smooth_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The gate fails: BudgetError with exit code 3, and no artifact and no litter."""
-    from edge_resnet import int8
+    from edge_resnet.quantization import int8
 
     def unreachable(*_: object, **__: object) -> object:
         raise BudgetError("out of reach")

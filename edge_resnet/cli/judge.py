@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
     from edge_resnet.core.records import QuantRecipe
     from edge_resnet.images.imageset import ImageSet
-    from edge_resnet.int8 import Int8Options
-    from edge_resnet.quantization.sweep import SweepRow
+    from edge_resnet.quantization.int8 import Int8Options
+    from edge_resnet.quantization.methods import SweepRow
 
 __all__ = ["Request", "make", "report", "sweep"]
 
@@ -40,8 +40,8 @@ class Request:
 
 def sweep(request: Request, *, json_output: bool) -> None:
     """Print how every method agrees with FP32 on pictures held out."""
+    from edge_resnet.quantization.methods import best
     from edge_resnet.quantization.pipeline import sweep_artifact
-    from edge_resnet.quantization.sweep import best
 
     artifact, options, sample = _opened(request)
     with progress_bars() as progress:
@@ -74,7 +74,7 @@ def report(request: Request, *, json_output: bool) -> None:
 
 def make(request: Request, output: Path, *, force: bool, json_output: bool) -> None:
     """Make an INT8 artifact of another's FP32 graph."""
-    from edge_resnet.int8 import requantize
+    from edge_resnet.quantization.int8 import requantize
 
     artifact, options = _artifact(request)
     with progress_bars() as progress:
@@ -88,7 +88,7 @@ def make(request: Request, output: Path, *, force: bool, json_output: bool) -> N
 
 
 def _opened(request: Request) -> tuple[Artifact, Int8Options, ImageSet]:
-    from edge_resnet.int8 import draw_sample
+    from edge_resnet.quantization.int8 import draw_sample
 
     artifact, options = _artifact(request)
     return artifact, options, draw_sample(options)
@@ -97,7 +97,7 @@ def _opened(request: Request) -> tuple[Artifact, Int8Options, ImageSet]:
 def _artifact(request: Request) -> tuple[Artifact, Int8Options]:
     """The artifact and what INT8 of it is made with."""
     from edge_resnet.artifact.folder import newest_artifact, open_artifact
-    from edge_resnet.int8 import Int8Options
+    from edge_resnet.quantization.int8 import Int8Options
 
     artifact = open_artifact(request.artifact or newest_artifact(ARTIFACTS))
     data, recipe = _recipe(request, artifact)

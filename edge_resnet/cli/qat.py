@@ -1,4 +1,4 @@
-"""``edge-resnet train --qat ARTIFACT``. Knows the words and what is told; the work is edge_resnet.qat's."""
+"""``edge-resnet train --qat ARTIFACT``. Knows the words and what is told; the work is edge_resnet.quantization.qat's."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge_resnet.cli.trainbar import train_bar
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
-    from edge_resnet.qat import QatOptions, Tuned
+    from edge_resnet.quantization.qat import QatOptions, Tuned
 
 __all__ = ["QatWords", "fine_tune"]
 
@@ -37,8 +37,8 @@ class QatWords:
 
 def fine_tune(artifact: Path, output: Path, words: QatWords, *, force: bool = False, json_output: bool = False) -> None:
     """Fine-tune, tell what came of it, and end with exit code 3 where the budget is missed."""
-    from edge_resnet import qat
     from edge_resnet.artifact.folder import open_artifact
+    from edge_resnet.quantization import qat
 
     opened = open_artifact(artifact)
     options = _options(words, opened)
@@ -54,7 +54,7 @@ def fine_tune(artifact: Path, output: Path, words: QatWords, *, force: bool = Fa
 
 
 def _options(words: QatWords, artifact: Artifact) -> QatOptions:
-    from edge_resnet.qat import DEFAULTS, QatOptions
+    from edge_resnet.quantization.qat import DEFAULTS, QatOptions
     from edge_resnet.quantization.recipes import load_recipe, recipe_for
 
     family = artifact.manifest.model.family

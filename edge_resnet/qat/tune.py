@@ -34,14 +34,14 @@ from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError
 from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.images.checks import refuse_noise
 from edge_resnet.images.imageset import ImageSet, balanced_sample
-from edge_resnet.int8 import Int8Options, add_int8
 from edge_resnet.network.training import TrainData, TrainOptions, TrainResult, fit
-from edge_resnet.qat.distil import Distilled
-from edge_resnet.qat.judge import Judged, judged, refuse_beyond
-from edge_resnet.qat.network import FakeQuantized, InFloat
 from edge_resnet.qat.pictures import open_pictures
-from edge_resnet.qat.writeback import corrections_of, table_of, verify_int8
+from edge_resnet.quantization.int8 import Int8Options, add_int8
 from edge_resnet.quantization.pipeline import spool_pictures
+from edge_resnet.quantization.qat.distil import Distilled
+from edge_resnet.quantization.qat.evaluate import Judged, judged, refuse_beyond
+from edge_resnet.quantization.qat.network import FakeQuantized, InFloat
+from edge_resnet.quantization.qat.writeback import corrections_of, table_of, verify_int8
 from edge_resnet.runtime.backend import load_backend, resolve_backend
 
 __all__ = ["DEFAULTS", "QatOptions", "Tuned", "fine_tune"]

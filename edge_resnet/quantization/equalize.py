@@ -24,8 +24,8 @@ from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table_from
 from edge_resnet.quantization.executor import Executor
+from edge_resnet.quantization.imagecache import Spool
 from edge_resnet.quantization.simulate import relative_error, simulate
-from edge_resnet.quantization.spool import Spool
 
 __all__ = ["EXPONENTS", "Group", "balance", "channel_groups", "equalize"]
 

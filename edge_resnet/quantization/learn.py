@@ -23,7 +23,7 @@ from edge_resnet.compiler.graph.placement import quantized_weights, tensorrt_pai
 from edge_resnet.compiler.graph.scales import weight_scales
 from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.quantization.executor import Executor, read_by
-from edge_resnet.quantization.spool import Spool
+from edge_resnet.quantization.imagecache import Spool
 
 __all__ = ["Learned", "learn", "learning_batch"]
 

@@ -27,10 +27,10 @@ from edge_resnet.quantization.coverage import CoverageReport, coverage_report, r
 from edge_resnet.quantization.diagnose import check_answers, check_set, check_unlike, risk_warning, risky_layers
 from edge_resnet.quantization.equalize import balance
 from edge_resnet.quantization.histogram import AbsHistogram
+from edge_resnet.quantization.imagecache import Spool
 from edge_resnet.quantization.learn import learn
+from edge_resnet.quantization.methods import SweepRow, best, held_out_count, sweep
 from edge_resnet.quantization.simulate import simulate
-from edge_resnet.quantization.spool import Spool
-from edge_resnet.quantization.sweep import SweepRow, best, held_out_count, sweep
 
 __all__ = ["Int8", "Told", "Validation", "check_pictures", "make_int8", "report_artifact", "spool_pictures", "sweep_artifact"]
 

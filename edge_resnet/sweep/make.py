@@ -150,7 +150,7 @@ def _make_int8(
     """
     from edge_resnet.artifact.folder import finish, stamped
     from edge_resnet.images.checks import refuse_noise
-    from edge_resnet.int8 import Int8Options, add_int8, with_int8
+    from edge_resnet.quantization.int8 import Int8Options, add_int8, with_int8
 
     if sample is None:
         raise CalibrationError(

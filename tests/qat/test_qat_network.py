@@ -20,8 +20,8 @@ from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.network.training.validation import normalise
-from edge_resnet.qat.network import FakeQuantized, InFloat, Layer
 from edge_resnet.quantization.calibrate import collect, table_from
+from edge_resnet.quantization.qat.network import FakeQuantized, InFloat, Layer
 from edge_resnet.quantization.simulate import simulate
 
 NETWORKS = {

@@ -21,15 +21,15 @@ from edge_resnet.core.records import QuantRecipe
 from edge_resnet.evaluate import evaluate
 from edge_resnet.images.datasets import load_named
 from edge_resnet.images.imageset import open_images
-from edge_resnet.int8 import Int8Options, requantize
 from edge_resnet.network import build_network
 from edge_resnet.network.export import Deployable, export
 from edge_resnet.network.training import TrainData, TrainOptions, fit
-from edge_resnet.qat import DEFAULTS, FakeQuantized, QatOptions, fine_tune
-from edge_resnet.qat.distil import Distilled
-from edge_resnet.qat.judge import Judged, refuse_beyond
 from edge_resnet.qat.pictures import open_pictures
-from edge_resnet.qat.writeback import corrections_of, verify_int8
+from edge_resnet.quantization.int8 import Int8Options, requantize
+from edge_resnet.quantization.qat import DEFAULTS, FakeQuantized, QatOptions, fine_tune
+from edge_resnet.quantization.qat.distil import Distilled
+from edge_resnet.quantization.qat.evaluate import Judged, refuse_beyond
+from edge_resnet.quantization.qat.writeback import corrections_of, verify_int8
 from edge_resnet.runtime.backend import open_backend
 
 RECIPE = QuantRecipe(method="mse", images=32)

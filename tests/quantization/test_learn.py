@@ -20,8 +20,8 @@ from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.records import ModelSpec, QuantRecipe
 from edge_resnet.quantization.biases import correct_biases
 from edge_resnet.quantization.calibrate import collect, table_from
+from edge_resnet.quantization.imagecache import Spool
 from edge_resnet.quantization.learn import Learned, learn, learning_batch
-from edge_resnet.quantization.spool import Spool
 
 RECIPE = QuantRecipe(method="mse", images=96, epochs=6, seed=3)
 

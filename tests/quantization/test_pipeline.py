@@ -23,8 +23,8 @@ from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import Correction, Preprocess, QuantRecipe
 from edge_resnet.images.imageset import from_arrays
 from edge_resnet.quantization.equalize import balance
+from edge_resnet.quantization.imagecache import Spool
 from edge_resnet.quantization.pipeline import Int8, Validation, make_int8, spool_pictures, sweep_artifact
-from edge_resnet.quantization.spool import Spool
 
 PLAIN = QuantRecipe(method="mse", images=64)
 LEARNED = replace(PLAIN, correction="learned", epochs=3)

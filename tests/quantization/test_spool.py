@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_resnet.core.errors import CalibrationError
-from edge_resnet.quantization.spool import Spool
+from edge_resnet.quantization.imagecache import Spool
 
 Images = npt.NDArray[np.uint8]
 

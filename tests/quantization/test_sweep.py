@@ -22,9 +22,9 @@ from edge_resnet.core.statistics import wilson_interval
 from edge_resnet.images.imageset import balanced_sample, from_arrays
 from edge_resnet.quantization.calibrate import collect, table_from
 from edge_resnet.quantization.histogram import AbsHistogram
+from edge_resnet.quantization.methods import LEAST_HELD_OUT, PERCENTILES, SweepRow, best, candidates, held_out_count, sweep
 from edge_resnet.quantization.ranges import METHODS
 from edge_resnet.quantization.simulate import Logits, simulate
-from edge_resnet.quantization.sweep import LEAST_HELD_OUT, PERCENTILES, SweepRow, best, candidates, held_out_count, sweep
 
 RECIPE = QuantRecipe(method="auto", images=16, percentile=99)
 HELD_OUT = pictures(12, 16, seed=5)

@@ -19,8 +19,8 @@ from edge_resnet.core.errors import BudgetError
 from edge_resnet.core.records import Preprocess, Progress
 from edge_resnet.images.imageset import ImageSet, batches, require_labels
 from edge_resnet.quantization.budget import BudgetProblem, meet_budget
+from edge_resnet.quantization.imagecache import Spool
 from edge_resnet.quantization.simulate import simulate
-from edge_resnet.quantization.spool import Spool
 
 __all__ = ["Int8Parts", "Judged", "judged", "refuse_beyond"]
 

@@ -21,10 +21,10 @@ from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.errors import CalibrationError, ExportError
 from edge_resnet.core.records import Preprocess, Progress
 from edge_resnet.network.training.validation import normalise
-from edge_resnet.qat.network import FakeQuantized
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table_from
+from edge_resnet.quantization.imagecache import Spool
+from edge_resnet.quantization.qat.network import FakeQuantized
 from edge_resnet.quantization.simulate import relative_error, simulate
-from edge_resnet.quantization.spool import Spool
 
 __all__ = ["corrections_of", "table_of", "verify_int8"]
 

@@ -40,8 +40,8 @@ from edge_resnet.images.datasets import open_data
 from edge_resnet.images.imageset import ImageSet, balanced_sample, batches, check_labels, require_labels, require_several
 from edge_resnet.network.pretrained import Checkpoint
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH
+from edge_resnet.quantization.imagecache import Spool
 from edge_resnet.quantization.pipeline import Int8, Validation, check_pictures, make_int8, spool_pictures
-from edge_resnet.quantization.spool import Spool
 from edge_resnet.runtime.backend import load_backend, resolve_backend
 
 __all__ = ["Int8Options", "add_int8", "add_shipped_int8", "draw_sample", "open_validation", "requantize", "with_int8"]

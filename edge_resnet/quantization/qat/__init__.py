@@ -3,8 +3,8 @@
 Knows nothing of the command line.
 """
 
-from edge_resnet.qat.judge import Judged
-from edge_resnet.qat.network import FakeQuantized
 from edge_resnet.qat.tune import DEFAULTS, QatOptions, Tuned, fine_tune
+from edge_resnet.quantization.qat.evaluate import Judged
+from edge_resnet.quantization.qat.network import FakeQuantized
 
 __all__ = ["DEFAULTS", "FakeQuantized", "Judged", "QatOptions", "Tuned", "fine_tune"]
