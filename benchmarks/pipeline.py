@@ -32,9 +32,9 @@ import numpy as np
 
 from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.compiler.derive import compile_engine
-from edge_resnet.core.records import Prediction, Preprocess
+from edge_resnet.core.records import Preprocess
 from edge_resnet.core.statistics import percentile
-from edge_resnet.frame import Frame
+from edge_resnet.frame import Frame, Prediction
 from edge_resnet.images.preprocess import preprocess_bgr
 from edge_resnet.run import Camera, RunOptions, RunSummary, Watch, run
 from edge_resnet.runtime.backend import Backend, open_backend

@@ -15,8 +15,8 @@ from edge_resnet.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge_resnet.cli.runoptions import SyncName
+    from edge_resnet.frame import RunStatus
     from edge_resnet.sinks import Sink
-    from edge_resnet.status import RunStatus
 
 __all__ = ["Outputs", "check_outputs", "chosen_sinks"]
 
@@ -89,7 +89,7 @@ def _for_a_person(wanted: Outputs, status: Callable[[], RunStatus]) -> list[Sink
         from edge_resnet.sinks.table import TableSink
 
         return [TableSink(status)]
-    from edge_resnet.sinks.console import ConsoleSink
+    from edge_resnet.sinks.table import ConsoleSink
 
     return [ConsoleSink(_echo)]
 

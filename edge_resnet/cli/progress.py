@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from edge_resnet.core.records import Prediction, Progress
+from edge_resnet.core.records import Progress
+from edge_resnet.frame import Prediction
 
 if TYPE_CHECKING:
     from edge_resnet.frame import Frame

@@ -23,11 +23,11 @@ from edge_resnet.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
+    from edge_resnet.frame import RunStatus
     from edge_resnet.notify import Notifier
     from edge_resnet.run import Camera, Roi, RunOptions, RunSummary, Watch
     from edge_resnet.runtime.backend import Variant
     from edge_resnet.sources import FrameSource
-    from edge_resnet.status import RunStatus
 
 __all__ = ["run"]
 

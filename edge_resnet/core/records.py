@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, TypeAlias, get_args
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.runtime.postprocess import ClassScore
 
 __all__ = [
-    "Answer",
     "BatchProfile",
     "CalibMethod",
     "Correction",
@@ -21,7 +19,6 @@ __all__ = [
     "IMAGENET_STD",
     "ModelSpec",
     "Precision",
-    "Prediction",
     "Preprocess",
     "Progress",
     "QuantRecipe",
@@ -157,35 +154,3 @@ class BatchProfile:
     def __post_init__(self) -> None:
         rises = 1 <= self.min <= self.opt <= self.max
         _require(rises, f"batch profile must rise from 1: {self.min}, {self.opt}, {self.max}", "for example 1,8,32")
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What is held to be seen: a class, or ``unknown`` with ``class_index`` -1 where no class is sure enough.
-
-    ``probability``: smoothed. ``changed``: it differs from the answer to the source's frame before; the first one does.
-    """
-
-    class_index: int
-    label: str
-    probability: float
-    changed: bool
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the network says of one frame.
-
-    ``source``: where the frame came from. ``frame``: its index there. ``captured_ns``: monotonic clock at capture.
-    ``age_ms``: capture to prediction. ``top``: best first. ``stages_ms``: preprocess, inference, postprocess. ``wall_ns``: wall
-    clock at capture, since 1970. ``answer``: what the run holds to be seen after smoothing, None where nobody asked.
-    """
-
-    source: str
-    frame: int
-    captured_ns: int
-    age_ms: float
-    top: tuple[ClassScore, ...]
-    stages_ms: Mapping[str, float] = field(default_factory=dict)
-    wall_ns: int = 0
-    answer: Answer | None = None

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.core.records import Prediction, Preprocess
-from edge_resnet.frame import Frame
+from edge_resnet.core.records import Preprocess
+from edge_resnet.frame import Frame, Prediction
 from edge_resnet.run.batches import Batch, Roi, Worker
 from edge_resnet.run.board import Board, RunSummary
 from edge_resnet.run.feeds import Feed, FileFeed, Taken

@@ -8,11 +8,10 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from edge_resnet.core.records import Prediction
 from edge_resnet.core.statistics import LatencyStats, summarise
+from edge_resnet.frame import Prediction, RunStatus, SinkStatus, SourceStatus
 from edge_resnet.run.feeds import Feed
 from edge_resnet.run.outlets import Outlet
-from edge_resnet.status import RunStatus, SinkStatus, SourceStatus
 
 __all__ = ["Board", "RunSummary"]
 

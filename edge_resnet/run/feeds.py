@@ -11,9 +11,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
-from edge_resnet.frame import Frame
+from edge_resnet.frame import Frame, SourceState, SourceStatus
 from edge_resnet.sources import FrameSource
-from edge_resnet.status import SourceState, SourceStatus
 
 __all__ = ["Feed", "FileFeed", "Taken", "rate", "remember"]
 

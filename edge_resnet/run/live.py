@@ -11,11 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from edge_resnet.core.errors import EdgeResnetError, SourceError
-from edge_resnet.frame import Frame
+from edge_resnet.frame import Frame, SourceState, SourceStatus
 from edge_resnet.images.checks import FrozenFrameDetector
 from edge_resnet.run.feeds import rate, remember
 from edge_resnet.sources import FrameSource, open_source, public_uri
-from edge_resnet.status import SourceState, SourceStatus
 
 __all__ = ["Camera", "LiveFeed", "Patience", "backoff"]
 

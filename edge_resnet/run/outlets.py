@@ -10,10 +10,8 @@ from collections import deque
 import numpy as np
 
 from edge_resnet.core.errors import EdgeResnetError
-from edge_resnet.core.records import Prediction
-from edge_resnet.frame import Frame
+from edge_resnet.frame import Frame, Prediction, SinkStatus
 from edge_resnet.sinks import Sink
-from edge_resnet.status import SinkStatus
 
 __all__ = ["Outlet"]
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.core.records import Answer
+from edge_resnet.frame import Answer
 
 __all__ = ["UNKNOWN", "Smoothing", "Stable"]
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Protocol
 
-from edge_resnet.core.records import Prediction
-from edge_resnet.frame import Frame
+from edge_resnet.frame import Frame, Prediction
 
 __all__ = ["Sink"]
 

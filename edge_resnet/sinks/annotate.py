@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from edge_resnet.core.records import Prediction
-from edge_resnet.frame import Frame
+from edge_resnet.frame import Frame, Prediction
 from edge_resnet.sinks.record import utc
 
 __all__ = ["Annotator", "drawable"]

@@ -7,8 +7,7 @@ from types import TracebackType
 from typing import TextIO, get_args
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.core.records import Prediction
-from edge_resnet.frame import Frame
+from edge_resnet.frame import Frame, Prediction
 from edge_resnet.sinks.linefile import LineFile, Sync
 from edge_resnet.sinks.record import to_json
 

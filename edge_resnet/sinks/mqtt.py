@@ -16,8 +16,7 @@ from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from edge_resnet.core.errors import ConfigError, EdgeResnetError, MissingDependencyError
-from edge_resnet.core.records import Prediction
-from edge_resnet.frame import Frame
+from edge_resnet.frame import Frame, Prediction
 from edge_resnet.sinks.record import to_json
 
 try:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 from math import isfinite
 from typing import Any
 
-from edge_resnet.core.records import Prediction
+from edge_resnet.frame import Prediction
 
 __all__ = ["to_json", "utc"]
 

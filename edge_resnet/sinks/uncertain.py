@@ -15,8 +15,7 @@ import numpy as np
 from PIL import Image
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.core.records import Prediction
-from edge_resnet.frame import Frame
+from edge_resnet.frame import Frame, Prediction
 from edge_resnet.sinks.record import to_json, utc
 
 __all__ = ["UncertainSink"]

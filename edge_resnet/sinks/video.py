@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.core.records import Prediction
-from edge_resnet.frame import Frame
+from edge_resnet.frame import Frame, Prediction
 from edge_resnet.opencv import load_opencv
 from edge_resnet.sinks.annotate import Annotator
 

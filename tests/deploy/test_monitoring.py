@@ -15,7 +15,7 @@ import yaml
 from boards import DEPLOY
 
 from edge_resnet.core.statistics import LatencyStats
-from edge_resnet.status import RunStatus, SinkStatus, SourceStatus
+from edge_resnet.frame import RunStatus, SinkStatus, SourceStatus
 
 MONITORING = DEPLOY / "monitoring"
 ALERTS = MONITORING / "alerts.yml"
@@ -128,7 +128,7 @@ def test_every_state_has_a_name_in_the_dashboard() -> None:
     """The states that a source can be in are those that the timeline shows."""
     from typing import get_args
 
-    from edge_resnet.status import SourceState
+    from edge_resnet.frame import SourceState
 
     (timeline,) = [panel for panel in _dashboard()["panels"] if panel["type"] == "state-timeline"]
     shown = {item["text"] for item in timeline["fieldConfig"]["defaults"]["mappings"][0]["options"].values()}

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_resnet.core.errors import SourceError
-from edge_resnet.core.records import Prediction, Preprocess
-from edge_resnet.frame import Frame
+from edge_resnet.core.records import Preprocess
+from edge_resnet.frame import Frame, Prediction
 from edge_resnet.run import Camera, Patience, RunOptions, Watch, run
 from edge_resnet.run.live import LiveFeed, backoff
 from edge_resnet.runtime.fake import FakeBackend

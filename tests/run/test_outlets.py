@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.core.records import Answer, Prediction
-from edge_resnet.frame import Frame
+from edge_resnet.frame import Answer, Frame, Prediction
 from edge_resnet.run.outlets import Outlet
 from edge_resnet.runtime.postprocess import ClassScore
 

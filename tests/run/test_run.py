@@ -16,8 +16,8 @@ import pytest
 
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core.errors import SourceError
-from edge_resnet.core.records import Prediction, Preprocess
-from edge_resnet.frame import Frame
+from edge_resnet.core.records import Preprocess
+from edge_resnet.frame import Frame, Prediction
 from edge_resnet.images.preprocess import preprocess_bgr
 from edge_resnet.run import RunOptions, run
 from edge_resnet.runtime.backend import Logits

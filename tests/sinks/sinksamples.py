@@ -9,8 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_resnet.core.records import Answer, Prediction
-from edge_resnet.frame import Frame
+from edge_resnet.frame import Answer, Frame, Prediction
 from edge_resnet.runtime.postprocess import ClassScore
 
 #: 2026-11-25T14:15:02.123Z

@@ -6,10 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from edge_resnet.core.records import Answer, Prediction
-from edge_resnet.frame import Frame
+from edge_resnet.frame import Answer, Frame, Prediction
 from edge_resnet.runtime.postprocess import ClassScore
-from edge_resnet.sinks.console import ConsoleSink
+from edge_resnet.sinks.table import ConsoleSink
 
 SECOND = 1_000_000_000
 

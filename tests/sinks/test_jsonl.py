@@ -14,8 +14,7 @@ import pytest
 from sinksamples import files_up_to, predicted
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.core.records import Prediction
-from edge_resnet.frame import Frame
+from edge_resnet.frame import Frame, Prediction
 from edge_resnet.runtime.postprocess import ClassScore
 from edge_resnet.sinks.jsonl import JsonlSink
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sinksamples import WALL_NS, predicted
 
-from edge_resnet.core.records import Answer, Prediction
+from edge_resnet.frame import Answer, Prediction
 from edge_resnet.runtime.postprocess import ClassScore
 from edge_resnet.sinks.record import to_json, utc
 

@@ -7,21 +7,25 @@ import time
 from concurrent.futures import Executor
 from dataclasses import asdict
 
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from edge_resnet import __version__
+from edge_resnet.frame import RunStatus
 from edge_resnet.sinks.web import events, metrics, pictures
 from edge_resnet.sinks.web.events import Hub, Subscriber, Wish, to_json
 from edge_resnet.sinks.web.feed import Feed
-from edge_resnet.sinks.web.health import health
+from edge_resnet.sinks.web.guard import Attempts, Guard, Token
 from edge_resnet.sinks.web.metrics import Clients, Metrics
+from edge_resnet.sinks.web.pages import Pages
 from edge_resnet.sinks.web.pictures import Pictures
 from edge_resnet.sinks.web.streams import Chunks, Stream, Streams
-from edge_resnet.status import RunStatus
 
-__all__ = ["LISTENERS", "WATCHERS", "Api"]
+__all__ = ["Api", "LISTENERS", "WATCHERS", "build_app", "health"]
 
 #: Live pictures that one source is shown in at a time.
 WATCHERS = 8
@@ -100,3 +104,45 @@ def _wish(request: Request) -> Wish:
     if not (rate.isascii() and rate.isdecimal() and len(rate) <= 6):
         raise HTTPException(400, "max_per_s is a whole number, 0 for all")
     return Wish(on_change == "1", 1 / int(rate) if int(rate) else 0.0)
+
+
+def build_app(api: Api, token: Token | None, host: str | None) -> ASGIApp:
+    """Every route of the server. ``host``: the bound one where only this machine can reach the server, None beyond."""
+    attempts = Attempts()
+    pages = Pages(token, attempts)
+    routes = [
+        Route("/", pages.home),
+        Route("/static/{name}", pages.static),
+        Route("/stream/{index:int}.mjpeg", api.stream),
+        Route("/api/predictions", api.predictions),
+        Route("/api/status", api.status),
+        Route("/metrics", api.scrape),
+        Route("/healthz", api.healthz),
+        Route("/readyz", api.readyz),
+    ]
+    if token is not None:
+        routes.append(Route("/login", pages.login, methods=["GET", "POST"]))
+    app = Starlette(routes=routes)
+    # A path with a slash too many is not found: a redirect would be built from the Host header.
+    app.router.redirect_slashes = False
+    return Guard(app, token, host, attempts, pages.sign_in)
+
+
+#: Longer than any network takes for a frame, and than a reconnect to a camera.
+_PATIENCE_S = 10.0
+
+
+def health(status: RunStatus, quiet_s: float) -> tuple[bool, str]:
+    """``quiet_s``: since the newest prediction, or since the start.
+
+    A camera that is gone is not a fault that a restart mends: the run waits for it and stays sound. Frames that come without
+    predictions are, and so are sources that were all given up.
+    """
+    if quiet_s <= _PATIENCE_S:
+        return True, "ok"
+    states = [source.state for source in status.sources]
+    if states and all(state in ("failed", "ended") for state in states) and "failed" in states:
+        return False, "every source was given up"
+    if any(state == "live" for state in states):
+        return False, f"no prediction for {quiet_s:.0f} s, though frames come"
+    return True, "waiting for frames"

@@ -11,9 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edge_resnet.core.records import Prediction
-from edge_resnet.frame import Frame
-from edge_resnet.status import RunStatus
+from edge_resnet.frame import Frame, Prediction, RunStatus
 
 __all__ = ["Feed", "Newest"]
 

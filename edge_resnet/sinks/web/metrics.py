@@ -18,8 +18,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 
 from edge_resnet import __version__
+from edge_resnet.frame import RunStatus, SourceState, SourceStatus
 from edge_resnet.sinks.web.feed import Newest
-from edge_resnet.status import RunStatus, SourceState, SourceStatus
 
 __all__ = ["MEDIA_TYPE", "Clients", "Metrics"]
 

@@ -12,8 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from edge_resnet.sinks.web.guard import client, cookie_name, too_many
-from edge_resnet.sinks.web.tokens import COOKIE_S, Attempts, Token
+from edge_resnet.sinks.web.guard import COOKIE_S, Attempts, Token, client, cookie_name, too_many
 
 __all__ = ["Pages"]
 

@@ -13,12 +13,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from edge_resnet.core.errors import ConfigError, MissingDependencyError
-from edge_resnet.core.records import Prediction
-from edge_resnet.frame import Frame
+from edge_resnet.frame import Frame, Prediction, RunStatus
 from edge_resnet.sinks.web.address import Address, listen, resolve
 from edge_resnet.sinks.web.feed import Feed
-from edge_resnet.sinks.web.tokens import Token
-from edge_resnet.status import RunStatus
+from edge_resnet.sinks.web.guard import Token
 
 if TYPE_CHECKING:
     from edge_resnet.sinks.web.events import Hub
@@ -103,8 +101,7 @@ class _Running:
 
 def _start(feed: Feed, address: Address, token: Token | None, sock: socket.socket) -> _Running:
     try:
-        from edge_resnet.sinks.web.api import Api
-        from edge_resnet.sinks.web.app import build_app
+        from edge_resnet.sinks.web.api import Api, build_app
         from edge_resnet.sinks.web.events import Hub
         from edge_resnet.sinks.web.server import Server
         from edge_resnet.sinks.web.streams import Streams

@@ -18,8 +18,7 @@ import pytest
 from browser import chromium
 from webstage import LABELS, TOKEN, Script, ask, prediction, served, source, until
 
-from edge_resnet.core.records import Answer
-from edge_resnet.frame import Frame
+from edge_resnet.frame import Answer, Frame
 from edge_resnet.sinks.web import WebSink
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from webstage import Script, source
 
-from edge_resnet.sinks.web.health import health
-from edge_resnet.status import SourceState
+from edge_resnet.frame import SourceState
+from edge_resnet.sinks.web.api import health
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,8 @@ import pytest
 from PIL import Image
 from webstage import Reader, Script, ask, frame, prediction, served, source, until
 
-from edge_resnet.core.records import Answer
-from edge_resnet.frame import Frame
+from edge_resnet.frame import Answer, Frame, SinkStatus
 from edge_resnet.sinks.web import WebSink
-from edge_resnet.status import SinkStatus
 
 
 @pytest.fixture

@@ -13,12 +13,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from edge_resnet.core.records import Answer, Prediction
 from edge_resnet.core.statistics import LatencyStats
-from edge_resnet.frame import Frame
+from edge_resnet.frame import Answer, Frame, Prediction, RunStatus, SinkStatus, SourceState, SourceStatus
 from edge_resnet.runtime.postprocess import ClassScore
 from edge_resnet.sinks.web import WebSink
-from edge_resnet.status import RunStatus, SinkStatus, SourceState, SourceStatus
 
 LABELS = ("coffee mug", "espresso", "teapot", "soup bowl", "cup")
 TOKEN = "a-token-for-the-tests"
