@@ -33,9 +33,9 @@ import numpy as np
 from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.compiler.derive import compile_engine
 from edge_resnet.images.imageset import batches, open_images
-from edge_resnet.run import RunOptions, run
 from edge_resnet.runtime.backend import Backend, Variant, open_backend
-from edge_resnet.sources import open_source
+from edge_resnet.streaming.loop import RunOptions, run
+from edge_resnet.streaming.sources import open_source
 
 BACKENDS = ("onnxruntime", "openvino")
 BURST = 5

@@ -34,12 +34,14 @@ from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.compiler.derive import compile_engine
 from edge_resnet.core.records import Preprocess
 from edge_resnet.core.statistics import percentile
-from edge_resnet.frame import Frame, Prediction
 from edge_resnet.images.preprocess import preprocess_bgr
-from edge_resnet.run import Camera, RunOptions, RunSummary, Watch, run
 from edge_resnet.runtime.backend import Backend, open_backend
 from edge_resnet.runtime.fake import FakeBackend
-from edge_resnet.sources import open_source
+from edge_resnet.streaming.camerareader import Camera
+from edge_resnet.streaming.counters import RunSummary
+from edge_resnet.streaming.loop import RunOptions, Watch, run
+from edge_resnet.streaming.records import Frame, Prediction
+from edge_resnet.streaming.sources import open_source
 
 RATIO, ADDED_MS, START_S = 0.95, 3.0, 1.0
 #: The percentiles keep the last 100,000 latencies: 3 MiB; the rest is the allocator's.

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_resnet.notify import Notifier
+from edge_resnet.streaming.notify import Notifier
 
 
 @pytest.fixture
@@ -183,7 +183,7 @@ def test_closing_twice_is_fine(manager: socket.socket) -> None:
 def test_it_needs_nothing_but_the_standard_library() -> None:
     """Loading it loads no package that is not Python's own."""
     code = (
-        "import sys, edge_resnet.notify as n\n"
+        "import sys, edge_resnet.streaming.notify as n\n"
         "print(sorted({m.split('.')[0] for m in sys.modules} & {'numpy', 'pydantic', 'typer', 'rich', 'cv2', 'systemd'}))"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -20,11 +20,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_resnet.core.errors import ConfigError, DataError, SourceError
-from edge_resnet.frame import Frame
 from edge_resnet.images.imageset import open_images
 from edge_resnet.images.preprocess import decode_image
-from edge_resnet.snapshots import SnapshotOptions, SnapshotResult, collect_snapshots
-from edge_resnet.sources import open_source
+from edge_resnet.streaming.collect import SnapshotOptions, SnapshotResult, collect_snapshots
+from edge_resnet.streaming.records import Frame
+from edge_resnet.streaming.sources import open_source
 
 Picture = npt.NDArray[np.uint8]
 
@@ -369,8 +369,8 @@ def test_collecting_needs_neither_torch_nor_onnx(tmp_path: Path) -> None:
         "import sys\n"
         "for name in ('torch', 'torchvision', 'onnx', 'onnxruntime', 'cv2'): sys.modules[name] = None\n"
         "from pathlib import Path\n"
-        "from edge_resnet.snapshots import SnapshotOptions, collect_snapshots\n"
-        "from edge_resnet.sources import open_source\n"
+        "from edge_resnet.streaming.collect import SnapshotOptions, collect_snapshots\n"
+        "from edge_resnet.streaming.sources import open_source\n"
         f"print(collect_snapshots(open_source('synthetic://?frames=50'), Path({str(tmp_path)!r}), SnapshotOptions(4)).saved)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -13,7 +13,7 @@ from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
-    from edge_resnet.snapshots import SnapshotResult
+    from edge_resnet.streaming.collect import SnapshotResult
 
 __all__ = ["Count", "Every", "FromCamera", "MinChange", "Source", "collect", "one_source"]
 
@@ -45,8 +45,8 @@ def collect(uri: str, folder: Path | None, options: dict[str, float | None], *, 
 
     Ends with 130 where it is interrupted, the pictures kept and told.
     """
-    from edge_resnet.snapshots import SnapshotOptions, collect_snapshots
-    from edge_resnet.sources import open_source, public_uri
+    from edge_resnet.streaming.collect import SnapshotOptions, collect_snapshots
+    from edge_resnet.streaming.sources import open_source, public_uri
 
     if folder is None:
         raise ConfigError("the pictures need a folder", hint="-o pictures/")

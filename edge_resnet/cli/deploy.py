@@ -150,7 +150,7 @@ def _token(web: str | None) -> tuple[tuple[str, str], ...]:
     """A fresh token where the page can be reached from other machines."""
     if web is None:
         return ()
-    from edge_resnet.sinks.web.address import resolve
+    from edge_resnet.streaming.web.listen import resolve
 
     address = resolve(web)
     if address.port < 1024:

@@ -15,8 +15,8 @@ from edge_resnet.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge_resnet.cli.runoptions import SyncName
-    from edge_resnet.frame import RunStatus
-    from edge_resnet.sinks import Sink
+    from edge_resnet.streaming.records import RunStatus
+    from edge_resnet.streaming.sinks import Sink
 
 __all__ = ["Outputs", "check_outputs", "chosen_sinks"]
 
@@ -48,7 +48,7 @@ def chosen_sinks(wanted: Outputs, status: Callable[[], RunStatus], stop: Callabl
     """The sinks, not entered yet. Raises ConfigError and MissingDependencyError for those that cannot be had."""
     sinks: list[Sink] = [*_for_a_person(wanted, status)]
     if wanted.jsonl is not None:
-        from edge_resnet.sinks.jsonl import JsonlSink
+        from edge_resnet.streaming.sinks.jsonl import JsonlSink
 
         target = sys.stdout if wanted.jsonl == "-" else Path(wanted.jsonl)
         most = None if wanted.jsonl_max_mib is None else int(wanted.jsonl_max_mib * _MIB)
@@ -56,24 +56,24 @@ def chosen_sinks(wanted: Outputs, status: Callable[[], RunStatus], stop: Callabl
         append = wanted.jsonl_append or most is not None
         sinks.append(JsonlSink(target, append=append, max_bytes=most, sync=wanted.jsonl_sync))
     if wanted.mqtt is not None:
-        from edge_resnet.sinks.mqtt import MqttSink, parse_broker
+        from edge_resnet.streaming.sinks.mqtt import MqttSink, parse_broker
 
         sinks.append(MqttSink(parse_broker(wanted.mqtt)))
     if wanted.save_video is not None:
-        from edge_resnet.sinks.video import VideoSink
+        from edge_resnet.streaming.sinks.video import VideoSink
 
         sinks.append(VideoSink(wanted.save_video, per_source=wanted.several))
     if wanted.record_uncertain is not None:
-        from edge_resnet.sinks.uncertain import UncertainSink
+        from edge_resnet.streaming.sinks.uncertain import UncertainSink
 
         most = int(wanted.uncertain_max_mib * _MIB)
         sinks.append(UncertainSink(wanted.record_uncertain, below=wanted.uncertain_below, max_bytes=most))
     if wanted.window:
-        from edge_resnet.sinks.window import WindowSink
+        from edge_resnet.streaming.sinks.window import WindowSink
 
         sinks.append(WindowSink(stop, per_source=wanted.several))
     if wanted.web is not None:
-        from edge_resnet.sinks.web import WebSink
+        from edge_resnet.streaming.web import WebSink
 
         page = WebSink(wanted.web, status, token=wanted.web_token)
         page.open()
@@ -86,10 +86,10 @@ def _for_a_person(wanted: Outputs, status: Callable[[], RunStatus]) -> list[Sink
     if wanted.quiet:
         return [FrameCounter()] if sys.stderr.isatty() else []
     if wanted.live and sys.stdout.isatty():
-        from edge_resnet.sinks.table import TableSink
+        from edge_resnet.streaming.sinks.terminal import TableSink
 
         return [TableSink(status)]
-    from edge_resnet.sinks.table import ConsoleSink
+    from edge_resnet.streaming.sinks.terminal import ConsoleSink
 
     return [ConsoleSink(_echo)]
 

@@ -8,10 +8,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from edge_resnet.core.records import Progress
-from edge_resnet.frame import Prediction
+from edge_resnet.streaming.records import Prediction
 
 if TYPE_CHECKING:
-    from edge_resnet.frame import Frame
+    from edge_resnet.streaming.records import Frame
 
 __all__ = ["FrameCounter", "progress_bars"]
 

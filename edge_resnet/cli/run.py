@@ -1,4 +1,4 @@
-"""``edge-resnet run``. Knows the options and how a run is told; the loop is edge_resnet.run's."""
+"""``edge-resnet run``. Knows the options and how a run is told; the loop is edge_resnet.streaming.loop's."""
 
 from __future__ import annotations
 
@@ -23,11 +23,14 @@ from edge_resnet.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
-    from edge_resnet.frame import RunStatus
-    from edge_resnet.notify import Notifier
-    from edge_resnet.run import Camera, Roi, RunOptions, RunSummary, Watch
     from edge_resnet.runtime.backend import Variant
-    from edge_resnet.sources import FrameSource
+    from edge_resnet.streaming.camerareader import Camera
+    from edge_resnet.streaming.counters import RunSummary
+    from edge_resnet.streaming.loop import RunOptions, Watch
+    from edge_resnet.streaming.notify import Notifier
+    from edge_resnet.streaming.records import RunStatus
+    from edge_resnet.streaming.sources import FrameSource
+    from edge_resnet.streaming.worker import Roi
 
 __all__ = ["run"]
 
@@ -94,7 +97,8 @@ def run(
     variant: Variant = "simulated" if simulate_int8 else "native"
     opened = open_with_engine(artifact, backend, variant)
 
-    from edge_resnet.run import RunOptions, Smoothing
+    from edge_resnet.streaming.loop import RunOptions
+    from edge_resnet.streaming.smoothing import Smoothing
 
     wanted = RunOptions(
         preprocess=opened.manifest.preprocess,
@@ -124,10 +128,12 @@ def _run(
     outputs: Outputs,
     wanted: RunOptions,
 ) -> RunSummary:
-    from edge_resnet.notify import Notifier
-    from edge_resnet.run import Board, Camera, Watch
-    from edge_resnet.run import run as classify
     from edge_resnet.runtime.backend import open_backend
+    from edge_resnet.streaming.camerareader import Camera
+    from edge_resnet.streaming.counters import Board
+    from edge_resnet.streaming.loop import Watch
+    from edge_resnet.streaming.loop import run as classify
+    from edge_resnet.streaming.notify import Notifier
 
     with ExitStack() as stack:
         notifier = stack.enter_context(Notifier())
@@ -145,8 +151,8 @@ def _run(
 
 def _source(uri: str, stack: ExitStack, *, realtime: bool, keep_trying: bool) -> FrameSource | Camera:
     """What a URI names, opened: that there is no such camera is said before anything else, unless it is waited for."""
-    from edge_resnet.run import Camera
-    from edge_resnet.sources import is_camera, open_source
+    from edge_resnet.streaming.camerareader import Camera
+    from edge_resnet.streaming.sources import is_camera, open_source
 
     opener: Callable[[str], FrameSource] = partial(open_source, realtime=realtime)
     again = is_camera(uri)
@@ -199,7 +205,7 @@ def _positive(name: str, value: float | None) -> float | None:
 
 
 def _roi(text: str) -> Roi:
-    from edge_resnet.run import Roi
+    from edge_resnet.streaming.worker import Roi
 
     try:
         x, y, width, height = (int(part) for part in text.split(","))

@@ -44,7 +44,7 @@ __all__ = [
 _FRAMES, _ANSWERS, _OUTPUTS, _VIDEO = "Frames", "Answers", "Outputs", "Pictures and pages"
 _ANY_SOURCE = "Camera, stream, image, folder, glob, video or synthetic://; repeatable: cameras at once, files in turn."
 
-#: edge_resnet.run's and edge_resnet.sinks.jsonl's own, repeated because those modules load numpy.
+#: edge_resnet.streaming.loop's and edge_resnet.streaming.sinks.jsonl's own, repeated because those modules load numpy.
 SmoothName: TypeAlias = Literal["none", "exponential", "vote"]
 SyncName: TypeAlias = Literal["never", "interval", "always"]
 

@@ -164,9 +164,9 @@ def test_wrong_frames_are_refused(make: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("graphs", [True, False])
 def test_the_loop_keeps_the_device_busy(make: Callable[..., Any], graphs: bool) -> None:
-    """Through edge_resnet.run, with batches under way while the next is taken: every frame gets its own answer, in order."""
-    from edge_resnet.run import RunOptions, run
-    from edge_resnet.sources import open_source
+    """Through edge_resnet.streaming.loop, with batches under way while the next is taken: every frame gets its own answer, in order."""
+    from edge_resnet.streaming.loop import RunOptions, run
+    from edge_resnet.streaming.sources import open_source
 
     def source() -> Any:
         return open_source("synthetic://?frames=60&width=40&height=30")

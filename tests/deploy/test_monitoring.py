@@ -15,7 +15,7 @@ import yaml
 from boards import DEPLOY
 
 from edge_resnet.core.statistics import LatencyStats
-from edge_resnet.frame import RunStatus, SinkStatus, SourceStatus
+from edge_resnet.streaming.records import RunStatus, SinkStatus, SourceStatus
 
 MONITORING = DEPLOY / "monitoring"
 ALERTS = MONITORING / "alerts.yml"
@@ -45,7 +45,7 @@ def _names(text: str) -> set[str]:
 def exported() -> dict[str, set[str]]:
     """Every name that a scrape of a running service holds, and its labels."""
     pytest.importorskip("prometheus_client", reason="the web page's packages are not installed: pip install 'edge-resnet[web]'")
-    from edge_resnet.sinks.web.metrics import Clients, Metrics
+    from edge_resnet.streaming.web.metrics import Clients, Metrics
 
     times = LatencyStats(1, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0)
     source = SourceStatus("camera:0", "live", 1, 1, 0, 0, 0, 30.0, 0.1, False, False, "")
@@ -128,7 +128,7 @@ def test_every_state_has_a_name_in_the_dashboard() -> None:
     """The states that a source can be in are those that the timeline shows."""
     from typing import get_args
 
-    from edge_resnet.frame import SourceState
+    from edge_resnet.streaming.records import SourceState
 
     (timeline,) = [panel for panel in _dashboard()["panels"] if panel["type"] == "state-timeline"]
     shown = {item["text"] for item in timeline["fieldConfig"]["defaults"]["mappings"][0]["options"].values()}

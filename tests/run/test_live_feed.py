@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from edge_resnet.core.errors import SourceError
 from edge_resnet.core.records import Preprocess
-from edge_resnet.frame import Frame, Prediction
-from edge_resnet.run import Camera, Patience, RunOptions, Watch, run
-from edge_resnet.run.live import LiveFeed, backoff
 from edge_resnet.runtime.fake import FakeBackend
-from edge_resnet.sources import FrameSource
+from edge_resnet.streaming.camerareader import Camera, LiveFeed, Patience, backoff
+from edge_resnet.streaming.loop import RunOptions, Watch, run
+from edge_resnet.streaming.records import Frame, Prediction
+from edge_resnet.streaming.sources import FrameSource
 
 QUICK = Patience(read_s=0.4, frozen_s=0.3, black_s=0.2, least_s=0.02, most_s=0.1, hangs=3)
 OPTIONS = RunOptions(Preprocess(resize=32, crop=32), tuple("abcdefghij"), patience=QUICK)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.frame import Answer, Frame, Prediction
-from edge_resnet.run.outlets import Outlet
 from edge_resnet.runtime.postprocess import ClassScore
+from edge_resnet.streaming.records import Answer, Frame, Prediction
+from edge_resnet.streaming.sinkqueue import Outlet
 
 FRAME = Frame(np.zeros((4, 4, 3), np.uint8), 0, 0, "cam")
 

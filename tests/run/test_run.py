@@ -17,12 +17,12 @@ import pytest
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core.errors import SourceError
 from edge_resnet.core.records import Preprocess
-from edge_resnet.frame import Frame, Prediction
 from edge_resnet.images.preprocess import preprocess_bgr
-from edge_resnet.run import RunOptions, run
 from edge_resnet.runtime.backend import Logits
 from edge_resnet.runtime.fake import FakeBackend
-from edge_resnet.sources.synthetic import SyntheticSource
+from edge_resnet.streaming.loop import RunOptions, run
+from edge_resnet.streaming.records import Frame, Prediction
+from edge_resnet.streaming.sources.synthetic import SyntheticSource
 
 OPTIONS = RunOptions(Preprocess(resize=32, crop=32), tuple("abcdefghij"))
 
@@ -130,7 +130,7 @@ def test_ctrl_c_is_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
         if next(turns) == 30:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("edge_resnet.run._Loop._look_after", interrupt)
+    monkeypatch.setattr("edge_resnet.streaming.loop._Loop._look_after", interrupt)
     with FakeBackend(10) as backend:
         summary = run(backend, [_source(0)], [sink], OPTIONS)
     assert summary.interrupted

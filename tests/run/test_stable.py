@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.run.stable import Smoothing, Stable
+from edge_resnet.streaming.smoothing import Smoothing, Stable
 
 LABELS = ("cat", "dog", "fish", "bird")
 METHODS = st.sampled_from(["none", "exponential", "vote"])

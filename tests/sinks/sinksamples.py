@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from edge_resnet.frame import Answer, Frame, Prediction
 from edge_resnet.runtime.postprocess import ClassScore
+from edge_resnet.streaming.records import Answer, Frame, Prediction
 
 #: 2026-11-25T14:15:02.123Z
 WALL_NS = 1_795_616_102_123_000_000

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import ImageFont
 from sinksamples import Seen, pictured, predicted
 
-from edge_resnet.frame import Frame
-from edge_resnet.sinks.annotate import Annotator, drawable
+from edge_resnet.streaming.records import Frame
+from edge_resnet.streaming.sinks.annotate import Annotator, drawable
 
 
 def _frame(kind: str, height: int = 240, width: int = 320) -> Frame:

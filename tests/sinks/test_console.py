@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from edge_resnet.frame import Answer, Frame, Prediction
 from edge_resnet.runtime.postprocess import ClassScore
-from edge_resnet.sinks.table import ConsoleSink
+from edge_resnet.streaming.records import Answer, Frame, Prediction
+from edge_resnet.streaming.sinks.terminal import ConsoleSink
 
 SECOND = 1_000_000_000
 

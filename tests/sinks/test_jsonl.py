@@ -14,9 +14,9 @@ import pytest
 from sinksamples import files_up_to, predicted
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.frame import Frame, Prediction
 from edge_resnet.runtime.postprocess import ClassScore
-from edge_resnet.sinks.jsonl import JsonlSink
+from edge_resnet.streaming.records import Frame, Prediction
+from edge_resnet.streaming.sinks.jsonl import JsonlSink
 
 FRAME = Frame(np.zeros((4, 6, 3), np.uint8), 0, 0, "camera:0")
 

@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sinksamples import files_up_to
 
-from edge_resnet.sinks import linefile
-from edge_resnet.sinks.linefile import LineFile, Sync
+from edge_resnet.streaming.sinks import linefile
+from edge_resnet.streaming.sinks.linefile import LineFile, Sync
 
 #: Lines as the sink writes them: objects, no two of them alike.
 _lines = st.lists(st.integers(0, 60), max_size=30).map(
@@ -200,7 +200,7 @@ def test_a_killed_process_leaves_whole_lines(tmp_path: Path) -> None:
     next process cuts it off and goes on."""
     path = tmp_path / "out.jsonl"
     code = (
-        "import sys, itertools\nfrom pathlib import Path\nfrom edge_resnet.sinks.linefile import LineFile\n"
+        "import sys, itertools\nfrom pathlib import Path\nfrom edge_resnet.streaming.sinks.linefile import LineFile\n"
         "file = LineFile(Path(sys.argv[1]), append=True, max_bytes=20000, keep=10**6)\n"
         "for number in itertools.count():\n"
         '    file.write(\'{"n": %d, "x": "%s"}\' % (number, \'x\' * 300))\n'

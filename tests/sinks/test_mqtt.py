@@ -29,9 +29,9 @@ pytest.importorskip("paho.mqtt.client", reason="needs paho-mqtt: pip install 'ed
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
-from edge_resnet.sinks import mqtt
-from edge_resnet.sinks.mqtt import Broker, MqttSink, parse_broker
-from edge_resnet.sinks.record import to_json
+from edge_resnet.streaming.sinks import mqtt
+from edge_resnet.streaming.sinks.mqtt import Broker, MqttSink, parse_broker
+from edge_resnet.streaming.sinks.serialise import to_json
 
 FRAME = pictured()
 
@@ -159,7 +159,7 @@ def test_online_and_offline_are_retained(broker: Mosquitto, subscriber: Subscrib
 def test_a_killed_run_is_offline(broker: Mosquitto, subscriber: Subscriber) -> None:
     """The broker itself says offline when a run is cut off."""
     code = (
-        "import sys\nfrom edge_resnet.sinks.mqtt import MqttSink, parse_broker\n"
+        "import sys\nfrom edge_resnet.streaming.sinks.mqtt import MqttSink, parse_broker\n"
         "sink = MqttSink(parse_broker(sys.argv[1]))\nprint('up', flush=True)\nsys.stdin.read()\n"
     )
     command = [sys.executable, "-c", code, f"mqtt://127.0.0.1:{broker.port}/site/door"]
@@ -372,7 +372,7 @@ def test_without_paho() -> None:
     """Where paho-mqtt is not installed the command that installs it is told."""
     code = (
         "import sys\nsys.modules['paho'] = None\nfrom edge_resnet.core.errors import MissingDependencyError\n"
-        "try:\n    import edge_resnet.sinks.mqtt\n"
+        "try:\n    import edge_resnet.streaming.sinks.mqtt\n"
         "except MissingDependencyError as error:\n    assert \"pip install 'edge-resnet[mqtt]'\" in error.hint\n"
         "else:\n    raise AssertionError\n"
     )

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sinksamples import WALL_NS, predicted
 
-from edge_resnet.frame import Answer, Prediction
 from edge_resnet.runtime.postprocess import ClassScore
-from edge_resnet.sinks.record import to_json, utc
+from edge_resnet.streaming.records import Answer, Prediction
+from edge_resnet.streaming.sinks.serialise import to_json, utc
 
 _numbers = st.floats(allow_nan=False, allow_infinity=False)
 _scores = st.builds(ClassScore, st.integers(-1, 10**6), st.text(), _numbers)

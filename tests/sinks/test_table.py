@@ -11,8 +11,8 @@ from rich.console import Console
 from sinksamples import Seen, pictured, predicted
 
 from edge_resnet.core.statistics import LatencyStats
-from edge_resnet.frame import RunStatus, SinkStatus, SourceStatus
-from edge_resnet.sinks.table import TableSink
+from edge_resnet.streaming.records import RunStatus, SinkStatus, SourceStatus
+from edge_resnet.streaming.sinks.terminal import TableSink
 
 _LATENCY = LatencyStats(10, 4.0, 3.9, 5.0, 6.1, 6.2, 7.0)
 _CAMERA = SourceStatus("camera:0", "live", 100, 90, 10, 0, 0, 29.9, 0.1, False, False, "")

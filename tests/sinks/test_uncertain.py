@@ -16,7 +16,7 @@ from PIL import Image
 from sinksamples import Seen, files_up_to, pictured, predicted
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.sinks.uncertain import UncertainSink
+from edge_resnet.streaming.sinks.uncertain import UncertainSink
 
 _UNSURE = Seen(probability=0.3)
 

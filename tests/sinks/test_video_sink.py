@@ -14,8 +14,8 @@ import pytest
 from sinksamples import Seen, pictured, predicted
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.sinks import video
-from edge_resnet.sinks.video import VideoSink
+from edge_resnet.streaming.sinks import video
+from edge_resnet.streaming.sinks.video import VideoSink
 
 cv2 = pytest.importorskip("cv2", reason="needs OpenCV: pip install opencv-python")
 
@@ -77,7 +77,7 @@ def test_a_killed_process_leaves_a_recording(tmp_path: Path, suffix: str) -> Non
     code = (
         "import sys, numpy as np\nfrom pathlib import Path\n"
         "sys.path.insert(0, sys.argv[2])\nfrom sinksamples import predicted\n"
-        "from edge_resnet.frame import Frame\nfrom edge_resnet.sinks.video import VideoSink\n"
+        "from edge_resnet.streaming.records import Frame\nfrom edge_resnet.streaming.sinks.video import VideoSink\n"
         "sink = VideoSink(Path(sys.argv[1]))\nrng = np.random.default_rng(0)\n"
         "for number in range(200):\n"
         "    image = rng.integers(0, 256, (240, 320, 3), np.uint8)\n"
@@ -203,7 +203,7 @@ def test_without_opencv(tmp_path: Path) -> None:
     """Where OpenCV is not installed the command that installs it is told, by each sink that needs it."""
     code = (
         "import sys\nfrom pathlib import Path\nsys.modules['cv2'] = None\nfrom edge_resnet.core.errors import MissingDependencyError\n"
-        "from edge_resnet.sinks.video import VideoSink\nfrom edge_resnet.sinks.window import WindowSink\n"
+        "from edge_resnet.streaming.sinks.video import VideoSink\nfrom edge_resnet.streaming.sinks.window import WindowSink\n"
         "for make in (lambda: VideoSink(Path(sys.argv[1])), lambda: WindowSink(print)):\n"
         "    try:\n        make()\n"
         "    except MissingDependencyError as error:\n        assert \"pip install 'edge-resnet[camera]'\" in error.hint\n"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.sinks.window import WindowSink
+from edge_resnet.streaming.sinks.window import WindowSink
 
 cv2 = pytest.importorskip("cv2", reason="needs OpenCV: pip install opencv-python")
 
@@ -22,7 +22,7 @@ _RUN = """
 import json, sys, threading, time
 sys.path.insert(0, sys.argv[1])
 from sinksamples import Seen, pictured, predicted
-from edge_resnet.sinks.window import WindowSink
+from edge_resnet.streaming.sinks.window import WindowSink
 sources, frames = int(sys.argv[2]), int(sys.argv[3])
 stops, done = [], []
 def go():

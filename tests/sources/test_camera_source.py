@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from edge_resnet.core.errors import SourceError
-from edge_resnet.sources import open_source
-from edge_resnet.sources.capture import CaptureFeed
-from edge_resnet.sources.live import LiveSource
-from edge_resnet.sources.uri import Patience
+from edge_resnet.streaming.sources import open_source
+from edge_resnet.streaming.sources.capture import CaptureFeed
+from edge_resnet.streaming.sources.live import LiveSource
+from edge_resnet.streaming.sources.uri import Patience
 
 
 def _refusal(uri: str) -> SourceError:
@@ -60,7 +60,7 @@ def test_a_file_is_no_camera(tmp_path: Path) -> None:
 def test_a_device_that_gives_no_pictures() -> None:
     """A device of another kind is refused soon, without a word from OpenCV on stderr."""
     code = (
-        "from edge_resnet.core.errors import SourceError; from edge_resnet.sources import open_source\n"
+        "from edge_resnet.core.errors import SourceError; from edge_resnet.streaming.sources import open_source\n"
         "try:\n    open_source('v4l2:///dev/full')\nexcept SourceError as error:\n    print(error.message)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -6,10 +6,10 @@ import cv2
 import pytest
 
 from edge_resnet.core.errors import SourceError
-from edge_resnet.sources import open_source
-from edge_resnet.sources.capture import has_gstreamer
-from edge_resnet.sources.csi import _OPTIONS, csi_pipeline
-from edge_resnet.sources.uri import read_options
+from edge_resnet.streaming.sources import open_source
+from edge_resnet.streaming.sources.capture import has_gstreamer
+from edge_resnet.streaming.sources.csi import _OPTIONS, csi_pipeline
+from edge_resnet.streaming.sources.uri import read_options
 
 
 def _pipeline(query: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from edge_resnet.core.errors import SourceError
-from edge_resnet.sources.images import ImagesSource
+from edge_resnet.streaming.sources.imagefiles import ImagesSource
 
 
 def _save(path: Path, colour: tuple[int, int, int] = (255, 0, 0), size: tuple[int, int] = (6, 4)) -> Path:

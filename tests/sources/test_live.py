@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from edge_resnet.core.errors import MissingDependencyError, SourceError
-from edge_resnet.sources.live import LiveSource, Shot
-from edge_resnet.sources.uri import Patience
+from edge_resnet.streaming.sources.live import LiveSource, Shot
+from edge_resnet.streaming.sources.uri import Patience
 
 _SOON = Patience(open_s=0.6, read_s=0.3)
 

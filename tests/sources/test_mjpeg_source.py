@@ -19,8 +19,8 @@ import pytest
 from servers.mjpeg import SIZE, MjpegServer, brightness
 
 from edge_resnet.core.errors import SourceError
-from edge_resnet.frame import Frame
-from edge_resnet.sources import FrameSource, open_source
+from edge_resnet.streaming.records import Frame
+from edge_resnet.streaming.sources import FrameSource, open_source
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +230,7 @@ def test_the_frame_is_whole_without_opencv(camera: MjpegServer) -> None:
     """These streams are read by the base install."""
     code = (
         "import sys; sys.modules['cv2'] = None\n"
-        "from itertools import islice; from edge_resnet.sources import open_source\n"
+        "from itertools import islice; from edge_resnet.streaming.sources import open_source\n"
         f"with open_source({camera.url()!r}) as source: print(len(list(islice(source, 3))))"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_resnet.core.errors import SourceError
-from edge_resnet.sources.multipart import MAX_PART_BYTES, Parts
+from edge_resnet.streaming.sources.multipart import MAX_PART_BYTES, Parts
 
 
 def _whole(body: bytes) -> bool:

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_resnet.core.errors import SourceError
-from edge_resnet.sources.network import answer_challenge
-from edge_resnet.sources.rtsp import explain_refusal
-from edge_resnet.sources.uri import Address, parse_address
+from edge_resnet.streaming.sources.connection import answer_challenge
+from edge_resnet.streaming.sources.rtsp import explain_refusal
+from edge_resnet.streaming.sources.uri import Address, parse_address
 
 _MUFASA = Address("http", "host", None, "/dir/index.html", "Mufasa", "CircleOfLife")
 _NOBODY = parse_address("http://host/")

@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_resnet.core.errors import SourceError
-from edge_resnet.sources import SCHEMES, open_source
-from edge_resnet.sources.images import ImagesSource
-from edge_resnet.sources.synthetic import SyntheticSource
-from edge_resnet.sources.uri import parse_address
-from edge_resnet.sources.video import VideoSource
+from edge_resnet.streaming.sources import SCHEMES, open_source
+from edge_resnet.streaming.sources.imagefiles import ImagesSource
+from edge_resnet.streaming.sources.synthetic import SyntheticSource
+from edge_resnet.streaming.sources.uri import parse_address
+from edge_resnet.streaming.sources.video import VideoSource
 
 
 def _assert_refused(uri: str, match: str) -> None:
@@ -126,7 +126,7 @@ def test_what_is_not_there(uri: str, match: str, tmp_path: Path, monkeypatch: py
 def test_a_camera_that_is_not_there(uri: str) -> None:
     """Quickly, in one line that names the cameras there are, without a word from OpenCV itself."""
     code = (
-        "import time; from edge_resnet.core.errors import SourceError; from edge_resnet.sources import open_source\n"
+        "import time; from edge_resnet.core.errors import SourceError; from edge_resnet.streaming.sources import open_source\n"
         "start = time.monotonic()\n"
         f"try:\n    open_source({uri!r})\n"
         "except SourceError as error:\n    print(error.message, '|', error.hint)\n"
@@ -145,7 +145,7 @@ def test_without_opencv_images_still_work(tmp_path: Path) -> None:
     (tmp_path / "a.mp4").write_bytes(b"x")
     code = (
         "import sys; sys.modules['cv2'] = None\n"
-        "from edge_resnet.core.errors import MissingDependencyError; from edge_resnet.sources import open_source\n"
+        "from edge_resnet.core.errors import MissingDependencyError; from edge_resnet.streaming.sources import open_source\n"
         f"print(len(list(open_source({str(tmp_path / 'a.png')!r}))))\n"
         f"try:\n    open_source({str(tmp_path / 'a.mp4')!r})\n"
         "except MissingDependencyError as error:\n    print(error.hint)"

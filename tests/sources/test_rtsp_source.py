@@ -20,9 +20,9 @@ from servers.mjpeg import MjpegServer
 from servers.rtsp import RtspServer, why_no_rtsp
 
 from edge_resnet.core.errors import SourceError
-from edge_resnet.sources import open_source
-from edge_resnet.sources.rtsp import rtsp_pipeline
-from edge_resnet.sources.uri import parse_address
+from edge_resnet.streaming.sources import open_source
+from edge_resnet.streaming.sources.rtsp import rtsp_pipeline
+from edge_resnet.streaming.sources.uri import parse_address
 
 REPO = Path(__file__).resolve().parent.parent.parent
 _SYSTEM_PYTHON = "/usr/bin/python3"
@@ -91,7 +91,7 @@ def test_closing_while_the_server_stalls(camera: RtspServer) -> None:
 def test_a_program_that_ends_while_the_server_stalls(camera: RtspServer) -> None:
     """It ends with 0 within the timeout, although nobody closed the source and OpenCV is reading."""
     code = (
-        "import sys, time; from edge_resnet.sources import open_source\n"
+        "import sys, time; from edge_resnet.streaming.sources import open_source\n"
         # What is torn down last takes its time: OpenCV comes back to its thread while Python ends.
         "class Slow:\n    def __del__(self, sleep=time.sleep): sleep(3)\n"
         "sys.slow = Slow()\n"
@@ -237,7 +237,7 @@ def test_by_gstreamer(camera: RtspServer) -> None:
         pytest.skip(_why_no_gstreamer())
     code = (
         "import logging, sys; logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stdout)\n"
-        "from itertools import islice; from edge_resnet.core.errors import SourceError; from edge_resnet.sources import open_source\n"
+        "from itertools import islice; from edge_resnet.core.errors import SourceError; from edge_resnet.streaming.sources import open_source\n"
         "with open_source(sys.argv[1] + '/h264') as source: print(len({f.image.tobytes() for f in islice(source, 15)}))\n"
         "try:\n    open_source(sys.argv[1] + '/nowhere')\nexcept SourceError as error:\n    print(error.message)"
     )

@@ -9,7 +9,7 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 
-from edge_resnet.sources.synthetic import COLOURS, HOLD, SyntheticSource
+from edge_resnet.streaming.sources.synthetic import COLOURS, HOLD, SyntheticSource
 
 
 def test_the_same_seed_gives_the_same_frames() -> None:

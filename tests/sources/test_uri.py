@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_resnet.core.errors import SourceError
-from edge_resnet.sources.uri import TIMEOUT, Patience, Range, parse_address, public_uri, read_options, take_options
+from edge_resnet.streaming.sources.uri import TIMEOUT, Patience, Range, parse_address, public_uri, read_options, take_options
 
 _PASSWORDS = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF), min_size=4, max_size=20).filter(
     lambda word: word.strip("*")

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from edge_resnet.core.errors import SourceError
-from edge_resnet.sources.video import VideoSource, _next
+from edge_resnet.streaming.sources.video import VideoSource, _next
 
 FRAMES = 40
 
@@ -70,7 +70,7 @@ def test_files_that_are_no_videos(tmp_path: Path, content: bytes) -> None:
     """Empty, text, zeros: one line, and nothing of FFmpeg's own on stderr."""
     (tmp_path / "x.mp4").write_bytes(content)
     code = (
-        "from edge_resnet.core.errors import SourceError; from edge_resnet.sources.video import VideoSource\n"
+        "from edge_resnet.core.errors import SourceError; from edge_resnet.streaming.sources.video import VideoSource\n"
         f"try:\n    list(VideoSource({str(tmp_path / 'x.mp4')!r}))\n"
         "except SourceError as error:\n    print(error.message)"
     )

@@ -13,8 +13,8 @@ import pytest
 from webstage import TOKEN, Script, ask, served
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.sinks.web import WebSink
-from edge_resnet.sinks.web.address import listen, resolve
+from edge_resnet.streaming.web import WebSink
+from edge_resnet.streaming.web.listen import listen, resolve
 
 REPO = Path(__file__).resolve().parents[3]
 
@@ -115,7 +115,7 @@ def test_a_port_that_may_not_be_opened_is_refused() -> None:
     code = (
         "import os, sys; sys.path.insert(0, sys.argv[1])\n"
         "from edge_resnet.core.errors import ConfigError\n"
-        "from edge_resnet.sinks.web.address import listen, resolve\n"
+        "from edge_resnet.streaming.web.listen import listen, resolve\n"
         "address = resolve('127.0.0.1:80'); os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
         "try:\n    listen(address)\n"
         "except ConfigError as error:\n    print(error.message, '|', error.hint)\n"
@@ -155,7 +155,7 @@ def test_the_libraries_are_imported_when_it_is_opened_and_not_before() -> None:
     code = (
         "import sys\n"
         "for name in ('starlette', 'uvicorn', 'prometheus_client'): sys.modules[name] = None\n"
-        "from edge_resnet.sinks.web import WebSink\n"
+        "from edge_resnet.streaming.web import WebSink\n"
         "from edge_resnet.core.errors import MissingDependencyError\n"
         "sink = WebSink('127.0.0.1:0', lambda: None)\n"
         "try:\n    sink.open()\n"

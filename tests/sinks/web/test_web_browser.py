@@ -18,13 +18,13 @@ import pytest
 from browser import chromium
 from webstage import LABELS, TOKEN, Script, ask, prediction, served, source, until
 
-from edge_resnet.frame import Answer, Frame
-from edge_resnet.sinks.web import WebSink
+from edge_resnet.streaming.records import Answer, Frame
+from edge_resnet.streaming.web import WebSink
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
-CSS = Path(__file__).resolve().parents[3] / "edge_resnet/sinks/web/static/page.css"
+CSS = Path(__file__).resolve().parents[3] / "edge_resnet/streaming/web/static/page.css"
 CAMERAS = (source("camera:0"), source("camera:1"), source("camera:2", "reconnecting"))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from webstage import Script, source
 
-from edge_resnet.frame import SourceState
-from edge_resnet.sinks.web.api import health
+from edge_resnet.streaming.records import SourceState
+from edge_resnet.streaming.web.routes import health
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from webstage import Script, ask, frame, prediction, served, source, until
 
-from edge_resnet.frame import SinkStatus
-from edge_resnet.sinks.web import WebSink
+from edge_resnet.streaming.records import SinkStatus
+from edge_resnet.streaming.web import WebSink
 
 #: Dashboards and alerts are built on these: a change here breaks them.
 GOLDEN = {

@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 from webstage import Reader, Script, ask, frame, prediction, served, source, until
 
-from edge_resnet.frame import Answer, Frame, SinkStatus
-from edge_resnet.sinks.web import WebSink
+from edge_resnet.streaming.records import Answer, Frame, SinkStatus
+from edge_resnet.streaming.web import WebSink
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ import numpy.typing as npt
 import pytest
 from webstage import PATIENCE_S, Reader, Script, ask, frame, prediction, served, silent, until
 
-from edge_resnet.frame import Frame
-from edge_resnet.sinks.web import WebSink, pictures, server
-from edge_resnet.sinks.web.api import LISTENERS, WATCHERS
-from edge_resnet.sinks.web.events import QUEUE, Hub, Subscriber, Wish
-from edge_resnet.sinks.web.feed import Feed
+from edge_resnet.streaming.records import Frame
+from edge_resnet.streaming.web import WebSink, jpegstream, server
+from edge_resnet.streaming.web.events import QUEUE, Hub, Subscriber, Wish
+from edge_resnet.streaming.web.latest import Feed
+from edge_resnet.streaming.web.routes import LISTENERS, WATCHERS
 
 #: A picture that JPEG cannot make small.
 NOISE = np.random.default_rng(0).integers(0, 256, (540, 960, 3), np.uint8)
@@ -106,13 +106,13 @@ def test_many_watchers_cost_one_encoding(monkeypatch: pytest.MonkeyPatch) -> Non
     """Six who watch one camera share its pictures: about ten a second are encoded, whatever comes."""
     encoded: list[float] = []
 
-    real = pictures.encode
+    real = jpegstream.encode
 
     def counted(image: npt.NDArray[np.uint8]) -> bytes:
         encoded.append(time.monotonic())
         return real(image)
 
-    monkeypatch.setattr(pictures, "encode", counted)
+    monkeypatch.setattr(jpegstream, "encode", counted)
     with served() as sink, ExitStack() as stack:
         for _ in range(6):
             stack.enter_context(Reader(sink.url, "/stream/0.mjpeg"))

@@ -14,9 +14,9 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from edge_resnet.core.statistics import LatencyStats
-from edge_resnet.frame import Answer, Frame, Prediction, RunStatus, SinkStatus, SourceState, SourceStatus
 from edge_resnet.runtime.postprocess import ClassScore
-from edge_resnet.sinks.web import WebSink
+from edge_resnet.streaming.records import Answer, Frame, Prediction, RunStatus, SinkStatus, SourceState, SourceStatus
+from edge_resnet.streaming.web import WebSink
 
 LABELS = ("coffee mug", "espresso", "teapot", "soup bowl", "cup")
 TOKEN = "a-token-for-the-tests"

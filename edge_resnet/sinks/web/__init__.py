@@ -1,5 +1,0 @@
-"""A page and an API on a running classifier, over HTTP. Knows nothing of cameras and networks: it shows what it is handed."""
-
-from edge_resnet.sinks.web.sink import WebSink
-
-__all__ = ["WebSink"]

@@ -1,0 +1,300 @@
+"""A calibration set from a camera, a video or images: frames that differ and show something, written as pictures.
+
+Knows nothing of networks, ranges or which camera it is.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from io import BytesIO
+from itertools import islice
+from math import isfinite
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from edge_resnet.core.errors import ConfigError, DataError, SourceError
+from edge_resnet.core.records import Progress
+from edge_resnet.images.preprocess import Picture, decode_image
+from edge_resnet.streaming.records import Frame
+from edge_resnet.streaming.sources import FrameSource
+
+__all__ = ["SnapshotOptions", "SnapshotResult", "collect_snapshots"]
+
+_log = logging.getLogger(__name__)
+
+_Thumbnail: TypeAlias = npt.NDArray[np.float32]
+_Fault: TypeAlias = Literal["dark", "bright", "flat", "similar"]
+
+#: Averages of some hundred pixels of a camera's frame each, so that its noise does not count as a change.
+_SIDE = 32
+#: JPEG without chroma subsampling moves a network's ranges a tenth of what another draw of frames does, for a third of the space
+#: and a twentieth of the time of PNG (calibration/README.md has the figures).
+_QUALITY = 95
+#: A camera finds its exposure in the first second.
+_SETTLE_S = 1.0
+#: Grey levels, 0 to 255: the brightest hundredth of a black frame, the darkest of an overexposed one, the spread of a flat one.
+_BLACK, _WHITE, _FLAT = 20, 235, 1.5
+#: Frames looked at per picture wanted: a source that never ends is given up at some point.
+_LOOKS = 200
+_STILL = 30
+_NAME = re.compile(r"(\d{6,})_\d{8}T\d{6}\.\d{3}Z\.jpg")
+
+
+@dataclass(frozen=True)
+class SnapshotOptions:
+    """``count``: pictures the folder shall hold. ``every_s``: a live source is looked at once in so many seconds.
+
+    ``min_change``: a frame is kept if it differs by more than this from every picture there, in grey levels (0 to 255) on average
+    over thumbnails of 32x32; 0 keeps all but exact repetitions. ``seed``: which frames of a file are drawn.
+    """
+
+    count: int = 256
+    every_s: float = 1.0
+    min_change: float = 2.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count < 1:
+            raise ConfigError(f"a set has at least one picture, not {self.count}", hint="128 to 512 are enough")
+        if not (isfinite(self.every_s) and self.every_s >= 0):
+            raise ConfigError(f"pictures cannot be {self.every_s} seconds apart", hint="1 is a good start, 0 takes every frame")
+        if not 0 <= self.min_change <= 255:
+            raise ConfigError(f"a change lies in 0..255 grey levels, not {self.min_change}", hint="2 is a good start")
+        if self.seed < 0:
+            raise ConfigError(f"a seed is 0 or more, not {self.seed}", hint="the same one draws the same frames")
+
+
+@dataclass(frozen=True)
+class SnapshotResult:
+    """What came of it.
+
+    ``saved``: pictures that came to the folder. ``total``: pictures of this kind in it now. ``skipped_…``: frames looked at and
+    not kept: too much like a picture that is there, black, overexposed, or one flat colour. ``interrupted``: ended by Ctrl-C.
+    """
+
+    saved: int
+    total: int
+    skipped_similar: int
+    skipped_dark: int
+    skipped_bright: int
+    skipped_flat: int
+    seconds: float
+    interrupted: bool
+
+
+def collect_snapshots(
+    source: FrameSource, folder: Path, options: SnapshotOptions, *, progress: Progress | None = None
+) -> SnapshotResult:
+    """Fill ``folder`` up to ``options.count`` JPEG files of full size, named by a running number and the time of capture (UTC).
+
+    A live source is read until there are enough. Of a file, which ends, all frames are looked at (but no more than 200 for each
+    picture wanted) and a seeded draw is kept, so that the pictures come from all of it. A folder that holds pictures from before
+    is continued. Each picture is written whole or not at all; Ctrl-C ends the collecting and keeps them.
+
+    Raises DataError where the folder cannot be used or written, SourceError where the source fails, naming what is kept.
+    """
+    started = time.monotonic()
+    album = _Album(folder, options.min_change)
+    draw = _Draw(album, options, live=source.live)
+    before, interrupted = len(album), False
+    try:
+        _tell(progress, album, options)
+        for frame in _paced(source, options) if len(album) < options.count else ():
+            draw.offer(frame)
+            _tell(progress, album, options)
+            if source.live and len(album) >= options.count:
+                break
+    except KeyboardInterrupt:
+        interrupted = True
+    except SourceError as error:
+        raise SourceError(f"{error.message}; {len(album)} pictures are in {folder}", hint=error.hint) from error
+    skipped = draw.skipped
+    return SnapshotResult(
+        saved=len(album) - before,
+        total=len(album),
+        skipped_similar=skipped["similar"],
+        skipped_dark=skipped["dark"],
+        skipped_bright=skipped["bright"],
+        skipped_flat=skipped["flat"],
+        seconds=time.monotonic() - started,
+        interrupted=interrupted,
+    )
+
+
+def _tell(progress: Progress | None, album: _Album, options: SnapshotOptions) -> None:
+    if progress is not None:
+        progress("collect", len(album), max(options.count, len(album)))
+
+
+def _paced(source: FrameSource, options: SnapshotOptions) -> Iterator[Frame]:
+    """The frames to look at: a live source's now and then, a file's one after another."""
+    if not source.live:
+        yield from islice(source, _LOOKS * options.count)
+        return
+    due: float | None = None
+    for frame in source:
+        if due is None:
+            due = frame.captured_ns + _SETTLE_S * 1e9
+        if frame.captured_ns >= due:
+            due = frame.captured_ns + options.every_s * 1e9
+            yield frame
+
+
+class _Draw:
+    """Which frames become pictures."""
+
+    def __init__(self, album: _Album, options: SnapshotOptions, *, live: bool) -> None:
+        self.skipped: Counter[_Fault] = Counter()
+        self._album = album
+        self._kept_before = len(album)
+        self._places = options.count - len(album)
+        self._rng = np.random.default_rng(options.seed)
+        self._live = live
+        self._fit = 0
+        self._still = 0
+
+    def offer(self, frame: Frame) -> None:
+        """Keep the frame, in a place of its own or of an earlier one, or count why not."""
+        picture = np.ascontiguousarray(frame.image[..., ::-1])
+        thumbnail = _thumbnail(picture)
+        fault = self._album.fault(thumbnail)
+        self._warn_of_stillness(fault)
+        if fault is not None:
+            self.skipped[fault] += 1
+            return
+        self._fit += 1
+        if self._fit <= self._places:
+            self._album.add(picture, thumbnail, frame.captured_ns)
+            return
+        # Vitter's algorithm R: each of the frames that fit has the same chance, however many are to come.
+        place = int(self._rng.integers(self._fit))
+        if place < self._places:
+            self._album.replace(self._kept_before + place, picture, thumbnail, frame.captured_ns)
+
+    def _warn_of_stillness(self, fault: _Fault | None) -> None:
+        self._still = 0 if fault is None else self._still + 1
+        if self._live and self._still and self._still % _STILL == 0:
+            hint = "move the camera, or what it sees" if fault == "similar" else "is the lens covered?"
+            _log.warning("the last %d frames looked at show nothing new (%s): %s", self._still, fault, hint)
+
+
+class _Album:
+    """The pictures of one folder, with their thumbnails."""
+
+    def __init__(self, folder: Path, min_change: float) -> None:
+        self._folder = folder
+        self._min_change = min_change
+        self._files: list[Path] = []
+        self._thumbnails: list[_Thumbnail] = []
+        earlier = _earlier(folder)
+        for path in earlier:
+            self._take_up(path)
+        self._next = 1 + max(map(_number, earlier), default=0)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def fault(self, thumbnail: _Thumbnail) -> _Fault | None:
+        """Why a frame is not worth keeping."""
+        low, high = np.percentile(thumbnail, [1, 99])
+        if high < _BLACK:
+            return "dark"
+        if low > _WHITE:
+            return "bright"
+        if thumbnail.std() < _FLAT:
+            return "flat"
+        if self._thumbnails:
+            nearest = np.abs(np.stack(self._thumbnails) - thumbnail).mean(axis=(1, 2)).min()
+            if nearest <= self._min_change:
+                return "similar"
+        return None
+
+    def add(self, picture: Picture, thumbnail: _Thumbnail, captured_ns: int) -> None:
+        """Write one more picture."""
+        self._files.append(self._write(picture, captured_ns))
+        self._thumbnails.append(thumbnail)
+
+    def replace(self, place: int, picture: Picture, thumbnail: _Thumbnail, captured_ns: int) -> None:
+        """Write a picture and remove the one in whose place it comes."""
+        old = self._files[place]
+        self._files[place] = self._write(picture, captured_ns)
+        self._thumbnails[place] = thumbnail
+        old.unlink(missing_ok=True)
+
+    def _take_up(self, path: Path) -> None:
+        try:
+            thumbnail = _thumbnail(decode_image(path))
+        except DataError as error:
+            _log.warning("passed over a picture: %s", error)
+            return
+        self._files.append(path)
+        self._thumbnails.append(thumbnail)
+
+    def _write(self, picture: Picture, captured_ns: int) -> Path:
+        path = self._folder / f"{self._next:06d}_{_utc(captured_ns)}.jpg"
+        work = self._folder / f".{path.name}.{os.getpid()}.part"
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with work.open("wb") as file:
+                file.write(_jpeg(picture))
+                file.flush()
+                os.fsync(file.fileno())  # a device may lose its power right after
+            work.rename(path)
+        except OSError as error:
+            hint = f"free some space or name another folder; the {len(self)} pictures there are kept, and the next run goes on"
+            raise DataError(f"cannot write {path}: {error.strerror or error}", hint=hint) from error
+        finally:
+            with suppress(OSError):
+                work.unlink()
+        self._next += 1
+        return path
+
+
+def _earlier(folder: Path) -> list[Path]:
+    """The pictures that an earlier run left, by number."""
+    try:
+        entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+        below = sorted(entry.name for entry in entries if entry.is_dir())
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise DataError(f"{folder} cannot be used: {error.strerror}", hint="name a folder that you may write to") from error
+    if below:  # a reader takes those for the classes and would not see the pictures beside them
+        hint = f"name a folder of its own, or one of them, such as {folder / below[0]}"
+        raise DataError(f"{folder} holds folders ({', '.join(below[:3])})", hint=hint)
+    return sorted((entry for entry in entries if _NAME.fullmatch(entry.name)), key=_number)
+
+
+def _number(path: Path) -> int:
+    return int(path.name.split("_")[0])
+
+
+def _thumbnail(picture: Picture) -> _Thumbnail:
+    small = Image.fromarray(picture).resize((_SIDE, _SIDE), Image.Resampling.BOX).convert("L")
+    return np.asarray(small, np.float32)
+
+
+def _jpeg(picture: Picture) -> bytes:
+    # Encoded in memory: into a file Pillow writes past Python, and takes a write that the disk cut short for done.
+    content = BytesIO()
+    Image.fromarray(picture).save(content, "JPEG", quality=_QUALITY, subsampling=0)
+    return content.getvalue()
+
+
+def _utc(captured_ns: int) -> str:
+    """The moment of capture, given on the monotonic clock, as a name: 20261103T141502.123Z."""
+    ago_s = (time.monotonic_ns() - captured_ns) / 1e9
+    stamp = datetime.fromtimestamp(time.time() - ago_s, timezone.utc)
+    return f"{stamp:%Y%m%dT%H%M%S}.{stamp.microsecond // 1000:03d}Z"

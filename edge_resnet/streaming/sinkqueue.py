@@ -1,0 +1,110 @@
+"""A sink in its own thread behind a queue: however slow it is, however often it fails, predicting goes on. Knows no format."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+
+import numpy as np
+
+from edge_resnet.core.errors import EdgeResnetError
+from edge_resnet.streaming.records import Frame, Prediction, SinkStatus
+from edge_resnet.streaming.sinks import Sink
+
+__all__ = ["Outlet"]
+
+_log = logging.getLogger(__name__)
+#: Predictions that wait for a sink: of one that wants frames few, since a frame of 1080p takes 6 MB.
+_QUEUED, _QUEUED_FRAMES = 512, 8
+#: The same error of a sink is said once in so many seconds.
+_QUIET_S = 60.0
+
+
+class Outlet:
+    """Hands predictions to a sink in order. Those that find the queue full are lost and counted; where ``lossless`` they wait.
+
+    ``only_changes``: hand on only those whose answer changed. ``gone``: set when the reader of the sink's output has left.
+    """
+
+    def __init__(self, sink: Sink, *, lossless: bool, only_changes: bool = False) -> None:
+        self.gone = threading.Event()
+        self._sink, self._lossless, self._only_changes = sink, lossless, only_changes
+        self._limit = _QUEUED_FRAMES if sink.wants_frames else _QUEUED
+        self._waiting: deque[tuple[Prediction, Frame]] = deque()
+        self._news = threading.Condition()
+        self._closing = False
+        self._written = self._lost = 0
+        self._error, self._said_at = "", 0.0
+        self._thread = threading.Thread(target=self._serve, name=f"sink {sink.name}", daemon=True)
+        self._thread.start()
+
+    def write(self, prediction: Prediction, frame: Frame) -> None:
+        """Queue a prediction; returns at once unless ``lossless`` and the queue is full."""
+        if self._only_changes and (prediction.answer is None or not prediction.answer.changed):
+            return
+        if not self._sink.wants_frames:
+            frame = Frame(_NO_IMAGE, frame.index, frame.captured_ns, frame.source)  # the queue must not hold pictures alive
+        with self._news:
+            if self._lossless:
+                self._news.wait_for(lambda: len(self._waiting) < self._limit or self._closing or self.gone.is_set())
+            if len(self._waiting) >= self._limit or self._closing or self.gone.is_set():
+                self._lost += 1
+                return
+            self._waiting.append((prediction, frame))
+            self._news.notify_all()
+
+    def close(self, within_s: float) -> None:
+        """Let the sink take what waits, for so many seconds at most; what is left then is lost. The sink stays open."""
+        with self._news:
+            self._closing = True
+            self._news.notify_all()
+        self._thread.join(within_s)
+        with self._news:
+            self._lost += len(self._waiting)
+            self._waiting.clear()
+
+    def status(self) -> SinkStatus:
+        """Counts so far."""
+        return SinkStatus(self._sink.name, self._written, self._lost, self._error)
+
+    def _serve(self) -> None:
+        while True:
+            with self._news:
+                self._news.wait_for(lambda: self._waiting or self._closing)
+                if not self._waiting:
+                    return
+                prediction, frame = self._waiting.popleft()
+                self._news.notify_all()
+            self._hand_over(prediction, frame)
+
+    def _hand_over(self, prediction: Prediction, frame: Frame) -> None:
+        try:
+            self._sink.write(prediction, frame)
+        except BrokenPipeError:
+            self._lost += 1
+            self.gone.set()
+            with self._news:
+                self._lost += len(self._waiting)
+                self._waiting.clear()
+                self._news.notify_all()
+        except Exception as error:  # a sink's library may raise anything, and the next prediction is tried
+            self._lost += 1
+            self._say(error)
+        else:
+            self._written += 1
+            if self._error:
+                _log.warning("%s takes predictions again; %d were lost", self._sink.name, self._lost)
+                self._error = ""
+
+    def _say(self, error: Exception) -> None:
+        text = error.message if isinstance(error, EdgeResnetError) else f"{type(error).__name__}: {error}".partition("\n")[0]
+        now = time.monotonic()
+        if text != self._error or now - self._said_at > _QUIET_S:
+            _log.warning("%s lost a prediction: %s", self._sink.name, text)
+            self._said_at = now
+        self._error = text
+
+
+_NO_IMAGE = np.zeros((0, 0, 3), np.uint8)

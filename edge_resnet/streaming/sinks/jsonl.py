@@ -1,0 +1,88 @@
+"""A line of JSON per frame, to a file or a stream. Knows nothing of what reads it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO, get_args
+
+from edge_resnet.core.errors import ConfigError
+from edge_resnet.streaming.records import Frame, Prediction
+from edge_resnet.streaming.sinks.linefile import LineFile, Sync
+from edge_resnet.streaming.sinks.serialise import to_json
+
+__all__ = ["JsonlSink"]
+
+
+class JsonlSink:
+    """Lines as :func:`edge_resnet.streaming.sinks.serialise.to_json` writes them, each with the system before ``write`` returns, so that a
+    reader, or a crash, finds whole lines only.
+
+    A stream given by the caller stays open. A file is replaced, or continued with ``append``. ``max_bytes``: a larger file is
+    renamed ``FILE.1`` and so on, of which ``keep`` stay. ``sync``: when lines are forced to the disk; ``interval`` does it with
+    the first frame that comes a second after the last time. All of these are for files.
+
+    Where the disk is full ``write`` fails and takes a half written line back; the next line is tried again.
+    """
+
+    name = "jsonl"
+    wants_frames = False
+
+    def __init__(
+        self,
+        target: Path | TextIO,
+        *,
+        append: bool = False,
+        max_bytes: int | None = None,
+        keep: int = 5,
+        sync: Sync = "never",
+    ) -> None:
+        if max_bytes is not None and max_bytes < 1:
+            raise ConfigError(f"a file of {max_bytes} bytes holds no line", hint="some MiB are a good start")
+        if keep < 1:
+            raise ConfigError(f"at least one older file is kept, not {keep}", hint="5 is a good start")
+        if sync not in get_args(Sync):
+            raise ConfigError(f"lines are not synced {sync!r}", hint=f"choose {', '.join(get_args(Sync))}")
+        self._name = str(target) if isinstance(target, Path) else "the output"
+        self._stream = None if isinstance(target, Path) else target
+        self._file: LineFile | None = None
+        self._failed = False
+        if isinstance(target, Path):
+            try:
+                self._file = LineFile(target, append=append, max_bytes=max_bytes, keep=keep, sync=sync)
+            except OSError as error:
+                raise ConfigError(f"cannot write {target}: {error.strerror}", hint="choose another file with --jsonl") from error
+
+    def write(self, prediction: Prediction, frame: Frame) -> None:  # noqa: ARG002 - the protocol's signature
+        """Write one line. Raises ConfigError where the disk does not take it, BrokenPipeError where the reader has gone."""
+        try:
+            if self._file is not None:
+                self._file.write(to_json(prediction))
+            elif self._stream is not None:
+                self._stream.write(to_json(prediction) + "\n")
+                self._stream.flush()
+        except BrokenPipeError:
+            self._failed = True
+            raise
+        except OSError as error:
+            self._failed = True
+            raise self._refused(error) from error
+
+    def close(self) -> None:
+        """Close the file; leave a stream open. Raises ConfigError where the disk does not take the rest, unless write said so."""
+        if self._file is None:
+            return
+        try:
+            self._file.close()
+        except OSError as error:
+            if not self._failed:
+                raise self._refused(error) from error
+
+    def __enter__(self) -> JsonlSink:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
+        self.close()
+
+    def _refused(self, error: OSError) -> ConfigError:
+        return ConfigError(f"cannot write {self._name}: {error.strerror}", hint="free some space, or choose another file")

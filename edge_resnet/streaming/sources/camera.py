@@ -1,0 +1,120 @@
+"""A camera of V4L2, through OpenCV: by its number or its node. Knows nothing of networks, reconnecting or CSI sensors."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+from edge_resnet.core.errors import SourceError
+from edge_resnet.device.cameras import find_holder, say_cameras
+from edge_resnet.streaming.opencv import load_opencv
+from edge_resnet.streaming.sources.capture import CaptureFeed
+from edge_resnet.streaming.sources.live import LiveSource
+from edge_resnet.streaming.sources.uri import TIMEOUT, Patience, Range, read_options
+
+__all__ = ["open_camera"]
+
+_log = logging.getLogger(__name__)
+
+#: 0 leaves the choice to the camera.
+_OPTIONS = {"width": Range(0, 1, 16384), "height": Range(0, 1, 16384), "fps": Range(0, 1, 1000, whole=False), "timeout": TIMEOUT}
+
+
+def open_camera(uri: str) -> LiveSource:
+    """Open ``0``, ``camera:0``, ``/dev/video0`` or ``v4l2:///dev/video0?width=1280&height=720&fps=30``.
+
+    Names below /dev/v4l/ (``v4l2:///dev/v4l/by-id/…``) and /dev/edge-resnet/ stay a camera's own when others are plugged in. MJPG
+    is asked for first: over USB, raw frames of 720p and more do not reach 30 per second. What the camera gives instead of what
+    it was asked for is logged. Raises SourceError where it is not there, not ours to open, held by another, or gives no frame.
+    """
+    before, _, query = uri.partition("?")
+    path = _path(before)
+    index = re.fullmatch(r"/dev/video(\d+)", path)
+    name = f"camera:{index.group(1)}" if index else path
+    options = read_options(name, query, _OPTIONS)
+    cv2 = load_opencv()
+    node = _checked(path)
+
+    def connect() -> Any:
+        capture = cv2.VideoCapture(str(node), cv2.CAP_V4L2)
+        if not capture.isOpened():
+            raise _refused(node)
+        _ask(cv2, capture, name, options)
+        return capture
+
+    def ended() -> SourceError:
+        if not node.exists():
+            return SourceError(
+                f"{name} was unplugged ({node} is gone)", hint="plug it in again; is the cable long or the hub weak?"
+            )
+        return SourceError(f"{name} gives no more frames", hint="plug it in again; sudo dmesg says what the driver saw")
+
+    hint = (
+        f"{_held(node) or 'another program may hold it'}; else plug it in again, or ask for fewer pixels (?width=640&height=480)"
+    )
+    return LiveSource(name, CaptureFeed(connect, ended), Patience.of(options["timeout"]), hint)
+
+
+def _path(before: str) -> str:
+    """The node's path: that of a number, or the path itself."""
+    match = re.fullmatch(r"(?:camera:(?://)?)?(\d{1,3})", before)
+    if match:
+        return f"/dev/video{int(match.group(1))}"
+    path = before.removeprefix("v4l2://")
+    if not re.fullmatch(r"/.+" if before.startswith("v4l2://") else r"/dev/(video\d{1,3}|(v4l|edge-resnet)/.+)", path):
+        raise SourceError(f"{before} names no camera", hint="use --camera 0, or v4l2:///dev/video0")
+    return path
+
+
+def _checked(path: str) -> Path:
+    """The device behind a path, which is there and ours to open."""
+    node = Path(os.path.realpath(path))
+    try:
+        kind = node.stat().st_mode
+    except OSError as error:
+        raise SourceError(f"there is no camera {path}", hint=say_cameras()) from error
+    if not stat.S_ISCHR(kind):
+        raise SourceError(f"{path} is not a camera", hint=say_cameras())
+    if not os.access(node, os.R_OK | os.W_OK):
+        raise SourceError(
+            f"{path} is not yours to open",
+            hint="sudo usermod -aG video $USER, then log in again (in a container: --group-add video)",
+        )
+    return node
+
+
+def _refused(node: Path) -> SourceError:
+    held = _held(node)
+    if held:
+        return SourceError(f"{node} is busy: {held}", hint="end that program, or use another camera")
+    try:
+        os.close(os.open(node, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError as error:
+        return SourceError(f"{node} cannot be opened: {error.strerror}", hint=say_cameras())
+    return SourceError(f"{node} gives no pictures that OpenCV can read", hint=f"some nodes hold only metadata; {say_cameras()}")
+
+
+def _held(node: Path) -> str:
+    holder = find_holder(node)
+    return f"{holder} has it open" if holder else ""
+
+
+def _ask(cv2: Any, capture: Any, name: str, options: dict[str, float]) -> None:
+    """Set the format, then the size, then the rate: the other way round drivers forget what was set."""
+    capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+    properties = {"width": cv2.CAP_PROP_FRAME_WIDTH, "height": cv2.CAP_PROP_FRAME_HEIGHT, "fps": cv2.CAP_PROP_FPS}
+    for key, number in properties.items():
+        if options[key]:
+            capture.set(number, options[key])
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+    got = {key: capture.get(number) for key, number in properties.items()}
+    differs = [
+        f"{key} {got[key]:g} instead of {options[key]:g}" for key in got if options[key] and abs(got[key] - options[key]) > 0.5
+    ]
+    code = int(capture.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode("ascii", "replace")
+    if differs:
+        _log.warning("%s gives %s (%s)", name, ", ".join(differs), code)

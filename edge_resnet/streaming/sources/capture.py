@@ -1,0 +1,110 @@
+"""OpenCV's captures: opened with timeouts, read as a feed. Knows nothing of what is captured."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any
+
+from edge_resnet.core.errors import SourceError
+from edge_resnet.streaming.sources.live import Shot
+from edge_resnet.streaming.sources.uri import Patience
+
+__all__ = ["APPSINK", "CaptureFeed", "has_gstreamer", "open_ffmpeg", "open_gstreamer"]
+
+#: How a GStreamer pipeline must end: frames that OpenCV takes as they are, the newest only, as soon as they come.
+APPSINK = "video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
+_FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+#: The environment is the whole process's, and OpenCV reads it whenever it opens something.
+_environment = Lock()
+#: A read that fails after so long ran out of its own time; one that fails sooner was told that no more will come.
+_QUICK_S = 0.25
+
+
+def has_gstreamer(cv2: Any) -> bool:
+    """Whether this OpenCV is built with GStreamer; its list of backends names it even where it is not."""
+    return bool(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER))
+
+
+def open_gstreamer(cv2: Any, pipeline: str, patience: Patience) -> Any:
+    """A VideoCapture of a pipeline, opened or not."""
+    capture = cv2.VideoCapture()
+    # Older ones (4.6) know no timeouts for GStreamer and refuse to open with them.
+    if not capture.open(pipeline, cv2.CAP_GSTREAMER, _times(cv2, patience)):
+        capture.open(pipeline, cv2.CAP_GSTREAMER)
+    return capture
+
+
+def open_ffmpeg(cv2: Any, uri: str, options: str, threads: int, patience: Patience) -> Any:
+    """A VideoCapture of a stream, opened or not, with FFmpeg's ``options`` (``name;value|name;value``).
+
+    The user's environment goes before them. ``threads`` decode, 0: one per core; each holds a frame back.
+    """
+    parameters = _times(cv2, patience)
+    if threads and hasattr(cv2, "CAP_PROP_N_THREADS"):
+        parameters += [cv2.CAP_PROP_N_THREADS, threads]
+    capture = cv2.VideoCapture()
+    with _ffmpeg_options(options):
+        capture.open(uri, cv2.CAP_FFMPEG, parameters)
+    return capture
+
+
+class CaptureFeed:
+    """The frames of a VideoCapture. ``connect`` opens it or raises SourceError; ``ended`` says why no more frames come."""
+
+    def __init__(self, connect: Callable[[], Any], ended: Callable[[], SourceError]) -> None:
+        self.lost = 0
+        self._connect, self._ended = connect, ended
+        self._capture: Any = None
+        self._stopped = False
+
+    def open(self) -> None:
+        """Open it."""
+        self._capture = self._connect()
+
+    def read(self) -> Shot:
+        """Wait for a frame and decode it; what cannot be decoded is passed over and counted."""
+        while not self._stopped:
+            started = time.monotonic()
+            if not self._capture.grab():
+                if time.monotonic() - started < _QUICK_S:
+                    break
+                continue
+            # Taken between the two: waiting for the frame is not its age, decoding it is.
+            captured_ns = time.monotonic_ns()
+            ok, image = self._capture.retrieve()
+            if ok and image is not None:
+                return Shot(image, captured_ns)
+            self.lost += 1
+        raise self._ended()
+
+    def interrupt(self) -> None:
+        """Have the read that is under way be the last."""
+        self._stopped = True
+
+    def close(self) -> None:
+        """Let go of the device."""
+        if self._capture is not None:
+            self._capture.release()
+
+
+def _times(cv2: Any, patience: Patience) -> list[int]:
+    # Half: where the time is over, OpenCV asks FFmpeg a second time.
+    read_ms = int(1000 * patience.read_s / 2)
+    return [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(1000 * patience.open_s), cv2.CAP_PROP_READ_TIMEOUT_MSEC, read_ms]
+
+
+@contextmanager
+def _ffmpeg_options(options: str) -> Iterator[None]:
+    with _environment:
+        if _FFMPEG_OPTIONS in os.environ:
+            yield
+            return
+        os.environ[_FFMPEG_OPTIONS] = options
+        try:
+            yield
+        finally:
+            del os.environ[_FFMPEG_OPTIONS]

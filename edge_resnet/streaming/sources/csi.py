@@ -1,0 +1,90 @@
+"""A CSI sensor of a Jetson, through GStreamer's nvarguscamerasrc. Knows nothing of USB cameras. Not seen to run on a board."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from edge_resnet.core.errors import SourceError
+from edge_resnet.streaming.opencv import load_opencv
+from edge_resnet.streaming.sources.capture import APPSINK, CaptureFeed, has_gstreamer, open_gstreamer
+from edge_resnet.streaming.sources.live import LiveSource
+from edge_resnet.streaming.sources.uri import TIMEOUT, Patience, Range, read_options
+
+__all__ = ["csi_pipeline", "has_plugin", "open_csi"]
+
+_SIZE = Range(0, 16, 8192)
+_OPTIONS = {
+    "width": Range(1920, 16, 8192),
+    "height": Range(1080, 16, 8192),
+    "fps": Range(30, 1, 240),
+    "flip": Range(0, 0, 7),
+    "out_width": _SIZE,
+    "out_height": _SIZE,
+    "timeout": TIMEOUT,
+}
+_HINT = (
+    "sudo systemctl restart nvargus-daemon; is the ribbon seated, and the sensor chosen with /opt/nvidia/jetson-io/jetson-io.py?"
+)
+
+
+def open_csi(uri: str) -> LiveSource:
+    """Open ``csi://0?width=1920&height=1080&fps=30&flip=0&out_width=…&out_height=…``.
+
+    width, height, fps: a mode that the sensor has. flip: nvvidconv's flip-method (2 turns by 180 degrees). out_…: the
+    frame's size, scaled in hardware; one alone keeps the shape. Raises SourceError where OpenCV has no GStreamer or the
+    sensor gives no frame.
+    """
+    before, _, query = uri.partition("?")
+    match = re.fullmatch(r"csi://(\d{1,2})/?", before, re.IGNORECASE)
+    if match is None:
+        raise SourceError(f"{before} names no sensor", hint="use csi://0")
+    name = f"csi://{int(match.group(1))}"
+    options = read_options(name, query, _OPTIONS)
+    cv2 = load_opencv()
+    if not has_gstreamer(cv2):
+        raise SourceError(
+            f"{name}: this OpenCV ({cv2.__version__}) is built without GStreamer, which CSI cameras need",
+            hint="pip uninstall -y opencv-python opencv-python-headless; sudo apt install python3-opencv; "
+            "a virtual environment with --system-site-packages",
+        )
+    patience = Patience.of(options["timeout"])
+
+    def connect() -> Any:
+        capture = open_gstreamer(cv2, csi_pipeline(int(match.group(1)), options), patience)
+        if not capture.isOpened():
+            if not has_plugin("nvarguscamerasrc"):
+                raise SourceError(
+                    f"{name}: GStreamer has no nvarguscamerasrc here", hint="csi:// is for a Jetson: a USB camera is 0"
+                )
+            raise SourceError(f"{name} gives no frames", hint=_HINT)
+        return capture
+
+    def ended() -> SourceError:
+        return SourceError(f"{name} gives no more frames", hint=_HINT)
+
+    return LiveSource(name, CaptureFeed(connect, ended), patience, _HINT)
+
+
+def csi_pipeline(sensor: int, options: dict[str, float]) -> str:
+    """The pipeline's text. nvvidconv scales and turns in hardware; videoconvert only drops the fourth channel."""
+    width, height, fps, flip = (int(options[key]) for key in ("width", "height", "fps", "flip"))
+    out_width, out_height = int(options["out_width"]), int(options["out_height"])
+    # Odd methods but 0, 2, 4 and 6 turn by a quarter or across the diagonal.
+    shape = (height, width) if flip in (1, 3, 5, 7) else (width, height)
+    if not (out_width or out_height):
+        out_width, out_height = shape
+    # Even numbers: the frame comes from a format that halves both sides for colour.
+    out_width = out_width or 2 * round(out_height * shape[0] / shape[1] / 2)
+    out_height = out_height or 2 * round(out_width * shape[1] / shape[0] / 2)
+    return (
+        f"nvarguscamerasrc sensor-id={sensor} ! "
+        f"video/x-raw(memory:NVMM),width={width},height={height},framerate={fps}/1,format=NV12 ! "
+        f"nvvidconv flip-method={flip} ! video/x-raw,width={out_width},height={out_height},format=BGRx ! videoconvert ! {APPSINK}"
+    )
+
+
+def has_plugin(name: str, root: Path = Path("/")) -> bool:
+    """Whether GStreamer's plugin of that name lies where Debian's and JetPack's packages put it."""
+    return any(root.glob(f"usr/lib/*/gstreamer-1.0/libgst{name}.so"))

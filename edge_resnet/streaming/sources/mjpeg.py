@@ -1,0 +1,188 @@
+"""Streams of JPEG pictures over HTTP (multipart/x-mixed-replace), read with the standard library and Pillow.
+
+Knows nothing of other videos over HTTP. OpenCV would read these streams too, but takes half a picture for a whole one.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import re
+import socket
+import ssl
+from contextlib import suppress
+from email.message import Message
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from edge_resnet.core.errors import SourceError
+from edge_resnet.streaming.sources.connection import answer_challenge, connect, refused_login
+from edge_resnet.streaming.sources.live import LiveSource, Shot
+from edge_resnet.streaming.sources.multipart import Parts
+from edge_resnet.streaming.sources.uri import TIMEOUT, Address, Patience, Range, parse_address, public_uri, take_options
+
+__all__ = ["open_mjpeg"]
+
+_PORTS = {"http": 80, "https": 443}
+#: More than any camera has; a JPEG of a few bytes can claim 4,294 million.
+_MAX_PIXELS = 50_000_000
+_NO_STREAM = "name the address of its MJPEG stream; for video over the network use rtsp://, for a file download it"
+
+
+def open_mjpeg(uri: str) -> LiveSource:
+    """Open ``http://user:password@host/stream``, also ``https://``; Basic and Digest passwords.
+
+    In the query ``timeout=5`` and, for https, ``verify=0`` (a camera's certificate is mostly its own) are ours and not sent. A
+    picture that is cut short, or claims more than 50 million pixels, is passed over and counted. No proxy is used. Raises
+    SourceError where the server is not reached, refuses, or sends something else.
+    """
+    rest, options = take_options(uri, {"timeout": TIMEOUT, "verify": Range(1, 0, 1)})
+    name, address, patience = public_uri(rest), parse_address(rest), Patience.of(options["timeout"])
+    feed = _Feed(name, address, patience, verify=bool(options["verify"]))
+    return LiveSource(name, feed, patience, "is the camera on, and does the network carry its stream?")
+
+
+class _Feed:
+    """One request, whose answer never ends."""
+
+    def __init__(self, name: str, address: Address, patience: Patience, *, verify: bool) -> None:
+        self._name, self._address, self._patience = name, address, patience
+        self._context = _tls(verify=verify) if address.scheme == "https" else None
+        self._socket: socket.socket | None = None
+        self._response: http.client.HTTPResponse | None = None
+        self._parts: Parts | None = None
+        self._unreadable = 0
+        self._stopped = False
+
+    @property
+    def lost(self) -> int:
+        return self._unreadable + (self._parts.cut if self._parts else 0)
+
+    def open(self) -> None:
+        response = self._request(None)
+        if response.status == 401:
+            challenges = response.headers.get_all("WWW-Authenticate") or []
+            answer = answer_challenge(challenges, "GET", self._address.target, self._address)
+            if answer is not None:
+                self.close()
+                response = self._request(answer)
+        self._parts = Parts(self._receive, self._judge(response), _is_whole)
+
+    def read(self) -> Shot:
+        assert self._parts is not None
+        while True:
+            try:
+                part = self._parts.next()
+            except EOFError:
+                raise self._ended() from None
+            except SourceError as error:
+                raise SourceError(f"{self._name}: {error.message}", hint=error.hint) from None
+            picture = _decode(part.body)
+            if picture is not None:
+                return Shot(picture, part.began_ns)
+            self._unreadable += 1
+
+    def interrupt(self) -> None:
+        self._stopped = True
+        if self._socket is not None:
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        for resource in (self._response, self._socket):
+            if resource is not None:
+                with suppress(OSError):
+                    resource.close()
+
+    def _request(self, authorization: str | None) -> http.client.HTTPResponse:
+        address, timeout = self._address, self._patience.read_s
+        port = address.port or _PORTS[address.scheme]
+        self._socket = connect(address, port, timeout)
+        if self._stopped:
+            raise self._ended()
+        connection = http.client.HTTPConnection(address.host, port, timeout=timeout)
+        try:
+            if self._context is not None:
+                self._socket = self._context.wrap_socket(self._socket, server_hostname=address.host)
+            connection.sock = self._socket
+            headers = {"User-Agent": "edge-resnet", "Accept": "multipart/x-mixed-replace, */*"}
+            if authorization:
+                headers["Authorization"] = authorization
+            connection.request("GET", address.target, headers=headers)
+            self._response = connection.getresponse()
+        except ssl.SSLError as error:
+            hint = "where the certificate is the camera's own: ?verify=0; else is it an https port?"
+            raise SourceError(f"{self._name}: no secure connection ({error.reason or 'TLS failed'})", hint=hint) from None
+        except TimeoutError:
+            hint = "restart the camera's server; is it an HTTP port?"
+            message = f"{self._name} accepts the connection and does not answer within {timeout:g} s"
+            raise SourceError(message, hint=hint) from None
+        except (OSError, ValueError, http.client.HTTPException):
+            hint = "is it the address of an MJPEG stream? rtsp:// cameras have another port"
+            raise SourceError(f"{self._name} does not answer as an HTTP server does", hint=hint) from None
+        return self._response
+
+    def _judge(self, response: http.client.HTTPResponse) -> str:
+        """The boundary between the pictures. Raises SourceError for an answer that is no stream of them."""
+        name, status = self._name, response.status
+        if status == 401:
+            raise refused_login(name, self._address)
+        if status in (301, 302, 303, 307, 308):
+            where = public_uri(response.headers.get("Location", ""))
+            raise SourceError(f"{name} has moved{' to ' + where if where else ''}", hint="use that address")
+        if status != 200:
+            reason = re.sub(r"[^ -~]", "?", response.reason or "")[:80]
+            raise SourceError(
+                f"{name}: the server refuses, {status} {reason}".rstrip(), hint="is the path right? a browser shows it"
+            )
+        message: Message = response.headers
+        if message.get_content_type() == "multipart/x-mixed-replace":
+            boundary = message.get_boundary()
+            if boundary:
+                return boundary
+        kind = re.sub(r"[^ -~]", "?", message.get_content_type())[:80]
+        raise SourceError(f"{name} is no stream of JPEG pictures but {kind}", hint=_NO_STREAM)
+
+    def _receive(self) -> bytes:
+        assert self._response is not None
+        try:
+            return self._response.read1(65536)
+        except TimeoutError:
+            message = f"{self._name} sent nothing for {self._patience.read_s:g} s"
+            raise SourceError(message, hint="is the camera still on, and reached by the network?") from None
+        except (OSError, ValueError, http.client.HTTPException):
+            return b""
+
+    def _ended(self) -> SourceError:
+        return SourceError(f"{self._name} has ended: the server closed the stream", hint="is the camera still on?")
+
+
+def _tls(*, verify: bool) -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _is_whole(body: bytes) -> bool:
+    """Whether it begins as a JPEG and ends as one; some cameras pad with zeros or line ends."""
+    return body.startswith(b"\xff\xd8") and body.rstrip(b"\x00\r\n").endswith(b"\xff\xd9")
+
+
+def _decode(body: bytes) -> npt.NDArray[np.uint8] | None:
+    """The picture (H, W, 3) BGR; None where it is none, cut short, or too large."""
+    if not _is_whole(body):
+        return None
+    try:
+        with Image.open(io.BytesIO(body), formats=("JPEG",)) as image:
+            width, height = image.size
+            if width * height > _MAX_PIXELS:
+                return None
+            image.load()
+            pixels = (image if image.mode == "RGB" else image.convert("RGB")).tobytes("raw", "BGR")
+    except Exception:  # Pillow's decoders raise anything on damaged data
+        return None
+    return np.frombuffer(pixels, np.uint8).reshape(height, width, 3)

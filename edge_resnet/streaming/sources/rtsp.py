@@ -1,0 +1,184 @@
+"""Streams of network cameras over RTSP, by GStreamer or FFmpeg as this OpenCV has them. Knows nothing of reconnecting."""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import time
+from typing import Any, NamedTuple
+
+from edge_resnet.core.errors import SourceError
+from edge_resnet.streaming.opencv import load_opencv
+from edge_resnet.streaming.sources.capture import APPSINK, CaptureFeed, has_gstreamer, open_ffmpeg, open_gstreamer
+from edge_resnet.streaming.sources.connection import answer_challenge, connect, refused_login
+from edge_resnet.streaming.sources.csi import has_plugin
+from edge_resnet.streaming.sources.live import LiveSource
+from edge_resnet.streaming.sources.uri import TIMEOUT, Address, Patience, Range, parse_address, public_uri, take_options
+
+__all__ = ["explain_refusal", "open_rtsp", "rtsp_pipeline"]
+
+_log = logging.getLogger(__name__)
+
+_PORTS = {"rtsp": 554, "rtsps": 322}
+#: TCP: what UDP loses shows as grey blocks, which a network takes for a picture. Without fpsprobesize FFmpeg looks at twenty
+#: frames before it gives the first.
+_FFMPEG = "rtsp_transport;tcp|fflags;nobuffer|fpsprobesize;0"
+#: FFmpeg's own choice is one per core, and each is a frame of delay. Two decoded 1080p at 71 frames per second, one at 41 (x86).
+_THREADS = Range(2, 0, 64)
+#: How long GStreamer holds packets back to put them in order; over TCP they are.
+_LATENCY_MS = 100
+#: Of the time for the first frame: for opening, and for asking why that failed.
+_OPENING, _ASKING = 0.6, 0.25
+
+
+def open_rtsp(uri: str) -> LiveSource:
+    """Open ``rtsp://user:password@host:554/path``, also ``rtsps://``; ``timeout=5`` in the query is ours and not sent, and so is
+    ``threads=2``, FFmpeg's decoders: each holds a frame back, and too few fall behind (0: one per core).
+
+    GStreamer where OpenCV is built with it, on a Jetson with its decoder, else FFmpeg; which one is logged. Raises
+    SourceError where the server is not reached, refuses, has no video or gives no frame.
+    """
+    rest, options = take_options(uri, {"timeout": TIMEOUT, "threads": _THREADS})
+    name, address, patience = public_uri(rest), parse_address(rest), Patience.of(options["timeout"])
+    cv2 = load_opencv()
+
+    def connect() -> Any:
+        capture = _open(cv2, name, address, patience, int(options["threads"]))
+        if capture is None:
+            explain_refusal(name, address, _PORTS[address.scheme], _ASKING * patience.open_s)
+            hint = "set the camera to H.264; with GStreamer: apt install gstreamer1.0-libav"
+            raise SourceError(f"{name} has no video that OpenCV can decode here", hint=hint)
+        return capture
+
+    def ended() -> SourceError:
+        return SourceError(f"{name} gives no more frames", hint="is the camera still on, and reached by the network?")
+
+    hint = "is the camera on, and does the network carry its stream? a lower resolution is set on the camera's page"
+    return LiveSource(name, CaptureFeed(connect, ended), patience, hint)
+
+
+def _open(cv2: Any, name: str, address: Address, patience: Patience, threads: int) -> Any:
+    """A VideoCapture by the first way that opens it, None where none does."""
+    ways = ["GStreamer", "FFmpeg"] if has_gstreamer(cv2) else ["FFmpeg"]
+    times = Patience(_OPENING * patience.open_s / len(ways), patience.read_s)
+    for way in ways:
+        if way == "GStreamer":
+            on_jetson = has_plugin("nvvidconv")
+            capture = open_gstreamer(cv2, rtsp_pipeline(address, on_jetson=on_jetson), times)
+            decoder = "the Jetson's decoder" if on_jetson else "decodebin"
+        else:
+            capture = open_ffmpeg(cv2, address.full, _FFMPEG, threads, times)
+            decoder = "its own decoders"
+        if capture.isOpened():
+            _log.info("%s is read with %s, %s, over TCP", name, way, decoder)
+            return capture
+        capture.release()
+    return None
+
+
+def rtsp_pipeline(address: Address, *, on_jetson: bool) -> str:
+    """The pipeline's text, with the password in it.
+
+    On a Jetson decodebin picks nvv4l2decoder, whose frames only nvvidconv brings out of the GPU's memory (not seen to run).
+    """
+    properties = {"location": address.bare}
+    if address.user or address.password:
+        properties |= {"user-id": address.user, "user-pw": address.password}
+    said = " ".join(f"{key}={_quoted(value)}" for key, value in properties.items())
+    convert = "nvvidconv ! video/x-raw,format=BGRx ! videoconvert" if on_jetson else "videoconvert"
+    return (
+        f"rtspsrc {said} protocols=tcp latency={_LATENCY_MS} drop-on-latency=true ! application/x-rtp,media=video ! "
+        f"decodebin ! {convert} ! {APPSINK}"
+    )
+
+
+def _quoted(value: str) -> str:
+    """A string of gst_parse_launch, in which a mark would end it or begin another element."""
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+#: Headers and description; those of cameras have one or two kB.
+_MOST_BYTES = 65536
+
+
+class _Reply(NamedTuple):
+    status: int
+    reason: str
+    challenges: list[str]
+    body: str
+
+
+def explain_refusal(name: str, address: Address, port: int, timeout_s: float) -> None:
+    """Raise SourceError where the server cannot be reached, wants another password, or has no video at this address.
+
+    One DESCRIBE (RFC 2326), which begins no session. Not asked before opening: a server that has just been asked may refuse the
+    next connection (503 of GStreamer's). An answer that is not understood is let pass. For rtsps only the connection is tried.
+    """
+    deadline = time.monotonic() + timeout_s
+    with connect(address, port, timeout_s) as connection:
+        if address.scheme == "rtsps":
+            return
+        try:
+            reply = _describe(connection, address, deadline, None)
+            if reply is not None and reply.status == 401:
+                answer = answer_challenge(reply.challenges, "DESCRIBE", address.bare, address)
+                reply = _describe(connection, address, deadline, answer) if answer else reply
+        except TimeoutError as error:
+            hint = "restart the camera's server; is it an RTSP port?"
+            raise SourceError(f"{name} accepts the connection and does not answer within {timeout_s:g} s", hint=hint) from error
+        except OSError:
+            return
+    if reply is not None:
+        _judge(name, address, reply)
+
+
+def _describe(connection: socket.socket, address: Address, deadline: float, answer: str | None) -> _Reply | None:
+    lines = [
+        f"DESCRIBE {address.bare} RTSP/1.0",
+        f"CSeq: {2 if answer else 1}",
+        "Accept: application/sdp",
+        "User-Agent: edge-resnet",
+    ]
+    if answer:
+        lines.append(f"Authorization: {answer}")
+    connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
+    head, rest = b"", b""
+    data = b""
+    while len(data) < _MOST_BYTES:
+        head, end, rest = data.partition(b"\r\n\r\n")
+        length = re.search(rb"(?im)^content-length:[ \t]*(\d{1,6})", head)
+        if end and len(rest) >= (int(length.group(1)) if length else 0):
+            break
+        remaining = deadline - time.monotonic()
+        if remaining <= 0:
+            raise TimeoutError
+        connection.settimeout(remaining)
+        more = connection.recv(4096)
+        if not more:
+            break
+        data += more
+    return _parse(head.decode("utf-8", "replace"), rest.decode("utf-8", "replace"))
+
+
+def _parse(head: str, body: str) -> _Reply | None:
+    status = re.match(r"RTSP/\d\.\d (\d{3}) ?([^\r\n]{0,80})", head)
+    if status is None:
+        return None
+    challenges = re.findall(r"(?im)^www-authenticate:[ \t]*([^\r\n]+)", head)
+    return _Reply(int(status.group(1)), status.group(2).strip(), challenges, body)
+
+
+def _judge(name: str, address: Address, reply: _Reply) -> None:
+    if reply.status == 401:
+        raise refused_login(name, address)
+    if reply.status == 404:
+        raise SourceError(f"{name}: the server has no stream of that path", hint="the camera's manual names its RTSP paths")
+    if reply.status >= 400:
+        raise SourceError(
+            f"{name}: the server refuses, {reply.status} {reply.reason}", hint="the camera's own page or log may say why"
+        )
+    if reply.status == 200 and "m=" in reply.body and "m=video" not in reply.body:
+        raise SourceError(
+            f"{name} has no video in it", hint="choose the path of a video stream; this one carries sound or data only"
+        )

@@ -1,0 +1,70 @@
+"""Frames → JPEG → multipart/x-mixed-replace, only while someone watches. Knows nothing of predictions."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import time
+from collections.abc import AsyncGenerator
+from concurrent.futures import Executor
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from edge_resnet.streaming.web.latest import Feed, Newest
+from edge_resnet.streaming.web.streams import pause
+
+__all__ = ["MEDIA_TYPE", "Pictures", "encode"]
+
+MEDIA_TYPE = "multipart/x-mixed-replace; boundary=frame"
+_SIDE = 960
+_QUALITY = 75
+_EVERY_S = 0.1
+#: A source that stands still: its picture is sent again, so that a client that is gone is noticed.
+_AGAIN_S = 5.0
+
+
+def encode(image: npt.NDArray[np.uint8]) -> bytes:
+    """JPEG of (H, W, 3) uint8 BGR, scaled down to at most 960 pixels a side."""
+    height, width = image.shape[:2]
+    packed = np.ascontiguousarray(image)
+    picture = Image.frombuffer("RGB", (width, height), packed, "raw", "BGR", 0, 1)
+    picture.thumbnail((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    out = io.BytesIO()
+    picture.save(out, "JPEG", quality=_QUALITY)
+    return out.getvalue()
+
+
+class Pictures:
+    """Encodes a source's newest frame at most ten times a second, however many watch. Used on the server's thread."""
+
+    def __init__(self, feed: Feed, pool: Executor) -> None:
+        self._feed = feed
+        self._pool = pool
+        self._encoded: dict[int, tuple[int, float, asyncio.Future[bytes]]] = {}
+
+    async def parts(self, index: int, wake: asyncio.Event) -> AsyncGenerator[bytes, None]:
+        """Parts of a multipart stream: the newest picture each time, those between are skipped."""
+        # Browsers show a part when its boundary has come, so each part ends with the next one's.
+        yield b"--frame\r\n"
+        sent, sent_s = 0, 0.0
+        while True:
+            newest = self._feed.newest(index)
+            if newest and (newest.number > sent or time.monotonic() - sent_s > _AGAIN_S):
+                number, jpeg = await self._jpeg(index, newest)
+                if number > sent or time.monotonic() - sent_s > _AGAIN_S:
+                    sent, sent_s = number, time.monotonic()
+                    head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode()
+                    yield head + jpeg + b"\r\n--frame\r\n"
+            await pause(wake, _EVERY_S)
+            yield b""
+
+    async def _jpeg(self, index: int, newest: Newest) -> tuple[int, bytes]:
+        number, began_s, picture = self._encoded.get(index, (0, 0.0, None))
+        now = time.monotonic()
+        if picture is None or (newest.number > number and now - began_s >= 0.9 * _EVERY_S):
+            number = newest.number
+            picture = asyncio.get_running_loop().run_in_executor(self._pool, encode, newest.frame.image)
+            self._encoded[index] = (number, now, picture)
+        return number, await asyncio.shield(picture)

@@ -1,0 +1,117 @@
+"""The web sink: stores what it is handed and lets a server show it. Knows neither routes nor HTTP.
+
+The server's libraries are imported when it is opened and not before.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from edge_resnet.core.errors import ConfigError, MissingDependencyError
+from edge_resnet.streaming.records import Frame, Prediction, RunStatus
+from edge_resnet.streaming.web.access import Token
+from edge_resnet.streaming.web.latest import Feed
+from edge_resnet.streaming.web.listen import Address, listen, resolve
+
+if TYPE_CHECKING:
+    from edge_resnet.streaming.web.events import Hub
+    from edge_resnet.streaming.web.metrics import Metrics
+    from edge_resnet.streaming.web.server import Server
+
+__all__ = ["WebSink"]
+
+
+class WebSink:
+    """A page and an API at ``address``, HOST:PORT; port 0 takes any free one.
+
+    ``status``: called by the server's threads at most four times a second. ``token``: what clients must show, None for nobody; a
+    host that others can reach is refused without one. Raises ConfigError where the address or the token cannot be used.
+    """
+
+    name = "web"
+    wants_frames = True
+
+    def __init__(self, address: str, status: Callable[[], RunStatus], *, token: str | None = None) -> None:
+        self._address: Address = resolve(address)
+        self._token = None if token is None else Token(token)
+        if token is None and not self._address.loopback:
+            raise ConfigError(
+                f"{address} can be reached from other machines, and no token is set",
+                hint="set one with --web-token or EDGE_RESNET_WEB_TOKEN, or listen on 127.0.0.1",
+            )
+        self._feed = Feed(status)
+        self._running: _Running | None = None
+        self._port = self._address.port
+
+    @property
+    def url(self) -> str:
+        """What to open in a browser; with port 0 it is known once the sink is open."""
+        return self._address.url(self._port)
+
+    def open(self) -> WebSink:
+        """Bind, then start the server; harmless when repeated.
+
+        Raises ConfigError where the address cannot be bound, MissingDependencyError where the server's libraries are absent.
+        """
+        if self._running is None:
+            sock = listen(self._address)
+            try:
+                self._running = _start(self._feed, self._address, self._token, sock)
+            except BaseException:
+                sock.close()
+                raise
+            self._port = self._running.port
+        return self
+
+    def write(self, prediction: Prediction, frame: Frame) -> None:
+        """Store the newest of its source, and queue it for those who listen. Never waits for a client."""
+        newest = self._feed.put(prediction, frame)
+        running = self._running
+        if newest is not None and running is not None:
+            running.metrics.observe(newest)
+            running.hub.publish(newest)
+
+    def close(self) -> None:
+        """End the server within a second, whoever still watches."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.server.stop()
+            running.pool.shutdown(wait=False, cancel_futures=True)
+
+    def __enter__(self) -> WebSink:
+        return self.open()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
+        self.close()
+
+
+@dataclass(frozen=True)
+class _Running:
+    server: Server
+    hub: Hub
+    metrics: Metrics
+    pool: ThreadPoolExecutor
+    port: int
+
+
+def _start(feed: Feed, address: Address, token: Token | None, sock: socket.socket) -> _Running:
+    try:
+        from edge_resnet.streaming.web.events import Hub
+        from edge_resnet.streaming.web.routes import Api, build_app
+        from edge_resnet.streaming.web.server import Server
+        from edge_resnet.streaming.web.streams import Streams
+    except ImportError as error:
+        raise MissingDependencyError(f"--web needs {error.name}", hint="pip install 'edge-resnet[web]'") from error
+    feed.status()
+    hub, streams = Hub(), Streams()
+    pool = ThreadPoolExecutor(2, thread_name_prefix="web")
+    api = Api(feed, hub, streams, pool)
+    port: int = sock.getsockname()[1]
+    server = Server(build_app(api, token, address.host if address.loopback else None), sock, streams)
+    server.start()
+    return _Running(server, hub, api.metrics, pool, port)
