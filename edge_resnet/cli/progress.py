@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import TracebackType
 from typing import TYPE_CHECKING
 
 from edge_resnet.core.records import Progress
-from edge_resnet.streaming.records import Prediction
 
 if TYPE_CHECKING:
-    from edge_resnet.streaming.records import Frame
+    pass
 
-__all__ = ["FrameCounter", "progress_bars"]
+__all__ = ["progress_bars"]
 
 
 @contextmanager
@@ -41,33 +39,3 @@ def progress_bars() -> Iterator[Progress]:
             bars.update(tasks[stage], completed=done // unit, total=total // unit)
 
         yield report
-
-
-class FrameCounter:
-    """A sink for a run that prints no lines: a spinner on a terminal with the frames so far and the newest answer."""
-
-    name = "progress"
-    wants_frames = False
-
-    def __init__(self) -> None:
-        from rich.console import Console
-
-        self._status = Console(stderr=True).status("waiting for the first frame")
-        self._frames = 0
-
-    def write(self, prediction: Prediction, frame: Frame) -> None:  # noqa: ARG002 - the protocol's signature
-        """Count one frame."""
-        self._frames += 1
-        best = prediction.top[0]
-        self._status.update(f"{self._frames} frames, {best.label} {100 * best.probability:.0f} %")
-
-    def close(self) -> None:
-        """Take the spinner away."""
-        self._status.stop()
-
-    def __enter__(self) -> FrameCounter:
-        self._status.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
-        self.close()

@@ -4,38 +4,24 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
-from functools import partial
-from types import FrameType
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import typer
 
 from edge_resnet.cli import runoptions as options
 from edge_resnet.cli.engines import open_with_engine
-from edge_resnet.cli.outputs import Outputs, check_outputs, chosen_sinks
+from edge_resnet.cli.outputs import check_outputs
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.streaming.session import Outputs, _run
 
 if TYPE_CHECKING:
-    from edge_resnet.artifact.folder import Artifact
     from edge_resnet.runtime.backend import Variant
-    from edge_resnet.streaming.camerareader import Camera
     from edge_resnet.streaming.counters import RunSummary
-    from edge_resnet.streaming.loop import RunOptions, Watch
-    from edge_resnet.streaming.notify import Notifier
-    from edge_resnet.streaming.records import RunStatus
-    from edge_resnet.streaming.sources import FrameSource
     from edge_resnet.streaming.worker import Roi
 
 __all__ = ["run"]
-
-#: Seconds between two lines for ``systemctl status``.
-_TELL_S = 10.0
 
 
 def run(
@@ -119,83 +105,6 @@ def run(
     _tell(summary)
     if summary.lost and not summary.interrupted:
         raise typer.Exit(1)
-
-
-def _run(
-    artifact: Artifact,
-    engine: tuple[str, Variant],
-    what: tuple[list[str], bool, bool],
-    outputs: Outputs,
-    wanted: RunOptions,
-) -> RunSummary:
-    from edge_resnet.runtime.backend import open_backend
-    from edge_resnet.streaming.camerareader import Camera
-    from edge_resnet.streaming.counters import Board
-    from edge_resnet.streaming.loop import Watch
-    from edge_resnet.streaming.loop import run as classify
-    from edge_resnet.streaming.notify import Notifier
-
-    with ExitStack() as stack:
-        notifier = stack.enter_context(Notifier())
-        sources = [_source(uri, stack, realtime=what[1], keep_trying=what[2]) for uri in what[0]]
-        network = stack.enter_context(open_backend(artifact, *engine))
-        board = Board(artifact.folder.name, network.name, artifact.manifest.precision)
-        watch = Watch(board=board, alive=_Heartbeat(notifier, board.status), ready=notifier.ready)
-        live = any(isinstance(source, Camera) for source in sources)
-        sinks = [stack.enter_context(sink) for sink in chosen_sinks(replace(outputs, live=live), board.status, watch.stop.set)]
-        with _stopped_by_signals(watch):
-            summary = classify(network, sources, sinks, wanted, watch)
-        notifier.stopping()
-    return summary
-
-
-def _source(uri: str, stack: ExitStack, *, realtime: bool, keep_trying: bool) -> FrameSource | Camera:
-    """What a URI names, opened: that there is no such camera is said before anything else, unless it is waited for."""
-    from edge_resnet.streaming.camerareader import Camera
-    from edge_resnet.streaming.sources import is_camera, open_source
-
-    opener: Callable[[str], FrameSource] = partial(open_source, realtime=realtime)
-    again = is_camera(uri)
-    if again and keep_trying:
-        return Camera(uri, None, again=True, open=opener)
-    opened = opener(uri)
-    if opened.live:
-        return Camera(uri, opened, again=again, open=opener)
-    return stack.enter_context(opened)
-
-
-class _Heartbeat:
-    """Tells systemd that the run is alive, and now and then what ``systemctl status`` shows."""
-
-    def __init__(self, notifier: Notifier, status: Callable[[], RunStatus]) -> None:
-        self._notifier, self._status = notifier, status
-        self._told = 0.0
-
-    def __call__(self) -> None:
-        self._notifier.watchdog()
-        now = time.monotonic()
-        if self._notifier.connected and now - self._told >= _TELL_S:
-            self._told = now
-            status = self._status()
-            live = sum(source.state in ("live", "ended") for source in status.sources)
-            self._notifier.status(f"{live} of {len(status.sources)} sources live, {status.frames_per_s:.1f} frames a second")
-
-
-@contextmanager
-def _stopped_by_signals(watch: Watch) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM asks the run to end, which takes what is under way along; the second one ends it as it is."""
-
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a signal handler
-        if watch.stop.is_set():
-            raise KeyboardInterrupt
-        watch.stop.set()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _positive(name: str, value: float | None) -> float | None:

@@ -12,7 +12,9 @@ from edge_resnet.streaming.records import Frame, Prediction, RunStatus, SourceSt
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-__all__ = ["ConsoleSink", "TableSink"]
+    from edge_resnet.streaming.records import Frame
+
+__all__ = ["ConsoleSink", "FrameCounter", "TableSink"]
 
 #: Drawn this often whether or not a frame comes: the age of a camera that gives none must be seen to grow.
 _PER_S = 4
@@ -188,3 +190,33 @@ class ConsoleSink:
 
 def _answer(prediction: Prediction) -> int:
     return (prediction.answer or prediction.top[0]).class_index
+
+
+class FrameCounter:
+    """A sink for a run that prints no lines: a spinner on a terminal with the frames so far and the newest answer."""
+
+    name = "progress"
+    wants_frames = False
+
+    def __init__(self) -> None:
+        from rich.console import Console
+
+        self._status = Console(stderr=True).status("waiting for the first frame")
+        self._frames = 0
+
+    def write(self, prediction: Prediction, frame: Frame) -> None:  # noqa: ARG002 - the protocol's signature
+        """Count one frame."""
+        self._frames += 1
+        best = prediction.top[0]
+        self._status.update(f"{self._frames} frames, {best.label} {100 * best.probability:.0f} %")
+
+    def close(self) -> None:
+        """Take the spinner away."""
+        self._status.stop()
+
+    def __enter__(self) -> FrameCounter:
+        self._status.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
+        self.close()
