@@ -3,22 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from edge_resnet.bench.record import BenchResult, read_results
-from edge_resnet.compare.accuracies import evaluations
-from edge_resnet.compare.accuracies import other_notes as notes_of_accuracies
-from edge_resnet.compare.latencies import differences, other_notes, pairs, scenario
-from edge_resnet.compare.record import Comparison, Delta, Verdict
-from edge_resnet.compare.reports import reports
+from edge_resnet.compare.record import (
+    Comparison,
+    Delta,
+    Verdict,
+    differences,
+    evaluations,
+    latency_notes,
+    metric,
+    pairs,
+    scenario,
+    top1,
+    unpaired,
+)
+from edge_resnet.compare.record import accuracy_notes as notes_of_accuracies
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.files import kind_of
 from edge_resnet.evaluate import KIND as EVALUATION
 from edge_resnet.evaluate import read_evaluation
 from edge_resnet.report.record import KIND as REPORT
-from edge_resnet.report.record import read_report
+from edge_resnet.report.record import Report, Row, read_report
 
-__all__ = ["Comparison", "Delta", "Verdict", "compare_files"]
+__all__ = ["Comparison", "Delta", "Verdict", "compare_files", "reports"]
 
 
 def compare_files(
@@ -66,7 +76,7 @@ def _latencies(
     for before, after in common:
         machines = differences(before.device, after.device)
         _check(machines, force=force)
-        notes += [*machines, *other_notes(before, after)]
+        notes += [*machines, *latency_notes(before, after)]
         deltas += scenario(before, after, tolerance)
     return _compared(deltas, notes)
 
@@ -82,3 +92,49 @@ def _check(machines: Sequence[str], *, force: bool) -> None:
 def _compared(deltas: Sequence[Delta], notes: Sequence[str]) -> Comparison:
     """``notes``: in order, each once."""
     return Comparison(tuple(deltas), tuple(dict.fromkeys(notes)), any(delta.verdict == "worse" for delta in deltas))
+
+
+def reports(old: Report, new: Report, percent: float, points: float) -> tuple[list[Delta], list[str], list[str]]:
+    """Changes of the rows that both have, what else differs, and how their machines differ."""
+    common = _common(old.rows, new.rows)
+    deltas: list[Delta] = []
+    notes: list[str] = []
+    machines: list[str] = []
+    for before, after in common:
+        for one, other in _results(before, after):
+            machines += differences(one.device, other.device)
+            batch = "" if one.scenario == "single-stream" else f", batch {one.batch}"
+            delta = metric(one, other, percent)
+            deltas.append(replace(delta, name=f"{before.label}, {delta.name}{batch}"))
+            notes += [f"{before.label}: {note}" for note in latency_notes(one, other)]
+        if before.accuracy is not None and after.accuracy is not None:
+            deltas.append(top1(f"{before.label}, top-1", before.accuracy, after.accuracy, points))
+            notes += [f"{before.label}: {note}" for note in unpaired(before.accuracy, after.accuracy)]
+    for place, (side, here) in enumerate((("the old one", old), ("the new one", new))):
+        known = {pair[place].label for pair in common}
+        alone = [row.label for row in here.rows if row.label not in known]
+        notes += [f"only {side} has {', '.join(alone)}"] if alone else []
+        notes += [f"{side} was interrupted"] if here.interrupted else []
+    return deltas, notes, machines
+
+
+def _common(old: Sequence[Row], new: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """Rows of one network, precision and backend; where a report has several of them, those that it calls alike."""
+    found = []
+    for before in old:
+        fitting = [after for after in new if _kind(after) == _kind(before)]
+        if len(fitting) > 1 or sum(_kind(row) == _kind(before) for row in old) > 1:
+            fitting = [after for after in fitting if after.label == before.label]
+        found += [(before, after) for after in fitting]
+    return found
+
+
+def _kind(row: Row) -> tuple[str, str, str]:
+    return row.model, row.precision, row.backend
+
+
+def _results(old: Row, new: Row) -> list[tuple[BenchResult, BenchResult]]:
+    """Image after image, and offline by batch."""
+    pairs = [] if old.latency is None or new.latency is None else [(old.latency, new.latency)]
+    batches = {result.batch: result for result in new.batches}
+    return pairs + [(result, batches[result.batch]) for result in old.batches if result.batch in batches]

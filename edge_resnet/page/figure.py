@@ -16,13 +16,37 @@ from typing import TYPE_CHECKING, Any
 
 from edge_resnet.core.errors import MissingDependencyError
 from edge_resnet.core.files import write_whole
-from edge_resnet.page.palette import DARK_GROUND, DARK_INK, GRID_ALPHA, INK, SERIES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Chart", "draw", "save"]
+__all__ = ["Chart", "DARK_GROUND", "DARK_INK", "DIMMED", "GRID_ALPHA", "INK", "MARKERS", "SERIES", "draw", "save"]
+
+
+#: One colour per series, in the order in which they are taken: blue, vermilion, green, purple, ochre, sky.
+SERIES = ("#2f7fc1", "#d55e00", "#0a8f69", "#b5659a", "#a5790a", "#3a93ad")
+
+
+#: Shapes beside the colours, for print and for those who see no colours (matplotlib's names).
+MARKERS = ("o", "s", "^", "D", "v", "P")
+
+
+#: Text and axes on white. In an SVG it becomes ``currentColor``: nothing else may be drawn in exactly this colour.
+INK = "#17211d"
+
+
+#: What is there, but not what counts.
+DIMMED = "#83908a"
+
+
+#: Opacity of ink as grid.
+GRID_ALPHA = 0.16
+
+
+#: Text, and what it stands on, where the reader wants it dark.
+DARK_INK, DARK_GROUND = "#e9efec", "#19201d"
+
 
 #: Dots per inch of the PNG: twice a screen's, for slides and dense displays.
 _DPI = 192

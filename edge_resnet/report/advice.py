@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from edge_resnet.core.statistics import Difference, difference
 from edge_resnet.page.html import Cell, Column, Table
 from edge_resnet.page.html import Row as TableRow
-from edge_resnet.report.choose import POINTS, fastest_within, limits_ms, most_accurate_under
-from edge_resnet.report.judge import front, front_rows, speedup
+from edge_resnet.report.choose import POINTS, fastest_within, front, front_rows, limits_ms, most_accurate_under, speedup
 from edge_resnet.report.record import Pair, Report, Row
-from edge_resnet.report.setting import results_of
+from edge_resnet.report.table import results_of
 from edge_resnet.report.words import ms, plural, points, signed, told, top1
 
 __all__ = ["answer_lines", "fastest_table", "findings", "pair_table", "under_table"]

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edge_resnet.core.statistics import Difference, difference, percentile
-from edge_resnet.page.figure import Chart, draw
-from edge_resnet.page.palette import DIMMED, INK, SERIES
+from edge_resnet.page.figure import DIMMED, INK, SERIES, Chart, draw
 from edge_resnet.report.frontchart import front_chart, scale_latency
-from edge_resnet.report.marks import colour
 from edge_resnet.report.record import Pair, Report, Row
-from edge_resnet.report.words import ms, signed
+from edge_resnet.report.words import colour, ms, signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

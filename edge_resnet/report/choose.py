@@ -11,10 +11,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_resnet.core.statistics import Difference
-from edge_resnet.report.judge import drop, front_rows
+from edge_resnet.evaluate import paired
 from edge_resnet.report.record import Row
 
-__all__ = ["Fastest", "MostAccurate", "fastest_within", "limits_ms", "most_accurate_under"]
+__all__ = [
+    "Fastest",
+    "MostAccurate",
+    "dominated",
+    "drop",
+    "fastest_within",
+    "front",
+    "front_rows",
+    "limits_ms",
+    "most_accurate_under",
+    "speedup",
+]
 
 #: Points of top-1 that the table of ``fastest_within`` asks about.
 POINTS = (0.5, 1.0, 2.0, 5.0)
@@ -103,3 +114,37 @@ def _p90(row: Row) -> float:
 def _top1(row: Row) -> float:
     assert row.accuracy is not None
     return row.accuracy.top1
+
+
+def drop(better: Row, worse: Row) -> Difference | None:
+    """By how many points of top-1 ``worse`` is below ``better``; None where they were not measured on the same images."""
+    return paired(better.accuracy, worse.accuracy)
+
+
+def front_rows(rows: Sequence[Row]) -> list[Row]:
+    """Those with both an accuracy and a latency: what a front can be made of."""
+    return [row for row in rows if row.accuracy is not None and row.latency is not None]
+
+
+def front(rows: Sequence[Row]) -> list[Row]:
+    """The rows that no other one dominates, the fastest first."""
+    return sorted((row for row in front_rows(rows) if not dominated(row, rows)), key=_p90)
+
+
+def dominated(row: Row, rows: Sequence[Row]) -> Row | None:
+    """A row that is as accurate and as fast, and better in one of them, by the measured values; None where there is none."""
+    if not front_rows([row]):
+        return None
+    for other in front_rows(rows):
+        level = _top1(other) >= _top1(row) and _p90(other) <= _p90(row)
+        if level and (_top1(other) > _top1(row) or _p90(other) < _p90(row)):
+            return other
+    return None
+
+
+def speedup(slow: Row, fast: Row) -> tuple[float, float, float] | None:
+    """How many times faster ``fast`` is by its p90, and the bounds that the two intervals allow; None without both."""
+    if slow.latency is None or fast.latency is None:
+        return None
+    (slow_low, slow_high), (fast_low, fast_high) = slow.latency.metric.ci95, fast.latency.metric.ci95
+    return _p90(slow) / _p90(fast), slow_low / fast_high, slow_high / fast_low

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from edge_resnet.answers import Accuracy
 from edge_resnet.bench.record import BenchResult
+from edge_resnet.device.machine import DeviceInfo
+from edge_resnet.evaluate import Accuracy
 from edge_resnet.page.html import Cell, Column, Table
 from edge_resnet.page.html import Row as TableRow
-from edge_resnet.report.judge import dominated
+from edge_resnet.report.choose import dominated
 from edge_resnet.report.record import Report, Row
 from edge_resnet.report.words import ms
 
-__all__ = ["main_table", "markdown", "ordered", "records", "to_csv", "to_markdown"]
+__all__ = ["environment", "main_table", "markdown", "ordered", "records", "results_of", "to_csv", "to_markdown", "warnings_of"]
 
 _MIB = 1 << 20
 
@@ -164,3 +165,49 @@ def _accuracy_interval(row: Row) -> tuple[float, float] | None:
 
 def _percent(value: float) -> str:
     return f"{value:.1f}"
+
+
+def environment(report: Report) -> list[tuple[str, str]]:
+    """Name and value: machine, backends, versions, images, options."""
+    devices = list(dict.fromkeys(_machine(result.device) for _, result in results_of(report)))
+    versions = list(dict.fromkeys(_versions(result) for _, result in results_of(report)))
+    modes = [f"{name}" for name in dict.fromkeys(result.rules for _, result in results_of(report))]
+    found = [("Machine", line) for line in devices] + [("Versions", line) for line in versions]
+    backends = dict.fromkeys(row.backend for row in report.rows)
+    told = backends if len(backends) == 1 else [f"{row.backend} ({row.label})" for row in report.rows]
+    found += [("Backend", ", ".join(told))]
+    found += [("Rules", "; ".join(modes))] if modes else []
+    found += [("Accuracy", report.setup.data), ("Calibration", report.setup.calibration)]
+    found += list(report.setup.options.items())
+    return [(name, value) for name, value in found if value]
+
+
+def warnings_of(report: Report) -> list[str]:
+    """Notes on the set-up, then what each measurement says against itself; the same words once, with whom they concern."""
+    said: dict[str, list[str]] = {}
+    for label, result in results_of(report):
+        for warning in result.warnings:
+            said.setdefault(warning, []).append(label)
+    lines = [f"{', '.join(dict.fromkeys(labels))}: {warning}" for warning, labels in said.items()]
+    return [*report.setup.notes, *lines]
+
+
+def results_of(report: Report) -> Iterator[tuple[str, BenchResult]]:
+    """Every benchmark with the label of what was measured."""
+    for row in report.rows:
+        if row.latency is not None:
+            yield row.label, row.latency
+        for result in row.batches:
+            yield f"{row.label} in batches of {result.batch}", result
+
+
+def _machine(device: DeviceInfo) -> str:
+    memory = None if device.memory_total_mib is None else f"{device.memory_total_mib / 1024:.0f} GiB"
+    jetpack = None if device.jetpack is None else f"JetPack {device.jetpack}"
+    mode = None if device.power_mode is None else f"power mode {device.power_mode}"
+    cores = f"{device.usable_cores} {'core' if device.usable_cores == 1 else 'cores'} of {device.cpu}"
+    return ", ".join(part for part in (device.board, device.gpu, cores, memory, jetpack, mode, device.os) if part)
+
+
+def _versions(result: BenchResult) -> str:
+    return ", ".join(f"{name} {version}" for name, version in result.versions.items())

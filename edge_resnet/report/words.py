@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import get_args
+
+from edge_resnet.core.records import Precision
 from edge_resnet.core.statistics import Difference
+from edge_resnet.page.figure import MARKERS, SERIES
 from edge_resnet.report.record import Row
 
-__all__ = ["between", "ms", "plural", "points", "signed", "told", "top1"]
+__all__ = ["between", "colour", "marker", "ms", "plural", "points", "signed", "told", "top1"]
 
 _MINUS = "\N{MINUS SIGN}"
 
@@ -48,3 +53,13 @@ def told(found: Difference | None) -> str:
     verdict = "told apart" if found.told_apart else "not told apart"
     low, high = (signed(bound).removeprefix("+") for bound in found.ci95)
     return f"{signed(found.points).removeprefix('+')} points ({low} to {high}, p = {found.p:.2g}): {verdict}"
+
+
+def colour(row: Row) -> str:
+    """The precision's colour."""
+    return SERIES[get_args(Precision).index(row.precision)]
+
+
+def marker(row: Row, rows: Sequence[Row]) -> str:
+    """The shape of its backend among those of all rows (matplotlib's name)."""
+    return MARKERS[sorted({other.backend for other in rows}).index(row.backend) % len(MARKERS)]

@@ -14,8 +14,7 @@ from edge_resnet.page.html import Table, render
 from edge_resnet.report.advice import answer_lines, fastest_table, findings, pair_table, under_table
 from edge_resnet.report.charts import charts
 from edge_resnet.report.record import Report, to_json
-from edge_resnet.report.setting import environment, warnings_of
-from edge_resnet.report.table import main_table, to_csv, to_markdown
+from edge_resnet.report.table import environment, main_table, to_csv, to_markdown, warnings_of
 
 __all__ = ["Questions", "check_drawable", "write_report"]
 

@@ -9,7 +9,6 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from edge_resnet import __version__
-from edge_resnet.answers import Answers, answer
 from edge_resnet.artifact.enginecache import find_engine
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.bench import BenchOptions, BenchResult, bench
@@ -17,6 +16,7 @@ from edge_resnet.bench.record import to_json
 from edge_resnet.core.errors import ConfigError, IncompatibleEngineError
 from edge_resnet.core.records import Progress
 from edge_resnet.device.machine import describe, installed_version
+from edge_resnet.evaluate import Answers, answer
 from edge_resnet.images.imageset import ImageSet
 from edge_resnet.runtime.backend import BACKENDS, load_backend, open_backend
 

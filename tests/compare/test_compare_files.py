@@ -18,7 +18,7 @@ from reports import accuracy, answers, evaluation
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.bench import BenchOptions, BenchResult, bench, write_results
 from edge_resnet.compare import Comparison, compare_files
-from edge_resnet.compare.accuracies import top1
+from edge_resnet.compare.record import top1
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.device.power import PowerReading
 from edge_resnet.evaluate import write_evaluation

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from reports import answers, row
 
 from edge_resnet.core.statistics import difference
-from edge_resnet.report.judge import dominated, drop, front, speedup
+from edge_resnet.report.choose import dominated, drop, front, speedup
 from edge_resnet.report.record import Row
 
 _rows = st.lists(st.tuples(st.integers(1, 12), st.integers(0, 40)), min_size=1, max_size=9).map(

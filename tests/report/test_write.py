@@ -17,8 +17,7 @@ from reports import PIXEL, answers, bench_result, report, row, usual
 from edge_resnet.core.errors import MissingDependencyError
 from edge_resnet.report.advice import answer_lines, findings
 from edge_resnet.report.record import Hole, Pair, read_report
-from edge_resnet.report.setting import environment, warnings_of
-from edge_resnet.report.table import records, to_csv
+from edge_resnet.report.table import environment, records, to_csv, warnings_of
 from edge_resnet.report.write import Questions, check_drawable, write_report
 
 
