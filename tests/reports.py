@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from edge_resnet import evaluate
-from edge_resnet.bench.record import BenchResult, Metric
 from edge_resnet.core.records import Precision
 from edge_resnet.core.statistics import wilson_interval
-from edge_resnet.evaluate import Accuracy
-from edge_resnet.report.record import KIND, SCHEMA, ClassChange, Flip, Hole, Pair, Report, Row, Setup
+from edge_resnet.measurement import accuracy as evaluate
+from edge_resnet.measurement.accuracy import Accuracy
+from edge_resnet.measurement.bench.result import BenchResult, Metric
+from edge_resnet.measurement.report.record import KIND, SCHEMA, ClassChange, Flip, Hole, Pair, Report, Row, Setup
 
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 

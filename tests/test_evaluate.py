@@ -13,8 +13,8 @@ from edge_resnet.artifact.folder import Artifact
 from edge_resnet.compiler.derive import compile_engine
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.statistics import mcnemar_exact, paired_drop_interval, wilson_interval
-from edge_resnet.evaluate import evaluate
 from edge_resnet.images.imageset import ImageSet, from_arrays, open_images
+from edge_resnet.measurement.accuracy import evaluate
 from edge_resnet.runtime.backend import open_backend
 
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from layerinfo import FORMATS, PROFILE, as_eleven, conv, document, layer, reformat, tensor
 
 from edge_resnet.core.errors import ArtifactError
-from edge_resnet.layers import UNKNOWN, Layer, parse_layers, parse_profile, read_layers, with_times
+from edge_resnet.measurement.layers import UNKNOWN, Layer, parse_layers, parse_profile, read_layers, with_times
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layerinfo import PROFILE, as_eleven, conv, document, layer, reformat, tensor
 
-from edge_resnet.layers import Listing, parse_layers, parse_profile, with_times
-from edge_resnet.whyslow import Finding, why_not_faster
+from edge_resnet.measurement.layers import Listing, parse_layers, parse_profile, with_times
+from edge_resnet.measurement.whyslow import Finding, why_not_faster
 
 HALF = tensor("half", "FP16", "HWC8")
 

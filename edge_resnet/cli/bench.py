@@ -1,4 +1,4 @@
-"""``edge-resnet bench``. Knows the options and how a result is printed; the measuring is edge_resnet.bench's."""
+"""``edge-resnet bench``. Knows the options and how a result is printed; the measuring is edge_resnet.measurement.bench.bench's."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from edge_resnet.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
-    from edge_resnet.bench import BenchOptions, BenchResult, Scenario
     from edge_resnet.device.power import PowerReading
     from edge_resnet.images.imageset import ImageSet
+    from edge_resnet.measurement.bench.result import BenchResult, Scenario
+    from edge_resnet.measurement.bench.rules import BenchOptions
 
 __all__ = ["bench"]
 
@@ -62,9 +63,9 @@ def bench(
 
     edge-resnet bench --scenario offline --batch 32 --seconds 60 --json
     """
-    from edge_resnet.bench import BenchOptions
-    from edge_resnet.bench.record import Scenario, to_json, write_results
     from edge_resnet.core.files import check_free
+    from edge_resnet.measurement.bench.result import Scenario, to_json, write_results
+    from edge_resnet.measurement.bench.rules import BenchOptions
 
     if save is not None:
         check_free(save, force=force)
@@ -95,7 +96,7 @@ def bench(
 
 def _measured(artifact: Artifact, wanted: list[BenchOptions], images: ImageSet | None) -> list[BenchResult]:
     """The results up to Ctrl-C; raises KeyboardInterrupt where there is none."""
-    from edge_resnet.bench import bench as measure
+    from edge_resnet.measurement.bench.bench import bench as measure
 
     results: list[BenchResult] = []
     with progress_bars() as progress:

@@ -1,4 +1,4 @@
-"""``edge-resnet compare``. Knows how a comparison is told; what is worse is edge_resnet.compare's to say."""
+"""``edge-resnet compare``. Knows how a comparison is told; what is worse is edge_resnet.measurement.compare.compare's to say."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from edge_resnet.compare import Comparison, Delta
+    from edge_resnet.measurement.compare.deltas import Comparison, Delta
 
 __all__ = ["compare"]
 
@@ -37,7 +37,7 @@ def compare(
 
     edge-resnet compare old/report.json new/report.json --tolerance 10 --markdown
     """
-    from edge_resnet.compare import compare_files
+    from edge_resnet.measurement.compare.compare import compare_files
 
     found = compare_files(old, new, tolerance_percent=tolerance, tolerance_points=max_drop, force=force)
     if json_output:

@@ -1,4 +1,4 @@
-"""``edge-resnet eval``. Knows the options and how a result is printed; the measuring is edge_resnet.evaluate's."""
+"""``edge-resnet eval``. Knows the options and how a result is printed; the measuring is edge_resnet.measurement.accuracy's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from edge_resnet.evaluate import Evaluation
+    from edge_resnet.measurement.accuracy import Evaluation
 
 __all__ = ["evaluate"]
 
@@ -54,9 +54,9 @@ def evaluate(
 
     from dataclasses import replace
 
-    from edge_resnet.evaluate import evaluate as measure
-    from edge_resnet.evaluate import to_json, write_evaluation
     from edge_resnet.images.datasets import open_data
+    from edge_resnet.measurement.accuracy import evaluate as measure
+    from edge_resnet.measurement.accuracy import to_json, write_evaluation
 
     images = open_data(data, split="test", label_names=opened.labels)
     with progress_bars() as progress:

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from edge_resnet.core.errors import ArtifactError, ConfigError
-from edge_resnet.layers import UNKNOWN, Layer, Listing, read_layers
-from edge_resnet.whyslow import Finding, why_not_faster
+from edge_resnet.measurement.layers import UNKNOWN, Layer, Listing, read_layers
+from edge_resnet.measurement.whyslow import Finding, why_not_faster
 
 __all__ = ["Report", "of_artifact", "of_file"]
 

@@ -15,7 +15,7 @@ from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import FAMILY_SHORTCUT, Correction, Family, ModelSpec, Precision, Preprocess, Shortcut
 
 if TYPE_CHECKING:
-    from edge_resnet.report import Questions, Report
+    from edge_resnet.measurement.report import Questions, Report
     from edge_resnet.sweep import SweepRequest
     from edge_resnet.sweep.request import Network
 
@@ -79,7 +79,7 @@ def report(
 
     edge-resnet report nano/report.json orin/report.json -o both
     """
-    from edge_resnet.report import Questions, check_drawable
+    from edge_resnet.measurement.report import Questions, check_drawable
     from edge_resnet.sweep import SweepRequest
 
     questions = Questions(_positive(under_ms, "--under-ms"), _positive(within_points, "--within-points"))
@@ -106,7 +106,7 @@ def report(
 
 def _run(request: SweepRequest, questions: Questions, output: Path, words: tuple[bool, bool, bool]) -> None:
     """Measure, write, tell. ``words``: --resume, --force and --json."""
-    from edge_resnet.report import write_report
+    from edge_resnet.measurement.report import write_report
     from edge_resnet.sweep import sweep
     from edge_resnet.sweep.cells import claim
 
@@ -175,7 +175,7 @@ def _tell(name: str, how: str, seconds: float, left_s: float) -> None:
 def _as_json(found: Report, page: Path) -> dict[str, object]:
     from dataclasses import asdict
 
-    from edge_resnet.report.table import records
+    from edge_resnet.measurement.report.table import records
 
     pairs = [{key: value for key, value in asdict(pair).items() if key not in ("flips", "classes")} for pair in found.pairs]
     holes = [asdict(hole) for hole in found.holes]
@@ -183,7 +183,7 @@ def _as_json(found: Report, page: Path) -> dict[str, object]:
 
 
 def _report(found: Report, questions: Questions, page: Path) -> None:
-    from edge_resnet.report.advice import answer_lines, findings
+    from edge_resnet.measurement.report.advice import answer_lines, findings
 
     for line in (*answer_lines(found, questions.under_ms, questions.within_points), *findings(found)):
         typer.echo(line)

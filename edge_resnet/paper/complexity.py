@@ -6,9 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge_resnet.core.records import ModelSpec, Progress
+from edge_resnet.measurement.page.figure import SERIES, Chart, draw
 from edge_resnet.network import NetworkFacts, paper_table
 from edge_resnet.network.zoo import measure
-from edge_resnet.page.figure import SERIES, Chart, draw
 from edge_resnet.paper.figures import CIFAR_MPARAMS, IMAGENET_GFLOPS
 from edge_resnet.paper.finding import Column, Finding, Scaled, Table
 from edge_resnet.paper.networks import printed_name

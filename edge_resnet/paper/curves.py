@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from edge_resnet.page.figure import INK, MARKERS, SERIES, Chart, draw
+from edge_resnet.measurement.page.figure import INK, MARKERS, SERIES, Chart, draw
 from edge_resnet.paper.training import Trained
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Progress
-from edge_resnet.page.figure import Chart
+from edge_resnet.measurement.page.figure import Chart
 from edge_resnet.paper.curves import curves
 from edge_resnet.paper.figures import CIFAR_ERROR, TWIN_ERROR
 from edge_resnet.paper.finding import Finding

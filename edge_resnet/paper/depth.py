@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Progress
-from edge_resnet.page.figure import MARKERS, SERIES, Chart, draw
+from edge_resnet.measurement.page.figure import MARKERS, SERIES, Chart, draw
 from edge_resnet.paper.curves import curves
 from edge_resnet.paper.figures import CIFAR_ERROR
 from edge_resnet.paper.finding import Finding

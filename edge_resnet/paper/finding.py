@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from edge_resnet.page.figure import Chart
+from edge_resnet.measurement.page.figure import Chart
 
 __all__ = ["Cell", "Column", "Finding", "Scaled", "Table"]
 

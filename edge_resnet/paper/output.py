@@ -14,8 +14,8 @@ from typing import Any
 from edge_resnet import __version__
 from edge_resnet.core.errors import BuildError, ConfigError, DataError
 from edge_resnet.core.files import write_whole
-from edge_resnet.page.figure import save
-from edge_resnet.page.html import Cell, Column, Row, Table, render
+from edge_resnet.measurement.page.figure import save
+from edge_resnet.measurement.page.html import Cell, Column, Row, Table, render
 from edge_resnet.paper.figures import CLAIMS
 from edge_resnet.paper.finding import Finding
 from edge_resnet.paper.finding import Table as Found

@@ -14,8 +14,8 @@ from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Preprocess, Progress
 from edge_resnet.images.imageset import ImageSet, batches
 from edge_resnet.images.preprocess import Picture
+from edge_resnet.measurement.page.figure import MARKERS, SERIES, Chart, draw
 from edge_resnet.network import class_names
-from edge_resnet.page.figure import MARKERS, SERIES, Chart, draw
 from edge_resnet.paper.finding import Column, Finding, Scaled, Table
 from edge_resnet.paper.networks import normalised, open_members
 from edge_resnet.paper.request import Request, labelled

@@ -16,11 +16,11 @@ from types import MappingProxyType
 from PIL import Image
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.bench import BenchResult
 from edge_resnet.core.errors import DataError
-from edge_resnet.evaluate import Answers, accuracy_of
 from edge_resnet.images.imageset import ImageSet
-from edge_resnet.report.record import KIND, SCHEMA, ClassChange, Flip, Hole, Pair, Report, Row, Setup
+from edge_resnet.measurement.accuracy import Answers, accuracy_of
+from edge_resnet.measurement.bench.result import BenchResult
+from edge_resnet.measurement.report.record import KIND, SCHEMA, ClassChange, Flip, Hole, Pair, Report, Row, Setup
 from edge_resnet.sweep.merge import Loaded
 from edge_resnet.sweep.plan import Target
 from edge_resnet.sweep.request import SweepRequest

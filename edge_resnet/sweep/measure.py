@@ -11,13 +11,14 @@ from pydantic import TypeAdapter
 from edge_resnet import __version__
 from edge_resnet.artifact.enginecache import find_engine
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.bench import BenchOptions, BenchResult, bench
-from edge_resnet.bench.record import to_json
 from edge_resnet.core.errors import ConfigError, IncompatibleEngineError
 from edge_resnet.core.records import Progress
 from edge_resnet.device.machine import describe, installed_version
-from edge_resnet.evaluate import Answers, answer
 from edge_resnet.images.imageset import ImageSet
+from edge_resnet.measurement.accuracy import Answers, answer
+from edge_resnet.measurement.bench.bench import bench
+from edge_resnet.measurement.bench.result import BenchResult, to_json
+from edge_resnet.measurement.bench.rules import BenchOptions
 from edge_resnet.runtime.backend import BACKENDS, load_backend, open_backend
 
 __all__ = ["answers_key", "latency_key", "measure_answers", "measure_latency", "read_answers", "read_latency", "ready"]

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edge_resnet.bench import BenchResult, read_results
 from edge_resnet.core.files import kind_of
-from edge_resnet.evaluate import KIND as EVALUATION
-from edge_resnet.evaluate import Evaluation, read_evaluation
-from edge_resnet.report.record import KIND as REPORT
-from edge_resnet.report.record import Hole, Pair, Report, Row, Setup, read_report
+from edge_resnet.measurement.accuracy import KIND as EVALUATION
+from edge_resnet.measurement.accuracy import Evaluation, read_evaluation
+from edge_resnet.measurement.bench.result import BenchResult, read_results
+from edge_resnet.measurement.report.record import KIND as REPORT
+from edge_resnet.measurement.report.record import Hole, Pair, Report, Row, Setup, read_report
 
 __all__ = ["Loaded", "from_files"]
 

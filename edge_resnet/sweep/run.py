@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.core.errors import ConfigError, EdgeResnetError
 from edge_resnet.core.records import Progress
-from edge_resnet.report.record import Hole, Report
+from edge_resnet.measurement.report.record import Hole, Report
 from edge_resnet.runtime.backend import BACKENDS, resolve_backend
 from edge_resnet.sweep.assemble import Found, Measured, assemble
 from edge_resnet.sweep.cells import Cells

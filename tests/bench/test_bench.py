@@ -18,13 +18,14 @@ from hypothesis import strategies as st
 from scripted import HandClock, Scripted, TwoSlots
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.bench import BenchOptions, BenchResult, bench
-from edge_resnet.bench.conditions import Watch
-from edge_resnet.bench.rules import batch_of, limits_of
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import BatchProfile
 from edge_resnet.images.imageset import from_arrays, open_images
 from edge_resnet.images.preprocess import preprocess
+from edge_resnet.measurement.bench.bench import bench
+from edge_resnet.measurement.bench.conditions import Watch
+from edge_resnet.measurement.bench.result import BenchResult
+from edge_resnet.measurement.bench.rules import BenchOptions, batch_of, limits_of
 
 QUICK = BenchOptions(seconds=0.2, min_queries=20, starts=0, frame=(64, 48), power=False)
 
@@ -161,7 +162,7 @@ def test_a_real_signal(tiny_artifacts: dict[str, Artifact], monkeypatch: pytest.
             super().__init__()
             threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
 
-    monkeypatch.setattr("edge_resnet.bench.Watch", Signalling)
+    monkeypatch.setattr("edge_resnet.measurement.bench.bench.Watch", Signalling)
     result = bench(tiny_artifacts["int8"], replace(QUICK, seconds=100.0))
     assert result.interrupted
     assert 0.1 < result.seconds < 10

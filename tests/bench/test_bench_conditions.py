@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from edge_resnet.bench.conditions import Conditions, Watch, gpu_memory_mib
-from edge_resnet.bench.doubts import doubts_of_heat, doubts_of_machine, doubts_of_run
-from edge_resnet.bench.loop import Limits, Timings, WarmUp
-from edge_resnet.bench.record import Metric
 from edge_resnet.device.power import PowerReading
+from edge_resnet.measurement.bench.caveats import doubts_of_heat, doubts_of_machine, doubts_of_run
+from edge_resnet.measurement.bench.conditions import Conditions, Watch, gpu_memory_mib
+from edge_resnet.measurement.bench.result import Metric
+from edge_resnet.measurement.bench.timing import Limits, Timings, WarmUp
 
 QUIET = Conditions(0.1, 0.01, (2000, 2000), (900, 900), 0, 0)
 SURE = Metric("p90_ms", 10.0, (9.0, 11.0), certain=True)

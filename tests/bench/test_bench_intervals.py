@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_resnet.bench.intervals import percentile_interval, rate_interval
 from edge_resnet.core.statistics import percentile
+from edge_resnet.measurement.bench.intervals import percentile_interval, rate_interval
 
 SAMPLES = st.lists(st.floats(1e-3, 1e6), min_size=1, max_size=400)
 SHARES = st.sampled_from([50, 90, 99, 99.9])

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scripted import MS, HandClock, Scripted, TwoSlots
 
-from edge_resnet.bench.loop import Limits, one_by_one, overlapped, warm_up
+from edge_resnet.measurement.bench.timing import Limits, one_by_one, overlapped, warm_up
 
 PICTURE = np.zeros((1, 2, 2, 3), np.uint8)
 

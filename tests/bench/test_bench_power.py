@@ -19,10 +19,11 @@ from power.sysfstrees import AGX_ORIN, NANO, ORIN_NANO, RAPL, THOR, XAVIER_NX, w
 from scripted import HandClock, Scripted, TwoSlots
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.bench import BenchOptions, BenchResult, bench, read_result, write_results
-from edge_resnet.bench.record import to_json
 from edge_resnet.device.power import Meter, PowerMeter, Sample, look
 from edge_resnet.device.power.meter import Found
+from edge_resnet.measurement.bench.bench import bench
+from edge_resnet.measurement.bench.result import BenchResult, read_result, to_json, write_results
+from edge_resnet.measurement.bench.rules import BenchOptions
 from edge_resnet.runtime.backend import Images, Logits
 
 QUICK = BenchOptions(seconds=0.2, min_queries=20, starts=0, frame=(64, 48))
@@ -54,10 +55,12 @@ def on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> On:
     def become(what: dict[str, str] | Sequence[Meter]) -> None:
         if isinstance(what, dict):
             write(tmp_path / "board", what)
-            monkeypatch.setattr("edge_resnet.bench.look", lambda works: look(tmp_path / "board", works))
+            monkeypatch.setattr("edge_resnet.measurement.bench.bench.look", lambda works: look(tmp_path / "board", works))
         else:
-            monkeypatch.setattr("edge_resnet.bench.look", lambda works: Found(tuple(what), ()))
-        monkeypatch.setattr("edge_resnet.bench.PowerMeter", lambda found: PowerMeter(found, root=tmp_path / "board", hz=100))
+            monkeypatch.setattr("edge_resnet.measurement.bench.bench.look", lambda works: Found(tuple(what), ()))
+        monkeypatch.setattr(
+            "edge_resnet.measurement.bench.bench.PowerMeter", lambda found: PowerMeter(found, root=tmp_path / "board", hz=100)
+        )
 
     return become
 
@@ -173,11 +176,13 @@ def test_a_processors_network_leads_with_the_processors_meter(
 ) -> None:
     """What bench looks for depends on where the network runs."""
     asked: list[Any] = []
-    monkeypatch.setattr("edge_resnet.bench.look", lambda works: (asked.append(works), look(write(tmp_path, RAPL), works))[1])
+    monkeypatch.setattr(
+        "edge_resnet.measurement.bench.bench.look", lambda works: (asked.append(works), look(write(tmp_path, RAPL), works))[1]
+    )
     gpu = Real()
     gpu.name = "tensorrt"
-    monkeypatch.setattr("edge_resnet.bench.gpu_memory_mib", lambda: None)
-    monkeypatch.setattr("edge_resnet.bench._engine_bytes", lambda *_: 1)
+    monkeypatch.setattr("edge_resnet.measurement.bench.bench.gpu_memory_mib", lambda: None)
+    monkeypatch.setattr("edge_resnet.measurement.bench.bench._engine_bytes", lambda *_: 1)
     found = [bench(tiny_artifacts["int8"], QUICK, network=network) for network in (Real(), gpu)]
     assert asked == ["CPU", "GPU"]
     assert [result.power is not None and result.power.source for result in found] == ["RAPL package-0", None]

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from scripted import HandClock, Scripted
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.bench import BenchOptions, BenchResult, bench, read_result, read_results, write_results
-from edge_resnet.bench.record import to_json
 from edge_resnet.core.errors import BuildError, DataError
+from edge_resnet.measurement.bench.bench import bench
+from edge_resnet.measurement.bench.result import BenchResult, read_result, read_results, to_json, write_results
+from edge_resnet.measurement.bench.rules import BenchOptions
 
 #: What others may build on.
 DOCUMENTED = {"scenario", "count", "p50_ms", "p90_ms", "p99_ms", "throughput_per_s", "stages_ms"}

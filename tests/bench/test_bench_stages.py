@@ -9,7 +9,7 @@ import pytest
 from scripted import HandClock, Scripted, Telling, TwoSlots
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.bench.stages import measure_stages
+from edge_resnet.measurement.bench.stages import measure_stages
 
 FRAME = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
 STAGES = {"preprocess", "inference", "postprocess", "total"}

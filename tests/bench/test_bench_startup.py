@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_resnet.artifact.folder import MODEL, Artifact
-from edge_resnet.bench.startup import measure_startup
+from edge_resnet.measurement.bench.startup import measure_startup
 
 
 def test_a_process_answers(tiny_artifacts: dict[str, Artifact]) -> None:

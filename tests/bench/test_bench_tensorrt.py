@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_resnet.bench import read_results
+from edge_resnet.measurement.bench.result import read_results
 
 PRETEND = Path(__file__).resolve().parent.parent / "gpu" / "pretend.py"
 

@@ -15,9 +15,9 @@ import pytest
 from power.sysfstrees import ORIN_NANO, write
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.bench import read_result, read_results
-from edge_resnet.bench.conditions import Watch
 from edge_resnet.device.power import PowerMeter, look
+from edge_resnet.measurement.bench.conditions import Watch
+from edge_resnet.measurement.bench.result import read_result, read_results
 
 Cli = Callable[..., Any]
 QUICK = ("--backend", "fake", "--seconds", "0.3", "--min-queries", "30", "--frame", "64x48", "--no-cold-start")
@@ -77,8 +77,8 @@ def test_cold_start_and_memory(cli: Cli, tiny: str) -> None:
 def test_power_is_a_line(cli: Cli, tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Watts, an image's energy and what they are of; heat and clocks below; left out where it is not wanted."""
     board = write(tmp_path / "board", ORIN_NANO)
-    monkeypatch.setattr("edge_resnet.bench.look", lambda works: look(board, works))
-    monkeypatch.setattr("edge_resnet.bench.PowerMeter", lambda found: PowerMeter(found, root=board))
+    monkeypatch.setattr("edge_resnet.measurement.bench.bench.look", lambda works: look(board, works))
+    monkeypatch.setattr("edge_resnet.measurement.bench.bench.PowerMeter", lambda found: PowerMeter(found, root=board))
     lines = cli("bench", tiny, *QUICK).out.splitlines()
     (power,) = [line for line in lines if line.startswith("  power: ")]
     assert re.fullmatch(r"  power: 6\.00 W, \d+\.\d mJ an image \(INA3221 VDD_IN: module\)", power)
@@ -92,8 +92,8 @@ def test_power_is_a_line(cli: Cli, tiny: str, monkeypatch: pytest.MonkeyPatch, t
 def test_no_power_is_absent_in_a_line(cli: Cli, tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """On a machine without sensors it says so, and JSON why; nothing is zero."""
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    monkeypatch.setattr("edge_resnet.bench.look", lambda works: look(tmp_path / "none", works))
-    monkeypatch.setattr("edge_resnet.bench.PowerMeter", lambda found: PowerMeter(found, root=tmp_path / "none"))
+    monkeypatch.setattr("edge_resnet.measurement.bench.bench.look", lambda works: look(tmp_path / "none", works))
+    monkeypatch.setattr("edge_resnet.measurement.bench.bench.PowerMeter", lambda found: PowerMeter(found, root=tmp_path / "none"))
     lines = cli("bench", tiny, *QUICK).out.splitlines()
     assert "  power: absent (no meter that can be read)" in lines
     assert not any(line.startswith("  heat: ") for line in lines)
@@ -150,7 +150,7 @@ def test_ctrl_c_saves_a_part(
             super().__init__()
             threading.Timer(0.5, signal.raise_signal, [number]).start()
 
-    monkeypatch.setattr("edge_resnet.bench.Watch", Signalling)
+    monkeypatch.setattr("edge_resnet.measurement.bench.bench.Watch", Signalling)
     outcome = cli("bench", tiny, "--backend", "fake", "--seconds", "60", "--scenario", "all", "--save", "bench.json")
     assert outcome.code == 130
     assert "(a part: interrupted)" in outcome.out

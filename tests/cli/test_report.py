@@ -23,7 +23,7 @@ import pytest
 from refusals import assert_refused
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.report import read_report
+from edge_resnet.measurement.report import read_report
 from edge_resnet.sweep import run as running
 
 Cli = Callable[..., Any]
@@ -34,7 +34,7 @@ QUICK = ("--backends", "onnxruntime", "--seconds", "0.05", "--batch", "1")
 def quick_starts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """No processes are started for cold starts, but for the test that asks for ``cold_start``: they take most of the time."""
     if "cold_start" not in request.fixturenames:
-        monkeypatch.setattr("edge_resnet.bench.measure_startup", lambda *_: None)
+        monkeypatch.setattr("edge_resnet.measurement.bench.bench.measure_startup", lambda *_: None)
 
 
 @pytest.fixture

@@ -16,12 +16,14 @@ from hypothesis import strategies as st
 from reports import accuracy, answers, evaluation
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.bench import BenchOptions, BenchResult, bench, write_results
-from edge_resnet.compare import Comparison, compare_files
-from edge_resnet.compare.record import top1
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.device.power import PowerReading
-from edge_resnet.evaluate import write_evaluation
+from edge_resnet.measurement.accuracy import write_evaluation
+from edge_resnet.measurement.bench.bench import bench
+from edge_resnet.measurement.bench.result import BenchResult, write_results
+from edge_resnet.measurement.bench.rules import BenchOptions
+from edge_resnet.measurement.compare.compare import compare_files
+from edge_resnet.measurement.compare.deltas import Comparison, top1
 
 Saved = Callable[..., Path]
 

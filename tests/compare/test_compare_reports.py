@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from reports import answers, bench_result, offline_result, report, row, usual
 
-from edge_resnet.compare import Comparison, compare_files
 from edge_resnet.core.errors import ConfigError, DataError
-from edge_resnet.report.record import Report, to_json
+from edge_resnet.measurement.compare.compare import compare_files
+from edge_resnet.measurement.compare.deltas import Comparison
+from edge_resnet.measurement.report.record import Report, to_json
 
 
 def compared(folder: Path, old: Report, new: Report, *, force: bool = False) -> Comparison:

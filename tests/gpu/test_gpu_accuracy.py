@@ -11,8 +11,8 @@ import pytest
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.compiler.derive import compile_engine
 from edge_resnet.core.records import Precision
-from edge_resnet.evaluate import evaluate
 from edge_resnet.images.imageset import ImageSet
+from edge_resnet.measurement.accuracy import evaluate
 from edge_resnet.runtime.backend import Variant, open_backend
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800), pytest.mark.filterwarnings("default::DeprecationWarning")]

@@ -20,7 +20,7 @@ from edge_resnet.compiler.derive import compile_engine
 from edge_resnet.core.errors import BuildError, ConfigError, IncompatibleEngineError
 from edge_resnet.core.records import Precision
 from edge_resnet.device.gpu import Gpu
-from edge_resnet.layers import read_layers
+from edge_resnet.measurement.layers import read_layers
 from edge_resnet.runtime.backend import open_backend
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800), pytest.mark.filterwarnings("default::DeprecationWarning")]

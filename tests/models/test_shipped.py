@@ -20,8 +20,8 @@ from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.build import BuildOptions, build, has_own_ranges
 from edge_resnet.core.errors import CalibrationError, WeightsError
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
-from edge_resnet.evaluate import evaluate
 from edge_resnet.images.imageset import ImageSet, from_arrays
+from edge_resnet.measurement.accuracy import evaluate
 from edge_resnet.network import build_network, load_weights, shipped_checkpoint
 from edge_resnet.network.pretrained import Checkpoint
 from edge_resnet.quantization.int8 import add_shipped_int8

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from PIL import Image
 
 from edge_resnet.core.errors import BuildError, MissingDependencyError
-from edge_resnet.page.figure import INK, Chart, draw, save
+from edge_resnet.measurement.page.figure import INK, Chart, draw, save
 
 
 def _paint(axes: Axes) -> None:

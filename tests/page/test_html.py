@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_resnet.core.errors import MissingDependencyError
-from edge_resnet.page.html import Cell, Column, Row, Table, render
+from edge_resnet.measurement.page.html import Cell, Column, Row, Table, render
 
 _TABLE = Table(
     "speed",
@@ -120,5 +120,5 @@ def test_without_jinja_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     """The extra to install is named."""
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(MissingDependencyError) as caught:
-        render("base.html", "edge_resnet.page", title="")
+        render("base.html", "edge_resnet.measurement.page", title="")
     assert "edge-resnet[report]" in caught.value.hint

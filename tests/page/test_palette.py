@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from edge_resnet.page.figure import DARK_GROUND, DARK_INK, DIMMED, INK, MARKERS, SERIES
+from edge_resnet.measurement.page.figure import DARK_GROUND, DARK_INK, DIMMED, INK, MARKERS, SERIES
 
 
 def _luminance(colour: str) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from edge_resnet.core.errors import BuildError, ConfigError, DataError, EdgeResnetError
-from edge_resnet.page.figure import draw
+from edge_resnet.measurement.page.figure import draw
 from edge_resnet.paper.finding import Column, Finding, Scaled, Table
 from edge_resnet.paper.output import NETWORKS, SCHEMA, claim, publish, release, to_json
 

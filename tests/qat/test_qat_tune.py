@@ -18,9 +18,9 @@ from edge_resnet.compiler.derive import compile_engine, tensorrt_graph
 from edge_resnet.compiler.graph.corrections import apply, read_corrections
 from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError, DataError, EdgeResnetError, ExportError
 from edge_resnet.core.records import QuantRecipe
-from edge_resnet.evaluate import evaluate
 from edge_resnet.images.datasets import load_named
 from edge_resnet.images.imageset import open_images
+from edge_resnet.measurement.accuracy import evaluate
 from edge_resnet.network import build_network
 from edge_resnet.network.export import Deployable, export
 from edge_resnet.network.training import TrainData, TrainOptions, fit

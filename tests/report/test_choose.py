@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reports import answers, row
 
-from edge_resnet.report.choose import fastest_within, limits_ms, most_accurate_under
+from edge_resnet.measurement.report.front import fastest_within, limits_ms, most_accurate_under
 
 ROWS = [
     row("small int8", 9.0, answers(250)),

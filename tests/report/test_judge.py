@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from reports import answers, row
 
 from edge_resnet.core.statistics import difference
-from edge_resnet.report.choose import dominated, drop, front, speedup
-from edge_resnet.report.record import Row
+from edge_resnet.measurement.report.front import dominated, drop, front, speedup
+from edge_resnet.measurement.report.record import Row
 
 _rows = st.lists(st.tuples(st.integers(1, 12), st.integers(0, 40)), min_size=1, max_size=9).map(
     lambda figures: [row(f"r{i} fp32", float(p90), answers(hits, 40)) for i, (p90, hits) in enumerate(figures)]

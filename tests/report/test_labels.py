@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_resnet.report.frontchart import overlap, place
+from edge_resnet.measurement.report.frontchart import overlap, place
 
 FRAME = (0.0, 0.0, 500.0, 300.0)
 _points = st.lists(st.tuples(st.floats(20, 480), st.floats(20, 280)), min_size=1, max_size=8)

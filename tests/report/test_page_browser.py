@@ -9,7 +9,7 @@ import pytest
 from browser import chromium
 from reports import answers, report, row, usual
 
-from edge_resnet.report.write import write_report
+from edge_resnet.measurement.report.write import write_report
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

@@ -9,7 +9,7 @@ import pytest
 from reports import report, row, usual
 
 from edge_resnet.core.errors import DataError
-from edge_resnet.report.record import SCHEMA, read_report, to_json
+from edge_resnet.measurement.report.record import SCHEMA, read_report, to_json
 
 
 def test_a_report_comes_back_as_it_was(tmp_path: Path) -> None:

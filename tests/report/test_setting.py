@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from reports import report, row
 
-from edge_resnet.report.table import environment
+from edge_resnet.measurement.report.table import environment
 
 
 def test_the_backend_is_named() -> None:

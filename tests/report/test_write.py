@@ -15,10 +15,10 @@ from PIL import Image
 from reports import PIXEL, answers, bench_result, report, row, usual
 
 from edge_resnet.core.errors import MissingDependencyError
-from edge_resnet.report.advice import answer_lines, findings
-from edge_resnet.report.record import Hole, Pair, read_report
-from edge_resnet.report.table import environment, records, to_csv, warnings_of
-from edge_resnet.report.write import Questions, check_drawable, write_report
+from edge_resnet.measurement.report.advice import answer_lines, findings
+from edge_resnet.measurement.report.record import Hole, Pair, read_report
+from edge_resnet.measurement.report.table import environment, records, to_csv, warnings_of
+from edge_resnet.measurement.report.write import Questions, check_drawable, write_report
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from reports import answers, bench_result, evaluation, offline_result, report, row, usual
 
-from edge_resnet.bench import BenchResult, write_results
 from edge_resnet.core.errors import DataError
-from edge_resnet.evaluate import write_evaluation
-from edge_resnet.report.record import Report, to_json
+from edge_resnet.measurement.accuracy import write_evaluation
+from edge_resnet.measurement.bench.result import BenchResult, write_results
+from edge_resnet.measurement.report.record import Report, to_json
 from edge_resnet.sweep.merge import from_files
 
 

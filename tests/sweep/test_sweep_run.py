@@ -15,10 +15,10 @@ import pytest
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core.errors import ArtifactError, BackendError, ConfigError, DataError
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
-from edge_resnet.evaluate import evaluate
 from edge_resnet.images.imageset import open_images
-from edge_resnet.report import Report
-from edge_resnet.report.record import to_json
+from edge_resnet.measurement.accuracy import evaluate
+from edge_resnet.measurement.report import Report
+from edge_resnet.measurement.report.record import to_json
 from edge_resnet.sweep import SweepRequest, sweep
 from edge_resnet.sweep import run as running
 from edge_resnet.sweep.cells import claim
@@ -32,7 +32,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a sweep into the test's folder; the report, and each cell with how it went."""
 
     # The processes of cold starts take most of the time; the command's own test starts them.
-    monkeypatch.setattr("edge_resnet.bench.measure_startup", lambda *_: None)
+    monkeypatch.setattr("edge_resnet.measurement.bench.bench.measure_startup", lambda *_: None)
 
     def go(request: SweepRequest, *, force: bool = False) -> tuple[Report, list[tuple[str, str]]]:
         told: list[tuple[str, str]] = []

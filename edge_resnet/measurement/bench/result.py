@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from edge_resnet.bench.conditions import Conditions
-from edge_resnet.bench.loop import WarmUp
 from edge_resnet.core.errors import DataError
 from edge_resnet.core.files import parse_record, read_json, write_whole
 from edge_resnet.core.records import Precision
 from edge_resnet.device.machine import DeviceInfo
 from edge_resnet.device.power import PowerReading
+from edge_resnet.measurement.bench.conditions import Conditions
+from edge_resnet.measurement.bench.timing import WarmUp
 
 __all__ = ["KIND", "SCHEMA", "BenchResult", "Metric", "Scenario", "read_result", "read_results", "to_json", "write_results"]
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from edge_resnet.page.figure import DIMMED, INK, Chart, draw
-from edge_resnet.report.choose import dominated, front, front_rows
-from edge_resnet.report.record import Row
-from edge_resnet.report.words import colour, marker, ms
+from edge_resnet.measurement.page.figure import DIMMED, INK, Chart, draw
+from edge_resnet.measurement.report.format import colour, marker, ms
+from edge_resnet.measurement.report.front import dominated, front, front_rows
+from edge_resnet.measurement.report.record import Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

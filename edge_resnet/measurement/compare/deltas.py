@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from edge_resnet.bench.record import BenchResult
 from edge_resnet.device.machine import DeviceInfo
-from edge_resnet.evaluate import Accuracy, Evaluation, paired
+from edge_resnet.measurement.accuracy import Accuracy, Evaluation, paired
+from edge_resnet.measurement.bench.result import BenchResult
 
 __all__ = [
     "Comparison",

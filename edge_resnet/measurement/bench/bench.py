@@ -17,14 +17,6 @@ import numpy as np
 
 from edge_resnet import __version__
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.bench.conditions import Conditions, Watch, gpu_memory_mib
-from edge_resnet.bench.doubts import doubts_of_heat, doubts_of_machine, doubts_of_run
-from edge_resnet.bench.intervals import percentile_interval, rate_interval
-from edge_resnet.bench.loop import Clock, Tick, Timings, WarmUp, one_by_one, overlapped, warm_up
-from edge_resnet.bench.record import SCHEMA, BenchResult, Metric, Scenario, read_result, read_results, write_results
-from edge_resnet.bench.rules import BenchOptions, batch_of, limits_of
-from edge_resnet.bench.stages import measure_stages
-from edge_resnet.bench.startup import Startup, measure_startup
 from edge_resnet.core.errors import DataError
 from edge_resnet.core.records import Progress
 from edge_resnet.core.statistics import summarise
@@ -32,6 +24,14 @@ from edge_resnet.device.machine import describe, installed_version
 from edge_resnet.device.power import PowerMeter, PowerReading, look
 from edge_resnet.images.imageset import ImageSet, batches
 from edge_resnet.images.preprocess import Picture
+from edge_resnet.measurement.bench.caveats import doubts_of_heat, doubts_of_machine, doubts_of_run
+from edge_resnet.measurement.bench.conditions import Conditions, Watch, gpu_memory_mib
+from edge_resnet.measurement.bench.intervals import percentile_interval, rate_interval
+from edge_resnet.measurement.bench.result import SCHEMA, BenchResult, Metric, Scenario, read_result, read_results, write_results
+from edge_resnet.measurement.bench.rules import BenchOptions, batch_of, limits_of
+from edge_resnet.measurement.bench.stages import measure_stages
+from edge_resnet.measurement.bench.startup import Startup, measure_startup
+from edge_resnet.measurement.bench.timing import Clock, Tick, Timings, WarmUp, one_by_one, overlapped, warm_up
 from edge_resnet.runtime.backend import BACKENDS, Backend, Images, PipelinedBackend, load_backend, open_backend, resolve_backend
 
 __all__ = ["BenchOptions", "BenchResult", "Scenario", "bench", "read_result", "read_results", "write_results"]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 from edge_resnet.core.errors import MissingDependencyError
 from edge_resnet.core.files import write_whole
-from edge_resnet.page.figure import Chart, save
-from edge_resnet.page.html import Table, render
-from edge_resnet.report.advice import answer_lines, fastest_table, findings, pair_table, under_table
-from edge_resnet.report.charts import charts
-from edge_resnet.report.record import Report, to_json
-from edge_resnet.report.table import environment, main_table, to_csv, to_markdown, warnings_of
+from edge_resnet.measurement.page.figure import Chart, save
+from edge_resnet.measurement.page.html import Table, render
+from edge_resnet.measurement.report.advice import answer_lines, fastest_table, findings, pair_table, under_table
+from edge_resnet.measurement.report.charts import charts
+from edge_resnet.measurement.report.record import Report, to_json
+from edge_resnet.measurement.report.table import environment, main_table, to_csv, to_markdown, warnings_of
 
 __all__ = ["Questions", "check_drawable", "write_report"]
 
@@ -56,7 +56,7 @@ def _page(report: Report, asked: Questions, drawn: Sequence[Chart]) -> str:
     by_name = {chart.name: chart for chart in drawn}
     return render(
         "report.html",
-        "edge_resnet.report",
+        "edge_resnet.measurement.report",
         title=report.title,
         report=report,
         findings=findings(report),

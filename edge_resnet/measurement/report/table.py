@@ -7,14 +7,14 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from edge_resnet.bench.record import BenchResult
 from edge_resnet.device.machine import DeviceInfo
-from edge_resnet.evaluate import Accuracy
-from edge_resnet.page.html import Cell, Column, Table
-from edge_resnet.page.html import Row as TableRow
-from edge_resnet.report.choose import dominated
-from edge_resnet.report.record import Report, Row
-from edge_resnet.report.words import ms
+from edge_resnet.measurement.accuracy import Accuracy
+from edge_resnet.measurement.bench.result import BenchResult
+from edge_resnet.measurement.page.html import Cell, Column, Table
+from edge_resnet.measurement.page.html import Row as TableRow
+from edge_resnet.measurement.report.format import ms
+from edge_resnet.measurement.report.front import dominated
+from edge_resnet.measurement.report.record import Report, Row
 
 __all__ = ["environment", "main_table", "markdown", "ordered", "records", "results_of", "to_csv", "to_markdown", "warnings_of"]
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from edge_resnet.core.statistics import Difference, difference
-from edge_resnet.page.html import Cell, Column, Table
-from edge_resnet.page.html import Row as TableRow
-from edge_resnet.report.choose import POINTS, fastest_within, front, front_rows, limits_ms, most_accurate_under, speedup
-from edge_resnet.report.record import Pair, Report, Row
-from edge_resnet.report.table import results_of
-from edge_resnet.report.words import ms, plural, points, signed, told, top1
+from edge_resnet.measurement.page.html import Cell, Column, Table
+from edge_resnet.measurement.page.html import Row as TableRow
+from edge_resnet.measurement.report.format import ms, plural, points, signed, told, top1
+from edge_resnet.measurement.report.front import (
+    POINTS,
+    fastest_within,
+    front,
+    front_rows,
+    limits_ms,
+    most_accurate_under,
+    speedup,
+)
+from edge_resnet.measurement.report.record import Pair, Report, Row
+from edge_resnet.measurement.report.table import results_of
 
 __all__ = ["answer_lines", "fastest_table", "findings", "pair_table", "under_table"]
 

@@ -14,9 +14,9 @@ from math import ceil
 from types import MappingProxyType
 from typing import get_args
 
-from edge_resnet.bench.loop import Limits
-from edge_resnet.bench.record import Scenario
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.measurement.bench.result import Scenario
+from edge_resnet.measurement.bench.timing import Limits
 
 __all__ = ["MULTI_STREAM", "BenchOptions", "batch_of", "limits_of"]
 

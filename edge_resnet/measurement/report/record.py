@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from edge_resnet.bench.record import BenchResult
 from edge_resnet.core.files import parse_record, read_json
 from edge_resnet.core.records import Precision
-from edge_resnet.evaluate import Accuracy
+from edge_resnet.measurement.accuracy import Accuracy
+from edge_resnet.measurement.bench.result import BenchResult
 
 __all__ = [
     "KIND",

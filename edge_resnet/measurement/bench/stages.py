@@ -11,8 +11,8 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.bench.loop import Clock
 from edge_resnet.images.preprocess import Picture, preprocess_bgr
+from edge_resnet.measurement.bench.timing import Clock
 from edge_resnet.runtime.backend import Backend, Images, Logits, PipelinedBackend
 from edge_resnet.runtime.postprocess import top_k
 

@@ -7,8 +7,8 @@ from typing import get_args
 
 from edge_resnet.core.records import Precision
 from edge_resnet.core.statistics import Difference
-from edge_resnet.page.figure import MARKERS, SERIES
-from edge_resnet.report.record import Row
+from edge_resnet.measurement.page.figure import MARKERS, SERIES
+from edge_resnet.measurement.report.record import Row
 
 __all__ = ["between", "colour", "marker", "ms", "plural", "points", "signed", "told", "top1"]
 

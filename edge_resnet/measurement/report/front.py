@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edge_resnet.core.statistics import Difference
-from edge_resnet.evaluate import paired
-from edge_resnet.report.record import Row
+from edge_resnet.measurement.accuracy import paired
+from edge_resnet.measurement.report.record import Row
 
 __all__ = [
     "Fastest",

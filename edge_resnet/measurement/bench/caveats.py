@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from edge_resnet.bench.conditions import Conditions
-from edge_resnet.bench.loop import Limits, Timings, WarmUp
-from edge_resnet.bench.record import Metric
 from edge_resnet.device.power import PowerReading
+from edge_resnet.measurement.bench.conditions import Conditions
+from edge_resnet.measurement.bench.result import Metric
+from edge_resnet.measurement.bench.timing import Limits, Timings, WarmUp
 
 __all__ = ["doubts_of_heat", "doubts_of_machine", "doubts_of_run"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from edge_resnet.layers import UNKNOWN, Layer, Listing
+from edge_resnet.measurement.layers import UNKNOWN, Layer, Listing
 
 __all__ = ["Cause", "Finding", "why_not_faster"]
 

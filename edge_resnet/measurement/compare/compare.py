@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from edge_resnet.bench.record import BenchResult, read_results
-from edge_resnet.compare.record import (
+from edge_resnet.core.errors import ConfigError, DataError
+from edge_resnet.core.files import kind_of
+from edge_resnet.measurement.accuracy import KIND as EVALUATION
+from edge_resnet.measurement.accuracy import read_evaluation
+from edge_resnet.measurement.bench.result import BenchResult, read_results
+from edge_resnet.measurement.compare.deltas import (
     Comparison,
     Delta,
     Verdict,
@@ -20,13 +24,9 @@ from edge_resnet.compare.record import (
     top1,
     unpaired,
 )
-from edge_resnet.compare.record import accuracy_notes as notes_of_accuracies
-from edge_resnet.core.errors import ConfigError, DataError
-from edge_resnet.core.files import kind_of
-from edge_resnet.evaluate import KIND as EVALUATION
-from edge_resnet.evaluate import read_evaluation
-from edge_resnet.report.record import KIND as REPORT
-from edge_resnet.report.record import Report, Row, read_report
+from edge_resnet.measurement.compare.deltas import accuracy_notes as notes_of_accuracies
+from edge_resnet.measurement.report.record import KIND as REPORT
+from edge_resnet.measurement.report.record import Report, Row, read_report
 
 __all__ = ["Comparison", "Delta", "Verdict", "compare_files", "reports"]
 

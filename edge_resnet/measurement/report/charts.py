@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from edge_resnet.core.statistics import Difference, difference, percentile
-from edge_resnet.page.figure import DIMMED, INK, SERIES, Chart, draw
-from edge_resnet.report.frontchart import front_chart, scale_latency
-from edge_resnet.report.record import Pair, Report, Row
-from edge_resnet.report.words import colour, ms, signed
+from edge_resnet.measurement.page.figure import DIMMED, INK, SERIES, Chart, draw
+from edge_resnet.measurement.report.format import colour, ms, signed
+from edge_resnet.measurement.report.frontchart import front_chart, scale_latency
+from edge_resnet.measurement.report.record import Pair, Report, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
