@@ -24,7 +24,7 @@ from edge_resnet.measurement.accuracy import evaluate
 from edge_resnet.network import build_network
 from edge_resnet.network.export import Deployable, export
 from edge_resnet.network.training import TrainData, TrainOptions, fit
-from edge_resnet.qat.pictures import open_pictures
+from edge_resnet.qat.tune import open_pictures
 from edge_resnet.quantization.int8 import Int8Options, requantize
 from edge_resnet.quantization.qat import DEFAULTS, FakeQuantized, QatOptions, fine_tune
 from edge_resnet.quantization.qat.distil import Distilled
