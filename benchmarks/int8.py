@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.build import BuildOptions, build
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.device.machine import describe
+from edge_resnet.pipelines.build import BuildOptions, build
 from edge_resnet.runtime.backend import Backend, open_backend
 
 ROUNDS = 20

@@ -14,8 +14,8 @@ import torch
 from tiny import tiny_options
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.build import build
 from edge_resnet.core.records import Precision
+from edge_resnet.pipelines.build import build
 
 REPO = Path(__file__).resolve().parent.parent
 

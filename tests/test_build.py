@@ -16,10 +16,10 @@ from tiny import tiny_options
 
 from edge_resnet.artifact.enginecache import EngineTuning
 from edge_resnet.artifact.folder import CALIBRATION, LABELS, MODEL, Artifact, open_artifact
-from edge_resnet.build import BuildOptions, build
 from edge_resnet.compiler.derive import DERIVATIONS
 from edge_resnet.core.errors import BuildError, CalibrationError, ConfigError, DataError, EdgeResnetError
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
+from edge_resnet.pipelines.build import BuildOptions, build
 from edge_resnet.runtime.backend import open_backend
 
 

@@ -17,12 +17,12 @@ from onnx import TensorProto, numpy_helper
 from tiny import tiny_options
 
 from edge_resnet.artifact.folder import CALIBRATION, CORRECTIONS, MODEL, Artifact, open_artifact
-from edge_resnet.build import build
 from edge_resnet.compiler.derive import DERIVATIONS, compile_engine, corrected_graph, tensorrt_graph, write_onnx, write_trt_cache
 from edge_resnet.compiler.graph.fp16 import STRONG_OPSET
 from edge_resnet.compiler.graph.trtcache import calibration_cache
 from edge_resnet.core.errors import ArtifactError, BuildError, ConfigError
 from edge_resnet.core.records import QuantRecipe
+from edge_resnet.pipelines.build import build
 from edge_resnet.runtime.backend import BACKENDS
 
 

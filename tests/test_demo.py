@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from edge_resnet import demo
 from edge_resnet.artifact.folder import open_artifact
-from edge_resnet.demo import DemoResult, run_demo
 from edge_resnet.network.training import TrainOptions
+from edge_resnet.pipelines import demo
+from edge_resnet.pipelines.demo import DemoResult, run_demo
 
 
 @pytest.fixture(scope="module")

@@ -9,11 +9,12 @@ import pytest
 from tiny import tiny_options
 
 from edge_resnet.artifact.folder import CALIBRATION, CORRECTIONS, MODEL, Artifact, open_artifact
-from edge_resnet.build import build
 from edge_resnet.compiler.graph.corrections import read_corrections
 from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError, DataError
 from edge_resnet.core.records import QuantRecipe
-from edge_resnet.quantization.int8 import Int8Options, draw_sample, open_validation, requantize
+from edge_resnet.pipelines.build import build
+from edge_resnet.pipelines.requantize import requantize
+from edge_resnet.quantization.int8 import Int8Options, draw_sample, open_validation
 from edge_resnet.runtime.backend import open_backend
 
 RECIPE = QuantRecipe(method="mse", images=32, correction="learned", epochs=1)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edge_resnet.build import BuildOptions
 from edge_resnet.core.records import ModelSpec, Precision, Preprocess, QuantRecipe
+from edge_resnet.pipelines.build import BuildOptions
 
 
 def tiny_options(precision: Precision, output: Path, pictures: Path) -> BuildOptions:

@@ -19,10 +19,10 @@ def quantize(task: Task) -> dict[str, Any] | None:
     Raises RuntimeError where the build exports another FP32 graph than the task's, or leaves out a correction.
     """
     from edge_resnet.artifact.folder import CORRECTIONS, MODEL
-    from edge_resnet.build import BuildOptions, build
     from edge_resnet.compiler.derive import compile_engine
     from edge_resnet.core.files import sha256_of
     from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
+    from edge_resnet.pipelines.build import BuildOptions, build
 
     spec = ModelSpec(**task.options["spec"])
     with tempfile.TemporaryDirectory() as folder:
@@ -50,4 +50,4 @@ def quantize(task: Task) -> dict[str, Any] | None:
 
 
 if __name__ == "__main__":
-    run(quantize, ["edge_resnet.build"])
+    run(quantize, ["edge_resnet.pipelines.build"])

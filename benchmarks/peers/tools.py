@@ -18,9 +18,9 @@ import onnx
 from onnx import numpy_helper
 
 from edge_resnet.artifact.folder import MODEL
-from edge_resnet.build import BuildOptions, build
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import Preprocess
+from edge_resnet.pipelines.build import BuildOptions, build
 from edge_resnet.quantization.recipes import load_recipe, recipe_for
 from edge_resnet.quantization.simulate import simulate
 from peers.networks import BATCH, Fold, Images, Ints, Network

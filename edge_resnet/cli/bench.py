@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
-from edge_resnet.cli.engines import open_with_engine
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.pipelines.engines import open_with_engine
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact

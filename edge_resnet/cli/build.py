@@ -1,4 +1,4 @@
-"""``edge-resnet build``. Knows the options and their defaults; the work is edge_resnet.build's."""
+"""``edge-resnet build``. Knows the options and their defaults; the work is edge_resnet.pipelines.build's."""
 
 from __future__ import annotations
 
@@ -79,8 +79,8 @@ def build(
     _check_budget(precision, max_drop, val_data)
     words = (calib_method, calib_images, percentile, seed, correct)
     named = named_recipe(calib_recipe, family, words)
-    from edge_resnet import build as offline
     from edge_resnet.artifact.enginecache import EngineTuning
+    from edge_resnet.pipelines import build as offline
 
     preprocess = Preprocess(_short_side(family, size), size, mean=mean, std=std)
     asked = any(word is not None for word in (*words, calib_data, calib_recipe, max_drop))

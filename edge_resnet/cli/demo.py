@@ -1,4 +1,4 @@
-"""``edge-resnet demo``. Knows how the demonstration is told; the work is edge_resnet.demo's."""
+"""``edge-resnet demo``. Knows how the demonstration is told; the work is edge_resnet.pipelines.demo's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 from edge_resnet.cli.progress import progress_bars
 
 if TYPE_CHECKING:
-    from edge_resnet.demo import DemoResult
+    from edge_resnet.pipelines.demo import DemoResult
 
 __all__ = ["demo"]
 
@@ -25,7 +25,7 @@ def demo(
 
     edge-resnet demo
     """
-    from edge_resnet.demo import run_demo
+    from edge_resnet.pipelines.demo import run_demo
 
     with progress_bars() as progress:
         result = run_demo(output, force=True, progress=progress)

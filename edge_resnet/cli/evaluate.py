@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_resnet.cli.engines import open_with_engine
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.pipelines.engines import open_with_engine
 
 if TYPE_CHECKING:
     from edge_resnet.measurement.accuracy import Evaluation

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from edge_resnet.cli.engines import ARTIFACTS
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.pipelines.engines import ARTIFACTS
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact

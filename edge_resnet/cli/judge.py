@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from edge_resnet.cli.engines import ARTIFACTS
 from edge_resnet.cli.int8 import Words, named_recipe, tell_int8
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.pipelines.engines import ARTIFACTS
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
@@ -74,7 +74,7 @@ def report(request: Request, *, json_output: bool) -> None:
 
 def make(request: Request, output: Path, *, force: bool, json_output: bool) -> None:
     """Make an INT8 artifact of another's FP32 graph."""
-    from edge_resnet.quantization.int8 import requantize
+    from edge_resnet.pipelines.requantize import requantize
 
     artifact, options = _artifact(request)
     with progress_bars() as progress:

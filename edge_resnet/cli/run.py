@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import typer
 
 from edge_resnet.cli import runoptions as options
-from edge_resnet.cli.engines import open_with_engine
 from edge_resnet.cli.outputs import check_outputs
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.pipelines.engines import open_with_engine
 from edge_resnet.streaming.session import Outputs, _run
 
 if TYPE_CHECKING:

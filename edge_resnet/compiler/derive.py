@@ -20,21 +20,12 @@ from edge_resnet.compiler.graph.qdq import QdqForm, quantize
 from edge_resnet.compiler.graph.trtcache import calibration_cache
 from edge_resnet.compiler.tensorrt.child import build_in_child
 from edge_resnet.compiler.tensorrt.timingcache import timings_path
-from edge_resnet.core.errors import BuildError, ConfigError, EdgeResnetError
+from edge_resnet.core.errors import BuildError, ConfigError
 from edge_resnet.core.files import write_together
 from edge_resnet.core.records import Progress
 from edge_resnet.runtime.backend import EngineRequest, Variant, load_backend, resolve_backend
 
-__all__ = [
-    "DERIVATIONS",
-    "Dialect",
-    "compile_engine",
-    "corrected_graph",
-    "first_engine",
-    "tensorrt_graph",
-    "write_onnx",
-    "write_trt_cache",
-]
+__all__ = ["DERIVATIONS", "Dialect", "compile_engine", "corrected_graph", "tensorrt_graph", "write_onnx", "write_trt_cache"]
 
 #: How precision is told to TensorRT: ``weak`` by flags beside an FP32-typed graph (8.6 to 10.11), ``strong`` by the types of the
 #: graph itself (10.12 to 11).
@@ -59,25 +50,6 @@ def compile_engine(
     if request is None:
         return None
     return find_engine(artifact, request.key) or DERIVATIONS[name](artifact, request, progress)
-
-
-def first_engine(
-    artifact: Artifact, backend: str, *, tuning: EngineTuning | None = None, progress: Progress | None = None
-) -> None:
-    """Derive the engine of an artifact that was just written, for this machine.
-
-    Raises what the derivation raises, with the way to try again: the artifact stays, minutes of calibration with it.
-    """
-    if progress is not None:
-        progress("compile", 0, 1)
-    try:
-        compile_engine(artifact, backend, tuning=tuning, progress=progress)
-    except EdgeResnetError as error:
-        again = f"{artifact.folder} is written: edge-resnet compile {artifact.folder} tries the engine again"
-        error.hint = f"{error.hint}; {again}" if error.hint else again
-        raise
-    if progress is not None:
-        progress("compile", 1, 1)
 
 
 def corrected_graph(artifact: Artifact) -> onnx.ModelProto:

@@ -4,7 +4,6 @@ itself."""
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -19,17 +18,10 @@ from pydantic import TypeAdapter
 from edge_resnet.artifact.folder import (
     CALIBRATION,
     CORRECTIONS,
-    LABELS,
     MODEL,
-    Artifact,
-    finish,
-    open_artifact,
-    staging,
-    stamped,
     write_json,
 )
 from edge_resnet.artifact.schema import CalibrationTable, Manifest
-from edge_resnet.compiler.derive import first_engine
 from edge_resnet.compiler.graph.corrections import apply, load_corrections, write_corrections
 from edge_resnet.compiler.graph.qdq import measured_tensors
 from edge_resnet.core.errors import CalibrationError, ConfigError
@@ -42,9 +34,8 @@ from edge_resnet.network.pretrained import Checkpoint
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH
 from edge_resnet.quantization.imagecache import Spool
 from edge_resnet.quantization.pipeline import Int8, Validation, check_pictures, make_int8, spool_pictures
-from edge_resnet.runtime.backend import load_backend, resolve_backend
 
-__all__ = ["Int8Options", "add_int8", "add_shipped_int8", "draw_sample", "open_validation", "requantize", "with_int8"]
+__all__ = ["Int8Options", "add_int8", "add_shipped_int8", "draw_sample", "open_validation", "with_int8"]
 
 _log = logging.getLogger(__name__)
 
@@ -167,30 +158,3 @@ def with_int8(manifest: Manifest, made: Int8, pictures: str) -> Manifest:
         budget=budget,
         warnings=made.warnings,
     )
-
-
-def requantize(
-    artifact: Artifact,
-    options: Int8Options,
-    output: Path,
-    *,
-    backend: str = "auto",
-    force: bool = False,
-    progress: Progress | None = None,
-) -> Artifact:
-    """Make an INT8 artifact from the FP32 graph of any artifact, without its torch weights; ``artifact`` is left as it is."""
-    load_backend(resolve_backend(backend))
-    if artifact.manifest.model.weights == "random" and not options.allow_random:
-        raise CalibrationError("random weights have no ranges worth calibrating", hint="--allow-random to try")
-    if output.resolve() == artifact.folder.resolve():
-        raise ConfigError(f"{output} is the artifact that is read", hint="choose another folder with -o")
-    validation = open_validation(options, artifact.manifest.model, artifact.labels)
-    sample = draw_sample(options)
-    with staging(output, force=force) as folder:
-        for name in (MODEL, LABELS):
-            shutil.copyfile(artifact.folder / name, folder / name)
-        made = add_int8(folder, artifact.manifest.preprocess, options, (sample, validation), progress=progress)
-        finish(folder, stamped(with_int8(artifact.manifest, made, sample.name)))
-    written = open_artifact(output)
-    first_engine(written, backend, progress=progress)
-    return written

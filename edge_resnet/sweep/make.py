@@ -113,7 +113,7 @@ def _make_float(
     progress: Progress | None = None,
 ) -> Artifact:
     """Build from weights, over what lies there. ``batch``: the largest that its engines serve. Raises what ``build`` raises."""
-    from edge_resnet.build import BuildOptions, build
+    from edge_resnet.pipelines.build import BuildOptions, build
 
     if network.weights is None:
         raise WeightsError(

@@ -9,9 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from edge_resnet import __version__
-from edge_resnet.artifact.enginecache import find_engine
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.core.errors import ConfigError, IncompatibleEngineError
 from edge_resnet.core.records import Progress
 from edge_resnet.device.machine import describe, installed_version
 from edge_resnet.images.imageset import ImageSet
@@ -19,9 +17,9 @@ from edge_resnet.measurement.accuracy import Answers, answer
 from edge_resnet.measurement.bench.bench import bench
 from edge_resnet.measurement.bench.result import BenchResult, to_json
 from edge_resnet.measurement.bench.rules import BenchOptions
-from edge_resnet.runtime.backend import BACKENDS, load_backend, open_backend
+from edge_resnet.runtime.backend import BACKENDS, open_backend
 
-__all__ = ["answers_key", "latency_key", "measure_answers", "measure_latency", "read_answers", "read_latency", "ready"]
+__all__ = ["answers_key", "latency_key", "measure_answers", "measure_latency", "read_answers", "read_latency"]
 
 #: What a latency depends on, of a machine.
 _MACHINE = ("cpu", "architecture", "usable_cores", "board", "gpu", "compute_capability", "power_mode", "tensorrt")
@@ -29,27 +27,6 @@ _MACHINE = ("cpu", "architecture", "usable_cores", "board", "gpu", "compute_capa
 _QUERIES, _BATCHES = 64, 8
 #: A measurement takes so many times its seconds at most, however few queries that is.
 _MOST = 6.0
-
-
-def ready(artifact: Artifact, backend: str, *, progress: Progress | None = None) -> None:
-    """Derive the engine for this machine where there is none yet.
-
-    Raises ConfigError where the backend does not compute the artifact's precision, IncompatibleEngineError where onnx is missing
-    to derive an engine from, and what deriving raises.
-    """
-    if artifact.manifest.precision == "fp16" and backend == "onnxruntime":
-        raise ConfigError("ONNX Runtime computes FP16 networks in FP32: there is nothing to measure", hint="--backends tensorrt")
-    request = load_backend(backend).engine_request(artifact, "native")
-    if request is None or find_engine(artifact, request.key) is not None:
-        return
-    try:
-        from edge_resnet.compiler.derive import compile_engine
-    except ImportError as error:
-        raise IncompatibleEngineError(
-            f"{artifact.folder} holds no {request.form} engine for this machine, and onnx is not here to derive it",
-            hint="pip install 'edge-resnet[compile]'",
-        ) from error
-    compile_engine(artifact, backend, progress=progress)
 
 
 def measure_latency(artifact: Artifact, backend: str, batch: int, seconds: float, *, progress: Progress | None = None) -> Any:

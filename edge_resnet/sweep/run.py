@@ -17,19 +17,12 @@ from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.core.errors import ConfigError, EdgeResnetError
 from edge_resnet.core.records import Progress
 from edge_resnet.measurement.report.record import Hole, Report
+from edge_resnet.pipelines.engines import ready
 from edge_resnet.runtime.backend import BACKENDS, resolve_backend
 from edge_resnet.sweep.assemble import Found, Measured, assemble
 from edge_resnet.sweep.cells import Cells
 from edge_resnet.sweep.make import Workshop
-from edge_resnet.sweep.measure import (
-    answers_key,
-    latency_key,
-    measure_answers,
-    measure_latency,
-    read_answers,
-    read_latency,
-    ready,
-)
+from edge_resnet.sweep.measure import answers_key, latency_key, measure_answers, measure_latency, read_answers, read_latency
 from edge_resnet.sweep.merge import from_files
 from edge_resnet.sweep.pictures import open_pictures
 from edge_resnet.sweep.plan import Pace, Target, cell_seconds, plan_targets

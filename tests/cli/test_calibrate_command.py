@@ -16,10 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from edge_resnet.build import BuildOptions, build
 from edge_resnet.cli.options import _ANY_RECIPE
 from edge_resnet.core.records import ModelSpec, Preprocess
 from edge_resnet.images.imageset import open_images
+from edge_resnet.pipelines.build import BuildOptions, build
 from edge_resnet.quantization.recipes import available_recipes
 
 Cli = Callable[..., Any]

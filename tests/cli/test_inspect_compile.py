@@ -19,10 +19,10 @@ from refusals import assert_refused
 from tiny import tiny_options
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.build import build
 from edge_resnet.compiler.derive import corrected_graph, tensorrt_graph
 from edge_resnet.compiler.graph.placement import listing
 from edge_resnet.core.records import BatchProfile, QuantRecipe
+from edge_resnet.pipelines.build import build
 
 Cli = Callable[..., Any]
 KEPT = "layer2.0.conv2"

@@ -129,8 +129,8 @@ def artifact(work: Path, benchmark_module: ModuleType, request: pytest.FixtureRe
 
 def _build(network: str, data: Path, folder: Path) -> None:
     pytest.importorskip("torch", reason="no torch to build artifacts with: set EDGE_RESNET_GPU_ARTIFACTS", exc_type=ImportError)
-    from edge_resnet.build import BuildOptions, build
     from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
+    from edge_resnet.pipelines.build import BuildOptions, build
 
     weights = data / "weights/imagenet" / WEIGHTS[network]
     if not weights.is_file():

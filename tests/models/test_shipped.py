@@ -17,13 +17,13 @@ from pydantic import TypeAdapter
 
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.artifact.schema import CalibrationTable
-from edge_resnet.build import BuildOptions, build, has_own_ranges
 from edge_resnet.core.errors import CalibrationError, WeightsError
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.images.imageset import ImageSet, from_arrays
 from edge_resnet.measurement.accuracy import evaluate
 from edge_resnet.network import build_network, load_weights, shipped_checkpoint
 from edge_resnet.network.pretrained import Checkpoint
+from edge_resnet.pipelines.build import BuildOptions, build, has_own_ranges
 from edge_resnet.quantization.int8 import add_shipped_int8
 
 SPEC = ModelSpec("cifar", 20, "A", classes=10, input_size=32)

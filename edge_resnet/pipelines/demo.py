@@ -10,7 +10,6 @@ import torch
 from safetensors.torch import save_file
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.build import BuildOptions, build
 from edge_resnet.core.records import ModelSpec, Precision, Preprocess, Progress, QuantRecipe
 from edge_resnet.core.statistics import LatencyStats, measure, summarise
 from edge_resnet.images.datasets import load_named
@@ -19,6 +18,7 @@ from edge_resnet.images.preprocess import preprocess
 from edge_resnet.measurement.accuracy import Evaluation, evaluate
 from edge_resnet.network import build_network
 from edge_resnet.network.training import TrainData, TrainOptions, fit
+from edge_resnet.pipelines.build import BuildOptions, build
 from edge_resnet.runtime.backend import open_backend
 from edge_resnet.runtime.postprocess import top_k
 

@@ -13,12 +13,12 @@ import numpy.typing as npt
 from edge_resnet.artifact.enginecache import EngineTuning
 from edge_resnet.artifact.folder import LABELS, MODEL, TOOLS, Artifact, finish, open_artifact, staging
 from edge_resnet.artifact.schema import SCHEMA_VERSION, Manifest
-from edge_resnet.compiler.derive import first_engine
 from edge_resnet.core.errors import CalibrationError, ConfigError
 from edge_resnet.core.records import BatchProfile, ModelSpec, Precision, Preprocess, Progress, QuantRecipe
 from edge_resnet.images.imageset import ImageSet, batches
 from edge_resnet.network import ResNet, build_network, class_names, load_weights, shipped_checkpoint
 from edge_resnet.network.export import VERIFY_BATCHES, Deployable, export, verify
+from edge_resnet.pipelines.engines import first_engine
 from edge_resnet.quantization.int8 import Int8Options, add_int8, add_shipped_int8, draw_sample, open_validation, with_int8
 from edge_resnet.runtime.backend import load_backend, refuse_tuning, resolve_backend
 

@@ -28,7 +28,6 @@ from edge_resnet.artifact.folder import (
     write_json,
 )
 from edge_resnet.artifact.schema import BudgetReport, CalibrationTable, Manifest, QatReport
-from edge_resnet.compiler.derive import first_engine
 from edge_resnet.compiler.graph.corrections import Corrections, apply, read_corrections, write_corrections
 from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError, DataError
 from edge_resnet.core.records import Progress, QuantRecipe
@@ -36,6 +35,7 @@ from edge_resnet.images.checks import refuse_noise
 from edge_resnet.images.datasets import NAMES, open_data, open_pair
 from edge_resnet.images.imageset import ImageSet, balanced_sample, check_labels, require_labels
 from edge_resnet.network.training import TrainData, TrainOptions, TrainResult, fit
+from edge_resnet.pipelines.engines import first_engine
 from edge_resnet.quantization.int8 import Int8Options, add_int8
 from edge_resnet.quantization.pipeline import spool_pictures
 from edge_resnet.quantization.qat.distil import Distilled
