@@ -77,7 +77,8 @@ def bench(
     if batch is not None and "offline" not in chosen:
         raise ConfigError("--batch is offline's; the other scenarios have their own", hint="--scenario offline --batch 32")
     wanted = [replace(options, scenario=name, batch=batch if name == "offline" else None) for name in chosen]
-    opened = open_with_engine(artifact, backend, "native")
+    with progress_bars() as progress:
+        opened = open_with_engine(artifact, backend, progress=progress)
     images = None
     if data:
         from edge_resnet.images.datasets import open_data

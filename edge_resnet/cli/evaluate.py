@@ -48,7 +48,8 @@ def evaluate(
 
     if save is not None:
         check_free(save, force=force)
-    opened = open_with_engine(artifact, backend, "simulated" if simulate_int8 else "native")
+    with progress_bars() as progress:
+        opened = open_with_engine(artifact, backend, "simulated" if simulate_int8 else "native", progress=progress)
     if opened.manifest.model.weights == "random" and not allow_random:
         raise ConfigError(f"{opened.folder} has random weights: its accuracy says nothing", hint="--allow-random to measure it")
 

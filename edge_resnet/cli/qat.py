@@ -13,7 +13,7 @@ from edge_resnet.cli.trainbar import train_bar
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
-    from edge_resnet.quantization.qat import QatOptions, Tuned
+    from edge_resnet.pipelines.finetune import QatOptions, Tuned
 
 __all__ = ["QatWords", "fine_tune"]
 
@@ -54,7 +54,7 @@ def fine_tune(artifact: Path, output: Path, words: QatWords, *, force: bool = Fa
 
 
 def _options(words: QatWords, artifact: Artifact) -> QatOptions:
-    from edge_resnet.quantization.qat import DEFAULTS, QatOptions
+    from edge_resnet.pipelines.finetune import DEFAULTS, QatOptions
     from edge_resnet.quantization.recipes import load_recipe, recipe_for
 
     family = artifact.manifest.model.family

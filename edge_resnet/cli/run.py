@@ -81,7 +81,8 @@ def run(
     )  # fmt: skip
     check_outputs(outputs, json_output=json_output)
     variant: Variant = "simulated" if simulate_int8 else "native"
-    opened = open_with_engine(artifact, backend, variant)
+    with progress_bars() as progress:
+        opened = open_with_engine(artifact, backend, variant, progress=progress)
 
     from edge_resnet.streaming.loop import RunOptions
     from edge_resnet.streaming.smoothing import Smoothing

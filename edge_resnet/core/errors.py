@@ -15,6 +15,14 @@ EdgeResnetError
  └─ SourceError             frames cannot be had from a camera, a video or a folder       exit 2
 """
 
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 __all__ = [
     "ArtifactError",
     "BackendError",
@@ -45,6 +53,12 @@ class EdgeResnetError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+    def with_hint(self, more: str) -> Self:
+        """The same error with one more thing to do after its own hint."""
+        composed = copy.copy(self)
+        composed.hint = f"{self.hint}; {more}" if self.hint else more
+        return composed
 
 
 class ConfigError(EdgeResnetError, ValueError):

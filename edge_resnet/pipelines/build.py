@@ -18,7 +18,7 @@ from edge_resnet.core.records import BatchProfile, ModelSpec, Precision, Preproc
 from edge_resnet.images.imageset import ImageSet, batches
 from edge_resnet.network import ResNet, build_network, class_names, load_weights, shipped_checkpoint
 from edge_resnet.network.export import VERIFY_BATCHES, Deployable, export, verify
-from edge_resnet.pipelines.engines import first_engine
+from edge_resnet.pipelines.engines import compile_written
 from edge_resnet.quantization.int8 import Int8Options, add_int8, add_shipped_int8, draw_sample, open_validation, with_int8
 from edge_resnet.runtime.backend import load_backend, refuse_tuning, resolve_backend
 
@@ -74,7 +74,7 @@ def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifac
             manifest = _with_own_ranges(manifest, options.model, folder)
         finish(folder, manifest)
     artifact = open_artifact(options.output)
-    first_engine(artifact, options.backend, tuning=options.tuning, progress=progress)
+    compile_written(artifact, options.backend, tuning=options.tuning, progress=progress)
     return artifact
 
 

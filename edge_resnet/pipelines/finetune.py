@@ -35,7 +35,7 @@ from edge_resnet.images.checks import refuse_noise
 from edge_resnet.images.datasets import NAMES, open_data, open_pair
 from edge_resnet.images.imageset import ImageSet, balanced_sample, check_labels, require_labels
 from edge_resnet.network.training import TrainData, TrainOptions, TrainResult, fit
-from edge_resnet.pipelines.engines import first_engine
+from edge_resnet.pipelines.engines import compile_written
 from edge_resnet.quantization.int8 import Int8Options, add_int8
 from edge_resnet.quantization.pipeline import spool_pictures
 from edge_resnet.quantization.qat.distil import Distilled
@@ -123,7 +123,7 @@ def fine_tune(
             budget, missed = refuse_beyond(seen, options.max_drop)
         finish(folder, _manifest(artifact, made[0], (sample, train), seen, budget))
     written = open_artifact(output)
-    first_engine(written, backend, progress=progress)
+    compile_written(written, backend, progress=progress)
     return Tuned(written, result, seen, missed)
 
 

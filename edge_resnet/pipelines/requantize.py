@@ -8,7 +8,7 @@ from pathlib import Path
 from edge_resnet.artifact.folder import LABELS, MODEL, Artifact, finish, open_artifact, staging, stamped
 from edge_resnet.core.errors import CalibrationError, ConfigError
 from edge_resnet.core.records import Progress
-from edge_resnet.pipelines.engines import first_engine
+from edge_resnet.pipelines.engines import compile_written
 from edge_resnet.quantization.int8 import Int8Options, add_int8, draw_sample, open_validation, with_int8
 from edge_resnet.runtime.backend import load_backend, resolve_backend
 
@@ -38,5 +38,5 @@ def requantize(
         made = add_int8(folder, artifact.manifest.preprocess, options, (sample, validation), progress=progress)
         finish(folder, stamped(with_int8(artifact.manifest, made, sample.name)))
     written = open_artifact(output)
-    first_engine(written, backend, progress=progress)
+    compile_written(written, backend, progress=progress)
     return written

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 
 from edge_resnet import __version__
 from edge_resnet.artifact.folder import Artifact
+from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Progress
 from edge_resnet.device.machine import describe, installed_version
 from edge_resnet.images.imageset import ImageSet
@@ -19,7 +20,7 @@ from edge_resnet.measurement.bench.result import BenchResult, to_json
 from edge_resnet.measurement.bench.rules import BenchOptions
 from edge_resnet.runtime.backend import BACKENDS, open_backend
 
-__all__ = ["answers_key", "latency_key", "measure_answers", "measure_latency", "read_answers", "read_latency"]
+__all__ = ["answers_key", "latency_key", "measure_answers", "measure_latency", "read_answers", "read_latency", "refuse_fp16"]
 
 #: What a latency depends on, of a machine.
 _MACHINE = ("cpu", "architecture", "usable_cores", "board", "gpu", "compute_capability", "power_mode", "tensorrt")
@@ -27,6 +28,12 @@ _MACHINE = ("cpu", "architecture", "usable_cores", "board", "gpu", "compute_capa
 _QUERIES, _BATCHES = 64, 8
 #: A measurement takes so many times its seconds at most, however few queries that is.
 _MOST = 6.0
+
+
+def refuse_fp16(artifact: Artifact, backend: str) -> None:
+    """Raises ConfigError where the backend would compute an FP16 artifact in FP32, so that there is nothing to measure."""
+    if artifact.manifest.precision == "fp16" and backend == "onnxruntime":
+        raise ConfigError("ONNX Runtime computes FP16 networks in FP32: there is nothing to measure", hint="--backends tensorrt")
 
 
 def measure_latency(artifact: Artifact, backend: str, batch: int, seconds: float, *, progress: Progress | None = None) -> Any:

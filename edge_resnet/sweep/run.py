@@ -17,12 +17,20 @@ from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.core.errors import ConfigError, EdgeResnetError
 from edge_resnet.core.records import Progress
 from edge_resnet.measurement.report.record import Hole, Report
-from edge_resnet.pipelines.engines import ready
+from edge_resnet.pipelines.engines import prepare_engine
 from edge_resnet.runtime.backend import BACKENDS, resolve_backend
 from edge_resnet.sweep.assemble import Found, Measured, assemble
 from edge_resnet.sweep.cells import Cells
 from edge_resnet.sweep.make import Workshop
-from edge_resnet.sweep.measure import answers_key, latency_key, measure_answers, measure_latency, read_answers, read_latency
+from edge_resnet.sweep.measure import (
+    answers_key,
+    latency_key,
+    measure_answers,
+    measure_latency,
+    read_answers,
+    read_latency,
+    refuse_fp16,
+)
 from edge_resnet.sweep.merge import from_files
 from edge_resnet.sweep.pictures import open_pictures
 from edge_resnet.sweep.plan import Pace, Target, cell_seconds, plan_targets
@@ -123,7 +131,8 @@ class _Session:
     def _measure(self, found: Measured) -> None:
         """One artifact on one backend; a hole in it leaves the rest. Raises what making it or its engine raises."""
         artifact = self._artifact(found)
-        ready(artifact, found.backend, progress=self.progress)
+        refuse_fp16(artifact, found.backend)
+        prepare_engine(artifact, found.backend, progress=self.progress)
         found.artifact = artifact
         for cell in self._wanted(artifact, found):
             try:

@@ -24,10 +24,10 @@ from edge_resnet.measurement.accuracy import evaluate
 from edge_resnet.network import build_network
 from edge_resnet.network.export import Deployable, export
 from edge_resnet.network.training import TrainData, TrainOptions, fit
-from edge_resnet.pipelines.finetune import open_pictures
+from edge_resnet.pipelines.finetune import DEFAULTS, QatOptions, fine_tune, open_pictures
 from edge_resnet.pipelines.requantize import requantize
 from edge_resnet.quantization.int8 import Int8Options
-from edge_resnet.quantization.qat import DEFAULTS, FakeQuantized, QatOptions, fine_tune
+from edge_resnet.quantization.qat import FakeQuantized
 from edge_resnet.quantization.qat.distil import Distilled
 from edge_resnet.quantization.qat.evaluate import Judged, refuse_beyond
 from edge_resnet.quantization.qat.writeback import corrections_of, verify_int8

@@ -3,8 +3,7 @@
 Knows nothing of the command line.
 """
 
-from edge_resnet.pipelines.finetune import DEFAULTS, QatOptions, Tuned, fine_tune
 from edge_resnet.quantization.qat.evaluate import Judged
 from edge_resnet.quantization.qat.network import FakeQuantized
 
-__all__ = ["DEFAULTS", "FakeQuantized", "Judged", "QatOptions", "Tuned", "fine_tune"]
+__all__ = ["FakeQuantized", "Judged"]
