@@ -38,12 +38,12 @@ class QatWords:
 def fine_tune(artifact: Path, output: Path, words: QatWords, *, force: bool = False, json_output: bool = False) -> None:
     """Fine-tune, tell what came of it, and end with exit code 3 where the budget is missed."""
     from edge_resnet.artifact.folder import open_artifact
-    from edge_resnet.quantization import qat
+    from edge_resnet.pipelines import finetune
 
     opened = open_artifact(artifact)
     options = _options(words, opened)
     with train_bar(options.training.epochs) as progress:
-        tuned = qat.fine_tune(opened, options, output, force=force, progress=progress)
+        tuned = finetune.fine_tune(opened, options, output, force=force, progress=progress)
     if json_output:
         typer.echo(json.dumps(_record(tuned)))
     else:
