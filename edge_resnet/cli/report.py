@@ -17,7 +17,7 @@ from edge_resnet.core.records import FAMILY_SHORTCUT, Correction, Family, ModelS
 if TYPE_CHECKING:
     from edge_resnet.measurement.report import Questions, Report
     from edge_resnet.sweep import SweepRequest
-    from edge_resnet.sweep.request import Network
+    from edge_resnet.sweep.plan import Network
 
 __all__ = ["report"]
 
@@ -125,8 +125,7 @@ def _run(request: SweepRequest, questions: Questions, output: Path, words: tuple
 
 
 def _network(depth: int, kind: tuple[Family, Shortcut | None, int | None], folder: Path | None, weights: str) -> Network:
-    from edge_resnet.sweep.request import Network
-    from edge_resnet.sweep.weightfiles import find_weights
+    from edge_resnet.sweep.plan import Network, find_weights
 
     family, shortcut, classes = kind
     size, width = (224, 1000) if family == "imagenet" else (32, 10)

@@ -22,12 +22,12 @@ Experiment: TypeAlias = Callable[[Request, Progress | None], Finding]
 EXPERIMENTS: Mapping[str, str] = MappingProxyType(
     {
         "degradation": "edge_resnet.paper.degradation:degradation",
-        "shortcuts": "edge_resnet.paper.shortcuts:shortcuts",
-        "depth": "edge_resnet.paper.depth:depth",
+        "shortcuts": "edge_resnet.paper.degradation:shortcuts",
+        "depth": "edge_resnet.paper.degradation:depth",
         "responses": "edge_resnet.paper.responses:responses",
         "complexity": "edge_resnet.paper.complexity:complexity",
         "tencrop": "edge_resnet.paper.tencrop:tencrop",
-        "multiscale": "edge_resnet.paper.multiscale:multiscale",
+        "multiscale": "edge_resnet.paper.tencrop:multiscale",
         "ensemble": "edge_resnet.paper.ensemble:ensemble",
     }
 )

@@ -22,8 +22,7 @@ from edge_resnet.measurement.accuracy import Answers, accuracy_of
 from edge_resnet.measurement.bench.result import BenchResult
 from edge_resnet.measurement.report.record import KIND, SCHEMA, ClassChange, Flip, Hole, Pair, Report, Row, Setup
 from edge_resnet.sweep.merge import Loaded
-from edge_resnet.sweep.plan import Target
-from edge_resnet.sweep.request import SweepRequest
+from edge_resnet.sweep.plan import SweepRequest, Target
 from edge_resnet.sweep.split import Pictures
 
 __all__ = ["Found", "Measured", "assemble"]

@@ -19,8 +19,7 @@ from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import BatchProfile, Precision, Progress, QuantRecipe
 from edge_resnet.images.imageset import ImageSet
 from edge_resnet.sweep.cells import Cells
-from edge_resnet.sweep.plan import Target
-from edge_resnet.sweep.request import Network, SweepRequest
+from edge_resnet.sweep.plan import Network, SweepRequest, Target
 from edge_resnet.sweep.split import Pictures
 
 __all__ = ["Workshop"]

@@ -32,10 +32,8 @@ from edge_resnet.sweep.measure import (
     refuse_fp16,
 )
 from edge_resnet.sweep.merge import from_files
-from edge_resnet.sweep.pictures import open_pictures
-from edge_resnet.sweep.plan import Pace, Target, cell_seconds, plan_targets
-from edge_resnet.sweep.request import SweepRequest
-from edge_resnet.sweep.split import Pictures
+from edge_resnet.sweep.plan import Pace, SweepRequest, Target, cell_seconds, plan_targets
+from edge_resnet.sweep.split import Pictures, open_pictures
 
 __all__ = ["Told", "sweep"]
 

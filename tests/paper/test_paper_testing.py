@@ -15,7 +15,7 @@ from edge_resnet.images.preprocess import preprocess
 from edge_resnet.paper import Request, run_experiment
 from edge_resnet.paper import tally as room
 from edge_resnet.paper.networks import open_members, probabilities
-from edge_resnet.paper.views import at_scale
+from edge_resnet.paper.tencrop import at_scale
 
 NET = ModelSpec("imagenet", 18, "B", classes=3, input_size=32)
 Save = Callable[..., Path]

@@ -22,7 +22,7 @@ from edge_resnet.measurement.report.record import to_json
 from edge_resnet.sweep import SweepRequest, sweep
 from edge_resnet.sweep import run as running
 from edge_resnet.sweep.cells import claim
-from edge_resnet.sweep.request import Network
+from edge_resnet.sweep.plan import Network
 
 Run = Callable[..., tuple[Report, list[tuple[str, str]]]]
 
