@@ -1,4 +1,4 @@
-"""``edge-resnet paper``. Knows the options and how a finding is printed; the experiments are edge_resnet.paper's."""
+"""``edge-resnet paper``. Knows the options and how a finding is printed; the experiments are edge_resnet.studies.paper's."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edge_resnet.core.records import Shortcut as ShortcutName
 
 if TYPE_CHECKING:
     from edge_resnet.network.training import TrainOptions
-    from edge_resnet.paper import Finding
+    from edge_resnet.studies.paper import Finding
 
 __all__ = ["paper"]
 
@@ -90,8 +90,8 @@ def paper(
 
     edge-resnet paper ensemble --weights 18=r18.pth --weights 50=r50.pth --data val.csv --family imagenet
     """
-    from edge_resnet.paper import TRAINING, Request, run_experiment
-    from edge_resnet.paper.output import to_json
+    from edge_resnet.studies.paper import TRAINING, Request, run_experiment
+    from edge_resnet.studies.paper.output import to_json
 
     chosen: FamilyName = family or ("imagenet" if experiment in ("tencrop", "multiscale") else "cifar")
     given = {"epochs": epochs, "batch": batch, "rate": rate, "schedule": schedule, "precision": precision, "augment": augment}
@@ -117,7 +117,7 @@ def paper(
 
 def _training(family: FamilyName, wanted: Mapping[str, object]) -> TrainOptions:
     """The paper's recipe with what was asked for."""
-    from edge_resnet.paper.scale import paper_options
+    from edge_resnet.studies.paper.scale import paper_options
 
     return replace(paper_options(family), **wanted)  # type: ignore[arg-type]
 

@@ -16,8 +16,8 @@ from edge_resnet.core.records import FAMILY_SHORTCUT, Correction, Family, ModelS
 
 if TYPE_CHECKING:
     from edge_resnet.measurement.report import Questions, Report
-    from edge_resnet.sweep import SweepRequest
-    from edge_resnet.sweep.plan import Network
+    from edge_resnet.studies.sweep import SweepRequest
+    from edge_resnet.studies.sweep.plan import Network
 
 __all__ = ["report"]
 
@@ -80,7 +80,7 @@ def report(
     edge-resnet report nano/report.json orin/report.json -o both
     """
     from edge_resnet.measurement.report import Questions, check_drawable
-    from edge_resnet.sweep import SweepRequest
+    from edge_resnet.studies.sweep import SweepRequest
 
     questions = Questions(_positive(under_ms, "--under-ms"), _positive(within_points, "--within-points"))
     named = named_recipe(calib_recipe, family, (calib_method, calib_images, None, seed, correct))
@@ -107,8 +107,8 @@ def report(
 def _run(request: SweepRequest, questions: Questions, output: Path, words: tuple[bool, bool, bool]) -> None:
     """Measure, write, tell. ``words``: --resume, --force and --json."""
     from edge_resnet.measurement.report import write_report
-    from edge_resnet.sweep import sweep
-    from edge_resnet.sweep.cells import claim
+    from edge_resnet.studies.sweep import sweep
+    from edge_resnet.studies.sweep.cells import claim
 
     resume, force, json_output = words
     cells = claim(output, resume=resume, force=force)
@@ -125,7 +125,7 @@ def _run(request: SweepRequest, questions: Questions, output: Path, words: tuple
 
 
 def _network(depth: int, kind: tuple[Family, Shortcut | None, int | None], folder: Path | None, weights: str) -> Network:
-    from edge_resnet.sweep.plan import Network, find_weights
+    from edge_resnet.studies.sweep.plan import Network, find_weights
 
     family, shortcut, classes = kind
     size, width = (224, 1000) if family == "imagenet" else (32, 10)

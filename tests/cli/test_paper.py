@@ -13,7 +13,7 @@ import pytest
 from refusals import assert_refused
 
 from edge_resnet.cli.paper import paper
-from edge_resnet.paper import EXPERIMENTS, TRAINING
+from edge_resnet.studies.paper import EXPERIMENTS, TRAINING
 
 Cli = Callable[..., Any]
 
@@ -77,7 +77,7 @@ def test_json_alone(cli: Cli, set_of_three: str, tiny_weights: Path) -> None:
 
 def test_interrupted(cli: Cli, set_of_three: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C ends with 130; what is done is printed, written, and said to be a part."""
-    from edge_resnet.paper import training
+    from edge_resnet.studies.paper import training
 
     real, calls = training.fit, []
 

@@ -24,7 +24,7 @@ from refusals import assert_refused
 
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.measurement.report import read_report
-from edge_resnet.sweep import run as running
+from edge_resnet.studies.sweep import run as running
 
 Cli = Callable[..., Any]
 QUICK = ("--backends", "onnxruntime", "--seconds", "0.05", "--batch", "1")

@@ -15,8 +15,8 @@ from safetensors.torch import save_file
 
 from edge_resnet.core.records import ModelSpec
 from edge_resnet.network import build_network
-from edge_resnet.paper import Finding, Request, run_experiment
-from edge_resnet.paper.scale import paper_options
+from edge_resnet.studies.paper import Finding, Request, run_experiment
+from edge_resnet.studies.paper.scale import paper_options
 
 Make = Callable[..., Request]
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_resnet.paper.tally import difference, error_rate, hits_of
+from edge_resnet.studies.paper.tally import difference, error_rate, hits_of
 
 rights = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60)
 

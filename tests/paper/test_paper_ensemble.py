@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import ModelSpec
-from edge_resnet.paper import Request, run_experiment
-from edge_resnet.paper import ensemble as room
-from edge_resnet.paper.ensemble import halves, mixture_weights
+from edge_resnet.studies.paper import Request, run_experiment
+from edge_resnet.studies.paper import ensemble as room
+from edge_resnet.studies.paper.ensemble import halves, mixture_weights
 
 LIKE = ModelSpec("cifar", 8, "A", classes=3, input_size=32)
 Save = Callable[..., Path]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from edge_resnet.network.zoo import PAPER_CIFAR_MPARAMS, PAPER_GMACS
-from edge_resnet.paper import EXPERIMENTS, figures
-from edge_resnet.paper.figures import (
+from edge_resnet.studies.paper import EXPERIMENTS, figures
+from edge_resnet.studies.paper.figures import (
     CIFAR_ERROR,
     CIFAR_MPARAMS,
     CLAIMS,

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edge_resnet.core.errors import ConfigError, DataError, WeightsError
 from edge_resnet.core.records import ModelSpec, Preprocess
-from edge_resnet.paper.networks import FINISHED, named_spec, open_members, printed_name, probabilities
+from edge_resnet.studies.paper.networks import FINISHED, named_spec, open_members, printed_name, probabilities
 
 LIKE = ModelSpec("cifar", 20, "A", classes=10, input_size=32)
 IMAGENET = ModelSpec("imagenet", 18, "B", classes=5, input_size=32)

@@ -10,8 +10,8 @@ import pytest
 
 from edge_resnet.core.errors import BuildError, ConfigError, DataError, EdgeResnetError
 from edge_resnet.measurement.page.figure import draw
-from edge_resnet.paper.finding import Column, Finding, Scaled, Table
-from edge_resnet.paper.output import NETWORKS, SCHEMA, claim, publish, release, to_json
+from edge_resnet.studies.paper.output import NETWORKS, SCHEMA, claim, publish, release, to_json
+from edge_resnet.studies.paper.result import Column, Finding, Scaled, Table
 
 SETTINGS: dict[str, Any] = {"experiment": "depth", "depths": (8, 14), "training": {"epochs": 2, "rate": 0.1}}
 

@@ -14,10 +14,10 @@ from torch import nn
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import ModelSpec, Preprocess
 from edge_resnet.network import build_network
-from edge_resnet.paper import Request, run_experiment
-from edge_resnet.paper import responses as room
-from edge_resnet.paper.networks import normalised
-from edge_resnet.paper.responses import layer_deviations
+from edge_resnet.studies.paper import Request, run_experiment
+from edge_resnet.studies.paper import responses as room
+from edge_resnet.studies.paper.networks import normalised
+from edge_resnet.studies.paper.responses import layer_deviations
 
 LIKE = ModelSpec("cifar", 8, "A", classes=3, input_size=16)
 CROP = Preprocess(16, 16)

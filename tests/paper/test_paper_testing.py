@@ -12,10 +12,10 @@ import pytest
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import ModelSpec
 from edge_resnet.images.preprocess import preprocess
-from edge_resnet.paper import Request, run_experiment
-from edge_resnet.paper import tally as room
-from edge_resnet.paper.networks import open_members, probabilities
-from edge_resnet.paper.tencrop import at_scale
+from edge_resnet.studies.paper import Request, run_experiment
+from edge_resnet.studies.paper import tally as room
+from edge_resnet.studies.paper.crops import at_scale
+from edge_resnet.studies.paper.networks import open_members, probabilities
 
 NET = ModelSpec("imagenet", 18, "B", classes=3, input_size=32)
 Save = Callable[..., Path]

@@ -15,10 +15,10 @@ from PIL import Image
 
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import ModelSpec
-from edge_resnet.paper import Finding, Request, run_experiment
-from edge_resnet.paper import training as room
-from edge_resnet.paper.scale import paper_options
-from edge_resnet.paper.training import train_networks
+from edge_resnet.studies.paper import Finding, Request, run_experiment
+from edge_resnet.studies.paper import training as room
+from edge_resnet.studies.paper.scale import paper_options
+from edge_resnet.studies.paper.training import train_networks
 
 Make = Callable[..., Request]
 EIGHT = ModelSpec("cifar", 8, "A", classes=3, input_size=16)

@@ -13,7 +13,7 @@ from torchvision.transforms.v2 import functional as tv
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.images.preprocess import preprocess
-from edge_resnet.paper.tencrop import CENTRE, at_scale, ten_crops
+from edge_resnet.studies.paper.crops import CENTRE, at_scale, ten_crops
 
 
 def picture(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_resnet.core.errors import BuildError
-from edge_resnet.sweep.cells import Cells, claim
+from edge_resnet.studies.sweep.cells import Cells, claim
 
 
 def test_a_cell_comes_back_for_the_same_key_alone(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from edge_resnet.core.errors import DataError
 from edge_resnet.measurement.accuracy import write_evaluation
 from edge_resnet.measurement.bench.result import BenchResult, write_results
 from edge_resnet.measurement.report.record import Report, to_json
-from edge_resnet.sweep.merge import from_files
+from edge_resnet.studies.sweep.merge import from_files
 
 
 def _report(folder: Path, name: str, content: Report) -> Path:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from edge_resnet.core.errors import DataError
 from edge_resnet.core.records import QuantRecipe
 from edge_resnet.images.imageset import ImageSet, from_arrays
-from edge_resnet.sweep.split import hold_out, shared_images
+from edge_resnet.studies.sweep.selection import hold_out, shared_images
 
 
 def _numbered(count: int, classes: int = 7) -> ImageSet:

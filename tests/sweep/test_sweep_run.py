@@ -19,10 +19,10 @@ from edge_resnet.images.imageset import open_images
 from edge_resnet.measurement.accuracy import evaluate
 from edge_resnet.measurement.report import Report
 from edge_resnet.measurement.report.record import to_json
-from edge_resnet.sweep import SweepRequest, sweep
-from edge_resnet.sweep import run as running
-from edge_resnet.sweep.cells import claim
-from edge_resnet.sweep.plan import Network
+from edge_resnet.studies.sweep import SweepRequest, sweep
+from edge_resnet.studies.sweep import run as running
+from edge_resnet.studies.sweep.cells import claim
+from edge_resnet.studies.sweep.plan import Network
 
 Run = Callable[..., tuple[Report, list[tuple[str, str]]]]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edge_resnet.core.errors import WeightsError
-from edge_resnet.sweep.plan import find_weights
+from edge_resnet.studies.sweep.plan import find_weights
 
 
 @pytest.mark.parametrize("name", ["resnet18.pth", "my_ResNet-18_v2.safetensors", "resnet18_small_blocks.pt", "RESNET_18.th"])

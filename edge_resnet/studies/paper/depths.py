@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import ModelSpec, Progress, Shortcut
 from edge_resnet.measurement.page.figure import MARKERS, SERIES, Chart, draw
-from edge_resnet.paper.figures import CIFAR_ERROR, TEN_CROP_ERROR, TWIN_ERROR
-from edge_resnet.paper.finding import Finding
-from edge_resnet.paper.request import Request
-from edge_resnet.paper.scale import scaled_down
-from edge_resnet.paper.trained import as_record, compared, curves, trained_table
-from edge_resnet.paper.training import Trained, train_networks
+from edge_resnet.studies.paper.figures import CIFAR_ERROR, TEN_CROP_ERROR, TWIN_ERROR
+from edge_resnet.studies.paper.request import Request
+from edge_resnet.studies.paper.result import Finding
+from edge_resnet.studies.paper.scale import scaled_down
+from edge_resnet.studies.paper.trained import as_record, compared, curves, trained_table
+from edge_resnet.studies.paper.training import Trained, train_networks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -17,10 +17,10 @@ from edge_resnet.core.records import Progress
 from edge_resnet.images.imageset import ImageSet, batches, require_several
 from edge_resnet.measurement.page.figure import SERIES, Chart, draw
 from edge_resnet.network import class_names
-from edge_resnet.paper.finding import Cell, Column, Finding, Scaled, Table
-from edge_resnet.paper.networks import Member, Probabilities, open_members, probabilities
-from edge_resnet.paper.request import Request, labelled
-from edge_resnet.paper.tally import Difference, ErrorRate, difference, error_rate, hits_of
+from edge_resnet.studies.paper.networks import Member, Probabilities, open_members, probabilities
+from edge_resnet.studies.paper.request import Request, labelled
+from edge_resnet.studies.paper.result import Cell, Column, Finding, Scaled, Table
+from edge_resnet.studies.paper.tally import Difference, ErrorRate, difference, error_rate, hits_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from edge_resnet.core.records import Preprocess, Progress
 from edge_resnet.core.statistics import mcnemar_exact, paired_drop_interval, wilson_interval
 from edge_resnet.images.preprocess import Picture
-from edge_resnet.paper.finding import Cell, Column, Table
-from edge_resnet.paper.networks import Member, Probabilities, probabilities
+from edge_resnet.studies.paper.networks import Member, Probabilities, probabilities
+from edge_resnet.studies.paper.result import Cell, Column, Table
 
 __all__ = [
     "Difference",

@@ -22,9 +22,9 @@ from edge_resnet.network import build_network
 from edge_resnet.network.training import EpochRecord, TrainData, TrainOptions, fit, score
 from edge_resnet.network.training.checkpoint import CHECKPOINT
 from edge_resnet.network.training.log import LOG, read_log
-from edge_resnet.paper.networks import FINISHED, printed_name
-from edge_resnet.paper.output import NETWORKS, write_json
-from edge_resnet.paper.request import Request, labelled
+from edge_resnet.studies.paper.networks import FINISHED, printed_name
+from edge_resnet.studies.paper.output import NETWORKS, write_json
+from edge_resnet.studies.paper.request import Request, labelled
 
 __all__ = ["Session", "Trained", "train_networks"]
 

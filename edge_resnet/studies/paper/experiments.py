@@ -10,9 +10,9 @@ from typing import TypeAlias
 
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Progress
-from edge_resnet.paper.finding import Finding
-from edge_resnet.paper.output import claim, publish, release
-from edge_resnet.paper.request import Request
+from edge_resnet.studies.paper.output import claim, publish, release
+from edge_resnet.studies.paper.request import Request
+from edge_resnet.studies.paper.result import Finding
 
 __all__ = ["EXPERIMENTS", "TRAINING", "run_experiment"]
 
@@ -21,14 +21,14 @@ Experiment: TypeAlias = Callable[[Request, Progress | None], Finding]
 #: Name → module:function.
 EXPERIMENTS: Mapping[str, str] = MappingProxyType(
     {
-        "degradation": "edge_resnet.paper.degradation:degradation",
-        "shortcuts": "edge_resnet.paper.degradation:shortcuts",
-        "depth": "edge_resnet.paper.degradation:depth",
-        "responses": "edge_resnet.paper.responses:responses",
-        "complexity": "edge_resnet.paper.complexity:complexity",
-        "tencrop": "edge_resnet.paper.tencrop:tencrop",
-        "multiscale": "edge_resnet.paper.tencrop:multiscale",
-        "ensemble": "edge_resnet.paper.ensemble:ensemble",
+        "degradation": "edge_resnet.studies.paper.depths:degradation",
+        "shortcuts": "edge_resnet.studies.paper.depths:shortcuts",
+        "depth": "edge_resnet.studies.paper.depths:depth",
+        "responses": "edge_resnet.studies.paper.responses:responses",
+        "complexity": "edge_resnet.studies.paper.complexity:complexity",
+        "tencrop": "edge_resnet.studies.paper.crops:tencrop",
+        "multiscale": "edge_resnet.studies.paper.crops:multiscale",
+        "ensemble": "edge_resnet.studies.paper.ensemble:ensemble",
     }
 )
 #: Those that train.

@@ -19,10 +19,10 @@ from edge_resnet.core.records import Progress
 from edge_resnet.measurement.report.record import Hole, Report
 from edge_resnet.pipelines.engines import prepare_engine
 from edge_resnet.runtime.backend import BACKENDS, resolve_backend
-from edge_resnet.sweep.assemble import Found, Measured, assemble
-from edge_resnet.sweep.cells import Cells
-from edge_resnet.sweep.make import Workshop
-from edge_resnet.sweep.measure import (
+from edge_resnet.studies.sweep.assemble import Found, Measured, assemble
+from edge_resnet.studies.sweep.cells import Cells
+from edge_resnet.studies.sweep.make import Workshop
+from edge_resnet.studies.sweep.measure import (
     answers_key,
     latency_key,
     measure_answers,
@@ -31,9 +31,9 @@ from edge_resnet.sweep.measure import (
     read_latency,
     refuse_fp16,
 )
-from edge_resnet.sweep.merge import from_files
-from edge_resnet.sweep.plan import Pace, SweepRequest, Target, cell_seconds, plan_targets
-from edge_resnet.sweep.split import Pictures, open_pictures
+from edge_resnet.studies.sweep.merge import from_files
+from edge_resnet.studies.sweep.plan import Pace, SweepRequest, Target, cell_seconds, plan_targets
+from edge_resnet.studies.sweep.selection import Pictures, open_pictures
 
 __all__ = ["Told", "sweep"]
 

@@ -9,10 +9,10 @@ from edge_resnet.core.records import ModelSpec, Progress
 from edge_resnet.measurement.page.figure import SERIES, Chart, draw
 from edge_resnet.network import NetworkFacts, paper_table
 from edge_resnet.network.zoo import measure
-from edge_resnet.paper.figures import CIFAR_MPARAMS, IMAGENET_GFLOPS
-from edge_resnet.paper.finding import Column, Finding, Scaled, Table
-from edge_resnet.paper.networks import printed_name
-from edge_resnet.paper.request import Request
+from edge_resnet.studies.paper.figures import CIFAR_MPARAMS, IMAGENET_GFLOPS
+from edge_resnet.studies.paper.networks import printed_name
+from edge_resnet.studies.paper.request import Request
+from edge_resnet.studies.paper.result import Column, Finding, Scaled, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -21,9 +21,9 @@ from edge_resnet.images.imageset import ImageSet
 from edge_resnet.measurement.accuracy import Answers, accuracy_of
 from edge_resnet.measurement.bench.result import BenchResult
 from edge_resnet.measurement.report.record import KIND, SCHEMA, ClassChange, Flip, Hole, Pair, Report, Row, Setup
-from edge_resnet.sweep.merge import Loaded
-from edge_resnet.sweep.plan import SweepRequest, Target
-from edge_resnet.sweep.split import Pictures
+from edge_resnet.studies.sweep.merge import Loaded
+from edge_resnet.studies.sweep.plan import SweepRequest, Target
+from edge_resnet.studies.sweep.selection import Pictures
 
 __all__ = ["Found", "Measured", "assemble"]
 

@@ -15,10 +15,10 @@ from edge_resnet.images.imageset import ImageSet, require_labels
 from edge_resnet.images.preprocess import Picture
 from edge_resnet.measurement.page.figure import MARKERS, SERIES, Chart, draw
 from edge_resnet.network import class_names
-from edge_resnet.paper.finding import Finding, Scaled
-from edge_resnet.paper.networks import open_members
-from edge_resnet.paper.request import Request, labelled
-from edge_resnet.paper.tally import Look, Scheme, Tally, count_hits, errors_table
+from edge_resnet.studies.paper.networks import open_members
+from edge_resnet.studies.paper.request import Request, labelled
+from edge_resnet.studies.paper.result import Finding, Scaled
+from edge_resnet.studies.paper.tally import Look, Scheme, Tally, count_hits, errors_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

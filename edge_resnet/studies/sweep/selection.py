@@ -11,7 +11,7 @@ from edge_resnet.core.errors import DataError
 from edge_resnet.core.records import QuantRecipe
 from edge_resnet.images.datasets import open_data
 from edge_resnet.images.imageset import ImageSet, balanced_sample, check_labels, from_arrays, require_several
-from edge_resnet.sweep.plan import SweepRequest, Target
+from edge_resnet.studies.sweep.plan import SweepRequest, Target
 
 __all__ = ["Pictures", "hold_out", "open_pictures", "shared_images"]
 

@@ -16,9 +16,9 @@ from edge_resnet.images.imageset import ImageSet, batches
 from edge_resnet.images.preprocess import Picture
 from edge_resnet.measurement.page.figure import MARKERS, SERIES, Chart, draw
 from edge_resnet.network import class_names
-from edge_resnet.paper.finding import Column, Finding, Scaled, Table
-from edge_resnet.paper.networks import normalised, open_members
-from edge_resnet.paper.request import Request, labelled
+from edge_resnet.studies.paper.networks import normalised, open_members
+from edge_resnet.studies.paper.request import Request, labelled
+from edge_resnet.studies.paper.result import Column, Finding, Scaled, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -18,9 +18,9 @@ from edge_resnet.core.errors import ArtifactError, CalibrationError, EdgeResnetE
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import BatchProfile, Precision, Progress, QuantRecipe
 from edge_resnet.images.imageset import ImageSet
-from edge_resnet.sweep.cells import Cells
-from edge_resnet.sweep.plan import Network, SweepRequest, Target
-from edge_resnet.sweep.split import Pictures
+from edge_resnet.studies.sweep.cells import Cells
+from edge_resnet.studies.sweep.plan import Network, SweepRequest, Target
+from edge_resnet.studies.sweep.selection import Pictures
 
 __all__ = ["Workshop"]
 

@@ -10,12 +10,12 @@ from PIL import Image
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Preprocess, Progress
 from edge_resnet.images.preprocess import Picture, check_picture, preprocess
-from edge_resnet.paper.figures import MULTISCALE_ERROR, ONE_CROP_ERROR, SCALES, TEN_CROP_ERROR
-from edge_resnet.paper.finding import Finding, Scaled
-from edge_resnet.paper.networks import Probabilities
-from edge_resnet.paper.request import Request
-from edge_resnet.paper.tally import Scheme
-from edge_resnet.paper.testing import Way, errors_by_way
+from edge_resnet.studies.paper.figures import MULTISCALE_ERROR, ONE_CROP_ERROR, SCALES, TEN_CROP_ERROR
+from edge_resnet.studies.paper.networks import Probabilities
+from edge_resnet.studies.paper.request import Request
+from edge_resnet.studies.paper.result import Finding, Scaled
+from edge_resnet.studies.paper.tally import Scheme
+from edge_resnet.studies.paper.testing import Way, errors_by_way
 
 __all__ = ["CENTRE", "at_scale", "multiscale", "ten_crops", "tencrop"]
 

@@ -3,8 +3,8 @@
 Knows nothing of artifacts and of the command line.
 """
 
-from edge_resnet.paper.experiments import EXPERIMENTS, TRAINING, run_experiment
-from edge_resnet.paper.finding import Finding
-from edge_resnet.paper.request import Request
+from edge_resnet.studies.paper.experiments import EXPERIMENTS, TRAINING, run_experiment
+from edge_resnet.studies.paper.request import Request
+from edge_resnet.studies.paper.result import Finding
 
 __all__ = ["EXPERIMENTS", "TRAINING", "Finding", "Request", "run_experiment"]

@@ -3,7 +3,7 @@
 Knows no page and draws nothing: what it finds is a Report. Loads torch and onnx only where a network is to be built.
 """
 
-from edge_resnet.sweep.plan import SweepRequest
-from edge_resnet.sweep.run import Told, sweep
+from edge_resnet.studies.sweep.plan import SweepRequest
+from edge_resnet.studies.sweep.run import Told, sweep
 
 __all__ = ["SweepRequest", "Told", "sweep"]

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from edge_resnet.core.records import Family
 from edge_resnet.network.training import TrainOptions
-from edge_resnet.paper.finding import Scaled
-from edge_resnet.paper.request import Request
-from edge_resnet.paper.training import Session
+from edge_resnet.studies.paper.request import Request
+from edge_resnet.studies.paper.result import Scaled
+from edge_resnet.studies.paper.training import Session
 
 __all__ = ["PAPER_EPOCHS", "paper_options", "scaled_down"]
 

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from edge_resnet.measurement.page.figure import INK, MARKERS, SERIES, Chart, draw
-from edge_resnet.paper.finding import Cell, Column, Table
-from edge_resnet.paper.tally import difference
-from edge_resnet.paper.training import Trained
+from edge_resnet.studies.paper.result import Cell, Column, Table
+from edge_resnet.studies.paper.tally import difference
+from edge_resnet.studies.paper.training import Trained
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,9 +16,9 @@ from edge_resnet.core.errors import BuildError, ConfigError, DataError
 from edge_resnet.core.files import write_whole
 from edge_resnet.measurement.page.figure import save
 from edge_resnet.measurement.page.html import Cell, Column, Row, Table, render
-from edge_resnet.paper.figures import CLAIMS
-from edge_resnet.paper.finding import Finding
-from edge_resnet.paper.finding import Table as Found
+from edge_resnet.studies.paper.figures import CLAIMS
+from edge_resnet.studies.paper.result import Finding
+from edge_resnet.studies.paper.result import Table as Found
 
 __all__ = ["NETWORKS", "SCHEMA", "claim", "publish", "release", "to_json", "write_json"]
 
@@ -71,7 +71,7 @@ def publish(finding: Finding, folder: Path) -> Path:
     write_whole(folder / f"{finding.experiment}.json", (to_json(finding) + "\n").encode())
     page = render(
         "finding.html",
-        "edge_resnet.paper",
+        "edge_resnet.studies.paper",
         title=finding.title,
         finding=finding,
         claim=CLAIMS[finding.experiment],
