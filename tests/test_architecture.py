@@ -160,7 +160,7 @@ def test_the_device_side_loads_without_torch_and_onnx() -> None:
     code = (
         "import sys\n"
         "for name in ('torch', 'torchvision', 'onnx'): sys.modules[name] = None\n"
-        "import edge_resnet.streaming.loop, edge_resnet.measurement.accuracy, edge_resnet.runtime.onnxruntime, edge_resnet.doctor.checks\n"
+        "import edge_resnet.streaming.loop, edge_resnet.measurement.accuracy, edge_resnet.runtime.onnxruntime, edge_resnet.deployment.doctor.checks\n"
         "import edge_resnet.images.datasets, edge_resnet.quantization.recipes"
     )
     result = _run(code)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.service import (
+from edge_resnet.deployment.systemd import (
     ServiceOptions,
     closed_folders,
     device_nodes,
@@ -106,7 +106,7 @@ def test_csi_cameras_keep_the_shared_tmp(options: ServiceOptions) -> None:
 def test_homes_are_hidden_unless_something_runs_from_them(options: ServiceOptions, monkeypatch: pytest.MonkeyPatch) -> None:
     """ProtectHome=yes would make an environment in a home vanish; its python is a link, often into somebody's home."""
     home = options.python.parent.parent / "home"
-    monkeypatch.setattr("edge_resnet.service._HOMES", (home,))
+    monkeypatch.setattr("edge_resnet.deployment.systemd._HOMES", (home,))
     assert _values(render_unit(options), "ProtectHome") == ["yes"]
     assert _values(render_unit(replace(options, sources=(f"{home}/me/clip.mp4",))), "ProtectHome") == ["read-only"]
     target = home / "me/python"

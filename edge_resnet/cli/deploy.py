@@ -1,4 +1,4 @@
-"""``edge-resnet deploy``. Knows which files are written and what is said; the unit's text is edge_resnet.service's."""
+"""``edge-resnet deploy``. Knows which files are written and what is said; the unit's text is edge_resnet.deployment.systemd's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from edge_resnet.core.errors import ConfigError
 if TYPE_CHECKING:
     from importlib.abc import Traversable
 
-    from edge_resnet.service import ServiceOptions
+    from edge_resnet.deployment.systemd import ServiceOptions
 
 __all__ = ["deploy"]
 
@@ -68,7 +68,7 @@ def systemd(
     if output is not None and print_only:
         raise ConfigError("--print writes nothing, -o does", hint="leave one of them out")
     from edge_resnet.artifact.folder import open_artifact
-    from edge_resnet.service import ServiceOptions, device_nodes, render_environment, render_unit, secrets_of
+    from edge_resnet.deployment.systemd import ServiceOptions, device_nodes, render_environment, render_unit, secrets_of
 
     options = ServiceOptions(
         python=Path(sys.executable).absolute(),
@@ -205,7 +205,7 @@ def _write_private(path: Path, text: str) -> None:
 
 def _next_steps(options: ServiceOptions, unit_file: Path, *, secret: bool) -> list[str]:
     """What there is to do, as lines for a shell, and what would stand in the way."""
-    from edge_resnet.service import closed_folders
+    from edge_resnet.deployment.systemd import closed_folders
 
     name, user = options.name, options.user
     engines = shlex.quote(str(options.artifact / "engines"))

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from edge_resnet.deployment.doctor.check import Check
+    from edge_resnet.deployment.doctor.checks import Readiness
     from edge_resnet.device.machine import DeviceInfo
-    from edge_resnet.doctor.check import Check
-    from edge_resnet.doctor.checks import Readiness
 
 __all__ = ["doctor"]
 
@@ -44,8 +44,8 @@ def doctor(json_output: Annotated[bool, typer.Option("--json", help="Print JSON 
 
     Example: edge-resnet doctor
     """
+    from edge_resnet.deployment.doctor.checks import examine, readiness
     from edge_resnet.device.machine import describe
-    from edge_resnet.doctor.checks import examine, readiness
 
     info = describe()
     checks = examine(info=info)

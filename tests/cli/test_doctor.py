@@ -16,9 +16,9 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from edge_resnet.cli.doctor import _last_line, _show, doctor
+from edge_resnet.deployment.doctor.check import Check
+from edge_resnet.deployment.doctor.checks import Readiness, examine
 from edge_resnet.device.machine import DeviceInfo, describe
-from edge_resnet.doctor.check import Check
-from edge_resnet.doctor.checks import Readiness, examine
 
 MAIN = "import typer; from edge_resnet.cli.doctor import doctor; app = typer.Typer(); app.command()(doctor); app()"
 READY = Readiness(("build", "eval", "run"), ("onnxruntime",), "")

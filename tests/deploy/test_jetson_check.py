@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from boards import OPENCV, Board
 
-from edge_resnet.doctor.checks import examine
+from edge_resnet.deployment.doctor.checks import examine
 
 
 def _remove(path: str) -> Callable[[Board], object]:

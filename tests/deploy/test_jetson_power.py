@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from boards import MODES, Board, power_modes
 
-from edge_resnet.doctor.checks import examine
+from edge_resnet.deployment.doctor.checks import examine
 
 SAVED = "/var/lib/edge-resnet/power"
 

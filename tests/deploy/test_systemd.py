@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.service import ServiceOptions, render_unit
+from edge_resnet.deployment.systemd import ServiceOptions, render_unit
 
 #: What systemd-analyze may find at most, of 10: 1.8 with systemd 252. Cameras, a GPU and the network are what is left.
 MOST_EXPOSED = 2.5

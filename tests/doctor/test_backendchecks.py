@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from gpumachine import CPU, JETSON, package
 
+from edge_resnet.deployment.doctor import backendchecks, probe
+from edge_resnet.deployment.doctor.backendchecks import check_backends
+from edge_resnet.deployment.doctor.check import Check
+from edge_resnet.deployment.doctor.checks import examine
+from edge_resnet.deployment.doctor.probe import Answer
 from edge_resnet.device.machine import DeviceInfo
-from edge_resnet.doctor import backendchecks, probe
-from edge_resnet.doctor.backendchecks import check_backends
-from edge_resnet.doctor.check import Check
-from edge_resnet.doctor.checks import examine
-from edge_resnet.doctor.probe import Answer
 from edge_resnet.runtime.backend import resolve_backend
 
 

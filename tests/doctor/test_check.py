@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_resnet.doctor.check import is_in_system, is_older, is_there, see_system_packages
+from edge_resnet.deployment.doctor.check import is_in_system, is_older, is_there, see_system_packages
 
 
 @given(st.lists(st.integers(0, 3000), min_size=3, max_size=3), st.lists(st.integers(0, 3000), min_size=3, max_size=3))

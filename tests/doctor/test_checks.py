@@ -18,10 +18,10 @@ from pathlib import Path
 import pytest
 from gpumachine import CPU, JETSON, package
 
+from edge_resnet.deployment.doctor import checks
+from edge_resnet.deployment.doctor.check import Check
+from edge_resnet.deployment.doctor.checks import examine, readiness, usable_backends
 from edge_resnet.device.machine import DeviceInfo
-from edge_resnet.doctor import checks
-from edge_resnet.doctor.check import Check
-from edge_resnet.doctor.checks import examine, readiness, usable_backends
 
 REPO = Path(__file__).resolve().parents[2]
 BACKENDS = {"onnxruntime": "onnxruntime", "tensorrt": "tensorrt"}
@@ -92,7 +92,7 @@ def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_broken_package(tmp_path: Path) -> None:
     """A package that is there and does not load is a problem, told in its own first line."""
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('libfoo.so.1: cannot open\\nsecond line')\n")
-    code = "from edge_resnet.doctor.checks import *; print([c for c in examine() if c.name == 'onnxruntime'][0])"
+    code = "from edge_resnet.deployment.doctor.checks import *; print([c for c in examine() if c.name == 'onnxruntime'][0])"
     shown = run_with(tmp_path, code)
     assert "status='problem'" in shown
     assert "cannot be imported: libfoo.so.1: cannot open'" in shown
@@ -224,7 +224,7 @@ def test_current_folder_that_is_gone(tmp_path: Path) -> None:
     """A deleted working folder is a problem, not a traceback."""
     code = (
         f"import os; os.mkdir({str(tmp_path / 'w')!r}); os.chdir({str(tmp_path / 'w')!r}); os.rmdir({str(tmp_path / 'w')!r})\n"
-        "from edge_resnet.doctor.checks import *; print([c for c in examine() if c.name == 'disk'][0])"
+        "from edge_resnet.deployment.doctor.checks import *; print([c for c in examine() if c.name == 'disk'][0])"
     )
     assert "status='problem', detail='the current folder cannot be read" in run_with(tmp_path, code)
 
@@ -293,7 +293,7 @@ def test_opencv_of_others(tmp_path: Path, body: str, status: str, words: str) ->
     """OpenCV of any make is imported and asked; one too old to be asked, or broken, does not stop the rest."""
     (tmp_path / "cv2.py").write_text(f"__version__ = '4.8.0'\nCAP_GSTREAMER = 1800\n{body}\n")
     code = (
-        "import json; from dataclasses import asdict; from edge_resnet.doctor.checks import *\n"
+        "import json; from dataclasses import asdict; from edge_resnet.deployment.doctor.checks import *\n"
         "print(json.dumps(asdict([c for c in examine() if c.name == 'opencv'][0])))"
     )
     check = json.loads(run_with(tmp_path, code))
@@ -363,7 +363,7 @@ def test_a_gpu_machine_is_ready_when_all_of_it_loads(tmp_path: Path, libcuda: Pa
     package(tmp_path, "tensorrt", "__version__ = '10.3.0'")
     package(tmp_path, "pycuda.driver", "def get_version(): return (12, 6, 0)")
     code = (
-        "import sys; from edge_resnet.doctor.checks import *\n"
+        "import sys; from edge_resnet.deployment.doctor.checks import *\n"
         f"ready = readiness(examine(), {BACKENDS!r})\n"
         "print(*ready.backends, {'tensorrt', 'pycuda'} & set(sys.modules))"
     )
@@ -379,6 +379,8 @@ def test_the_offline_side_is_not_imported(tmp_path: Path) -> None:
     for name in ("tensorrt", "pycuda"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('must not be imported')\n")
     loaded = set(
-        run_with(tmp_path, "import sys; from edge_resnet.doctor.checks import examine; examine(); print(*sys.modules)").split()
+        run_with(
+            tmp_path, "import sys; from edge_resnet.deployment.doctor.checks import examine; examine(); print(*sys.modules)"
+        ).split()
     )
     assert loaded.isdisjoint({"torch", "torchvision", "onnx", "tensorrt", "pycuda", "sklearn"})

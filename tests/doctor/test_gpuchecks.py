@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from gpumachine import CPU, DESKTOP, JETSON, library, no_driver, package, record
 
+from edge_resnet.deployment.doctor import probe
+from edge_resnet.deployment.doctor.check import Check
+from edge_resnet.deployment.doctor.gpuchecks import check_gpu_side
 from edge_resnet.device.machine import DeviceInfo
-from edge_resnet.doctor import probe
-from edge_resnet.doctor.check import Check
-from edge_resnet.doctor.gpuchecks import check_gpu_side
 
 NOWHERE = Path("/nowhere")
 DEBIAN, UBUNTU = replace(DESKTOP, os="Debian GNU/Linux 12"), replace(DESKTOP, os="Ubuntu 24.04 LTS")

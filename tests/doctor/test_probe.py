@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from gpumachine import CPU, DESKTOP, JETSON, library, no_driver, package
 
+from edge_resnet.deployment.doctor import probe
+from edge_resnet.deployment.doctor.probe import Answer, Scene, Topic, look
 from edge_resnet.device.machine import DeviceInfo
-from edge_resnet.doctor import probe
-from edge_resnet.doctor.probe import Answer, Scene, Topic, look
 
 NVINFER = '#include <stdlib.h>\nint getInferLibVersion(void) { return atoi(getenv("STUB_NVINFER")); }\n'
 

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from gpumachine import CPU, DESKTOP, JETSON, THOR, library, package, record
 
+from edge_resnet.deployment.doctor import trtchecks
+from edge_resnet.deployment.doctor.check import Check
+from edge_resnet.deployment.doctor.probe import Answer, Scene, Topic, look
+from edge_resnet.deployment.doctor.trtchecks import check_cudnn, check_pycuda, check_tensorrt
 from edge_resnet.device.machine import DeviceInfo
-from edge_resnet.doctor import trtchecks
-from edge_resnet.doctor.check import Check
-from edge_resnet.doctor.probe import Answer, Scene, Topic, look
-from edge_resnet.doctor.trtchecks import check_cudnn, check_pycuda, check_tensorrt
 
 NOWHERE = Path("/nowhere")
 LOST = "cannot open shared object file: No such file or directory"

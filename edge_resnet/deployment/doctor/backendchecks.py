@@ -5,9 +5,9 @@ Both are asked in child processes, as TensorRT and PyCUDA are: what crashes or h
 
 from __future__ import annotations
 
+from edge_resnet.deployment.doctor.check import Check, is_older, is_there
+from edge_resnet.deployment.doctor.probe import Answer, ask
 from edge_resnet.device.machine import DeviceInfo
-from edge_resnet.doctor.check import Check, is_older, is_there
-from edge_resnet.doctor.probe import Answer, ask
 
 __all__ = ["check_backends"]
 

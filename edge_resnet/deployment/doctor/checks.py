@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+from edge_resnet.deployment.doctor.backendchecks import check_backends
+from edge_resnet.deployment.doctor.check import Check, Group, is_in_system, is_older, is_there, see_system_packages
+from edge_resnet.deployment.doctor.gpuchecks import check_gpu_side
 from edge_resnet.device.machine import DeviceInfo, cache_folder, describe, gpu_clock, installed_version, power_modes, swap_mib
-from edge_resnet.doctor.backendchecks import check_backends
-from edge_resnet.doctor.check import Check, Group, is_in_system, is_older, is_there, see_system_packages
-from edge_resnet.doctor.gpuchecks import check_gpu_side
 
 __all__ = ["Readiness", "examine", "readiness", "usable_backends"]
 

@@ -21,9 +21,9 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from edge_resnet.core.process import run_within
+from edge_resnet.deployment.doctor.check import is_there
 from edge_resnet.device.gpu import LIBRARY, first_gpu
 from edge_resnet.device.machine import DeviceInfo
-from edge_resnet.doctor.check import is_there
 
 __all__ = ["DRIVER_NODES", "Answer", "Scene", "Topic", "ask", "look", "main"]
 
@@ -119,7 +119,7 @@ def _has_driver_or_gpu(info: DeviceInfo, root: Path) -> bool:
 
 
 def _ask(topic: Topic) -> Answer:
-    code = f"import sys; sys.path[:] = {sys.path!r}; from edge_resnet.doctor.probe import main; main({topic!r})"
+    code = f"import sys; sys.path[:] = {sys.path!r}; from edge_resnet.deployment.doctor.probe import main; main({topic!r})"
     try:
         done = run_within([sys.executable, "-c", code], _TIMEOUT_S)
     except OSError as error:

@@ -9,9 +9,9 @@ import importlib.metadata
 import re
 from functools import partial
 
+from edge_resnet.deployment.doctor.check import Check, is_in_system, is_older, is_there, see_system_packages
+from edge_resnet.deployment.doctor.probe import Scene
 from edge_resnet.device.machine import installed_version
-from edge_resnet.doctor.check import Check, is_in_system, is_older, is_there, see_system_packages
-from edge_resnet.doctor.probe import Scene
 
 __all__ = ["check_cudnn", "check_pycuda", "check_tensorrt", "cuda_of_tensorrt", "fitting_tensorrt"]
 
