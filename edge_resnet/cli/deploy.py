@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import getpass
-import grp
 import json
 import os
-import pwd
-import secrets
-import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,17 +14,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.deployment.systemd import has_group as _has_group
+from edge_resnet.deployment.systemd import next_steps as _next_steps
+from edge_resnet.deployment.systemd import page_token as _token
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable
 
-    from edge_resnet.deployment.systemd import ServiceOptions
 
 __all__ = ["deploy"]
 
-#: The variable that ``run --web`` takes its token from.
-TOKEN_VARIABLE = "EDGE_RESNET_WEB_TOKEN"  # noqa: S105 - a name, no secret
-_UNITS = Path("/etc/systemd/system")
 
 deploy = typer.Typer(
     no_args_is_help=True, help="What goes to a device: a systemd service, and the files for boards and containers."
@@ -146,20 +140,6 @@ def _shipped(folder: Traversable, prefix: str = "") -> dict[str, Traversable]:
     return found
 
 
-def _token(web: str | None) -> tuple[tuple[str, str], ...]:
-    """A fresh token where the page can be reached from other machines."""
-    if web is None:
-        return ()
-    from edge_resnet.streaming.web.listen import resolve
-
-    address = resolve(web)
-    if address.port < 1024:
-        raise ConfigError(f"the service may not open port {address.port}: it has no rights of root", hint="a port from 1024 on")
-    if address.loopback:
-        return ()
-    return ((TOKEN_VARIABLE, secrets.token_urlsafe(24)),)
-
-
 def _absolute(source: str) -> str:
     """A file under its whole name: the service starts in a folder of its own."""
     return str(Path(source).absolute()) if not source.isdecimal() and os.path.lexists(source) else source
@@ -175,20 +155,6 @@ def _writing(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _has_group(name: str) -> bool:
-    try:
-        return bool(grp.getgrnam(name))
-    except KeyError:
-        return False
-
-
-def _has_user(name: str) -> bool:
-    try:
-        return bool(pwd.getpwnam(name))
-    except KeyError:
-        return False
-
-
 def _refuse_existing(paths: list[Path], *, force: bool) -> None:
     there = [path for path in paths if path.exists()]
     if there and not force:
@@ -201,34 +167,3 @@ def _write_private(path: Path, text: str) -> None:
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
         file.write(text)
-
-
-def _next_steps(options: ServiceOptions, unit_file: Path, *, secret: bool) -> list[str]:
-    """What there is to do, as lines for a shell, and what would stand in the way."""
-    from edge_resnet.deployment.systemd import closed_folders
-
-    name, user = options.name, options.user
-    engines = shlex.quote(str(options.artifact / "engines"))
-    lines, steps = ["# next, on this device:"], []
-    if not _has_user(user):
-        steps.append(f"sudo useradd --system --home-dir /var/lib/{name} --shell /usr/sbin/nologin {user}")
-    steps.append(f"sudo mkdir -p {engines} && sudo chown -R {user} {engines}")
-    if secret:
-        private = shlex.quote(str(unit_file.with_name(f"{name}.env")))
-        if any(variable == TOKEN_VARIABLE for variable, _ in options.secrets):
-            lines.append(f"# the page's token is {TOKEN_VARIABLE} in {private}: note it down before the file is root's")
-        steps.append(f"sudo install -D -o root -g root -m 600 {private} {options.environment_file} && rm {private}")
-    steps += [
-        f"sudo cp {shlex.quote(str(unit_file))} {_UNITS / f'{name}.service'}",
-        "sudo systemctl daemon-reload",
-        f"sudo systemctl enable --now {name}",
-        f"systemctl status {name}",
-        f"journalctl -u {name} -f",
-    ]
-    lines += steps
-    if user != getpass.getuser():
-        closed = closed_folders((options.python, options.artifact, *options.writable))
-        lines += [f"# {folder} is closed to {user}: the service would not start (203/EXEC or 200/CHDIR)" for folder in closed]
-        if closed:
-            lines.append(f"# install into /opt/edge-resnet instead, or run it as yourself: --user {getpass.getuser()}")
-    return lines

@@ -5,16 +5,38 @@ Knows systemd's rules of quoting (systemd.service(5), systemd.syntax(7)), not th
 
 from __future__ import annotations
 
+import getpass
+import grp
+import pwd
 import re
+import secrets
+import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from string import Template
+from typing import TYPE_CHECKING
 
 from edge_resnet.core.errors import ConfigError
 
-__all__ = ["ServiceOptions", "closed_folders", "device_nodes", "is_secret", "render_environment", "render_unit", "secrets_of"]
+if TYPE_CHECKING:
+    from edge_resnet.deployment.systemd import ServiceOptions
+
+__all__ = [
+    "ServiceOptions",
+    "TOKEN_VARIABLE",
+    "closed_folders",
+    "device_nodes",
+    "has_group",
+    "has_user",
+    "is_secret",
+    "next_steps",
+    "page_token",
+    "render_environment",
+    "render_unit",
+    "secrets_of",
+]
 
 #: The variable that ``run`` takes its sources from where none is given: URIs with blanks between them.
 SOURCE_VARIABLE = "EDGE_RESNET_SOURCE"
@@ -255,3 +277,69 @@ def _nearly(memory: str) -> str:
     amount, unit = int(found[1]), found[2]
     smaller = {"T": "G", "G": "M", "M": "K"}.get(unit)
     return f"{amount * 1024 * 9 // 10}{smaller}" if smaller else f"{max(amount * 9 // 10, 1)}{unit}"
+
+
+#: The variable that ``run --web`` takes its token from.
+TOKEN_VARIABLE = "EDGE_RESNET_WEB_TOKEN"  # noqa: S105 - a name, no secret
+
+
+_UNITS = Path("/etc/systemd/system")
+
+
+def page_token(web: str | None) -> tuple[tuple[str, str], ...]:
+    """A fresh token where the page can be reached from other machines."""
+    if web is None:
+        return ()
+    from edge_resnet.streaming.web.listen import resolve
+
+    address = resolve(web)
+    if address.port < 1024:
+        raise ConfigError(f"the service may not open port {address.port}: it has no rights of root", hint="a port from 1024 on")
+    if address.loopback:
+        return ()
+    return ((TOKEN_VARIABLE, secrets.token_urlsafe(24)),)
+
+
+def has_group(name: str) -> bool:
+    try:
+        return bool(grp.getgrnam(name))
+    except KeyError:
+        return False
+
+
+def has_user(name: str) -> bool:
+    try:
+        return bool(pwd.getpwnam(name))
+    except KeyError:
+        return False
+
+
+def next_steps(options: ServiceOptions, unit_file: Path, *, secret: bool) -> list[str]:
+    """What there is to do, as lines for a shell, and what would stand in the way."""
+    from edge_resnet.deployment.systemd import closed_folders
+
+    name, user = options.name, options.user
+    engines = shlex.quote(str(options.artifact / "engines"))
+    lines, steps = ["# next, on this device:"], []
+    if not has_user(user):
+        steps.append(f"sudo useradd --system --home-dir /var/lib/{name} --shell /usr/sbin/nologin {user}")
+    steps.append(f"sudo mkdir -p {engines} && sudo chown -R {user} {engines}")
+    if secret:
+        private = shlex.quote(str(unit_file.with_name(f"{name}.env")))
+        if any(variable == TOKEN_VARIABLE for variable, _ in options.secrets):
+            lines.append(f"# the page's token is {TOKEN_VARIABLE} in {private}: note it down before the file is root's")
+        steps.append(f"sudo install -D -o root -g root -m 600 {private} {options.environment_file} && rm {private}")
+    steps += [
+        f"sudo cp {shlex.quote(str(unit_file))} {_UNITS / f'{name}.service'}",
+        "sudo systemctl daemon-reload",
+        f"sudo systemctl enable --now {name}",
+        f"systemctl status {name}",
+        f"journalctl -u {name} -f",
+    ]
+    lines += steps
+    if user != getpass.getuser():
+        closed = closed_folders((options.python, options.artifact, *options.writable))
+        lines += [f"# {folder} is closed to {user}: the service would not start (203/EXEC or 200/CHDIR)" for folder in closed]
+        if closed:
+            lines.append(f"# install into /opt/edge-resnet instead, or run it as yourself: --user {getpass.getuser()}")
+    return lines
