@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import typer
+
 from edge_resnet.core.records import Progress
 
 if TYPE_CHECKING:
     pass
+    from rich.progress import Progress as Bars
 
-__all__ = ["progress_bars"]
+    from edge_resnet.network.training import EpochRecord
+
+__all__ = ["TrainBar", "progress_bars", "train_bar"]
 
 
 @contextmanager
@@ -39,3 +44,50 @@ def progress_bars() -> Iterator[Progress]:
             bars.update(tasks[stage], completed=done // unit, total=total // unit)
 
         yield report
+
+
+class TrainBar:
+    """What ``fit`` reports to; lines go above the bar. On something that is no terminal there are only the lines."""
+
+    def __init__(self, bars: Bars, epochs: float) -> None:
+        self._bars = bars
+        self._epochs = f"{epochs:g}"
+        self._tasks = {"train": bars.add_task("training", total=None)}
+        self._running = ""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Steps, or bytes of a download."""
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bars.add_task(stage)
+        said = self._running if stage == "train" and self._running else None
+        self._bars.update(self._tasks[stage], completed=done, total=total, description=said)
+
+    def running(self, epoch: int, loss: float, error: float) -> None:
+        """The means of the epoch so far."""
+        self._running = f"epoch {epoch}/{self._epochs}  loss {loss:.3f}  top-1 {100 - error:.1f} %"
+
+    def epoch(self, record: EpochRecord) -> None:
+        """A line that stays."""
+        tested = (
+            "" if record.test_error is None else f"  test: loss {record.test_loss:.3f}  top-1 {100 - record.test_error:.2f} %"
+        )
+        line = (
+            f"epoch {record.epoch}/{self._epochs}  rate {record.rate:.2g}  loss {record.train_loss:.3f}  "
+            f"top-1 {100 - record.train_error:.2f} %{tested}  {record.images_per_s:.0f} images/s"
+        )
+        if self._bars.disable:
+            typer.echo(line, err=True)
+        else:
+            self._bars.console.print(line, highlight=False)
+
+
+@contextmanager
+def train_bar(epochs: float) -> Iterator[TrainBar]:
+    """Yield a TrainBar that is taken away at the end."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bars:
+        yield TrainBar(bars, epochs)

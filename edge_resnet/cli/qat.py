@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from edge_resnet.cli.trainbar import train_bar
+from edge_resnet.cli.progress import train_bar
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact

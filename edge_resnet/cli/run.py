@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 import typer
 
 from edge_resnet.cli import runoptions as options
-from edge_resnet.cli.outputs import check_outputs
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.pipelines.engines import open_with_engine
 from edge_resnet.streaming.session import Outputs, _run
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
     from edge_resnet.streaming.counters import RunSummary
     from edge_resnet.streaming.worker import Roi
 
-__all__ = ["run"]
+    pass
+
+__all__ = ["check_outputs", "run"]
 
 
 def run(
@@ -148,3 +149,13 @@ def _tell(summary: RunSummary) -> None:
     most = list(summary.classes.items())[:3]
     if most:
         typer.echo("most often: " + ", ".join(f"{label} {count}" for label, count in most), err=True)
+
+
+def check_outputs(wanted: Outputs, *, json_output: bool) -> None:
+    """Refuse words that contradict each other, before anything is opened."""
+    if wanted.jsonl == "-" and json_output:
+        raise ConfigError("--jsonl - and --json both want stdout", hint="give --jsonl a file")
+    if wanted.jsonl in (None, "-") and (wanted.jsonl_append or wanted.jsonl_max_mib is not None or wanted.jsonl_sync != "never"):
+        raise ConfigError("--jsonl-append, --jsonl-max and --jsonl-sync are about a file", hint="--jsonl FILE")
+    if wanted.web is None and wanted.web_token is not None and "--web-token" in sys.argv:
+        raise ConfigError("--web-token is the page's, and there is none", hint="add --web HOST:PORT")

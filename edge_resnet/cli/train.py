@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from edge_resnet.cli import options
-from edge_resnet.cli.trainbar import train_bar
+from edge_resnet.cli.progress import train_bar
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import FAMILY_SHORTCUT, IMAGENET_MEAN, IMAGENET_STD, Family
 

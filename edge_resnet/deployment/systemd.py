@@ -16,12 +16,8 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING
 
 from edge_resnet.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from edge_resnet.deployment.systemd import ServiceOptions
 
 __all__ = [
     "ServiceOptions",
@@ -316,7 +312,6 @@ def has_user(name: str) -> bool:
 
 def next_steps(options: ServiceOptions, unit_file: Path, *, secret: bool) -> list[str]:
     """What there is to do, as lines for a shell, and what would stand in the way."""
-    from edge_resnet.deployment.systemd import closed_folders
 
     name, user = options.name, options.user
     engines = shlex.quote(str(options.artifact / "engines"))
