@@ -37,9 +37,9 @@ from edge_resnet.core.statistics import percentile
 from edge_resnet.images.preprocess import preprocess_bgr
 from edge_resnet.runtime.backend import Backend, open_backend
 from edge_resnet.runtime.fake import FakeBackend
-from edge_resnet.streaming.camerareader import Camera
+from edge_resnet.streaming.camerareader import CameraSpec
 from edge_resnet.streaming.counters import RunSummary
-from edge_resnet.streaming.loop import RunOptions, Watch, run
+from edge_resnet.streaming.loop import RunHooks, RunOptions, run
 from edge_resnet.streaming.records import Frame, Prediction
 from edge_resnet.streaming.sources import open_source
 
@@ -163,7 +163,7 @@ def on_a_camera(artifact: Artifact, backend: Backend, size: str, fps: float, sec
     ages = Ages()
     width, _, height = size.partition("x")
     uri = f"synthetic://?fps={fps:g}&width={width}&height={height}"
-    run(backend, [Camera(f"{uri}&frames=0", again=False)], [ages], replace(options_of(artifact), duration_s=seconds))
+    run(backend, [CameraSpec(f"{uri}&frames=0", again=False)], [ages], replace(options_of(artifact), duration_s=seconds))
     floor = []
     with open_source(f"{uri}&frames={round(fps * seconds / 2)}") as source:
         for frame in source:
@@ -186,8 +186,8 @@ def soak(frames: int) -> dict[str, Any]:
             if sum(source.frames for source in watch.board.status().sources) >= count:
                 watch.stop.set()
 
-        watch = Watch(alive=enough)
-        camera = Camera("synthetic://?frames=0&width=64&height=48", again=False)
+        watch = RunHooks(alive=enough)
+        camera = CameraSpec("synthetic://?frames=0&width=64&height=48", again=False)
         with FakeBackend(10, 32) as backend:
             return run(backend, [camera], [], options, watch)
 

@@ -13,7 +13,7 @@ from edge_resnet.core.statistics import wilson_interval
 from edge_resnet.measurement import accuracy as evaluate
 from edge_resnet.measurement.accuracy import Accuracy
 from edge_resnet.measurement.bench.result import BenchResult, Metric
-from edge_resnet.measurement.report.record import KIND, SCHEMA, ClassChange, Flip, Hole, Pair, Report, Row, Setup
+from edge_resnet.measurement.report.record import KIND, SCHEMA, ClassChange, Flip, MissingResult, Pair, Report, Row, Setup
 
 PIXEL = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
 
@@ -90,7 +90,7 @@ def flip(index: int = 0, kind: Any = "lost") -> Flip:
     return Flip(f"picture{index}.jpg", "tench", ("tench", 0.61), ("goldfish", 0.55), kind, PIXEL)
 
 
-def report(*rows: Row, pairs: tuple[Pair, ...] = (), holes: tuple[Hole, ...] = (), **changes: Any) -> Report:
+def report(*rows: Row, pairs: tuple[Pair, ...] = (), holes: tuple[MissingResult, ...] = (), **changes: Any) -> Report:
     """A whole report of these rows."""
     setup = Setup("400 pictures of a set", "100 pictures, none of them evaluated", {"Seconds a measurement": "5"})
     return replace(Report(SCHEMA, KIND, "Accuracy against latency", "2026-01-02T03:04:05Z", rows, pairs, holes, setup), **changes)
@@ -108,4 +108,4 @@ def usual() -> Report:
         Pair("resnet18 fp32", "resnet18 int8", 400, 96.0, 16, 6, 2, (flip(), flip(1, "won")), (ClassChange("tench", 10, 8, 5),)),
         Pair("resnet50 fp32", "resnet50 int8", 400, 95.0, 20, 7, 2, (flip(2, "both wrong"),)),
     )
-    return report(*rows, pairs=pairs, holes=(Hole("resnet34 fp32", "no weights for it", "put them beside the others"),))
+    return report(*rows, pairs=pairs, holes=(MissingResult("resnet34 fp32", "no weights for it", "put them beside the others"),))

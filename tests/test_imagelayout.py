@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_resnet.core.errors import DataError
-from edge_resnet.images.layout import Listing, check_pixels, checked_labels, read_csv, read_folder, read_npz
+from edge_resnet.images.layout import ImageListing, check_pixels, checked_labels, read_csv, read_folder, read_npz
 
 IMAGENETTE_IDS = ["n01440764", "n02102040", "n02979186"]
 
@@ -35,7 +35,7 @@ def pixels(count: int = 3, side: int = 4) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, side, side, 3), dtype=np.uint8)
 
 
-def by_folder(listing: Listing) -> dict[str, int]:
+def by_folder(listing: ImageListing) -> dict[str, int]:
     assert listing.labels is not None
     return {path.parent.name: label for path, label in zip(listing.files, listing.labels, strict=True)}
 

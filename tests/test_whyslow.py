@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layerinfo import PROFILE, as_eleven, conv, document, layer, reformat, tensor
 
-from edge_resnet.measurement.layers import Listing, parse_layers, parse_profile, with_times
-from edge_resnet.measurement.whyslow import Finding, why_not_faster
+from edge_resnet.measurement.layers import LayerListing, parse_layers, parse_profile, with_times
+from edge_resnet.measurement.whyslow import Slowdown, why_not_faster
 
 HALF = tensor("half", "FP16", "HWC8")
 
 
-def listing(*entries: Any, times: tuple[float, ...] = ()) -> Listing:
+def listing(*entries: Any, times: tuple[float, ...] = ()) -> LayerListing:
     """An engine of these layers, with times in their order where there are any."""
     parsed = parse_layers({"Layers": list(entries)})
     if not times:
@@ -23,7 +23,7 @@ def listing(*entries: Any, times: tuple[float, ...] = ()) -> Listing:
     return with_times(parsed, zip((found.name for found in parsed.layers), times, strict=True))
 
 
-def causes(found: tuple[Finding, ...]) -> list[str]:
+def causes(found: tuple[Slowdown, ...]) -> list[str]:
     """The causes in their order."""
     return [finding.cause for finding in found]
 

@@ -18,11 +18,11 @@ from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import BatchProfile, Precision
 
 __all__ = [
-    "EngineDialect",
     "EngineFacts",
     "EngineMeta",
     "EngineOptions",
     "EngineTuning",
+    "Typing",
     "engine_key",
     "find_engine",
     "read_options",
@@ -43,7 +43,7 @@ class EngineFacts:
     gpu: str
     compute_capability: str
     truth: str
-    dialect: EngineDialect
+    dialect: Typing
     options: EngineOptions
 
 
@@ -167,4 +167,4 @@ def store_engine(artifact: Artifact, key: str, form: str, write: Callable[[Path]
 
 
 #: ``weak``: precision by builder flags; ``strong``: by the types of the graph.
-EngineDialect: TypeAlias = Literal["weak", "strong"]
+Typing: TypeAlias = Literal["weak", "strong"]

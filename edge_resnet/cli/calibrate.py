@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_resnet.cli import options
-from edge_resnet.cli.int8 import Words, named_recipe, tell_int8
+from edge_resnet.cli.int8 import RecipeOverrides, named_recipe, tell_int8
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError, SourceError
 from edge_resnet.pipelines.engines import ARTIFACTS
@@ -222,7 +222,7 @@ class Request:
     artifact: Path | None
     data: str | None
     recipe: str | None
-    words: Words
+    words: RecipeOverrides
     validation: str | None = None
     max_drop: float | None = None
     allow_random: bool = False

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_resnet.core.errors import ArtifactError, ConfigError
-from edge_resnet.measurement.layers import UNKNOWN, Layer, Listing, read_layers
-from edge_resnet.measurement.whyslow import Finding, why_not_faster
+from edge_resnet.measurement.layers import UNKNOWN, Layer, read_layers
+from edge_resnet.measurement.whyslow import Slowdown, why_not_faster
 from edge_resnet.pipelines.engines import ARTIFACTS
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
-    from edge_resnet.compiler.graph.placement import Listing
+    from edge_resnet.compiler.graph.placement import Placement
 
 __all__ = ["Report", "inspect", "of_artifact", "of_file"]
 
@@ -88,7 +88,7 @@ def _show_layers_of(path: Path, *, json_output: bool) -> None:
 class _Placed:
     """A placement with the numbers of one artifact: amax by tensor, and the smallest and largest scale by node."""
 
-    listing: Listing
+    placement_of: Placement
     amax: dict[str, float]
     scales: dict[str, tuple[float, float]]
 
@@ -122,10 +122,10 @@ def _place(artifact: Artifact) -> _Placed:
     from onnx import numpy_helper
 
     from edge_resnet.compiler.derive import corrected_graph, tensorrt_graph
-    from edge_resnet.compiler.graph.placement import listing
+    from edge_resnet.compiler.graph.placement import placement_of
 
     table = artifact.calibration()
-    shown = listing(corrected_graph(artifact), frozenset(table.recipe.keep_high_precision))
+    shown = placement_of(corrected_graph(artifact), frozenset(table.recipe.keep_high_precision))
     constants = {tensor.name: tensor for tensor in tensorrt_graph(artifact, "weak").graph.initializer}
     scales = {node: numpy_helper.to_array(constants[f"{node}.weight.scale"]) for node, _ in shown.weights}
     return _Placed(
@@ -180,9 +180,9 @@ class Report:
     """A listing, and what was found in it; None where INT8 was not asked for. ``source`` is the listing's file."""
 
     source: Path
-    listing: Listing
+    placement_of: Placement
     gpu: str | None
-    findings: tuple[Finding, ...] | None
+    findings: tuple[Slowdown, ...] | None
 
     def lines(self) -> list[str]:
         """The table, a line per layer in the order they run, and below it the causes."""
@@ -227,13 +227,13 @@ def of_file(path: Path) -> Report:
     """Of a listing anywhere, with ``profile.json`` and ``engine.json`` where they lie beside it. Raises ArtifactError where
     the listing or the profile is damaged."""
     profile = path.parent / PROFILE
-    listing = read_layers(path, profile if profile.is_file() and profile != path else None)
+    placement_of = read_layers(path, profile if profile.is_file() and profile != path else None)
     facts = _facts(path.parent / FACTS)
     options = facts.get("options")
     precision = options.get("precision") if isinstance(options, dict) else None
     gpu, capability = (value if isinstance(value := facts.get(name), str) else None for name in ("gpu", "compute_capability"))
-    wanted = precision == "int8" if precision is not None else any(layer.precision == "INT8" for layer in listing.layers)
-    return Report(path, listing, gpu, why_not_faster(listing, capability) if wanted else None)
+    wanted = precision == "int8" if precision is not None else any(layer.precision == "INT8" for layer in placement_of.layers)
+    return Report(path, placement_of, gpu, why_not_faster(placement_of, capability) if wanted else None)
 
 
 def _facts(path: Path) -> dict[str, object]:
@@ -263,7 +263,7 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell.rjust(width) if column < 2 else cell.ljust(width) for column, (cell, width) in enumerate(cells))
 
 
-def _said(finding: Finding) -> list[str]:
+def _said(finding: Slowdown) -> list[str]:
     share = "" if finding.percent is None else f", {finding.percent:.1f} % of the time"
     rest = len(finding.layers) - _SHOWN
     names = [f"      {name}" for name in finding.layers[:_SHOWN]] + ([f"      and {rest} more"] if rest > 0 else [])

@@ -13,15 +13,15 @@ if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
     from edge_resnet.quantization.recipes import NamedRecipe
 
-__all__ = ["Words", "named_recipe", "tell_int8"]
+__all__ = ["RecipeOverrides", "named_recipe", "tell_int8"]
 
 #: --calib-method, --calib-images, --percentile, --seed and --correct, None where not given.
-Words: TypeAlias = tuple[CalibMethod | None, int | None, float | None, int | None, Correction | None]
+RecipeOverrides: TypeAlias = tuple[CalibMethod | None, int | None, float | None, int | None, Correction | None]
 #: Rows of the ranking shown; the manifest has them all.
 _SHOWN = 8
 
 
-def named_recipe(name: str | None, family: Family, words: Words) -> NamedRecipe:
+def named_recipe(name: str | None, family: Family, words: RecipeOverrides) -> NamedRecipe:
     """The recipe of that name or file, else the family's, with the user's words in place of its own values."""
     from edge_resnet.quantization.recipes import RecipeChanges, changed, load_recipe, recipe_for
 

@@ -17,7 +17,7 @@ from edge_resnet.core.records import Shortcut as ShortcutName
 
 if TYPE_CHECKING:
     from edge_resnet.network.training import TrainOptions
-    from edge_resnet.studies.paper import Finding
+    from edge_resnet.studies.paper import ExperimentResult
 
 __all__ = ["paper"]
 
@@ -90,7 +90,7 @@ def paper(
 
     edge-resnet paper ensemble --weights 18=r18.pth --weights 50=r50.pth --data val.csv --family imagenet
     """
-    from edge_resnet.studies.paper import TRAINING, Request, run_experiment
+    from edge_resnet.studies.paper import TRAINING, ExperimentRequest, run_experiment
     from edge_resnet.studies.paper.output import to_json
 
     chosen: FamilyName = family or ("imagenet" if experiment in ("tencrop", "multiscale") else "cifar")
@@ -98,7 +98,7 @@ def paper(
     wanted = {name: value for name, value in given.items() if value is not None}
     if wanted and experiment not in TRAINING:
         raise ConfigError(f"{experiment} trains nothing: --{next(iter(wanted))} is for those that do", hint=", ".join(TRAINING))
-    request = Request(
+    request = ExperimentRequest(
         experiment=experiment, output=output or Path("paper") / experiment, family=chosen, depths=_numbers("--depths", depths),
         shortcut=shortcut, data=data, test_data=test_data, images=images, test_images=test_images, classes=classes,
         input_size=input_size, mean=mean, std=std, weights=tuple(weights or ()), source=source,
@@ -129,7 +129,7 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
         raise ConfigError(f"{option} takes whole numbers with commas between, not {text}", hint=f"{option} 20,56") from error
 
 
-def _report(finding: Finding, page: Path) -> None:
+def _report(finding: ExperimentResult, page: Path) -> None:
     typer.echo(finding.title + (" (a part: interrupted)" if finding.interrupted else ""))
     for table in finding.tables:
         typer.echo("")

@@ -13,13 +13,13 @@ from edge_resnet.cli.progress import train_bar
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
-    from edge_resnet.pipelines.finetune import QatOptions, Tuned
+    from edge_resnet.pipelines.finetune import FineTuned, QatOptions
 
-__all__ = ["QatWords", "fine_tune"]
+__all__ = ["QatArguments", "fine_tune"]
 
 
 @dataclass(frozen=True)
-class QatWords:
+class QatArguments:
     """What was typed after ``--qat``; None where the user did not say and fine-tuning has a default of its own."""
 
     data: str
@@ -35,7 +35,7 @@ class QatWords:
     allow_random: bool = False
 
 
-def fine_tune(artifact: Path, output: Path, words: QatWords, *, force: bool = False, json_output: bool = False) -> None:
+def fine_tune(artifact: Path, output: Path, words: QatArguments, *, force: bool = False, json_output: bool = False) -> None:
     """Fine-tune, tell what came of it, and end with exit code 3 where the budget is missed."""
     from edge_resnet.artifact.folder import open_artifact
     from edge_resnet.pipelines import finetune
@@ -53,7 +53,7 @@ def fine_tune(artifact: Path, output: Path, words: QatWords, *, force: bool = Fa
         raise tuned.missed
 
 
-def _options(words: QatWords, artifact: Artifact) -> QatOptions:
+def _options(words: QatArguments, artifact: Artifact) -> QatOptions:
     from edge_resnet.pipelines.finetune import DEFAULTS, QatOptions
     from edge_resnet.quantization.recipes import load_recipe, recipe_for
 
@@ -74,7 +74,7 @@ def _options(words: QatWords, artifact: Artifact) -> QatOptions:
     )
 
 
-def _record(tuned: Tuned) -> dict[str, Any]:
+def _record(tuned: FineTuned) -> dict[str, Any]:
     """What --json prints."""
     seen = tuned.judged
     top1 = None if seen is None else {"fp32": seen.fp32_top1, "int8_before": seen.before_top1, "int8": seen.int8_top1}
@@ -89,11 +89,11 @@ def _record(tuned: Tuned) -> dict[str, Any]:
     }
 
 
-def _asked(tuned: Tuned) -> bool:
+def _asked(tuned: FineTuned) -> bool:
     return tuned.missed is not None or tuned.artifact.manifest.budget is not None
 
 
-def _lines(tuned: Tuned) -> list[str]:
+def _lines(tuned: FineTuned) -> list[str]:
     last, manifest = tuned.result.records[-1], tuned.artifact.manifest
     lines = [
         f"fine-tuned {tuned.artifact.folder}: {manifest.model.name} int8, {last.step} steps in {tuned.result.seconds:.0f} s",

@@ -126,7 +126,7 @@ def train(
         return
     _refuse(context, _QAT_ONLY, "belongs to --qat ARTIFACT", "leave it out, or name an INT8 artifact")
     from edge_resnet.network.training import TrainOptions
-    from edge_resnet.network.training.job import NetworkWords, TrainJob, run_job
+    from edge_resnet.network.training.job import NetworkChoice, TrainJob, run_job
 
     wanted = TrainOptions(
         epochs=epochs, batch=batch, rate=rate, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov and momentum > 0,
@@ -136,7 +136,7 @@ def train(
         workers=workers, sync_bn=sync_bn, tensorboard=tensorboard, device=device,
     )  # fmt: skip
     option = shortcut or FAMILY_SHORTCUT[family]
-    words = NetworkWords(family, depth, option, plain, classes, input_size, mean, std, weights, freeze)
+    words = NetworkChoice(family, depth, option, plain, classes, input_size, mean, std, weights, freeze)
     job = TrainJob(words, data, val_data, wanted, output, resume, force)
     with train_bar(epochs) as progress:
         try:
@@ -151,13 +151,13 @@ def train(
 
 def _fine_tune(context: typer.Context, artifact: Path) -> None:
     """Hand on what was typed; the rest has defaults of its own there."""
-    from edge_resnet.cli.qat import QatWords, fine_tune
+    from edge_resnet.cli.qat import QatArguments, fine_tune
 
     typed = {name: value for name, value in context.params.items() if _was_typed(context, name)}
     shared = {"output", "force", "json_output", "qat"}
-    known = {field.name for field in fields(QatWords)}
+    known = {field.name for field in fields(QatArguments)}
     _refuse(context, frozenset(typed) - known - shared, "means nothing with --qat", "the artifact says which network it is")
-    words = QatWords(**{name: value for name, value in typed.items() if name in known})
+    words = QatArguments(**{name: value for name, value in typed.items() if name in known})
     output = context.params["output"] or Path("artifacts") / f"{artifact.resolve().name}-qat"
     fine_tune(artifact, output, words, force=context.params["force"], json_output=context.params["json_output"])
 

@@ -15,7 +15,7 @@ import onnx
 from edge_resnet.artifact.enginecache import EngineTuning, find_engine, store_engine
 from edge_resnet.artifact.folder import MODEL, Artifact, write_json
 from edge_resnet.compiler.graph.corrections import apply, read_corrections
-from edge_resnet.compiler.graph.fp16 import to_strong
+from edge_resnet.compiler.graph.fp16 import to_fp16_typed
 from edge_resnet.compiler.graph.qdq import QdqForm, quantize
 from edge_resnet.compiler.graph.trtcache import calibration_cache
 from edge_resnet.compiler.tensorrt.child import build_in_child
@@ -71,7 +71,7 @@ def tensorrt_graph(artifact: Artifact, dialect: Dialect) -> onnx.ModelProto:
             f"{artifact.folder} is FP32: strongly typed, it is the graph that it is", hint="--dialect weak writes that"
         )
     graph = _qdq_graph(artifact, "tensorrt") if precision == "int8" else onnx.load(artifact.model_path)
-    return to_strong(graph) if dialect == "strong" else graph
+    return to_fp16_typed(graph) if dialect == "strong" else graph
 
 
 def write_onnx(artifact: Artifact, path: Path, dialect: Dialect, *, force: bool = False) -> None:

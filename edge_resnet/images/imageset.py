@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import Preprocess
-from edge_resnet.images.layout import Listing, check_pixels, checked_labels, read_csv, read_folder, read_npz
+from edge_resnet.images.layout import ImageListing, check_pixels, checked_labels, read_csv, read_folder, read_npz
 from edge_resnet.images.preprocess import Picture, decode_image, preprocess, preprocess_file
 
 __all__ = [
@@ -179,7 +179,7 @@ def require_several(images: ImageSet, least: int = 2) -> None:
         raise DataError(f"{images.name} has {len(images)} of the {least} images needed at least", hint="give a larger set")
 
 
-def _listing(path: Path, label_names: Sequence[str] | None) -> Listing:
+def _listing(path: Path, label_names: Sequence[str] | None) -> ImageListing:
     if path.is_dir():
         return read_folder(path, label_names)
     if not path.exists():
@@ -187,7 +187,7 @@ def _listing(path: Path, label_names: Sequence[str] | None) -> Listing:
     if path.suffix.lower() == ".csv":
         return read_csv(path)
     decode_image(path)
-    return Listing((path,))
+    return ImageListing((path,))
 
 
 @dataclass(frozen=True)

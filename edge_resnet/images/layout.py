@@ -25,7 +25,7 @@ import numpy.typing as npt
 from edge_resnet.core.errors import DataError
 from edge_resnet.images.preprocess import Picture
 
-__all__ = ["Listing", "check_pixels", "checked_labels", "read_csv", "read_folder", "read_npz"]
+__all__ = ["ImageListing", "check_pixels", "checked_labels", "read_csv", "read_folder", "read_npz"]
 
 #: What a folder is searched for (torchvision's ``IMG_EXTENSIONS``).
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
@@ -48,7 +48,7 @@ _SAVE = "numpy.savez(path, images=..., labels=...) writes one"
 
 
 @dataclass(frozen=True)
-class Listing:
+class ImageListing:
     """Image files in order; ``labels`` a class index per file or None; ``class_names`` by index, empty where unknown."""
 
     files: tuple[Path, ...]
@@ -56,7 +56,7 @@ class Listing:
     class_names: tuple[str, ...] = ()
 
 
-def read_folder(folder: Path, label_names: Sequence[str] | None) -> Listing:
+def read_folder(folder: Path, label_names: Sequence[str] | None) -> ImageListing:
     """List a folder of class folders, or else of images without classes; hidden files and folders are passed over.
 
     Without ``label_names`` the class folders are numbered in the order of their names. Raises DataError where no image is
@@ -70,16 +70,16 @@ def read_folder(folder: Path, label_names: Sequence[str] | None) -> Listing:
         flat = sorted(entry for entry in folder.iterdir() if _is_picture(entry.name) and entry.is_file())
         if not flat:
             raise DataError(f"{folder} holds no images", hint=f"looked for {', '.join(sorted(_SUFFIXES))}")
-        return Listing(tuple(flat))
+        return ImageListing(tuple(flat))
     if {name.lower() for name in filled} <= _SPLITS:
         raise DataError(f"{folder} holds the parts {', '.join(filled)}, not classes", hint=f"give {folder / filled[-1]}")
     indices = _class_indices(folder, names, label_names)
     pairs = [(path, indices[name]) for name in filled for path in found[name]]
     class_names = tuple(names) if label_names is None else tuple(label_names)
-    return Listing(tuple(path for path, _ in pairs), tuple(label for _, label in pairs), class_names)
+    return ImageListing(tuple(path for path, _ in pairs), tuple(label for _, label in pairs), class_names)
 
 
-def read_csv(path: Path) -> Listing:
+def read_csv(path: Path) -> ImageListing:
     """List the images that the columns ``file`` and ``class_index`` name, in the folder of the CSV's own name or beside it.
 
     Raises DataError for missing columns, files and lines, and for a class that is not an integer >= 0; OSError,
@@ -93,7 +93,7 @@ def read_csv(path: Path) -> Listing:
         rows = [(row["file"] or "", _class_index(path, reader.line_num, row["class_index"])) for row in reader]
     if not rows:
         raise DataError(f"{path} names no images", hint="write one line per image: file,class_index")
-    return Listing(tuple(_beside(path, name) for name, _ in rows), tuple(label for _, label in rows))
+    return ImageListing(tuple(_beside(path, name) for name, _ in rows), tuple(label for _, label in rows))
 
 
 def read_npz(path: Path) -> tuple[Picture, tuple[int, ...] | None]:

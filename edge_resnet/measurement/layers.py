@@ -18,7 +18,17 @@ from typing import TypeGuard
 
 from edge_resnet.core.errors import ArtifactError
 
-__all__ = ["UNKNOWN", "Layer", "Listing", "Tensor", "Time", "parse_layers", "parse_profile", "read_layers", "with_times"]
+__all__ = [
+    "Layer",
+    "LayerListing",
+    "LayerTensor",
+    "LayerTime",
+    "UNKNOWN",
+    "parse_layers",
+    "parse_profile",
+    "read_layers",
+    "with_times",
+]
 
 UNKNOWN = "-"
 #: What the inspector, its versions and tactics call a type → our word, in the order of looking: "bf16" holds "f16".
@@ -36,7 +46,7 @@ _LARGEST = 2**53
 
 
 @dataclass(frozen=True)
-class Tensor:
+class LayerTensor:
     """One input or output: its ``dtype`` as INT8, FP16, …, its order in memory as linear, CHW32, HWC8, …, and its shape, in
     which -1 is a size that the engine leaves open."""
 
@@ -47,7 +57,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Time:
+class LayerTime:
     """What a layer takes on average: milliseconds, and percent of all layers."""
 
     milliseconds: float
@@ -63,12 +73,12 @@ class Layer:
 
     name: str
     kind: str = UNKNOWN
-    inputs: tuple[Tensor, ...] = ()
-    outputs: tuple[Tensor, ...] = ()
+    inputs: tuple[LayerTensor, ...] = ()
+    outputs: tuple[LayerTensor, ...] = ()
     tactic: str = UNKNOWN
     weights: str = UNKNOWN
     adds: str = ""
-    time: Time | None = None
+    time: LayerTime | None = None
 
     @property
     def multiplies(self) -> bool:
@@ -103,7 +113,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Listing:
+class LayerListing:
     """An engine's layers in the order they run. ``tensors``: the names of its inputs and outputs. ``detailed``: whether more
     than names are known. ``timed_ms``: what all layers of the profile take together, None without one."""
 
@@ -113,7 +123,7 @@ class Listing:
     timed_ms: float | None = None
 
 
-def read_layers(path: Path, profile: Path | None = None) -> Listing:
+def read_layers(path: Path, profile: Path | None = None) -> LayerListing:
     """Read the inspector's JSON, as an engine folder or ``trtexec --exportLayerInfo`` has it, and the profile in the form of
     ``trtexec --exportProfile``. Raises ArtifactError where a file cannot be read or is not of that form."""
     listing = parse_layers(_load(path, "edge-resnet compile, or trtexec --exportLayerInfo, writes it again"), str(path))
@@ -122,7 +132,7 @@ def read_layers(path: Path, profile: Path | None = None) -> Listing:
     return with_times(listing, parse_profile(_load(profile, "trtexec --exportProfile writes it again"), str(profile)))
 
 
-def parse_layers(document: object, source: str = "the listing") -> Listing:
+def parse_layers(document: object, source: str = "the listing") -> LayerListing:
     """What the inspector says of a whole engine, parsed from JSON. Raises ArtifactError where it holds no list of layers."""
     found = document.get("Layers") if isinstance(document, Mapping) else None
     if not isinstance(found, list):
@@ -134,7 +144,7 @@ def parse_layers(document: object, source: str = "the listing") -> Listing:
     layers = tuple(_layer(entry) for entry in found if isinstance(entry, (str, Mapping)))
     bindings = [*_list(document.get("Bindings")), *_list(document.get("I/O Tensors"))]
     tensors = tuple(_text(entry.get("Name")) if isinstance(entry, Mapping) else _text(entry) for entry in bindings)
-    return Listing(layers, tensors, detailed=any(isinstance(entry, Mapping) for entry in found))
+    return LayerListing(layers, tensors, detailed=any(isinstance(entry, Mapping) for entry in found))
 
 
 def parse_profile(document: object, source: str = "the profile") -> tuple[tuple[str, float], ...]:
@@ -156,7 +166,7 @@ def parse_profile(document: object, source: str = "the profile") -> tuple[tuple[
     return times
 
 
-def with_times(listing: Listing, times: Iterable[tuple[str, float]]) -> Listing:
+def with_times(listing: LayerListing, times: Iterable[tuple[str, float]]) -> LayerListing:
     """The listing with the average milliseconds of its layers; of two layers with one name the first has the first time."""
     waiting: dict[str, deque[float]] = defaultdict(deque)
     for name, milliseconds in times:
@@ -165,9 +175,9 @@ def with_times(listing: Listing, times: Iterable[tuple[str, float]]) -> Listing:
     layers = []
     for layer in listing.layers:
         taken = waiting[layer.name].popleft() if waiting[layer.name] else None
-        time = None if taken is None else Time(taken, 100 * taken / total if total else 0.0)
+        time = None if taken is None else LayerTime(taken, 100 * taken / total if total else 0.0)
         layers.append(replace(layer, time=time))
-    return Listing(tuple(layers), listing.tensors, listing.detailed, total)
+    return LayerListing(tuple(layers), listing.tensors, listing.detailed, total)
 
 
 def _load(path: Path, hint: str) -> object:
@@ -206,19 +216,19 @@ def _adds(layer: Layer, entry: Mapping[str, object]) -> str:
     return "alone" if re.search(r"(?<![a-z])add(?![a-z])|iPlus|(?<![a-z])k?sum(?![a-z])", said, re.IGNORECASE) else ""
 
 
-def _tensors(found: object) -> tuple[Tensor, ...]:
+def _tensors(found: object) -> tuple[LayerTensor, ...]:
     return tuple(_tensor(entry) for entry in _list(found) if isinstance(entry, (str, Mapping)))
 
 
-def _tensor(entry: str | Mapping[str, object]) -> Tensor:
+def _tensor(entry: str | Mapping[str, object]) -> LayerTensor:
     if isinstance(entry, str):
-        return Tensor(entry)
+        return LayerTensor(entry)
     fields = {str(key).lower(): value for key, value in entry.items()}
     combined = _text(fields.get("format/datatype"))
     layout = combined if combined != UNKNOWN else _text(fields.get("format"))
     dtype = _type_of(_text(fields.get("datatype")))
     shape = tuple(int(size) for size in _list(fields.get("dimensions")) if _is_number(size))
-    return Tensor(_text(fields.get("name")), dtype if dtype != UNKNOWN else _type_of(layout), _layout_of(layout), shape)
+    return LayerTensor(_text(fields.get("name")), dtype if dtype != UNKNOWN else _type_of(layout), _layout_of(layout), shape)
 
 
 def _type_of(text: str) -> str:
@@ -245,7 +255,7 @@ def _layout_of(text: str) -> str:
     return UNKNOWN if lowered.startswith("n/a") else text
 
 
-def _first_type(tensors: tuple[Tensor, ...]) -> str:
+def _first_type(tensors: tuple[LayerTensor, ...]) -> str:
     return next((tensor.dtype for tensor in tensors if tensor.dtype != UNKNOWN), UNKNOWN)
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from edge_resnet.measurement.layers import UNKNOWN, Layer, Listing
+from edge_resnet.measurement.layers import UNKNOWN, Layer, LayerListing
 
-__all__ = ["Cause", "Finding", "why_not_faster"]
+__all__ = ["Cause", "Slowdown", "why_not_faster"]
 
 Cause = Literal["hardware", "no_detail", "no_int8", "float_products", "float_others", "moves", "adds", "small_batch"]
 
@@ -23,7 +23,7 @@ _NEARLY_ALL_PERCENT = 80.0
 
 
 @dataclass(frozen=True)
-class Finding:
+class Slowdown:
     """One cause: what it is in words, the ``layers`` that show it, and ``percent`` of the time where every one of them was
     timed. ``remedy`` is empty where there is none."""
 
@@ -34,7 +34,7 @@ class Finding:
     remedy: str = ""
 
 
-def why_not_faster(listing: Listing, compute_capability: str | None = None) -> tuple[Finding, ...]:
+def why_not_faster(listing: LayerListing, compute_capability: str | None = None) -> tuple[Slowdown, ...]:
     """What keeps this engine from INT8's speed, the GPU first and then in the order of the issue; empty where nothing is seen.
 
     ``compute_capability``: of the GPU that the engine was built for, such as ``8.7``; None where it is not known.
@@ -61,53 +61,53 @@ _MEETINGS = "they stand where layers differ in type or order; edge-resnet inspec
 _PAIRS = "an Add fuses where its shortcut has a pair of its own; edge-resnet inspect ARTIFACT --quantization shows the pairs"
 
 
-def _hardware(capability: str | None) -> list[Finding]:
+def _hardware(capability: str | None) -> list[Slowdown]:
     if capability is None:
         return []
     remedy = "build with --fp16 for this GPU"
     if capability in _WITHOUT_INT8 or capability.startswith("5."):
-        return [Finding("hardware", f"a GPU of compute capability {capability} has no INT8 instruction", remedy=remedy)]
+        return [Slowdown("hardware", f"a GPU of compute capability {capability} has no INT8 instruction", remedy=remedy)]
     if capability in _WITHOUT_INT8_TENSOR_CORES:
         text = f"a GPU of compute capability {capability} has INT8 instructions, but no tensor cores for them"
-        return [Finding("hardware", text, remedy="edge-resnet compile for --fp16 too, and measure which is faster")]
+        return [Slowdown("hardware", text, remedy="edge-resnet compile for --fp16 too, and measure which is faster")]
     return []
 
 
-def _detail(listing: Listing) -> list[Finding]:
+def _detail(listing: LayerListing) -> list[Slowdown]:
     """Say what cannot be judged, so that silence about it is not read as health."""
     if not listing.detailed:
         text = "only the layers' names are listed: what they compute in is not known"
-        return [Finding("no_detail", text, remedy="build with profiling verbosity detailed, as edge-resnet compile does")]
+        return [Slowdown("no_detail", text, remedy="build with profiling verbosity detailed, as edge-resnet compile does")]
     unknown = [layer for layer in listing.layers if layer.works and layer.precision == UNKNOWN]
     if not unknown:
         return []
     text = f"types left out of the listing, as for open batch sizes: {_count(unknown)}"
-    return [Finding("no_detail", text, _names(unknown), _percent(unknown))]
+    return [Slowdown("no_detail", text, _names(unknown), _percent(unknown))]
 
 
-def _group(cause: Cause, what: str, layers: Sequence[Layer], remedy: str) -> list[Finding]:
+def _group(cause: Cause, what: str, layers: Sequence[Layer], remedy: str) -> list[Slowdown]:
     if not layers:
         return []
     types = " and ".join(word for word in _FLOATS if any(_computes_in(layer) == word for layer in layers))
     return [_finding(cause, f"{what.format(types=types)}: {_count(layers)}", layers, remedy)]
 
 
-def _small_batch(listing: Listing, int8: Sequence[Layer]) -> list[Finding]:
+def _small_batch(listing: LayerListing, int8: Sequence[Layer]) -> list[Slowdown]:
     """One picture at a time, and nearly all of the time is INT8's already: nothing above explains the rest."""
     percent = _percent(int8) if listing.timed_ms else None
     sizes = {tensor.shape[0] for layer in int8 for tensor in layer.inputs if tensor.shape}
     if percent is None or percent < _NEARLY_ALL_PERCENT or sizes != {1}:
         return []
     text = f"the batch is 1, and {percent:.0f} % of the time is INT8's already"
-    return [Finding("small_batch", text, percent=percent, remedy="a larger batch, where pictures can wait for each other")]
+    return [Slowdown("small_batch", text, percent=percent, remedy="a larger batch, where pictures can wait for each other")]
 
 
 def _computes_in(layer: Layer) -> str:
     return layer.precision.partition("→")[0]
 
 
-def _finding(cause: Cause, text: str, layers: Sequence[Layer], remedy: str) -> Finding:
-    return Finding(cause, text, _names(layers), _percent(layers), remedy)
+def _finding(cause: Cause, text: str, layers: Sequence[Layer], remedy: str) -> Slowdown:
+    return Slowdown(cause, text, _names(layers), _percent(layers), remedy)
 
 
 def _names(layers: Sequence[Layer]) -> tuple[str, ...]:

@@ -37,14 +37,14 @@ from edge_resnet.images.imageset import ImageSet, balanced_sample, check_labels,
 from edge_resnet.network.training import TrainData, TrainOptions, TrainResult, fit
 from edge_resnet.pipelines.engines import compile_written
 from edge_resnet.quantization.int8 import Int8Options, add_int8
-from edge_resnet.quantization.pipeline import spool_pictures
+from edge_resnet.quantization.pipeline import cache_images
 from edge_resnet.quantization.qat.distil import Distilled
-from edge_resnet.quantization.qat.evaluate import Judged, judged, refuse_beyond
-from edge_resnet.quantization.qat.network import FakeQuantized, InFloat
+from edge_resnet.quantization.qat.evaluate import QatAccuracy, measure_accuracy, refuse_beyond
+from edge_resnet.quantization.qat.network import FakeQuantized, Fp32Teacher
 from edge_resnet.quantization.qat.writeback import corrections_of, table_of, verify_int8
 from edge_resnet.runtime.backend import load_backend, resolve_backend
 
-__all__ = ["DEFAULTS", "QatOptions", "Tuned", "fine_tune", "open_pictures"]
+__all__ = ["DEFAULTS", "FineTuned", "QatOptions", "fine_tune", "open_pictures"]
 
 _log = logging.getLogger(__name__)
 
@@ -77,13 +77,13 @@ class QatOptions:
 
 
 @dataclass(frozen=True, eq=False)
-class Tuned:
+class FineTuned:
     """The new artifact, how the training went, and top-1 in percent of FP32, of INT8 before and after (None without labelled
     pictures to judge on). ``missed``: the budget that the artifact, written all the same, does not hold."""
 
     artifact: Artifact
     result: TrainResult
-    judged: Judged | None
+    measure_accuracy: QatAccuracy | None
     missed: BudgetError | None = None
 
 
@@ -95,7 +95,7 @@ def fine_tune(
     backend: str = "auto",
     force: bool = False,
     progress: Progress | None = None,
-) -> Tuned:
+) -> FineTuned:
     """Train the network that ``artifact`` deploys with INT8's rounding in it, and write what it learned as a new artifact.
 
     An INT8 artifact goes on from its ranges and corrections; of an FP32 one they are made first, by ``options.recipe`` on a
@@ -119,12 +119,12 @@ def fine_tune(
         made = _write(network, start, sample, folder, (artifact, options, train, result), progress)
         seen, budget, missed = None, None, None
         if test is not None:
-            seen = judged(folder, test, artifact.manifest.preprocess, (start, made), progress=progress)
+            seen = measure_accuracy(folder, test, artifact.manifest.preprocess, (start, made), progress=progress)
             budget, missed = refuse_beyond(seen, options.max_drop)
         finish(folder, _manifest(artifact, made[0], (sample, train), seen, budget))
     written = open_artifact(output)
     compile_written(written, backend, progress=progress)
-    return Tuned(written, result, seen, missed)
+    return FineTuned(written, result, seen, missed)
 
 
 def _check(artifact: Artifact, options: QatOptions, output: Path) -> None:
@@ -170,7 +170,7 @@ def _train(
     """Train in place; the network ends on the CPU."""
     learner: nn.Module = network
     if options.distil > 0:
-        learner = Distilled(network, InFloat(onnx.load(artifact.model_path)), options.distil)
+        learner = Distilled(network, Fp32Teacher(onnx.load(artifact.model_path)), options.distil)
     result = fit(learner, TrainData(*sets, artifact.manifest.preprocess), options.training, progress=progress)
     if result.stopped is not None:
         _log.warning("training stopped: %s", result.stopped)
@@ -192,7 +192,7 @@ def _write(
     artifact, options, train, result = told
     model, preprocess = onnx.load(folder / MODEL), artifact.manifest.preprocess
     corrections = corrections_of(network, exact_input=start[1] is not None and start[1].exact_input)
-    with spool_pictures(sample, preprocess, folder) as pictures:
+    with cache_images(sample, preprocess, folder) as pictures:
         table = table_of(network, start[0], apply(model, corrections), pictures, progress=progress)
         shown = pictures.batches(_BATCH, _COMPARED)
         difference = verify_int8(network, model, (table, corrections), shown, preprocess)
@@ -225,7 +225,7 @@ def _manifest(
     artifact: Artifact,
     table: CalibrationTable,
     sets: tuple[ImageSet, ImageSet],
-    seen: Judged | None,
+    seen: QatAccuracy | None,
     budget: BudgetReport | None,
 ) -> Manifest:
     sample, train = sets

@@ -19,7 +19,7 @@ from edge_resnet.compiler.graph.placement import quantized_weights, tensorrt_pai
 from edge_resnet.compiler.graph.scales import weight_scales
 from edge_resnet.core.records import Progress
 from edge_resnet.quantization.executor import Executor, read_by
-from edge_resnet.quantization.imagecache import Spool
+from edge_resnet.quantization.imagecache import ImageCache
 
 __all__ = ["correct_biases"]
 
@@ -29,7 +29,12 @@ _IMAGES, _BATCH = 256, 16
 
 @torch.inference_mode()
 def correct_biases(
-    model: onnx.ModelProto, amax: Mapping[str, float], pictures: Spool, keep: frozenset[str], *, progress: Progress | None = None
+    model: onnx.ModelProto,
+    amax: Mapping[str, float],
+    pictures: ImageCache,
+    keep: frozenset[str],
+    *,
+    progress: Progress | None = None,
 ) -> Corrections:
     """Biases of every quantized convolution with which its mean output per channel is FP32's.
 

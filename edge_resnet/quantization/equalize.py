@@ -24,7 +24,7 @@ from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table_from
 from edge_resnet.quantization.executor import Executor
-from edge_resnet.quantization.imagecache import Spool
+from edge_resnet.quantization.imagecache import ImageCache
 from edge_resnet.quantization.simulate import relative_error, simulate
 
 __all__ = ["EXPONENTS", "Group", "balance", "channel_groups", "equalize"]
@@ -136,7 +136,9 @@ EXPONENTS = ((0.0, 0.0), (0.25, 0.0), (0.5, 0.0), (0.5, 0.5))
 _IMAGES, _BATCH = 64, 8
 
 
-def balance(model: onnx.ModelProto, pictures: Spool, recipe: QuantRecipe, *, progress: Progress | None = None) -> Corrections:
+def balance(
+    model: onnx.ModelProto, pictures: ImageCache, recipe: QuantRecipe, *, progress: Progress | None = None
+) -> Corrections:
     """The equalization of ``EXPONENTS`` whose plain INT8 has the smallest squared error of the logits, on up to 64 pictures."""
     total = min(_IMAGES, len(pictures))
     ranges = _channel_ranges(model, pictures, total)
@@ -159,7 +161,7 @@ def balance(model: onnx.ModelProto, pictures: Spool, recipe: QuantRecipe, *, pro
 
 
 @torch.inference_mode()
-def _channel_ranges(model: onnx.ModelProto, pictures: Spool, total: int) -> dict[str, Floats]:
+def _channel_ranges(model: onnx.ModelProto, pictures: ImageCache, total: int) -> dict[str, Floats]:
     """(C,) the largest absolute value of each channel of each tensor that TensorRT quantizes."""
     pairs = tensorrt_pairs(model)
     wanted = {pair.range_of for pair in pairs}

@@ -14,12 +14,12 @@ import numpy.typing as npt
 
 from edge_resnet.core.errors import CalibrationError
 
-__all__ = ["Spool"]
+__all__ = ["ImageCache"]
 
 Images: TypeAlias = npt.NDArray[np.uint8]
 
 
-class Spool:
+class ImageCache:
     """The pictures of ``batches``, (n, H, W, 3) uint8 of one size, in a nameless file that closing removes.
 
     ``folder``: on which disk it lies, the system's place for temporary files where it is None.
@@ -56,7 +56,7 @@ class Spool:
         """Remove the file; harmless when repeated."""
         self._file.close()
 
-    def __enter__(self) -> Spool:
+    def __enter__(self) -> ImageCache:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:

@@ -32,8 +32,8 @@ from edge_resnet.images.datasets import open_data
 from edge_resnet.images.imageset import ImageSet, balanced_sample, batches, check_labels, require_labels, require_several
 from edge_resnet.network.pretrained import Checkpoint
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH
-from edge_resnet.quantization.imagecache import Spool
-from edge_resnet.quantization.pipeline import Int8, Validation, check_pictures, make_int8, spool_pictures
+from edge_resnet.quantization.imagecache import ImageCache
+from edge_resnet.quantization.pipeline import Int8, Validation, cache_images, check_images_for_calibration, make_int8
 
 __all__ = ["Int8Options", "add_int8", "add_shipped_int8", "draw_sample", "open_validation", "with_int8"]
 
@@ -98,11 +98,11 @@ def add_int8(
     there."""
     sample, validation = sets
     with ExitStack() as stack:
-        pictures = stack.enter_context(spool_pictures(sample, preprocess, folder))
+        pictures = stack.enter_context(cache_images(sample, preprocess, folder))
         judged = None
         if validation is not None and options.max_drop is not None:
             judged = stack.enter_context(_judged(validation, preprocess, folder, options.max_drop))
-        suspicious = check_pictures(onnx.load(folder / MODEL), pictures, sample, preprocess, progress)
+        suspicious = check_images_for_calibration(onnx.load(folder / MODEL), pictures, sample, preprocess, progress)
         made = make_int8(folder / MODEL, pictures, options.recipe, judged, progress=progress)
         made = replace(made, warnings=(*suspicious, *made.warnings))
     return _written(folder, made)
@@ -142,7 +142,7 @@ def _judged(images: ImageSet, preprocess: Preprocess, folder: Path, max_drop: fl
             labels.extend(require_labels(images)[index] for index in batch.indices)
             yield batch.images
 
-    with Spool(noted(), folder) as pictures:
+    with ImageCache(noted(), folder) as pictures:
         yield Validation(pictures, np.array(labels, np.int64), max_drop)
 
 

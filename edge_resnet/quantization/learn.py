@@ -23,7 +23,7 @@ from edge_resnet.compiler.graph.placement import quantized_weights, tensorrt_pai
 from edge_resnet.compiler.graph.scales import weight_scales
 from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.quantization.executor import Executor, read_by
-from edge_resnet.quantization.imagecache import Spool
+from edge_resnet.quantization.imagecache import ImageCache
 
 __all__ = ["Learned", "learn", "learning_batch"]
 
@@ -51,7 +51,12 @@ class Learned:
 
 
 def learn(
-    model: onnx.ModelProto, amax: Mapping[str, float], pictures: Spool, recipe: QuantRecipe, *, progress: Progress | None = None
+    model: onnx.ModelProto,
+    amax: Mapping[str, float],
+    pictures: ImageCache,
+    recipe: QuantRecipe,
+    *,
+    progress: Progress | None = None,
 ) -> Learned:
     """Start from ``amax`` and ``weight_scales`` and make ``recipe.epochs`` passes over the pictures, in an order drawn by its
     seed.
@@ -180,7 +185,7 @@ class _Layer:
 
 
 @torch.inference_mode()
-def _answers(executor: Executor, pictures: Spool, batch: int, mirror: bool, progress: Progress | None) -> Tensor:
+def _answers(executor: Executor, pictures: ImageCache, batch: int, mirror: bool, progress: Progress | None) -> Tensor:
     """FP32's logits of every picture, (N, classes)."""
     stage, answers = "teach mirrored" if mirror else "teach", []  # type: str, list[Tensor]
     for images in pictures.batches(batch):

@@ -27,12 +27,21 @@ from edge_resnet.quantization.coverage import CoverageReport, coverage_report, r
 from edge_resnet.quantization.diagnose import check_answers, check_set, check_unlike, risk_warning, risky_layers
 from edge_resnet.quantization.equalize import balance
 from edge_resnet.quantization.histogram import AbsHistogram
-from edge_resnet.quantization.imagecache import Spool
+from edge_resnet.quantization.imagecache import ImageCache
 from edge_resnet.quantization.learn import learn
 from edge_resnet.quantization.methods import SweepRow, best, held_out_count, sweep
 from edge_resnet.quantization.simulate import simulate
 
-__all__ = ["Int8", "Told", "Validation", "check_pictures", "make_int8", "report_artifact", "spool_pictures", "sweep_artifact"]
+__all__ = [
+    "Int8",
+    "Told",
+    "Validation",
+    "cache_images",
+    "check_images_for_calibration",
+    "make_int8",
+    "report_artifact",
+    "sweep_artifact",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +57,7 @@ Histograms = Mapping[str, AbsHistogram]
 class Validation:
     """What ``--max-drop`` is measured on: ``pictures``, a label (N,) for each, and how many points of top-1 may be lost."""
 
-    pictures: Spool
+    pictures: ImageCache
     labels: npt.NDArray[np.int64]
     max_drop: float
 
@@ -65,7 +74,7 @@ class Int8:
 
 def make_int8(
     model_path: Path,
-    pictures: Spool,
+    pictures: ImageCache,
     recipe: QuantRecipe,
     validation: Validation | None = None,
     *,
@@ -102,10 +111,10 @@ def make_int8(
     return Int8(table, merged, budget, tuple(warnings))
 
 
-def spool_pictures(images: ImageSet, preprocess: Preprocess, folder: Path | None = None) -> Spool:
+def cache_images(images: ImageSet, preprocess: Preprocess, folder: Path | None = None) -> ImageCache:
     """The set's pictures, preprocessed once, in a file under ``folder``; those that cannot be read are left out with a
     warning."""
-    return Spool((batch.images for batch in batches(images, preprocess, CALIBRATION_BATCH)), folder)
+    return ImageCache((batch.images for batch in batches(images, preprocess, CALIBRATION_BATCH)), folder)
 
 
 def sweep_artifact(
@@ -115,7 +124,7 @@ def sweep_artifact(
 
     Raises CalibrationError below sixteen pictures.
     """
-    with spool_pictures(sample, artifact.manifest.preprocess) as pictures:
+    with cache_images(sample, artifact.manifest.preprocess) as pictures:
         graph = apply(onnx.load(artifact.model_path), Corrections(exact_input=recipe.exact_input))
         return _sweep(graph, pictures, recipe, progress)
 
@@ -133,7 +142,7 @@ def report_artifact(artifact: Artifact, sample: ImageSet, recipe: QuantRecipe, *
     corrected."""
     recipe = replace(recipe, method="mse") if recipe.method == "auto" else recipe
     snapshots: dict[int, dict[str, float]] = {}
-    with spool_pictures(sample, artifact.manifest.preprocess) as pictures:
+    with cache_images(sample, artifact.manifest.preprocess) as pictures:
         graph = apply(onnx.load(artifact.model_path), Corrections(exact_input=recipe.exact_input))
         due = list(snapshot_counts(len(pictures)))
 
@@ -145,12 +154,12 @@ def report_artifact(artifact: Artifact, sample: ImageSet, recipe: QuantRecipe, *
         histograms, count = collect(graph, measured_tensors(graph), batches, len(pictures), watch=note, progress=progress)
         table = _exact(table_from(histograms, recipe, count, pictures.digest, ""))
         risks = risk_warning(risky_layers(graph, histograms, table))
-        suspicious = (*check_pictures(graph, pictures, sample, artifact.manifest.preprocess, progress), *risks)
+        suspicious = (*check_images_for_calibration(graph, pictures, sample, artifact.manifest.preprocess, progress), *risks)
     return Told(coverage_report(histograms, table, snapshots), suspicious)
 
 
-def check_pictures(
-    graph: onnx.ModelProto, pictures: Spool, sample: ImageSet, preprocess: Preprocess, progress: Progress | None = None
+def check_images_for_calibration(
+    graph: onnx.ModelProto, pictures: ImageCache, sample: ImageSet, preprocess: Preprocess, progress: Progress | None = None
 ) -> list[str]:
     """What is suspicious about the set itself, and about FP32's answers to up to 64 of its pictures.
 
@@ -168,7 +177,7 @@ def check_pictures(
 
 
 def _measure(
-    graph: onnx.ModelProto, pictures: Spool, recipe: QuantRecipe, progress: Progress | None
+    graph: onnx.ModelProto, pictures: ImageCache, recipe: QuantRecipe, progress: Progress | None
 ) -> tuple[Histograms, QuantRecipe]:
     """Histograms of every tensor, and the recipe with the method that ``auto`` chose."""
     if recipe.method == "auto":
@@ -194,12 +203,12 @@ def _suspicions(
     return [*found, *check_unlike(histograms, other)]
 
 
-def _count(graph: onnx.ModelProto, pictures: Spool, progress: Progress | None) -> Histograms:
+def _count(graph: onnx.ModelProto, pictures: ImageCache, progress: Progress | None) -> Histograms:
     batches = pictures.batches(CALIBRATION_BATCH)
     return collect(graph, measured_tensors(graph), batches, len(pictures), progress=progress)[0]
 
 
-def _sweep(graph: onnx.ModelProto, pictures: Spool, recipe: QuantRecipe, progress: Progress | None) -> list[SweepRow]:
+def _sweep(graph: onnx.ModelProto, pictures: ImageCache, recipe: QuantRecipe, progress: Progress | None) -> list[SweepRow]:
     kept = len(pictures) - held_out_count(len(pictures))
     histograms, _ = collect(graph, measured_tensors(graph), pictures.batches(CALIBRATION_BATCH, kept), kept, progress=progress)
     for_judging = range(kept, len(pictures))
@@ -211,7 +220,7 @@ def _sweep(graph: onnx.ModelProto, pictures: Spool, recipe: QuantRecipe, progres
 
 
 def _correct(
-    graph: onnx.ModelProto, table: CalibrationTable, pictures: Spool, progress: Progress | None
+    graph: onnx.ModelProto, table: CalibrationTable, pictures: ImageCache, progress: Progress | None
 ) -> tuple[Corrections | None, dict[str, float]]:
     """What the recipe's correction finds, and the ranges it learned; none where it leaves the table's."""
     recipe = table.recipe

@@ -16,13 +16,13 @@ from edge_resnet.streaming.filereader import rate, remember
 from edge_resnet.streaming.records import Frame, SourceState, SourceStatus
 from edge_resnet.streaming.sources import FrameSource, open_source, public_uri
 
-__all__ = ["Camera", "LiveFeed", "Patience", "backoff"]
+__all__ = ["CameraReader", "CameraSpec", "RetryPolicy", "backoff"]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Camera:
+class CameraSpec:
     """A live source. ``first``: what was opened already, None to open it in the feed. ``again``: whether it is opened again when
     it fails or ends, as a camera is, and a file that is played at its own pace is not."""
 
@@ -33,7 +33,7 @@ class Camera:
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """How long a camera may be silent, and how it is tried again; seconds.
 
     ``read_s``: without a frame it counts as hung. ``frozen_s``, ``black_s``: of the same or of black frames until it is said.
@@ -49,7 +49,7 @@ class Patience:
     hangs: int = 5
 
 
-def backoff(attempt: int, patience: Patience) -> float:
+def backoff(attempt: int, patience: RetryPolicy) -> float:
     """Seconds to wait before attempt 0, 1, …: doubled each time up to the longest, and between half and the whole of that.
 
     Cameras that failed together are so not tried together.
@@ -58,14 +58,14 @@ def backoff(attempt: int, patience: Patience) -> float:
     return longest * random.uniform(0.5, 1.0)
 
 
-class LiveFeed:
+class CameraReader:
     """One camera: its newest frame, opened again and again when it fails, and left alone when it hangs."""
 
     def __init__(
-        self, camera: Camera, news: threading.Condition, patience: Patience | None = None, per_second: float | None = None
+        self, camera: CameraSpec, news: threading.Condition, patience: RetryPolicy | None = None, per_second: float | None = None
     ) -> None:
         self._camera, self._news = camera, news
-        self._patience = patience or Patience()
+        self._patience = patience or RetryPolicy()
         self._least_ns = 0 if per_second is None else int(1e9 / per_second)
         #: The newest frame that was not looked at yet. The look waits for ``check``: the answer does not wait for the look.
         self._unseen: Frame | None = None

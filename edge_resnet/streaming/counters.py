@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_resnet.core.statistics import LatencyStats, summarise
-from edge_resnet.streaming.filereader import Feed
+from edge_resnet.streaming.filereader import FrameFeed
 from edge_resnet.streaming.records import Prediction, RunStatus, SinkStatus, SourceStatus
-from edge_resnet.streaming.sinkqueue import Outlet
+from edge_resnet.streaming.sinkqueue import SinkQueue
 
-__all__ = ["Board", "RunSummary"]
+__all__ = ["RunCounters", "RunSummary"]
 
 #: Latencies kept for the summary's percentiles and for the status, the newest: a camera runs for months.
 _KEPT, _RECENT = 100_000, 1_000
@@ -42,7 +42,7 @@ class RunSummary:
     interrupted: bool
 
 
-class Board:
+class RunCounters:
     """Counts predictions; asks feeds and outlets for the rest. ``artifact``, ``backend``, ``precision``: what the status says."""
 
     def __init__(self, artifact: str = "", backend: str = "", precision: str = "") -> None:
@@ -53,11 +53,11 @@ class Board:
         self._recent: deque[tuple[float, Prediction]] = deque(maxlen=_RECENT)
         self._stages: defaultdict[str, float] = defaultdict(float)
         self._classes: Counter[str] = Counter()
-        self._feeds: Sequence[Feed] = ()
-        self._outlets: Sequence[Outlet] = ()
+        self._feeds: Sequence[FrameFeed] = ()
+        self._outlets: Sequence[SinkQueue] = ()
         self.frames = 0
 
-    def watch(self, feeds: Sequence[Feed], outlets: Sequence[Outlet]) -> None:
+    def watch(self, feeds: Sequence[FrameFeed], outlets: Sequence[SinkQueue]) -> None:
         """Begin: these are what the status is of."""
         self._started = time.monotonic()
         self._feeds, self._outlets = feeds, outlets

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from edge_resnet.streaming.records import Frame, SourceState, SourceStatus
 from edge_resnet.streaming.sources import FrameSource
 
-__all__ = ["Feed", "FileFeed", "Taken", "rate", "remember"]
+__all__ = ["FileReader", "FrameFeed", "Taken", "rate", "remember"]
 
 #: Frames of a file that are decoded ahead: enough that decoding and the network overlap.
 _AHEAD = 4
@@ -27,10 +27,10 @@ class Taken(NamedTuple):
     """A frame, and the feed that counts its prediction."""
 
     frame: Frame
-    feed: Feed
+    feed: FrameFeed
 
 
-class Feed(Protocol):
+class FrameFeed(Protocol):
     """What the loop takes frames from."""
 
     def start(self) -> None:
@@ -66,7 +66,7 @@ class Feed(Protocol):
         ...
 
 
-class FileFeed:
+class FileReader:
     """Files one after another: every frame, decoded a few ahead."""
 
     def __init__(self, sources: Sequence[FrameSource], news: threading.Condition) -> None:

@@ -17,17 +17,17 @@ import numpy.typing as npt
 from edge_resnet.core.records import Preprocess
 from edge_resnet.runtime.backend import Backend
 from edge_resnet.runtime.postprocess import softmax, top_k
-from edge_resnet.streaming.camerareader import Camera, LiveFeed, Patience
-from edge_resnet.streaming.counters import Board, RunSummary
-from edge_resnet.streaming.filereader import Feed, FileFeed, Taken
+from edge_resnet.streaming.camerareader import CameraReader, CameraSpec, RetryPolicy
+from edge_resnet.streaming.counters import RunCounters, RunSummary
+from edge_resnet.streaming.filereader import FileReader, FrameFeed, Taken
 from edge_resnet.streaming.records import Frame, Prediction
-from edge_resnet.streaming.sinkqueue import Outlet
+from edge_resnet.streaming.sinkqueue import SinkQueue
 from edge_resnet.streaming.sinks import Sink
-from edge_resnet.streaming.smoothing import Smoothing, Stable
+from edge_resnet.streaming.smoothing import AnswerSmoother, Smoothing
 from edge_resnet.streaming.sources import FrameSource
 from edge_resnet.streaming.worker import Batch, Roi, Worker
 
-__all__ = ["Board", "Camera", "Patience", "Roi", "RunOptions", "RunSummary", "Smoothing", "Watch", "run"]
+__all__ = ["CameraSpec", "RetryPolicy", "Roi", "RunCounters", "RunHooks", "RunOptions", "RunSummary", "Smoothing", "run"]
 
 #: Batches under way: one runs while the next is prepared.
 _DEPTH = 2
@@ -59,27 +59,27 @@ class RunOptions:
     rate: float | None = None
     roi: Roi | None = None
     smoothing: Smoothing = field(default_factory=Smoothing)
-    patience: Patience = field(default_factory=Patience)
+    patience: RetryPolicy = field(default_factory=RetryPolicy)
     only_changes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
-class Watch:
+class RunHooks:
     """Who looks on. ``stop``: set from elsewhere to end the run. ``board``: what others read the status from. ``alive``: called
     again and again while the run is well; ``ready``: once, when every source is open or waited for."""
 
     stop: threading.Event = field(default_factory=threading.Event)
-    board: Board = field(default_factory=Board)
+    board: RunCounters = field(default_factory=RunCounters)
     alive: Callable[[], object] = lambda: None
     ready: Callable[[], object] = lambda: None
 
 
 def run(
     backend: Backend,
-    sources: Sequence[FrameSource | Camera],
+    sources: Sequence[FrameSource | CameraSpec],
     sinks: Sequence[Sink],
     options: RunOptions,
-    watch: Watch | None = None,
+    watch: RunHooks | None = None,
 ) -> RunSummary:
     """Classify every frame of the files, one file after another, and the newest frames of all cameras at once.
 
@@ -88,7 +88,7 @@ def run(
     the summary says interrupted. A camera that fails is opened again; a sink that fails loses that prediction. Raises what a file
     and the backend raise, after the answers to the frames before were written.
     """
-    loop = _Loop(backend, sources, sinks, options, watch or Watch())
+    loop = _Loop(backend, sources, sinks, options, watch or RunHooks())
     try:
         loop.turn_until_the_end()
     except KeyboardInterrupt:
@@ -104,24 +104,26 @@ class _Loop:
     def __init__(
         self,
         backend: Backend,
-        sources: Sequence[FrameSource | Camera],
+        sources: Sequence[FrameSource | CameraSpec],
         sinks: Sequence[Sink],
         options: RunOptions,
-        watch: Watch,
+        watch: RunHooks,
     ) -> None:
         self._options, self._watch, self.board = options, watch, watch.board
         self._news = threading.Condition()
-        cameras = [source for source in sources if isinstance(source, Camera)]
-        files = [source for source in sources if not isinstance(source, Camera)]
-        self._feeds: list[Feed] = [LiveFeed(camera, self._news, options.patience, options.rate) for camera in cameras]
+        cameras = [source for source in sources if isinstance(source, CameraSpec)]
+        files = [source for source in sources if not isinstance(source, CameraSpec)]
+        self._feeds: list[FrameFeed] = [CameraReader(camera, self._news, options.patience, options.rate) for camera in cameras]
         if files:
-            self._feeds.append(FileFeed(files, self._news))
+            self._feeds.append(FileReader(files, self._news))
         self._live = bool(cameras)
-        self._outlets = [Outlet(sink, lossless=not self._live, only_changes=sink.name in options.only_changes) for sink in sinks]
+        self._outlets = [
+            SinkQueue(sink, lossless=not self._live, only_changes=sink.name in options.only_changes) for sink in sinks
+        ]
         self._worker = Worker(backend, options.preprocess, options.roi, self._news)
         self._batch = self._worker.at_once(options.batch)
         #: Per feed its source's name and answer: another file is another story.
-        self._stable: dict[int, tuple[str, Stable]] = {}
+        self._stable: dict[int, tuple[str, AnswerSmoother]] = {}
         self._started = self._taken = 0
         self._began = self._looked = time.monotonic()
         self.interrupted = False
@@ -230,13 +232,15 @@ class _Loop:
             for outlet in self._outlets:
                 outlet.write(prediction, frame)
 
-    def _judged(self, frame: Frame, feed: Feed, logits: npt.NDArray[np.float32], stages_ms: Mapping[str, float]) -> Prediction:
+    def _judged(
+        self, frame: Frame, feed: FrameFeed, logits: npt.NDArray[np.float32], stages_ms: Mapping[str, float]
+    ) -> Prediction:
         began_ns = time.perf_counter_ns()
         probabilities = softmax(logits)
         top = top_k(logits, self._options.labels, self._options.top, probabilities)
         name, stable = self._stable.get(id(feed), ("", None))
         if stable is None or name != frame.source:
-            stable = Stable(self._options.labels, self._options.smoothing)
+            stable = AnswerSmoother(self._options.labels, self._options.smoothing)
             self._stable[id(feed)] = (frame.source, stable)
         answer = stable.next(probabilities)
         stages = {**stages_ms, "postprocess": (time.perf_counter_ns() - began_ns) / 1e6}

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
     from edge_resnet.cli.runoptions import SyncName
     from edge_resnet.runtime.backend import Variant
-    from edge_resnet.streaming.camerareader import Camera
+    from edge_resnet.streaming.camerareader import CameraSpec
     from edge_resnet.streaming.counters import RunSummary
-    from edge_resnet.streaming.loop import RunOptions, Watch
+    from edge_resnet.streaming.loop import RunHooks, RunOptions
     from edge_resnet.streaming.notify import Notifier
     from edge_resnet.streaming.records import RunStatus
     from edge_resnet.streaming.sinks import Sink
@@ -124,9 +124,9 @@ def _run(
     wanted: RunOptions,
 ) -> RunSummary:
     from edge_resnet.runtime.backend import open_backend
-    from edge_resnet.streaming.camerareader import Camera
-    from edge_resnet.streaming.counters import Board
-    from edge_resnet.streaming.loop import Watch
+    from edge_resnet.streaming.camerareader import CameraSpec
+    from edge_resnet.streaming.counters import RunCounters
+    from edge_resnet.streaming.loop import RunHooks
     from edge_resnet.streaming.loop import run as classify
     from edge_resnet.streaming.notify import Notifier
 
@@ -134,9 +134,9 @@ def _run(
         notifier = stack.enter_context(Notifier())
         sources = [_source(uri, stack, realtime=what[1], keep_trying=what[2]) for uri in what[0]]
         network = stack.enter_context(open_backend(artifact, *engine))
-        board = Board(artifact.folder.name, network.name, artifact.manifest.precision)
-        watch = Watch(board=board, alive=_Heartbeat(notifier, board.status), ready=notifier.ready)
-        live = any(isinstance(source, Camera) for source in sources)
+        board = RunCounters(artifact.folder.name, network.name, artifact.manifest.precision)
+        watch = RunHooks(board=board, alive=_Heartbeat(notifier, board.status), ready=notifier.ready)
+        live = any(isinstance(source, CameraSpec) for source in sources)
         sinks = [stack.enter_context(sink) for sink in chosen_sinks(replace(outputs, live=live), board.status, watch.stop.set)]
         with _stopped_by_signals(watch):
             summary = classify(network, sources, sinks, wanted, watch)
@@ -144,18 +144,18 @@ def _run(
     return summary
 
 
-def _source(uri: str, stack: ExitStack, *, realtime: bool, keep_trying: bool) -> FrameSource | Camera:
+def _source(uri: str, stack: ExitStack, *, realtime: bool, keep_trying: bool) -> FrameSource | CameraSpec:
     """What a URI names, opened: that there is no such camera is said before anything else, unless it is waited for."""
-    from edge_resnet.streaming.camerareader import Camera
+    from edge_resnet.streaming.camerareader import CameraSpec
     from edge_resnet.streaming.sources import is_camera, open_source
 
     opener: Callable[[str], FrameSource] = partial(open_source, realtime=realtime)
     again = is_camera(uri)
     if again and keep_trying:
-        return Camera(uri, None, again=True, open=opener)
+        return CameraSpec(uri, None, again=True, open=opener)
     opened = opener(uri)
     if opened.live:
-        return Camera(uri, opened, again=again, open=opener)
+        return CameraSpec(uri, opened, again=again, open=opener)
     return stack.enter_context(opened)
 
 
@@ -177,7 +177,7 @@ class _Heartbeat:
 
 
 @contextmanager
-def _stopped_by_signals(watch: Watch) -> Iterator[None]:
+def _stopped_by_signals(watch: RunHooks) -> Iterator[None]:
     """The first Ctrl-C or SIGTERM asks the run to end, which takes what is under way along; the second one ends it as it is."""
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a signal handler

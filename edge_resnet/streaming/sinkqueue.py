@@ -13,7 +13,7 @@ from edge_resnet.core.errors import EdgeResnetError
 from edge_resnet.streaming.records import Frame, Prediction, SinkStatus
 from edge_resnet.streaming.sinks import Sink
 
-__all__ = ["Outlet"]
+__all__ = ["SinkQueue"]
 
 _log = logging.getLogger(__name__)
 #: Predictions that wait for a sink: of one that wants frames few, since a frame of 1080p takes 6 MB.
@@ -22,7 +22,7 @@ _QUEUED, _QUEUED_FRAMES = 512, 8
 _QUIET_S = 60.0
 
 
-class Outlet:
+class SinkQueue:
     """Hands predictions to a sink in order. Those that find the queue full are lost and counted; where ``lossless`` they wait.
 
     ``only_changes``: hand on only those whose answer changed. ``gone``: set when the reader of the sink's output has left.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.streaming.records import Answer
 
-__all__ = ["UNKNOWN", "Smoothing", "Stable"]
+__all__ = ["AnswerSmoother", "Smoothing", "UNKNOWN"]
 
 #: ``none``: each frame for itself; ``exponential``: a mean in which a frame counts less the older it is; ``vote``: the class that
 #: was best in most of the last frames.
@@ -45,7 +45,7 @@ class Smoothing:
                 raise ConfigError(f"{name.replace('_', ' ')} lies in 0..1, not {value}", hint="0.05 is a small hysteresis")
 
 
-class Stable:
+class AnswerSmoother:
     """The answer of one source, frame after frame."""
 
     def __init__(self, labels: Sequence[str], smoothing: Smoothing) -> None:

@@ -23,7 +23,7 @@ from edge_resnet.core.records import BatchProfile
 from edge_resnet.images.imageset import from_arrays, open_images
 from edge_resnet.images.preprocess import preprocess
 from edge_resnet.measurement.bench.bench import bench
-from edge_resnet.measurement.bench.conditions import Watch
+from edge_resnet.measurement.bench.conditions import ConditionsMonitor
 from edge_resnet.measurement.bench.result import BenchResult
 from edge_resnet.measurement.bench.rules import BenchOptions, batch_of, limits_of
 
@@ -157,7 +157,7 @@ def test_ctrl_c_before_there_is_anything(tiny_artifacts: dict[str, Artifact], be
 def test_a_real_signal(tiny_artifacts: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGINT half a second into a measurement of minutes ends it soon, with a part."""
 
-    class Signalling(Watch):
+    class Signalling(ConditionsMonitor):
         def __init__(self) -> None:
             super().__init__()
             threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from edge_resnet.device.power import PowerReading
-from edge_resnet.measurement.bench.caveats import doubts_of_heat, doubts_of_machine, doubts_of_run
-from edge_resnet.measurement.bench.conditions import Conditions, Watch, gpu_memory_mib
+from edge_resnet.measurement.bench.caveats import caveats_of_heat, caveats_of_machine, caveats_of_run
+from edge_resnet.measurement.bench.conditions import Conditions, ConditionsMonitor, gpu_memory_mib
 from edge_resnet.measurement.bench.result import Metric
 from edge_resnet.measurement.bench.timing import Limits, Timings, WarmUp
 
@@ -66,9 +66,9 @@ class Machine:
 
 def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
     """What cannot be read is None, and gives no warning."""
-    conditions = Watch(tmp_path).finish()
+    conditions = ConditionsMonitor(tmp_path).finish()
     assert conditions == Conditions(None, None, None, None, None, None)
-    assert doubts_of_machine(conditions) == []
+    assert caveats_of_machine(conditions) == []
 
 
 def test_nothing_happened(tmp_path: Path) -> None:
@@ -76,20 +76,20 @@ def test_nothing_happened(tmp_path: Path) -> None:
     machine = Machine(tmp_path)
     machine.throttled(3)
     machine.gpu_clock(900_000_000)
-    conditions = Watch(tmp_path).finish()
+    conditions = ConditionsMonitor(tmp_path).finish()
     assert conditions == Conditions(0.52, 0.0, (2000, 2000), (900, 900), 0, 0)
-    assert doubts_of_machine(conditions) == []
+    assert caveats_of_machine(conditions) == []
 
 
 def test_other_programs_are_noticed(tmp_path: Path) -> None:
     """Ticks of the cores of this process that it did not use are others'; those of other cores do not count."""
     machine = Machine(tmp_path)
-    watch = Watch(tmp_path)
+    watch = ConditionsMonitor(tmp_path)
     time.sleep(0.1)
     machine.busy(1000 + 10 * os.sysconf("SC_CLK_TCK"))
     conditions = watch.finish()
     assert conditions.others_share == 1
-    assert doubts_of_machine(replace(conditions, others_share=0.066)) == [
+    assert caveats_of_machine(replace(conditions, others_share=0.066)) == [
         "other programs took 7 % of the cores meanwhile: end them, measure again"
     ]
 
@@ -97,7 +97,7 @@ def test_other_programs_are_noticed(tmp_path: Path) -> None:
 def test_own_work_is_not_others(tmp_path: Path) -> None:
     """What this process used itself is taken off."""
     machine = Machine(tmp_path)
-    watch = Watch(tmp_path)
+    watch = ConditionsMonitor(tmp_path)
     begun = time.process_time()
     while time.process_time() - begun < 0.2:
         pass
@@ -110,14 +110,14 @@ def test_a_falling_clock_is_noticed(tmp_path: Path) -> None:
     """The lowest and highest clock seen at any look; a tenth less is a warning."""
     machine = Machine(tmp_path)
     machine.gpu_clock(900_000_000)
-    watch = Watch(tmp_path)
+    watch = ConditionsMonitor(tmp_path)
     machine.clock(1_500_000)
     machine.gpu_clock(600_000_000)
     watch.look()
     machine.clock(2_000_000)
     conditions = watch.finish()
     assert (conditions.cpu_mhz, conditions.gpu_mhz) == ((1500, 2000), (600, 900))
-    assert [line.partition(":")[0] for line in doubts_of_machine(conditions)] == [
+    assert [line.partition(":")[0] for line in caveats_of_machine(conditions)] == [
         "the processor's clock moved between 1500 and 2000 MHz",
         "the GPU's clock moved between 600 and 900 MHz",
     ]
@@ -127,18 +127,18 @@ def test_swapping_and_heat_are_noticed(tmp_path: Path) -> None:
     """Pages swapped since the beginning, and the processor's own count of slowing down."""
     machine = Machine(tmp_path)
     machine.throttled(3)
-    watch = Watch(tmp_path)
+    watch = ConditionsMonitor(tmp_path)
     machine.swapped(9, 8)
     machine.throttled(4)
     conditions = watch.finish()
     assert conditions.swapped_pages == 5
     assert conditions.throttled == len(os.sched_getaffinity(0))
-    assert len(doubts_of_machine(conditions)) == 2
+    assert len(caveats_of_machine(conditions)) == 2
 
 
 def test_this_machine() -> None:
     """Here the load is known, and others' share is a share."""
-    watch = Watch()
+    watch = ConditionsMonitor()
     time.sleep(0.05)
     conditions = watch.finish()
     assert conditions.load_average is not None
@@ -171,7 +171,7 @@ def run(samples_ms: list[float], *, complete: bool = True, interrupted: bool = F
 
 def test_a_good_run_has_no_warning() -> None:
     """Even samples, all of them, warmed up."""
-    assert doubts_of_run(run([10.0] * 1024), SURE, WARM, Limits(10, 1024), 0.009) == []
+    assert caveats_of_run(run([10.0] * 1024), SURE, WARM, Limits(10, 1024), 0.009) == []
 
 
 @pytest.mark.parametrize(
@@ -192,14 +192,14 @@ def test_a_good_run_has_no_warning() -> None:
 )
 def test_each_doubt_is_told(timings: Timings, metric: Metric, warm: WarmUp, words: str) -> None:
     """One reason, one line."""
-    found = doubts_of_run(timings, metric, warm, Limits(1, 1024), 0)
+    found = caveats_of_run(timings, metric, warm, Limits(1, 1024), 0)
     assert len(found) == 1
     assert words in found[0]
 
 
 def test_measuring_that_costs_is_told() -> None:
     """Above a hundredth of the time."""
-    (line,) = doubts_of_run(run([1.0] * 100), SURE, WARM, Limits(0.1, 100), 0.029)
+    (line,) = caveats_of_run(run([1.0] * 100), SURE, WARM, Limits(0.1, 100), 0.029)
     assert line == "measuring took 2.9 % of the time: the queries are very short"
 
 
@@ -233,4 +233,4 @@ READING = PowerReading(
 )
 def test_what_sensors_saw_is_told(reading: PowerReading | None, lines: list[str]) -> None:
     """Every sign of throttling and every failing sensor is a warning; a machine without sensors is none."""
-    assert doubts_of_heat(reading) == lines
+    assert caveats_of_heat(reading) == lines

@@ -16,7 +16,7 @@ from power.sysfstrees import ORIN_NANO, write
 
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.device.power import PowerMeter, look
-from edge_resnet.measurement.bench.conditions import Watch
+from edge_resnet.measurement.bench.conditions import ConditionsMonitor
 from edge_resnet.measurement.bench.result import read_result, read_results
 
 Cli = Callable[..., Any]
@@ -145,7 +145,7 @@ def test_ctrl_c_saves_a_part(
 ) -> None:
     """The result so far is printed and saved, marked as a part, and the exit code is 130; scenarios to come are left out."""
 
-    class Signalling(Watch):
+    class Signalling(ConditionsMonitor):
         def __init__(self) -> None:
             super().__init__()
             threading.Timer(0.5, signal.raise_signal, [number]).start()

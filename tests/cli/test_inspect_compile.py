@@ -20,7 +20,7 @@ from tiny import tiny_options
 
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.compiler.derive import corrected_graph, tensorrt_graph
-from edge_resnet.compiler.graph.placement import listing
+from edge_resnet.compiler.graph.placement import placement_of
 from edge_resnet.core.records import BatchProfile, QuantRecipe
 from edge_resnet.pipelines.build import build
 
@@ -45,7 +45,7 @@ def test_inspect_shows_the_listing_of_the_goldens(
     outcome = cli("inspect", str(artifact.folder), "--quantization")
     assert outcome.code == 0, outcome.err
     keep = frozenset(artifact.calibration().recipe.keep_high_precision)
-    wanted = listing(corrected_graph(artifact), keep).lines()
+    wanted = placement_of(corrected_graph(artifact), keep).lines()
     shown = outcome.out.splitlines()[-len(wanted) :]
     assert all(line.endswith(end) for line, end in zip(shown, wanted, strict=True))
     assert shown[0] == wanted[0]
@@ -74,7 +74,7 @@ def test_inspect_shows_each_range_and_each_weights_scales(cli: Cli, kept: Artifa
 def test_inspects_json_holds_the_same(cli: Cli, kept: Artifact) -> None:
     """``quantization`` has the pairs with readers, reason and amax, the weights with their scales, and the rest with reasons."""
     document = json.loads(cli("inspect", str(kept.folder), "--quantization", "--json").out)["quantization"]
-    shown = listing(corrected_graph(kept), frozenset([KEPT]))
+    shown = placement_of(corrected_graph(kept), frozenset([KEPT]))
     assert document["pairs"] == len(document["activations"]) + len(document["weights"])
     assert [pair["tensor"] for pair in document["activations"]] == [pair.tensor for pair in shown.pairs]
     first = document["activations"][0]

@@ -15,7 +15,7 @@ from standins.tensorrt_build import FAULTS, TOLD
 from edge_resnet.artifact.enginecache import EngineOptions, EngineTuning
 from edge_resnet.core.errors import BuildError, ConfigError
 from edge_resnet.core.records import BatchProfile, Precision
-from edge_resnet.runtime.tensorrt.library import dialect_of
+from edge_resnet.runtime.tensorrt.library import typing_of
 
 OPTIONS = EngineOptions("int8", 16, BatchProfile(1, 4, 8))
 OUT_OF_MEMORY = "[defaultAllocator.cpp] Requested amount of GPU memory could not be allocated: out of memory."
@@ -32,7 +32,7 @@ def model(tmp_path: Path) -> Path:
 def built(builder: ModuleType, model: Path, options: EngineOptions = OPTIONS, **more: Any) -> dict[str, Any]:
     """How the stand-in was asked to build."""
     trt = builder.tensorrt
-    plan = builder.build_plan(model, options, dialect_of(trt), **more)
+    plan = builder.build_plan(model, options, typing_of(trt), **more)
     told: dict[str, Any] = json.loads(plan.content)
     return told
 
@@ -88,11 +88,11 @@ def test_progress_is_the_outermost_phase(builder: ModuleType, model: Path) -> No
 
 def test_layers_are_inspected(builder: ModuleType, model: Path) -> None:
     """The inspector's JSON comes with the plan; where it cannot be had the plan comes without."""
-    assert "Bindings" in builder.build_plan(model, OPTIONS, dialect_of(builder.tensorrt)).layers
+    assert "Bindings" in builder.build_plan(model, OPTIONS, typing_of(builder.tensorrt)).layers
     assert TOLD[-1] == ("inspect", (4, 16, 16, 3)), "an open batch has no formats until a shape is set"
     for call in ("deserialize_cuda_engine", "create_engine_inspector"):
         FAULTS[call] = ["none"]
-        assert builder.build_plan(model, OPTIONS, dialect_of(builder.tensorrt)).layers is None
+        assert builder.build_plan(model, OPTIONS, typing_of(builder.tensorrt)).layers is None
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_out_of_memory_shrinks_the_workspace(builder: ModuleType, model: Path, c
     """Twice out of memory: a workspace of 1 GiB, then of 512 MiB, each said; the plan tells the one it was built within."""
     FAULTS["build_serialized_network"] = [OUT_OF_MEMORY, OUT_OF_MEMORY]
     with caplog.at_level(logging.WARNING, logger="edge_resnet"):
-        plan = builder.build_plan(model, OPTIONS, dialect_of(builder.tensorrt))
+        plan = builder.build_plan(model, OPTIONS, typing_of(builder.tensorrt))
     assert [how["pools"].get("WORKSPACE", 0) >> 20 for call, how in TOLD if call == "build"] == [0, 1024, 512]
     assert plan.workspace_mib == 512
     assert "within a workspace of 512 MiB" in caplog.text

@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from edge_resnet.core.errors import BackendError
-from edge_resnet.runtime.tensorrt.library import dialect_of, version_of
+from edge_resnet.runtime.tensorrt.library import typing_of, version_of
 
 
 @pytest.mark.parametrize(
@@ -18,14 +18,14 @@ from edge_resnet.runtime.tensorrt.library import dialect_of, version_of
 def test_strong_from_10_12_on(tensorrt_of: Callable[[str], ModuleType], version: str, dialect: str) -> None:
     """Flags up to 10.11, the graph's types from 10.12 on."""
     module = tensorrt_of(version)
-    assert dialect_of(module) == dialect
+    assert typing_of(module) == dialect
     assert version_of(module)[:2] == tuple(map(int, version.split(".")[:2]))
 
 
 def test_an_old_tensorrt_is_refused(tensorrt_of: Callable[[str], ModuleType]) -> None:
     """JetPack 5's 8.5 has no builder level and no version compatibility: it is refused with the JetPack that is needed."""
     with pytest.raises(BackendError, match="too old") as caught:
-        dialect_of(tensorrt_of("8.5.2.2"))
+        typing_of(tensorrt_of("8.5.2.2"))
     assert "JetPack 6" in caught.value.hint
 
 

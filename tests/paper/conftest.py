@@ -15,10 +15,10 @@ from safetensors.torch import save_file
 
 from edge_resnet.core.records import ModelSpec
 from edge_resnet.network import build_network
-from edge_resnet.studies.paper import Finding, Request, run_experiment
+from edge_resnet.studies.paper import ExperimentRequest, ExperimentResult, run_experiment
 from edge_resnet.studies.paper.scale import paper_options
 
-Make = Callable[..., Request]
+Make = Callable[..., ExperimentRequest]
 
 
 @pytest.fixture(scope="session")
@@ -36,26 +36,26 @@ def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def training(small_set: Path, tmp_path: Path) -> Make:
     """Ask for an experiment that trains 8 and 14 layers for two epochs on the small set; keywords replace what it asks for."""
 
-    def make(experiment: str = "degradation", *, epochs: float = 2, **changed: Any) -> Request:
+    def make(experiment: str = "degradation", *, epochs: float = 2, **changed: Any) -> ExperimentRequest:
         options = replace(paper_options("cifar"), epochs=epochs, batch=30, rate=0.05)
         asked = {"depths": (8, 14), "data": str(small_set), "test_data": str(small_set), "input_size": 16, "training": options}
         asked.update(changed)
-        return Request(experiment, asked.pop("output", tmp_path / "out"), **asked)
+        return ExperimentRequest(experiment, asked.pop("output", tmp_path / "out"), **asked)
 
     return make
 
 
 @pytest.fixture(scope="session")
-def finished(small_set: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Request, Finding]:
+def finished(small_set: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[ExperimentRequest, ExperimentResult]:
     """A degradation experiment of 8 and 14 layers that went to its end; not to be changed."""
     options = replace(paper_options("cifar"), epochs=2, batch=30, rate=0.05)
     output, data = tmp_path_factory.mktemp("finished") / "out", str(small_set)
-    request = Request("degradation", output, depths=(8, 14), data=data, test_data=data, input_size=16, training=options)
+    request = ExperimentRequest("degradation", output, depths=(8, 14), data=data, test_data=data, input_size=16, training=options)
     return request, run_experiment(request)[0]
 
 
 @pytest.fixture
-def copied(finished: tuple[Request, Finding], tmp_path: Path) -> Request:
+def copied(finished: tuple[ExperimentRequest, ExperimentResult], tmp_path: Path) -> ExperimentRequest:
     """A copy of the finished experiment that a test may damage."""
     request = finished[0]
     shutil.copytree(request.output, tmp_path / "copy")

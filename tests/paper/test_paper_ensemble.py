@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import ModelSpec
-from edge_resnet.studies.paper import Request, run_experiment
+from edge_resnet.studies.paper import ExperimentRequest, run_experiment
 from edge_resnet.studies.paper import ensemble as room
 from edge_resnet.studies.paper.ensemble import halves, mixture_weights
 
@@ -77,8 +77,8 @@ def test_halves_depend_on_the_seed_alone() -> None:
     assert not np.array_equal(halves(labels, 0.5, 3)[0], halves(labels, 0.5, 4)[0])
 
 
-def asked(small_set: Path, output: Path, *named: str, **changed: object) -> Request:
-    return Request("ensemble", output, data=str(small_set), classes=3, weights=named, **changed)  # type: ignore[arg-type]
+def asked(small_set: Path, output: Path, *named: str, **changed: object) -> ExperimentRequest:
+    return ExperimentRequest("ensemble", output, data=str(small_set), classes=3, weights=named, **changed)  # type: ignore[arg-type]
 
 
 def test_two_networks_as_one(weights: Save, small_set: Path, tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_what_is_no_ensemble(weights: Save, small_set: Path, tmp_path: Path) -> 
     two = replace(LIKE, classes=2)
     named = [f"8={weights(two)}", f"8={weights(two, 1)}"]
     with pytest.raises(DataError, match="the network knows"):
-        run_experiment(Request("ensemble", tmp_path / "out", data=str(small_set), classes=2, weights=tuple(named)))
+        run_experiment(ExperimentRequest("ensemble", tmp_path / "out", data=str(small_set), classes=2, weights=tuple(named)))
     assert not (tmp_path / "out").exists()
 
 

@@ -11,12 +11,12 @@ import pytest
 from edge_resnet.core.errors import BuildError, ConfigError, DataError, EdgeResnetError
 from edge_resnet.measurement.page.figure import draw
 from edge_resnet.studies.paper.output import NETWORKS, SCHEMA, claim, publish, release, to_json
-from edge_resnet.studies.paper.result import Column, Finding, Scaled, Table
+from edge_resnet.studies.paper.result import Column, ExperimentResult, Scaled, Table
 
 SETTINGS: dict[str, Any] = {"experiment": "depth", "depths": (8, 14), "training": {"epochs": 2, "rate": 0.1}}
 
 
-def finding(**changed: Any) -> Finding:
+def finding(**changed: Any) -> ExperimentResult:
     """One with a cell of every kind and markup where a careless page would let it through."""
     columns = (Column("network", "network"), Column("error, %", "error", 2), Column("paper", "paper"))
     table = Table("Errors <b>", columns, (("ResNet-8", 12.3456, None), ("ResNet-14", 1234.5, "8.75"), ("<i>x</i>", None, None)))
@@ -24,7 +24,7 @@ def finding(**changed: Any) -> Finding:
         "experiment": "depth", "title": "By depth", "verdicts": ("It is <so>.",), "tables": (table,), "charts": (),
         "scaled": (Scaled("epochs", "164", "2"),), "settings": {"seed": 0}, "data": {"numbers": [1, 2]},
     }  # fmt: skip
-    return Finding(**{**asked, **changed})
+    return ExperimentResult(**{**asked, **changed})
 
 
 def test_tables_for_people_and_programs() -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import ModelSpec, Preprocess
 from edge_resnet.network import build_network
-from edge_resnet.studies.paper import Request, run_experiment
+from edge_resnet.studies.paper import ExperimentRequest, run_experiment
 from edge_resnet.studies.paper import responses as room
 from edge_resnet.studies.paper.networks import normalised
 from edge_resnet.studies.paper.responses import layer_deviations
@@ -89,7 +89,7 @@ def test_the_experiment_compares_as_figure_seven(weights: Save, small_set: Path,
     specs = {"8": LIKE, "14": replace(LIKE, depth=14), "plain-8": replace(LIKE, plain=True)}
     named = tuple(f"{name}={weights(spec)}" for name, spec in specs.items())
     finding, _ = run_experiment(
-        Request("responses", tmp_path / "out", data=str(small_set), classes=3, input_size=16, weights=named)
+        ExperimentRequest("responses", tmp_path / "out", data=str(small_set), classes=3, input_size=16, weights=named)
     )
     rows = {row["network"]: row for row in finding.tables[0].as_dicts()}
     assert [rows[name]["layers"] for name in ("ResNet-8", "ResNet-14", "plain-8")] == [7, 13, 7]
@@ -115,7 +115,7 @@ def test_interrupted_after_one(weights: Save, small_set: Path, tmp_path: Path, m
     monkeypatch.setattr(room, "layer_deviations", interrupting)
     named = (f"8={weights(LIKE)}", f"14={weights(replace(LIKE, depth=14))}")
     finding, _ = run_experiment(
-        Request("responses", tmp_path / "out", data=str(small_set), classes=3, input_size=16, weights=named)
+        ExperimentRequest("responses", tmp_path / "out", data=str(small_set), classes=3, input_size=16, weights=named)
     )
     assert finding.interrupted
     assert [one["network"] for one in finding.data["networks"]] == ["ResNet-8"]

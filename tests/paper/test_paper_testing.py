@@ -12,7 +12,7 @@ import pytest
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import ModelSpec
 from edge_resnet.images.preprocess import preprocess
-from edge_resnet.studies.paper import Request, run_experiment
+from edge_resnet.studies.paper import ExperimentRequest, run_experiment
 from edge_resnet.studies.paper import tally as room
 from edge_resnet.studies.paper.crops import at_scale
 from edge_resnet.studies.paper.networks import open_members, probabilities
@@ -31,17 +31,17 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def ask(photos: Path, weights: Save, tmp_path: Path) -> Callable[..., Request]:
+def ask(photos: Path, weights: Save, tmp_path: Path) -> Callable[..., ExperimentRequest]:
     """Ask for one of the two on the photos with ResNet-18 at 32 pixels."""
 
-    def make(experiment: str, **changed: Any) -> Request:
+    def make(experiment: str, **changed: Any) -> ExperimentRequest:
         asked = {"family": "imagenet", "data": str(photos), "classes": 3, "input_size": 32, "weights": (f"18={weights(NET)}",)}
-        return Request(experiment, tmp_path / "out", **{**asked, **changed})
+        return ExperimentRequest(experiment, tmp_path / "out", **{**asked, **changed})
 
     return make
 
 
-def test_ten_crops_beside_one(ask: Callable[..., Request]) -> None:
+def test_ten_crops_beside_one(ask: Callable[..., ExperimentRequest]) -> None:
     """Both ways on the same images; the single crop's error is what the network says of the single crop."""
     request = ask("tencrop")
     finding, _ = run_experiment(request)
@@ -56,7 +56,7 @@ def test_ten_crops_beside_one(ask: Callable[..., Request]) -> None:
     assert {item.what for item in finding.scaled} >= {"images", "weights", "crop, pixels"}
 
 
-def test_scales_beside_one_crop(ask: Callable[..., Request]) -> None:
+def test_scales_beside_one_crop(ask: Callable[..., ExperimentRequest]) -> None:
     """A row per scale and one for all; one scale's error is what the network says of the whole pictures and their mirrors."""
     request = ask("multiscale", scales=(40, 64))
     finding, _ = run_experiment(request)
@@ -71,7 +71,7 @@ def test_scales_beside_one_crop(ask: Callable[..., Request]) -> None:
     assert errors["whole, 64"]["top1"] == pytest.approx(100 * np.mean(wrong))
 
 
-def test_flips_can_be_left_out(ask: Callable[..., Request], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flips_can_be_left_out(ask: Callable[..., ExperimentRequest], monkeypatch: pytest.MonkeyPatch) -> None:
     """Without mirror images each scale is one view, and the page says so."""
     sizes: list[int] = []
     real = room.probabilities
@@ -87,7 +87,7 @@ def test_flips_can_be_left_out(ask: Callable[..., Request], monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("scales", [(16, 64), (64, 64), (9000,)])
-def test_scales_that_cannot_be(ask: Callable[..., Request], scales: tuple[int, ...]) -> None:
+def test_scales_that_cannot_be(ask: Callable[..., ExperimentRequest], scales: tuple[int, ...]) -> None:
     """Too small for five halvings, twice the same, too large: ConfigError, and no folder."""
     request = ask("multiscale", scales=scales)
     with pytest.raises(ConfigError, match="scales"):
@@ -95,14 +95,14 @@ def test_scales_that_cannot_be(ask: Callable[..., Request], scales: tuple[int, .
     assert not request.output.exists()
 
 
-def test_cifars_networks_see_one_picture(ask: Callable[..., Request]) -> None:
+def test_cifars_networks_see_one_picture(ask: Callable[..., ExperimentRequest]) -> None:
     """Ten crops and scales are not for CIFAR's networks, as in the paper."""
     for experiment in ("tencrop", "multiscale"):
         with pytest.raises(ConfigError, match=experiment):
             run_experiment(ask(experiment, family="cifar"))
 
 
-def test_data_that_do_not_fit(ask: Callable[..., Request], tmp_path: Path) -> None:
+def test_data_that_do_not_fit(ask: Callable[..., ExperimentRequest], tmp_path: Path) -> None:
     """Images without labels, and labels of another network."""
     bare = tmp_path / "bare.npz"
     np.savez(bare, images=np.zeros((4, 32, 32, 3), np.uint8))
@@ -114,7 +114,7 @@ def test_data_that_do_not_fit(ask: Callable[..., Request], tmp_path: Path) -> No
         run_experiment(ask("tencrop", data=str(many)))
 
 
-def test_interrupted_in_the_middle(ask: Callable[..., Request]) -> None:
+def test_interrupted_in_the_middle(ask: Callable[..., ExperimentRequest]) -> None:
     """Ctrl-C keeps the pictures so far; before the first there is nothing, and it is raised."""
 
     def stop(at: int) -> Callable[[str, int, int], None]:
@@ -130,7 +130,7 @@ def test_interrupted_in_the_middle(ask: Callable[..., Request]) -> None:
     assert "A part:" in page.read_text(encoding="utf-8")
 
 
-def test_the_papers_figures_stand_beside(ask: Callable[..., Request], weights: Save) -> None:
+def test_the_papers_figures_stand_beside(ask: Callable[..., ExperimentRequest], weights: Save) -> None:
     """A depth that tables 3 and 4 have gets their figure; other scales than the paper's get none."""
     fifty = ModelSpec("imagenet", 50, "B", classes=3, input_size=32)
     named = (f"50={weights(fifty)}",)
@@ -142,7 +142,7 @@ def test_the_papers_figures_stand_beside(ask: Callable[..., Request], weights: S
 
 def test_complexity_is_measured(tmp_path: Path) -> None:
     """Parameters agree with table 6 to its last digit, multiply-adds with the paper's stride with table 1 to 0.1 · 10⁹."""
-    finding, page = run_experiment(Request("complexity", tmp_path / "out"))
+    finding, page = run_experiment(ExperimentRequest("complexity", tmp_path / "out"))
     imagenet, cifar = (table.as_dicts() for table in finding.tables)
     assert all(abs(float(str(row["gmacs_paper_stride"])) - float(str(row["paper_gflops"]))) < 0.1 for row in imagenet)
     assert all(abs(float(str(row["mparams"])) - float(str(row["paper_mparams"]))) < 0.05 for row in cifar)
@@ -154,10 +154,10 @@ def test_complexity_is_measured(tmp_path: Path) -> None:
 def test_unknown_experiments_and_resumes_that_mean_nothing(tmp_path: Path) -> None:
     """Another name lists the known ones; what trains nothing cannot be resumed."""
     with pytest.raises(ConfigError, match="'widths'") as unknown:
-        run_experiment(Request("widths", tmp_path / "out"))
+        run_experiment(ExperimentRequest("widths", tmp_path / "out"))
     assert "degradation" in unknown.value.hint
     with pytest.raises(ConfigError, match="trains nothing"):
-        run_experiment(Request("complexity", tmp_path / "out"), resume=True)
+        run_experiment(ExperimentRequest("complexity", tmp_path / "out"), resume=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -167,4 +167,4 @@ def test_unknown_experiments_and_resumes_that_mean_nothing(tmp_path: Path) -> No
 def test_requests_that_make_no_sense(tmp_path: Path, wrong: dict[str, Any]) -> None:
     """A request is checked when it is made."""
     with pytest.raises(ConfigError):
-        Request("complexity", tmp_path, **wrong)
+        ExperimentRequest("complexity", tmp_path, **wrong)

@@ -15,16 +15,16 @@ from PIL import Image
 
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import ModelSpec
-from edge_resnet.studies.paper import Finding, Request, run_experiment
+from edge_resnet.studies.paper import ExperimentRequest, ExperimentResult, run_experiment
 from edge_resnet.studies.paper import training as room
 from edge_resnet.studies.paper.scale import paper_options
 from edge_resnet.studies.paper.training import train_networks
 
-Make = Callable[..., Request]
+Make = Callable[..., ExperimentRequest]
 EIGHT = ModelSpec("cifar", 8, "A", classes=3, input_size=16)
 
 
-def test_degradation_from_end_to_end(finished: tuple[Request, Finding], tmp_path: Path) -> None:
+def test_degradation_from_end_to_end(finished: tuple[ExperimentRequest, ExperimentResult], tmp_path: Path) -> None:
     """Four networks are trained, tabled beside the paper and drawn; what is scaled down is said; their files can be given on."""
     request, finding = finished
     assert [row["network"] for row in finding.tables[0].as_dicts()] == ["plain-8", "ResNet-8", "plain-14", "ResNet-14"]
@@ -39,12 +39,12 @@ def test_degradation_from_end_to_end(finished: tuple[Request, Finding], tmp_path
     assert said["classes"] == "3"
     assert "Degradation" in (request.output / "index.html").read_text(encoding="utf-8")
     again, _ = run_experiment(
-        Request("responses", tmp_path / "r", data=request.data, classes=3, input_size=16, source=request.output)
+        ExperimentRequest("responses", tmp_path / "r", data=request.data, classes=3, input_size=16, source=request.output)
     )
     assert [one["network"] for one in again.data["networks"]] == ["plain-8", "plain-14", "ResNet-8", "ResNet-14"]
 
 
-def test_curves_are_the_logs(finished: tuple[Request, Finding]) -> None:
+def test_curves_are_the_logs(finished: tuple[ExperimentRequest, ExperimentResult]) -> None:
     """Every epoch's errors in the JSON are those that the training wrote to its log; no checkpoint is left behind."""
     request, finding = finished
     for network in finding.data["networks"]:
@@ -56,7 +56,7 @@ def test_curves_are_the_logs(finished: tuple[Request, Finding]) -> None:
 
 
 def test_finished_networks_are_not_trained_again(
-    finished: tuple[Request, Finding], copied: Request, monkeypatch: pytest.MonkeyPatch
+    finished: tuple[ExperimentRequest, ExperimentResult], copied: ExperimentRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Resuming what is whole trains nothing and finds the same."""
 
@@ -80,7 +80,7 @@ class _Stopper:
             raise KeyboardInterrupt
 
 
-def test_interrupted_and_resumed_is_the_same(training: Make, finished: tuple[Request, Finding]) -> None:
+def test_interrupted_and_resumed_is_the_same(training: Make, finished: tuple[ExperimentRequest, ExperimentResult]) -> None:
     """Ctrl-C in a second epoch keeps what is whole and draws it; resumed, every network ends as in one go."""
     whole = finished[1]
     request = training()
@@ -194,7 +194,7 @@ def test_class_folders_that_differ(training: Make, tmp_path: Path) -> None:
         run_experiment(training(data=str(tmp_path / "train"), test_data=str(tmp_path / "val")))
 
 
-def test_a_damaged_record_is_named(copied: Request) -> None:
+def test_a_damaged_record_is_named(copied: ExperimentRequest) -> None:
     """Of a finished network whose record is cut short the error says which folder to remove."""
     path = copied.output / "networks/resnet-8/network.json"
     path.write_text(json.dumps({"name": "ResNet-8"}), encoding="utf-8")

@@ -13,14 +13,14 @@ from sysfstrees import CLOCK, NANO, ORIN_NANO, THOR, XAVIER_NX, write
 
 from edge_resnet.device.power import ClockRange, Temperature
 from edge_resnet.device.power.boards import find_rails
-from edge_resnet.device.power.thermal import Heat, Watch
+from edge_resnet.device.power.thermal import Heat, ThermalMonitor
 
 HWMON = "sys/bus/i2c/devices/1-0040/hwmon/hwmon1"
 LOAD = "sys/devices/platform/gpu.0/load"
 
 
-def _watch(root: Path) -> Watch:
-    return Watch(root, find_rails(root), None)
+def _watch(root: Path) -> ThermalMonitor:
+    return ThermalMonitor(root, find_rails(root), None)
 
 
 def _seen(root: Path, *changes: dict[str, str]) -> Heat:

@@ -21,7 +21,7 @@ from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
 from edge_resnet.network.training.validation import normalise
 from edge_resnet.quantization.calibrate import collect, table_from
-from edge_resnet.quantization.qat.network import FakeQuantized, InFloat, Layer
+from edge_resnet.quantization.qat.network import FakeQuantized, Fp32Teacher, Layer
 from edge_resnet.quantization.simulate import simulate
 
 NETWORKS = {
@@ -100,7 +100,7 @@ def test_it_answers_as_the_simulated_graph(name: str, exact: bool) -> None:
 def test_in_float_it_is_the_graph() -> None:
     """The teacher answers as ONNX Runtime does with the FP32 graph, and lets no gradient through."""
     model = graph(small("A"))
-    teacher = InFloat(model)
+    teacher = Fp32Teacher(model)
     np.testing.assert_allclose(answers(teacher, 16), simulate(model, [pictures(32, 16, seed=5)]), rtol=1e-3, atol=1e-3)
     assert not list(teacher.parameters())
     assert not teacher(torch.randn(1, 3, 16, 16, requires_grad=True)).requires_grad
@@ -186,4 +186,4 @@ def test_a_graph_without_normalisation_is_refused() -> None:
         if node.op_type == "Mul":
             node.op_type = "Div"
     with pytest.raises(CalibrationError, match="does not begin"):
-        InFloat(model)
+        Fp32Teacher(model)

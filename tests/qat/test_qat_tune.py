@@ -29,7 +29,7 @@ from edge_resnet.pipelines.requantize import requantize
 from edge_resnet.quantization.int8 import Int8Options
 from edge_resnet.quantization.qat import FakeQuantized
 from edge_resnet.quantization.qat.distil import Distilled
-from edge_resnet.quantization.qat.evaluate import Judged, refuse_beyond
+from edge_resnet.quantization.qat.evaluate import QatAccuracy, refuse_beyond
 from edge_resnet.quantization.qat.writeback import corrections_of, verify_int8
 from edge_resnet.runtime.backend import open_backend
 
@@ -296,7 +296,7 @@ def test_a_budget_is_paired() -> None:
     right = np.eye(2, dtype=np.float32)[labels]
     wrong = right.copy()
     wrong[0] = wrong[0][::-1]
-    seen = Judged(labels.astype(np.int64), right, wrong, wrong)
+    seen = QatAccuracy(labels.astype(np.int64), right, wrong, wrong)
     report, missed = refuse_beyond(seen, 10.0)
     assert missed is None
     assert report is not None

@@ -20,7 +20,7 @@ from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.records import ModelSpec, QuantRecipe
 from edge_resnet.quantization.biases import correct_biases
 from edge_resnet.quantization.calibrate import collect, table_from
-from edge_resnet.quantization.imagecache import Spool
+from edge_resnet.quantization.imagecache import ImageCache
 from edge_resnet.quantization.learn import Learned, learn, learning_batch
 
 RECIPE = QuantRecipe(method="mse", images=96, epochs=6, seed=3)
@@ -31,13 +31,13 @@ class Case:
     """A network, its pictures on disk and the table that plain calibration gives."""
 
     model: onnx.ModelProto
-    pictures: Spool
+    pictures: ImageCache
     table: CalibrationTable
 
 
 def case(folder: Path, model: onnx.ModelProto, recipe: QuantRecipe = RECIPE) -> Case:
     """Calibrate on smooth pictures."""
-    spool = Spool(iter([pictures(recipe.images, 16)]), folder)
+    spool = ImageCache(iter([pictures(recipe.images, 16)]), folder)
     histograms, count = collect(model, measured_tensors(model), spool.batches(16), len(spool))
     return Case(model, spool, table_from(histograms, recipe, count, spool.digest, ""))
 
@@ -193,7 +193,7 @@ def test_bias_correction_leaves_kept_nodes(plain: Case) -> None:
 def test_a_bottleneck_network_learns_too(tmp_path: Path) -> None:
     """Bottlenecks and max pooling pass gradients: ResNet-50's loss falls."""
     model = graph(ModelSpec("imagenet", 50, input_size=32))
-    spool = Spool(iter([pictures(32, 32)]), tmp_path)
+    spool = ImageCache(iter([pictures(32, 32)]), tmp_path)
     with spool:
         histograms, count = collect(model, measured_tensors(model), spool.batches(8), 32)
         table = table_from(histograms, QuantRecipe(method="mse"), count, "", "")

@@ -23,17 +23,17 @@ from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import Correction, Preprocess, QuantRecipe
 from edge_resnet.images.imageset import from_arrays
 from edge_resnet.quantization.equalize import balance
-from edge_resnet.quantization.imagecache import Spool
-from edge_resnet.quantization.pipeline import Int8, Validation, make_int8, spool_pictures, sweep_artifact
+from edge_resnet.quantization.imagecache import ImageCache
+from edge_resnet.quantization.pipeline import Int8, Validation, cache_images, make_int8, sweep_artifact
 
 PLAIN = QuantRecipe(method="mse", images=64)
 LEARNED = replace(PLAIN, correction="learned", epochs=3)
 
 
 @pytest.fixture(scope="module")
-def spool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spool]:
+def spool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageCache]:
     """Sixty-four smooth pictures."""
-    with Spool(iter([pictures(64, 16)]), tmp_path_factory.mktemp("spool")) as made:
+    with ImageCache(iter([pictures(64, 16)]), tmp_path_factory.mktemp("spool")) as made:
         yield made
 
 
@@ -63,7 +63,7 @@ def error(path: Path, made: Int8, images: npt.NDArray[np.uint8]) -> float:
 
 @pytest.mark.parametrize("correction", ["none", "bias", "learned"])
 @pytest.mark.parametrize("exact", [False, True])
-def test_the_table_and_corrections_fit_the_graph(saved: Path, spool: Spool, correction: Correction, exact: bool) -> None:
+def test_the_table_and_corrections_fit_the_graph(saved: Path, spool: ImageCache, correction: Correction, exact: bool) -> None:
     """Every correction gives ranges for all that any form quantizes, both forms can be made, and the digests are right."""
     recipe = replace(PLAIN, correction=correction, exact_input=exact, epochs=1)
     made = make_int8(saved, spool, recipe)
@@ -78,7 +78,7 @@ def test_the_table_and_corrections_fit_the_graph(saved: Path, spool: Spool, corr
     quantize(onnx.load(saved), made.table, "u8s8", made.corrections)
 
 
-def test_each_correction_loses_less(saved: Path, spool: Spool) -> None:
+def test_each_correction_loses_less(saved: Path, spool: ImageCache) -> None:
     """On pictures not seen: learned is better than bias, and bias no worse than nothing."""
     unseen = pictures(64, 16, seed=77)
     errors = {
@@ -89,13 +89,13 @@ def test_each_correction_loses_less(saved: Path, spool: Spool) -> None:
     assert errors["bias"] < 1.05 * errors["none"]
 
 
-def test_auto_records_the_method_it_chose(saved: Path, spool: Spool) -> None:
+def test_auto_records_the_method_it_chose(saved: Path, spool: ImageCache) -> None:
     """The table's recipe names a method that reads ranges, chosen among all."""
     made = make_int8(saved, spool, replace(PLAIN, method="auto"))
     assert made.table.recipe.method in ("max", "percentile", "mse", "entropy")
 
 
-def test_a_kept_node_stays_float(saved: Path, spool: Spool) -> None:
+def test_a_kept_node_stays_float(saved: Path, spool: ImageCache) -> None:
     """A node that the recipe keeps has no pair and no integers, and its weights are FP32's, evened out with its neighbours'."""
     made = make_int8(saved, spool, replace(LEARNED, keep_high_precision=("layer2.0.conv1",), epochs=1))
     assert made.corrections is not None
@@ -105,7 +105,7 @@ def test_a_kept_node_stays_float(saved: Path, spool: Spool) -> None:
     assert not any(name.endswith(".dq") for name in node.input)
 
 
-def test_equalization_heals_what_scaling_broke(broken: Path, spool: Spool) -> None:
+def test_equalization_heals_what_scaling_broke(broken: Path, spool: ImageCache) -> None:
     """Plain ranges lose the function; the balance that is chosen gives it back before anything is learned."""
     unseen = pictures(32, 16, seed=5)
     assert error(broken, make_int8(broken, spool, PLAIN), unseen) > 0.05
@@ -122,11 +122,11 @@ def judged(path: Path, folder: Path, max_drop: float) -> Iterator[Validation]:
     images = pictures(400, 16, seed=11)
     labels = logits(path, images).argmax(1)
     labels[::10] = (labels[::10] + 1) % 10
-    with Spool(iter([images]), folder) as spool:
+    with ImageCache(iter([images]), folder) as spool:
         yield Validation(spool, labels.astype(np.int64), max_drop)
 
 
-def test_a_budget_keeps_the_guilty_nodes(broken: Path, spool: Spool, tmp_path: Path) -> None:
+def test_a_budget_keeps_the_guilty_nodes(broken: Path, spool: ImageCache, tmp_path: Path) -> None:
     """Uncorrected, the broken network is over budget; the fewest nodes are kept, and the result that is written meets it."""
     with judged(broken, tmp_path, 100.0) as anything:
         plain = make_int8(broken, spool, PLAIN, anything)
@@ -143,7 +143,7 @@ def test_a_budget_keeps_the_guilty_nodes(broken: Path, spool: Spool, tmp_path: P
     assert 100 * float((found.argmax(1) == strict.labels).mean()) == pytest.approx(made.budget.int8_top1, abs=0.3)
 
 
-def test_a_budget_that_holds_costs_nothing(broken: Path, spool: Spool, tmp_path: Path) -> None:
+def test_a_budget_that_holds_costs_nothing(broken: Path, spool: ImageCache, tmp_path: Path) -> None:
     """Corrected, the same network holds the budget with every layer INT8 and without a ranking."""
     with judged(broken, tmp_path, 1.5) as wanted:
         made = make_int8(broken, spool, LEARNED, wanted)
@@ -153,7 +153,7 @@ def test_a_budget_that_holds_costs_nothing(broken: Path, spool: Spool, tmp_path:
     assert made.table.recipe.keep_high_precision == ()
 
 
-def test_a_network_without_a_convolution_is_refused(tmp_path: Path, spool: Spool) -> None:
+def test_a_network_without_a_convolution_is_refused(tmp_path: Path, spool: ImageCache) -> None:
     """There is nothing to quantize, and the error says what to build instead."""
     nodes = [
         onnx.helper.make_node("Cast", ["images"], ["cast"], name="cast", to=1),
@@ -182,7 +182,7 @@ def test_the_sweep_of_an_artifact_has_every_method(tiny_int8: Path) -> None:
 def test_pictures_are_preprocessed_once(tmp_path: Path) -> None:
     """What lies on disk is what the network takes."""
     sample = from_arrays("smooth", pictures(5, 48), None, [])
-    with spool_pictures(sample, Preprocess(resize=16, crop=16), tmp_path) as spooled:
+    with cache_images(sample, Preprocess(resize=16, crop=16), tmp_path) as spooled:
         assert spooled.take([0]).shape == (1, 16, 16, 3)
         assert len(spooled) == 5
 

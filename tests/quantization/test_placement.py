@@ -12,7 +12,7 @@ from exported import exported, graph, small
 from onnx import helper
 
 from edge_resnet.compiler.graph.corrections import with_exact_input
-from edge_resnet.compiler.graph.placement import Pair, listing, quantized_weights, tensorrt_pairs, with_cpu_pairs
+from edge_resnet.compiler.graph.placement import Pair, placement_of, quantized_weights, tensorrt_pairs, with_cpu_pairs
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import ModelSpec
 
@@ -64,7 +64,7 @@ def maker(model: onnx.ModelProto, tensor: str) -> onnx.NodeProto:
 def golden_text(name: str) -> str:
     """The listing of a network as its golden file holds it."""
     model = onnx.load_from_string(exported.__wrapped__(GOLDENS[name]))  # not the cached ones: ResNet-152 has 240 MB
-    return "\n".join(listing(model).lines()) + "\n"
+    return "\n".join(placement_of(model).lines()) + "\n"
 
 
 @pytest.mark.parametrize("name", GOLDENS)
@@ -85,7 +85,7 @@ def test_the_goldens_are_those_of_the_table() -> None:
 
 def test_the_listing_counts_what_it_lists(network: onnx.ModelProto) -> None:
     """The first line's numbers are those of the lines below, which are the placement's own pairs and weights."""
-    shown = listing(network)
+    shown = placement_of(network)
     assert list(shown.pairs) == tensorrt_pairs(network)
     assert [node for node, _ in shown.weights] == quantized_weights(network)
     assert set(shown.for_cpu) == set(with_cpu_pairs(network, list(shown.pairs))) - set(shown.pairs)
@@ -99,7 +99,7 @@ def test_the_listing_counts_what_it_lists(network: onnx.ModelProto) -> None:
 
 def test_every_node_is_in_the_listing_or_follows_a_kernel(network: onnx.ModelProto) -> None:
     """A node reads integers, or is in high precision for a reason, or is the Relu of a kernel: none is forgotten, none twice."""
-    shown = listing(network)
+    shown = placement_of(network)
     quantized = {name for name, _ in edges(list(shown.pairs))}
     floats = [name for names, _ in shown.high_precision for name in names]
     assert len(floats) == len(set(floats))
@@ -110,27 +110,27 @@ def test_every_node_is_in_the_listing_or_follows_a_kernel(network: onnx.ModelPro
 def test_weights_are_listed_with_their_output_channels(network: onnx.ModelProto) -> None:
     """The number beside a weight is its first dimension, as many as it has scales."""
     dims = {tensor.name: tensor.dims[0] for tensor in network.graph.initializer if tensor.dims}
-    assert dict(listing(network).weights) == {node.name: dims[node.input[1]] for node in nodes(network, "Conv")}
+    assert dict(placement_of(network).weights) == {node.name: dims[node.input[1]] for node in nodes(network, "Conv")}
 
 
 def test_the_listing_says_what_the_recipe_keeps() -> None:
     """A kept node leaves the pairs and weights, and stands alone beside its reason."""
-    shown = listing(graph(small()), frozenset(["layer2.0.conv2", "conv1"]))
+    shown = placement_of(graph(small()), frozenset(["layer2.0.conv2", "conv1"]))
     assert (("conv1", "layer2.0.conv2"), "kept by the recipe") in shown.high_precision
     assert {"conv1", "layer2.0.conv2"}.isdisjoint(node for node, _ in shown.weights)
-    assert all("kept" not in reason for _, reason in listing(graph(small())).high_precision)
+    assert all("kept" not in reason for _, reason in placement_of(graph(small())).high_precision)
 
 
 def test_an_exact_inputs_nodes_are_normalisation_too() -> None:
     """The padded and shifted picture of an exact input stays in FP32 for the same reason as the normalised one."""
-    shown = listing(with_exact_input(graph(small())))
+    shown = placement_of(with_exact_input(graph(small())))
     assert shown.high_precision[0][0] == ("cast", "transpose", "sub", "pad", "shift")
     assert shown.pairs[0].tensor == "shift"
 
 
 def test_numbers_stand_before_the_lines_they_belong_to() -> None:
     """Ranges go before activations by tensor, scales before weights by node, and nothing else changes."""
-    shown = listing(graph(small()))
+    shown = placement_of(graph(small()))
     ranges = {pair.tensor: f"<{pair.tensor}>" for pair in (*shown.pairs, *shown.for_cpu)}
     scales = {node: f"[{node}]" for node, _ in shown.weights}
     plain, numbered = shown.lines(), shown.lines(ranges, scales)

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_resnet.core.errors import CalibrationError
-from edge_resnet.quantization.imagecache import Spool
+from edge_resnet.quantization.imagecache import ImageCache
 
 Images = npt.NDArray[np.uint8]
 
@@ -36,7 +36,7 @@ def test_pictures_and_digest_do_not_depend_on_the_batches(
 ) -> None:
     """Read in batches of any size, the pictures are those written in batches of any other, and the digest is the pixels'."""
     images = some(count)
-    with Spool(cut(images, written), tmp_path_factory.getbasetemp()) as spool:
+    with ImageCache(cut(images, written), tmp_path_factory.getbasetemp()) as spool:
         assert len(spool) == count
         np.testing.assert_array_equal(np.concatenate(list(spool.batches(read))), images)
         assert spool.digest == hashlib.sha256(images.tobytes()).hexdigest()
@@ -45,7 +45,7 @@ def test_pictures_and_digest_do_not_depend_on_the_batches(
 def test_places_are_taken_in_the_order_asked_for(tmp_path: Path) -> None:
     """take gives the pictures at any places, repeated ones too, and they are the caller's to change."""
     images = some(6)
-    with Spool(cut(images, 4), tmp_path) as spool:
+    with ImageCache(cut(images, 4), tmp_path) as spool:
         taken = spool.take([4, 0, 4])
         np.testing.assert_array_equal(taken, images[[4, 0, 4]])
         taken[:] = 0
@@ -55,14 +55,14 @@ def test_places_are_taken_in_the_order_asked_for(tmp_path: Path) -> None:
 def test_batches_end_where_they_are_told_to(tmp_path: Path) -> None:
     """``stop`` cuts the last batch, and beyond the end it changes nothing."""
     images = some(7)
-    with Spool(cut(images, 7), tmp_path) as spool:
+    with ImageCache(cut(images, 7), tmp_path) as spool:
         assert [len(batch) for batch in spool.batches(3, 5)] == [3, 2]
         assert [len(batch) for batch in spool.batches(3, 50)] == [3, 3, 1]
 
 
 def test_nothing_is_left_in_the_folder(tmp_path: Path) -> None:
     """The file has no name while it is open and no bytes after: an interrupted build leaves no litter."""
-    with Spool(cut(some(3), 1), tmp_path):
+    with ImageCache(cut(some(3), 1), tmp_path):
         assert list(tmp_path.iterdir()) == []
     assert list(tmp_path.iterdir()) == []
 
@@ -70,7 +70,7 @@ def test_nothing_is_left_in_the_folder(tmp_path: Path) -> None:
 def test_no_picture_is_an_error(tmp_path: Path) -> None:
     """Without a picture there is nothing to calibrate on, and the error says what to give."""
     with pytest.raises(CalibrationError, match="no picture") as caught:
-        Spool(iter([some(3)[:0]]), tmp_path)
+        ImageCache(iter([some(3)[:0]]), tmp_path)
     assert "--calib-data" in caught.value.hint
 
 
@@ -82,5 +82,5 @@ def test_an_error_of_the_pictures_is_theirs(tmp_path: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Spool(broken(), tmp_path)
+        ImageCache(broken(), tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -19,7 +19,7 @@ from PIL import Image
 
 from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.compiler.graph.corrections import with_exact_input
-from edge_resnet.compiler.graph.fp16 import LEAST_HALF, STRONG_OPSET, to_strong
+from edge_resnet.compiler.graph.fp16 import LEAST_HALF, STRONG_OPSET, to_fp16_typed
 from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.errors import CalibrationError, ExportError
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
@@ -75,7 +75,7 @@ def case(request: pytest.FixtureRequest) -> tuple[onnx.ModelProto, onnx.ModelPro
     """Every network in every form: (weak, strong, spec)."""
     name, form = request.param
     model = weak(NETWORKS[name], form)
-    return model, to_strong(model), NETWORKS[name]
+    return model, to_fp16_typed(model), NETWORKS[name]
 
 
 Case = tuple[onnx.ModelProto, onnx.ModelProto, ModelSpec]
@@ -221,17 +221,17 @@ def test_the_law_of_integers_holds_for_scales_of_any_size(exponents: list[float]
     rng = np.random.default_rng(seed)
     weight = (rng.uniform(-130, 130, (len(scales), 8)) * scales[:, None].astype(np.float64)).astype(np.float32)
     model = one_convolution(weight, scales)
-    was, now = constants(model), constants(to_strong(model))
+    was, now = constants(model), constants(to_fp16_typed(model))
     assert (now["w.scale"] >= LEAST_HALF).all()
     assert np.array_equal(integers(now["w"], now["w.scale"]), integers(was["w"], was["w.scale"]))
-    assert np.array_equal(onnx_runtime_integers(to_strong(model))[0], integers(was["w"], was["w.scale"]))
+    assert np.array_equal(onnx_runtime_integers(to_fp16_typed(model))[0], integers(was["w"], was["w.scale"]))
 
 
 def test_a_dead_channels_weights_stay_tiny() -> None:
     """A scale that FP16 rounds to zero becomes its smallest number, and the weights stay within 128 of that."""
     scales = np.array([1e-30, 2.9e-8, 1.0], np.float32)
     weight = scales[:, None] * np.array([[127, -127, 3]], np.float32)
-    now = constants(to_strong(one_convolution(weight, scales)))
+    now = constants(to_fp16_typed(one_convolution(weight, scales)))
     assert now["w.scale"].tolist() == [LEAST_HALF, LEAST_HALF, 1.0]
     assert np.abs(now["w"][:2]).max() == 127 * LEAST_HALF
 
@@ -250,7 +250,7 @@ def test_the_model_given_is_left_as_it_is_and_the_result_is_always_the_same(case
     """The input's bytes do not change, and a second run writes equal bytes."""
     before, after, _ = case
     bytes_before = before.SerializeToString()
-    assert to_strong(before).SerializeToString() == after.SerializeToString()
+    assert to_fp16_typed(before).SerializeToString() == after.SerializeToString()
     assert before.SerializeToString() == bytes_before
 
 
@@ -263,7 +263,7 @@ def test_it_computes_what_the_weak_dialect_computes(name: str, form: str, allowe
     """
     spec = NETWORKS[name]
     images = pictures(100, spec.input_size, seed=1)
-    wanted, found = logits(weak(spec, form), images), logits(to_strong(weak(spec, form)), images)
+    wanted, found = logits(weak(spec, form), images), logits(to_fp16_typed(weak(spec, form)), images)
     assert (wanted.argmax(1) == found.argmax(1)).mean() >= 0.99
     assert np.linalg.norm(found - wanted) <= allowed * np.linalg.norm(wanted - wanted.mean(0))
 
@@ -281,7 +281,7 @@ def test_a_value_beyond_fp16_is_refused(form: str, role: str) -> None:
         scale = next(t for t in model.graph.initializer if t.name == "layer2.0.conv1.weight.scale")
         scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * 0 + np.float32(70_000 / 127), scale.name))
     with pytest.raises((ExportError, CalibrationError), match=r"layer2\.0\.conv1\..*70000|70000") as caught:
-        to_strong(model)
+        to_fp16_typed(model)
     assert "weak" in caught.value.hint
 
 
@@ -289,9 +289,9 @@ def test_a_range_beyond_fp16_is_refused() -> None:
     """An activation that may reach 70,000 would be infinite in FP16: CalibrationError, with the tensor and the way out."""
     model = one_convolution(np.ones((1, 1), np.float32), np.ones(1, np.float32), step=70_000 / 127)
     with pytest.raises(CalibrationError, match=r"x\.scale stands for a range of 70000") as caught:
-        to_strong(model)
+        to_fp16_typed(model)
     assert "weak" in caught.value.hint
-    to_strong(one_convolution(np.ones((1, 1), np.float32), np.ones(1, np.float32), step=65_000 / 127))
+    to_fp16_typed(one_convolution(np.ones((1, 1), np.float32), np.ones(1, np.float32), step=65_000 / 127))
 
 
 def test_other_graphs_are_refused() -> None:
@@ -299,9 +299,9 @@ def test_other_graphs_are_refused() -> None:
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     relu = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], name="relu")], "g", values[:1], values[1:])
     with pytest.raises(ExportError, match="no convolution"):
-        to_strong(helper.make_model(relu))
+        to_fp16_typed(helper.make_model(relu))
     with pytest.raises(ExportError, match="CPU's form"):
-        to_strong(quantize(graph(small()), table_of(small()), "u8s8"))
+        to_fp16_typed(quantize(graph(small()), table_of(small()), "u8s8"))
 
 
 def test_a_trained_network_keeps_its_answers(real_data: Path, tmp_path: Path) -> None:
@@ -339,7 +339,7 @@ def test_imagenet_networks_keep_their_answers(real_data: Path, tmp_path: Path, d
 def _compare(model: onnx.ModelProto, int8: onnx.ModelProto, images: list[npt.NDArray[np.uint8]], least: float) -> None:
     fp32, quantized = _run(model, images), _run(int8, images)
     spread = np.linalg.norm(fp32 - fp32.mean(0))
-    fp16, strong = _run(to_strong(model), images), _run(to_strong(int8), images)
+    fp16, strong = _run(to_fp16_typed(model), images), _run(to_fp16_typed(int8), images)
     assert (fp16.argmax(1) == fp32.argmax(1)).mean() >= 0.99
     assert np.linalg.norm(fp16 - fp32) < 0.005 * spread
     assert (strong.argmax(1) == quantized.argmax(1)).mean() >= least

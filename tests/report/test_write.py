@@ -16,7 +16,7 @@ from reports import PIXEL, answers, bench_result, report, row, usual
 
 from edge_resnet.core.errors import MissingDependencyError
 from edge_resnet.measurement.report.advice import answer_lines, findings
-from edge_resnet.measurement.report.record import Hole, Pair, read_report
+from edge_resnet.measurement.report.record import MissingResult, Pair, read_report
 from edge_resnet.measurement.report.table import environment, records, to_csv, warnings_of
 from edge_resnet.measurement.report.write import Questions, check_drawable, write_report
 
@@ -111,7 +111,7 @@ def test_a_pair_without_labels_shows_what_changes(tmp_path: Path) -> None:
 def test_names_cannot_break_the_page(tmp_path: Path) -> None:
     """A label with markup, quotes and pipes is text in page, chart and Markdown."""
     evil = '<script>alert("x")</script>|&'
-    found = report(row(evil, 18.0, answers(300)), holes=(Hole(evil, evil, evil),), title=evil)
+    found = report(row(evil, 18.0, answers(300)), holes=(MissingResult(evil, evil, evil),), title=evil)
     write_report(found, tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert page.count("<script>") == 1

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from edge_resnet.core.errors import SourceError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.runtime.fake import FakeBackend
-from edge_resnet.streaming.camerareader import Camera, LiveFeed, Patience, backoff
-from edge_resnet.streaming.loop import RunOptions, Watch, run
+from edge_resnet.streaming.camerareader import CameraReader, CameraSpec, RetryPolicy, backoff
+from edge_resnet.streaming.loop import RunHooks, RunOptions, run
 from edge_resnet.streaming.records import Frame, Prediction
 from edge_resnet.streaming.sources import FrameSource
 
-QUICK = Patience(read_s=0.4, frozen_s=0.3, black_s=0.2, least_s=0.02, most_s=0.1, hangs=3)
+QUICK = RetryPolicy(read_s=0.4, frozen_s=0.3, black_s=0.2, least_s=0.02, most_s=0.1, hangs=3)
 OPTIONS = RunOptions(Preprocess(resize=32, crop=32), tuple("abcdefghij"), patience=QUICK)
 
 
@@ -117,7 +117,7 @@ def test_a_camera_comes_back_three_times(then: str, caplog: pytest.LogCaptureFix
     desk = Desk(*[Scripted(6, then) for _ in range(3)], Scripted(10**6))
     kept = Kept()
     with FakeBackend(10) as backend, caplog.at_level(logging.WARNING, logger="edge_resnet"):
-        summary = run(backend, [Camera("cam", open=desk)], [kept], RunOptions(**{**vars(OPTIONS), "frames": 40}))
+        summary = run(backend, [CameraSpec("cam", open=desk)], [kept], RunOptions(**{**vars(OPTIONS), "frames": 40}))
     assert desk.asked == 4
     assert summary.reconnects == 3
     assert summary.frames == 40 == len(kept.predictions)
@@ -131,17 +131,17 @@ def test_a_camera_that_is_not_there_yet_is_waited_for() -> None:
     """Opened in the feed: refused three times, then it delivers."""
     desk = Desk("refused", "refused", "no route", Scripted(10**6))
     with FakeBackend(10) as backend:
-        summary = run(backend, [Camera("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "frames": 5}))
+        summary = run(backend, [CameraSpec("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "frames": 5}))
     assert (summary.frames, desk.asked) == (5, 4)
 
 
 def test_one_camera_that_is_gone_does_not_disturb_the_other() -> None:
     """Frames of the other go on while the first is tried again and again."""
     gone, there = Desk(*["refused"] * 1000), Desk(Scripted(10**6, every_s=0.002))
-    watch = Watch()
+    watch = RunHooks()
     with FakeBackend(10) as backend:
         options = RunOptions(**{**vars(OPTIONS), "frames": 100})
-        summary = run(backend, [Camera("a", open=gone), Camera("b", open=there)], [], options, watch)
+        summary = run(backend, [CameraSpec("a", open=gone), CameraSpec("b", open=there)], [], options, watch)
     assert summary.frames == 100
     assert gone.asked >= 2
     states = {status.source: status for status in watch.board.status().sources}
@@ -154,7 +154,7 @@ def test_readers_that_hang_for_good_end_the_run() -> None:
     """After so many the process is better started anew: an error, not a pile of threads."""
     desk = Desk(*[Scripted(1, "hang for good") for _ in range(9)])
     with FakeBackend(10) as backend, pytest.raises(SourceError, match="given up"):
-        run(backend, [Camera("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "patience": Patience(0.1, hangs=2)}))
+        run(backend, [CameraSpec("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "patience": RetryPolicy(0.1, hangs=2)}))
     assert desk.asked == 3
 
 
@@ -170,7 +170,7 @@ def test_the_newest_frame_wins_and_the_others_are_counted() -> None:
     with Slow(10) as backend:
         summary = run(
             backend,
-            [Camera("cam", open=Desk(Scripted(10**6, every_s=0.002)))],
+            [CameraSpec("cam", open=Desk(Scripted(10**6, every_s=0.002)))],
             [kept],
             RunOptions(**{**vars(OPTIONS), "frames": 30}),
         )
@@ -190,7 +190,7 @@ def test_frames_of_several_cameras_are_classified_at_once() -> None:
             time.sleep(0.02)
             return super().infer(images)
 
-    cameras = [Camera(name, open=Desk(Scripted(10**6, every_s=0.002))) for name in ("a", "b")]
+    cameras = [CameraSpec(name, open=Desk(Scripted(10**6, every_s=0.002))) for name in ("a", "b")]
     with Counting(10) as backend:
         summary = run(backend, cameras, [], RunOptions(**{**vars(OPTIONS), "frames": 40, "batch": 2}))
     assert summary.frames == sum(sizes) == 40
@@ -202,14 +202,14 @@ def test_a_rate_spares_the_processor() -> None:
     """Twenty frames a second of two hundred: the rest is dropped, and counted."""
     with FakeBackend(10) as backend:
         options = RunOptions(**{**vars(OPTIONS), "duration_s": 1.0, "rate": 20.0})
-        summary = run(backend, [Camera("cam", open=Desk(Scripted(10**6)))], [], options)
+        summary = run(backend, [CameraSpec("cam", open=Desk(Scripted(10**6)))], [], options)
     assert 14 <= summary.frames <= 22
     assert summary.read == summary.frames + summary.dropped
 
 
 def test_a_source_that_is_far_too_fast_starves_nobody() -> None:
     """A reader that never waits leaves lock and interpreter to the loop and the network: of its frames some are predicted."""
-    fast = Camera("synthetic://?frames=0&width=64&height=48", again=False)
+    fast = CameraSpec("synthetic://?frames=0&width=64&height=48", again=False)
     with FakeBackend(10) as backend:
         summary = run(backend, [fast], [], RunOptions(**{**vars(OPTIONS), "duration_s": 1.0}))
     assert summary.read > 1000
@@ -220,7 +220,7 @@ def test_a_source_that_is_far_too_fast_starves_nobody() -> None:
 def test_a_picture_that_stands_still_is_opened_again_once() -> None:
     """It is stalled, said, and tried once: it may be all there is to see."""
     desk = Desk(*[Scripted(10**6, still=True) for _ in range(9)])
-    watch = Watch()
+    watch = RunHooks()
     seen: list[tuple[str, bool]] = []
 
     def look() -> None:
@@ -228,8 +228,8 @@ def test_a_picture_that_stands_still_is_opened_again_once() -> None:
         seen.append((status.state, status.frozen))
 
     with FakeBackend(10) as backend:
-        watch = Watch(alive=look)
-        run(backend, [Camera("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "duration_s": 2.5}), watch)
+        watch = RunHooks(alive=look)
+        run(backend, [CameraSpec("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "duration_s": 2.5}), watch)
     assert ("stalled", True) in seen
     assert desk.asked == 2
 
@@ -238,23 +238,23 @@ def test_a_source_that_ends_by_itself_is_not_opened_again() -> None:
     """A file at its own pace: its end is the run's, its failure the run's error."""
     desk = Desk(Scripted(9))
     with FakeBackend(10) as backend:
-        summary = run(backend, [Camera("cam", open=desk, again=False)], [], OPTIONS)
+        summary = run(backend, [CameraSpec("cam", open=desk, again=False)], [], OPTIONS)
     assert (summary.read, desk.asked) == (9, 1)
     assert summary.read == summary.frames + summary.dropped
     with FakeBackend(10) as backend, pytest.raises(SourceError, match="cam stopped"):
-        run(backend, [Camera("cam", open=Desk(Scripted(3, "fail")), again=False)], [], OPTIONS)
+        run(backend, [CameraSpec("cam", open=Desk(Scripted(3, "fail")), again=False)], [], OPTIONS)
 
 
 @pytest.mark.parametrize("then", ["hang", "hang for good", "end"])
 def test_stopping_takes_no_time_and_leaves_no_thread(then: str) -> None:
     """A reader that waits for a frame is woken; one that hangs for good is a daemon and holds nothing up."""
     before = set(threading.enumerate())
-    watch = Watch()
+    watch = RunHooks()
     timer = threading.Timer(0.3, watch.stop.set)
     timer.start()
     started = time.monotonic()
     with FakeBackend(10) as backend:
-        summary = run(backend, [Camera("cam", open=Desk(Scripted(3, then)))], [], OPTIONS, watch)
+        summary = run(backend, [CameraSpec("cam", open=Desk(Scripted(3, then)))], [], OPTIONS, watch)
     assert time.monotonic() - started < 2
     assert summary.interrupted
     timer.join()
@@ -265,7 +265,7 @@ def test_stopping_takes_no_time_and_leaves_no_thread(then: str) -> None:
 @given(st.integers(0, 10**6))
 def test_backoff_grows_up_to_its_limit_and_is_never_nothing(attempt: int) -> None:
     """Between half and the whole of the doubled pause, at most 30 s."""
-    patience = Patience()
+    patience = RetryPolicy()
     whole = min(patience.most_s, patience.least_s * 2.0 ** min(attempt, 64))
     assert whole / 2 <= backoff(attempt, patience) <= whole
 
@@ -274,7 +274,7 @@ def test_a_reader_that_was_given_up_delivers_nothing_more() -> None:
     """A hung reader that wakes up later changes neither counts nor state."""
     news = threading.Condition()
     late = Scripted(1, "hang")
-    feed = LiveFeed(Camera("cam", open=Desk(late, Scripted(10**6))), news, QUICK)
+    feed = CameraReader(CameraSpec("cam", open=Desk(late, Scripted(10**6))), news, QUICK)
     feed.start()
     until(lambda: feed.status()[0].frames == 1)
     time.sleep(QUICK.read_s + 0.05)

@@ -12,7 +12,7 @@ import pytest
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.runtime.postprocess import ClassScore
 from edge_resnet.streaming.records import Answer, Frame, Prediction
-from edge_resnet.streaming.sinkqueue import Outlet
+from edge_resnet.streaming.sinkqueue import SinkQueue
 
 FRAME = Frame(np.zeros((4, 4, 3), np.uint8), 0, 0, "cam")
 
@@ -64,7 +64,7 @@ def wait_for(held: object) -> None:
 def test_all_predictions_arrive_in_order(lossless: bool) -> None:
     """Where the sink keeps up, whatever becomes of those that it cannot take."""
     sink = Slow()
-    outlet = Outlet(sink, lossless=lossless)
+    outlet = SinkQueue(sink, lossless=lossless)
     for index in range(300):
         outlet.write(prediction(index), FRAME)
     outlet.close(10)
@@ -76,7 +76,7 @@ def test_all_predictions_arrive_in_order(lossless: bool) -> None:
 def test_a_sink_that_hangs_loses_and_holds_nobody_up(wants_frames: bool, kept: int) -> None:
     """Writing takes no time; what the queue cannot hold is lost, and the rest comes in order once the sink goes on."""
     sink = Slow(wants_frames=wants_frames, held=True)
-    outlet = Outlet(sink, lossless=False)
+    outlet = SinkQueue(sink, lossless=False)
     outlet.write(prediction(0), FRAME)
     wait_for(lambda: not outlet._waiting)
     started = time.monotonic()
@@ -93,7 +93,7 @@ def test_a_sink_that_hangs_loses_and_holds_nobody_up(wants_frames: bool, kept: i
 def test_lossless_waits() -> None:
     """A file's frames wait for a slow sink."""
     sink = Slow(wants_frames=True, held=True)
-    outlet = Outlet(sink, lossless=True)
+    outlet = SinkQueue(sink, lossless=True)
     writer = threading.Thread(target=lambda: [outlet.write(prediction(index), FRAME) for index in range(40)], daemon=True)
     writer.start()
     time.sleep(0.1)
@@ -107,7 +107,7 @@ def test_lossless_waits() -> None:
 def test_a_failing_sink_is_tried_again_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
     """Twenty predictions find the disk full: they are lost, two lines say so, the others are written."""
     sink = Slow(failing=range(5, 25))
-    outlet = Outlet(sink, lossless=True)
+    outlet = SinkQueue(sink, lossless=True)
     with caplog.at_level(logging.WARNING, logger="edge_resnet"):
         for index in range(40):
             outlet.write(prediction(index), FRAME)
@@ -121,7 +121,7 @@ def test_a_failing_sink_is_tried_again_and_said_once(caplog: pytest.LogCaptureFi
 
 def test_a_sink_that_hangs_for_good_does_not_hold_up_the_end() -> None:
     """After the time that it is given, what waits is lost, and said."""
-    outlet = Outlet(Slow(held=True), lossless=False)
+    outlet = SinkQueue(Slow(held=True), lossless=False)
     for index in range(10):
         outlet.write(prediction(index), FRAME)
     started = time.monotonic()
@@ -140,7 +140,7 @@ def test_a_reader_that_left_is_known() -> None:
         raise BrokenPipeError
 
     sink.write = leave  # type: ignore[method-assign]
-    outlet = Outlet(sink, lossless=True)
+    outlet = SinkQueue(sink, lossless=True)
     for index in range(2000):
         outlet.write(prediction(index), FRAME)
     assert outlet.gone.wait(10)
@@ -152,7 +152,7 @@ def test_a_reader_that_left_is_known() -> None:
 def test_pictures_are_kept_for_those_who_look_at_them(wants_frames: bool) -> None:
     """A queue of predictions holds no frames alive."""
     sink = Slow(wants_frames=wants_frames)
-    outlet = Outlet(sink, lossless=True)
+    outlet = SinkQueue(sink, lossless=True)
     outlet.write(prediction(0), FRAME)
     outlet.close(10)
     assert sink.shapes == {(4, 4, 3) if wants_frames else (0, 0, 3)}
@@ -161,7 +161,7 @@ def test_pictures_are_kept_for_those_who_look_at_them(wants_frames: bool) -> Non
 def test_only_changes() -> None:
     """A sink that wants events gets the predictions whose answer changed, and the others are no loss."""
     sink = Slow()
-    outlet = Outlet(sink, lossless=True, only_changes=True)
+    outlet = SinkQueue(sink, lossless=True, only_changes=True)
     for index in range(9):
         outlet.write(prediction(index, changed=index % 3 == 0), FRAME)
     outlet.close(10)

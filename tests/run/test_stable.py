@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.streaming.smoothing import Smoothing, Stable
+from edge_resnet.streaming.smoothing import AnswerSmoother, Smoothing
 
 LABELS = ("cat", "dog", "fish", "bird")
 METHODS = st.sampled_from(["none", "exponential", "vote"])
@@ -30,7 +30,7 @@ def sure(index: int, probability: float = 0.9) -> npt.NDArray[np.float32]:
 @given(METHODS, st.integers(1, 20), st.integers(0, 3), st.integers(1, 30))
 def test_what_stays_the_same_is_answered_at_once_and_changes_once(method: str, frames: int, index: int, count: int) -> None:
     """The first frame already gives the answer, and only it is a change."""
-    stable = Stable(LABELS, Smoothing(method, frames, hysteresis=0.1, min_confidence=0.3))  # type: ignore[arg-type]
+    stable = AnswerSmoother(LABELS, Smoothing(method, frames, hysteresis=0.1, min_confidence=0.3))  # type: ignore[arg-type]
     answers = [stable.next(sure(index)) for _ in range(count)]
     assert {answer.label for answer in answers} == {LABELS[index]}
     assert [answer.changed for answer in answers] == [True] + [False] * (count - 1)
@@ -42,7 +42,7 @@ def test_an_answer_is_a_class_or_unknown(
     method: str, frames: int, hysteresis: float, least: float, rows: list[list[float]]
 ) -> None:
     """Its label is its index's, its probability a probability, and changed says truly whether it differs from the one before."""
-    stable = Stable(LABELS, Smoothing(method, frames, hysteresis, least))  # type: ignore[arg-type]
+    stable = AnswerSmoother(LABELS, Smoothing(method, frames, hysteresis, least))  # type: ignore[arg-type]
     before: int | None = None
     for row in rows:
         answer = stable.next(probabilities(row))
@@ -58,7 +58,7 @@ def test_an_answer_is_a_class_or_unknown(
 @given(ROWS)
 def test_without_smoothing_the_answer_is_the_best_class(rows: list[list[float]]) -> None:
     """Each frame for itself, whatever came before."""
-    stable = Stable(LABELS, Smoothing())
+    stable = AnswerSmoother(LABELS, Smoothing())
     for row in rows:
         wanted = probabilities(row)
         assert wanted[stable.next(wanted).class_index] == wanted.max()
@@ -67,7 +67,7 @@ def test_without_smoothing_the_answer_is_the_best_class(rows: list[list[float]])
 @pytest.mark.parametrize("method", ["exponential", "vote"])
 def test_a_glitch_does_not_change_the_answer(method: str) -> None:
     """One frame among ten says dog: it stays a cat. Twelve in a row say dog: it is one."""
-    stable = Stable(LABELS, Smoothing(method, 10, hysteresis=0.1))  # type: ignore[arg-type]
+    stable = AnswerSmoother(LABELS, Smoothing(method, 10, hysteresis=0.1))  # type: ignore[arg-type]
     for _ in range(10):
         stable.next(sure(0))
     assert stable.next(sure(1)).label == "cat"
@@ -80,7 +80,7 @@ def test_a_glitch_does_not_change_the_answer(method: str) -> None:
 
 def test_two_that_are_nearly_alike_do_not_flicker() -> None:
     """The lead must be larger than the hysteresis."""
-    stable = Stable(LABELS, Smoothing(hysteresis=0.1))
+    stable = AnswerSmoother(LABELS, Smoothing(hysteresis=0.1))
     rows = [probabilities([0.50, 0.50 + sign * 0.03, 0.01, 0.01]) for sign in (-1, 1) * 10]
     assert sum(stable.next(row).changed for row in rows) == 1
     assert stable.next(probabilities([0.3, 0.7, 0.01, 0.01])).label == "dog"
@@ -88,7 +88,7 @@ def test_two_that_are_nearly_alike_do_not_flicker() -> None:
 
 def test_below_the_confidence_it_is_unknown_until_it_is_clear_again() -> None:
     """A held class may fall a little below; one that is to come must reach the whole."""
-    stable = Stable(LABELS, Smoothing(hysteresis=0.1, min_confidence=0.6))
+    stable = AnswerSmoother(LABELS, Smoothing(hysteresis=0.1, min_confidence=0.6))
     shown = [stable.next(sure(0, value)).label for value in (0.55, 0.7, 0.55, 0.45, 0.55, 0.65)]
     assert shown == ["unknown", "cat", "cat", "unknown", "unknown", "cat"]
 
@@ -103,7 +103,7 @@ def test_wrong_smoothing_is_refused(wrong: dict[str, float]) -> None:
 def test_votes_are_no_probability() -> None:
     """Ten frames that are hardly sure agree: the answer is as sure as they are, and unknown where that is not enough."""
     doubtful = probabilities([0.3, 0.25, 0.25, 0.2])
-    stable, strict = (Stable(LABELS, Smoothing("vote", 10, min_confidence=least)) for least in (0.0, 0.5))
+    stable, strict = (AnswerSmoother(LABELS, Smoothing("vote", 10, min_confidence=least)) for least in (0.0, 0.5))
     for _ in range(10):
         answer, refused = stable.next(doubtful), strict.next(doubtful)
     assert (answer.label, refused.label) == ("cat", "unknown")

@@ -17,7 +17,7 @@ from edge_resnet.core.errors import SourceError
 from edge_resnet.streaming.sources import open_source
 from edge_resnet.streaming.sources.capture import CaptureFeed
 from edge_resnet.streaming.sources.live import LiveSource
-from edge_resnet.streaming.sources.uri import Patience
+from edge_resnet.streaming.sources.uri import Timeouts
 
 
 def _refusal(uri: str) -> SourceError:
@@ -112,7 +112,7 @@ def test_a_capture_as_a_feed(tmp_path: Path) -> None:
         writer.write(np.full((48, 64, 3), 10 * index, np.uint8))
     writer.release()
     feed = CaptureFeed(lambda: cv2.VideoCapture(str(path)), lambda: SourceError("unplugged", hint="plug it in"))
-    with LiveSource("cam", feed, Patience(5, 5), "hint") as source:
+    with LiveSource("cam", feed, Timeouts(5, 5), "hint") as source:
         frames = list(islice(source, 20))
         with pytest.raises(SourceError, match="unplugged"):
             next(iter(source))

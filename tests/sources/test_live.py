@@ -11,9 +11,9 @@ import pytest
 
 from edge_resnet.core.errors import MissingDependencyError, SourceError
 from edge_resnet.streaming.sources.live import LiveSource, Shot
-from edge_resnet.streaming.sources.uri import Patience
+from edge_resnet.streaming.sources.uri import Timeouts
 
-_SOON = Patience(open_s=0.6, read_s=0.3)
+_SOON = Timeouts(open_s=0.6, read_s=0.3)
 
 
 class _Feed:
@@ -110,7 +110,7 @@ def test_a_foreign_error_is_not_quoted() -> None:
 def test_closing_ends_a_waiting_reader_at_once() -> None:
     """In another thread, without an error, even where the feed is deaf; close itself waits for the feed."""
     feed = _Feed(1, deaf=True)
-    source = LiveSource("cam", feed, Patience(5, 5), "hint")
+    source = LiveSource("cam", feed, Timeouts(5, 5), "hint")
     seen: list[float] = []
 
     def read() -> None:

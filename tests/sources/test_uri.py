@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_resnet.core.errors import SourceError
-from edge_resnet.streaming.sources.uri import TIMEOUT, Patience, Range, parse_address, public_uri, read_options, take_options
+from edge_resnet.streaming.sources.uri import TIMEOUT, Range, Timeouts, parse_address, public_uri, read_options, take_options
 
 _PASSWORDS = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF), min_size=4, max_size=20).filter(
     lambda word: word.strip("*")
@@ -163,4 +163,4 @@ def test_the_servers_query_stays_its_own() -> None:
     assert rest == "http://h/v?b=%2F&a=1&a&="
     assert options == {"timeout": 7.0}
     assert take_options("http://h/v?timeout=7", {"timeout": TIMEOUT})[0] == "http://h/v"
-    assert Patience.of(7) == Patience(open_s=14, read_s=7)
+    assert Timeouts.of(7) == Timeouts(open_s=14, read_s=7)

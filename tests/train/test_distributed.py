@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.network.training import fit
 from edge_resnet.network.training.distributed import World
-from edge_resnet.network.training.loader import MemoryFeed, batch_of
+from edge_resnet.network.training.loader import MemoryLoader, batch_of
 from edge_resnet.network.training.log import read_log
 
 PROGRAM = Path(__file__).with_name("together.py")
@@ -90,8 +90,8 @@ def test_shares_of_a_batch_make_the_batch() -> None:
     """What three processes are fed, put together, is what one is fed: pictures, augmentation, labels."""
     options = dataclasses.replace(QUICK, batch=24)
     cpu = torch.device("cpu")
-    whole = MemoryFeed.load(stripes(), PREPROCESS, options, World(0, 1, cpu))
-    shares = [MemoryFeed.load(stripes(), PREPROCESS, options, World(rank, 3, cpu)) for rank in range(3)]
+    whole = MemoryLoader.load(stripes(), PREPROCESS, options, World(0, 1, cpu))
+    shares = [MemoryLoader.load(stripes(), PREPROCESS, options, World(rank, 3, cpu)) for rank in range(3)]
     for (pixels, labels), *parts in zip(whole.epoch(5), *(share.epoch(5) for share in shares), strict=True):
         assert torch.equal(pixels, torch.cat([part[0] for part in parts]))
         assert torch.equal(labels, torch.cat([part[1] for part in parts]))
@@ -99,7 +99,7 @@ def test_shares_of_a_batch_make_the_batch() -> None:
 
 def test_an_epoch_has_each_picture_once_and_the_next_another_order() -> None:
     """All that fills whole batches, none twice; the order depends on the epoch and the seed."""
-    feed = MemoryFeed(
+    feed = MemoryLoader(
         np.arange(64, dtype=np.uint8).reshape(64, 1, 1, 1), np.arange(64), plain(), World(0, 1, torch.device("cpu"))
     )
     orders = [torch.cat([labels for _, labels in feed.epoch(number)]).tolist() for number in (0, 0, 1)]

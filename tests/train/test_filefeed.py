@@ -20,7 +20,7 @@ from edge_resnet.core.records import Preprocess
 from edge_resnet.images.imageset import open_images
 from edge_resnet.network.training import TrainData, TrainOptions, fileloader, fit
 from edge_resnet.network.training.distributed import World
-from edge_resnet.network.training.fileloader import FileFeed, transform_of
+from edge_resnet.network.training.fileloader import FileLoader, transform_of
 
 WHOLE = Preprocess(24, 16)
 ALONE = World(0, 1, torch.device("cpu"))
@@ -39,11 +39,11 @@ def folders(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def feed_of(folder: Path, options: TrainOptions, world: World = ALONE) -> FileFeed:
-    return FileFeed(open_images(folder), WHOLE, options, world)
+def feed_of(folder: Path, options: TrainOptions, world: World = ALONE) -> FileLoader:
+    return FileLoader(open_images(folder), WHOLE, options, world)
 
 
-def drained(feed: FileFeed, epoch: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def drained(feed: FileLoader, epoch: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     pixels, labels = zip(*feed.epoch(epoch), strict=True)
     feed.close()
     return torch.cat(pixels), torch.cat(labels)
@@ -129,10 +129,10 @@ def test_many_of_them_end_it(folders: Path) -> None:
 
 def test_a_worker_that_dies_is_told_with_the_remedy(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Killed as the kernel does when memory runs out, in the midst of an epoch; the other worker is ended too."""
-    feeds: list[FileFeed] = []
+    feeds: list[FileLoader] = []
 
-    def kept(*words: Any) -> FileFeed:
-        feeds.append(FileFeed(*words))
+    def kept(*words: Any) -> FileLoader:
+        feeds.append(FileLoader(*words))
         return feeds[0]
 
     monkeypatch.setattr(fileloader, "FileFeed", kept)

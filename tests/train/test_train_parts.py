@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from edge_resnet.core.errors import MissingDependencyError
 from edge_resnet.network.training import epoch, fit, score
-from edge_resnet.network.training.epoch import Average, uses_bf16
+from edge_resnet.network.training.epoch import WeightAverage, uses_bf16
 from edge_resnet.network.training.log import read_log
 from edge_resnet.network.training.validation import normalise
 
@@ -62,7 +62,7 @@ def test_tensorboard_missing_is_told_with_its_extra(tmp_path: Path, monkeypatch:
 def test_an_average_follows_weights_and_statistics() -> None:
     """After one step of decay it stands where the formula says, buffers included, and counters are copied."""
     network = little_net()
-    average = Average(network, 0.9)
+    average = WeightAverage(network, 0.9)
     with torch.no_grad():
         network.fc.weight.add_(1.0)
         assert network.bn1.running_mean is not None
@@ -80,7 +80,7 @@ def test_an_average_follows_weights_and_statistics() -> None:
 def test_a_young_average_forgets_its_start() -> None:
     """At step 0 nine tenths are the new weights, whatever the decay."""
     network = little_net()
-    average = Average(network, 0.9999)
+    average = WeightAverage(network, 0.9999)
     with torch.no_grad():
         network.fc.weight.zero_()
     average.update(network, 0)

@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_resnet.core.errors import CalibrationError, ExportError
 
-__all__ = ["LEAST_HALF", "STRONG_OPSET", "to_strong"]
+__all__ = ["LEAST_HALF", "STRONG_OPSET", "to_fp16_typed"]
 
 #: The first opset whose QuantizeLinear takes FP16.
 STRONG_OPSET = 19
@@ -32,7 +32,7 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 Halves: TypeAlias = npt.NDArray[np.float16]
 
 
-def to_strong(model: onnx.ModelProto) -> onnx.ModelProto:
+def to_fp16_typed(model: onnx.ModelProto) -> onnx.ModelProto:
     """The graph at opset 19 with FP16 from the first convolution, or its pair, to the logits; ``model`` is left as it is.
 
     ``model``: FP32-typed, as exported or as quantize(…, "tensorrt") writes it. Input and output keep their names and types.

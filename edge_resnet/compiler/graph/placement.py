@@ -15,7 +15,7 @@ import onnx
 
 from edge_resnet.core.errors import CalibrationError
 
-__all__ = ["Listing", "Pair", "listing", "quantized_weights", "tensorrt_pairs", "with_cpu_pairs"]
+__all__ = ["Pair", "Placement", "placement_of", "quantized_weights", "tensorrt_pairs", "with_cpu_pairs"]
 
 _TENSORRT_REASONS = {"Conv": "conv input", "MaxPool": "pool input", "GlobalAveragePool": "last block's output"}
 _NORMALISATION = "the picture is normalised in FP32: pixels and means are exact there"
@@ -45,7 +45,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Listing:
+class Placement:
     """A placement for people: TensorRT's ``pairs`` on activations, the ``weights`` that have one (node, output channels), what
     stays in ``high_precision`` (nodes, reason), and the pairs that the CPU's form has beside them or reads more widely."""
 
@@ -123,12 +123,12 @@ def quantized_weights(model: onnx.ModelProto, keep: frozenset[str] = frozenset()
     return [node.name for node in model.graph.node if node.op_type in ops and node.name not in keep]
 
 
-def listing(model: onnx.ModelProto, keep: frozenset[str] = frozenset()) -> Listing:
+def placement_of(model: onnx.ModelProto, keep: frozenset[str] = frozenset()) -> Placement:
     """The whole placement of a graph, as inspect shows it and the golden files hold it. Raises as tensorrt_pairs does."""
     pairs = tensorrt_pairs(model, keep)
     channels = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if tensor.dims}
     names = set(quantized_weights(model, keep))
-    return Listing(
+    return Placement(
         pairs=tuple(pairs),
         weights=tuple((node.name, channels[node.input[1]]) for node in model.graph.node if node.name in names),
         high_precision=_high_precision(model, pairs, keep),

@@ -14,12 +14,12 @@ from typing import Any
 
 import tensorrt
 
-from edge_resnet.artifact.enginecache import EngineDialect, EngineOptions
+from edge_resnet.artifact.enginecache import EngineOptions, Typing
 from edge_resnet.compiler.tensorrt.timingcache import read_timings, write_timings
 from edge_resnet.core.errors import BuildError, ConfigError
 from edge_resnet.core.records import Progress
 from edge_resnet.device.gpu import first_gpu
-from edge_resnet.runtime.tensorrt.library import Listener, listen, monitor, network_flags
+from edge_resnet.runtime.tensorrt.library import BuildLog, log_to_python, network_flags, progress_monitor
 
 __all__ = ["Plan", "build_plan"]
 
@@ -42,7 +42,7 @@ class Plan:
 
 
 def build_plan(
-    graph: Path, options: EngineOptions, dialect: EngineDialect, timings: Path | None = None, progress: Progress | None = None
+    graph: Path, options: EngineOptions, dialect: Typing, timings: Path | None = None, progress: Progress | None = None
 ) -> Plan:
     """Build the engine of an ONNX file whose one input is (N, H, W, 3) uint8.
 
@@ -51,7 +51,7 @@ def build_plan(
     nothing.
     """
     first_gpu()
-    listener = listen(_trt)
+    listener = log_to_python(_trt)
     workspace = options.tuning.workspace_mib
     while True:
         listener.errors.clear()
@@ -68,9 +68,9 @@ def build_plan(
 def _attempt(
     graph: Path,
     options: EngineOptions,
-    dialect: EngineDialect,
+    dialect: Typing,
     workspace_mib: int | None,
-    listener: Listener,
+    listener: BuildLog,
     extras: tuple[Path | None, Progress | None],
 ) -> bytes | None:
     """One build from the start: after a failure nothing of the builder is used again."""
@@ -83,7 +83,7 @@ def _attempt(
     _add_profile(builder, network, config, options, listener)
     cache = _some(config.create_timing_cache(read_timings(timings)), "create_timing_cache", listener)
     config.set_timing_cache(cache, False)
-    watcher = None if progress is None else monitor(_trt, progress)
+    watcher = None if progress is None else progress_monitor(_trt, progress)
     if watcher is not None:
         config.progress_monitor = watcher
     plan = builder.build_serialized_network(network, config)
@@ -94,7 +94,7 @@ def _attempt(
     return bytes(plan)
 
 
-def _parse(graph: Path, network: Any, listener: Listener) -> None:
+def _parse(graph: Path, network: Any, listener: BuildLog) -> None:
     parser = _some(_trt.OnnxParser(network, listener.logger), "OnnxParser", listener)
     if parser.parse(graph.read_bytes()):
         return
@@ -111,7 +111,7 @@ def _parser_error(error: Any) -> str:
     return f"{node}: {error.desc()}"
 
 
-def _configure(config: Any, options: EngineOptions, dialect: EngineDialect, workspace_mib: int | None) -> None:
+def _configure(config: Any, options: EngineOptions, dialect: Typing, workspace_mib: int | None) -> None:
     flags = _trt.BuilderFlag
     wanted = {"fp32": [], "fp16": ["FP16"], "int8": ["FP16", "INT8"]}[options.precision] if dialect == "weak" else []
     tuning = options.tuning
@@ -134,7 +134,7 @@ def _configure(config: Any, options: EngineOptions, dialect: EngineDialect, work
         config.hardware_compatibility_level = _trt.HardwareCompatibilityLevel.AMPERE_PLUS
 
 
-def _add_profile(builder: Any, network: Any, config: Any, options: EngineOptions, listener: Listener) -> None:
+def _add_profile(builder: Any, network: Any, config: Any, options: EngineOptions, listener: BuildLog) -> None:
     if network.num_inputs != 1:
         raise BuildError(f"the graph has {network.num_inputs} inputs, not one", hint="build the artifact again")
     profile = _some(builder.create_optimization_profile(), "create_optimization_profile", listener)
@@ -145,7 +145,7 @@ def _add_profile(builder: Any, network: Any, config: Any, options: EngineOptions
         raise BuildError(f"TensorRT takes no batch of {batch.min} to {batch.max}: {listener.last()}", hint="give other batches")
 
 
-def _layers(content: bytes, options: EngineOptions, listener: Listener) -> str | None:
+def _layers(content: bytes, options: EngineOptions, listener: BuildLog) -> str | None:
     """What the inspector says of the engine; its lack costs a listing and no engine."""
     runtime = _trt.Runtime(listener.logger)
     if runtime is not None:
@@ -169,13 +169,13 @@ def _smaller(workspace_mib: int | None) -> int | None:
     return smaller if smaller >= _LEAST_WORKSPACE_MIB else None
 
 
-def _some(made: Any, call: str, listener: Listener) -> Any:
+def _some(made: Any, call: str, listener: BuildLog) -> Any:
     if made is None:
         raise BuildError(f"TensorRT's {call} gave nothing: {listener.last()}", hint="edge-resnet doctor looks at the GPU")
     return made
 
 
-def _no_engine(listener: Listener) -> BuildError:
+def _no_engine(listener: BuildLog) -> BuildError:
     if listener.ran_out_of_memory():
         hint = "close other programs, or lower the largest --batch"
         return BuildError(f"TensorRT ran out of memory: {listener.last()}", hint=hint)

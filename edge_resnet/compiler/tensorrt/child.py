@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from edge_resnet.artifact.enginecache import EngineDialect, EngineOptions
+from edge_resnet.artifact.enginecache import EngineOptions, Typing
 from edge_resnet.core import errors
 from edge_resnet.core.errors import BuildError, EdgeResnetError
 from edge_resnet.core.records import Progress
@@ -41,7 +41,7 @@ def build_in_child(
     graph: Path,
     output: Path,
     options: EngineOptions,
-    dialect: EngineDialect,
+    dialect: Typing,
     *,
     timings: Path | None = None,
     progress: Progress | None = None,

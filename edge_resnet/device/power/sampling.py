@@ -12,7 +12,7 @@ from pathlib import Path
 from edge_resnet.device.power.boards import find_rails
 from edge_resnet.device.power.nvml import open_gpu
 from edge_resnet.device.power.records import Energy, Meter, Read, Sample
-from edge_resnet.device.power.thermal import Heat, Watch
+from edge_resnet.device.power.thermal import Heat, ThermalMonitor
 
 __all__ = ["Figures", "Integral", "Sampled", "Sampler"]
 
@@ -159,7 +159,7 @@ class Sampler:
         with ExitStack() as stack:
             for channel in self._channels:
                 channel.open(stack)
-            watch = Watch(self._root, find_rails(self._root), stack.enter_context(open_gpu()))
+            watch = ThermalMonitor(self._root, find_rails(self._root), stack.enter_context(open_gpu()))
             due_s, look_due_s, last = time.monotonic(), 0.0, False
             while not last:
                 last = self._stop.is_set()

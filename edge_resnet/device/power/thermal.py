@@ -15,7 +15,7 @@ from edge_resnet.device.power.boards import Rail, matching, number, text
 from edge_resnet.device.power.nvml import NvmlGpu
 from edge_resnet.device.power.records import ClockRange, Temperature
 
-__all__ = ["Heat", "Watch"]
+__all__ = ["Heat", "ThermalMonitor"]
 
 #: A zone that is off says -256 °C; no board works at this.
 _OFFLINE_C = -100.0
@@ -40,7 +40,7 @@ class Heat:
     throttling: tuple[str, ...] | None
 
 
-class Watch:
+class ThermalMonitor:
     """Looks at the machine again and again, in one thread. ``gpu``: as NVML shows it. Nothing raises."""
 
     def __init__(self, root: Path, rails: Sequence[Rail], gpu: NvmlGpu | None) -> None:

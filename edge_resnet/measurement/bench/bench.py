@@ -24,8 +24,8 @@ from edge_resnet.device.machine import describe, installed_version
 from edge_resnet.device.power import PowerMeter, PowerReading, look
 from edge_resnet.images.imageset import ImageSet, batches
 from edge_resnet.images.preprocess import Picture
-from edge_resnet.measurement.bench.caveats import doubts_of_heat, doubts_of_machine, doubts_of_run
-from edge_resnet.measurement.bench.conditions import Conditions, Watch, gpu_memory_mib
+from edge_resnet.measurement.bench.caveats import caveats_of_heat, caveats_of_machine, caveats_of_run
+from edge_resnet.measurement.bench.conditions import Conditions, ConditionsMonitor, gpu_memory_mib
 from edge_resnet.measurement.bench.intervals import percentile_interval, rate_interval
 from edge_resnet.measurement.bench.result import SCHEMA, BenchResult, Metric, Scenario, read_result, read_results, write_results
 from edge_resnet.measurement.bench.rules import BenchOptions, batch_of, limits_of
@@ -100,7 +100,7 @@ class _Session:
         self._warm_up = warm_up(lambda: network.infer(pick()), least, _WARM_MOST_S, clock)
         tick(0.0)
         with self._meter or nullcontext():
-            watch = Watch()
+            watch = ConditionsMonitor()
 
             def told(done: float) -> None:
                 watch.look()
@@ -174,7 +174,7 @@ class _Session:
             engine_bytes=_engine_bytes(self._artifact, self._network.name),
             overhead_share=overhead,
             conditions=self._conditions,
-            warnings=(*self._doubts(metric, overhead), *doubts_of_machine(self._conditions), *doubts_of_heat(self._power)),
+            warnings=(*self._doubts(metric, overhead), *caveats_of_machine(self._conditions), *caveats_of_heat(self._power)),
             interrupted=self._timings.interrupted,
             samples_every=every,
             samples_us=tuple(round(sample / 1e3, 1) for sample in samples[::every]),
@@ -189,7 +189,7 @@ class _Session:
         return outside / (inside + outside) + min(1.0, sampling)
 
     def _doubts(self, metric: Metric, overhead: float) -> list[str]:
-        found = doubts_of_run(self._timings, metric, self._warm_up, self._limits, overhead)
+        found = caveats_of_run(self._timings, metric, self._warm_up, self._limits, overhead)
         largest = self._artifact.manifest.batch.max
         if self._pipelined is not None and self._batch > largest:
             found.append(

@@ -10,7 +10,7 @@ from edge_resnet.measurement.bench.conditions import Conditions
 from edge_resnet.measurement.bench.result import Metric
 from edge_resnet.measurement.bench.timing import Limits, Timings, WarmUp
 
-__all__ = ["doubts_of_heat", "doubts_of_machine", "doubts_of_run"]
+__all__ = ["caveats_of_heat", "caveats_of_machine", "caveats_of_run"]
 
 #: Of the time of this process's cores, taken by others.
 _OTHERS = 0.05
@@ -24,7 +24,7 @@ _OVERHEAD = 0.01
 _FEW = 20
 
 
-def doubts_of_machine(conditions: Conditions) -> list[str]:
+def caveats_of_machine(conditions: Conditions) -> list[str]:
     """What the machine did beside."""
     found = []
     if conditions.others_share is not None and conditions.others_share > _OTHERS:
@@ -42,7 +42,7 @@ def doubts_of_machine(conditions: Conditions) -> list[str]:
     return found
 
 
-def doubts_of_heat(power: PowerReading | None) -> list[str]:
+def caveats_of_heat(power: PowerReading | None) -> list[str]:
     """What sensors saw of throttling, and which of them failed."""
     if power is None:
         return []
@@ -53,7 +53,7 @@ def doubts_of_heat(power: PowerReading | None) -> list[str]:
     return found
 
 
-def doubts_of_run(timings: Timings, metric: Metric, warm_up: WarmUp, limits: Limits, overhead: float) -> list[str]:
+def caveats_of_run(timings: Timings, metric: Metric, warm_up: WarmUp, limits: Limits, overhead: float) -> list[str]:
     """What the samples say against themselves. ``overhead``: of the time, what measuring took."""
     samples, found = timings.samples_ns, []
     seconds = sum(samples) / 1e9

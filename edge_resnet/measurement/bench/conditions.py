@@ -15,7 +15,7 @@ from pathlib import Path
 from edge_resnet.core.process import run_within
 from edge_resnet.device.machine import gpu_clock
 
-__all__ = ["Conditions", "Watch", "gpu_memory_mib"]
+__all__ = ["Conditions", "ConditionsMonitor", "gpu_memory_mib"]
 
 _ROOT = Path("/")
 _SMI_TIMEOUT_S = 10.0
@@ -35,7 +35,7 @@ class Conditions:
     throttled: int | None
 
 
-class Watch:
+class ConditionsMonitor:
     """Looks now and then, from its making to ``finish``: a look takes well below a millisecond per core."""
 
     def __init__(self, root: Path = _ROOT) -> None:

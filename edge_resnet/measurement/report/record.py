@@ -13,19 +13,7 @@ from edge_resnet.core.records import Precision
 from edge_resnet.measurement.accuracy import Accuracy
 from edge_resnet.measurement.bench.result import BenchResult
 
-__all__ = [
-    "KIND",
-    "SCHEMA",
-    "ClassChange",
-    "Flip",
-    "Hole",
-    "Pair",
-    "Report",
-    "Row",
-    "Setup",
-    "read_report",
-    "to_json",
-]
+__all__ = ["ClassChange", "Flip", "KIND", "MissingResult", "Pair", "Report", "Row", "SCHEMA", "Setup", "read_report", "to_json"]
 
 #: Of the file. A reader refuses a newer one.
 SCHEMA = 1
@@ -88,7 +76,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Hole:
+class MissingResult:
     """What was asked for and is not there. ``what``: the cell. ``reason``, ``remedy``: for people."""
 
     what: str
@@ -117,7 +105,7 @@ class Report:
     created: str
     rows: tuple[Row, ...]
     pairs: tuple[Pair, ...]
-    holes: tuple[Hole, ...]
+    holes: tuple[MissingResult, ...]
     setup: Setup
     interrupted: bool = False
 

@@ -20,15 +20,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from edge_resnet.core.records import Preprocess, Progress
 from edge_resnet.network.training.distributed import World
-from edge_resnet.network.training.loader import Feed, Learned
+from edge_resnet.network.training.loader import TrainBatch, TrainLoader
 from edge_resnet.network.training.options import TrainOptions, TrainPrecision, Watcher
 from edge_resnet.network.training.schedule import WarmUp, rate_at
 from edge_resnet.network.training.validation import normalise
 
-__all__ = ["Average", "Diverged", "Learner", "Passed", "one_pass", "steps_of", "uses_bf16"]
+__all__ = ["Diverged", "EpochLosses", "Learner", "WeightAverage", "one_pass", "steps_of", "uses_bf16"]
 
 
-class Average:
+class WeightAverage:
     """``network`` is the average, in eval mode; it begins as a copy of the one that is trained.
 
     The decay grows as (1 + step) / (10 + step) up to ``decay``: a young average would otherwise remember its random start.
@@ -65,7 +65,7 @@ class Learner:
     network: nn.Module
     wrapped: nn.Module
     optimizer: torch.optim.SGD
-    average: Average | None
+    average: WeightAverage | None
     warm_up: WarmUp
     options: TrainOptions
     preprocess: Preprocess
@@ -83,12 +83,12 @@ class Learner:
             switch = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
             quiet: dict[str, Any] = {switch: False}
             wrapped = DistributedDataParallel(network, **quiet)
-        average = None if options.ema is None else Average(network, options.ema)
+        average = None if options.ema is None else WeightAverage(network, options.ema)
         return cls(network, wrapped, _optimizer(network, options), average, WarmUp(options.warm_up), options, preprocess, world)
 
 
 @dataclass(frozen=True)
-class Passed:
+class EpochLosses:
     """One pass: the last rate, mean loss, share of errors in percent, pictures learned over all processes."""
 
     rate: float
@@ -98,12 +98,12 @@ class Passed:
     seconds: float
 
 
-def steps_of(options: TrainOptions, feed: Feed) -> int:
+def steps_of(options: TrainOptions, feed: TrainLoader) -> int:
     """Steps of the whole training, one at least."""
     return max(1, round(options.epochs * feed.steps))
 
 
-def one_pass(learner: Learner, feed: Feed, epoch: int, last: int, progress: Progress | None) -> Passed:
+def one_pass(learner: Learner, feed: TrainLoader, epoch: int, last: int, progress: Progress | None) -> EpochLosses:
     """Train through epoch ``epoch``, counted from 0, or to step ``last``. Raises Diverged where the loss is not finite."""
     steps = steps_of(learner.options, feed)
     started = time.monotonic()
@@ -130,10 +130,10 @@ def one_pass(learner: Learner, feed: Feed, epoch: int, last: int, progress: Prog
     mean, error, pictures = tally.means()
     if not all(bool(torch.isfinite(parameter).all()) for parameter in learner.network.parameters()):
         raise Diverged
-    return Passed(rate, mean, error, pictures, time.monotonic() - started)
+    return EpochLosses(rate, mean, error, pictures, time.monotonic() - started)
 
 
-def _step(learner: Learner, batch: Learned, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
+def _step(learner: Learner, batch: TrainBatch, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
     """One step of SGD: the summed loss and the number of wrong answers, both still on the device."""
     device, options = learner.world.device, learner.options
     pixels, labels = (tensor.to(device, non_blocking=True) for tensor in batch)

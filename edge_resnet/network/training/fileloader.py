@@ -21,10 +21,10 @@ from edge_resnet.core.records import Preprocess
 from edge_resnet.images.imageset import ImageSet, require_labels
 from edge_resnet.images.preprocess import preprocess as prepared
 from edge_resnet.network.training.distributed import World
-from edge_resnet.network.training.loader import Learned, batch_of, order_of
+from edge_resnet.network.training.loader import TrainBatch, batch_of, order_of
 from edge_resnet.network.training.options import Augmentation, TrainOptions
 
-__all__ = ["FileFeed", "transform_of"]
+__all__ = ["FileLoader", "transform_of"]
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ _Decoded = tuple[torch.Tensor, int, str]
 
 
 @dataclass(eq=False)
-class FileFeed:
+class FileLoader:
     """Labelled ``images``, decoded when they are needed. One that cannot be read is replaced by the next, with a warning."""
 
     images: ImageSet
@@ -71,7 +71,7 @@ class FileFeed:
         """Whole batches in an epoch."""
         return len(self.images) // self.batch
 
-    def epoch(self, number: int) -> Iterator[Learned]:
+    def epoch(self, number: int) -> Iterator[TrainBatch]:
         """Raises DataError where too many pictures cannot be read."""
         order, _ = order_of(len(self.images), self.options.seed, number)
         mine = self.world.share(self.batch)

@@ -15,9 +15,9 @@ from edge_resnet.images.imageset import check_labels
 from edge_resnet.network.training.checkpoint import CHECKPOINT, read_checkpoint
 from edge_resnet.network.training.distributed import World, joined
 from edge_resnet.network.training.epoch import Learner
-from edge_resnet.network.training.loader import Feed, MemoryFeed, batch_of, check_classes, telling_deaths
+from edge_resnet.network.training.loader import MemoryLoader, TrainLoader, batch_of, check_classes, telling_deaths
 from edge_resnet.network.training.options import TrainData, TrainOptions, TrainResult
-from edge_resnet.network.training.trainer import Session
+from edge_resnet.network.training.trainer import Trainer
 
 __all__ = ["fit"]
 
@@ -52,7 +52,7 @@ def fit(
         _check_fit(network, data)
         learner = Learner.of(_shared(network, options, world), options, data.preprocess, world)
         feed = _feed(data, options, world)
-        session = Session(learner, data, feed, folder)
+        session = Trainer(learner, data, feed, folder)
         if here and folder is not None:
             session.recall(read_checkpoint(folder / CHECKPOINT, session.memory()))
         with telling_deaths(), closing(feed):
@@ -86,16 +86,14 @@ def _shared(network: nn.Module, options: TrainOptions, world: World) -> nn.Modul
     return shared
 
 
-def _feed(data: TrainData, options: TrainOptions, world: World) -> Feed:
+def _feed(data: TrainData, options: TrainOptions, world: World) -> TrainLoader:
     """Pictures that are always cut alike stay in memory where they fit; others are decoded anew each time."""
     whole = options.augment in ("imagenet", "scales")
     if whole or len(data.train) * data.preprocess.crop**2 * 3 > _MEMORY:
-        from edge_resnet.network.training.fileloader import (
-            FileFeed,  # torchvision takes a second to load, and small pictures need none
-        )
+        from edge_resnet.network.training.fileloader import FileLoader
 
-        return FileFeed(data.train, data.preprocess, options, world)
-    return MemoryFeed.load(data.train, data.preprocess, options, world)
+        return FileLoader(data.train, data.preprocess, options, world)
+    return MemoryLoader.load(data.train, data.preprocess, options, world)
 
 
 @contextmanager

@@ -34,13 +34,13 @@ from edge_resnet.network.training.loader import check_classes
 from edge_resnet.network.training.log import LOG, RESULT
 from edge_resnet.network.training.options import TrainData, TrainOptions, TrainResult
 
-__all__ = ["JobResult", "LABELS", "NetworkWords", "STAGES", "TrainJob", "run_job", "start_network"]
+__all__ = ["JobResult", "LABELS", "NetworkChoice", "STAGES", "TrainJob", "run_job", "start_network"]
 
 LABELS = "labels.txt"
 
 
 @dataclass(frozen=True)
-class NetworkWords:
+class NetworkChoice:
     """The network as a user names it: ``classes`` and ``input_size`` None are what the pictures and the family have."""
 
     family: Family
@@ -59,7 +59,7 @@ class NetworkWords:
 class TrainJob:
     """``data``, ``held_out``: what ``open_pair`` takes. ``folder``: None is runs/NAME. ``force``: replace a training there."""
 
-    network: NetworkWords
+    network: NetworkChoice
     data: str
     held_out: str | None
     options: TrainOptions
@@ -106,7 +106,7 @@ def run_job(job: TrainJob, *, progress: Progress | None = None) -> JobResult:
     return JobResult(folder, spec, result, line)
 
 
-def _spec(words: NetworkWords, train: ImageSet) -> ModelSpec:
+def _spec(words: NetworkChoice, train: ImageSet) -> ModelSpec:
     """The network, with a head for the classes that the pictures have."""
     highest = max(require_labels(train)) + 1
     usual = 10 if words.family == "cifar" else 1000

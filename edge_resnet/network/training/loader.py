@@ -20,10 +20,10 @@ from edge_resnet.network.training.options import TrainOptions
 
 __all__ = [
     "Draws",
-    "Feed",
-    "Learned",
-    "MemoryFeed",
+    "MemoryLoader",
     "PADDING",
+    "TrainBatch",
+    "TrainLoader",
     "batch_of",
     "check_classes",
     "draw",
@@ -71,10 +71,10 @@ def shifted(images: Picture, draws: Draws) -> Picture:
 
 
 #: Pictures (n, H, W, 3) uint8 and their labels (n,) int64.
-Learned: TypeAlias = tuple[torch.Tensor, torch.Tensor]
+TrainBatch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 
-class Feed(Protocol):
+class TrainLoader(Protocol):
     """An epoch's batches, the same for the same number and seed; what fills no batch is left out until the next shuffle."""
 
     @property
@@ -85,7 +85,7 @@ class Feed(Protocol):
     def batch(self) -> int:
         """Pictures in each, over all processes."""
 
-    def epoch(self, number: int) -> Iterator[Learned]:
+    def epoch(self, number: int) -> Iterator[TrainBatch]:
         """This process's share of each batch of epoch ``number``, counted from 0."""
 
     def close(self) -> None:
@@ -93,7 +93,7 @@ class Feed(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class MemoryFeed:
+class MemoryLoader:
     """Decoded pictures (N, crop, crop, 3) uint8 with labels (N,), shifted and mirrored as the options say."""
 
     pixels: Picture
@@ -102,7 +102,7 @@ class MemoryFeed:
     world: World
 
     @classmethod
-    def load(cls, images: ImageSet, preprocess: Preprocess, options: TrainOptions, world: World) -> MemoryFeed:
+    def load(cls, images: ImageSet, preprocess: Preprocess, options: TrainOptions, world: World) -> MemoryLoader:
         """Decode all of ``images`` once; those that cannot be read are left out with a warning."""
         pixels = np.empty((len(images), preprocess.crop, preprocess.crop, 3), np.uint8)
         labels, count = np.empty(len(images), np.int64), 0
@@ -123,7 +123,7 @@ class MemoryFeed:
         """Whole batches in an epoch."""
         return len(self.pixels) // self.batch
 
-    def epoch(self, number: int) -> Iterator[Learned]:
+    def epoch(self, number: int) -> Iterator[TrainBatch]:
         """Shuffle anew, draw the augmentation of the whole epoch, serve it."""
         order, rng = order_of(len(self.pixels), self.options.seed, number)
         draws = draw(len(order), rng, mirror=self.options.augment == "cifar")

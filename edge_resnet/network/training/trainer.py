@@ -14,14 +14,14 @@ from torch import nn
 from edge_resnet.core.errors import BuildError, ConfigError
 from edge_resnet.core.records import Progress
 from edge_resnet.network.training.checkpoint import CHECKPOINT, WEIGHTS, Memory, save_weights, write_checkpoint
-from edge_resnet.network.training.epoch import Diverged, Learner, Passed, one_pass, steps_of
-from edge_resnet.network.training.loader import Feed
+from edge_resnet.network.training.epoch import Diverged, EpochLosses, Learner, one_pass, steps_of
+from edge_resnet.network.training.loader import TrainLoader
 from edge_resnet.network.training.log import Events, write_log, write_result
 from edge_resnet.network.training.options import EpochRecord, TrainData, TrainResult, Watcher
 from edge_resnet.network.training.schedule import WarmUp
 from edge_resnet.network.training.validation import score
 
-__all__ = ["Session"]
+__all__ = ["Trainer"]
 
 logger = logging.getLogger(__name__)
 
@@ -29,13 +29,13 @@ State = dict[str, torch.Tensor]
 
 
 @dataclass(eq=False)
-class Session:
+class Trainer:
     """What is remembered from one epoch to the next. ``good``: the weights to deploy if it ended now; ``best``: those of the
     lowest test error, where they are to be kept; ``spent``: seconds of the epochs before."""
 
     learner: Learner
     data: TrainData
-    feed: Feed
+    feed: TrainLoader
     folder: Path | None
     records: list[EpochRecord] = field(default_factory=list)
     good: State = field(default_factory=dict)
@@ -115,7 +115,7 @@ class Session:
         self.records, self.best, self.spent = list(memory.records), memory.best, memory.seconds
         self.good = _copied(self._deployed())
 
-    def _note(self, passed: Passed, *, is_last: bool) -> None:
+    def _note(self, passed: EpochLosses, *, is_last: bool) -> None:
         """Test where it is time, and add the epoch's record."""
         learner, epoch = self.learner, len(self.records) + 1
         learner.world.mean_statistics(learner.network)

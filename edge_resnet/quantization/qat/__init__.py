@@ -3,7 +3,7 @@
 Knows nothing of the command line.
 """
 
-from edge_resnet.quantization.qat.evaluate import Judged
+from edge_resnet.quantization.qat.evaluate import QatAccuracy
 from edge_resnet.quantization.qat.network import FakeQuantized
 
-__all__ = ["FakeQuantized", "Judged"]
+__all__ = ["FakeQuantized", "QatAccuracy"]

@@ -19,10 +19,10 @@ from edge_resnet.core.errors import BudgetError
 from edge_resnet.core.records import Preprocess, Progress
 from edge_resnet.images.imageset import ImageSet, batches, require_labels
 from edge_resnet.quantization.budget import BudgetProblem, meet_budget
-from edge_resnet.quantization.imagecache import Spool
+from edge_resnet.quantization.imagecache import ImageCache
 from edge_resnet.quantization.simulate import simulate
 
-__all__ = ["Int8Parts", "Judged", "judged", "refuse_beyond"]
+__all__ = ["Int8Parts", "QatAccuracy", "measure_accuracy", "refuse_beyond"]
 
 #: What an INT8 graph derives from, beside the FP32 graph.
 Int8Parts: TypeAlias = tuple[CalibrationTable, Corrections | None]
@@ -30,7 +30,7 @@ _BATCH = 8
 
 
 @dataclass(frozen=True, eq=False)
-class Judged:
+class QatAccuracy:
     """Logits (N, classes) and labels (N,) of the pictures; the properties are percent of them, TensorRT's INT8 simulated."""
 
     labels: npt.NDArray[np.int64]
@@ -57,14 +57,14 @@ class Judged:
         return 100 * float((logits.argmax(1) == self.labels).mean())
 
 
-def judged(
+def measure_accuracy(
     folder: Path,
     images: ImageSet,
     preprocess: Preprocess,
     parts: tuple[Int8Parts, Int8Parts],
     *,
     progress: Progress | None = None,
-) -> Judged:
+) -> QatAccuracy:
     """Ask the graph in ``folder`` and its INT8 of ``parts``, before and after; pictures that cannot be read are left out."""
     labels: list[int] = []
 
@@ -76,17 +76,17 @@ def judged(
     model = onnx.load(folder / MODEL)
     graphs = [model, *(quantize(model, table, "tensorrt", corrections) for table, corrections in parts)]
     answers = []
-    with Spool(noted(), folder) as pictures:
+    with ImageCache(noted(), folder) as pictures:
         for done, graph in enumerate(graphs):
             if progress is not None:
                 progress("judge", done, len(graphs))
             answers.append(simulate(graph, pictures.batches(_BATCH)))
     if progress is not None:
         progress("judge", len(graphs), len(graphs))
-    return Judged(np.array(labels, np.int64), *answers)
+    return QatAccuracy(np.array(labels, np.int64), *answers)
 
 
-def refuse_beyond(seen: Judged, max_drop: float | None) -> tuple[BudgetReport | None, BudgetError | None]:
+def refuse_beyond(seen: QatAccuracy, max_drop: float | None) -> tuple[BudgetReport | None, BudgetError | None]:
     """The report where the budget holds, with every layer as it is; else the error. Neither where there is no budget."""
     if max_drop is None:
         return None, None

@@ -24,7 +24,7 @@ from edge_resnet.compiler.graph.scales import weight_scales
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.quantization.executor import Executor, read_by
 
-__all__ = ["FakeQuantized", "InFloat", "Layer"]
+__all__ = ["FakeQuantized", "Fp32Teacher", "Layer"]
 
 #: A step of SGD on the logarithm of a range, in shares of one on a weight: thousands of values add up in its gradient.
 _RANGE_GAIN = 1.0
@@ -172,7 +172,7 @@ class FakeQuantized(nn.Module):
         return Layer(weight, values[node.input[2]] if len(node.input) > 2 else None, scales, fixed=fixed)
 
 
-class InFloat(nn.Module):
+class Fp32Teacher(nn.Module):
     """(N, 3, H, W) float32, normalised → logits (N, classes) of the FP32 graph, without gradients: the teacher."""
 
     def __init__(self, model: onnx.ModelProto) -> None:

@@ -22,7 +22,7 @@ from edge_resnet.core.errors import CalibrationError, ExportError
 from edge_resnet.core.records import Preprocess, Progress
 from edge_resnet.network.training.validation import normalise
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table_from
-from edge_resnet.quantization.imagecache import Spool
+from edge_resnet.quantization.imagecache import ImageCache
 from edge_resnet.quantization.qat.network import FakeQuantized
 from edge_resnet.quantization.simulate import relative_error, simulate
 
@@ -57,7 +57,7 @@ def table_of(
     network: FakeQuantized,
     start: CalibrationTable,
     graph: onnx.ModelProto,
-    pictures: Spool,
+    pictures: ImageCache,
     *,
     progress: Progress | None = None,
 ) -> CalibrationTable:

@@ -17,10 +17,10 @@ import pycuda.driver as driver
 
 from edge_resnet.core.errors import BackendError
 
-__all__ = ["Cuda", "DeviceBuffer", "Kernel", "Laps", "SharedBuffer"]
+__all__ = ["Cuda", "DeviceBuffer", "Kernel", "PinnedBuffer", "StreamTimer"]
 
 
-class SharedBuffer:
+class PinnedBuffer:
     """Memory of one shape and dtype: ``host``, a pinned array, and ``address``, where the GPU finds its content.
 
     On a GPU with memory of its own the two are copies of each other, made by ``to_device`` and ``to_host``; on an integrated one
@@ -86,7 +86,7 @@ class Kernel:
         self._function.prepared_async_call(grid, (block, 1, 1), stream, *arguments)
 
 
-class Laps:
+class StreamTimer:
     """Moments on a stream as the GPU itself sees them, and the times between them. The context must be current throughout."""
 
     def __init__(self) -> None:
@@ -143,13 +143,13 @@ class Cuda:
         """A stream of its own; ``handle`` is what TensorRT takes. The context must be current."""
         return driver.Stream()
 
-    def laps(self) -> Laps:
+    def laps(self) -> StreamTimer:
         """A stopwatch for one stream. The context must be current."""
-        return Laps()
+        return StreamTimer()
 
-    def buffer(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> SharedBuffer:
+    def buffer(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> PinnedBuffer:
         """Memory that both sides reach. The context must be current."""
-        return SharedBuffer(shape, dtype, mapped=self.mapped)
+        return PinnedBuffer(shape, dtype, mapped=self.mapped)
 
     def memory(self, size: int) -> DeviceBuffer:
         """Memory of ``size`` bytes for the GPU alone. The context must be current."""

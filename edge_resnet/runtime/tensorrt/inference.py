@@ -27,7 +27,7 @@ from edge_resnet.runtime.backend import EngineRequest, Images, Logits, Variant, 
 from edge_resnet.runtime.tensorrt.cuda import Cuda
 from edge_resnet.runtime.tensorrt.cudagraph import Recorder
 from edge_resnet.runtime.tensorrt.kernels import Kernels
-from edge_resnet.runtime.tensorrt.library import listen
+from edge_resnet.runtime.tensorrt.library import log_to_python
 from edge_resnet.runtime.tensorrt.plans import StoredPlan, find_plan, read_plan, wanted
 from edge_resnet.runtime.tensorrt.resize import GpuResize
 from edge_resnet.runtime.tensorrt.slots import Bindings, Slot
@@ -59,7 +59,7 @@ class TensorRtBackend:
         self._plan = plan
         self._input_size = plan.preprocess.crop
         self._most = 0
-        self._listener = listen(tensorrt)
+        self._listener = log_to_python(tensorrt)
         self._runtime: Any = None
         self._engine: Any = None
         self._slots: list[Slot] = []

@@ -8,11 +8,11 @@ from collections import deque
 from types import ModuleType
 from typing import Any
 
-from edge_resnet.artifact.enginecache import EngineDialect
+from edge_resnet.artifact.enginecache import Typing
 from edge_resnet.core.errors import BackendError, ConfigError
 from edge_resnet.core.records import Progress
 
-__all__ = ["Listener", "dialect_of", "listen", "monitor", "network_flags", "version_of"]
+__all__ = ["BuildLog", "log_to_python", "network_flags", "progress_monitor", "typing_of", "version_of"]
 
 
 #: Weak typing is deprecated from 10.12 on and gone in 11; strong typing is whole from 10.12 on (NVIDIA's migration guide).
@@ -31,7 +31,7 @@ def version_of(trt: ModuleType) -> tuple[int, ...]:
     return version
 
 
-def dialect_of(trt: ModuleType) -> EngineDialect:
+def typing_of(trt: ModuleType) -> Typing:
     """Which graph and flags this TensorRT wants."""
     version = version_of(trt)
     if not hasattr(trt.BuilderFlag, "FP16"):
@@ -39,7 +39,7 @@ def dialect_of(trt: ModuleType) -> EngineDialect:
     return "strong" if hasattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED") and version >= _STRONG_FROM else "weak"
 
 
-def network_flags(trt: ModuleType, dialect: EngineDialect) -> int:
+def network_flags(trt: ModuleType, dialect: Typing) -> int:
     """The bits for ``create_network``: the batch is explicit where that is still said, and types are strong where asked for.
 
     Raises ConfigError where this TensorRT cannot do the dialect.
@@ -61,7 +61,7 @@ _KEPT = 5
 _log = logging.getLogger(__name__)
 
 
-class Listener:
+class BuildLog:
     """``logger``: the object that TensorRT takes, to be kept as long as what was made with it. ``errors``: its last error
     lines."""
 
@@ -79,7 +79,7 @@ class Listener:
         return "outofmemory" in text or "insufficientmemory" in text or "insufficientworkspace" in text
 
 
-def listen(trt: ModuleType) -> Listener:
+def log_to_python(trt: ModuleType) -> BuildLog:
     """A logger that passes TensorRT's lines on to ``logging`` and keeps the last five errors."""
     errors: deque[str] = deque(maxlen=_KEPT)
     severity = trt.ILogger.Severity
@@ -101,10 +101,10 @@ def listen(trt: ModuleType) -> Listener:
                 errors.append(message.strip())
             _log.log(level, "TensorRT: %s", message.strip())
 
-    return Listener(_Logger(), errors)
+    return BuildLog(_Logger(), errors)
 
 
-def monitor(trt: ModuleType, progress: Progress) -> Any | None:
+def progress_monitor(trt: ModuleType, progress: Progress) -> Any | None:
     """An IProgressMonitor that tells the outermost phase's steps; None where TensorRT has none (below 10)."""
     if not hasattr(trt, "IProgressMonitor"):
         return None

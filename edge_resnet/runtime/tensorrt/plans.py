@@ -23,7 +23,7 @@ from edge_resnet.core.errors import ConfigError, IncompatibleEngineError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.device.gpu import first_gpu
 from edge_resnet.runtime.backend import Variant
-from edge_resnet.runtime.tensorrt.library import dialect_of
+from edge_resnet.runtime.tensorrt.library import typing_of
 
 __all__ = ["FACTS", "LAYERS", "PLAN", "StoredPlan", "facts_here", "find_plan", "read_plan", "wanted"]
 
@@ -31,7 +31,7 @@ __all__ = ["FACTS", "LAYERS", "PLAN", "StoredPlan", "facts_here", "find_plan", "
 def facts_here(truth: str, options: EngineOptions) -> EngineFacts:
     """What an engine of ``truth`` with these options would hold for. Raises BackendError where there is no GPU, or a TensorRT
     that is too old."""
-    gpu, dialect = first_gpu(), dialect_of(tensorrt)
+    gpu, dialect = first_gpu(), typing_of(tensorrt)
     return EngineFacts(str(tensorrt.__version__), gpu.name, gpu.compute_capability, truth, dialect, options)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.images.preprocess import Picture, check_picture, plan_crop
-from edge_resnet.runtime.tensorrt.cuda import Cuda, DeviceBuffer, Kernel, SharedBuffer
+from edge_resnet.runtime.tensorrt.cuda import Cuda, DeviceBuffer, Kernel, PinnedBuffer
 from edge_resnet.runtime.tensorrt.resampling import Weights, resampling_weights
 
 __all__ = ["GpuResize"]
@@ -59,7 +59,7 @@ class GpuResize:
         self._rows, self._columns = cuda.kernels(cubin, _ARGUMENTS)
         self._plans: OrderedDict[tuple[int, int], _Plan] = OrderedDict()
         #: One per frame of a batch: its copy may still run while the next frame is written.
-        self._staging: list[SharedBuffer | None] = [None] * most
+        self._staging: list[PinnedBuffer | None] = [None] * most
         #: Between the passes; a stream works on one frame at a time.
         self._between: DeviceBuffer | None = None
 
@@ -89,7 +89,7 @@ class GpuResize:
         self._staging = [None] * len(self._staging)
         self._between = self._rows = self._columns = None
 
-    def _queue(self, frame: Picture, plan: _Plan, staging: SharedBuffer | None, destination: int, stream: Any) -> None:
+    def _queue(self, frame: Picture, plan: _Plan, staging: PinnedBuffer | None, destination: int, stream: Any) -> None:
         assert staging is not None
         assert self._between is not None
         assert self._rows is not None

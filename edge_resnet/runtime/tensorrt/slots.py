@@ -10,7 +10,7 @@ import numpy as np
 from edge_resnet.core.errors import BackendError
 from edge_resnet.images.preprocess import Picture
 from edge_resnet.runtime.backend import Images, Logits
-from edge_resnet.runtime.tensorrt.cuda import Cuda, Laps, SharedBuffer
+from edge_resnet.runtime.tensorrt.cuda import Cuda, PinnedBuffer, StreamTimer
 from edge_resnet.runtime.tensorrt.cudagraph import Graph, Recorder
 from edge_resnet.runtime.tensorrt.resize import GpuResize
 
@@ -56,14 +56,14 @@ class Slot:
         if self._context is None:
             raise BackendError("TensorRT gives no execution context", hint="close other programs: it needs GPU memory of its own")
         self._stream = cuda.stream()
-        self._laps: Laps | None = cuda.laps()
+        self._laps: StreamTimer | None = cuda.laps()
         self._copies = not cuda.mapped
         self._shape = 0
         self._recorder = recorder
         #: By batch size and copies; None where such a batch ran once and was not recorded yet.
         self._graphs: dict[tuple[int, Copies], Graph | None] = {}
         self._resize: GpuResize | None = None
-        self._buffers: list[SharedBuffer] = []
+        self._buffers: list[PinnedBuffer] = []
         rows = ((bindings.input, bindings.picture, np.uint8), (bindings.output, (bindings.classes,), bindings.dtype))
         try:
             for name, row, dtype in rows:

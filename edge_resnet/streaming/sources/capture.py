@@ -11,7 +11,7 @@ from typing import Any
 
 from edge_resnet.core.errors import SourceError
 from edge_resnet.streaming.sources.live import Shot
-from edge_resnet.streaming.sources.uri import Patience
+from edge_resnet.streaming.sources.uri import Timeouts
 
 __all__ = ["APPSINK", "CaptureFeed", "has_gstreamer", "open_ffmpeg", "open_gstreamer"]
 
@@ -29,7 +29,7 @@ def has_gstreamer(cv2: Any) -> bool:
     return bool(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER))
 
 
-def open_gstreamer(cv2: Any, pipeline: str, patience: Patience) -> Any:
+def open_gstreamer(cv2: Any, pipeline: str, patience: Timeouts) -> Any:
     """A VideoCapture of a pipeline, opened or not."""
     capture = cv2.VideoCapture()
     # Older ones (4.6) know no timeouts for GStreamer and refuse to open with them.
@@ -38,7 +38,7 @@ def open_gstreamer(cv2: Any, pipeline: str, patience: Patience) -> Any:
     return capture
 
 
-def open_ffmpeg(cv2: Any, uri: str, options: str, threads: int, patience: Patience) -> Any:
+def open_ffmpeg(cv2: Any, uri: str, options: str, threads: int, patience: Timeouts) -> Any:
     """A VideoCapture of a stream, opened or not, with FFmpeg's ``options`` (``name;value|name;value``).
 
     The user's environment goes before them. ``threads`` decode, 0: one per core; each holds a frame back.
@@ -91,7 +91,7 @@ class CaptureFeed:
             self._capture.release()
 
 
-def _times(cv2: Any, patience: Patience) -> list[int]:
+def _times(cv2: Any, patience: Timeouts) -> list[int]:
     # Half: where the time is over, OpenCV asks FFmpeg a second time.
     read_ms = int(1000 * patience.read_s / 2)
     return [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(1000 * patience.open_s), cv2.CAP_PROP_READ_TIMEOUT_MSEC, read_ms]

@@ -10,7 +10,7 @@ from edge_resnet.core.errors import SourceError
 from edge_resnet.streaming.opencv import load_opencv
 from edge_resnet.streaming.sources.capture import APPSINK, CaptureFeed, has_gstreamer, open_gstreamer
 from edge_resnet.streaming.sources.live import LiveSource
-from edge_resnet.streaming.sources.uri import TIMEOUT, Patience, Range, read_options
+from edge_resnet.streaming.sources.uri import TIMEOUT, Range, Timeouts, read_options
 
 __all__ = ["csi_pipeline", "has_plugin", "open_csi"]
 
@@ -49,7 +49,7 @@ def open_csi(uri: str) -> LiveSource:
             hint="pip uninstall -y opencv-python opencv-python-headless; sudo apt install python3-opencv; "
             "a virtual environment with --system-site-packages",
         )
-    patience = Patience.of(options["timeout"])
+    patience = Timeouts.of(options["timeout"])
 
     def connect() -> Any:
         capture = open_gstreamer(cv2, csi_pipeline(int(match.group(1)), options), patience)

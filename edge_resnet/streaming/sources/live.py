@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from edge_resnet.core.errors import EdgeResnetError, SourceError
 from edge_resnet.streaming.records import Frame
-from edge_resnet.streaming.sources.uri import Patience
+from edge_resnet.streaming.sources.uri import Timeouts
 
 __all__ = ["Feed", "LiveSource", "Shot"]
 
@@ -70,7 +70,7 @@ class LiveSource:
 
     live = True
 
-    def __init__(self, name: str, feed: Feed, patience: Patience, hint: str) -> None:
+    def __init__(self, name: str, feed: Feed, patience: Timeouts, hint: str) -> None:
         self.dropped = 0
         self._name, self._feed, self._patience, self._hint = name, feed, patience, hint
         self._changed = threading.Condition()

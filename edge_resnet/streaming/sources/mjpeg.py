@@ -21,7 +21,7 @@ from edge_resnet.core.errors import SourceError
 from edge_resnet.streaming.sources.connection import answer_challenge, connect, refused_login
 from edge_resnet.streaming.sources.live import LiveSource, Shot
 from edge_resnet.streaming.sources.multipart import Parts
-from edge_resnet.streaming.sources.uri import TIMEOUT, Address, Patience, Range, parse_address, public_uri, take_options
+from edge_resnet.streaming.sources.uri import TIMEOUT, Address, Range, Timeouts, parse_address, public_uri, take_options
 
 __all__ = ["open_mjpeg"]
 
@@ -39,7 +39,7 @@ def open_mjpeg(uri: str) -> LiveSource:
     SourceError where the server is not reached, refuses, or sends something else.
     """
     rest, options = take_options(uri, {"timeout": TIMEOUT, "verify": Range(1, 0, 1)})
-    name, address, patience = public_uri(rest), parse_address(rest), Patience.of(options["timeout"])
+    name, address, patience = public_uri(rest), parse_address(rest), Timeouts.of(options["timeout"])
     feed = _Feed(name, address, patience, verify=bool(options["verify"]))
     return LiveSource(name, feed, patience, "is the camera on, and does the network carry its stream?")
 
@@ -47,7 +47,7 @@ def open_mjpeg(uri: str) -> LiveSource:
 class _Feed:
     """One request, whose answer never ends."""
 
-    def __init__(self, name: str, address: Address, patience: Patience, *, verify: bool) -> None:
+    def __init__(self, name: str, address: Address, patience: Timeouts, *, verify: bool) -> None:
         self._name, self._address, self._patience = name, address, patience
         self._context = _tls(verify=verify) if address.scheme == "https" else None
         self._socket: socket.socket | None = None

@@ -14,7 +14,7 @@ from edge_resnet.streaming.sources.capture import APPSINK, CaptureFeed, has_gstr
 from edge_resnet.streaming.sources.connection import answer_challenge, connect, refused_login
 from edge_resnet.streaming.sources.csi import has_plugin
 from edge_resnet.streaming.sources.live import LiveSource
-from edge_resnet.streaming.sources.uri import TIMEOUT, Address, Patience, Range, parse_address, public_uri, take_options
+from edge_resnet.streaming.sources.uri import TIMEOUT, Address, Range, Timeouts, parse_address, public_uri, take_options
 
 __all__ = ["explain_refusal", "open_rtsp", "rtsp_pipeline"]
 
@@ -40,7 +40,7 @@ def open_rtsp(uri: str) -> LiveSource:
     SourceError where the server is not reached, refuses, has no video or gives no frame.
     """
     rest, options = take_options(uri, {"timeout": TIMEOUT, "threads": _THREADS})
-    name, address, patience = public_uri(rest), parse_address(rest), Patience.of(options["timeout"])
+    name, address, patience = public_uri(rest), parse_address(rest), Timeouts.of(options["timeout"])
     cv2 = load_opencv()
 
     def connect() -> Any:
@@ -58,10 +58,10 @@ def open_rtsp(uri: str) -> LiveSource:
     return LiveSource(name, CaptureFeed(connect, ended), patience, hint)
 
 
-def _open(cv2: Any, name: str, address: Address, patience: Patience, threads: int) -> Any:
+def _open(cv2: Any, name: str, address: Address, patience: Timeouts, threads: int) -> Any:
     """A VideoCapture by the first way that opens it, None where none does."""
     ways = ["GStreamer", "FFmpeg"] if has_gstreamer(cv2) else ["FFmpeg"]
-    times = Patience(_OPENING * patience.open_s / len(ways), patience.read_s)
+    times = Timeouts(_OPENING * patience.open_s / len(ways), patience.read_s)
     for way in ways:
         if way == "GStreamer":
             on_jetson = has_plugin("nvvidconv")

@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, quote, unquote
 
 from edge_resnet.core.errors import SourceError
 
-__all__ = ["TIMEOUT", "Address", "Patience", "Range", "parse_address", "public_uri", "read_options", "take_options"]
+__all__ = ["Address", "Range", "TIMEOUT", "Timeouts", "parse_address", "public_uri", "read_options", "take_options"]
 
 _MASK = "***"
 #: In a query or, as some recorders want it, in the path. The value goes to the next mark that no such value holds unescaped.
@@ -29,14 +29,14 @@ class Range(NamedTuple):
     whole: bool = True
 
 
-class Patience(NamedTuple):
+class Timeouts(NamedTuple):
     """Seconds: for the first frame, and for each one after it."""
 
     open_s: float
     read_s: float
 
     @classmethod
-    def of(cls, timeout: float) -> Patience:
+    def of(cls, timeout: float) -> Timeouts:
         """As the option ``timeout`` says: that long for a frame, and twice as long for the first."""
         return cls(2 * timeout, timeout)
 

@@ -15,10 +15,10 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-from edge_resnet.streaming.web.latest import Feed, Newest
+from edge_resnet.streaming.web.latest import LatestFrames, Newest
 from edge_resnet.streaming.web.streams import pause
 
-__all__ = ["MEDIA_TYPE", "Hub", "Subscriber", "Wish", "to_json"]
+__all__ = ["EventFilter", "EventHub", "MEDIA_TYPE", "Subscriber", "to_json"]
 
 MEDIA_TYPE = "text/event-stream; charset=utf-8"
 QUEUE = 256
@@ -27,7 +27,7 @@ _RETRY = b"retry: 2000\n\n"
 
 
 @dataclass(frozen=True)
-class Wish:
+class EventFilter:
     """``on_change``: only predictions whose answer differs from the one before. ``every_s``: of a source at most one in that
     time, but for changes."""
 
@@ -38,7 +38,7 @@ class Wish:
 class Subscriber:
     """One client's queue: filled by the pipeline's thread, emptied by the server's."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, wish: Wish, hub: Hub, feed: Feed) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, wish: EventFilter, hub: EventHub, feed: LatestFrames) -> None:
         self._loop = loop
         self._wish = wish
         self._hub = hub
@@ -116,7 +116,7 @@ class Subscriber:
         return True
 
 
-class Hub:
+class EventHub:
     """Hands predictions to whoever listens. Safe to use from several threads."""
 
     def __init__(self) -> None:

@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edge_resnet.streaming.web.latest import Feed, Newest
+from edge_resnet.streaming.web.latest import LatestFrames, Newest
 from edge_resnet.streaming.web.streams import pause
 
-__all__ = ["MEDIA_TYPE", "Pictures", "encode"]
+__all__ = ["JpegStream", "MEDIA_TYPE", "encode"]
 
 MEDIA_TYPE = "multipart/x-mixed-replace; boundary=frame"
 _SIDE = 960
@@ -36,10 +36,10 @@ def encode(image: npt.NDArray[np.uint8]) -> bytes:
     return out.getvalue()
 
 
-class Pictures:
+class JpegStream:
     """Encodes a source's newest frame at most ten times a second, however many watch. Used on the server's thread."""
 
-    def __init__(self, feed: Feed, pool: Executor) -> None:
+    def __init__(self, feed: LatestFrames, pool: Executor) -> None:
         self._feed = feed
         self._pool = pool
         self._encoded: dict[int, tuple[int, float, asyncio.Future[bytes]]] = {}

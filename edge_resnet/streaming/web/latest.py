@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from edge_resnet.streaming.records import Frame, Prediction, RunStatus
 
-__all__ = ["Feed", "Newest"]
+__all__ = ["LatestFrames", "Newest"]
 
 #: Many pages that ask within this time are told the same.
 _STATUS_S = 0.25
@@ -31,7 +31,7 @@ class Newest:
     frame: Frame
 
 
-class Feed:
+class LatestFrames:
     """Holds one frame per source, however many come. Safe to use from several threads."""
 
     def __init__(self, status: Callable[[], RunStatus]) -> None:

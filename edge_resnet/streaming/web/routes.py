@@ -18,9 +18,9 @@ from edge_resnet import __version__
 from edge_resnet.streaming.records import RunStatus
 from edge_resnet.streaming.web import events, jpegstream, metrics
 from edge_resnet.streaming.web.access import Attempts, Guard, Token
-from edge_resnet.streaming.web.events import Hub, Subscriber, Wish, to_json
-from edge_resnet.streaming.web.jpegstream import Pictures
-from edge_resnet.streaming.web.latest import Feed
+from edge_resnet.streaming.web.events import EventFilter, EventHub, Subscriber, to_json
+from edge_resnet.streaming.web.jpegstream import JpegStream
+from edge_resnet.streaming.web.latest import LatestFrames
 from edge_resnet.streaming.web.metrics import Clients, Metrics
 from edge_resnet.streaming.web.pages import Pages
 from edge_resnet.streaming.web.streams import Chunks, Stream, Streams
@@ -38,12 +38,12 @@ _BUSY = {"Retry-After": "5"}
 class Api:
     """Its methods are the routes' handlers, on the server's thread."""
 
-    def __init__(self, feed: Feed, hub: Hub, streams: Streams, pool: Executor) -> None:
+    def __init__(self, feed: LatestFrames, hub: EventHub, streams: Streams, pool: Executor) -> None:
         self._feed = feed
         self._hub = hub
         self._streams = streams
         self._pool = pool
-        self._pictures = Pictures(feed, pool)
+        self._pictures = JpegStream(feed, pool)
         self.metrics = Metrics(feed.status, self._clients)
 
     async def stream(self, request: Request) -> Response | Stream:
@@ -95,7 +95,7 @@ class Api:
         return Clients(sum(counts.values()), listeners, self._hub.lost)
 
 
-def _wish(request: Request) -> Wish:
+def _wish(request: Request) -> EventFilter:
     """Read the query. Raises HTTPException where it makes no sense."""
     on_change = request.query_params.get("on_change", "0")
     rate = request.query_params.get("max_per_s", "0")
@@ -103,7 +103,7 @@ def _wish(request: Request) -> Wish:
         raise HTTPException(400, "on_change is 0 or 1")
     if not (rate.isascii() and rate.isdecimal() and len(rate) <= 6):
         raise HTTPException(400, "max_per_s is a whole number, 0 for all")
-    return Wish(on_change == "1", 1 / int(rate) if int(rate) else 0.0)
+    return EventFilter(on_change == "1", 1 / int(rate) if int(rate) else 0.0)
 
 
 def build_app(api: Api, token: Token | None, host: str | None) -> ASGIApp:

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 from edge_resnet.core.errors import ConfigError, MissingDependencyError
 from edge_resnet.streaming.records import Frame, Prediction, RunStatus
 from edge_resnet.streaming.web.access import Token
-from edge_resnet.streaming.web.latest import Feed
+from edge_resnet.streaming.web.latest import LatestFrames
 from edge_resnet.streaming.web.listen import Address, listen, resolve
 
 if TYPE_CHECKING:
-    from edge_resnet.streaming.web.events import Hub
+    from edge_resnet.streaming.web.events import EventHub
     from edge_resnet.streaming.web.metrics import Metrics
     from edge_resnet.streaming.web.server import Server
 
@@ -44,7 +44,7 @@ class WebSink:
                 f"{address} can be reached from other machines, and no token is set",
                 hint="set one with --web-token or EDGE_RESNET_WEB_TOKEN, or listen on 127.0.0.1",
             )
-        self._feed = Feed(status)
+        self._feed = LatestFrames(status)
         self._running: _Running | None = None
         self._port = self._address.port
 
@@ -93,22 +93,22 @@ class WebSink:
 @dataclass(frozen=True)
 class _Running:
     server: Server
-    hub: Hub
+    hub: EventHub
     metrics: Metrics
     pool: ThreadPoolExecutor
     port: int
 
 
-def _start(feed: Feed, address: Address, token: Token | None, sock: socket.socket) -> _Running:
+def _start(feed: LatestFrames, address: Address, token: Token | None, sock: socket.socket) -> _Running:
     try:
-        from edge_resnet.streaming.web.events import Hub
+        from edge_resnet.streaming.web.events import EventHub
         from edge_resnet.streaming.web.routes import Api, build_app
         from edge_resnet.streaming.web.server import Server
         from edge_resnet.streaming.web.streams import Streams
     except ImportError as error:
         raise MissingDependencyError(f"--web needs {error.name}", hint="pip install 'edge-resnet[web]'") from error
     feed.status()
-    hub, streams = Hub(), Streams()
+    hub, streams = EventHub(), Streams()
     pool = ThreadPoolExecutor(2, thread_name_prefix="web")
     api = Api(feed, hub, streams, pool)
     port: int = sock.getsockname()[1]

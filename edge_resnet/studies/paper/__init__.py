@@ -4,7 +4,7 @@ Knows nothing of artifacts and of the command line.
 """
 
 from edge_resnet.studies.paper.experiments import EXPERIMENTS, TRAINING, run_experiment
-from edge_resnet.studies.paper.request import Request
-from edge_resnet.studies.paper.result import Finding
+from edge_resnet.studies.paper.request import ExperimentRequest
+from edge_resnet.studies.paper.result import ExperimentResult
 
-__all__ = ["EXPERIMENTS", "TRAINING", "Finding", "Request", "run_experiment"]
+__all__ = ["EXPERIMENTS", "ExperimentRequest", "ExperimentResult", "TRAINING", "run_experiment"]

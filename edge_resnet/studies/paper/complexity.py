@@ -11,8 +11,8 @@ from edge_resnet.network import NetworkFacts, paper_table
 from edge_resnet.network.zoo import measure
 from edge_resnet.studies.paper.figures import CIFAR_MPARAMS, IMAGENET_GFLOPS
 from edge_resnet.studies.paper.networks import printed_name
-from edge_resnet.studies.paper.request import Request
-from edge_resnet.studies.paper.result import Column, Finding, Scaled, Table
+from edge_resnet.studies.paper.request import ExperimentRequest
+from edge_resnet.studies.paper.result import Column, ExperimentResult, Scaled, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,7 @@ __all__ = ["complexity"]
 _VGG16_GFLOPS = 15.3
 
 
-def complexity(request: Request, progress: Progress | None = None) -> Finding:
+def complexity(request: ExperimentRequest, progress: Progress | None = None) -> ExperimentResult:
     """Measure every network of tables 1 and 6, and each one's plain twin; needs no images."""
     facts = paper_table()
     twins = []
@@ -35,7 +35,7 @@ def complexity(request: Request, progress: Progress | None = None) -> Finding:
         progress("measure", len(facts), len(facts))
     imagenet = [fact for fact in facts if fact.spec.family == "imagenet"]
     cifar = [fact for fact in facts if fact.spec.family == "cifar"]
-    return Finding(
+    return ExperimentResult(
         "complexity",
         "Complexity of the paper's networks, measured",
         _verdicts(imagenet, cifar, dict(zip((fact.spec for fact in facts), twins, strict=True))),

@@ -12,8 +12,8 @@ from edge_resnet.core.records import Preprocess, Progress
 from edge_resnet.images.preprocess import Picture, check_picture, preprocess
 from edge_resnet.studies.paper.figures import MULTISCALE_ERROR, ONE_CROP_ERROR, SCALES, TEN_CROP_ERROR
 from edge_resnet.studies.paper.networks import Probabilities
-from edge_resnet.studies.paper.request import Request
-from edge_resnet.studies.paper.result import Finding, Scaled
+from edge_resnet.studies.paper.request import ExperimentRequest
+from edge_resnet.studies.paper.result import ExperimentResult, Scaled
 from edge_resnet.studies.paper.tally import Scheme
 from edge_resnet.studies.paper.testing import Way, errors_by_way
 
@@ -50,7 +50,7 @@ def at_scale(picture: Picture, short: int) -> Picture:
 _ONE, _TEN = "one crop", "ten crops"
 
 
-def tencrop(request: Request, progress: Progress | None = None) -> Finding:
+def tencrop(request: ExperimentRequest, progress: Progress | None = None) -> ExperimentResult:
     """Test the networks on one crop and on ten, the softmax of the ten averaged; the single crop is the centre one of the ten."""
     resize, crop = request.preprocess.resize, request.preprocess.crop
     square = Preprocess(resize, resize)
@@ -79,7 +79,7 @@ def _paper(network: str, scheme: str) -> str | None:
 _SMALLEST = 32
 
 
-def multiscale(request: Request, progress: Progress | None = None) -> Finding:
+def multiscale(request: ExperimentRequest, progress: Progress | None = None) -> ExperimentResult:
     """Test the networks on the centre crop, on the whole picture at each scale, and on the mean of the scales' softmax.
 
     With ``flips`` a scale's answer is the mean of the picture's and its mirror image's, as in the works that the paper follows.
@@ -126,7 +126,7 @@ def _paper_scaled(scales: tuple[int, ...]) -> Callable[[str, str], str | None]:
     return figure
 
 
-def _scaled(request: Request, scales: tuple[int, ...]) -> tuple[Scaled, ...]:
+def _scaled(request: ExperimentRequest, scales: tuple[int, ...]) -> tuple[Scaled, ...]:
     found = [Scaled("mirror images", "not said; the works it follows average them", "averaged" if request.flips else "left out")]
     if scales != SCALES:
         found.insert(0, Scaled("short sides, pixels", ", ".join(map(str, SCALES)), ", ".join(map(str, scales))))

@@ -11,8 +11,8 @@ from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import ModelSpec, Progress, Shortcut
 from edge_resnet.measurement.page.figure import MARKERS, SERIES, Chart, draw
 from edge_resnet.studies.paper.figures import CIFAR_ERROR, TEN_CROP_ERROR, TWIN_ERROR
-from edge_resnet.studies.paper.request import Request
-from edge_resnet.studies.paper.result import Finding
+from edge_resnet.studies.paper.request import ExperimentRequest
+from edge_resnet.studies.paper.result import ExperimentResult
 from edge_resnet.studies.paper.scale import scaled_down
 from edge_resnet.studies.paper.trained import as_record, compared, curves, trained_table
 from edge_resnet.studies.paper.training import Trained, train_networks
@@ -31,7 +31,7 @@ _CAPTION = (
 )
 
 
-def degradation(request: Request, progress: Progress | None = None) -> Finding:
+def degradation(request: ExperimentRequest, progress: Progress | None = None) -> ExperimentResult:
     """Train the plain and the residual network of every depth, the shallow ones first, option A as in the paper's twins.
 
     Raises ConfigError for fewer than two depths, and what ``train_networks`` raises.
@@ -44,7 +44,7 @@ def degradation(request: Request, progress: Progress | None = None) -> Finding:
     session = train_networks(request, specs, progress=progress)
     plain = [network for network in session.networks if network.spec.plain]
     residual = [network for network in session.networks if not network.spec.plain]
-    return Finding(
+    return ExperimentResult(
         "degradation",
         f"Degradation: plain against residual networks ({_FIGURE[request.family]})",
         (*_verdict(plain), *_verdict(residual), *_twins(session.networks)),
@@ -92,7 +92,7 @@ _DEEPER = tuple(CIFAR_ERROR)
 _DEPTH_CAPTION = "The paper's: table 6, CIFAR-10; 110 layers: the best of five runs (mean ± standard deviation)."
 
 
-def depth(request: Request, progress: Progress | None = None) -> Finding:
+def depth(request: ExperimentRequest, progress: Progress | None = None) -> ExperimentResult:
     """Train the residual network of every depth, option A; from 110 layers on with the paper's warm-up at 0.01.
 
     Raises ConfigError for ImageNet's family, and what ``train_networks`` raises.
@@ -102,7 +102,7 @@ def depth(request: Request, progress: Progress | None = None) -> Finding:
     depths = tuple(sorted(request.depths or _DEEPER))
     specs = [replace(request.like(), depth=layers) for layers in depths]
     session = train_networks(request, specs, progress=progress)
-    return Finding(
+    return ExperimentResult(
         "depth",
         "Residual networks by depth (table 6)",
         _depth_verdicts(session.networks),
@@ -158,7 +158,7 @@ _SHORTCUT_CAPTION = "The paper's: table 3, ImageNet, top-1 / top-5 of 10-crop te
 _OPTIONS: tuple[Shortcut, ...] = ("A", "B", "C")
 
 
-def shortcuts(request: Request, progress: Progress | None = None) -> Finding:
+def shortcuts(request: ExperimentRequest, progress: Progress | None = None) -> ExperimentResult:
     """Train the plain network and the three residual ones of one depth.
 
     Raises ConfigError for more than one depth or a shortcut chosen, and what ``train_networks`` raises.
@@ -169,7 +169,7 @@ def shortcuts(request: Request, progress: Progress | None = None) -> Finding:
     like = replace(request.like(shortcut="A"), depth=depth)
     specs: list[ModelSpec] = [replace(like, plain=True), *(replace(like, shortcut=option) for option in _OPTIONS)]
     session = train_networks(request, specs, option=True, progress=progress)
-    return Finding(
+    return ExperimentResult(
         "shortcuts",
         f"Shortcut options at {depth} layers (table 3)",
         _shortcut_verdicts(session.networks),

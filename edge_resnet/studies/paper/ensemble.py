@@ -18,8 +18,8 @@ from edge_resnet.images.imageset import ImageSet, batches, require_several
 from edge_resnet.measurement.page.figure import SERIES, Chart, draw
 from edge_resnet.network import class_names
 from edge_resnet.studies.paper.networks import Member, Probabilities, open_members, probabilities
-from edge_resnet.studies.paper.request import Request, labelled
-from edge_resnet.studies.paper.result import Cell, Column, Finding, Scaled, Table
+from edge_resnet.studies.paper.request import ExperimentRequest, labelled
+from edge_resnet.studies.paper.result import Cell, Column, ExperimentResult, Scaled, Table
 from edge_resnet.studies.paper.tally import Difference, ErrorRate, difference, error_rate, hits_of
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ _STILL, _MOST = 1e-7, 100_000
 Ints = npt.NDArray[np.int64]
 
 
-def ensemble(request: Request, progress: Progress | None = None) -> Finding:
+def ensemble(request: ExperimentRequest, progress: Progress | None = None) -> ExperimentResult:
     """Average the networks that the request names; weights, and the best single one, are chosen on a part held out.
 
     Raises ConfigError for fewer than two networks or networks of one kind of input only, DataError for too few images.
@@ -58,7 +58,7 @@ def ensemble(request: Request, progress: Progress | None = None) -> Finding:
     against = {name: difference(hits[name][:, 0], hits[best][:, 0]) for name in hits if name != best}
     shares = dict(zip((member.name for member in used), weights.tolist(), strict=True))
     found = _Found({name: error_rate(rows) for name, rows in hits.items()}, against, shares, best)
-    return Finding(
+    return ExperimentResult(
         "ensemble",
         "An ensemble of several depths",
         _verdicts(found),
@@ -122,7 +122,7 @@ class _Found:
 
 
 def _answers(
-    members: Sequence[Member], images: ImageSet, request: Request, progress: Progress | None
+    members: Sequence[Member], images: ImageSet, request: ExperimentRequest, progress: Progress | None
 ) -> tuple[Probabilities, Ints, bool]:
     """(members, N, classes) and labels (N,); Ctrl-C after the second member ends it with the members so far."""
     answers: list[Probabilities] = []

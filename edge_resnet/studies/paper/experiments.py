@@ -11,12 +11,12 @@ from typing import TypeAlias
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Progress
 from edge_resnet.studies.paper.output import claim, publish, release
-from edge_resnet.studies.paper.request import Request
-from edge_resnet.studies.paper.result import Finding
+from edge_resnet.studies.paper.request import ExperimentRequest
+from edge_resnet.studies.paper.result import ExperimentResult
 
 __all__ = ["EXPERIMENTS", "TRAINING", "run_experiment"]
 
-Experiment: TypeAlias = Callable[[Request, Progress | None], Finding]
+Experiment: TypeAlias = Callable[[ExperimentRequest, Progress | None], ExperimentResult]
 
 #: Name → module:function.
 EXPERIMENTS: Mapping[str, str] = MappingProxyType(
@@ -36,8 +36,8 @@ TRAINING = ("degradation", "shortcuts", "depth")
 
 
 def run_experiment(
-    request: Request, *, resume: bool = False, force: bool = False, progress: Progress | None = None
-) -> tuple[Finding, Path]:
+    request: ExperimentRequest, *, resume: bool = False, force: bool = False, progress: Progress | None = None
+) -> tuple[ExperimentResult, Path]:
     """Run one experiment and write what it found; returns that, and the page.
 
     ``resume``: go on in a folder that holds a part of it. ``force``: begin anew there. Ctrl-C ends the work: what is done is

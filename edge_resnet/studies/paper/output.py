@@ -17,7 +17,7 @@ from edge_resnet.core.files import write_whole
 from edge_resnet.measurement.page.figure import save
 from edge_resnet.measurement.page.html import Cell, Column, Row, Table, render
 from edge_resnet.studies.paper.figures import CLAIMS
-from edge_resnet.studies.paper.result import Finding
+from edge_resnet.studies.paper.result import ExperimentResult
 from edge_resnet.studies.paper.result import Table as Found
 
 __all__ = ["NETWORKS", "SCHEMA", "claim", "publish", "release", "to_json", "write_json"]
@@ -64,7 +64,7 @@ def release(folder: Path) -> None:
             folder.rmdir()
 
 
-def publish(finding: Finding, folder: Path) -> Path:
+def publish(finding: ExperimentResult, folder: Path) -> Path:
     """Write EXPERIMENT.json, every chart as SVG and PNG, and the page, which is returned. Raises BuildError."""
     for chart in finding.charts:
         save(chart, folder)
@@ -81,7 +81,7 @@ def publish(finding: Finding, folder: Path) -> Path:
     return write_whole(folder / _PAGE, page.encode())
 
 
-def to_json(finding: Finding) -> str:
+def to_json(finding: ExperimentResult) -> str:
     """One line: the finding without its drawings, which are named by file."""
     content = {
         "schema_version": SCHEMA,
@@ -151,7 +151,7 @@ def _shown_cell(text: str, cell: str | float | None) -> Cell:
     return Cell(text, None if cell is None or isinstance(cell, str) else float(cell))
 
 
-def _scaled_table(finding: Finding) -> Table:
+def _scaled_table(finding: ExperimentResult) -> Table:
     columns = (Column(""), Column("the paper"), Column("here"))
     rows = tuple(Row((item.what, item.paper, item.here)) for item in finding.scaled)
     return Table("scaled", "Whatever is not named here is as in the paper, as far as the paper says it.", columns, rows)

@@ -13,14 +13,14 @@ from edge_resnet.images.datasets import NAMES, Split, open_data
 from edge_resnet.images.imageset import ImageSet, balanced_sample, check_labels, require_labels, require_several
 from edge_resnet.network.training import TrainOptions
 
-__all__ = ["Request", "labelled"]
+__all__ = ["ExperimentRequest", "labelled"]
 
 #: The paper's ratio of the resized short side to the crop: 256 to 224.
 _RESIZE = 256 / 224
 
 
 @dataclass(frozen=True)
-class Request:
+class ExperimentRequest:
     """What the user asked for.
 
     ``depths``: empty for the paper's. ``shortcut``: None for the paper's (A for CIFAR and the twins, B for ImageNet).
@@ -95,7 +95,9 @@ class Request:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in shown.items()}
 
 
-def labelled(request: Request, split: Split, *, classes: int | None = None, names: Sequence[str] | None = None) -> ImageSet:
+def labelled(
+    request: ExperimentRequest, split: Split, *, classes: int | None = None, names: Sequence[str] | None = None
+) -> ImageSet:
     """The labelled images of one part, as many as were asked for, drawn class by class with the request's seed.
 
     ``names``: what the network calls its classes, to number class folders by. Raises ConfigError where no data are named,
@@ -113,7 +115,7 @@ def labelled(request: Request, split: Split, *, classes: int | None = None, name
     return images if count is None or count >= len(images) else balanced_sample(images, count, request.seed)
 
 
-def _test_argument(request: Request) -> str:
+def _test_argument(request: ExperimentRequest) -> str:
     """The images to test on: those named, the other part of a set with two parts, else none."""
     if request.test_data:
         return request.test_data

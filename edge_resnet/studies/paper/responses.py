@@ -17,8 +17,8 @@ from edge_resnet.images.preprocess import Picture
 from edge_resnet.measurement.page.figure import MARKERS, SERIES, Chart, draw
 from edge_resnet.network import class_names
 from edge_resnet.studies.paper.networks import normalised, open_members
-from edge_resnet.studies.paper.request import Request, labelled
-from edge_resnet.studies.paper.result import Column, Finding, Scaled, Table
+from edge_resnet.studies.paper.request import ExperimentRequest, labelled
+from edge_resnet.studies.paper.result import Column, ExperimentResult, Scaled, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ class Responses:
         return float(np.mean(self.deviations))
 
 
-def responses(request: Request, progress: Progress | None = None) -> Finding:
+def responses(request: ExperimentRequest, progress: Progress | None = None) -> ExperimentResult:
     """Measure every network that the request names on its test images; no labels are looked at, but the set must have them."""
     like = request.like()
     members = open_members(request.weights, like, source=request.source, progress=progress)
@@ -60,7 +60,7 @@ def responses(request: Request, progress: Progress | None = None) -> Finding:
                 raise
             break
         found.append(Responses(member.name, member.spec.plain, tuple(measured), tuple(measured.values())))
-    return Finding(
+    return ExperimentResult(
         "responses",
         "Standard deviations of layer responses (figure 7)",
         _verdicts(found),
@@ -126,7 +126,7 @@ def _deviation(count: float, total: float, squares: float) -> float:
     return float(max(0.0, squares / count - (total / count) ** 2) ** 0.5) if count else 0.0
 
 
-def _pictures(images: ImageSet, request: Request, name: str, progress: Progress | None) -> Iterable[Picture]:
+def _pictures(images: ImageSet, request: ExperimentRequest, name: str, progress: Progress | None) -> Iterable[Picture]:
     done = 0
     for batch in batches(images, request.preprocess, _BATCH):
         yield batch.images

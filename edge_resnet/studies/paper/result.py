@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from edge_resnet.measurement.page.figure import Chart
 
-__all__ = ["Cell", "Column", "Finding", "Scaled", "Table"]
+__all__ = ["Cell", "Column", "ExperimentResult", "Scaled", "Table"]
 
 #: A text, a number, or None where there is none.
 Cell: TypeAlias = str | int | float | None
@@ -72,7 +72,7 @@ class Scaled:
 
 
 @dataclass(frozen=True)
-class Finding:
+class ExperimentResult:
     """One experiment's outcome. ``verdicts``: what our numbers say, one sentence each, never more than they do.
 
     ``settings``: what it was asked for. ``data``: every number behind the tables and charts, for JSON. ``interrupted``: it is a

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edge_resnet.core.records import Family
 from edge_resnet.network.training import TrainOptions
-from edge_resnet.studies.paper.request import Request
+from edge_resnet.studies.paper.request import ExperimentRequest
 from edge_resnet.studies.paper.result import Scaled
 from edge_resnet.studies.paper.training import Session
 
@@ -26,7 +26,7 @@ def paper_options(family: Family) -> TrainOptions:
     return TrainOptions(epochs=PAPER_EPOCHS["imagenet"], batch=256, schedule="paper-imagenet", nesterov=False, augment="scales")
 
 
-def scaled_down(request: Request, session: Session, depths: Sequence[int]) -> tuple[Scaled, ...]:
+def scaled_down(request: ExperimentRequest, session: Session, depths: Sequence[int]) -> tuple[Scaled, ...]:
     """Every difference from the paper's recipe; ``depths``: the paper's of this experiment."""
     options = request.training or paper_options(request.family)
     paper = paper_options(request.family)
@@ -78,7 +78,7 @@ def _momentum(options: TrainOptions) -> str:
     return f"{options.momentum:g}{', Nesterov' if options.nesterov else ''}"
 
 
-def _sides(request: Request) -> tuple[str, str]:
+def _sides(request: ExperimentRequest) -> tuple[str, str]:
     return ("32" if request.family == "cifar" else "224"), str(request.side)
 
 

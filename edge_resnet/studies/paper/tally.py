@@ -19,9 +19,9 @@ __all__ = [
     "Difference",
     "ErrorRate",
     "Hits",
-    "Look",
     "Scheme",
     "Tally",
+    "View",
     "count_hits",
     "difference",
     "error_rate",
@@ -93,7 +93,7 @@ Scheme: TypeAlias = Callable[[Probabilities], Probabilities]
 
 
 @dataclass(frozen=True)
-class Look:
+class View:
     """One picture: its views in groups of one size, each (n, H, W, 3) uint8 RGB, and its class."""
 
     views: tuple[Picture, ...]
@@ -119,7 +119,7 @@ class Tally:
 
 
 def count_hits(
-    member: Member, looks: Iterable[Look], schemes: Mapping[str, Scheme], spec: Preprocess, progress: Progress
+    member: Member, looks: Iterable[View], schemes: Mapping[str, Scheme], spec: Preprocess, progress: Progress
 ) -> Tally:
     """Answer every look in every scheme's way; Ctrl-C ends it with the pictures so far, if there is one.
 

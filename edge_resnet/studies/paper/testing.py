@@ -16,9 +16,9 @@ from edge_resnet.images.preprocess import Picture
 from edge_resnet.measurement.page.figure import MARKERS, SERIES, Chart, draw
 from edge_resnet.network import class_names
 from edge_resnet.studies.paper.networks import open_members
-from edge_resnet.studies.paper.request import Request, labelled
-from edge_resnet.studies.paper.result import Finding, Scaled
-from edge_resnet.studies.paper.tally import Look, Scheme, Tally, count_hits, errors_table
+from edge_resnet.studies.paper.request import ExperimentRequest, labelled
+from edge_resnet.studies.paper.result import ExperimentResult, Scaled
+from edge_resnet.studies.paper.tally import Scheme, Tally, View, count_hits, errors_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -41,7 +41,7 @@ class Way:
     scaled: tuple[Scaled, ...]
 
 
-def errors_by_way(request: Request, way: Way, progress: Progress | None) -> Finding:
+def errors_by_way(request: ExperimentRequest, way: Way, progress: Progress | None) -> ExperimentResult:
     """Test every network that the request names, picture by picture.
 
     Raises ConfigError for CIFAR's networks, which the paper tests on one view; WeightsError and DataError for what does not fit.
@@ -65,7 +65,7 @@ def errors_by_way(request: Request, way: Way, progress: Progress | None) -> Find
         if tallies[-1].interrupted:
             break
     interrupted = len(tallies) < len(members) or tallies[-1].interrupted
-    return Finding(
+    return ExperimentResult(
         request.experiment,
         way.title,
         tuple(_verdict(tally) for tally in tallies),
@@ -82,9 +82,9 @@ def errors_by_way(request: Request, way: Way, progress: Progress | None) -> Find
     )
 
 
-def _looks(images: ImageSet, way: Way) -> Iterator[Look]:
+def _looks(images: ImageSet, way: Way) -> Iterator[View]:
     labels = require_labels(images)
-    return (Look(way.views(images.load(index)), labels[index]) for index in range(len(images)))
+    return (View(way.views(images.load(index)), labels[index]) for index in range(len(images)))
 
 
 def _counted(progress: Progress | None, images: ImageSet) -> Progress:

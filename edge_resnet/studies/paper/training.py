@@ -24,7 +24,7 @@ from edge_resnet.network.training.checkpoint import CHECKPOINT
 from edge_resnet.network.training.log import LOG, read_log
 from edge_resnet.studies.paper.networks import FINISHED, printed_name
 from edge_resnet.studies.paper.output import NETWORKS, write_json
-from edge_resnet.studies.paper.request import Request, labelled
+from edge_resnet.studies.paper.request import ExperimentRequest, labelled
 
 __all__ = ["Session", "Trained", "train_networks"]
 
@@ -69,7 +69,7 @@ class Session:
 
 
 def train_networks(
-    request: Request, specs: Sequence[ModelSpec], *, option: bool = False, progress: Progress | None = None
+    request: ExperimentRequest, specs: Sequence[ModelSpec], *, option: bool = False, progress: Progress | None = None
 ) -> Session:
     """Train each of ``specs`` on the request's images into ``networks/NAME`` of its output; finished ones are read, not trained.
 
@@ -94,7 +94,7 @@ def train_networks(
     return Session(tuple(networks), data, interrupted)
 
 
-def _data(request: Request) -> TrainData:
+def _data(request: ExperimentRequest) -> TrainData:
     train = labelled(request, "train", classes=request.classes)
     test = labelled(request, "test", classes=request.classes or _classes_of(train))
     if train.class_names and test.class_names and train.class_names != test.class_names:
@@ -111,7 +111,9 @@ def _classes_of(images: ImageSet) -> int:
     return max(len(images.class_names), max(require_labels(images)) + 1, 2)
 
 
-def _train(request: Request, spec: ModelSpec, data: TrainData, place: tuple[str, Path], progress: Progress | None) -> Trained:
+def _train(
+    request: ExperimentRequest, spec: ModelSpec, data: TrainData, place: tuple[str, Path], progress: Progress | None
+) -> Trained:
     """Train one network to its end, or go on with it, and note that it is finished."""
     name, folder = place
     options = _options(request, spec)
@@ -131,7 +133,7 @@ def _train(request: Request, spec: ModelSpec, data: TrainData, place: tuple[str,
     return trained
 
 
-def _options(request: Request, spec: ModelSpec) -> TrainOptions:
+def _options(request: ExperimentRequest, spec: ModelSpec) -> TrainOptions:
     if request.training is None:
         raise ConfigError(f"{request.experiment} trains, and no training is described", hint="give --epochs")
     options = replace(request.training, seed=request.seed)

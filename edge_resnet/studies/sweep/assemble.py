@@ -20,7 +20,7 @@ from edge_resnet.core.errors import DataError
 from edge_resnet.images.imageset import ImageSet
 from edge_resnet.measurement.accuracy import Answers, accuracy_of
 from edge_resnet.measurement.bench.result import BenchResult
-from edge_resnet.measurement.report.record import KIND, SCHEMA, ClassChange, Flip, Hole, Pair, Report, Row, Setup
+from edge_resnet.measurement.report.record import KIND, SCHEMA, ClassChange, Flip, MissingResult, Pair, Report, Row, Setup
 from edge_resnet.studies.sweep.merge import Loaded
 from edge_resnet.studies.sweep.plan import SweepRequest, Target
 from edge_resnet.studies.sweep.selection import Pictures
@@ -56,7 +56,7 @@ class Found:
 
     measured: tuple[Measured, ...]
     loaded: Loaded
-    holes: tuple[Hole, ...]
+    holes: tuple[MissingResult, ...]
     interrupted: bool
 
 
@@ -69,7 +69,7 @@ def assemble(request: SweepRequest, pictures: Pictures, digest: str, found: Foun
     known = (*rows, *found.loaded.rows)
     if not known:
         holes = (*found.holes, *found.loaded.holes)
-        first = holes[0] if holes else Hole("the files", "they hold no measurement that a report shows")
+        first = holes[0] if holes else MissingResult("the files", "they hold no measurement that a report shows")
         raise DataError(f"nothing could be measured: {first.what}: {first.reason}", hint=first.remedy)
     own = () if pictures.evaluation is None else _pairs(found.measured, pictures.evaluation)
     return Report(
@@ -114,12 +114,12 @@ def _unique(rows: Sequence[Row]) -> tuple[Row, ...]:
     return tuple(named)
 
 
-def _merged(holes: Sequence[Hole]) -> tuple[Hole, ...]:
+def _merged(holes: Sequence[MissingResult]) -> tuple[MissingResult, ...]:
     """Holes with one reason are one hole."""
     merged: dict[tuple[str, str], list[str]] = {}
     for hole in holes:
         merged.setdefault((hole.reason, hole.remedy), []).append(hole.what)
-    return tuple(Hole(", ".join(what), reason, remedy) for (reason, remedy), what in merged.items())
+    return tuple(MissingResult(", ".join(what), reason, remedy) for (reason, remedy), what in merged.items())
 
 
 def _pairs(measured: Sequence[Measured], images: ImageSet) -> tuple[Pair, ...]:

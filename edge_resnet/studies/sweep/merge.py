@@ -11,7 +11,7 @@ from edge_resnet.measurement.accuracy import KIND as EVALUATION
 from edge_resnet.measurement.accuracy import Evaluation, read_evaluation
 from edge_resnet.measurement.bench.result import BenchResult, read_results
 from edge_resnet.measurement.report.record import KIND as REPORT
-from edge_resnet.measurement.report.record import Hole, Pair, Report, Row, Setup, read_report
+from edge_resnet.measurement.report.record import MissingResult, Pair, Report, Row, Setup, read_report
 
 __all__ = ["Loaded", "from_files"]
 
@@ -23,7 +23,7 @@ class Loaded:
 
     rows: tuple[Row, ...] = ()
     pairs: tuple[Pair, ...] = ()
-    holes: tuple[Hole, ...] = ()
+    holes: tuple[MissingResult, ...] = ()
     setups: tuple[Setup, ...] = ()
 
 
@@ -70,10 +70,12 @@ def _machine(row: Row) -> str:
     return "unknown machine" if device is None else device.board or device.gpu or device.cpu
 
 
-def _add(rows: list[Row], holes: list[Hole], result: BenchResult) -> None:
+def _add(rows: list[Row], holes: list[MissingResult], result: BenchResult) -> None:
     """To the row of the same artifact on the same machine, where there is one."""
     if result.scenario == "multi-stream":
-        holes.append(Hole(f"{result.model} {result.precision} multi-stream", "a report shows single-stream and offline alone"))
+        holes.append(
+            MissingResult(f"{result.model} {result.precision} multi-stream", "a report shows single-stream and offline alone")
+        )
         return
     for place, row in enumerate(rows):
         first = row.latency or row.batches[0] if row.latency or row.batches else None
@@ -93,7 +95,7 @@ def _kind(result: BenchResult) -> tuple[str, ...]:
     return result.artifact_digest, result.backend, result.device.cpu, str(result.device.gpu), str(result.device.power_mode)
 
 
-def _attach(rows: list[Row], holes: list[Hole], path: Path, found: Evaluation) -> None:
+def _attach(rows: list[Row], holes: list[MissingResult], path: Path, found: Evaluation) -> None:
     """An accuracy to the row of its artifact on its backend."""
     for place, row in enumerate(rows):
         native = row.backend == found.backend and not found.simulated
@@ -102,7 +104,9 @@ def _attach(rows: list[Row], holes: list[Hole], path: Path, found: Evaluation) -
             return
     where = f"{found.model} {found.precision}{' simulated' if found.simulated else ''} on {found.backend}"
     holes.append(
-        Hole(str(path), f"no result of bench is of its artifact, {where}", "edge-resnet bench --save, with that artifact")
+        MissingResult(
+            str(path), f"no result of bench is of its artifact, {where}", "edge-resnet bench --save, with that artifact"
+        )
     )
 
 

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.core.errors import ConfigError, EdgeResnetError
 from edge_resnet.core.records import Progress
-from edge_resnet.measurement.report.record import Hole, Report
+from edge_resnet.measurement.report.record import MissingResult, Report
 from edge_resnet.pipelines.engines import prepare_engine
 from edge_resnet.runtime.backend import BACKENDS, resolve_backend
 from edge_resnet.studies.sweep.assemble import Found, Measured, assemble
@@ -96,7 +96,7 @@ class _Session:
     progress: Progress | None
     told: Told | None
     measured: list[Measured] = field(default_factory=list)
-    holes: list[Hole] = field(default_factory=list)
+    holes: list[MissingResult] = field(default_factory=list)
     interrupted: bool = False
     _pace: Pace = field(default_factory=Pace)
 
@@ -115,16 +115,18 @@ class _Session:
             except KeyboardInterrupt:
                 self.interrupted = True
                 rest = ", ".join([f"the rest of {found.label}", *names[place + 1 :]])
-                self.holes.append(Hole(rest, "interrupted before it was measured", "the same command goes on there"))
+                self.holes.append(MissingResult(rest, "interrupted before it was measured", "the same command goes on there"))
                 return
             except EdgeResnetError as error:
-                self.holes.append(Hole(found.label, error.message, error.hint))
+                self.holes.append(MissingResult(found.label, error.message, error.hint))
                 self._tell(found.label, f"not measured: {error.message}", 0.0)
             except ModuleNotFoundError as error:
                 extra = _EXTRAS.get((error.name or "").partition(".")[0])
                 if extra is None:
                     raise
-                self.holes.append(Hole(found.label, f"{error.name} is not installed", f"pip install 'edge-resnet[{extra}]'"))
+                self.holes.append(
+                    MissingResult(found.label, f"{error.name} is not installed", f"pip install 'edge-resnet[{extra}]'")
+                )
 
     def _measure(self, found: Measured) -> None:
         """One artifact on one backend; a hole in it leaves the rest. Raises what making it or its engine raises."""
@@ -136,7 +138,7 @@ class _Session:
             try:
                 content, how, seconds = self._kept(cell, found)
             except EdgeResnetError as error:
-                self.holes.append(Hole(cell.name, error.message, error.hint))
+                self.holes.append(MissingResult(cell.name, error.message, error.hint))
                 self._pace.end(cell.kind, self._expected(cell.kind, found.target), measured=False)
                 self._tell(cell.name, f"not measured: {error.message}", 0.0)
                 continue

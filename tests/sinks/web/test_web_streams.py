@@ -19,8 +19,8 @@ from webstage import PATIENCE_S, Reader, Script, ask, frame, prediction, served,
 
 from edge_resnet.streaming.records import Frame
 from edge_resnet.streaming.web import WebSink, jpegstream, server
-from edge_resnet.streaming.web.events import QUEUE, Hub, Subscriber, Wish
-from edge_resnet.streaming.web.latest import Feed
+from edge_resnet.streaming.web.events import QUEUE, EventFilter, EventHub, Subscriber
+from edge_resnet.streaming.web.latest import LatestFrames
 from edge_resnet.streaming.web.routes import LISTENERS, WATCHERS
 
 #: A picture that JPEG cannot make small.
@@ -86,8 +86,8 @@ def test_a_queue_keeps_the_newest() -> None:
     """Of a thousand that come at once the client is told how many were lost, and gets the last 256."""
 
     async def told() -> str:
-        hub, feed = Hub(), Feed(Script())
-        subscriber = Subscriber(asyncio.get_running_loop(), Wish(), hub, feed)
+        hub, feed = EventHub(), LatestFrames(Script())
+        subscriber = Subscriber(asyncio.get_running_loop(), EventFilter(), hub, feed)
         async with aclosing(subscriber.chunks(asyncio.Event())) as chunks:
             assert (await anext(chunks)).startswith(b"retry:")
             for index in range(1000):
