@@ -183,7 +183,7 @@ def soak(frames: int) -> dict[str, Any]:
 
     def through(count: int) -> RunSummary:
         def enough() -> None:
-            if sum(source.frames for source in watch.board.status().sources) >= count:
+            if sum(source.frames for source in watch.counters.status().sources) >= count:
                 watch.stop.set()
 
         watch = RunHooks(alive=enough)

@@ -10,7 +10,6 @@ import typer
 
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.pipelines.engines import open_with_engine
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
@@ -77,6 +76,8 @@ def bench(
     if batch is not None and "offline" not in chosen:
         raise ConfigError("--batch is offline's; the other scenarios have their own", hint="--scenario offline --batch 32")
     wanted = [replace(options, scenario=name, batch=batch if name == "offline" else None) for name in chosen]
+    from edge_resnet.pipelines.engines import open_with_engine
+
     with progress_bars() as progress:
         opened = open_with_engine(artifact, backend, progress=progress)
     images = None

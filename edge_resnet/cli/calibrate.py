@@ -14,7 +14,6 @@ from edge_resnet.cli import options
 from edge_resnet.cli.int8 import RecipeOverrides, named_recipe, tell_int8
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError, SourceError
-from edge_resnet.pipelines.engines import ARTIFACTS
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
@@ -24,20 +23,7 @@ if TYPE_CHECKING:
     from edge_resnet.quantization.methods import SweepRow
     from edge_resnet.streaming.collect import SnapshotResult
 
-__all__ = [
-    "Count",
-    "Every",
-    "FromCamera",
-    "MinChange",
-    "Request",
-    "Source",
-    "calibrate",
-    "collect",
-    "make",
-    "one_source",
-    "report",
-    "sweep",
-]
+__all__ = ["calibrate"]
 
 
 _PANEL = "Collecting pictures"
@@ -67,14 +53,14 @@ MinChange = Annotated[
 ]
 
 
-def one_source(from_camera: int | None, source: str | None) -> str | None:
+def _one_source(from_camera: int | None, source: str | None) -> str | None:
     """The URI to collect from; None where neither option is given. Raises ConfigError where both are."""
     if from_camera is not None and source is not None:
         raise ConfigError("--from-camera and --source exclude each other", hint="choose one; a second run goes on in the folder")
     return source if from_camera is None else f"camera:{from_camera}"
 
 
-def collect(uri: str, folder: Path | None, options: dict[str, float | None], *, json_output: bool) -> None:
+def _collect(uri: str, folder: Path | None, options: dict[str, float | None], *, json_output: bool) -> None:
     """Collect and tell. ``options``: the fields of SnapshotOptions, None where the user says nothing.
 
     Ends with 130 where it is interrupted, the pictures kept and told.
@@ -170,23 +156,21 @@ def calibrate(
 
     edge-resnet calibrate artifacts/resnet50-fp32 --calib-data pictures/ -o artifacts/resnet50-mine
     """
-    uri = one_source(from_camera, source)
+    uri = _one_source(from_camera, source)
     if uri is not None:
         _refuse(context.params.keys() - _COLLECTING, context, "does not go with collecting", "collect first, then --calib-data")
-        collect(uri, output, {"count": count, "every_s": every, "min_change": min_change, "seed": seed}, json_output=json_output)
+        _collect(uri, output, {"count": count, "every_s": every, "min_change": min_change, "seed": seed}, json_output=json_output)
         return
     _refuse(_FOR_COLLECTING_ONLY, context, "is for collecting pictures", "--from-camera 0 or --source URI collects them")
     _check_words(context)
-    from edge_resnet.cli import calibrate
-
     words = (calib_method, calib_images, percentile, seed, correct)
-    request = calibrate.Request(artifact, calib_data, calib_recipe, words, val_data, max_drop, allow_random)
+    request = _Request(artifact, calib_data, calib_recipe, words, val_data, max_drop, allow_random)
     if sweep:
-        calibrate.sweep(request, json_output=json_output)
+        _sweep(request, json_output=json_output)
     elif calib_report:
-        calibrate.report(request, json_output=json_output)
+        _report(request, json_output=json_output)
     elif output is not None:
-        calibrate.make(request, output, force=force, json_output=json_output)
+        _make(request, output, force=force, json_output=json_output)
 
 
 def _check_words(context: typer.Context) -> None:
@@ -215,7 +199,7 @@ def _word(name: str) -> str:
 
 
 @dataclass(frozen=True)
-class Request:
+class _Request:
     """What the user said: the artifact's folder, the pictures, the recipe and the words that replace its values, and the
     budget."""
 
@@ -228,7 +212,7 @@ class Request:
     allow_random: bool = False
 
 
-def sweep(request: Request, *, json_output: bool) -> None:
+def _sweep(request: _Request, *, json_output: bool) -> None:
     """Print how every method agrees with FP32 on pictures held out."""
     from edge_resnet.quantization.methods import best
     from edge_resnet.quantization.pipeline import sweep_artifact
@@ -246,7 +230,7 @@ def sweep(request: Request, *, json_output: bool) -> None:
         _tell_row(row, chosen=row is best(rows))
 
 
-def report(request: Request, *, json_output: bool) -> None:
+def _report(request: _Request, *, json_output: bool) -> None:
     """Print coverage and convergence of the ranges."""
     from edge_resnet.quantization.coverage import render
     from edge_resnet.quantization.pipeline import report_artifact
@@ -262,7 +246,7 @@ def report(request: Request, *, json_output: bool) -> None:
         typer.echo(f"warning: {line}", err=True)
 
 
-def make(request: Request, output: Path, *, force: bool, json_output: bool) -> None:
+def _make(request: _Request, output: Path, *, force: bool, json_output: bool) -> None:
     """Make an INT8 artifact of another's FP32 graph."""
     from edge_resnet.pipelines.requantize import requantize
 
@@ -277,16 +261,17 @@ def make(request: Request, output: Path, *, force: bool, json_output: bool) -> N
     typer.echo(f"next: edge-resnet eval {made.folder} --data LABELLED --simulate-int8")
 
 
-def _opened(request: Request) -> tuple[Artifact, Int8Options, ImageSet]:
+def _opened(request: _Request) -> tuple[Artifact, Int8Options, ImageSet]:
     from edge_resnet.quantization.int8 import draw_sample
 
     artifact, options = _artifact(request)
     return artifact, options, draw_sample(options)
 
 
-def _artifact(request: Request) -> tuple[Artifact, Int8Options]:
+def _artifact(request: _Request) -> tuple[Artifact, Int8Options]:
     """The artifact and what INT8 of it is made with."""
     from edge_resnet.artifact.folder import newest_artifact, open_artifact
+    from edge_resnet.pipelines.engines import ARTIFACTS
     from edge_resnet.quantization.int8 import Int8Options
 
     artifact = open_artifact(request.artifact or newest_artifact(ARTIFACTS))
@@ -294,7 +279,7 @@ def _artifact(request: Request) -> tuple[Artifact, Int8Options]:
     return artifact, Int8Options(data, recipe, request.validation, request.max_drop, request.allow_random)
 
 
-def _recipe(request: Request, artifact: Artifact) -> tuple[str, QuantRecipe]:
+def _recipe(request: _Request, artifact: Artifact) -> tuple[str, QuantRecipe]:
     """The pictures and the recipe."""
     named = named_recipe(request.recipe, artifact.manifest.model.family, request.words)
     data = request.data or named.data

@@ -9,7 +9,6 @@ import typer
 
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.pipelines.engines import open_with_engine
 
 if TYPE_CHECKING:
     from edge_resnet.measurement.accuracy import Evaluation
@@ -48,6 +47,8 @@ def evaluate(
 
     if save is not None:
         check_free(save, force=force)
+    from edge_resnet.pipelines.engines import open_with_engine
+
     with progress_bars() as progress:
         opened = open_with_engine(artifact, backend, "simulated" if simulate_int8 else "native", progress=progress)
     if opened.manifest.model.weights == "random" and not allow_random:

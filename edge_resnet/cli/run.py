@@ -6,23 +6,22 @@ import json
 import os
 import sys
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import typer
 
 from edge_resnet.cli import runoptions as options
+from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.pipelines.engines import open_with_engine
-from edge_resnet.streaming.session import Outputs, _run
 
 if TYPE_CHECKING:
     from edge_resnet.runtime.backend import Variant
     from edge_resnet.streaming.counters import RunSummary
+    from edge_resnet.streaming.outputs import Outputs
     from edge_resnet.streaming.worker import Roi
 
-    pass
-
-__all__ = ["check_outputs", "run"]
+__all__ = ["run"]
 
 
 def run(
@@ -70,24 +69,27 @@ def run(
 
     edge-resnet run --camera 0 --camera 1 --web 127.0.0.1:8080
     """
+    from edge_resnet.pipelines.engines import open_with_engine
+    from edge_resnet.runtime.backend import open_backend
+    from edge_resnet.streaming.loop import RunOptions
+    from edge_resnet.streaming.outputs import Outputs
+    from edge_resnet.streaming.session import Inputs, Session, run_session
+    from edge_resnet.streaming.smoothing import Smoothing
+
     uris = [*(f"camera:{index}" for index in camera or []), *(source or [])]
     if not uris:
         raise ConfigError("run needs something to look at", hint="--camera 0, or --source IMAGE, FOLDER, VIDEO, rtsp://…")
     quiet = headless or json_output or jsonl == "-"
     outputs = Outputs(
-        quiet=quiet, live=False, several=len(uris) > 1,
+        console=None if quiet else _echo,
         jsonl=jsonl, jsonl_append=jsonl_append, jsonl_max_mib=jsonl_max, jsonl_sync=jsonl_sync, mqtt=mqtt,
         save_video=save_video, window=window, web=web, web_token=web_token,
         record_uncertain=record_uncertain, uncertain_below=uncertain_below, uncertain_max_mib=uncertain_max,
     )  # fmt: skip
-    check_outputs(outputs, json_output=json_output)
+    _check_outputs(outputs, json_output=json_output)
     variant: Variant = "simulated" if simulate_int8 else "native"
     with progress_bars() as progress:
         opened = open_with_engine(artifact, backend, variant, progress=progress)
-
-    from edge_resnet.streaming.loop import RunOptions
-    from edge_resnet.streaming.smoothing import Smoothing
-
     wanted = RunOptions(
         preprocess=opened.manifest.preprocess,
         labels=opened.labels,
@@ -100,7 +102,13 @@ def run(
         smoothing=Smoothing(smooth, smooth_frames, hysteresis, min_confidence),
         only_changes=frozenset({"jsonl", "mqtt"} if on_change else ()),
     )
-    summary = _run(opened, (backend, variant), (uris, realtime, keep_trying), outputs, wanted)
+    summary = run_session(
+        Session(opened.folder.name, opened.manifest.precision, tell=partial(typer.echo, err=True)),
+        partial(open_backend, opened, backend, variant),
+        Inputs(tuple(uris), realtime=realtime, keep_trying=keep_trying),
+        outputs,
+        wanted,
+    )
     _let_go_of_stdout()
     if json_output:
         typer.echo(json.dumps(asdict(summary)))
@@ -151,7 +159,7 @@ def _tell(summary: RunSummary) -> None:
         typer.echo("most often: " + ", ".join(f"{label} {count}" for label, count in most), err=True)
 
 
-def check_outputs(wanted: Outputs, *, json_output: bool) -> None:
+def _check_outputs(wanted: Outputs, *, json_output: bool) -> None:
     """Refuse words that contradict each other, before anything is opened."""
     if wanted.jsonl == "-" and json_output:
         raise ConfigError("--jsonl - and --json both want stdout", hint="give --jsonl a file")
@@ -159,3 +167,9 @@ def check_outputs(wanted: Outputs, *, json_output: bool) -> None:
         raise ConfigError("--jsonl-append, --jsonl-max and --jsonl-sync are about a file", hint="--jsonl FILE")
     if wanted.web is None and wanted.web_token is not None and "--web-token" in sys.argv:
         raise ConfigError("--web-token is the page's, and there is none", hint="add --web HOST:PORT")
+
+
+def _echo(line: str) -> None:
+    """A line on stdout. What its encoding lacks is escaped: labels, and names of files that are not valid text."""
+    encoding = sys.stdout.encoding or "utf-8"
+    typer.echo(line.encode(encoding, "backslashreplace").decode(encoding))

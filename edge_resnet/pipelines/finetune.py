@@ -83,7 +83,7 @@ class FineTuned:
 
     artifact: Artifact
     result: TrainResult
-    measure_accuracy: QatAccuracy | None
+    judged: QatAccuracy | None
     missed: BudgetError | None = None
 
 

@@ -43,10 +43,10 @@ class RunSummary:
 
 
 class RunCounters:
-    """Counts predictions; asks feeds and outlets for the rest. ``artifact``, ``backend``, ``precision``: what the status says."""
+    """Counts predictions; asks feeds and queues for the rest. ``artifact``, ``backend``, ``precision``: what the status says."""
 
     def __init__(self, artifact: str = "", backend: str = "", precision: str = "") -> None:
-        self._words = (artifact, backend, precision)
+        self._names = (artifact, backend, precision)
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._latency_ms: deque[float] = deque(maxlen=_KEPT)
@@ -54,13 +54,13 @@ class RunCounters:
         self._stages: defaultdict[str, float] = defaultdict(float)
         self._classes: Counter[str] = Counter()
         self._feeds: Sequence[FrameFeed] = ()
-        self._outlets: Sequence[SinkQueue] = ()
+        self._queues: Sequence[SinkQueue] = ()
         self.frames = 0
 
-    def watch(self, feeds: Sequence[FrameFeed], outlets: Sequence[SinkQueue]) -> None:
+    def start(self, feeds: Sequence[FrameFeed], queues: Sequence[SinkQueue]) -> None:
         """Begin: these are what the status is of."""
         self._started = time.monotonic()
-        self._feeds, self._outlets = feeds, outlets
+        self._feeds, self._queues = feeds, queues
 
     def add(self, prediction: Prediction) -> None:
         """Count a prediction."""
@@ -82,7 +82,7 @@ class RunCounters:
         window = min(_WINDOW_S, max(now - self._started, 1e-9))
         predictions = [prediction for _, prediction in recent]
         return RunStatus(
-            *self._words,
+            *self._names,
             uptime_s=now - self._started,
             ready=frames > 0 and any(source.state in ("live", "ended") for source in sources),
             predictions=frames,
@@ -95,7 +95,7 @@ class RunCounters:
         )
 
     def summary(self, *, interrupted: bool) -> RunSummary:
-        """What came of it, once feeds and outlets are stopped."""
+        """What came of it, once feeds and queues are stopped."""
         seconds = time.monotonic() - self._started
         sources, lost = self._sources(), Counter[str]()
         for sink in self._sinks():
@@ -119,7 +119,7 @@ class RunCounters:
         return tuple(status for feed in self._feeds for status in feed.status())
 
     def _sinks(self) -> tuple[SinkStatus, ...]:
-        return tuple(outlet.status() for outlet in self._outlets)
+        return tuple(queue.status() for queue in self._queues)
 
 
 def _means(predictions: Sequence[Prediction]) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """The online pipeline: frames → batches → answers → sinks; it reads, predicts and writes at once. Knows no device and no format.
 
 A thread per camera (live.py) and one for files (feeds.py) read, one thread runs the network (batches.py), each sink has its own
-(outlets.py). The loop here hands from one to the next and waits for whichever has news.
+(queues.py). The loop here hands from one to the next and waits for whichever has news.
 """
 
 from __future__ import annotations
@@ -65,11 +65,11 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class RunHooks:
-    """Who looks on. ``stop``: set from elsewhere to end the run. ``board``: what others read the status from. ``alive``: called
+    """Who looks on. ``stop``: set from elsewhere to end the run. ``counters``: what others read the status from. ``alive``: called
     again and again while the run is well; ``ready``: once, when every source is open or waited for."""
 
     stop: threading.Event = field(default_factory=threading.Event)
-    board: RunCounters = field(default_factory=RunCounters)
+    counters: RunCounters = field(default_factory=RunCounters)
     alive: Callable[[], object] = lambda: None
     ready: Callable[[], object] = lambda: None
 
@@ -79,23 +79,23 @@ def run(
     sources: Sequence[FrameSource | CameraSpec],
     sinks: Sequence[Sink],
     options: RunOptions,
-    watch: RunHooks | None = None,
+    hooks: RunHooks | None = None,
 ) -> RunSummary:
     """Classify every frame of the files, one file after another, and the newest frames of all cameras at once.
 
     The predictions go to every sink. Ends when the files are through and there is no camera, at the options' limits, and where
-    ``watch.stop``, Ctrl-C or a reader of an output that goes away says so: then what is under way is answered and written, and
+    ``hooks.stop``, Ctrl-C or a reader of an output that goes away says so: then what is under way is answered and written, and
     the summary says interrupted. A camera that fails is opened again; a sink that fails loses that prediction. Raises what a file
     and the backend raise, after the answers to the frames before were written.
     """
-    loop = _Loop(backend, sources, sinks, options, watch or RunHooks())
+    loop = _Loop(backend, sources, sinks, options, hooks or RunHooks())
     try:
         loop.turn_until_the_end()
     except KeyboardInterrupt:
         loop.interrupted = True
     finally:
         loop.end()
-    return loop.board.summary(interrupted=loop.interrupted)
+    return loop.counters.summary(interrupted=loop.interrupted)
 
 
 class _Loop:
@@ -107,9 +107,9 @@ class _Loop:
         sources: Sequence[FrameSource | CameraSpec],
         sinks: Sequence[Sink],
         options: RunOptions,
-        watch: RunHooks,
+        hooks: RunHooks,
     ) -> None:
-        self._options, self._watch, self.board = options, watch, watch.board
+        self._options, self._hooks, self.counters = options, hooks, hooks.counters
         self._news = threading.Condition()
         cameras = [source for source in sources if isinstance(source, CameraSpec)]
         files = [source for source in sources if not isinstance(source, CameraSpec)]
@@ -117,7 +117,7 @@ class _Loop:
         if files:
             self._feeds.append(FileReader(files, self._news))
         self._live = bool(cameras)
-        self._outlets = [
+        self._queues = [
             SinkQueue(sink, lossless=not self._live, only_changes=sink.name in options.only_changes) for sink in sinks
         ]
         self._worker = Worker(backend, options.preprocess, options.roi, self._news)
@@ -127,13 +127,13 @@ class _Loop:
         self._started = self._taken = 0
         self._began = self._looked = time.monotonic()
         self.interrupted = False
-        self.board.watch(self._feeds, self._outlets)
+        self.counters.start(self._feeds, self._queues)
 
     def turn_until_the_end(self) -> None:
         """Read, predict, write."""
         for feed in self._feeds:
             feed.start()
-        self._watch.ready()
+        self._hooks.ready()
         while not self._is_through():
             with self._news:
                 self._news.wait_for(self._has_news, timeout=_TICK_S)
@@ -142,7 +142,7 @@ class _Loop:
             self._look_after()
             while (batch := self._worker.finished()) is not None:
                 self._answer(batch)
-            self.interrupted = self._watch.stop.is_set() or any(outlet.gone.is_set() for outlet in self._outlets)
+            self.interrupted = self._hooks.stop.is_set() or any(queue.gone.is_set() for queue in self._queues)
             if self.interrupted:
                 return
             if len(self._worker) < _DEPTH and self._early_s() <= 0:
@@ -164,11 +164,11 @@ class _Loop:
             self._worker.close(max(0.0, deadline - time.monotonic()))
             patient = not self._live and not self.interrupted
             deadline = time.monotonic() + (_SINKS_OF_FILES_S if patient else _SINKS_S)
-            for outlet in self._outlets:
-                outlet.close(max(0.0, deadline - time.monotonic()))
+            for queue in self._queues:
+                queue.close(max(0.0, deadline - time.monotonic()))
 
     def _must_act(self) -> bool:
-        return self._worker.is_done() or self._watch.stop.is_set()
+        return self._worker.is_done() or self._hooks.stop.is_set()
 
     def _has_news(self) -> bool:
         may_take = len(self._worker) < _DEPTH and self._left() > 0
@@ -204,7 +204,7 @@ class _Loop:
         for feed in self._feeds:
             feed.check()
         if self._worker.oldest_s() < _HUNG_S:
-            self._watch.alive()
+            self._hooks.alive()
 
     def _start(self) -> None:
         """Take frames from every feed, another one first each time, and hand them over."""
@@ -227,10 +227,10 @@ class _Loop:
         }
         for (frame, feed), logits in zip(batch.taken, batch.logits, strict=True):
             prediction = self._judged(frame, feed, logits, stages_ms)
-            self.board.add(prediction)
+            self.counters.add(prediction)
             feed.answered()
-            for outlet in self._outlets:
-                outlet.write(prediction, frame)
+            for queue in self._queues:
+                queue.write(prediction, frame)
 
     def _judged(
         self, frame: Frame, feed: FrameFeed, logits: npt.NDArray[np.float32], stages_ms: Mapping[str, float]

@@ -1,157 +1,90 @@
-"""A run from start to end: its sources, its sinks, its signals and its heartbeat. Knows no flags."""
+"""A run from start to end: sources opened, sinks opened, signals obeyed, systemd told. Knows no flags and no artifact."""
 
 from __future__ import annotations
 
 import signal
-import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-import typer
-
-from edge_resnet.streaming.sinks.terminal import FrameCounter
+from edge_resnet.runtime.backend import Backend
+from edge_resnet.streaming.camerareader import CameraSpec
+from edge_resnet.streaming.counters import RunCounters, RunSummary
+from edge_resnet.streaming.loop import RunHooks, RunOptions, run
+from edge_resnet.streaming.notify import Notifier
+from edge_resnet.streaming.outputs import Outputs, RunView, open_sinks
+from edge_resnet.streaming.sinks import Sink
+from edge_resnet.streaming.sources import FrameSource, is_camera, open_source
 
 if TYPE_CHECKING:
-    from edge_resnet.artifact.folder import Artifact
-    from edge_resnet.cli.runoptions import SyncName
-    from edge_resnet.runtime.backend import Variant
-    from edge_resnet.streaming.camerareader import CameraSpec
-    from edge_resnet.streaming.counters import RunSummary
-    from edge_resnet.streaming.loop import RunHooks, RunOptions
-    from edge_resnet.streaming.notify import Notifier
     from edge_resnet.streaming.records import RunStatus
-    from edge_resnet.streaming.sinks import Sink
-    from edge_resnet.streaming.sources import FrameSource
 
-__all__ = ["Outputs", "chosen_sinks"]
+__all__ = ["Inputs", "Session", "run_session"]
 
-
-_MIB = 1 << 20
+#: Seconds between two lines for ``systemctl status``.
+_STATUS_S = 10.0
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """What the command line said. ``quiet``: nothing for a person on stdout. ``several``: there is more than one source."""
+class Inputs:
+    """The sources of a run. ``uris``: as ``open_source`` takes them. ``realtime``: files at their own pace. ``keep_trying``: a
+    camera that is not there is waited for."""
 
-    quiet: bool
-    live: bool
-    several: bool
-    jsonl: str | None
-    jsonl_append: bool
-    jsonl_max_mib: float | None
-    jsonl_sync: SyncName
-    mqtt: str | None
-    save_video: Path | None
-    window: bool
-    web: str | None
-    web_token: str | None
-    record_uncertain: Path | None
-    uncertain_below: float
-    uncertain_max_mib: float
+    uris: tuple[str, ...]
+    realtime: bool = False
+    keep_trying: bool = False
 
 
-def chosen_sinks(wanted: Outputs, status: Callable[[], RunStatus], stop: Callable[[], object]) -> list[Sink]:
-    """The sinks, not entered yet. Raises ConfigError and MissingDependencyError for those that cannot be had."""
-    sinks: list[Sink] = [*_for_a_person(wanted, status)]
-    if wanted.jsonl is not None:
-        from edge_resnet.streaming.sinks.jsonl import JsonlSink
+@dataclass(frozen=True)
+class Session:
+    """What a run is called: the ``artifact``'s name and its ``precision``, as the status shows them.
 
-        target = sys.stdout if wanted.jsonl == "-" else Path(wanted.jsonl)
-        most = None if wanted.jsonl_max_mib is None else int(wanted.jsonl_max_mib * _MIB)
-        # Whoever keeps older files wants to keep what a run before has written.
-        append = wanted.jsonl_append or most is not None
-        sinks.append(JsonlSink(target, append=append, max_bytes=most, sync=wanted.jsonl_sync))
-    if wanted.mqtt is not None:
-        from edge_resnet.streaming.sinks.mqtt import MqttSink, parse_broker
+    ``tell``: takes a line that a person should read now, such as the page's address. ``sinks``: further ones, opened by the run.
+    """
 
-        sinks.append(MqttSink(parse_broker(wanted.mqtt)))
-    if wanted.save_video is not None:
-        from edge_resnet.streaming.sinks.video import VideoSink
-
-        sinks.append(VideoSink(wanted.save_video, per_source=wanted.several))
-    if wanted.record_uncertain is not None:
-        from edge_resnet.streaming.sinks.uncertain import UncertainSink
-
-        most = int(wanted.uncertain_max_mib * _MIB)
-        sinks.append(UncertainSink(wanted.record_uncertain, below=wanted.uncertain_below, max_bytes=most))
-    if wanted.window:
-        from edge_resnet.streaming.sinks.window import WindowSink
-
-        sinks.append(WindowSink(stop, per_source=wanted.several))
-    if wanted.web is not None:
-        from edge_resnet.streaming.web import WebSink
-
-        page = WebSink(wanted.web, status, token=wanted.web_token)
-        page.open()
-        typer.echo(f"the page is at {page.url}", err=True)
-        sinks.append(page)
-    return sinks
+    artifact: str
+    precision: str
+    tell: Callable[[str], object]
+    sinks: tuple[Sink, ...] = ()
 
 
-def _for_a_person(wanted: Outputs, status: Callable[[], RunStatus]) -> list[Sink]:
-    if wanted.quiet:
-        return [FrameCounter()] if sys.stderr.isatty() else []
-    if wanted.live and sys.stdout.isatty():
-        from edge_resnet.streaming.sinks.terminal import TableSink
-
-        return [TableSink(status)]
-    from edge_resnet.streaming.sinks.terminal import ConsoleSink
-
-    return [ConsoleSink(_echo)]
-
-
-def _echo(line: str) -> None:
-    """A line on stdout. What its encoding lacks is escaped: labels, and names of files that are no text."""
-    encoding = sys.stdout.encoding or "utf-8"
-    typer.echo(line.encode(encoding, "backslashreplace").decode(encoding))
-
-
-#: Seconds between two lines for ``systemctl status``.
-_TELL_S = 10.0
-
-
-def _run(
-    artifact: Artifact,
-    engine: tuple[str, Variant],
-    what: tuple[list[str], bool, bool],
+def run_session(
+    session: Session,
+    open_network: Callable[[], AbstractContextManager[Backend]],
+    inputs: Inputs,
     outputs: Outputs,
-    wanted: RunOptions,
+    options: RunOptions,
 ) -> RunSummary:
-    from edge_resnet.runtime.backend import open_backend
-    from edge_resnet.streaming.camerareader import CameraSpec
-    from edge_resnet.streaming.counters import RunCounters
-    from edge_resnet.streaming.loop import RunHooks
-    from edge_resnet.streaming.loop import run as classify
-    from edge_resnet.streaming.notify import Notifier
+    """Open sources, network and sinks, and classify until the sources end, the options' limits, Ctrl-C or SIGTERM.
 
+    Sources are opened before the network: that there is no such camera is said at once. In a thread other than the main one no
+    signal is handled. Raises what opening and running them raise.
+    """
     with ExitStack() as stack:
         notifier = stack.enter_context(Notifier())
-        sources = [_source(uri, stack, realtime=what[1], keep_trying=what[2]) for uri in what[0]]
-        network = stack.enter_context(open_backend(artifact, *engine))
-        board = RunCounters(artifact.folder.name, network.name, artifact.manifest.precision)
-        watch = RunHooks(board=board, alive=_Heartbeat(notifier, board.status), ready=notifier.ready)
+        sources = [_opened(uri, inputs, stack) for uri in inputs.uris]
+        network = stack.enter_context(open_network())
+        counters = RunCounters(session.artifact, network.name, session.precision)
+        hooks = RunHooks(counters=counters, alive=_Heartbeat(notifier, counters.status), ready=notifier.ready)
         live = any(isinstance(source, CameraSpec) for source in sources)
-        sinks = [stack.enter_context(sink) for sink in chosen_sinks(replace(outputs, live=live), board.status, watch.stop.set)]
-        with _stopped_by_signals(watch):
-            summary = classify(network, sources, sinks, wanted, watch)
+        view = RunView(counters.status, hooks.stop.set, live, several=len(sources) > 1, tell=session.tell)
+        sinks = [stack.enter_context(sink) for sink in (*open_sinks(outputs, view), *session.sinks)]
+        with _stopped_by_signals(hooks):
+            summary = run(network, sources, sinks, options, hooks)
         notifier.stopping()
     return summary
 
 
-def _source(uri: str, stack: ExitStack, *, realtime: bool, keep_trying: bool) -> FrameSource | CameraSpec:
-    """What a URI names, opened: that there is no such camera is said before anything else, unless it is waited for."""
-    from edge_resnet.streaming.camerareader import CameraSpec
-    from edge_resnet.streaming.sources import is_camera, open_source
-
-    opener: Callable[[str], FrameSource] = partial(open_source, realtime=realtime)
+def _opened(uri: str, inputs: Inputs, stack: ExitStack) -> FrameSource | CameraSpec:
+    """What a URI names, opened, unless it is a camera that is waited for."""
+    opener: Callable[[str], FrameSource] = partial(open_source, realtime=inputs.realtime)
     again = is_camera(uri)
-    if again and keep_trying:
+    if again and inputs.keep_trying:
         return CameraSpec(uri, None, again=True, open=opener)
     opened = opener(uri)
     if opened.live:
@@ -160,30 +93,33 @@ def _source(uri: str, stack: ExitStack, *, realtime: bool, keep_trying: bool) ->
 
 
 class _Heartbeat:
-    """Tells systemd that the run is alive, and now and then what ``systemctl status`` shows."""
+    """Tells systemd that the run is alive, and every ten seconds what ``systemctl status`` shows."""
 
     def __init__(self, notifier: Notifier, status: Callable[[], RunStatus]) -> None:
         self._notifier, self._status = notifier, status
-        self._told = 0.0
+        self._last_s = 0.0
 
     def __call__(self) -> None:
         self._notifier.watchdog()
         now = time.monotonic()
-        if self._notifier.connected and now - self._told >= _TELL_S:
-            self._told = now
+        if self._notifier.connected and now - self._last_s >= _STATUS_S:
+            self._last_s = now
             status = self._status()
             live = sum(source.state in ("live", "ended") for source in status.sources)
             self._notifier.status(f"{live} of {len(status.sources)} sources live, {status.frames_per_s:.1f} frames a second")
 
 
 @contextmanager
-def _stopped_by_signals(watch: RunHooks) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM asks the run to end, which takes what is under way along; the second one ends it as it is."""
+def _stopped_by_signals(hooks: RunHooks) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM asks the run to end with what is under way; the second one ends it at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a signal handler
-        if watch.stop.is_set():
+        if hooks.stop.is_set():
             raise KeyboardInterrupt
-        watch.stop.set()
+        hooks.stop.set()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

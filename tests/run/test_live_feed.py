@@ -144,7 +144,7 @@ def test_one_camera_that_is_gone_does_not_disturb_the_other() -> None:
         summary = run(backend, [CameraSpec("a", open=gone), CameraSpec("b", open=there)], [], options, watch)
     assert summary.frames == 100
     assert gone.asked >= 2
-    states = {status.source: status for status in watch.board.status().sources}
+    states = {status.source: status for status in watch.counters.status().sources}
     assert states["a"].state in ("reconnecting", "opening")
     assert states["a"].error == "refused"
     assert states["cam"].predicted == 100
@@ -224,7 +224,7 @@ def test_a_picture_that_stands_still_is_opened_again_once() -> None:
     seen: list[tuple[str, bool]] = []
 
     def look() -> None:
-        (status,) = watch.board.status().sources
+        (status,) = watch.counters.status().sources
         seen.append((status.state, status.frozen))
 
     with FakeBackend(10) as backend:
