@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import get_args
@@ -16,6 +17,11 @@ from tiny import tiny_options
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core.records import Precision
 from edge_resnet.pipelines.build import build
+
+# A shell ignores Ctrl-C for what it starts in the background, and every child inherits that: the tests of Ctrl-C would wait for
+# processes that never end.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPO = Path(__file__).resolve().parent.parent
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from power.sysfstrees import ORIN_NANO, write
+from device.power.sysfstrees import ORIN_NANO, write
 
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.device.power import PowerMeter, look

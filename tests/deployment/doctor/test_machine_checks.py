@@ -23,7 +23,7 @@ from edge_resnet.deployment.doctor.check import Check
 from edge_resnet.deployment.doctor.checks import examine, readiness, usable_backends
 from edge_resnet.device.machine import DeviceInfo
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 BACKENDS = {"onnxruntime": "onnxruntime", "tensorrt": "tensorrt"}
 
 

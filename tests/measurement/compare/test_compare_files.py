@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bench.scripted import HandClock, Scripted
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from measurement.bench.scripted import HandClock, Scripted
 from reports import accuracy, answers, evaluation
 
 from edge_resnet.artifact.folder import Artifact

@@ -24,7 +24,7 @@ from edge_resnet.streaming.sources import open_source
 from edge_resnet.streaming.sources.rtsp import rtsp_pipeline
 from edge_resnet.streaming.sources.uri import parse_address
 
-REPO = Path(__file__).resolve().parent.parent.parent
+REPO = Path(__file__).resolve().parents[3]
 _SYSTEM_PYTHON = "/usr/bin/python3"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from power.sysfstrees import AGX_ORIN, NANO, ORIN_NANO, RAPL, THOR, XAVIER_NX, write
+from device.power.sysfstrees import AGX_ORIN, NANO, ORIN_NANO, RAPL, THOR, XAVIER_NX, write
 from scripted import HandClock, Scripted, TwoSlots
 
 from edge_resnet.artifact.folder import Artifact

@@ -26,7 +26,7 @@ from edge_resnet.runtime.tensorrt import kernels
 from edge_resnet.runtime.tensorrt.kernels import compile_kernels
 from edge_resnet.runtime.tensorrt.resampling import FRACTION_BITS, resampling_weights
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 SOURCE = REPO / "edge_resnet/runtime/tensorrt/resize.cu"
 GUARD = 64
 needs_gxx = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to stand in for nvcc")

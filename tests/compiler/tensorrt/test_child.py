@@ -20,7 +20,7 @@ from edge_resnet.compiler.tensorrt.child import Built, build_in_child
 from edge_resnet.core.errors import BackendError, BuildError, ConfigError, MissingDependencyError
 from edge_resnet.core.records import BatchProfile
 
-TESTS = Path(__file__).resolve().parent.parent
+TESTS = Path(__file__).resolve().parents[2]
 OPTIONS = EngineOptions("fp16", 16, BatchProfile(1, 2, 4), EngineTuning(128))
 #: What takes TensorRT's place in the child: the strict stand-in of a version, and then what a test adds.
 PACKAGE = """

@@ -17,7 +17,7 @@ import pytest
 
 from edge_resnet.measurement.bench.result import read_results
 
-PRETEND = Path(__file__).resolve().parent.parent / "gpu" / "pretend.py"
+PRETEND = Path(__file__).resolve().parents[2] / "gpu" / "pretend.py"
 
 
 @pytest.fixture

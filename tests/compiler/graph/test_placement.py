@@ -16,7 +16,7 @@ from edge_resnet.compiler.graph.placement import Pair, placement_of, quantized_w
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import ModelSpec
 
-GOLDEN = Path(__file__).parent.parent / "golden"
+GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 #: The pairs do not depend on the size of the pictures; small ones export faster.
 RESNET18, RESNET50 = (ModelSpec("imagenet", depth, input_size=32) for depth in (18, 50))
 CIFAR20A = ModelSpec("cifar", 20, "A", classes=10, input_size=16)
@@ -71,7 +71,7 @@ def golden_text(name: str) -> str:
 def test_the_listing_is_the_golden_one(name: str) -> None:
     """Every pair with its readers and reason, every weight and what stays in float are those of the reviewed file.
 
-    A change shows as a diff; write the files anew with `PYTHONPATH=tests python tests/quantization/test_placement.py`.
+    A change shows as a diff; write the files anew with `PYTHONPATH=tests python tests/compiler/graph/test_placement.py`.
     """
     golden = GOLDEN / f"placement_{name}.txt"
     found, wanted = golden_text(name).splitlines(), golden.read_text(encoding="utf-8").splitlines()
