@@ -4,7 +4,7 @@
 
 latency    milliseconds at batch 1 and 8, of the artifact and of its FP32 graph
 run        frames per second of `run`'s loop on the first 60 frames of a video
-agreement  pictures of --data to which both give the same best class, and their top-1 where there are labels; the simulation of
+agreement  images of --data to which both give the same best class, and their top-1 where there are labels; the simulation of
            TensorRT's INT8 beside them
 start      milliseconds from a new interpreter's first import to the first prediction, engine in the cache
 
@@ -148,7 +148,7 @@ def timed(backend: Backend, images: Any) -> float:
 
 
 def agreement(artifact: Artifact, data: Path) -> dict[str, Any]:
-    """Percent of pictures with the same best class, per pair; and per backend its top-1."""
+    """Percent of images with the same best class, per pair; and per backend its top-1."""
     kinds: list[tuple[str, Variant]] = [(name, "native") for name in BACKENDS]
     if artifact.manifest.precision == "int8":
         compile_engine(artifact, "onnxruntime", "simulated")
@@ -169,7 +169,7 @@ def agreement(artifact: Artifact, data: Path) -> dict[str, Any]:
         for right in names[index + 1 :]
     }
     top1 = {kind: round(100 * float((answers == np.array(labels)).mean()), 2) for kind, answers in found.items() if labels}
-    return {"pictures": len(found[names[0]]), "top1": top1, "same": same}
+    return {"images": len(found[names[0]]), "top1": top1, "same": same}
 
 
 def start(artifact: Artifact, name: str, times: int = 5) -> float:

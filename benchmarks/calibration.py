@@ -1,9 +1,9 @@
-"""Calibration against plain FP32 inference of the same graph on the same pictures, in turn in one process so that drift cancels.
+"""Calibration against plain FP32 inference of the same graph on the same images, in turn in one process so that drift cancels.
 
     python benchmarks/calibration.py [--depths 18,50] [--images 512] [--rounds 5]
 
-Prints pictures per second of both, medians over the rounds, and the ratio calibration / inference with its spread. Both take the
-same batches and ONNX Runtime with its defaults. Weights are random and the pictures smooth: neither changes the time.
+Prints images per second of both, medians over the rounds, and the ratio calibration / inference with its spread. Both take the
+same batches and ONNX Runtime with its defaults. Weights are random and the images smooth: neither changes the time.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ def main() -> None:
 
 
 def _race(folder: Path, spec: ModelSpec, count: int, rounds: int) -> tuple[float, float, list[float]]:
-    """Median pictures per second of inference and of calibration, and their ratio per round."""
+    """Median images per second of inference and of calibration, and their ratio per round."""
     path = folder / "model.onnx"
     export(Deployable(build_network(spec), Preprocess()).eval(), spec.input_size, path)
     tensors = measured_tensors(onnx.load(path))
-    images = _pictures(count, spec.input_size)
+    images = _images(count, spec.input_size)
     batches = [images[start : start + CALIBRATION_BATCH] for start in range(0, count, CALIBRATION_BATCH)]
 
     def infer() -> None:
@@ -76,7 +76,7 @@ def _per_second(work: Callable[[], object], count: int) -> float:
     return count / (time.perf_counter() - started)
 
 
-def _pictures(count: int, size: int) -> np.ndarray:
+def _images(count: int, size: int) -> np.ndarray:
     y, x = np.mgrid[0:size, 0:size] / size
     waves = np.random.default_rng(0).uniform(1, 9, (count, 3, 2))
     phase = waves[..., 0, None, None] * x + waves[..., 1, None, None] * y

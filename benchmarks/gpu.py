@@ -6,11 +6,11 @@ The folder of artifacts holds NETWORK-int8, as `edge-resnet build --depth 18 --i
 same graph. Each precision has one engine for all batches, fastest at the middle one. The three take turns in all that is
 measured, round after round, so that drift cancels. Columns:
 
-engine    milliseconds on the GPU of the network alone, its pictures there already, between CUDA events (trtexec's GPU compute
+engine    milliseconds on the GPU of the network alone, its images there already, between CUDA events (trtexec's GPU compute
           time), as a CUDA graph; ``plain``: each kernel launched by itself
 host      milliseconds of ``infer`` by the processor's clock: copy, network, copy back; ``plain``: without graphs
-alone/s   pictures per second of the engine alone, launched again and again on one stream
-1, 2, 4   pictures per second of ``submit`` and ``result`` with so many batches under way
+alone/s   images per second of the engine alone, launched again and again on one stream
+1, 2, 4   images per second of ``submit`` and ``result`` with so many batches under way
 1080p     milliseconds from frames of 1920 x 1080 to logits, resized by the GPU and by the processor; ``x``: the better of the two
           over the engine alone
 
@@ -66,7 +66,7 @@ WARMUP = 3 * max(SLOTS)
 #: Launches are waited for about so often: rarely enough that waiting costs nothing.
 QUEUED_MS = 30
 HEAD = (
-    f"{'':20}{'engine ms':>16} {'host ms':>32} {'alone/s':>9} {'batches under way, pictures/s':>29}  {'1080p ms':>22}\n"
+    f"{'':20}{'engine ms':>16} {'host ms':>32} {'alone/s':>9} {'batches under way, images/s':>29}  {'1080p ms':>22}\n"
     f"{'network':<9}{'':6}{'batch':>5}{'p50':>8}{'plain':>8} {'p50':>8}{'p90':>8}{'p99':>8}{'plain':>8} {'':9}"
     f" {'1':>9} {'2':>9} {'4':>9}  {'GPU':>8}{'CPU':>8}{'x':>6}"
 )
@@ -204,14 +204,14 @@ class Contender:
         slot, count = self._gpu._slots[0], len(self._images)
 
         def copy() -> None:
-            slot._pictures.to_device(slot._stream, count)
+            slot._images.to_device(slot._stream, count)
             slot._logits.to_host(slot._stream, count)
 
         with self._gpu._cuda.current("the GPU failed while copies were timed"):
             return _on_gpu(copy, slot._stream, seconds)
 
     def _piped(self, submit: Callable[[], Any], slots: int, seconds: float) -> list[float]:
-        """Pictures per second while ``slots`` batches are under way."""
+        """Images per second while ``slots`` batches are under way."""
         under_way = deque(submit() for _ in range(slots))
         done, started = 0, time.perf_counter()
         while done == 0 or time.perf_counter() - started < seconds:
@@ -228,7 +228,7 @@ class Contender:
 
     @contextmanager
     def _alone(self, *, graph: bool) -> Iterator[tuple[Callable[[], object], Any]]:
-        """What launches the network on the first slot, where pictures of the batch before lie, and the stream."""
+        """What launches the network on the first slot, where images of the batch before lie, and the stream."""
         slot = self._gpu._slots[0]
         context, stream, bindings = slot._context, slot._stream, slot._bindings
 
@@ -238,7 +238,7 @@ class Contender:
 
         with self._gpu._cuda.current("the GPU failed while the engine was timed"):
             slot._shape = 0  # what the slot believes of its context does not hold afterwards
-            if not context.set_input_shape(bindings.input, (len(self._images), *bindings.picture)):
+            if not context.set_input_shape(bindings.input, (len(self._images), *bindings.image)):
                 raise BackendError(f"TensorRT does not take a batch of {len(self._images)}", hint="remove the folder of --work")
             for _ in range(3):
                 run()
@@ -317,7 +317,7 @@ def verdicts(rows: Sequence[Row]) -> list[tuple[bool, str]]:
                 found.append((host <= limit, f"{title}: {words}"))
             alone, piped = entry.get("alone_per_s"), max(entry.get(f"{slots}_per_s", 0.0) for slots in SLOTS[1:])
             if alone and piped:
-                words = f"{piped:.0f} pictures/s with batches under way >= 0.95 x {alone:.0f} of the engine alone"
+                words = f"{piped:.0f} images/s with batches under way >= 0.95 x {alone:.0f} of the engine alone"
                 found.append((piped >= 0.95 * alone, f"{title}: {words} (it is {piped / alone:.2f})"))
     return found
 

@@ -30,14 +30,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--depths", default="18,50")
     parser.add_argument("--seconds", type=float, default=10.0, help="per network, both precisions together")
-    parser.add_argument("--calib-data", help="a path or a name; smooth seeded pictures without it")
+    parser.add_argument("--calib-data", help="a path or a name; smooth seeded images without it")
     parser.add_argument("--weights", default="random")
     arguments = parser.parse_args()
     info = describe()
     print(f"{info.cpu}, {info.usable_cores} cores, int8 dot product: {info.has_int8_dot_product}")
     print(f"{'network':<10} {'FP32 ms':>9} {'INT8 ms':>9} {'INT8/FP32':>10}   spread over {ROUNDS} rounds")
     with tempfile.TemporaryDirectory() as folder:
-        data = arguments.calib_data or _pictures(Path(folder))
+        data = arguments.calib_data or _images(Path(folder))
         for depth in map(int, arguments.depths.split(",")):
             artifact = _build(depth, arguments.weights, data, Path(folder))
             fp32, int8, ratios = _race(artifact, arguments.seconds)
@@ -83,13 +83,13 @@ def _median_ms(backend: Backend, image: np.ndarray, seconds: float) -> float:
     return statistics.median(times)
 
 
-def _pictures(folder: Path) -> str:
-    """Smooth pictures: the latency of INT8 does not depend on what is in them."""
+def _images(folder: Path) -> str:
+    """Smooth images: the latency of INT8 does not depend on what is in them."""
     y, x = np.mgrid[0:256, 0:256] / 256
     waves = np.random.default_rng(0).uniform(1, 9, (16, 3, 2))
     phase = waves[..., 0, None, None] * x + waves[..., 1, None, None] * y
     images = (127.5 + 127.5 * np.sin(2 * np.pi * phase)).transpose(0, 2, 3, 1).astype(np.uint8)
-    path = folder / "pictures.npz"
+    path = folder / "images.npz"
     np.savez(path, images=images)
     return str(path)
 

@@ -1,8 +1,8 @@
-"""Measures the tables in calibration/tables: the ranges of public checkpoints on named pictures, without any correction.
+"""Measures the tables in calibration/tables: the ranges of public checkpoints on named images, without any correction.
 
     python benchmarks/measure_tables.py --data DATA [--only resnet20-cifar] [-o calibration/tables]
 
-DATA holds weights/ and pictures as the tests use them. Run it again when the recipes' method or the placement of Q/DQ changes.
+DATA holds weights/ and images as the tests use them. Run it again when the recipes' method or the placement of Q/DQ changes.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ TABLES = Path(__file__).resolve().parent.parent / "calibration" / "tables"
 
 @dataclass(frozen=True)
 class Case:
-    """A checkpoint below ``weights/`` and how many of which pictures it is measured on."""
+    """A checkpoint below ``weights/`` and how many of which images it is measured on."""
 
     spec: ModelSpec
     preprocess: Preprocess
     weights: str
-    pictures: Callable[[Path], ImageSet]
+    pixels: Callable[[Path], ImageSet]
     images: int
 
 
@@ -59,26 +59,26 @@ def main() -> None:
 
 def measure(case: Case, data: Path) -> dict[str, object]:
     """One table with where it came from, as it is written."""
-    pictures = balanced_sample(case.pictures(data), case.images, seed=0)
+    images = balanced_sample(case.images(data), case.images, seed=0)
     network = build_network(case.spec)
     weights = load_weights(network, case.spec, str(data / "weights" / case.weights))
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model.onnx"
         export(Deployable(network, case.preprocess).eval(), case.spec.input_size, model)
-        table = _table(case, model, pictures)
+        table = _table(case, model, images)
     return {
         "name": case.spec.name,
         "weights": weights,
-        "images": f"{table.images} of {pictures.name}, seed 0",
+        "images": f"{table.images} of {images.name}, seed 0",
         "tools": {package: version(package) for package in ("onnx", "onnxruntime", "pillow", "torch")},
         "table": asdict(table),
     }
 
 
-def _table(case: Case, model: Path, pictures: ImageSet) -> CalibrationTable:
+def _table(case: Case, model: Path, pixels: ImageSet) -> CalibrationTable:
     recipe = load_recipe(recipe_for(case.spec.family)).recipe
-    plain = replace(recipe, images=len(pictures), correction="none", exact_input=False)
-    served = (batch.images for batch in batches(pictures, case.preprocess, CALIBRATION_BATCH))
+    plain = replace(recipe, images=len(pixels), correction="none", exact_input=False)
+    served = (batch.images for batch in batches(pixels, case.preprocess, CALIBRATION_BATCH))
     return calibrate(model, measured_tensors(onnx.load(model)), served, plain)
 
 

@@ -1,9 +1,9 @@
-"""edge-resnet beside what people run a ResNet with on a CPU: one table, one run, the same pictures, weights and cores.
+"""edge-resnet beside what people run a ResNet with on a CPU: one table, one run, the same images, weights and cores.
 
     python benchmarks/peers.py --weights-dir DIR --data val.csv [--depths 18,50] [--batches 1,8] [--rounds 15] [--json FILE]
     python benchmarks/peers.py --weights-dir DIR --data val.csv --quick
 
-engine     milliseconds of the network alone, on pictures that are preprocessed: float32 for the peers, bytes for ours, which
+engine     milliseconds of the network alone, on images that are preprocessed: float32 for the peers, bytes for ours, which
            normalises inside
 frame      from a decoded 1920x1080 BGR frame to the class
 jpeg       from a JPEG file to the class, at the file's own size
@@ -12,7 +12,7 @@ Peers preprocess as their users do: torchvision's transforms for torch, Pillow a
 OpenCV (whose resize does not antialias). Every row is a process of its own with all cores of this one, and all take turns in
 every round, so that they share the machine's noise. A figure is the median over rounds with its 95 % interval (order statistics);
 ``x`` is the median over rounds of the row's time over that of our INT8 on the backend that ``auto`` takes, in the same round.
-``same`` counts the pictures that get torch's class. A row that cannot run says why.
+``same`` counts the images that get torch's class. A row that cannot run says why.
 
 Each row needs its own package and nothing of the others: opencv-python, openvino, torch, torchvision, safetensors; torch.compile
 needs a C++ compiler. Graphs and artifacts are kept in --work.
@@ -41,7 +41,7 @@ __all__ = ["PATHS", "ROWS", "Peer", "interval", "main", "table"]
 PATHS = ("engine", "frame", "jpeg")
 #: Calls of a turn that count; one before them does not: another process used the caches and the cores.
 BURST, QUICK_BURST = 3, 2
-PICTURES = 16
+IMAGES = 16
 FRAME = (1920, 1080)
 MEAN, STD = np.array([0.485, 0.456, 0.406], np.float32), np.array([0.229, 0.224, 0.225], np.float32)
 #: Loading and, for torch.compile, compiling both batches.
@@ -51,7 +51,7 @@ OURS = ("ours INT8, openvino", "ours INT8, onnxruntime")
 
 @dataclass(frozen=True)
 class Peer:
-    """A row, loaded. ``from_frame``: of (H, W, 3) uint8 BGR, ``from_jpeg``: of a path, the picture that ``run`` takes a stack of
+    """A row, loaded. ``from_frame``: of (H, W, 3) uint8 BGR, ``from_jpeg``: of a path, the image that ``run`` takes a stack of
     and gives logits (N, 1000) for. ``note``: version, and what is particular."""
 
     note: str
@@ -219,7 +219,7 @@ def main() -> None:
     """Prepare, measure each depth, print a table per depth and batch."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights-dir", type=Path, required=True, help="folder with resnet18*.safetensors and so on")
-    parser.add_argument("--data", type=Path, required=True, help="CSV of labelled pictures: file, class_index")
+    parser.add_argument("--data", type=Path, required=True, help="CSV of labelled images: file, class_index")
     parser.add_argument("--depths", default="18,50")
     parser.add_argument("--batches", default="1,8")
     parser.add_argument("--rounds", type=int, default=15)
@@ -246,7 +246,7 @@ def main() -> None:
 
 
 def prepared(folder: Path, weights_dir: Path, data: Path, depth: int, batches: Sequence[int]) -> dict[str, Any]:
-    """Pictures, graphs and artifact of a depth, made where they are not there yet."""
+    """Images, graphs and artifact of a depth, made where they are not there yet."""
     from edge_resnet.images.imageset import open_images
 
     found = sorted(weights_dir.glob(f"resnet{depth}[!0-9]*.safetensors"))
@@ -254,10 +254,10 @@ def prepared(folder: Path, weights_dir: Path, data: Path, depth: int, batches: S
         sys.exit(f"error: {weights_dir} holds no resnet{depth}*.safetensors")
     folder.mkdir(parents=True, exist_ok=True)
     images = open_images(data)
-    chosen = [int(index) for index in np.linspace(0, len(images) - 1, PICTURES)]
-    work: dict[str, Any] = {"depth": depth, "weights": str(found[0]), "pictures": str(folder / "pictures")}
+    chosen = [int(index) for index in np.linspace(0, len(images) - 1, IMAGES)]
+    work: dict[str, Any] = {"depth": depth, "weights": str(found[0]), "images": str(folder / "images")}
     work["labels"] = [images.labels[index] for index in chosen] if images.labels is not None else None
-    written(folder / "pictures", lambda place: write_pictures(place, images, chosen))
+    written(folder / "images", lambda place: write_images(place, images, chosen))
     graphs = {"fp32": None, **{f"fp32 batch {batch}": batch for batch in batches}}
     for name, batch in graphs.items():
         work[name] = str(folder / f"resnet{depth} {name}.onnx")
@@ -287,15 +287,15 @@ def attempted(action: Callable[[], None]) -> str:
     return ""
 
 
-def write_pictures(folder: Path, images: Any, chosen: Sequence[int]) -> None:
+def write_images(folder: Path, images: Any, chosen: Sequence[int]) -> None:
     """JPEG files at their own size, and the same as frames."""
     from PIL import Image
 
     folder.mkdir(exist_ok=True)
     for number, index in enumerate(chosen):
-        picture = Image.fromarray(images.load(index))
-        picture.save(folder / f"{number:02}.jpg", quality=90)
-        frame = np.asarray(picture.resize(FRAME, Image.Resampling.BICUBIC))[..., ::-1]
+        image = Image.fromarray(images.load(index))
+        image.save(folder / f"{number:02}.jpg", quality=90)
+        frame = np.asarray(image.resize(FRAME, Image.Resampling.BICUBIC))[..., ::-1]
         np.save(folder / f"{number:02}.npy", np.ascontiguousarray(frame))
 
 
@@ -317,16 +317,16 @@ def export(work: dict[str, Any], path: Path, batch: int | None) -> None:
 
 def static_int8(work: dict[str, Any], path: Path) -> None:
     """ONNX Runtime's quantize_static with its advice for x86: QDQ, unsigned activations, weights per channel, after its own
-    pre-processing; min-max over the pictures."""
+    pre-processing; min-max over the images."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
     from PIL import Image
 
-    pictures = [with_pillow(Image.open(name).convert("RGB"))[None] for name in sorted(Path(work["pictures"]).glob("*.jpg"))]
+    images = [with_pillow(Image.open(name).convert("RGB"))[None] for name in sorted(Path(work["images"]).glob("*.jpg"))]
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]
         def __init__(self) -> None:
-            self._rows = iter([{"images": picture} for picture in pictures])
+            self._rows = iter([{"images": image} for image in images])
 
         def get_next(self) -> Any:
             return next(self._rows, None)
@@ -443,7 +443,7 @@ def summary(
             if work["labels"] and classes[name]:
                 record["right"] = sum(a == b for a, b in zip(classes[name], work["labels"], strict=True))
         found.append(record)
-    return {"depth": work["depth"], "batch": batch, "ours": ours, "pictures": PICTURES, "rows": found}
+    return {"depth": work["depth"], "batch": batch, "ours": ours, "images": IMAGES, "rows": found}
 
 
 def interval(samples: Sequence[float]) -> tuple[float, float]:
@@ -462,7 +462,7 @@ def table(found: dict[str, Any]) -> str:
     alive = sorted((row for row in found["rows"] if not row["failed"]), key=lambda row: row["frame"]["ms"])
     for row in alive:
         cells = [cell for path in PATHS for cell in _cells(row[path])]
-        same = f"{row['same']} of {found['pictures']}" if "same" in row else ""
+        same = f"{row['same']} of {found['images']}" if "same" in row else ""
         lines.append(f"| {row['row']} | {' | '.join(cells)} | {same} | {row['note']} |")
     lines += [f"| {row['row']} | did not run: {row['failed']} | | | | | | | |" for row in found["rows"] if row["failed"]]
     for path in PATHS if alive and found["ours"] else ():
@@ -488,7 +488,7 @@ def child(name: str, work: dict[str, Any]) -> None:
 
     try:
         peer = ROWS[name](work)
-        files = sorted(str(path) for path in Path(work["pictures"]).glob("*.jpg"))
+        files = sorted(str(path) for path in Path(work["images"]).glob("*.jpg"))
         frames = [np.load(path.replace(".jpg", ".npy")) for path in files]
         tell(answer=peer.note)
         for line in sys.stdin:

@@ -91,12 +91,12 @@ def on_a_video(artifact: Artifact, backend: Backend, path: Path, rounds: int) ->
     """Ratios of frames per second, round by round, and the bound that processor time sets."""
     spec = artifact.manifest.preprocess
     with open_source(str(path)) as source:
-        pictures = [preprocess_bgr(frame.image, spec)[None] for frame in source]
-    backend.infer(pictures[0])
-    count, cores = len(pictures), len(os.sched_getaffinity(0))
+        images = [preprocess_bgr(frame.image, spec)[None] for frame in source]
+    backend.infer(images[0])
+    count, cores = len(images), len(os.sched_getaffinity(0))
     found: dict[str, list[float]] = {}
     for _ in range(rounds):
-        bare_s, network_s = timed(lambda: [backend.infer(picture) for picture in pictures])
+        bare_s, network_s = timed(lambda: [backend.infer(image) for image in images])
         with open_source(str(path)) as source:
             whole = run(backend, [source], [], options_of(artifact)).frames_per_s
         _, rest_s = timed(lambda: prepare(path, spec))

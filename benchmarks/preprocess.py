@@ -16,14 +16,14 @@ import numpy as np
 from PIL import Image
 
 from edge_resnet.core.records import Preprocess
-from edge_resnet.images.preprocess import Picture, preprocess
+from edge_resnet.images.preprocess import ImageArray, preprocess
 
 SIZES = ((640, 480), (1280, 720), (1920, 1080), (3840, 2160))
 ROUNDS = 21
 
 
 def main() -> None:
-    """Print one line per picture size: medians in milliseconds and torchvision's time as a multiple of ours."""
+    """Print one line per image size: medians in milliseconds and torchvision's time as a multiple of ours."""
     try:
         import torch
         from torchvision.transforms import CenterCrop, Compose, Resize, v2
@@ -53,11 +53,11 @@ def main() -> None:
         print(f"{size:>10}" + "".join(f"{median:>14.2f}" for median in medians) + ratios + f"{worst:>10d}")
 
 
-def _pil(reference: Callable[[Any], Any], image: Picture) -> object:
+def _pil(reference: Callable[[Any], Any], image: ImageArray) -> object:
     return np.array(reference(Image.fromarray(image)))
 
 
-def _tensor(reference: Callable[[Any], Any], image: Picture) -> object:
+def _tensor(reference: Callable[[Any], Any], image: ImageArray) -> object:
     import torch
 
     return reference(torch.from_numpy(image).permute(2, 0, 1)).contiguous()

@@ -1,12 +1,12 @@
-"""INT8 of edge-resnet beside that of ONNX Runtime, NVIDIA Model Optimizer and NNCF: the same networks, pictures and runtime.
+"""INT8 of edge-resnet beside that of ONNX Runtime, NVIDIA Model Optimizer and NNCF: the same networks, images and runtime.
 
     python benchmarks/quantization.py --data DATA [--networks cifar20,resnet50] [--modelopt-python P] [--nncf-python P]
 
-Every tool gets the same FP32 graph and the same calibration pictures, without labels, and returns a graph with Q/DQ pairs, which
-ONNX Runtime runs as it is written on pictures that no tool has seen. All are asked for what TensorRT reads: symmetric int8,
-weights per output channel, biases in float. ``as FP32`` is the share of pictures that get FP32's class; it and top-1 stand with
+Every tool gets the same FP32 graph and the same calibration images, without labels, and returns a graph with Q/DQ pairs, which
+ONNX Runtime runs as it is written on images that no tool has seen. All are asked for what TensorRT reads: symmetric int8,
+weights per output channel, biases in float. ``as FP32`` is the share of images that get FP32's class; it and top-1 stand with
 Wilson's 95 % interval. ``p``: McNemar's exact test that the tool keeps FP32's class as often as ``ours``. Seconds and peak memory
-are of the tool's own process, from pictures to the written graph, for ours from the checkpoint on; over two folds their mean and
+are of the tool's own process, from images to the written graph, for ours from the checkpoint on; over two folds their mean and
 their maximum. ``pairs``: on activations / on weights.
 
 Model Optimizer and NNCF live in environments of their own (pip install 'nvidia-modelopt[onnx]', pip install nncf onnxruntime).

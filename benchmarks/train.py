@@ -1,6 +1,6 @@
-"""Images per second of the training loop beside a bare torch loop on the same network and pictures, paired in one run.
+"""Images per second of the training loop beside a bare torch loop on the same network and images, paired in one run.
 
-The bare loop is what one would write by hand: pictures that are tensors already, no augmentation, no log, no schedule. Rounds
+The bare loop is what one would write by hand: images that are tensors already, no augmentation, no log, no schedule. Rounds
 alternate, and each gives a ratio; the median and its range are printed, and the exit code is 3 below 0.9.
 
     python benchmarks/train.py --rounds 5 --steps 20

@@ -36,25 +36,25 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def smooth_pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixty-four smooth pictures of 40 x 48 pixels with labels 0 to 9, as an .npz."""
+def smooth_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixty-four smooth images of 40 x 48 pixels with labels 0 to 9, as an .npz."""
     y, x = np.mgrid[0:40, 0:48] / 48
     waves = np.random.default_rng(1).uniform(1, 6, (64, 3, 2))
     phase = waves[..., 0, None, None] * x + waves[..., 1, None, None] * y
     images = (127.5 + 127.5 * np.sin(2 * np.pi * phase)).transpose(0, 2, 3, 1).astype(np.uint8)
-    path = tmp_path_factory.mktemp("pictures") / "smooth.npz"
+    path = tmp_path_factory.mktemp("images") / "smooth.npz"
     np.savez(path, images=images, labels=np.arange(64) % 10)
     return path
 
 
 @pytest.fixture(scope="session")
-def tiny_artifacts(tmp_path_factory: pytest.TempPathFactory, smooth_pictures: Path) -> dict[str, Artifact]:
+def tiny_artifacts(tmp_path_factory: pytest.TempPathFactory, smooth_images: Path) -> dict[str, Artifact]:
     """An artifact per precision of one seeded tiny network, made by the real pipeline; not to be changed."""
     folder = tmp_path_factory.mktemp("artifacts")
     artifacts = {}
     for precision in get_args(Precision):
         torch.manual_seed(0)
-        artifacts[precision] = build(tiny_options(precision, folder / precision, smooth_pictures))
+        artifacts[precision] = build(tiny_options(precision, folder / precision, smooth_images))
     return artifacts
 
 

@@ -1,4 +1,4 @@
-"""Small seeded networks, their exported graphs and smooth pictures, for the tests of the INT8 path."""
+"""Small seeded networks, their exported graphs and smooth images, for the tests of the INT8 path."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def graph(spec: ModelSpec) -> onnx.ModelProto:
     return onnx.load_from_string(exported(spec))
 
 
-def pictures(count: int, size: int, seed: int = 0) -> npt.NDArray[np.uint8]:
-    """Smooth pictures, (count, size, size, 3) uint8: each a few waves in each colour."""
+def image_batch(count: int, size: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+    """Smooth images, (count, size, size, 3) uint8: each a few waves in each colour."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:size, 0:size] / size
     waves = rng.uniform(0.3, 2.5, (count, 3, 2, 1, 1))

@@ -60,7 +60,7 @@ def accuracy(right: str, digest: str = "d") -> Accuracy:
     hits = right.count("1")
     low, high = wilson_interval(hits, len(right))
     top1 = 100 * hits / len(right)
-    return Accuracy(len(right), top1, min(100.0, top1 + 10), (100 * low, 100 * high), "pictures", digest, right)
+    return Accuracy(len(right), top1, min(100.0, top1 + 10), (100 * low, 100 * high), "images", digest, right)
 
 
 def evaluation(right: str, digest: str = "d", **changes: Any) -> evaluate.Evaluation:
@@ -87,12 +87,12 @@ def answers(hits: int, images: int = 400, shift: int = 0) -> str:
 
 def flip(index: int = 0, kind: Any = "lost") -> Flip:
     """An image that was answered otherwise."""
-    return Flip(f"picture{index}.jpg", "tench", ("tench", 0.61), ("goldfish", 0.55), kind, PIXEL)
+    return Flip(f"image{index}.jpg", "tench", ("tench", 0.61), ("goldfish", 0.55), kind, PIXEL)
 
 
 def report(*rows: Row, pairs: tuple[Pair, ...] = (), holes: tuple[MissingResult, ...] = (), **changes: Any) -> Report:
     """A whole report of these rows."""
-    setup = Setup("400 pictures of a set", "100 pictures, none of them evaluated", {"Seconds a measurement": "5"})
+    setup = Setup("400 images of a set", "100 images, none of them evaluated", {"Seconds a measurement": "5"})
     return replace(Report(SCHEMA, KIND, "Accuracy against latency", "2026-01-02T03:04:05Z", rows, pairs, holes, setup), **changes)
 
 

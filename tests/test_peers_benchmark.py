@@ -92,7 +92,7 @@ def test_a_row_that_cannot_run_says_why(peers: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("size", [(500, 375), (256, 256), (333, 1000)])
-def test_the_peers_pictures_are_torchvisions(peers: ModuleType, size: tuple[int, int]) -> None:
+def test_the_peers_images_are_torchvisions(peers: ModuleType, size: tuple[int, int]) -> None:
     """The Pillow lines give what torchvision's transforms give, but for roundings of the size."""
     from PIL import Image
     from torchvision import transforms

@@ -1,4 +1,4 @@
-"""What the project promises on real weights and pictures. Skipped where the data is not beside the checkout.
+"""What the project promises on real weights and images. Skipped where the data is not beside the checkout.
 
 The quick half runs by default; ImageNet's half is marked slow: `make slow`.
 """

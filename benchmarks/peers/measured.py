@@ -25,16 +25,16 @@ Images: TypeAlias = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Task:
-    """FP32 ``model`` and an .npz of calibration ``pictures`` → ``output``, a graph with Q/DQ. ``options`` are the tool's own."""
+    """FP32 ``model`` and an .npz of calibration ``images`` → ``output``, a graph with Q/DQ. ``options`` are the tool's own."""
 
     model: Path
-    pictures: Path
+    images: Path
     output: Path
     options: dict[str, Any]
 
     def images(self) -> Images:
         """(N, H, W, 3) uint8 RGB, as the network takes them."""
-        with np.load(self.pictures) as archive:
+        with np.load(self.images) as archive:
             images: Images = archive["images"]
         return images
 
@@ -46,7 +46,7 @@ def run(quantize: Callable[[Task], dict[str, Any] | None], modules: Sequence[str
     that of the whole process, imports included.
     """
     words = json.loads(sys.argv[1])
-    task = Task(Path(words["model"]), Path(words["pictures"]), Path(words["output"]), words["options"])
+    task = Task(Path(words["model"]), Path(words["images"]), Path(words["output"]), words["options"])
     for name in modules:
         importlib.import_module(name)
     started = time.monotonic()
@@ -62,7 +62,7 @@ def peak_mib() -> float:
 
 
 def normalisation(model: Path) -> list[str]:
-    """Names of the nodes before the first convolution, which make the picture the network's input: no tool may quantize them."""
+    """Names of the nodes before the first convolution, which make the image the network's input: no tool may quantize them."""
     names: list[str] = []
     for node in onnx.load(model).graph.node:
         if node.op_type == "Conv":

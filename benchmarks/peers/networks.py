@@ -1,4 +1,4 @@
-"""The networks that are compared, and for each its calibration pictures and those held out. Knows no tool."""
+"""The networks that are compared, and for each its calibration images and those held out. Knows no tool."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["BATCH", "NETWORKS", "SEED", "Fold", "Images", "Ints", "Network"]
 
 SEED = 0
 BATCH = 50
-#: Calibration pictures for CIFAR, and for ImageNet where there is one fold.
+#: Calibration images for CIFAR, and for ImageNet where there is one fold.
 _CIFAR_CALIBRATION, _IMAGENET_CALIBRATION = 1000, 256
 
 Images: TypeAlias = npt.NDArray[np.uint8]
@@ -27,7 +27,7 @@ Ints: TypeAlias = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Fold:
-    """Calibration pictures and held-out ones, (N, H, W, 3) uint8 as the network takes them, and the latter's classes (N,)."""
+    """Calibration images and held-out ones, (N, H, W, 3) uint8 as the network takes them, and the latter's classes (N,)."""
 
     calibration: Images
     images: Images
@@ -36,7 +36,7 @@ class Fold:
 
 @dataclass(frozen=True)
 class Network:
-    """A checkpoint below ``weights/`` and its pictures: (folder of the data, ImageNet's folds, most test images) → folds."""
+    """A checkpoint below ``weights/`` and its images: (folder of the data, ImageNet's folds, most test images) → folds."""
 
     spec: ModelSpec
     weights: str
@@ -58,10 +58,10 @@ def _sheets(data: Path, split: str, count: int) -> Images:
 
 
 def _imagenet(data: Path, folds: int, most: int | None) -> list[Fold]:
-    """The 500 pictures, each of its own class, in a seeded order: halves in turn, or 256 and the rest."""
-    pictures = open_images(data / "imagenet" / "sample500.csv")
-    labels = np.array(require_labels(pictures), np.int64)
-    images = np.concatenate([batch.images for batch in batches(pictures, Preprocess(), BATCH)])
+    """The 500 images, each of its own class, in a seeded order: halves in turn, or 256 and the rest."""
+    pixels = open_images(data / "imagenet" / "sample500.csv")
+    labels = np.array(require_labels(pixels), np.int64)
+    images = np.concatenate([batch.images for batch in batches(pixels, Preprocess(), BATCH)])
     order = np.random.default_rng(SEED).permutation(len(images))
     first, second = np.split(order, [len(order) // 2 if folds == 2 else _IMAGENET_CALIBRATION])
     turns = [(first, second), (second, first)][:folds]

@@ -1,6 +1,6 @@
 """ONNX Runtime's quantize_static with the options that TensorRT's form needs; the rest is its default.
 
-Histogram calibrators keep every activation of every picture. Where that would exceed ``memory_gib`` they get the pictures in
+Histogram calibrators keep every activation of every image. Where that would exceed ``memory_gib`` they get the images in
 strides, by an option that is named for min-max (CalibStridedMinMax) and works for them too.
 """
 
@@ -12,12 +12,12 @@ from typing import Any
 import onnx
 from measured import Images, Task, normalisation, run
 
-#: Pictures per stride.
+#: Images per stride.
 STRIDE = 10
 
 
-class _Pictures:
-    """One picture at a time: a ragged last batch stops the histogram calibrators."""
+class _Images:
+    """One image at a time: a ragged last batch stops the histogram calibrators."""
 
     def __init__(self, images: Images, name: str) -> None:
         self._images, self._name = images, name
@@ -31,7 +31,7 @@ class _Pictures:
         self._next, self._end = start_index, end_index
 
     def get_next(self) -> dict[str, Images] | None:
-        """The next picture by input name, None after the last."""
+        """The next image by input name, None after the last."""
         if self._next >= self._end:
             return None
         self._next += 1
@@ -63,7 +63,7 @@ def quantize(task: Task) -> dict[str, Any]:
     quantize_static(
         task.model,
         task.output,
-        _Pictures(images, graph.input[0].name),
+        _Images(images, graph.input[0].name),
         quant_format=QuantFormat.QDQ,
         per_channel=True,
         activation_type=QuantType.QInt8,
@@ -77,7 +77,7 @@ def quantize(task: Task) -> dict[str, Any]:
 
 
 def _activations(task: Task) -> int:
-    """Bytes of all float activations of one picture: what a histogram calibrator keeps of it."""
+    """Bytes of all float activations of one image: what a histogram calibrator keeps of it."""
     model = onnx.load(task.model)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     inferred = onnx.shape_inference.infer_shapes(model).graph

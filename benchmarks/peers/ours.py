@@ -29,12 +29,12 @@ def quantize(task: Task) -> dict[str, Any] | None:
         recipe = QuantRecipe(images=len(task.images()), **task.options["recipe"])
         options = BuildOptions(
             model=spec,
-            # The pictures are cropped already: resizing to their own size leaves them as they are.
+            # The images are cropped already: resizing to their own size leaves them as they are.
             preprocess=Preprocess(resize=spec.input_size, crop=spec.input_size),
             precision="int8",
             weights=task.options["weights"],
             output=Path(folder) / "artifact",
-            calibration_data=str(task.pictures),
+            calibration_data=str(task.images),
             recipe=recipe,
             backend="onnxruntime",
         )

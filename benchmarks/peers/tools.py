@@ -29,7 +29,7 @@ __all__ = ["OURS", "TOOLS", "Bench", "Measured", "Tool", "fp32_graph", "measure"
 
 _SCRIPTS = Path(__file__).resolve().parent
 _SOURCE = _SCRIPTS.parent.parent / "edge_resnet"
-#: Activations that ONNX Runtime's histogram calibrators may keep before they get the pictures in strides.
+#: Activations that ONNX Runtime's histogram calibrators may keep before they get the images in strides.
 _MEMORY_GIB = 10
 #: The row whose options are the family's shipped recipe.
 OURS = "ours"
@@ -51,7 +51,7 @@ class Tool:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a tool made of a fold: a class per held-out picture, its cost, its graph's pairs and what is wrong with their form."""
+    """What a tool made of a fold: a class per held-out image, its cost, its graph's pairs and what is wrong with their form."""
 
     predictions: list[int]
     seconds: float
@@ -86,7 +86,7 @@ def measure(bench: Bench, tool: Tool, network: Network, model: Path, fold: Fold)
     kept = bench.work / f"{network.spec.name}-{tool.name.replace(' ', '-')}-{key}.json"
     if kept.exists():
         return Measured(**json.loads(kept.read_text(encoding="utf-8")))
-    _say(f"{network.spec.name}: {tool.name} on {len(fold.calibration)} pictures")
+    _say(f"{network.spec.name}: {tool.name} on {len(fold.calibration)} images")
     with tempfile.TemporaryDirectory(dir=bench.work) as folder:
         words = _words(Path(folder), model, fold, options)
         failure = _run([str(python), str(script), json.dumps(words)], kept.with_suffix(".log"), bench.timeout)
@@ -116,7 +116,7 @@ def fp32_graph(bench: Bench, network: Network) -> Path:
 
 
 def predictions(graph: Path, fold: Fold) -> Ints:
-    """Class per held-out picture (N,)."""
+    """Class per held-out image (N,)."""
     parts = (fold.images[start : start + BATCH] for start in range(0, len(fold.images), BATCH))
     classes: Ints = simulate(graph, parts).argmax(axis=1)
     return classes
@@ -140,7 +140,7 @@ def versions(python: Path, packages: tuple[str, ...]) -> dict[str, str] | None:
 
 
 def _options(tool: Tool, network: Network, data: Path) -> dict[str, Any]:
-    """The tool's options; ours with its recipe in full, less the number of pictures."""
+    """The tool's options; ours with its recipe in full, less the number of images."""
     if tool.script != "ours.py":
         return tool.options
     recipe = asdict(replace(load_recipe(recipe_for(network.spec.family)).recipe, **tool.options))
@@ -150,10 +150,10 @@ def _options(tool: Tool, network: Network, data: Path) -> dict[str, Any]:
 
 def _words(folder: Path, model: Path, fold: Fold, options: dict[str, Any]) -> dict[str, Any]:
     """What a script is told; see measured.py."""
-    np.savez(folder / "pictures.npz", images=fold.calibration)
+    np.savez(folder / "images.npz", images=fold.calibration)
     own = folder / "fp32.onnx"  # a copy: Model Optimizer writes into the file that it is given
     shutil.copyfile(model, own)
-    paths = {"model": own, "pictures": folder / "pictures.npz", "output": folder / MODEL, "report": folder / "report.json"}
+    paths = {"model": own, "images": folder / "images.npz", "output": folder / MODEL, "report": folder / "report.json"}
     return {**{name: str(path.resolve()) for name, path in paths.items()}, "options": options}
 
 

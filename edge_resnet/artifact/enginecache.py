@@ -146,7 +146,7 @@ def find_engine(artifact: Artifact, key: str) -> Path | None:
         return None
     try:
         meta = json.loads((folder / META).read_text(encoding="utf-8"))
-        whole = meta["key"] == key and meta["truth"] == artifact.truth_digest()
+        whole = meta["key"] == key and meta["truth"] == artifact.source_digest()
         whole = whole and all(sha256_of(folder / name) == entry["sha256"] for name, entry in meta["files"].items())
     except (OSError, ValueError, KeyError, TypeError) as error:
         _log.warning("engine %s cannot be read (%s): it is derived anew", key, error)
@@ -162,7 +162,7 @@ def store_engine(artifact: Artifact, key: str, form: str, write: Callable[[Path]
     folder = artifact.engine_folder(key)
     with staging(folder, force=True) as work:
         write(work)
-        write_json(work / META, EngineMeta(key, form, artifact.truth_digest(), describe_files(work)))
+        write_json(work / META, EngineMeta(key, form, artifact.source_digest(), describe_files(work)))
     return folder
 
 

@@ -22,13 +22,13 @@ from edge_resnet.core.errors import ArtifactError, BuildError
 from edge_resnet.core.files import sha256_of
 
 __all__ = [
-    "Artifact",
     "CALIBRATION",
     "CORRECTIONS",
     "LABELS",
     "MANIFEST",
     "MODEL",
     "TOOLS",
+    "Artifact",
     "describe_files",
     "finish",
     "newest_artifact",
@@ -69,7 +69,7 @@ class Artifact:
             raise ArtifactError(f"{path} was measured on another graph", hint="build the artifact again")
         return table
 
-    def truth_digest(self) -> str:
+    def source_digest(self) -> str:
         """Sha256 over what every engine derives from: the graph and, where there are any, ranges and corrections."""
         names = sorted(name for name in self.manifest.files if name in (MODEL, CALIBRATION, CORRECTIONS))
         return hashlib.sha256("".join(self.manifest.files[name].sha256 for name in names).encode()).hexdigest()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edge_resnet.core.records import BatchProfile, ModelSpec, Precision, Preprocess, QuantRecipe, _require
 
-__all__ = ["BudgetReport", "CalibrationTable", "FileEntry", "Manifest", "QatReport", "SCHEMA_VERSION"]
+__all__ = ["SCHEMA_VERSION", "BudgetReport", "CalibrationTable", "FileEntry", "Manifest", "QatReport"]
 
 
 #: The manifest's schema. A reader refuses a newer one and upgrades an older one.

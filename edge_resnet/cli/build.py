@@ -113,7 +113,7 @@ def _default_size(family: Family) -> int:
 
 
 def _short_side(family: Family, size: int) -> int:
-    """ImageNet's crop is 224 of 256; a CIFAR picture is taken whole."""
+    """ImageNet's crop is 224 of 256; a CIFAR image is taken whole."""
     return size if family == "cifar" else round(size * 256 / 224)
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["calibrate"]
 
 
-_PANEL = "Collecting pictures"
+_PANEL = "Collecting images"
 
 
 #: As every command that is interrupted: main() says so.
@@ -41,15 +41,15 @@ Source = Annotated[
 ]
 
 
-Count = Annotated[int | None, typer.Option(help="Pictures the folder shall hold (default: 256).", rich_help_panel=_PANEL)]
+Count = Annotated[int | None, typer.Option(help="Images the folder shall hold (default: 256).", rich_help_panel=_PANEL)]
 
 
-Every = Annotated[float | None, typer.Option(help="Seconds between pictures of a camera (default: 1).", rich_help_panel=_PANEL)]
+Every = Annotated[float | None, typer.Option(help="Seconds between images of a camera (default: 1).", rich_help_panel=_PANEL)]
 
 
 MinChange = Annotated[
     float | None,
-    typer.Option(help="Least difference to every other picture, in grey levels (default: 2).", rich_help_panel=_PANEL),
+    typer.Option(help="Least difference to every other image, in grey levels (default: 2).", rich_help_panel=_PANEL),
 ]
 
 
@@ -63,13 +63,13 @@ def _one_source(from_camera: int | None, source: str | None) -> str | None:
 def _collect(uri: str, folder: Path | None, options: dict[str, float | None], *, json_output: bool) -> None:
     """Collect and tell. ``options``: the fields of SnapshotOptions, None where the user says nothing.
 
-    Ends with 130 where it is interrupted, the pictures kept and told.
+    Ends with 130 where it is interrupted, the images kept and told.
     """
     from edge_resnet.streaming.collect import SnapshotOptions, collect_snapshots
     from edge_resnet.streaming.sources import open_source, public_uri
 
     if folder is None:
-        raise ConfigError("the pictures need a folder", hint="-o pictures/")
+        raise ConfigError("the images need a folder", hint="-o images/")
     given = {name: value for name, value in options.items() if value is not None}
     wanted = SnapshotOptions(**given)  # type: ignore[arg-type]  # each option has its field's type
     with open_source(uri) as source:
@@ -81,7 +81,7 @@ def _collect(uri: str, folder: Path | None, options: dict[str, float | None], *,
     if result.interrupted:
         raise typer.Exit(_INTERRUPTED)
     if result.total == 0:
-        raise SourceError(f"{public_uri(uri)} gave no picture worth keeping", hint="is there light, and no cap on the lens?")
+        raise SourceError(f"{public_uri(uri)} gave no image worth keeping", hint="is there light, and no cap on the lens?")
 
 
 def _tell(folder: Path, result: SnapshotResult, count: int, *, json_output: bool) -> None:
@@ -95,16 +95,14 @@ def _tell(folder: Path, result: SnapshotResult, count: int, *, json_output: bool
         "of one colour": result.skipped_flat,
     }
     skipped = ", ".join(f"{number} {reason}" for reason, number in reasons.items() if number) or "none"
-    typer.echo(
-        f"{folder}: {result.total} pictures, {result.saved} of them new, in {result.seconds:.1f} s; passed over: {skipped}"
-    )
+    typer.echo(f"{folder}: {result.total} images, {result.saved} of them new, in {result.seconds:.1f} s; passed over: {skipped}")
     if result.total < count:
         typer.echo(f"fewer than the {count} asked for: another run, also of another source, goes on")
     if result.total:
         typer.echo(f"next: edge-resnet calibrate ARTIFACT --calib-data {folder} -o artifacts/NAME")
 
 
-_TOLD = "What is told of the pictures, instead of an artifact"
+_TOLD = "What is told of the images, instead of an artifact"
 
 #: What the options of each half are called in Python; the rest belongs to the other half.
 _COLLECTING = frozenset({"from_camera", "source", "count", "every", "min_change", "seed", "output", "json_output"})
@@ -116,10 +114,10 @@ _WITHOUT = {"sweep": _GATES | {"calib_method", "correct"}, "calib_report": _GATE
 Newest = Annotated[Path | None, typer.Argument(help="Folder that build wrote (default: the newest under artifacts/).")]
 Sweep = Annotated[bool, typer.Option("--sweep", help="How every method agrees with FP32.", rich_help_panel=_TOLD)]
 Report = Annotated[
-    bool, typer.Option("--calib-report", help="Whether the pictures suffice: coverage, convergence.", rich_help_panel=_TOLD)
+    bool, typer.Option("--calib-report", help="Whether the images suffice: coverage, convergence.", rich_help_panel=_TOLD)
 ]
 Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Folder for the artifact, or the pictures.", rich_help_panel="Output")
+    Path | None, typer.Option("--output", "-o", help="Folder for the artifact, or the images.", rich_help_panel="Output")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.", rich_help_panel="Output")]
 
@@ -148,20 +146,20 @@ def calibrate(
     force: options.Force = False,
     json_output: Json = False,
 ) -> None:
-    """Collect calibration pictures from a camera, judge them, or make INT8 of any artifact with them.
+    """Collect calibration images from a camera, judge them, or make INT8 of any artifact with them.
 
-    edge-resnet calibrate --from-camera 0 -o pictures/
+    edge-resnet calibrate --from-camera 0 -o images/
 
-    edge-resnet calibrate artifacts/resnet50-fp32 --calib-data pictures/ --sweep
+    edge-resnet calibrate artifacts/resnet50-fp32 --calib-data images/ --sweep
 
-    edge-resnet calibrate artifacts/resnet50-fp32 --calib-data pictures/ -o artifacts/resnet50-mine
+    edge-resnet calibrate artifacts/resnet50-fp32 --calib-data images/ -o artifacts/resnet50-mine
     """
     uri = _one_source(from_camera, source)
     if uri is not None:
         _refuse(context.params.keys() - _COLLECTING, context, "does not go with collecting", "collect first, then --calib-data")
         _collect(uri, output, {"count": count, "every_s": every, "min_change": min_change, "seed": seed}, json_output=json_output)
         return
-    _refuse(_FOR_COLLECTING_ONLY, context, "is for collecting pictures", "--from-camera 0 or --source URI collects them")
+    _refuse(_FOR_COLLECTING_ONLY, context, "is for collecting images", "--from-camera 0 or --source URI collects them")
     _check_words(context)
     words = (calib_method, calib_images, percentile, seed, correct)
     request = _Request(artifact, calib_data, calib_recipe, words, val_data, max_drop, allow_random)
@@ -174,7 +172,7 @@ def calibrate(
 
 
 def _check_words(context: typer.Context) -> None:
-    """One thing is asked for, with pictures to do it on, and nothing that belongs to another."""
+    """One thing is asked for, with images to do it on, and nothing that belongs to another."""
     asked = [name for name in _WITHOUT if context.params[name]]
     if not asked:
         raise ConfigError("calibrate needs to know what to make", hint="-o artifacts/NAME, --sweep or --calib-report")
@@ -184,7 +182,7 @@ def _check_words(context: typer.Context) -> None:
     if context.params["calib_data"] is None and context.params["calib_recipe"] is None:
         # build may guess by the family of a network it knows; what an artifact will see, only its user knows.
         hint = "--calib-data FOLDER, or a --calib-recipe that names some"
-        raise ConfigError("there are no pictures to calibrate on", hint=hint)
+        raise ConfigError("there are no images to calibrate on", hint=hint)
 
 
 def _refuse(names: Set[str], context: typer.Context, reason: str, hint: str) -> None:
@@ -200,7 +198,7 @@ def _word(name: str) -> str:
 
 @dataclass(frozen=True)
 class _Request:
-    """What the user said: the artifact's folder, the pictures, the recipe and the words that replace its values, and the
+    """What the user said: the artifact's folder, the images, the recipe and the words that replace its values, and the
     budget."""
 
     artifact: Path | None
@@ -213,7 +211,7 @@ class _Request:
 
 
 def _sweep(request: _Request, *, json_output: bool) -> None:
-    """Print how every method agrees with FP32 on pictures held out."""
+    """Print how every method agrees with FP32 on images held out."""
     from edge_resnet.quantization.methods import best
     from edge_resnet.quantization.pipeline import sweep_artifact
 
@@ -224,7 +222,7 @@ def _sweep(request: _Request, *, json_output: bool) -> None:
         chosen = rows.index(best(rows))
         typer.echo(json.dumps({"artifact": str(artifact.folder), "best": chosen, "rows": [asdict(row) for row in rows]}))
         return
-    typer.echo(f"{len(sample)} pictures of {sample.name}, {rows[0].images} of them held out; TensorRT's INT8, nothing corrected")
+    typer.echo(f"{len(sample)} images of {sample.name}, {rows[0].images} of them held out; TensorRT's INT8, nothing corrected")
     typer.echo(f"{'method':<20}{'agreement':>10}   {'95 % interval':<17}{'logit error':>12}")
     for row in rows:
         _tell_row(row, chosen=row is best(rows))
@@ -280,12 +278,12 @@ def _artifact(request: _Request) -> tuple[Artifact, Int8Options]:
 
 
 def _recipe(request: _Request, artifact: Artifact) -> tuple[str, QuantRecipe]:
-    """The pictures and the recipe."""
+    """The images and the recipe."""
     named = named_recipe(request.recipe, artifact.manifest.model.family, request.words)
     data = request.data or named.data
     if data is None:
         raise ConfigError(
-            f"recipe {named.name} names no pictures", hint="--calib-data FOLDER; calibrate --from-camera collects them"
+            f"recipe {named.name} names no images", hint="--calib-data FOLDER; calibrate --from-camera collects them"
         )
     return data, named.recipe
 

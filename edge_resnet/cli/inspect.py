@@ -79,11 +79,11 @@ def _quantization(artifact: Artifact) -> Quantization:
 
 def _show(artifact: Artifact, engines: list[str]) -> None:
     manifest = artifact.manifest
-    spec, pictures = manifest.model, manifest.preprocess
+    spec, images = manifest.model, manifest.preprocess
     rows = {
         "network": f"{spec.name}, shortcut {spec.shortcut}, {spec.classes} classes ({artifact.labels[0]}, …)",
         "weights": spec.weights,
-        "input": f"short side {pictures.resize}, crop {pictures.crop}, mean {pictures.mean}, std {pictures.std}",
+        "input": f"short side {images.resize}, crop {images.crop}, mean {images.mean}, std {images.std}",
         "precision": manifest.precision,
         "calibration": _calibration(artifact),
         "export": f"differs from torch by {manifest.export_max_abs:.2e} at most",

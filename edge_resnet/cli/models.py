@@ -34,7 +34,7 @@ def models(json_output: Annotated[bool, typer.Option("--json", help="Print JSON 
         )
     typer.echo("")
     typer.echo(
-        "Measured from the networks for one picture (224 or 32 pixels), convolutions and classifier. torchvision, and so the"
+        "Measured from the networks for one image (224 or 32 pixels), convolutions and classifier. torchvision, and so the"
     )
     typer.echo(
         "networks here, put a bottleneck's stride on its 3x3 convolution, which costs more than the paper's 1x1: the column"

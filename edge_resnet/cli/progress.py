@@ -11,7 +11,6 @@ import typer
 from edge_resnet.core.records import Progress
 
 if TYPE_CHECKING:
-    pass
     from rich.progress import Progress as Bars
 
     from edge_resnet.network.training import EpochRecord

@@ -108,4 +108,4 @@ def _lines(tuned: FineTuned) -> list[str]:
     if budget is not None:
         low, high = budget.drop_ci95
         lines.append(f"budget {budget.max_drop:g} holds: drop {budget.drop:.2f} points (95 % interval {low:.2f} to {high:.2f})")
-    return [*lines, f"next: edge-resnet eval {tuned.artifact.folder} --simulate-int8 --data PICTURES"]
+    return [*lines, f"next: edge-resnet eval {tuned.artifact.folder} --simulate-int8 --data IMAGES"]

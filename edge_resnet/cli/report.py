@@ -26,7 +26,7 @@ _SWEEP, _ASK = "What to measure", "Questions"
 _DEPTHS = "Networks to build, for example 18,34,50,101,152."
 _WEIGHTS = "Folder with a file of weights per depth, found by its name (default: torchvision's weights)."
 _DATA = "Labelled images: folder of class folders, CSV, .npz, or a name (default: latency only)."
-_CALIB = "Pictures for INT8 (default: a part of --data is held out for it)."
+_CALIB = "Images for INT8 (default: a part of --data is held out for it)."
 _CORRECT = "none, bias, or learned, which takes minutes a network."
 
 

@@ -41,7 +41,7 @@ __all__ = [
     "Window",
 ]
 
-_FRAMES, _ANSWERS, _OUTPUTS, _VIDEO = "Frames", "Answers", "Outputs", "Pictures and pages"
+_FRAMES, _ANSWERS, _OUTPUTS, _VIDEO = "Frames", "Answers", "Outputs", "Images and pages"
 _ANY_SOURCE = "Camera, stream, image, folder, glob, video or synthetic://; repeatable: cameras at once, files in turn."
 
 #: edge_resnet.streaming.loop's and edge_resnet.streaming.sinks.jsonl's own, repeated because those modules load numpy.
@@ -100,7 +100,7 @@ SaveVideo = Annotated[
 ]
 Window = Annotated[bool, typer.Option("--window", help="Show frames and answers on this screen.", rich_help_panel=_VIDEO)]
 Web = Annotated[
-    str | None, typer.Option(metavar="HOST:PORT", help="A page with picture, answers and health.", rich_help_panel=_VIDEO)
+    str | None, typer.Option(metavar="HOST:PORT", help="A page with image, answers and health.", rich_help_panel=_VIDEO)
 ]
 WebToken = Annotated[
     str | None,

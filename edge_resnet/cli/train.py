@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 _INTERRUPTED = 130
-_DATA, _SPEED, _SGD, _KEPT = "Pictures", "Speed", "Training", "What is kept"
+_DATA, _SPEED, _SGD, _KEPT = "Images", "Speed", "Training", "What is kept"
 _QAT = "Quantization-aware fine-tuning"
 
 _QAT_ONLY = frozenset({"max_drop", "distil", "allow_random"})
@@ -41,21 +41,21 @@ def train(
         AugmentName | None,
         typer.Option(help="Default: cifar or imagenet by the family; shift for digits.", rich_help_panel=_DATA),
     ] = None,
-    workers: Annotated[int, typer.Option(help="Processes that decode large pictures.", rich_help_panel=_DATA)] = 2,
+    workers: Annotated[int, typer.Option(help="Processes that decode large images.", rich_help_panel=_DATA)] = 2,
     depth: options.Depth = 50,
     family: options.Family = "imagenet",
     shortcut: options.Shortcut = None,
     plain: options.Plain = False,
     classes: Annotated[
-        int | None, typer.Option(help="Width of the head (default: as many as the pictures have).", rich_help_panel="Network")
+        int | None, typer.Option(help="Width of the head (default: as many as the images have).", rich_help_panel="Network")
     ] = None,
     weights: Annotated[str, typer.Option(help=_ANY_WEIGHTS, rich_help_panel="Network")] = "random",
     freeze: Annotated[str | None, typer.Option(metavar="STAGE", help=_ANY_FREEZE, rich_help_panel="Network")] = None,
     input_size: options.InputSize = None,
     mean: options.PerChannel = IMAGENET_MEAN,
     std: options.PerChannel = IMAGENET_STD,
-    epochs: Annotated[float, typer.Option(help="Passes over the pictures.", rich_help_panel=_SGD)] = 30,
-    batch: Annotated[int, typer.Option(help="Pictures a step, over all processes.", rich_help_panel=_SGD)] = 128,
+    epochs: Annotated[float, typer.Option(help="Passes over the images.", rich_help_panel=_SGD)] = 30,
+    batch: Annotated[int, typer.Option(help="Images a step, over all processes.", rich_help_panel=_SGD)] = 128,
     rate: Annotated[float, typer.Option(help="The highest learning rate.", rich_help_panel=_SGD)] = 0.1,
     schedule: Annotated[ScheduleName, typer.Option(help="How the rate changes.", rich_help_panel=_SGD)] = "one-cycle",
     warm_up: Annotated[
@@ -83,7 +83,7 @@ def train(
     ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.", rich_help_panel=_SPEED)] = "auto",
     sync_bn: Annotated[
-        bool, typer.Option("--sync-bn", help="Batch norms see all GPUs' pictures (torchrun).", rich_help_panel=_SPEED)
+        bool, typer.Option("--sync-bn", help="Batch norms see all GPUs' images (torchrun).", rich_help_panel=_SPEED)
     ] = False,
     max_steps: Annotated[int | None, typer.Option(help="Stop there.", rich_help_panel=_SGD)] = None,
     patience: Annotated[int | None, typer.Option(help="Stop after so many tests without a better one.")] = None,
@@ -115,7 +115,7 @@ def train(
 
     edge-resnet train --family cifar --depth 20 --data cifar10 --rate 0.2 --weight-decay 5e-4 -o runs/r20
 
-    edge-resnet train --depth 18 --weights default --freeze layer2 --data pictures/ --epochs 10 --rate 0.01
+    edge-resnet train --depth 18 --weights default --freeze layer2 --data images/ --epochs 10 --rate 0.01
 
     edge-resnet train --qat artifacts/mine --data train/ --val-data val/ --max-drop 1 -o artifacts/mine-qat
 
@@ -187,7 +187,7 @@ def _report(done: JobResult, *, json_output: bool) -> None:
         typer.echo((done.folder / "result.json").read_text(encoding="utf-8"), nl=False)
     else:
         last = done.result.records[-1]
-        tested = "" if last.test_error is None else f", top-1 {100 - last.test_error:.2f} % on the test pictures"
+        tested = "" if last.test_error is None else f", top-1 {100 - last.test_error:.2f} % on the test images"
         typer.echo(f"trained {done.folder}: {done.model.name}, {last.epoch} epochs in {done.result.seconds:.0f} s{tested}")
         if done.result.stopped and not done.result.diverged:
             typer.echo(f"stopped: {done.result.stopped}")

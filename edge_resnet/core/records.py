@@ -10,13 +10,13 @@ from typing import Literal, TypeAlias, get_args
 from edge_resnet.core.errors import ConfigError
 
 __all__ = [
+    "FAMILY_SHORTCUT",
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
     "BatchProfile",
     "CalibMethod",
     "Correction",
-    "FAMILY_SHORTCUT",
     "Family",
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
     "ModelSpec",
     "Precision",
     "Preprocess",
@@ -28,7 +28,7 @@ __all__ = [
 Family: TypeAlias = Literal["imagenet", "cifar"]
 Shortcut: TypeAlias = Literal["A", "B", "C"]
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
-#: How a range is read off a histogram; ``auto`` asks for the one that agrees best with FP32 on pictures held out.
+#: How a range is read off a histogram; ``auto`` asks for the one that agrees best with FP32 on images held out.
 CalibMethod: TypeAlias = Literal["auto", "max", "percentile", "mse", "entropy"]
 #: What is corrected after the ranges are read: nothing, the biases, or ranges, biases and rounding learned without labels.
 Correction: TypeAlias = Literal["none", "bias", "learned"]
@@ -52,7 +52,7 @@ def _require(condition: bool, message: str, hint: str = "") -> None:
 
 @dataclass(frozen=True)
 class Preprocess:
-    """How a picture becomes the network's input: antialiased bilinear resize, centre crop, normalisation in the graph.
+    """How an image becomes the network's input: antialiased bilinear resize, centre crop, normalisation in the graph.
 
     ``resize``: short side in pixels after the resize. ``crop``: side of the centred square, in pixels.
     ``mean``, ``std``: per channel, RGB, in [0, 1] (torchvision's convention).
@@ -69,7 +69,7 @@ class Preprocess:
         _require(
             self.crop <= self.resize <= 8192,
             f"resize must lie in {self.crop}..8192 pixels, not {self.resize}",
-            "the crop is cut from the resized picture",
+            "the crop is cut from the resized image",
         )
         _require(all(0 <= m <= 1 for m in self.mean), f"mean must lie in [0, 1], not {self.mean}", "divide by 255")
         _require(all(0 < s <= 1 for s in self.std), f"std must lie in (0, 1], not {self.std}", "divide by 255")
@@ -118,7 +118,7 @@ class QuantRecipe:
 
     ``percentile`` in (50, 100] is the share of absolute values inside the range, used by method ``percentile``.
     ``keep_high_precision``: names of ONNX nodes that get no Q/DQ. ``epochs``: passes over the images that ``learned`` makes.
-    ``exact_input``: pad the picture before it is quantized, so that pixel - 128 is its int8 value and nothing is rounded.
+    ``exact_input``: pad the image before it is quantized, so that pixel - 128 is its int8 value and nothing is rounded.
     """
 
     method: CalibMethod = "percentile"

@@ -20,8 +20,8 @@ from string import Template
 from edge_resnet.core.errors import ConfigError
 
 __all__ = [
-    "ServiceOptions",
     "TOKEN_VARIABLE",
+    "ServiceOptions",
     "closed_folders",
     "device_nodes",
     "has_group",

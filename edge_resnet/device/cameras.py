@@ -25,7 +25,7 @@ class Camera:
     """A node ``/dev/videoN``. ``name``: the driver's word for it, empty where /sys has none.
 
     ``kind``: ``csi`` where a Jetson's sensor stands behind it, which OpenCV reads through GStreamer only. ``captures``: it gives
-    pictures rather than metadata, as far as can be seen. ``openable``: this user may read and write it.
+    images rather than metadata, as far as can be seen. ``openable``: this user may read and write it.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""What a set's pictures look like at a glance: repeated, flat, oddly normalised. Knows nothing of networks and of labels."""
+"""What a set's images look like at a glance: repeated, flat, oddly normalised. Knows nothing of networks and of labels."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from PIL import Image
 from edge_resnet.core.errors import CalibrationError, DataError, EdgeResnetError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.images.imageset import ImageSet
-from edge_resnet.images.preprocess import Picture, preprocess
+from edge_resnet.images.preprocess import ImageArray, preprocess
 
 __all__ = [
+    "MAX_SAMPLED",
     "FrozenFrameDetector",
     "ImageStats",
-    "MAX_SAMPLED",
     "normalised",
     "refuse_noise",
     "repeated",
@@ -27,11 +27,11 @@ __all__ = [
 ]
 
 
-#: Pixels looked at along the longer side: a change in the picture shows in them, and the look takes microseconds.
+#: Pixels looked at along the longer side: a change in the image shows in them, and the look takes microseconds.
 _ACROSS = 32
 
 
-#: Grey levels, 0 to 255: what less than a hundredth of a black picture reaches. A covered lens has noise.
+#: Grey levels, 0 to 255: what less than a hundredth of a black image reaches. A covered lens has noise.
 _BLACK = 20
 
 
@@ -61,12 +61,12 @@ class FrozenFrameDetector:
         self.black = is_black and at_ns - self._black_since >= self._black_ns
 
 
-#: Pictures looked at, whatever the size of the set.
+#: Images looked at, whatever the size of the set.
 MAX_SAMPLED = 64
-#: Mean difference of two thumbnails in grey levels. The nearest two of 64 pictures of CIFAR-10, ImageNet or the digits are at
+#: Mean difference of two thumbnails in grey levels. The nearest two of 64 images of CIFAR-10, ImageNet or the digits are at
 #: least 9 apart; of a fixed camera's frames, one a second, 4 of 10 are within 3 of another.
 _SAME, _THUMBNAIL = 3.0, 8
-#: Deviation of a channel, in grey levels, below which there is nothing to see: real pictures have 20 and more.
+#: Deviation of a channel, in grey levels, below which there is nothing to see: real images have 20 and more.
 _FLAT = 2.0
 
 _Floats: TypeAlias = npt.NDArray[np.float64]
@@ -74,8 +74,8 @@ _Floats: TypeAlias = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, eq=False)
 class ImageStats:
-    """One picture: ``thumbnail`` (8, 8) of grey levels, ``mean`` and ``square`` (3,) of the pixels in [0, 1], RGB, and whether
-    the picture is ``flat``: nearly one colour."""
+    """One image: ``thumbnail`` (8, 8) of grey levels, ``mean`` and ``square`` (3,) of the pixels in [0, 1], RGB, and whether
+    the image is ``flat``: nearly one colour."""
 
     thumbnail: _Floats
     mean: _Floats
@@ -84,9 +84,9 @@ class ImageStats:
 
 
 def sampled_stats(images: ImageSet, spec: Preprocess | None = None) -> Iterator[ImageStats]:
-    """Look at up to 64 pictures spread over the set, one in memory at a time; given ``spec``, as the network sees them.
+    """Look at up to 64 images spread over the set, one in memory at a time; given ``spec``, as the network sees them.
 
-    Pictures that cannot be read are passed over: the calibration pass counts and names them.
+    Images that cannot be read are passed over: the calibration pass counts and names them.
     """
     for index in range(0, len(images), max(1, -(-len(images) // MAX_SAMPLED))):
         seen = _attempt(images, index, spec)
@@ -94,11 +94,11 @@ def sampled_stats(images: ImageSet, spec: Preprocess | None = None) -> Iterator[
             yield seen
 
 
-def stats_of(picture: Picture) -> ImageStats:
-    """Look at one picture, (H, W, 3) uint8 RGB."""
-    image = Image.fromarray(picture)
+def stats_of(pixels: ImageArray) -> ImageStats:
+    """Look at one image, (H, W, 3) uint8 RGB."""
+    image = Image.fromarray(pixels)
     thumbnail = np.asarray(image.convert("L").resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BOX), np.float64)
-    shares = np.array(image.histogram()).reshape(3, 256) / (picture.size // 3)  # exact, and no copy of a large picture in floats
+    shares = np.array(image.histogram()).reshape(3, 256) / (pixels.size // 3)  # exact, and no copy of a large image in floats
     levels = np.arange(256) / 255
     mean, square = shares @ levels, shares @ levels**2
     deviation = np.sqrt(np.maximum(square - mean**2, 0))
@@ -123,38 +123,38 @@ def normalised(seen: Sequence[ImageStats], spec: Preprocess) -> tuple[_Floats, _
 
 def _attempt(images: ImageSet, index: int, spec: Preprocess | None) -> ImageStats | None:
     try:
-        picture = images.load(index)
-        return stats_of(picture if spec is None else preprocess(picture, spec))
+        image = images.load(index)
+        return stats_of(image if spec is None else preprocess(image, spec))
     except EdgeResnetError:
         return None
 
 
-#: Below this correlation of neighbouring pixels a picture is called noise; the eight-pixel digits, the least smooth real set
+#: Below this correlation of neighbouring pixels an image is called noise; the eight-pixel digits, the least smooth real set
 #: at hand, stay far above it.
 _NOISE_CORRELATION = 0.15
 
 
 def refuse_noise(images: ImageSet) -> None:
-    """Raise CalibrationError where most of the pictures are noise: neighbouring pixels of a picture resemble each other.
+    """Raise CalibrationError where most of the images are noise: neighbouring pixels of an image resemble each other.
 
-    Looks at up to 16 pictures spread over the set. Pictures of the world correlate above 0.8 from one pixel to the next,
+    Looks at up to 16 images spread over the set. Images of the world correlate above 0.8 from one pixel to the next,
     noise of any distribution around 0.
     """
     looked_at = range(0, len(images), max(1, -(-len(images) // 16)))
     similar = [value for index in looked_at if (value := _neighbours(images, index)) is not None]
     if similar and float(np.median(similar)) < _NOISE_CORRELATION:
         raise CalibrationError(
-            f"the pictures of {images.name} look like random noise (neighbouring pixels correlate {np.median(similar):.2f})",
-            hint="calibrate on pictures like those at run time; --allow-random to do it all the same",
+            f"the images of {images.name} look like random noise (neighbouring pixels correlate {np.median(similar):.2f})",
+            hint="calibrate on images like those at run time; --allow-random to do it all the same",
         )
 
 
 def _neighbours(images: ImageSet, index: int) -> float | None:
-    """Correlation of horizontally neighbouring pixels of one picture; None where it cannot be read or is flat."""
+    """Correlation of horizontally neighbouring pixels of one image; None where it cannot be read or is flat."""
     try:
         grey = images.load(index).astype(np.float32).mean(axis=2)
     except DataError:
-        return None  # the pass itself counts and names unreadable pictures
+        return None  # the pass itself counts and names unreadable images
     left, right = grey[:, :-1].ravel(), grey[:, 1:].ravel()
     if left.size < 2 or left.std() == 0 or right.std() == 0:
         return None

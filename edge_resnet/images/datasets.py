@@ -65,7 +65,7 @@ def open_pair(argument: str, held_out: str | None = None) -> tuple[ImageSet, Ima
 
     ``argument``: a name of ``NAMES``, which has both parts; a folder with the class folders of both in ``train`` and ``val``
     (or ``valid``, ``validation``, ``test``); a folder with one ``*train.npz`` and one ``*test.npz`` or ``*val.npz``; or
-    anything that ``open_data`` takes, which is then learned from. ``held_out``: the test pictures, where they lie elsewhere.
+    anything that ``open_data`` takes, which is then learned from. ``held_out``: the test images, where they lie elsewhere.
     Class folders get the same indices in both. Raises DataError where they differ.
     """
     train, test = _parts(argument)

@@ -22,7 +22,7 @@ import numpy.typing as npt
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.images.layout import ImageListing, check_pixels, checked_labels, read_csv, read_folder, read_npz
-from edge_resnet.images.preprocess import Picture, decode_image, preprocess, preprocess_file
+from edge_resnet.images.preprocess import ImageArray, decode_image, preprocess, preprocess_file
 
 __all__ = [
     "Batch",
@@ -62,7 +62,7 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.source)
 
-    def load(self, index: int) -> Picture:
+    def load(self, index: int) -> ImageArray:
         """Decode one image: (H, W, 3) uint8 RGB. Raises DataError naming the file where it cannot be read."""
         return self.source.load(index)
 
@@ -89,7 +89,7 @@ class ImageSet:
 class Batch:
     """``images`` (n, crop, crop, 3) uint8 RGB, ``indices`` into the set (n,), ``labels`` (n,) int64 or None."""
 
-    images: Picture
+    images: ImageArray
     indices: _Ints
     labels: _Ints | None
 
@@ -115,7 +115,7 @@ def open_images(path: Path | str, *, label_names: Sequence[str] | None = None) -
     return ImageSet(name, _Files(listing.files), listing.labels, listing.class_names)
 
 
-def from_arrays(name: str, images: Picture, labels: npt.ArrayLike | None = None, class_names: Sequence[str] = ()) -> ImageSet:
+def from_arrays(name: str, images: ImageArray, labels: npt.ArrayLike | None = None, class_names: Sequence[str] = ()) -> ImageSet:
     """Make a set of ``images`` (N, H, W, 3) uint8 RGB and integer ``labels`` (N,); raises DataError for other shapes."""
     check_pixels(name, images.shape, images.dtype)
     rows = tuple(range(len(images)))
@@ -197,10 +197,10 @@ class _Files:
     def __len__(self) -> int:
         return len(self.paths)
 
-    def load(self, index: int) -> Picture:
+    def load(self, index: int) -> ImageArray:
         return decode_image(self.paths[index])
 
-    def prepared(self, index: int, spec: Preprocess) -> Picture:
+    def prepared(self, index: int, spec: Preprocess) -> ImageArray:
         return preprocess_file(self.paths[index], spec)
 
     def where(self, index: int) -> str:
@@ -222,17 +222,17 @@ class _Files:
 
 @dataclass(frozen=True, eq=False)
 class _Pixels:
-    pixels: Picture
+    pixels: ImageArray
     origin: str
     rows: tuple[int, ...]
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def load(self, index: int) -> Picture:
+    def load(self, index: int) -> ImageArray:
         return np.array(self.pixels[self.rows[index]])
 
-    def prepared(self, index: int, spec: Preprocess) -> Picture:
+    def prepared(self, index: int, spec: Preprocess) -> ImageArray:
         return preprocess(self.pixels[self.rows[index]], spec)
 
     def where(self, index: int) -> str:
@@ -242,23 +242,23 @@ class _Pixels:
         return _Pixels(self.pixels, self.origin, tuple(self.rows[i] for i in indices))
 
     def digest(self, index: int) -> str:
-        picture = self.load(index)
-        return hashlib.sha256(f"{picture.shape}".encode() + picture.tobytes()).hexdigest()
+        image = self.load(index)
+        return hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest()
 
 
 def _grouped(images: ImageSet, spec: Preprocess, batch: int, skipped: list[str]) -> Iterator[Batch]:
-    ready: list[tuple[int, Picture]] = []
+    ready: list[tuple[int, ImageArray]] = []
     bad = 0
-    for index, picture in enumerate(_prepared(images, spec, batch)):
-        if isinstance(picture, DataError):
+    for index, image in enumerate(_prepared(images, spec, batch)):
+        if isinstance(image, DataError):
             bad += 1
             skipped.append(images.where(index))
-            logger.warning("skipped an image: %s", picture)
+            logger.warning("skipped an image: %s", image)
             if bad == len(images) or (bad >= 2 and bad > _BAD_SHARE * len(images)):
-                message = f"{bad} of the {len(images)} images of {images.name} cannot be read, the last because {picture}"
-                raise DataError(message, hint="replace or remove them; the warnings above name each") from picture
+                message = f"{bad} of the {len(images)} images of {images.name} cannot be read, the last because {image}"
+                raise DataError(message, hint="replace or remove them; the warnings above name each") from image
         else:
-            ready.append((index, picture))
+            ready.append((index, image))
         if len(ready) == batch:
             yield _stacked(ready, images.labels)
             ready = []
@@ -266,18 +266,18 @@ def _grouped(images: ImageSet, spec: Preprocess, batch: int, skipped: list[str])
         yield _stacked(ready, images.labels)
 
 
-def _stacked(ready: Sequence[tuple[int, Picture]], labels: Sequence[int] | None) -> Batch:
+def _stacked(ready: Sequence[tuple[int, ImageArray]], labels: Sequence[int] | None) -> Batch:
     indices = np.array([index for index, _ in ready], np.int64)
     chosen = None if labels is None else np.array([labels[i] for i in indices], np.int64)
-    return Batch(np.stack([picture for _, picture in ready]), indices, chosen)
+    return Batch(np.stack([image for _, image in ready]), indices, chosen)
 
 
-def _prepared(images: ImageSet, spec: Preprocess, batch: int) -> Iterator[Picture | DataError]:
+def _prepared(images: ImageSet, spec: Preprocess, batch: int) -> Iterator[ImageArray | DataError]:
     if isinstance(images.source, _Pixels):  # a thread's hand-over costs more than a small array's resize
         yield from (_attempt(images.source, index, spec) for index in range(len(images)))
         return
     threads = min(_THREADS, os.cpu_count() or 1)
-    pending: deque[Future[Picture | DataError]] = deque()
+    pending: deque[Future[ImageArray | DataError]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for index in range(len(images)):
@@ -291,7 +291,7 @@ def _prepared(images: ImageSet, spec: Preprocess, batch: int) -> Iterator[Pictur
                 future.cancel()
 
 
-def _attempt(source: _Files | _Pixels, index: int, spec: Preprocess) -> Picture | DataError:
+def _attempt(source: _Files | _Pixels, index: int, spec: Preprocess) -> ImageArray | DataError:
     try:
         return source.prepared(index, spec)
     except DataError as error:

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.core.errors import DataError
-from edge_resnet.images.preprocess import Picture
+from edge_resnet.images.preprocess import ImageArray
 
 __all__ = ["ImageListing", "check_pixels", "checked_labels", "read_csv", "read_folder", "read_npz"]
 
@@ -64,10 +64,10 @@ def read_folder(folder: Path, label_names: Sequence[str] | None) -> ImageListing
     no label; OSError where a folder cannot be read.
     """
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    found = {name: _pictures_below(folder / name) for name in names}
+    found = {name: _images_below(folder / name) for name in names}
     filled = [name for name in names if found[name]]
     if not filled:
-        flat = sorted(entry for entry in folder.iterdir() if _is_picture(entry.name) and entry.is_file())
+        flat = sorted(entry for entry in folder.iterdir() if _is_image(entry.name) and entry.is_file())
         if not flat:
             raise DataError(f"{folder} holds no images", hint=f"looked for {', '.join(sorted(_SUFFIXES))}")
         return ImageListing(tuple(flat))
@@ -96,7 +96,7 @@ def read_csv(path: Path) -> ImageListing:
     return ImageListing(tuple(_beside(path, name) for name, _ in rows), tuple(label for _, label in rows))
 
 
-def read_npz(path: Path) -> tuple[Picture, tuple[int, ...] | None]:
+def read_npz(path: Path) -> tuple[ImageArray, tuple[int, ...] | None]:
     """Read ``images`` (N, H, W, 3) uint8 and ``labels`` (N,) where there are any; uncompressed images are mapped, not read.
 
     Raises DataError where the file is no sound archive, or the arrays are missing, pickled, or of another shape or dtype.
@@ -136,15 +136,15 @@ def checked_labels(origin: str, labels: npt.NDArray[np.generic], count: int) -> 
     return tuple(plain)
 
 
-def _pictures_below(folder: Path) -> list[Path]:
+def _images_below(folder: Path) -> list[Path]:
     def stop(error: OSError) -> None:
         raise error  # os.walk would pass over an unreadable folder in silence
 
     walk = sorted(os.walk(folder, onerror=stop))
-    return [Path(at, name) for at, _, files in walk for name in sorted(files) if _is_picture(name)]
+    return [Path(at, name) for at, _, files in walk for name in sorted(files) if _is_image(name)]
 
 
-def _is_picture(name: str) -> bool:
+def _is_image(name: str) -> bool:
     return Path(name).suffix.lower() in _SUFFIXES and not name.startswith(".")
 
 
@@ -202,7 +202,7 @@ def _beside(path: Path, name: str) -> Path:
     raise DataError(f"{path} names {name!r}, which does not exist", hint=f"put the images into {path.with_suffix('')}")
 
 
-def _read_pixels(path: Path, archive: zipfile.ZipFile) -> Picture:
+def _read_pixels(path: Path, archive: zipfile.ZipFile) -> ImageArray:
     """Check the header before any pixel is read, then map the array where it is stored as it is, or unpack it."""
     info = archive.getinfo("images.npy")
     with archive.open(info) as member:

@@ -1,4 +1,4 @@
-"""Turns a picture into the network's input: antialiased bilinear resize of the short side, centre crop, 8-bit RGB.
+"""Turns an image into the network's input: antialiased bilinear resize of the short side, centre crop, 8-bit RGB.
 
 Knows nothing of networks: mean and standard deviation are applied inside the graph.
 """
@@ -17,18 +17,18 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import Preprocess
 
-__all__ = ["Axis", "Picture", "check_picture", "decode_image", "plan_crop", "preprocess", "preprocess_bgr", "preprocess_file"]
+__all__ = ["Axis", "ImageArray", "check_image", "decode_image", "plan_crop", "preprocess", "preprocess_bgr", "preprocess_file"]
 
 #: (H, W, 3) uint8.
-Picture: TypeAlias = npt.NDArray[np.uint8]
+ImageArray: TypeAlias = npt.NDArray[np.uint8]
 
 # A closed list: Pillow would hand an EPS file to Ghostscript, and reads dozens of formats that no data set uses.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
-# One decoded picture of this size takes 268 MB; a small file can claim any size (a decompression bomb).
+# One decoded image of this size takes 268 MB; a small file can claim any size (a decompression bomb).
 _MAX_PIXELS = 89_478_485
 
 
-def preprocess(image: Picture | Image.Image, spec: Preprocess) -> Picture:
+def preprocess(image: ImageArray | Image.Image, spec: Preprocess) -> ImageArray:
     """Resize the short side to ``spec.resize`` and cut the central ``spec.crop`` square.
 
     ``image``: (H, W, 3) uint8 RGB of any size from 1x1, or a Pillow image of any mode but floats (its EXIF orientation is
@@ -39,23 +39,23 @@ def preprocess(image: Picture | Image.Image, spec: Preprocess) -> Picture:
     return _prepared(_checked(image), spec, "RGB")
 
 
-def preprocess_bgr(frame: Picture, spec: Preprocess) -> Picture:
+def preprocess_bgr(frame: ImageArray, spec: Preprocess) -> ImageArray:
     """Do the same with a camera frame (H, W, 3) uint8 BGR; the result is RGB."""
     if isinstance(frame, Image.Image):
-        raise ConfigError("a BGR frame must be an array, not a Pillow image", hint="use preprocess for RGB pictures")
+        raise ConfigError("a BGR frame must be an array, not a Pillow image", hint="use preprocess for RGB images")
     return _prepared(_checked(frame), spec, "BGR")
 
 
-def preprocess_file(path: Path | str, spec: Preprocess) -> Picture:
+def preprocess_file(path: Path | str, spec: Preprocess) -> ImageArray:
     """Decode an image file and preprocess it, without a full-size array in between; raises DataError as ``decode_image``."""
     return preprocess(_decode(Path(path)), spec)
 
 
-def decode_image(path: Path | str) -> Picture:
+def decode_image(path: Path | str) -> ImageArray:
     """Read a JPEG, PNG, WebP, BMP, GIF, PPM or TIFF file, upright by its EXIF orientation.
 
     Returns (H, W, 3) uint8 RGB. Grey is repeated, transparency dropped, CMYK and palettes are converted, 16-bit values keep
-    their upper byte, of an animation the first picture is taken. Raises DataError naming the file where it is missing,
+    their upper byte, of an animation the first image is taken. Raises DataError naming the file where it is missing,
     not an image, truncated, of floating-point pixels, or claims more than 89 million pixels.
     """
     return np.array(_decode(Path(path)))
@@ -85,46 +85,46 @@ class Axis(NamedTuple):
 
 
 def plan_crop(height: int, width: int, spec: Preprocess) -> tuple[Axis, Axis]:
-    """What ``preprocess`` resizes of a picture of that size, in pixels: the axis down, and the one across."""
+    """What ``preprocess`` resizes of an image of that size, in pixels: the axis down, and the one across."""
     new_width, new_height = _resized(width, height, spec.resize)
     across = _axis(width, new_width, spec.crop, exact=width <= height)
     return _axis(height, new_height, spec.crop, exact=width > height), across
 
 
-def check_picture(image: Picture) -> None:
+def check_image(image: ImageArray) -> None:
     """Raise ConfigError for anything but an array (H, W, 3) uint8 with pixels in it."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         kind = getattr(image, "dtype", type(image).__name__)
-        raise ConfigError(f"a picture must be an array of uint8, not {kind}", hint="values 0..255, not divided by 255")
+        raise ConfigError(f"an image must be an array of uint8, not {kind}", hint="values 0..255, not divided by 255")
     if image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ConfigError(f"a picture must have the shape (H, W, 3), not {image.shape}", hint="one RGB picture, channels last")
+        raise ConfigError(f"an image must have the shape (H, W, 3), not {image.shape}", hint="one RGB image, channels last")
 
 
-def _checked(image: Picture | Image.Image) -> Picture | Image.Image:
+def _checked(image: ImageArray | Image.Image) -> ImageArray | Image.Image:
     if isinstance(image, Image.Image):
         if 0 in image.size:
-            raise ConfigError(f"a picture of {image.width}x{image.height} pixels has nothing to resize")
+            raise ConfigError(f"an image of {image.width}x{image.height} pixels has nothing to resize")
         return image if image.mode == "RGB" else _rgb(image)
-    check_picture(image)
+    check_image(image)
     return image
 
 
-def _prepared(picture: Picture | Image.Image, spec: Preprocess, order: Literal["RGB", "BGR"]) -> Picture:
-    width, height = picture.size if isinstance(picture, Image.Image) else (picture.shape[1], picture.shape[0])
+def _prepared(image: ImageArray | Image.Image, spec: Preprocess, order: Literal["RGB", "BGR"]) -> ImageArray:
+    width, height = image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
     down, across = plan_crop(height, width, spec)
-    # The cut comes first: Pillow holds the box in 32-bit floats, too coarse for positions in very long pictures.
-    if isinstance(picture, Image.Image):
-        part = picture.crop((across.first, down.first, across.last, down.last))
+    # The cut comes first: Pillow holds the box in 32-bit floats, too coarse for positions in very long images.
+    if isinstance(image, Image.Image):
+        part = image.crop((across.first, down.first, across.last, down.last))
     elif down.kept and across.kept:
-        kept = picture[down.cut(spec.crop), across.cut(spec.crop)]
+        kept = image[down.cut(spec.crop), across.cut(spec.crop)]
         return np.array(kept if order == "RGB" else kept[..., ::-1], order="C")
     else:
-        part = _image(picture[down.first : down.last, across.first : across.last], order)
+        part = _image(image[down.first : down.last, across.first : across.last], order)
     small = np.asarray(_resample(part, down, across))
     return np.array(small[down.trim : down.trim + spec.crop, across.trim : across.trim + spec.crop])
 
 
-def _image(pixels: Picture, order: Literal["RGB", "BGR"]) -> Image.Image:
+def _image(pixels: ImageArray, order: Literal["RGB", "BGR"]) -> Image.Image:
     """A Pillow image of (H, W, 3): Pillow turns BGR while it copies, at an eighth of what turning the result costs."""
     height, width, _ = pixels.shape
     stride = pixels.strides[0]
@@ -201,7 +201,7 @@ def _turn_upright(image: Image.Image) -> None:
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
-        raise ConfigError("floating-point pixels have no known range", hint="convert the picture to 8 bits per channel")
+        raise ConfigError("floating-point pixels have no known range", hint="convert the image to 8 bits per channel")
     if image.mode.startswith("I"):
         # Pillow's own conversion clips 16-bit values at 255, so that nearly everything turns white.
         upper = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)

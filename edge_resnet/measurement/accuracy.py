@@ -22,11 +22,11 @@ from edge_resnet.runtime.backend import Backend, Variant, load_backend, open_bac
 from edge_resnet.runtime.postprocess import check_finite, softmax
 
 __all__ = [
+    "KIND",
+    "SCHEMA",
     "Accuracy",
     "Answers",
     "Evaluation",
-    "KIND",
-    "SCHEMA",
     "accuracy_of",
     "answer",
     "evaluate",
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 
-#: Pictures per call: large enough to fill the cores, small enough for any device's memory.
+#: Images per call: large enough to fill the cores, small enough for any device's memory.
 BATCH = 8
 
 
@@ -239,7 +239,7 @@ def evaluate(
         schema_version=SCHEMA,
         kind=KIND,
         model=artifact.manifest.model.name,
-        artifact_digest=artifact.truth_digest(),
+        artifact_digest=artifact.source_digest(),
         images=count,
         top1=this.top1,
         top5=this.top5,

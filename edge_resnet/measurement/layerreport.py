@@ -12,7 +12,7 @@ from edge_resnet.core.errors import ArtifactError, ConfigError
 from edge_resnet.measurement.layers import UNKNOWN, Layer, LayerListing, read_layers
 from edge_resnet.measurement.whyslow import Slowdown, why_not_faster
 
-__all__ = ["FACTS", "LAYERS", "LayerReport", "PROFILE", "layers_of_artifact", "layers_of_file"]
+__all__ = ["FACTS", "LAYERS", "PROFILE", "LayerReport", "layers_of_artifact", "layers_of_file"]
 
 
 LAYERS, FACTS, PROFILE = "layers.json", "engine.json", "profile.json"

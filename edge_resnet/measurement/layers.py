@@ -19,11 +19,11 @@ from typing import TypeGuard
 from edge_resnet.core.errors import ArtifactError
 
 __all__ = [
+    "UNKNOWN",
     "Layer",
     "LayerListing",
     "LayerTensor",
     "LayerTime",
-    "UNKNOWN",
     "parse_layers",
     "parse_profile",
     "read_layers",

@@ -18,7 +18,7 @@ _FLOATS = ("FP32", "FP16", "BF16")
 #: V100 (7.0) have it, but not on tensor cores. Jetson Nano and TX1 are 5.3, TX2 is 6.2. From 7.2 on all have both.
 _WITHOUT_INT8 = ("6.0", "6.2")
 _WITHOUT_INT8_TENSOR_CORES = ("6.1", "7.0")
-#: Of all time; above it little is left to gain but from more pictures at once.
+#: Of all time; above it little is left to gain but from more images at once.
 _NEARLY_ALL_PERCENT = 80.0
 
 
@@ -93,13 +93,13 @@ def _group(cause: Cause, what: str, layers: Sequence[Layer], remedy: str) -> lis
 
 
 def _small_batch(listing: LayerListing, int8: Sequence[Layer]) -> list[Slowdown]:
-    """One picture at a time, and nearly all of the time is INT8's already: nothing above explains the rest."""
+    """One image at a time, and nearly all of the time is INT8's already: nothing above explains the rest."""
     percent = _percent(int8) if listing.timed_ms else None
     sizes = {tensor.shape[0] for layer in int8 for tensor in layer.inputs if tensor.shape}
     if percent is None or percent < _NEARLY_ALL_PERCENT or sizes != {1}:
         return []
     text = f"the batch is 1, and {percent:.0f} % of the time is INT8's already"
-    return [Slowdown("small_batch", text, percent=percent, remedy="a larger batch, where pictures can wait for each other")]
+    return [Slowdown("small_batch", text, percent=percent, remedy="a larger batch, where images can wait for each other")]
 
 
 def _computes_in(layer: Layer) -> str:

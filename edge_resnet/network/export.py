@@ -1,4 +1,4 @@
-"""Torch model → verified ONNX: uint8 pictures in, logits out. Knows nothing of INT8, labels or folders.
+"""Torch model → verified ONNX: uint8 images in, logits out. Knows nothing of INT8, labels or folders.
 
 The TorchScript exporter at opset 17 is used on purpose: it writes GlobalAveragePool, which every TensorRT reads alike. The newer
 exporter writes ReduceMean with its axes as an input, over which TensorRT 8.x silently reduces all of them.
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 class Deployable(nn.Module):
     """A network with its normalisation in front: (N, H, W, 3) uint8 RGB in, (N, classes) float32 logits out.
 
-    The picture meets the Cast first: TensorRT 8.6 refuses any UINT8 tensor beyond the input itself.
+    The image meets the Cast first: TensorRT 8.6 refuses any UINT8 tensor beyond the input itself.
     """
 
     def __init__(self, network: nn.Module, preprocess: Preprocess) -> None:
@@ -91,8 +91,8 @@ def export(model: Deployable, input_size: int, path: Path) -> None:
     onnx.save(proto, path)
 
 
-def verify(model: Deployable, path: Path, pictures: npt.NDArray[np.uint8]) -> float:
-    """Compare torch with ONNX Runtime at batch 1, 2 and 5 on ``pictures`` (≥ 5, H, W, 3) uint8 RGB.
+def verify(model: Deployable, path: Path, pixels: npt.NDArray[np.uint8]) -> float:
+    """Compare torch with ONNX Runtime at batch 1, 2 and 5 on ``images`` (≥ 5, H, W, 3) uint8 RGB.
 
     Returns the largest absolute difference of a logit. Raises ExportError where it exceeds 1e-4, or 1e-4 of the largest logit
     where that is above 1: no class that led by twice as much can have changed.
@@ -100,7 +100,7 @@ def verify(model: Deployable, path: Path, pictures: npt.NDArray[np.uint8]) -> fl
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     worst = 0.0
     for batch in VERIFY_BATCHES:
-        images = np.ascontiguousarray(pictures[:batch])
+        images = np.ascontiguousarray(pixels[:batch])
         with torch.inference_mode():
             expected = model(torch.from_numpy(images)).numpy()
         measured = session.run([OUTPUT], {INPUT: images})[0]

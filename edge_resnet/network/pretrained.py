@@ -94,7 +94,7 @@ _RECORD, _WEIGHTS = "checkpoint.json", "weights.safetensors"
 @dataclass(frozen=True)
 class Checkpoint:
     """``model``: the network, its ``weights`` the checkpoint's id. ``preprocess``: what it was trained with. ``sha256``: of the
-    weights, which the ranges belong to. ``top1``: measured, in percent of ``images``. ``calibrated_on``: the pictures."""
+    weights, which the ranges belong to. ``top1``: measured, in percent of ``images``. ``calibrated_on``: the images."""
 
     model: ModelSpec
     preprocess: Preprocess

@@ -42,13 +42,13 @@ def paper_table() -> list[NetworkFacts]:
 
 
 def measure(spec: ModelSpec, *, stride_on_first: bool = False) -> tuple[int, int]:
-    """Parameters and multiply-adds of one picture: convolutions and the classifier, as the paper counts.
+    """Parameters and multiply-adds of one image: convolutions and the classifier, as the paper counts.
 
     Runs on torch's meta device: shapes without memory or arithmetic.
     """
     with torch.device("meta"):
         network = build_network(spec, stride_on_first=stride_on_first).eval()
-        picture = torch.empty(1, 3, spec.input_size, spec.input_size)
+        image = torch.empty(1, 3, spec.input_size, spec.input_size)
     parameters = sum(parameter.numel() for parameter in network.parameters())
     _leave_out_elementwise(network)
     counts: list[int] = []
@@ -56,7 +56,7 @@ def measure(spec: ModelSpec, *, stride_on_first: bool = False) -> tuple[int, int
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.register_forward_hook(lambda m, _, out: counts.append(_multiply_adds(m, out)))
     with torch.inference_mode():
-        network(picture)
+        network(image)
     return parameters, sum(counts)
 
 

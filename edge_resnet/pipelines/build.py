@@ -79,7 +79,7 @@ def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifac
 
 
 def has_own_ranges(model: ModelSpec, preprocess: Preprocess, weights: str) -> bool:
-    """Whether INT8 needs no pictures: the default weights ship, with the ranges measured for them."""
+    """Whether INT8 needs no images: the default weights ship, with the ranges measured for them."""
     checkpoint = shipped_checkpoint(model) if weights == "default" else None
     return checkpoint is not None and checkpoint.preprocess == preprocess
 
@@ -110,9 +110,7 @@ def _check(options: BuildOptions) -> Int8Options | None:
     if untouched and has_own_ranges(options.model, options.preprocess, options.weights):
         return None
     if options.recipe is None or options.calibration_data is None:
-        raise CalibrationError(
-            "INT8 needs pictures to calibrate on", hint="--calib-data takes a folder, a CSV, an .npz or a name"
-        )
+        raise CalibrationError("INT8 needs images to calibrate on", hint="--calib-data takes a folder, a CSV, an .npz or a name")
     if options.weights == "random" and not options.allow_random:
         raise CalibrationError(
             "random weights have no ranges worth calibrating", hint="give --weights PATH, or --allow-random to try"
@@ -128,14 +126,14 @@ def _export(options: BuildOptions, network: ResNet, sample: ImageSet | None, pat
     export(model, options.model.input_size, path)
     if progress is not None:
         progress("export", 1, 2)
-    difference = verify(model, path, _pictures(options, sample))
+    difference = verify(model, path, _images(options, sample))
     if progress is not None:
         progress("export", 2, 2)
     return difference
 
 
-def _pictures(options: BuildOptions, sample: ImageSet | None) -> npt.NDArray[np.uint8]:
-    """Pictures to verify the export on: the first of the calibration set, else smooth seeded ones."""
+def _images(options: BuildOptions, sample: ImageSet | None) -> npt.NDArray[np.uint8]:
+    """Images to verify the export on: the first of the calibration set, else smooth seeded ones."""
     count, size = max(VERIFY_BATCHES), options.model.input_size
     if sample is not None and len(sample) >= count:
         return next(batches(sample.subset(range(count)), options.preprocess, count)).images

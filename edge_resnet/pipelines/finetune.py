@@ -44,19 +44,19 @@ from edge_resnet.quantization.qat.network import FakeQuantized, Fp32Teacher
 from edge_resnet.quantization.qat.writeback import corrections_of, table_of, verify_int8
 from edge_resnet.runtime.backend import load_backend, resolve_backend
 
-__all__ = ["DEFAULTS", "FineTuned", "QatOptions", "fine_tune", "open_pictures"]
+__all__ = ["DEFAULTS", "FineTuned", "QatOptions", "fine_tune", "open_train_images"]
 
 _log = logging.getLogger(__name__)
 
 #: A network that is trained already is moved a little: a low rate that ends at zero, no decay (it would pull back to the start).
 DEFAULTS = TrainOptions(epochs=3, batch=64, rate=0.005, weight_decay=0.0, schedule="cosine")
-#: Pictures on which the finished graph is compared with the network that was trained, and how many at a time.
+#: Images on which the finished graph is compared with the network that was trained, and how many at a time.
 _COMPARED, _BATCH = 64, 8
 
 
 @dataclass(frozen=True)
 class QatOptions:
-    """``data``: labelled pictures to learn from. ``validation``: to be judged on; None takes the part of ``data`` that is held
+    """``data``: labelled images to learn from. ``validation``: to be judged on; None takes the part of ``data`` that is held
     out, where it has one. ``distil``: the FP32 graph's share of the loss, in 0..1. ``max_drop``: points of top-1 that INT8 may
     lose against the FP32 graph. ``recipe``: how an FP32 artifact is calibrated first. ``allow_random``: noise, random weights.
     """
@@ -79,7 +79,7 @@ class QatOptions:
 @dataclass(frozen=True, eq=False)
 class FineTuned:
     """The new artifact, how the training went, and top-1 in percent of FP32, of INT8 before and after (None without labelled
-    pictures to judge on). ``missed``: the budget that the artifact, written all the same, does not hold."""
+    images to judge on). ``missed``: the budget that the artifact, written all the same, does not hold."""
 
     artifact: Artifact
     result: TrainResult
@@ -99,13 +99,13 @@ def fine_tune(
     """Train the network that ``artifact`` deploys with INT8's rounding in it, and write what it learned as a new artifact.
 
     An INT8 artifact goes on from its ranges and corrections; of an FP32 one they are made first, by ``options.recipe`` on a
-    sample of the pictures. ``model.onnx`` stays as it is, so that every figure of the new artifact is against the same FP32.
+    sample of the images. ``model.onnx`` stays as it is, so that every figure of the new artifact is against the same FP32.
     The same seed, machine and number of threads give the same artifact on a CPU. What cannot work is refused before anything
     long begins. Raises any of edge_resnet.core.errors; a budget that is missed is returned, for hours of training are not thrown away.
     """
     load_backend(resolve_backend(backend))
     _check(artifact, options, output)
-    train, test = open_pictures(options.data, options.validation, artifact)
+    train, test = open_train_images(options.data, options.validation, artifact)
     if options.max_drop is not None and test is None:
         raise ConfigError("a budget needs labelled images to be measured on", hint="--val-data takes a folder, a CSV or an .npz")
     with staging(output, force=force) as folder:
@@ -192,9 +192,9 @@ def _write(
     artifact, options, train, result = told
     model, preprocess = onnx.load(folder / MODEL), artifact.manifest.preprocess
     corrections = corrections_of(network, exact_input=start[1] is not None and start[1].exact_input)
-    with cache_images(sample, preprocess, folder) as pictures:
-        table = table_of(network, start[0], apply(model, corrections), pictures, progress=progress)
-        shown = pictures.batches(_BATCH, _COMPARED)
+    with cache_images(sample, preprocess, folder) as images:
+        table = table_of(network, start[0], apply(model, corrections), images, progress=progress)
+        shown = images.batches(_BATCH, _COMPARED)
         difference = verify_int8(network, model, (table, corrections), shown, preprocess)
     table = replace(table, qat=_report(artifact, options, train, result, difference))
     write_json(folder / CALIBRATION, table)
@@ -215,7 +215,7 @@ def _report(artifact: Artifact, options: QatOptions, train: ImageSet, result: Tr
         augment=words.augment,
         seed=words.seed,
         distil=options.distil,
-        source=artifact.truth_digest(),
+        source=artifact.source_digest(),
         train_loss=last.train_loss,
         difference=difference,
     )
@@ -243,7 +243,7 @@ def _manifest(
     return stamped(manifest)
 
 
-def open_pictures(data: str, held_out: str | None, artifact: Artifact) -> tuple[ImageSet, ImageSet | None]:
+def open_train_images(data: str, held_out: str | None, artifact: Artifact) -> tuple[ImageSet, ImageSet | None]:
     """Open what is learned from and, where there is any, what is judged on: ``data`` as ``open_pair`` takes it.
 
     Class folders are matched with the artifact's labels by name. Raises DataError where labels are missing, belong to another
@@ -262,7 +262,7 @@ def open_pictures(data: str, held_out: str | None, artifact: Artifact) -> tuple[
             check_labels(part, artifact.manifest.model.classes)
             _check_names(part, labels)
     if len(set(require_labels(train))) < 2:
-        raise DataError(f"all {len(train)} pictures of {train.name} are of one class", hint="a network tells two classes apart")
+        raise DataError(f"all {len(train)} images of {train.name} are of one class", hint="a network tells two classes apart")
     return train, test
 
 
@@ -277,5 +277,5 @@ def _check_names(images: ImageSet, labels: tuple[str, ...]) -> None:
         said = f"{images.name} has {', '.join(strangers[:3]) or 'fewer classes'}, the artifact {', '.join(lost[:3]) or 'fewer'}"
     else:
         said = f"{images.name} numbers them otherwise"
-    hint = "give the pictures that the network was trained on; build takes names of its own with --labels"
+    hint = "give the images that the network was trained on; build takes names of its own with --labels"
     raise DataError(f"the classes differ: {said}", hint=hint)

@@ -1,7 +1,7 @@
 """Bias correction: what rounding shifts on average is taken back, layer after layer. Knows nothing of gradients and files.
 
 Rounding is not symmetric about every channel's values, so that a convolution's output moves by a constant (Nagel et al. 2019,
-section 4.2). Here the shift is measured on calibration pictures, each layer reading what the corrected layers before it give.
+section 4.2). Here the shift is measured on calibration images, each layer reading what the corrected layers before it give.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from edge_resnet.quantization.imagecache import ImageCache
 
 __all__ = ["correct_biases"]
 
-#: Means over these many pictures; more move no bias by a step.
+#: Means over these many images; more move no bias by a step.
 _IMAGES, _BATCH = 256, 16
 
 
@@ -31,14 +31,14 @@ _IMAGES, _BATCH = 256, 16
 def correct_biases(
     model: onnx.ModelProto,
     amax: Mapping[str, float],
-    pictures: ImageCache,
+    pixels: ImageCache,
     keep: frozenset[str],
     *,
     progress: Progress | None = None,
 ) -> Corrections:
     """Biases of every quantized convolution with which its mean output per channel is FP32's.
 
-    ``amax``: the ranges of TensorRT's pairs. The correction is the mean over batches of up to 16 of at most 256 pictures.
+    ``amax``: the ranges of TensorRT's pairs. The correction is the mean over batches of up to 16 of at most 256 images.
     """
     pairs = tensorrt_pairs(model, keep)
     executor = Executor(model, pairs)
@@ -61,8 +61,8 @@ def correct_biases(
         shifts[name].append(shift)
         return output + shift.view(1, -1, 1, 1)
 
-    total = min(_IMAGES, len(pictures))
-    for done, images in enumerate(pictures.batches(_BATCH, total)):
+    total = min(_IMAGES, len(pixels))
+    for done, images in enumerate(pixels.batches(_BATCH, total)):
         if progress is not None:
             progress("correct biases", done * _BATCH, total)
         executor.run(torch.from_numpy(images), watch=note)

@@ -1,6 +1,6 @@
 """The accuracy budget of ``--max-drop``: the fewest nodes in high precision with which INT8 keeps its top-1.
 
-Knows nothing of graphs, ranges or pictures: what runs a network with some nodes kept is a function in the problem.
+Knows nothing of graphs, ranges or images: what runs a network with some nodes kept is a function in the problem.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class _Trials:
         return BudgetError(
             f"INT8 loses {drop:.2f} points of top-1 with {len(kept)} of {len(self._problem.nodes)} nodes in high precision, "
             f"the budget is {self._max_drop:g} (best seen: {self._drop(best):.2f} with {best.kept})",
-            hint="allow more with --max-drop, calibrate on other pictures or by another --calib-method, or build with --fp16",
+            hint="allow more with --max-drop, calibrate on other images or by another --calib-method, or build with --fp16",
         )
 
     def close(self) -> None:

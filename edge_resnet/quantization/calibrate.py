@@ -1,4 +1,4 @@
-"""Pictures → ranges: one streaming pass of the FP32 graph. Knows nothing of Q/DQ, engines or where the pictures lie.
+"""Images → ranges: one streaming pass of the FP32 graph. Knows nothing of Q/DQ, engines or where the images lie.
 
 The graph runs in ONNX Runtime with the values of the tensors to be quantized as its outputs (large tensors: a sample of them), on
 all cores; then all cores count the values, a tensor each. One batch of activations is all that is held at any time.
@@ -29,7 +29,7 @@ from edge_resnet.quantization.ranges import read_amax
 
 __all__ = ["CALIBRATION_BATCH", "LARGE", "Probe", "calibrate", "collect", "probed", "table_from"]
 
-#: Pictures per run of the graph: enough that counting 71 tensors is seldom a matter of starting, few enough for a small board.
+#: Images per run of the graph: enough that counting 71 tensors is seldom a matter of starting, few enough for a small board.
 CALIBRATION_BATCH = 4
 
 #: More threads than this wait for each other more than they count.
@@ -49,7 +49,7 @@ def calibrate(
     """Measure the range of each of ``tensors`` over ``batches`` of (n, H, W, 3) uint8 RGB, the last of any length.
 
     ``images_digest`` of the table is over the pixels in their order, whatever the batches; the ranges do not depend on the order.
-    Raises CalibrationError where there is no picture, where every picture is one flat colour, or an activation is not finite.
+    Raises CalibrationError where there is no image, where every image is one flat colour, or an activation is not finite.
     """
     digest = hashlib.sha256()
     histograms, count = collect(model_path, tensors, _hashed(batches, digest), recipe.images, progress=progress)
@@ -65,11 +65,11 @@ def collect(
     watch: Callable[[int, Mapping[str, AbsHistogram]], None] | None = None,
     progress: Progress | None = None,
 ) -> tuple[dict[str, AbsHistogram], int]:
-    """Histograms of the absolute values per tensor, and the number of pictures they were counted over.
+    """Histograms of the absolute values per tensor, and the number of images they were counted over.
 
     Of large tensors they hold a sample of the positions and the largest value of all (sampling.py).
-    ``expected``: how many pictures the progress counts up to. ``watch``: called after
-    every batch with the pictures so far. Memory does not depend on the number of pictures.
+    ``expected``: how many images the progress counts up to. ``watch``: called after
+    every batch with the images so far. Memory does not depend on the number of images.
     """
     graph, probes = probed(onnx.load(model) if isinstance(model, Path) else model, tensors)
     histograms = {name: AbsHistogram() for name in probes}
@@ -92,11 +92,9 @@ def collect(
                 watch(count, histograms)
             varied = varied or bool((batch != batch[:, :1, :1]).any())
     if count == 0:
-        raise CalibrationError(
-            "there is no picture to calibrate on", hint="--calib-data takes a folder, a CSV, an .npz or a name"
-        )
+        raise CalibrationError("there is no image to calibrate on", hint="--calib-data takes a folder, a CSV, an .npz or a name")
     if not varied:
-        raise CalibrationError("every picture is one flat colour", hint="take pictures like those at run time")
+        raise CalibrationError("every image is one flat colour", hint="take images like those at run time")
     if progress is not None:
         progress("calibrate", count, count)
     return histograms, count
@@ -135,12 +133,12 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-#: Values per picture from which on a tensor is sampled.
+#: Values per image from which on a tensor is sampled.
 LARGE = 1 << 15
 
 
 #: From one counted row to the next, the first that divides the map and leaves at least so many rows: down to 2,048 values per
-#: picture and tensor, 65,536 over 32 pictures, in which a percentile of 99.99 still has six beyond it.
+#: image and tensor, 65,536 over 32 images, in which a percentile of 99.99 still has six beyond it.
 _STEPS = (4, 2)
 
 
@@ -162,7 +160,7 @@ class Probe:
 def probed(model: onnx.ModelProto, tensors: Sequence[str]) -> tuple[onnx.ModelProto, dict[str, Probe]]:
     """A copy of ``model`` whose outputs are the probes of ``tensors``, and these by tensor; ``model`` is left as it is.
 
-    Sampled are tensors of (N, C, H, W) with at least LARGE values per picture and H and W that a step divides. Of values below
+    Sampled are tensors of (N, C, H, W) with at least LARGE values per image and H and W that a step divides. Of values below
     zero a sample holds the extremes of its own positions alone.
     """
     graph = onnx.ModelProto()

@@ -1,4 +1,4 @@
-"""What ``--calib-report`` tells: how the ranges cover the values, and whether more pictures would still move them. Pure
+"""What ``--calib-report`` tells: how the ranges cover the values, and whether more images would still move them. Pure
 functions."""
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from edge_resnet.quantization.ranges import read_amax
 __all__ = ["CoverageReport", "TensorCoverage", "coverage_report", "ranges_now", "render", "snapshot_counts"]
 
 _FIRST = 32
-#: The last step but one is left out where all pictures are not half as many again: ranges would seem still from 512 to 520.
+#: The last step but one is left out where all images are not half as many again: ranges would seem still from 512 to 520.
 _LEAST_STEP = 1.5
-#: More pictures do not help where the last step moves the median tensor's range by no more than the first of these, and nine of
+#: More images do not help where the last step moves the median tensor's range by no more than the first of these, and nine of
 #: ten by no more than the second: docs/decisions/2026-11-warnings.md says where four networks come to rest.
 _STILL, _STILL_MOST = 0.03, 0.10
 
@@ -26,7 +26,7 @@ _STILL, _STILL_MOST = 0.03, 0.10
 @dataclass(frozen=True)
 class TensorCoverage:
     """One tensor: its range ``amax``, the ``clipped`` share of its values in percent, the int8 ``levels`` of |x| in use of 128,
-    how many of the 127 ``steps`` reach up to 99 % of its values, and the range after each number of pictures in ``history``."""
+    how many of the 127 ``steps`` reach up to 99 % of its values, and the range after each number of images in ``history``."""
 
     tensor: str
     amax: float
@@ -37,13 +37,13 @@ class TensorCoverage:
 
     @property
     def moved(self) -> float:
-        """Change of the range from the last number of pictures but one to all of them, as a share of the range."""
+        """Change of the range from the last number of images but one to all of them, as a share of the range."""
         return abs(self.history[-1] - self.history[-2]) / self.history[-1] if len(self.history) > 1 else 0.0
 
 
 @dataclass(frozen=True)
 class CoverageReport:
-    """``counts``: numbers of pictures at which the ranges were read. ``moved``: median change of a range from the last but one to
+    """``counts``: numbers of images at which the ranges were read. ``moved``: median change of a range from the last but one to
     all, ``most``: what nine of ten tensors do not exceed, both as shares of the range. ``enough``: more would not help."""
 
     counts: tuple[int, ...]
@@ -71,7 +71,7 @@ def ranges_now(histograms: Mapping[str, AbsHistogram], recipe: QuantRecipe) -> d
 def coverage_report(
     histograms: Mapping[str, AbsHistogram], table: CalibrationTable, snapshots: Mapping[int, Mapping[str, float]]
 ) -> CoverageReport:
-    """Put together coverage and convergence. ``snapshots``: number of pictures → range per tensor, the last for all pictures."""
+    """Put together coverage and convergence. ``snapshots``: number of images → range per tensor, the last for all images."""
     counts = tuple(sorted(snapshots))
     tensors = tuple(
         TensorCoverage(
@@ -103,9 +103,9 @@ def render(report: CoverageReport) -> str:
 
 def _verdict(report: CoverageReport) -> str:
     if len(report.counts) < 2:
-        return f"{max(report.counts, default=0)} pictures are too few to see whether the ranges still move: use 128 or more"
+        return f"{max(report.counts, default=0)} images are too few to see whether the ranges still move: use 128 or more"
     change = f"ranges moved by {100 * report.moved:.1f} % (median; nine of ten by {100 * report.most:.1f} % or less)"
-    step = f"from {report.counts[-2]} to {report.counts[-1]} pictures"
+    step = f"from {report.counts[-2]} to {report.counts[-1]} images"
     remedy = "enough" if report.enough else "still moving, use more, or a method that the largest values do not lead"
     return f"{change} {step}: {remedy}"
 

@@ -37,19 +37,19 @@ _MOST_ZEROS, _LOUDEST = 0.9, 30.0
 #: ResNet-18 and costs 7 points there.
 _MOST_CLIPPED = 0.01
 #: Mean over the tensors of |log(99.9 % point of one set / of the other)|: 0.03 at most between large sets of a kind, 0.08 with 8
-#: to 32 pictures; 0.03 to 0.08 for colours swapped or grey, which cost nothing; 0.1 to 0.2 for half the brightness.
+#: to 32 images; 0.03 to 0.08 for colours swapped or grey, which cost nothing; 0.1 to 0.2 for half the brightness.
 _MOST_UNLIKE = 0.10
 #: Share of the values above all of the other set's: 0.002 at most between sets of a kind, 0.045 and more where it costs points.
 _MOST_BEYOND = 0.005
 _FEW, _FEWER = 128, 32
-#: Of the pictures looked at, how many may repeat another, and how many may be flat.
+#: Of the images looked at, how many may repeat another, and how many may be flat.
 _MOST_ODD = 0.25
 #: Mean and deviation of normalised pixels: with the right normalisation 0 to 0.2 and 1.1 to 1.2, with ImageNet's deviation and
 #: no mean 2.1, with ImageNet's mean and no deviation 0.25.
 _FARTHEST_MEAN, _LEAST_DEVIATION, _MOST_DEVIATION = 2.0, 0.3, 4.0
 #: Share of all answers that one class may have before a mixed set is doubted.
 _MOST_ONE_SIDED = 0.9
-#: Entropy of the answers over that of a guess: 0.2 at most on pictures of a network's own kind, 0.5 on another kind. Of eight
+#: Entropy of the answers over that of a guess: 0.2 at most on images of a network's own kind, 0.5 on another kind. Of eight
 #: untrained networks four lie above, the others above the share before.
 _LEAST_SURE = 0.7
 #: Answers needed before they are judged.
@@ -96,23 +96,23 @@ def risk_warning(risks: Sequence[Risk], shown: int = 3) -> list[str]:
 
 
 def check_set(images: ImageSet, classes: int, spec: Preprocess | None = None) -> list[str]:
-    """A set that is small, of one class or few, repeated, or flat; looks at up to 64 pictures, one at a time.
+    """A set that is small, of one class or few, repeated, or flat; looks at up to 64 images, one at a time.
 
-    Given ``spec``, pictures are looked at as the network sees them, and their normalised mean and deviation are judged too.
+    Given ``spec``, images are looked at as the network sees them, and their normalised mean and deviation are judged too.
     """
     found = []
     if len(images) < _FEW:
         how = "far too few" if len(images) < _FEWER else "few"
-        found.append(f"{len(images)} calibration pictures are {how}: ranges and what is learned need {_FEW} to 512")
+        found.append(f"{len(images)} calibration images are {how}: ranges and what is learned need {_FEW} to 512")
     if images.labels is not None and len(images) > 1:
         present = len(set(images.labels))
         if present == 1:
-            found.append("all calibration pictures are of one class: mix them as they come at run time")
+            found.append("all calibration images are of one class: mix them as they come at run time")
         elif present < min(10, classes / 3):
-            found.append(f"the calibration pictures are of {present} of {classes} classes: mix more of them")
+            found.append(f"the calibration images are of {present} of {classes} classes: mix more of them")
     seen = list(sampled_stats(images, spec))
     again, flat = repeated(seen), sum(one.flat for one in seen)
-    of_all = f"of {len(seen)} calibration pictures looked at"
+    of_all = f"of {len(seen)} calibration images looked at"
     if again > _MOST_ODD * len(seen):
         found.append(f"{again} {of_all} repeat another, or nearly (frames of one video?): they add nothing")
     if flat > _MOST_ODD * len(seen):
@@ -121,9 +121,9 @@ def check_set(images: ImageSet, classes: int, spec: Preprocess | None = None) ->
 
 
 def check_answers(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64] | None) -> list[str]:
-    """What FP32 itself says of the calibration pictures: near chance, one class for all, or no idea means a wrong input.
+    """What FP32 itself says of the calibration images: near chance, one class for all, or no idea means a wrong input.
 
-    ``logits``: (N, classes). ``labels``: (N,), None where they are not known. Fewer than 16 pictures are not judged.
+    ``logits``: (N, classes). ``labels``: (N,), None where they are not known. Fewer than 16 images are not judged.
     """
     count, classes = logits.shape
     if count < _ANSWERS:
@@ -132,38 +132,38 @@ def check_answers(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
     if labels is not None:
         hits = int((best == labels).sum())
         if wilson_interval(hits, count)[0] < 2 / classes and hits < 0.5 * count:
-            seen = f"FP32 itself names {hits} of {count} calibration pictures, hardly more than chance"
+            seen = f"FP32 itself names {hits} of {count} calibration images, hardly more than chance"
             return [f"{seen}: are mean, std, the labels' order and the weights this network's?"]
     share = float(np.bincount(best, minlength=classes).max()) / count
     several = labels is None or len(set(labels.tolist())) > 1
     if share > _MOST_ONE_SIDED and several:
-        return [f"FP32 gives {100 * share:.0f} % of the calibration pictures one class: are mean, std and the weights right?"]
+        return [f"FP32 gives {100 * share:.0f} % of the calibration images one class: are mean, std and the weights right?"]
     unsure = _unsureness(logits)
     if unsure > _LEAST_SURE:
-        seen = f"FP32 is {100 * unsure:.0f} % as unsure of the calibration pictures as a guess"
-        return [f"{seen}: are the weights trained, and these pictures of the network's kind?"]
+        seen = f"FP32 is {100 * unsure:.0f} % as unsure of the calibration images as a guess"
+        return [f"{seen}: are the weights trained, and these images of the network's kind?"]
     return []
 
 
 def check_unlike(calibration: Mapping[str, AbsHistogram], validation: Mapping[str, AbsHistogram]) -> list[str]:
-    """Calibration pictures unlike the validation ones: a line where those leave the ranges, and one for the distance of the
-    tensors' 99.9 % points. Meant for 16 pictures and more on either side."""
+    """Calibration images unlike the validation ones: a line where those leave the ranges, and one for the distance of the
+    tensors' 99.9 % points. Meant for 16 images and more on either side."""
     shared = [name for name in calibration if name in validation and calibration[name].amax > 0 and validation[name].amax > 0]
     if not shared:
         return []
     found = []
-    # The range of an exact input is set by the format, not by the pictures.
+    # The range of an exact input is set by the format, not by the images.
     beyond = {name: share_above(validation[name], calibration[name].amax) for name in shared if name != SHIFTED}
     worst = max(beyond, key=beyond.__getitem__, default="")
     if beyond and beyond[worst] > _MOST_BEYOND:
         seen = f"{100 * beyond[worst]:.1f} % of the validation values of {worst} lie above all calibration values and are clipped"
-        found.append(f"{seen}: calibrate on pictures as bright and as rich in contrast")
+        found.append(f"{seen}: calibrate on images as bright and as rich in contrast")
     ratios = [point(validation[name], 0.999) / point(calibration[name], 0.999) for name in shared]
     distance = float(np.mean(np.abs(np.log(ratios))))
     if distance > _MOST_UNLIKE:
         how = f"{'wider' if float(np.median(ratios)) > 1 else 'narrower'} by a factor of {math.exp(distance):.2f} on average"
-        remedy = "calibrate on pictures of the same camera, light and crop"
-        found.append(f"the validation pictures are unlike the calibration ones (activations are {how}): {remedy}")
+        remedy = "calibrate on images of the same camera, light and crop"
+        found.append(f"the validation images are unlike the calibration ones (activations are {how}): {remedy}")
     return found
 
 
@@ -228,7 +228,7 @@ def _normalisation(seen: Sequence[ImageStats], spec: Preprocess) -> list[str]:
     if usual and np.abs(mean).max() <= _FARTHEST_MEAN:
         return []
     figures = f"mean {', '.join(f'{m:.2f}' for m in mean)} and deviation {', '.join(f'{d:.2f}' for d in deviation)}"
-    return [f"normalised calibration pictures have {figures}, 0 and 1 are usual: are --mean, --std and the exposure right?"]
+    return [f"normalised calibration images have {figures}, 0 and 1 are usual: are --mean, --std and the exposure right?"]
 
 
 def _weight_steps(weight: npt.NDArray[np.float32]) -> float:

@@ -136,13 +136,11 @@ EXPONENTS = ((0.0, 0.0), (0.25, 0.0), (0.5, 0.0), (0.5, 0.5))
 _IMAGES, _BATCH = 64, 8
 
 
-def balance(
-    model: onnx.ModelProto, pictures: ImageCache, recipe: QuantRecipe, *, progress: Progress | None = None
-) -> Corrections:
-    """The equalization of ``EXPONENTS`` whose plain INT8 has the smallest squared error of the logits, on up to 64 pictures."""
-    total = min(_IMAGES, len(pictures))
-    ranges = _channel_ranges(model, pictures, total)
-    reference = simulate(model, pictures.batches(_BATCH, total))
+def balance(model: onnx.ModelProto, pixels: ImageCache, recipe: QuantRecipe, *, progress: Progress | None = None) -> Corrections:
+    """The equalization of ``EXPONENTS`` whose plain INT8 has the smallest squared error of the logits, on up to 64 images."""
+    total = min(_IMAGES, len(pixels))
+    ranges = _channel_ranges(model, pixels, total)
+    reference = simulate(model, pixels.batches(_BATCH, total))
     plain = QuantRecipe(method="mse", images=total, keep_high_precision=recipe.keep_high_precision)
     best, least = Corrections(), float("inf")
     for done, (activations, weights) in enumerate(EXPONENTS):
@@ -150,9 +148,9 @@ def balance(
             progress("equalize", done, len(EXPONENTS))
         candidate = equalize(model, ranges, activations, weights) if activations or weights else Corrections()
         equalized = apply(model, candidate)
-        histograms, count = collect(equalized, measured_tensors(equalized), pictures.batches(CALIBRATION_BATCH, total), total)
+        histograms, count = collect(equalized, measured_tensors(equalized), pixels.batches(CALIBRATION_BATCH, total), total)
         graph = quantize(equalized, table_from(histograms, plain, count, "", ""), "tensorrt")
-        error = relative_error(simulate(graph, pictures.batches(_BATCH, total)), reference)
+        error = relative_error(simulate(graph, pixels.batches(_BATCH, total)), reference)
         if error < least:
             best, least = candidate, error
     if progress is not None:
@@ -161,7 +159,7 @@ def balance(
 
 
 @torch.inference_mode()
-def _channel_ranges(model: onnx.ModelProto, pictures: ImageCache, total: int) -> dict[str, Floats]:
+def _channel_ranges(model: onnx.ModelProto, pixels: ImageCache, total: int) -> dict[str, Floats]:
     """(C,) the largest absolute value of each channel of each tensor that TensorRT quantizes."""
     pairs = tensorrt_pairs(model)
     wanted = {pair.range_of for pair in pairs}
@@ -175,6 +173,6 @@ def _channel_ranges(model: onnx.ModelProto, pictures: ImageCache, total: int) ->
         return output
 
     executor = Executor(model, pairs)
-    for images in pictures.batches(_BATCH, total):
+    for images in pixels.batches(_BATCH, total):
         executor.run(torch.from_numpy(images), watch=note)
     return ranges

@@ -1,4 +1,4 @@
-"""Runs an exported graph in torch, node by node, so that gradients reach what INT8 rounds. Knows nothing of pictures or methods.
+"""Runs an exported graph in torch, node by node, so that gradients reach what INT8 rounds. Knows nothing of images or methods.
 
 Only the operators of our own graphs are known: what export.py writes and inputs.py adds.
 """

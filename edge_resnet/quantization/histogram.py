@@ -10,7 +10,7 @@ import torch
 
 from edge_resnet.core.errors import CalibrationError
 
-__all__ = ["AbsHistogram", "BINS", "CHUNK", "LEAST_LIMIT", "clipped_energy", "median_nonzero", "point", "share_above"]
+__all__ = ["BINS", "CHUNK", "LEAST_LIMIT", "AbsHistogram", "clipped_energy", "median_nonzero", "point", "share_above"]
 
 #: As many as NVIDIA's entropy calibration starts from.
 BINS = 2048
@@ -46,7 +46,7 @@ class AbsHistogram:
         flat = np.ascontiguousarray(values).reshape(-1)
         low, high = float(flat.min()), float((flat if largest is None else largest).max())
         if not (math.isfinite(low) and math.isfinite(high)):
-            raise CalibrationError("an activation is not finite", hint="the weights are broken, or the input is not a picture")
+            raise CalibrationError("an activation is not finite", hint="the weights are broken, or the input is not an image")
         top = max(high, -low)
         self.signed |= low < 0
         self.amax = max(self.amax, top)

@@ -1,4 +1,4 @@
-"""Preprocessed pictures kept in a file while they are read several times over: memory does not grow with their number."""
+"""Preprocessed images kept in a file while they are read several times over: memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ Images: TypeAlias = npt.NDArray[np.uint8]
 
 
 class ImageCache:
-    """The pictures of ``batches``, (n, H, W, 3) uint8 of one size, in a nameless file that closing removes.
+    """The images of ``batches``, (n, H, W, 3) uint8 of one size, in a nameless file that closing removes.
 
     ``folder``: on which disk it lies, the system's place for temporary files where it is None.
 
-    ``digest``: sha256 over the pixels in their order, whatever the batches. Raises CalibrationError where there is no picture.
+    ``digest``: sha256 over the pixels in their order, whatever the batches. Raises CalibrationError where there is no image.
     """
 
     def __init__(self, batches: Iterable[Images], folder: Path | None = None) -> None:
@@ -39,7 +39,7 @@ class ImageCache:
         return self._count
 
     def take(self, places: Sequence[int] | npt.NDArray[np.int64]) -> Images:
-        """The pictures at these places, (len(places), H, W, 3) uint8, the caller's to keep."""
+        """The images at these places, (len(places), H, W, 3) uint8, the caller's to keep."""
         taken = np.empty((len(places), *self._shape), np.uint8)
         for row, place in zip(taken, places, strict=True):
             self._file.seek(int(place) * row.nbytes)
@@ -47,7 +47,7 @@ class ImageCache:
         return taken
 
     def batches(self, size: int, stop: int | None = None) -> Iterator[Images]:
-        """The pictures in their order up to place ``stop``, ``size`` at a time."""
+        """The images in their order up to place ``stop``, ``size`` at a time."""
         end = len(self) if stop is None else min(stop, len(self))
         for start in range(0, end, size):
             yield self.take(range(start, min(start + size, end)))
@@ -73,6 +73,6 @@ class ImageCache:
             self._count += len(batch)
         if self._count == 0:
             raise CalibrationError(
-                "there is no picture to calibrate on", hint="--calib-data takes a folder, a CSV, an .npz or a name"
+                "there is no image to calibrate on", hint="--calib-data takes a folder, a CSV, an .npz or a name"
             )
         self.digest = digest.hexdigest()

@@ -1,4 +1,4 @@
-"""INT8 of a folder that holds a graph: opens the pictures, has ranges and corrections made, writes them. Knows no method
+"""INT8 of a folder that holds a graph: opens the images, has ranges and corrections made, writes them. Knows no method
 itself."""
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Int8Options:
-    """What INT8 is made with. ``data``: pictures to calibrate on, a path or a name. ``max_drop``: points of top-1 that may be
+    """What INT8 is made with. ``data``: images to calibrate on, a path or a name. ``max_drop``: points of top-1 that may be
     lost on the labelled images of ``validation``; both or neither. ``allow_random``: calibrate on noise, and random weights."""
 
     data: str
@@ -64,7 +64,7 @@ class Int8Options:
 
 
 def draw_sample(options: Int8Options) -> ImageSet:
-    """The pictures to calibrate on, drawn by class and seed. Raises DataError, and CalibrationError where they are noise."""
+    """The images to calibrate on, drawn by class and seed. Raises DataError, and CalibrationError where they are noise."""
     images = open_data(options.data, split="train")
     require_several(images)
     sample = balanced_sample(images, options.recipe.images, options.recipe.seed)
@@ -98,18 +98,18 @@ def add_int8(
     there."""
     sample, validation = sets
     with ExitStack() as stack:
-        pictures = stack.enter_context(cache_images(sample, preprocess, folder))
+        images = stack.enter_context(cache_images(sample, preprocess, folder))
         judged = None
         if validation is not None and options.max_drop is not None:
             judged = stack.enter_context(_judged(validation, preprocess, folder, options.max_drop))
-        suspicious = check_images_for_calibration(onnx.load(folder / MODEL), pictures, sample, preprocess, progress)
-        made = make_int8(folder / MODEL, pictures, options.recipe, judged, progress=progress)
+        suspicious = check_images_for_calibration(onnx.load(folder / MODEL), images, sample, preprocess, progress)
+        made = make_int8(folder / MODEL, images, options.recipe, judged, progress=progress)
         made = replace(made, warnings=(*suspicious, *made.warnings))
     return _written(folder, made)
 
 
 def add_shipped_int8(folder: Path, checkpoint: Checkpoint) -> Int8:
-    """Write the ranges and corrections that ship with ``checkpoint`` to its graph in ``folder``: no picture is needed.
+    """Write the ranges and corrections that ship with ``checkpoint`` to its graph in ``folder``: no image is needed.
 
     Raises CalibrationError where the graph names its tensors otherwise, as an export by another torch may.
     """
@@ -142,18 +142,18 @@ def _judged(images: ImageSet, preprocess: Preprocess, folder: Path, max_drop: fl
             labels.extend(require_labels(images)[index] for index in batch.indices)
             yield batch.images
 
-    with ImageCache(noted(), folder) as pictures:
-        yield Validation(pictures, np.array(labels, np.int64), max_drop)
+    with ImageCache(noted(), folder) as pixels:
+        yield Validation(pixels, np.array(labels, np.int64), max_drop)
 
 
-def with_int8(manifest: Manifest, made: Int8, pictures: str) -> Manifest:
-    """The manifest with what was made on ``pictures``, measured and found suspicious."""
+def with_int8(manifest: Manifest, made: Int8, images: str) -> Manifest:
+    """The manifest with what was made on ``images``, measured and found suspicious."""
     budget = made.budget
     return replace(
         manifest,
         precision="int8",
         recipe=made.table.recipe,
-        calibration=f"{made.table.images} images of {pictures}",
+        calibration=f"{made.table.images} images of {images}",
         accuracy=None if budget is None else {"fp32_top1": budget.fp32_top1, "int8_top1": budget.int8_top1},
         budget=budget,
         warnings=made.warnings,

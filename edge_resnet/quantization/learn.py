@@ -1,4 +1,4 @@
-"""Learns ranges, biases and rounding from calibration pictures, without labels: INT8 is taught to answer as FP32 does.
+"""Learns ranges, biases and rounding from calibration images, without labels: INT8 is taught to answer as FP32 does.
 
 The graph with TensorRT's pairs is run in torch; what int8 rounds passes its gradient straight through. Learned are the step of
 every activation (Esser et al. 2020), every bias, and for each weight how far from its nearest integer it is rounded. The loss
@@ -34,7 +34,7 @@ _WEIGHT_RATE = 5e-3
 #: Layers up to which the rates hold. What one step changes adds up over the layers: at these rates ResNet-50, with 53, got worse
 #: in its first pass (error 0.0066 to 0.0115), and better at a fifth.
 _LAYERS = 20
-#: Pixels per step of the optimizer: 32 pictures of 32x32, 8 of 224x224. Fewer are noisy, more are slow and take memory.
+#: Pixels per step of the optimizer: 32 images of 32x32, 8 of 224x224. Fewer are noisy, more are slow and take memory.
 _PIXELS = 8 * 224 * 224
 _FEWEST, _MOST = 4, 32
 
@@ -42,7 +42,7 @@ _FEWEST, _MOST = 4, 32
 @dataclass(frozen=True, eq=False)
 class Learned:
     """``corrections`` of the graph given, ``amax`` of its tensors, and the loss of the first and of the last pass over the
-    pictures: squared error of the logits over their variance."""
+    images: squared error of the logits over their variance."""
 
     corrections: Corrections
     amax: dict[str, float]
@@ -53,12 +53,12 @@ class Learned:
 def learn(
     model: onnx.ModelProto,
     amax: Mapping[str, float],
-    pictures: ImageCache,
+    images: ImageCache,
     recipe: QuantRecipe,
     *,
     progress: Progress | None = None,
 ) -> Learned:
-    """Start from ``amax`` and ``weight_scales`` and make ``recipe.epochs`` passes over the pictures, in an order drawn by its
+    """Start from ``amax`` and ``weight_scales`` and make ``recipe.epochs`` passes over the images, in an order drawn by its
     seed.
 
     ``model``: FP32, as far as it is corrected already. Nodes in ``recipe.keep_high_precision`` keep their float weights and
@@ -66,20 +66,20 @@ def learn(
     """
     student = _Student(model, amax, frozenset(recipe.keep_high_precision))
     batch = learning_batch(model)
-    teacher = torch.stack([_answers(student.executor, pictures, batch, mirror, progress) for mirror in (False, True)])
+    teacher = torch.stack([_answers(student.executor, images, batch, mirror, progress) for mirror in (False, True)])
     spread = float(_centred(teacher[0]).square().mean())
-    steps = recipe.epochs * -(-len(pictures) // batch)
+    steps = recipe.epochs * -(-len(images) // batch)
     optimizer = torch.optim.Adam(student.parameters(), betas=(0.9, 0.99))
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
     rng, losses = np.random.default_rng(recipe.seed), []
     for epoch in range(recipe.epochs):
-        order, total = rng.permutation(len(pictures)), 0.0
+        order, total = rng.permutation(len(images)), 0.0
         for start in range(0, len(order), batch):
             if progress is not None:
                 progress("learn", epoch * len(order) + start, recipe.epochs * len(order))
             places = order[start : start + batch]
-            mirror = int(rng.integers(2))  # a mirrored picture is one more to learn from, and the teacher knows its answer
-            logits = student.run(_mirrored(pictures.take(places), mirror=bool(mirror)))
+            mirror = int(rng.integers(2))  # a mirrored image is one more to learn from, and the teacher knows its answer
+            logits = student.run(_mirrored(images.take(places), mirror=bool(mirror)))
             loss = _centred(logits - teacher[mirror, places]).square().mean() / spread
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]  # torch types it so
@@ -88,12 +88,12 @@ def learn(
             total += float(loss.detach()) * len(places)
         losses.append(total / len(order))
     if progress is not None:
-        progress("learn", recipe.epochs * len(pictures), recipe.epochs * len(pictures))
+        progress("learn", recipe.epochs * len(images), recipe.epochs * len(images))
     return Learned(student.corrections(), student.amax(), losses[0], losses[-1])
 
 
 def learning_batch(model: onnx.ModelProto) -> int:
-    """Pictures per step of the optimizer for this graph's input."""
+    """Images per step of the optimizer for this graph's input."""
     _, height, width, _ = (dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim)
     batch: int = min(max(_PIXELS // max(height * width, 1), _FEWEST), _MOST)
     return batch
@@ -185,15 +185,15 @@ class _Layer:
 
 
 @torch.inference_mode()
-def _answers(executor: Executor, pictures: ImageCache, batch: int, mirror: bool, progress: Progress | None) -> Tensor:
-    """FP32's logits of every picture, (N, classes)."""
+def _answers(executor: Executor, pixels: ImageCache, batch: int, mirror: bool, progress: Progress | None) -> Tensor:
+    """FP32's logits of every image, (N, classes)."""
     stage, answers = "teach mirrored" if mirror else "teach", []  # type: str, list[Tensor]
-    for images in pictures.batches(batch):
+    for images in pixels.batches(batch):
         if progress is not None:
-            progress(stage, len(answers) * batch, len(pictures))
+            progress(stage, len(answers) * batch, len(pixels))
         answers.append(executor.run(_mirrored(images, mirror=mirror)))
     if progress is not None:
-        progress(stage, len(pictures), len(pictures))
+        progress(stage, len(pixels), len(pixels))
     return torch.cat(answers).clone()
 
 

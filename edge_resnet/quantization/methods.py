@@ -1,4 +1,4 @@
-"""Calibration methods side by side, on pictures that no range was read from. Knows nothing of labels, folders and devices.
+"""Calibration methods side by side, on images that no range was read from. Knows nothing of labels, folders and devices.
 
 Every method reads the same histograms, so that a row costs one simulated run of TensorRT's INT8 and no second calibration.
 """
@@ -22,7 +22,7 @@ __all__ = ["LEAST_HELD_OUT", "PERCENTILES", "SweepRow", "best", "candidates", "h
 
 #: Tried beside the recipe's own.
 PERCENTILES = (99.9, 99.99, 99.999)
-#: Fewer pictures would not tell methods apart at all.
+#: Fewer images would not tell methods apart at all.
 LEAST_HELD_OUT = 8
 
 
@@ -30,7 +30,7 @@ LEAST_HELD_OUT = 8
 class SweepRow:
     """What one method gave: ``recipe`` is the whole recipe with that method and percentile.
 
-    ``agreement``: pictures whose best class is FP32's, in percent, with its 95 % interval ``ci95``. ``error``: squared error of
+    ``agreement``: images whose best class is FP32's, in percent, with its 95 % interval ``ci95``. ``error``: squared error of
     the logits over their power, sum((int8 - fp32)²) / sum(fp32²). ``images``: how many were held out.
     """
 
@@ -42,14 +42,14 @@ class SweepRow:
 
 
 def held_out_count(total: int, share: float = 0.25) -> int:
-    """How many of ``total`` pictures, the last ones, judge ranges that are read from the others: a ``share``, at least eight.
+    """How many of ``total`` images, the last ones, judge ranges that are read from the others: a ``share``, at least eight.
 
-    Of a balanced sample both parts are balanced, since its classes take turns. Raises CalibrationError below sixteen pictures.
+    Of a balanced sample both parts are balanced, since its classes take turns. Raises CalibrationError below sixteen images.
     """
     if total < 2 * LEAST_HELD_OUT:
         raise CalibrationError(
-            f"{total} pictures are too few to hold some out: {2 * LEAST_HELD_OUT} are needed",
-            hint="give more pictures, or name a method: --calib-method percentile needs none held out",
+            f"{total} images are too few to hold some out: {2 * LEAST_HELD_OUT} are needed",
+            hint="give more images, or name a method: --calib-method percentile needs none held out",
         )
     return min(max(LEAST_HELD_OUT, round(total * share)), total - LEAST_HELD_OUT)
 
@@ -73,9 +73,9 @@ def sweep(
     reference: Logits,
     progress: Progress | None = None,
 ) -> list[SweepRow]:
-    """Simulate TensorRT's INT8 of ``model`` by every method on the pictures that ``held_out`` gives anew each time.
+    """Simulate TensorRT's INT8 of ``model`` by every method on the images that ``held_out`` gives anew each time.
 
-    ``histograms``: per measured tensor, of other pictures. ``reference``: what ``model`` itself says of those held out,
+    ``histograms``: per measured tensor, of other images. ``reference``: what ``model`` itself says of those held out,
     (N, classes). The rows stand in the order of ``candidates``.
     """
     rows = []
@@ -93,8 +93,8 @@ def sweep(
 def best(rows: Sequence[SweepRow]) -> SweepRow:
     """The row with the smallest logit error among those whose agreement lies in the interval of the highest agreement.
 
-    Agreement is what counts, but on some hundred pictures it moves by a few that happen to lie on a boundary. The error of the
-    logits is measured on every class of every picture and tells methods apart long before; it decides where agreement cannot.
+    Agreement is what counts, but on some hundred images it moves by a few that happen to lie on a boundary. The error of the
+    logits is measured on every class of every image and tells methods apart long before; it decides where agreement cannot.
     """
     highest = max(rows, key=lambda row: row.agreement)
     least = min(highest.agreement, highest.ci95[0])  # where nothing agrees, the interval ends a rounding above zero

@@ -1,4 +1,4 @@
-"""Pictures → ranges, corrections and, where asked for, a met accuracy budget. Knows the order of the steps, not how each is
+"""Images → ranges, corrections and, where asked for, a met accuracy budget. Knows the order of the steps, not how each is
 done."""
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-#: Pictures per simulated run.
+#: Images per simulated run.
 _BATCH = 8
-#: Pictures that FP32 is asked about before it is believed.
+#: Images that FP32 is asked about before it is believed.
 _ASKED = 64
 
 Histograms = Mapping[str, AbsHistogram]
@@ -55,9 +55,9 @@ Histograms = Mapping[str, AbsHistogram]
 
 @dataclass(frozen=True, eq=False)
 class Validation:
-    """What ``--max-drop`` is measured on: ``pictures``, a label (N,) for each, and how many points of top-1 may be lost."""
+    """What ``--max-drop`` is measured on: ``images``, a label (N,) for each, and how many points of top-1 may be lost."""
 
-    pictures: ImageCache
+    images: ImageCache
     labels: npt.NDArray[np.int64]
     max_drop: float
 
@@ -74,7 +74,7 @@ class Int8:
 
 def make_int8(
     model_path: Path,
-    pictures: ImageCache,
+    images: ImageCache,
     recipe: QuantRecipe,
     validation: Validation | None = None,
     *,
@@ -84,20 +84,20 @@ def make_int8(
 
     Warnings are of what plain ranges would do: they are measured before anything is corrected.
 
-    Raises CalibrationError for pictures or a graph that cannot be calibrated, BudgetError where the budget is out of reach.
+    Raises CalibrationError for images or a graph that cannot be calibrated, BudgetError where the budget is out of reach.
     """
     model = onnx.load(model_path)
     exact = Corrections(exact_input=recipe.exact_input)
     base = apply(model, exact)
-    evened = balance(base, pictures, recipe, progress=progress) if recipe.correction == "learned" else Corrections()
+    evened = balance(base, images, recipe, progress=progress) if recipe.correction == "learned" else Corrections()
     graph = apply(base, evened)
-    histograms, recipe = _measure(graph, pictures, recipe, progress)
-    table = _exact(table_from(dict(histograms), recipe, len(pictures), pictures.digest, sha256_of(model_path)))
+    histograms, recipe = _measure(graph, images, recipe, progress)
+    table = _exact(table_from(dict(histograms), recipe, len(images), images.digest, sha256_of(model_path)))
     warnings = _suspicions(graph, histograms, table, validation, progress)
-    found, amax = _correct(graph, table, pictures, progress)
+    found, amax = _correct(graph, table, images, progress)
     if amax and found is not None:  # what was learned changed every range, and the CPU's form reads some that were not learned
-        counted = _count(apply(graph, found), pictures, progress)
-        measured = table_from(dict(counted), recipe, len(pictures), pictures.digest, table.model_digest)
+        counted = _count(apply(graph, found), images, progress)
+        measured = table_from(dict(counted), recipe, len(images), images.digest, table.model_digest)
         table = _exact(replace(measured, amax={**measured.amax, **amax}))
     merged = _merge(evened, found, exact, frozenset(recipe.keep_high_precision))
     budget = None
@@ -112,7 +112,7 @@ def make_int8(
 
 
 def cache_images(images: ImageSet, preprocess: Preprocess, folder: Path | None = None) -> ImageCache:
-    """The set's pictures, preprocessed once, in a file under ``folder``; those that cannot be read are left out with a
+    """The set's images, preprocessed once, in a file under ``folder``; those that cannot be read are left out with a
     warning."""
     return ImageCache((batch.images for batch in batches(images, preprocess, CALIBRATION_BATCH)), folder)
 
@@ -120,18 +120,18 @@ def cache_images(images: ImageSet, preprocess: Preprocess, folder: Path | None =
 def sweep_artifact(
     artifact: Artifact, sample: ImageSet, recipe: QuantRecipe, *, progress: Progress | None = None
 ) -> list[SweepRow]:
-    """Every method on an artifact's FP32 graph: ranges from the first pictures of ``sample``, agreement on the rest.
+    """Every method on an artifact's FP32 graph: ranges from the first images of ``sample``, agreement on the rest.
 
-    Raises CalibrationError below sixteen pictures.
+    Raises CalibrationError below sixteen images.
     """
-    with cache_images(sample, artifact.manifest.preprocess) as pictures:
+    with cache_images(sample, artifact.manifest.preprocess) as images:
         graph = apply(onnx.load(artifact.model_path), Corrections(exact_input=recipe.exact_input))
-        return _sweep(graph, pictures, recipe, progress)
+        return _sweep(graph, images, recipe, progress)
 
 
 @dataclass(frozen=True, eq=False)
 class Told:
-    """What ``--calib-report`` tells of a set: the report, and what is suspicious about pictures and layers."""
+    """What ``--calib-report`` tells of a set: the report, and what is suspicious about images and layers."""
 
     report: CoverageReport
     warnings: tuple[str, ...]
@@ -142,48 +142,48 @@ def report_artifact(artifact: Artifact, sample: ImageSet, recipe: QuantRecipe, *
     corrected."""
     recipe = replace(recipe, method="mse") if recipe.method == "auto" else recipe
     snapshots: dict[int, dict[str, float]] = {}
-    with cache_images(sample, artifact.manifest.preprocess) as pictures:
+    with cache_images(sample, artifact.manifest.preprocess) as images:
         graph = apply(onnx.load(artifact.model_path), Corrections(exact_input=recipe.exact_input))
-        due = list(snapshot_counts(len(pictures)))
+        due = list(snapshot_counts(len(images)))
 
         def note(count: int, histograms: Histograms) -> None:
             if due and count >= due[0]:
                 snapshots[due.pop(0)] = ranges_now(histograms, recipe)
 
-        batches = pictures.batches(CALIBRATION_BATCH)
-        histograms, count = collect(graph, measured_tensors(graph), batches, len(pictures), watch=note, progress=progress)
-        table = _exact(table_from(histograms, recipe, count, pictures.digest, ""))
+        batches = images.batches(CALIBRATION_BATCH)
+        histograms, count = collect(graph, measured_tensors(graph), batches, len(images), watch=note, progress=progress)
+        table = _exact(table_from(histograms, recipe, count, images.digest, ""))
         risks = risk_warning(risky_layers(graph, histograms, table))
-        suspicious = (*check_images_for_calibration(graph, pictures, sample, artifact.manifest.preprocess, progress), *risks)
+        suspicious = (*check_images_for_calibration(graph, images, sample, artifact.manifest.preprocess, progress), *risks)
     return Told(coverage_report(histograms, table, snapshots), suspicious)
 
 
 def check_images_for_calibration(
-    graph: onnx.ModelProto, pictures: ImageCache, sample: ImageSet, preprocess: Preprocess, progress: Progress | None = None
+    graph: onnx.ModelProto, images: ImageCache, sample: ImageSet, preprocess: Preprocess, progress: Progress | None = None
 ) -> list[str]:
-    """What is suspicious about the set itself, and about FP32's answers to up to 64 of its pictures.
+    """What is suspicious about the set itself, and about FP32's answers to up to 64 of its images.
 
-    Labels count only where every picture could be read.
+    Labels count only where every image could be read.
     """
-    total = min(_ASKED, len(pictures))
+    total = min(_ASKED, len(images))
     if progress is not None:
-        progress("check pictures", 0, total)
-    logits = simulate(graph, pictures.batches(_BATCH, total))
+        progress("check images", 0, total)
+    logits = simulate(graph, images.batches(_BATCH, total))
     if progress is not None:
-        progress("check pictures", total, total)
-    labels = sample.labels if len(pictures) == len(sample) else None
+        progress("check images", total, total)
+    labels = sample.labels if len(images) == len(sample) else None
     known = None if labels is None or max(labels) >= logits.shape[1] else np.array(labels[:total], np.int64)
     return [*check_set(sample, logits.shape[1], preprocess), *check_answers(logits, known)]
 
 
 def _measure(
-    graph: onnx.ModelProto, pictures: ImageCache, recipe: QuantRecipe, progress: Progress | None
+    graph: onnx.ModelProto, images: ImageCache, recipe: QuantRecipe, progress: Progress | None
 ) -> tuple[Histograms, QuantRecipe]:
     """Histograms of every tensor, and the recipe with the method that ``auto`` chose."""
     if recipe.method == "auto":
-        recipe = best(_sweep(graph, pictures, recipe, progress)).recipe
+        recipe = best(_sweep(graph, images, recipe, progress)).recipe
         _log.info("calibration method: %s", recipe.method)
-    return _count(graph, pictures, progress), recipe
+    return _count(graph, images, progress), recipe
 
 
 def _suspicions(
@@ -193,42 +193,42 @@ def _suspicions(
     validation: Validation | None,
     progress: Progress | None,
 ) -> list[str]:
-    """Risky layers, and validation pictures unlike the calibration ones."""
+    """Risky layers, and validation images unlike the calibration ones."""
     found = risk_warning(risky_layers(graph, histograms, table))
     if validation is None:
         return found
-    total = min(len(validation.pictures), table.images)
-    batches = validation.pictures.batches(CALIBRATION_BATCH, total)
+    total = min(len(validation.images), table.images)
+    batches = validation.images.batches(CALIBRATION_BATCH, total)
     other, _ = collect(graph, measured_tensors(graph), batches, total, progress=progress)
     return [*found, *check_unlike(histograms, other)]
 
 
-def _count(graph: onnx.ModelProto, pictures: ImageCache, progress: Progress | None) -> Histograms:
-    batches = pictures.batches(CALIBRATION_BATCH)
-    return collect(graph, measured_tensors(graph), batches, len(pictures), progress=progress)[0]
+def _count(graph: onnx.ModelProto, images: ImageCache, progress: Progress | None) -> Histograms:
+    batches = images.batches(CALIBRATION_BATCH)
+    return collect(graph, measured_tensors(graph), batches, len(images), progress=progress)[0]
 
 
-def _sweep(graph: onnx.ModelProto, pictures: ImageCache, recipe: QuantRecipe, progress: Progress | None) -> list[SweepRow]:
-    kept = len(pictures) - held_out_count(len(pictures))
-    histograms, _ = collect(graph, measured_tensors(graph), pictures.batches(CALIBRATION_BATCH, kept), kept, progress=progress)
-    for_judging = range(kept, len(pictures))
+def _sweep(graph: onnx.ModelProto, images: ImageCache, recipe: QuantRecipe, progress: Progress | None) -> list[SweepRow]:
+    kept = len(images) - held_out_count(len(images))
+    histograms, _ = collect(graph, measured_tensors(graph), images.batches(CALIBRATION_BATCH, kept), kept, progress=progress)
+    for_judging = range(kept, len(images))
 
     def held_out() -> list[npt.NDArray[np.uint8]]:
-        return [pictures.take(for_judging[start : start + _BATCH]) for start in range(0, len(for_judging), _BATCH)]
+        return [images.take(for_judging[start : start + _BATCH]) for start in range(0, len(for_judging), _BATCH)]
 
     return sweep(graph, histograms, recipe, held_out, simulate(graph, held_out()), progress)
 
 
 def _correct(
-    graph: onnx.ModelProto, table: CalibrationTable, pictures: ImageCache, progress: Progress | None
+    graph: onnx.ModelProto, table: CalibrationTable, images: ImageCache, progress: Progress | None
 ) -> tuple[Corrections | None, dict[str, float]]:
     """What the recipe's correction finds, and the ranges it learned; none where it leaves the table's."""
     recipe = table.recipe
     if recipe.correction == "bias":
         keep = frozenset(recipe.keep_high_precision)
-        return correct_biases(graph, table.amax, pictures, keep, progress=progress), {}
+        return correct_biases(graph, table.amax, images, keep, progress=progress), {}
     if recipe.correction == "learned":
-        learned = learn(graph, table.amax, pictures, recipe, progress=progress)
+        learned = learn(graph, table.amax, images, recipe, progress=progress)
         _log.info("learned: loss %.5f at first, %.5f at last", learned.first_loss, learned.last_loss)
         return learned.corrections, learned.amax
     return None, {}
@@ -267,18 +267,18 @@ class _Parts:
 
 
 def _meet(parts: _Parts, validation: Validation, progress: Progress | None) -> BudgetReport:
-    pictures = validation.pictures
+    images = validation.images
 
     def logits(keep: frozenset[str], places: Sequence[int]) -> npt.NDArray[np.float32]:
-        chosen = (pictures.take(places[start : start + _BATCH]) for start in range(0, len(places), _BATCH))
+        chosen = (images.take(places[start : start + _BATCH]) for start in range(0, len(places), _BATCH))
         return simulate(parts.graph(keep), chosen)
 
     already = frozenset(parts.table.recipe.keep_high_precision)
-    reference = simulate(parts.model, pictures.batches(_BATCH))
+    reference = simulate(parts.model, images.batches(_BATCH))
     problem = BudgetProblem(tuple(quantized_weights(parts.model, already)), validation.labels, reference, logits)
     return meet_budget(problem, validation.max_drop, progress=progress)
 
 
 def _exact(table: CalibrationTable) -> CalibrationTable:
-    """An exact input has the range that makes a step one pixel value, whatever the pictures."""
+    """An exact input has the range that makes a step one pixel value, whatever the images."""
     return replace(table, amax={**table.amax, SHIFTED: EXACT_AMAX}) if SHIFTED in table.amax else table

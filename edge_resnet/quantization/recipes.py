@@ -37,7 +37,7 @@ _FAMILY_DEFAULTS: Mapping[Family, str] = MappingProxyType({"imagenet": "imagenet
 class NamedRecipe:
     """A recipe, the ``data`` (a name or a path) to calibrate on where the user gives none, and a line on what it is for.
 
-    ``data`` is None where the recipe leaves the pictures to the user.
+    ``data`` is None where the recipe leaves the images to the user.
     """
 
     name: str
@@ -134,7 +134,7 @@ def _parsed(name: str, file: str, content: bytes) -> NamedRecipe:
     checked = {key: _value(file, key, value) for key, value in values.items()}
     data, description = checked.pop("data", None), checked.pop("description", "")
     if data is not None and not data.strip():
-        raise ConfigError(f"recipe {file}: data is empty", hint="name pictures, or leave the line out")
+        raise ConfigError(f"recipe {file}: data is empty", hint="name images, or leave the line out")
     try:
         return NamedRecipe(name, data, QuantRecipe(**checked), description)
     except ConfigError as error:
@@ -161,5 +161,5 @@ def _kind(hint: Any) -> str:
 
 
 def _example(key: str) -> str:
-    samples = {"data": "pictures", "description": "what it is for", "keep_high_precision": ["conv1"]}
+    samples = {"data": "images", "description": "what it is for", "keep_high_precision": ["conv1"]}
     return f"for example {key} = {json.dumps(samples.get(key, getattr(QuantRecipe(), key, None)))}"

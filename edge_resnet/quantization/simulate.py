@@ -1,4 +1,4 @@
-"""The logits of a graph over pictures, in ONNX Runtime as the graph is written. Knows nothing of ranges, artifacts or labels."""
+"""The logits of a graph over images, in ONNX Runtime as the graph is written. Knows nothing of ranges, artifacts or labels."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ Logits: TypeAlias = npt.NDArray[np.float32]
 
 
 def simulate(model: onnx.ModelProto | Path, batches: Iterable[Images]) -> Logits:
-    """Run every batch through ``model``, a graph with or without Q/DQ: logits (N, classes) float32, in the pictures' order.
+    """Run every batch through ``model``, a graph with or without Q/DQ: logits (N, classes) float32, in the images' order.
 
-    The batches may be of any length; only their logits are held. Raises CalibrationError where there is no picture.
+    The batches may be of any length; only their logits are held. Raises CalibrationError where there is no image.
     """
     session = _session(model)
     feed = session.get_inputs()[0].name
     logits = [session.run(None, {feed: np.ascontiguousarray(batch)})[0] for batch in batches if len(batch)]
     if not logits:
-        raise CalibrationError("there is no picture to simulate on", hint="give a larger set")
+        raise CalibrationError("there is no image to simulate on", hint="give a larger set")
     return np.concatenate(logits)
 
 

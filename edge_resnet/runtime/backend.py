@@ -203,7 +203,7 @@ def cpu_int8_request(artifact: Artifact, *, simulated: bool = False) -> EngineRe
     ONNX Runtime and OpenVINO share it: what one derived, the other opens. The key is older than the second of them.
     """
     form = "tensorrt" if simulated else "u8s8" if has_int8_dot_product() else "u8s7"
-    return EngineRequest(f"onnxruntime-{form}-v{_CPU_DERIVATION}-{artifact.truth_digest()[:12]}", form)
+    return EngineRequest(f"onnxruntime-{form}-v{_CPU_DERIVATION}-{artifact.source_digest()[:12]}", form)
 
 
 def cpu_graph(artifact: Artifact, request: EngineRequest | None) -> Path:
@@ -254,5 +254,5 @@ def check_images(images: Images, input_size: int, *, closed: bool) -> None:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != shape or len(images) == 0:
         raise ConfigError(
             f"the network takes (N, {input_size}, {input_size}, 3) uint8, not {images.shape} {images.dtype}",
-            hint="preprocess the pictures first",
+            hint="preprocess the images first",
         )

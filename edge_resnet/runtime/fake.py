@@ -1,4 +1,4 @@
-"""A backend without a network: answers that depend on the picture alone, so that a pipeline can be tried anywhere.
+"""A backend without a network: answers that depend on the image alone, so that a pipeline can be tried anywhere.
 
 Knows nothing of weights, and its answers mean nothing.
 """
@@ -15,12 +15,12 @@ from edge_resnet.runtime.backend import EngineRequest, Images, Logits, Variant, 
 
 __all__ = ["FakeBackend"]
 
-#: Each picture is averaged over a grid of this side before it is projected onto the classes.
+#: Each image is averaged over a grid of this side before it is projected onto the classes.
 _GRID = 4
 
 
 class FakeBackend:
-    """Logits by a seeded projection of the picture's coarse colours: deterministic, and the same for a batch as one by one."""
+    """Logits by a seeded projection of the image's coarse colours: deterministic, and the same for a batch as one by one."""
 
     name = "fake"
 

@@ -121,8 +121,8 @@ class CameraReader:
         ):
             return
         if look_again:
-            self._refreshed = True  # once: a picture that stands still may be what there is to see
-            reason = "its picture stands still"
+            self._refreshed = True  # once: an image that stands still may be what there is to see
+            reason = "its image stands still"
         else:
             # Those that woke up since do not count: a camera that stalls now and then, over months, is none that hangs for good.
             self._stuck = [reader for reader in (*self._stuck, self._reader) if reader is not None and reader.is_alive()]

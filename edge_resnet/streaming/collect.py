@@ -1,4 +1,4 @@
-"""A calibration set from a camera, a video or images: frames that differ and show something, written as pictures.
+"""A calibration set from a camera, a video or images: frames that differ and show something, written as images.
 
 Knows nothing of networks, ranges or which camera it is.
 """
@@ -26,7 +26,7 @@ from PIL import Image
 
 from edge_resnet.core.errors import ConfigError, DataError, SourceError
 from edge_resnet.core.records import Progress
-from edge_resnet.images.preprocess import Picture, decode_image
+from edge_resnet.images.preprocess import ImageArray, decode_image
 from edge_resnet.streaming.records import Frame
 from edge_resnet.streaming.sources import FrameSource
 
@@ -46,7 +46,7 @@ _QUALITY = 95
 _SETTLE_S = 1.0
 #: Grey levels, 0 to 255: the brightest hundredth of a black frame, the darkest of an overexposed one, the spread of a flat one.
 _BLACK, _WHITE, _FLAT = 20, 235, 1.5
-#: Frames looked at per picture wanted: a source that never ends is given up at some point.
+#: Frames looked at per image wanted: a source that never ends is given up at some point.
 _LOOKS = 200
 _STILL = 30
 _NAME = re.compile(r"(\d{6,})_\d{8}T\d{6}\.\d{3}Z\.jpg")
@@ -54,9 +54,9 @@ _NAME = re.compile(r"(\d{6,})_\d{8}T\d{6}\.\d{3}Z\.jpg")
 
 @dataclass(frozen=True)
 class SnapshotOptions:
-    """``count``: pictures the folder shall hold. ``every_s``: a live source is looked at once in so many seconds.
+    """``count``: images the folder shall hold. ``every_s``: a live source is looked at once in so many seconds.
 
-    ``min_change``: a frame is kept if it differs by more than this from every picture there, in grey levels (0 to 255) on average
+    ``min_change``: a frame is kept if it differs by more than this from every image there, in grey levels (0 to 255) on average
     over thumbnails of 32x32; 0 keeps all but exact repetitions. ``seed``: which frames of a file are drawn.
     """
 
@@ -67,9 +67,9 @@ class SnapshotOptions:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise ConfigError(f"a set has at least one picture, not {self.count}", hint="128 to 512 are enough")
+            raise ConfigError(f"a set has at least one image, not {self.count}", hint="128 to 512 are enough")
         if not (isfinite(self.every_s) and self.every_s >= 0):
-            raise ConfigError(f"pictures cannot be {self.every_s} seconds apart", hint="1 is a good start, 0 takes every frame")
+            raise ConfigError(f"images cannot be {self.every_s} seconds apart", hint="1 is a good start, 0 takes every frame")
         if not 0 <= self.min_change <= 255:
             raise ConfigError(f"a change lies in 0..255 grey levels, not {self.min_change}", hint="2 is a good start")
         if self.seed < 0:
@@ -80,8 +80,8 @@ class SnapshotOptions:
 class SnapshotResult:
     """What came of it.
 
-    ``saved``: pictures that came to the folder. ``total``: pictures of this kind in it now. ``skipped_…``: frames looked at and
-    not kept: too much like a picture that is there, black, overexposed, or one flat colour. ``interrupted``: ended by Ctrl-C.
+    ``saved``: images that came to the folder. ``total``: images of this kind in it now. ``skipped_…``: frames looked at and
+    not kept: too much like an image that is there, black, overexposed, or one flat colour. ``interrupted``: ended by Ctrl-C.
     """
 
     saved: int
@@ -100,8 +100,8 @@ def collect_snapshots(
     """Fill ``folder`` up to ``options.count`` JPEG files of full size, named by a running number and the time of capture (UTC).
 
     A live source is read until there are enough. Of a file, which ends, all frames are looked at (but no more than 200 for each
-    picture wanted) and a seeded draw is kept, so that the pictures come from all of it. A folder that holds pictures from before
-    is continued. Each picture is written whole or not at all; Ctrl-C ends the collecting and keeps them.
+    image wanted) and a seeded draw is kept, so that the images come from all of it. A folder that holds images from before
+    is continued. Each image is written whole or not at all; Ctrl-C ends the collecting and keeps them.
 
     Raises DataError where the folder cannot be used or written, SourceError where the source fails, naming what is kept.
     """
@@ -119,7 +119,7 @@ def collect_snapshots(
     except KeyboardInterrupt:
         interrupted = True
     except SourceError as error:
-        raise SourceError(f"{error.message}; {len(album)} pictures are in {folder}", hint=error.hint) from error
+        raise SourceError(f"{error.message}; {len(album)} images are in {folder}", hint=error.hint) from error
     skipped = draw.skipped
     return SnapshotResult(
         saved=len(album) - before,
@@ -153,7 +153,7 @@ def _paced(source: FrameSource, options: SnapshotOptions) -> Iterator[Frame]:
 
 
 class _Draw:
-    """Which frames become pictures."""
+    """Which frames become images."""
 
     def __init__(self, album: _Album, options: SnapshotOptions, *, live: bool) -> None:
         self.skipped: Counter[_Fault] = Counter()
@@ -167,8 +167,8 @@ class _Draw:
 
     def offer(self, frame: Frame) -> None:
         """Keep the frame, in a place of its own or of an earlier one, or count why not."""
-        picture = np.ascontiguousarray(frame.image[..., ::-1])
-        thumbnail = _thumbnail(picture)
+        image = np.ascontiguousarray(frame.image[..., ::-1])
+        thumbnail = _thumbnail(image)
         fault = self._album.fault(thumbnail)
         self._warn_of_stillness(fault)
         if fault is not None:
@@ -176,12 +176,12 @@ class _Draw:
             return
         self._fit += 1
         if self._fit <= self._places:
-            self._album.add(picture, thumbnail, frame.captured_ns)
+            self._album.add(image, thumbnail, frame.captured_ns)
             return
         # Vitter's algorithm R: each of the frames that fit has the same chance, however many are to come.
         place = int(self._rng.integers(self._fit))
         if place < self._places:
-            self._album.replace(self._kept_before + place, picture, thumbnail, frame.captured_ns)
+            self._album.replace(self._kept_before + place, image, thumbnail, frame.captured_ns)
 
     def _warn_of_stillness(self, fault: _Fault | None) -> None:
         self._still = 0 if fault is None else self._still + 1
@@ -191,7 +191,7 @@ class _Draw:
 
 
 class _Album:
-    """The pictures of one folder, with their thumbnails."""
+    """The images of one folder, with their thumbnails."""
 
     def __init__(self, folder: Path, min_change: float) -> None:
         self._folder = folder
@@ -221,15 +221,15 @@ class _Album:
                 return "similar"
         return None
 
-    def add(self, picture: Picture, thumbnail: _Thumbnail, captured_ns: int) -> None:
-        """Write one more picture."""
-        self._files.append(self._write(picture, captured_ns))
+    def add(self, image: ImageArray, thumbnail: _Thumbnail, captured_ns: int) -> None:
+        """Write one more image."""
+        self._files.append(self._write(image, captured_ns))
         self._thumbnails.append(thumbnail)
 
-    def replace(self, place: int, picture: Picture, thumbnail: _Thumbnail, captured_ns: int) -> None:
-        """Write a picture and remove the one in whose place it comes."""
+    def replace(self, place: int, image: ImageArray, thumbnail: _Thumbnail, captured_ns: int) -> None:
+        """Write an image and remove the one in whose place it comes."""
         old = self._files[place]
-        self._files[place] = self._write(picture, captured_ns)
+        self._files[place] = self._write(image, captured_ns)
         self._thumbnails[place] = thumbnail
         old.unlink(missing_ok=True)
 
@@ -237,23 +237,23 @@ class _Album:
         try:
             thumbnail = _thumbnail(decode_image(path))
         except DataError as error:
-            _log.warning("passed over a picture: %s", error)
+            _log.warning("passed over an image: %s", error)
             return
         self._files.append(path)
         self._thumbnails.append(thumbnail)
 
-    def _write(self, picture: Picture, captured_ns: int) -> Path:
+    def _write(self, image: ImageArray, captured_ns: int) -> Path:
         path = self._folder / f"{self._next:06d}_{_utc(captured_ns)}.jpg"
         work = self._folder / f".{path.name}.{os.getpid()}.part"
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             with work.open("wb") as file:
-                file.write(_jpeg(picture))
+                file.write(_jpeg(image))
                 file.flush()
                 os.fsync(file.fileno())  # a device may lose its power right after
             work.rename(path)
         except OSError as error:
-            hint = f"free some space or name another folder; the {len(self)} pictures there are kept, and the next run goes on"
+            hint = f"free some space or name another folder; the {len(self)} images there are kept, and the next run goes on"
             raise DataError(f"cannot write {path}: {error.strerror or error}", hint=hint) from error
         finally:
             with suppress(OSError):
@@ -263,7 +263,7 @@ class _Album:
 
 
 def _earlier(folder: Path) -> list[Path]:
-    """The pictures that an earlier run left, by number."""
+    """The images that an earlier run left, by number."""
     try:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
         below = sorted(entry.name for entry in entries if entry.is_dir())
@@ -271,7 +271,7 @@ def _earlier(folder: Path) -> list[Path]:
         return []
     except OSError as error:
         raise DataError(f"{folder} cannot be used: {error.strerror}", hint="name a folder that you may write to") from error
-    if below:  # a reader takes those for the classes and would not see the pictures beside them
+    if below:  # a reader takes those for the classes and would not see the images beside them
         hint = f"name a folder of its own, or one of them, such as {folder / below[0]}"
         raise DataError(f"{folder} holds folders ({', '.join(below[:3])})", hint=hint)
     return sorted((entry for entry in entries if _NAME.fullmatch(entry.name)), key=_number)
@@ -281,15 +281,15 @@ def _number(path: Path) -> int:
     return int(path.name.split("_")[0])
 
 
-def _thumbnail(picture: Picture) -> _Thumbnail:
-    small = Image.fromarray(picture).resize((_SIDE, _SIDE), Image.Resampling.BOX).convert("L")
+def _thumbnail(image: ImageArray) -> _Thumbnail:
+    small = Image.fromarray(image).resize((_SIDE, _SIDE), Image.Resampling.BOX).convert("L")
     return np.asarray(small, np.float32)
 
 
-def _jpeg(picture: Picture) -> bytes:
+def _jpeg(image: ImageArray) -> bytes:
     # Encoded in memory: into a file Pillow writes past Python, and takes a write that the disk cut short for done.
     content = BytesIO()
-    Image.fromarray(picture).save(content, "JPEG", quality=_QUALITY, subsampling=0)
+    Image.fromarray(image).save(content, "JPEG", quality=_QUALITY, subsampling=0)
     return content.getvalue()
 
 

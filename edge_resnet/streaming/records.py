@@ -1,4 +1,4 @@
-"""One picture from a source. Knows nothing of where it comes from or goes to."""
+"""One image from a source. Knows nothing of where it comes from or goes to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Answer", "Frame", "Prediction", "RunStatus", "SinkStatus", "SourceSt
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One picture: ``image`` (H, W, 3) uint8 BGR as captured, not to be changed.
+    """One image: ``image`` (H, W, 3) uint8 BGR as captured, not to be changed.
 
     ``index``: in its source, from 0. ``captured_ns``: on the monotonic clock. ``source``: the file or camera, without a password.
     """

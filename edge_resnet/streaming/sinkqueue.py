@@ -45,7 +45,7 @@ class SinkQueue:
         if self._only_changes and (prediction.answer is None or not prediction.answer.changed):
             return
         if not self._sink.wants_frames:
-            frame = Frame(_NO_IMAGE, frame.index, frame.captured_ns, frame.source)  # the queue must not hold pictures alive
+            frame = Frame(_NO_IMAGE, frame.index, frame.captured_ns, frame.source)  # the queue must not hold images alive
         with self._news:
             if self._lossless:
                 self._news.wait_for(lambda: len(self._waiting) < self._limit or self._closing or self.gone.is_set())

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.streaming.records import Answer
 
-__all__ = ["AnswerSmoother", "Smoothing", "UNKNOWN"]
+__all__ = ["UNKNOWN", "AnswerSmoother", "Smoothing"]
 
 #: ``none``: each frame for itself; ``exponential``: a mean in which a frame counts less the older it is; ``vote``: the class that
 #: was best in most of the last frames.

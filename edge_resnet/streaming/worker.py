@@ -14,7 +14,7 @@ import numpy as np
 
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Preprocess
-from edge_resnet.images.preprocess import Picture, preprocess_bgr
+from edge_resnet.images.preprocess import ImageArray, preprocess_bgr
 from edge_resnet.runtime.backend import Backend, Logits, PipelinedBackend
 from edge_resnet.streaming.filereader import Taken
 
@@ -37,8 +37,8 @@ class Roi:
         if min(self.x, self.y) < 0 or min(self.width, self.height) < 1:
             raise ConfigError(f"a region of {self.width}x{self.height} at {self.x},{self.y} is none", hint="--roi 100,50,640,480")
 
-    def of(self, image: Picture) -> Picture:
-        """The part, as a view. Raises ConfigError where it does not lie in the picture."""
+    def of(self, image: ImageArray) -> ImageArray:
+        """The part, as a view. Raises ConfigError where it does not lie in the image."""
         height, width = image.shape[:2]
         if self.x + self.width > width or self.y + self.height > height:
             raise ConfigError(
@@ -100,13 +100,13 @@ class Worker:
             begun_ns = prepared_ns = taken_ns  # preprocessing is a part of what the device does
             run = partial(backend.result, backend.submit_frames(images))
         else:
-            pictures = np.stack([preprocess_bgr(image, self.preprocess) for image in images])
+            pixels = np.stack([preprocess_bgr(image, self.preprocess) for image in images])
             prepared_ns = time.perf_counter_ns()
             if backend is not None:
                 begun_ns = prepared_ns
-                run = partial(backend.result, backend.submit(pictures))
+                run = partial(backend.result, backend.submit(pixels))
             else:
-                run = partial(self.backend.infer, pictures)
+                run = partial(self.backend.infer, pixels)
         batch = Batch(list(taken), run, taken_ns, prepared_ns, begun_ns)
         self.preparing_s = _blend(self.preparing_s, (time.perf_counter_ns() - taken_ns) / 1e9)
         self._under_way.append(batch)

@@ -31,7 +31,7 @@ def test_what_was_stored_is_found(artifact: Artifact) -> None:
     folder = find_engine(artifact, "mine")
     assert folder == artifact.engine_folder("mine")
     meta = json.loads((folder / "meta.json").read_text())
-    assert meta["truth"] == artifact.truth_digest()
+    assert meta["truth"] == artifact.source_digest()
     assert set(meta["files"]) == {"plan", "notes.txt"}
 
 

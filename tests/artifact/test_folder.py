@@ -152,17 +152,17 @@ def test_only_int8_has_a_table(tiny_artifacts: dict[str, Artifact]) -> None:
     assert "--int8" in caught.value.hint
 
 
-def test_the_truth_digest_follows_graph_and_ranges(tiny_int8: Path) -> None:
+def test_the_source_digest_follows_graph_and_ranges(tiny_int8: Path) -> None:
     """It changes with the graph's or the table's hash and with nothing else."""
     artifact = open_artifact(tiny_int8)
     files = dict(artifact.manifest.files)
 
     def digest(name: str) -> str:
         changed = {**files, name: replace(files[name], sha256="f" * 64)}
-        return replace(artifact, manifest=replace(artifact.manifest, files=changed)).truth_digest()
+        return replace(artifact, manifest=replace(artifact.manifest, files=changed)).source_digest()
 
-    assert digest(LABELS) == artifact.truth_digest()
-    assert len({digest(MODEL), digest(CALIBRATION), artifact.truth_digest()}) == 3
+    assert digest(LABELS) == artifact.source_digest()
+    assert len({digest(MODEL), digest(CALIBRATION), artifact.source_digest()}) == 3
 
 
 def test_the_newest_is_the_one_written_last(tmp_path: Path) -> None:

@@ -60,6 +60,6 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def pictures(smooth_pictures: Path) -> Path:
-    """Pictures to calibrate and measure on."""
-    return smooth_pictures
+def images(smooth_images: Path) -> Path:
+    """Images to calibrate and measure on."""
+    return smooth_images

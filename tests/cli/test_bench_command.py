@@ -102,9 +102,9 @@ def test_no_power_is_absent_in_a_line(cli: Cli, tiny: str, monkeypatch: pytest.M
     assert "no INA3221 or INA238 sensor" in record["power"]["absent"]["mean_w"]
 
 
-def test_own_images(cli: Cli, tiny: str, pictures: Path) -> None:
+def test_own_images(cli: Cli, tiny: str, images: Path) -> None:
     """--data names what is classified."""
-    record = json.loads(cli("bench", tiny, *QUICK, "--data", str(pictures), "--json").out)
+    record = json.loads(cli("bench", tiny, *QUICK, "--data", str(images), "--json").out)
     assert "smooth" in record["images"]
 
 

@@ -21,14 +21,14 @@ TINY = ("--family", "cifar", "--depth", "8", "--shortcut", "A")
 
 
 @pytest.fixture
-def built(cli: Cli, tiny_weights: Path, pictures: Path) -> Path:
+def built(cli: Cli, tiny_weights: Path, images: Path) -> Path:
     """An INT8 artifact made by the command."""
-    outcome = cli("build", *TINY, "--int8", "--weights", str(tiny_weights), "--calib-data", str(pictures), "-o", "a/tiny")
+    outcome = cli("build", *TINY, "--int8", "--weights", str(tiny_weights), "--calib-data", str(images), "-o", "a/tiny")
     assert outcome.code == 0, outcome.err
     return Path("a/tiny")
 
 
-def test_build_compile_inspect_eval_run(cli: Cli, built: Path, pictures: Path) -> None:
+def test_build_compile_inspect_eval_run(cli: Cli, built: Path, images: Path) -> None:
     """What build makes, every other command reads; their --json parses and carries the promised keys."""
     inspected = json.loads(cli("inspect", str(built), "--json", "--ranges").out)
     assert inspected["precision"] == "int8"
@@ -36,17 +36,17 @@ def test_build_compile_inspect_eval_run(cli: Cli, built: Path, pictures: Path) -
     assert len(inspected["engines"]) == 1
     compiled = json.loads(cli("compile", str(built), "--simulate-int8", "--json").out)
     assert len(compiled["engines"]) == 2
-    result = json.loads(cli("eval", str(built), "--data", str(pictures), "--simulate-int8", "--json").out)
+    result = json.loads(cli("eval", str(built), "--data", str(images), "--simulate-int8", "--json").out)
     assert {"images", "top1", "top5", "ci95", "agreement", "backend", "precision", "simulated"} <= set(result)
     assert (result["images"], result["simulated"]) == (64, True)
     summary = json.loads(cli("run", str(built), "--source", "synthetic://?frames=7", "--jsonl", "f.jsonl", "--json").out)
     assert summary["frames"] == len(Path("f.jsonl").read_text().splitlines()) == 7
 
 
-def test_texts_for_people(cli: Cli, built: Path, pictures: Path) -> None:
+def test_texts_for_people(cli: Cli, built: Path, images: Path) -> None:
     """Without --json the same commands print lines that name what was measured."""
     assert "calibration 64 images of smooth" in " ".join(cli("inspect", str(built)).out.split())
-    assert "top-1" in cli("eval", str(built), "--data", str(pictures)).out
+    assert "top-1" in cli("eval", str(built), "--data", str(images)).out
     assert "engine: " in cli("compile", str(built)).out
     run = cli("run", str(built), "--source", "synthetic://?frames=3")
     assert "synthetic #0" in run.out
@@ -149,7 +149,7 @@ def _empty(path: Path) -> str:
 def _words(path: Path) -> str:
     (path / "words").mkdir()
     for index in range(3):
-        (path / "words" / f"{index}.jpg").write_text("no picture")
+        (path / "words" / f"{index}.jpg").write_text("no image")
     return "words"
 
 
@@ -160,7 +160,7 @@ def _single(path: Path) -> str:
 
 @pytest.mark.parametrize("data", [_noise, _empty, _words, _single, lambda _: "nowhere"])
 def test_bad_calibration_data(cli: Cli, tmp_path: Path, tiny_weights: Path, data: Callable[[Path], str]) -> None:
-    """Noise, nothing, no pictures, one picture, no such path: exit 2 with a hint, nothing written."""
+    """Noise, nothing, no images, one image, no such path: exit 2 with a hint, nothing written."""
     outcome = cli(
         "build", *TINY, "--int8", "--weights", str(tiny_weights), "--calib-data", data(tmp_path), "-o", "out/x"
     )  # fmt: skip
@@ -169,21 +169,21 @@ def test_bad_calibration_data(cli: Cli, tmp_path: Path, tiny_weights: Path, data
     assert list((tmp_path / "out").glob("*")) == []
 
 
-def test_random_weights_are_not_calibrated_nor_measured(cli: Cli, pictures: Path) -> None:
+def test_random_weights_are_not_calibrated_nor_measured(cli: Cli, images: Path) -> None:
     """INT8 and accuracy of a network never trained are refused unless asked for by name."""
-    words = ("build", *TINY, "--int8", "--weights", "random", "--calib-data", str(pictures), "-o", "x")
+    words = ("build", *TINY, "--int8", "--weights", "random", "--calib-data", str(images), "-o", "x")
     assert cli(*words).code == 2
     assert cli(*words, "--allow-random").code == 0
-    assert cli("eval", "x", "--data", str(pictures)).code == 2
-    assert cli("eval", "x", "--data", str(pictures), "--allow-random").code == 0
+    assert cli("eval", "x", "--data", str(images)).code == 2
+    assert cli("eval", "x", "--data", str(images), "--allow-random").code == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_build_that_is_interrupted_leaves_nothing(tmp_path: Path, tiny_weights: Path, pictures: Path, number: int) -> None:
+def test_a_build_that_is_interrupted_leaves_nothing(tmp_path: Path, tiny_weights: Path, images: Path, number: int) -> None:
     """Ctrl-C and SIGTERM in mid-build: exit 130, no artifact, no temporary folder."""
     command = [
         *(sys.executable, "-m", "edge_resnet", "build", "--family", "cifar", "--depth", "110", "--shortcut", "B", "--int8"),
-        *("--weights", "random", "--allow-random", "--calib-data", str(pictures), "-o", "out/x"),
+        *("--weights", "random", "--allow-random", "--calib-data", str(images), "-o", "out/x"),
     ]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60

@@ -1,4 +1,4 @@
-"""`edge-resnet calibrate`: pictures are collected, judged, and made into INT8; words that do not go together are refused."""
+"""`edge-resnet calibrate`: images are collected, judged, and made into INT8; words that do not go together are refused."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _refused(outcome: Any, *parts: str) -> None:
     assert [part for part in parts if part not in outcome.err] == []
 
 
-def test_pictures_are_collected_and_told(cli: Cli) -> None:
+def test_images_are_collected_and_told(cli: Cli) -> None:
     """The folder holds what the JSON says, it can be calibrated on, and a second run finds it full."""
     told = json.loads(cli("calibrate", "--source", CLIP, "-o", "set", "--count", "6", "--json").out)
     assert (told["folder"], told["saved"], told["total"], told["interrupted"]) == ("set", 6, 6, False)
@@ -66,18 +66,18 @@ def test_the_seed_draws(cli: Cli) -> None:
 
 
 def test_nothing_but_black_is_an_error(cli: Cli) -> None:
-    """A source without a picture worth keeping ends with 2 and asks about the light; no folder is made."""
+    """A source without an image worth keeping ends with 2 and asks about the light; no folder is made."""
     Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save("black.png")
     outcome = cli("calibrate", "--source", "black.png", "-o", "set")
     assert outcome.code == 2
     assert "1 black" in outcome.out
-    assert "black.png gave no picture worth keeping" in outcome.err
+    assert "black.png gave no image worth keeping" in outcome.err
     assert not Path("set").exists()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_keeps_the_pictures(tmp_path: Path, number: int) -> None:
-    """Ctrl-C and SIGTERM end with 130; the pictures stay whole and are told of."""
+def test_an_interruption_keeps_the_images(tmp_path: Path, number: int) -> None:
+    """Ctrl-C and SIGTERM end with 130; the images stay whole and are told of."""
     command = [*(sys.executable, "-m", "edge_resnet", "calibrate"), *("--source", "synthetic://?frames=0", "-o", "set")]
     process = subprocess.Popen(
         [*command, "--count", "90000", "--json"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -99,9 +99,9 @@ def test_an_interruption_keeps_the_pictures(tmp_path: Path, number: int) -> None
     ("words", "parts"),
     [
         (("--from-camera", "0", "--source", CLIP, "-o", "x"), ("--from-camera and --source exclude each other", "a second run")),
-        (("--source", CLIP), ("need a folder", "-o pictures/")),
+        (("--source", CLIP), ("need a folder", "-o images/")),
         (("--source", CLIP, "-o", "x", "--every", "1"), ("--every is for cameras",)),
-        (("--source", CLIP, "-o", "x", "--count", "0"), ("at least one picture",)),
+        (("--source", CLIP, "-o", "x", "--count", "0"), ("at least one image",)),
         (("--source", CLIP, "-o", "x", "--min-change", "300"), ("0..255 grey levels",)),
         (("--source", CLIP, "-o", "x", "--seed", "-1"), ("a seed is 0 or more",)),
         (("--source", "nowhere.mp4", "-o", "x"), ("nowhere.mp4 does not exist",)),
@@ -112,8 +112,8 @@ def test_an_interruption_keeps_the_pictures(tmp_path: Path, number: int) -> None
         (("--source", CLIP, "-o", "x", "--calib-data", "y"), ("--calib-data does not go with collecting",)),
         (("--source", CLIP, "-o", "x", "--percentile", "99"), ("--percentile does not go with collecting",)),
         (("--source", CLIP, "-o", "x", "--force"), ("--force does not go with collecting",)),
-        (("artifacts/a", "--count", "3"), ("--count is for collecting pictures", "--from-camera 0")),
-        (("artifacts/a", "--every", "0"), ("--every is for collecting pictures",)),
+        (("artifacts/a", "--count", "3"), ("--count is for collecting images", "--from-camera 0")),
+        (("artifacts/a", "--every", "0"), ("--every is for collecting images",)),
     ],
 )
 def test_collecting_words_that_make_no_sense(cli: Cli, words: tuple[str, ...], parts: tuple[str, ...]) -> None:
@@ -141,9 +141,9 @@ def fp32(cli: Cli, trained: Path) -> str:
     return str(shutil.copytree(trained, "artifacts/plain"))
 
 
-def test_the_sweep_tells_every_method(cli: Cli, fp32: str, pictures: Path) -> None:
-    """A row per method, judged on pictures held out; the one that auto would choose is marked, in JSON and for people."""
-    words = ("calibrate", fp32, "--calib-data", str(pictures), "--sweep", "--calib-images", "48", "--percentile", "99.5")
+def test_the_sweep_tells_every_method(cli: Cli, fp32: str, images: Path) -> None:
+    """A row per method, judged on images held out; the one that auto would choose is marked, in JSON and for people."""
+    words = ("calibrate", fp32, "--calib-data", str(images), "--sweep", "--calib-images", "48", "--percentile", "99.5")
     told = json.loads(cli(*words, "--json").out)
     rows = [(row["recipe"]["method"], row["recipe"]["percentile"]) for row in told["rows"]]
     assert {method for method, _ in rows} == {"max", "percentile", "mse", "entropy"}
@@ -151,31 +151,31 @@ def test_the_sweep_tells_every_method(cli: Cli, fp32: str, pictures: Path) -> No
     assert {row["images"] for row in told["rows"]} == {12}
     assert all(row["ci95"][0] <= row["agreement"] <= row["ci95"][1] for row in told["rows"])
     lines = cli(*words).out.splitlines()
-    assert lines[0].startswith("48 pictures of smooth, 12 of them held out")
+    assert lines[0].startswith("48 images of smooth, 12 of them held out")
     assert len(lines) == 2 + len(rows)
     assert [line.endswith("chosen by auto") for line in lines[2:]].index(True) == told["best"]
     assert sorted(path.name for path in Path("artifacts").iterdir()) == ["plain"]
 
 
-def test_the_report_tells_whether_the_pictures_suffice(cli: Cli, fp32: str, pictures: Path) -> None:
+def test_the_report_tells_whether_the_images_suffice(cli: Cli, fp32: str, images: Path) -> None:
     """A row per tensor, the verdict last, suspicions on stderr; the JSON holds the same and nothing else is written."""
-    words = ("calibrate", fp32, "--calib-data", str(pictures), "--calib-report", "--calib-images", "64", "--calib-method", "max")
+    words = ("calibrate", fp32, "--calib-data", str(images), "--calib-report", "--calib-images", "64", "--calib-method", "max")
     told = json.loads(cli(*words, "--json").out)
     assert (told["artifact"], told["counts"]) == (fp32, [32, 64])
     assert all(row["history"] == sorted(row["history"]) for row in told["tensors"]), "the largest value seen only grows"
     outcome = cli(*words)
     lines = outcome.out.splitlines()
     assert {line.split()[0] for line in lines[1:-1]} == {row["tensor"] for row in told["tensors"]}
-    assert "from 32 to 64 pictures" in lines[-1]
+    assert "from 32 to 64 images" in lines[-1]
     assert [line.removeprefix("warning: ") for line in outcome.err.splitlines()] == told["warnings"]
-    assert any("64 calibration pictures are few" in line for line in told["warnings"])
+    assert any("64 calibration images are few" in line for line in told["warnings"])
     assert sorted(path.name for path in Path("artifacts").iterdir()) == ["plain"]
 
 
-def test_int8_of_an_artifact_without_its_weights(cli: Cli, fp32: str, pictures: Path) -> None:
+def test_int8_of_an_artifact_without_its_weights(cli: Cli, fp32: str, images: Path) -> None:
     """The newest artifact becomes INT8 by the user's words; the others read it; the source stays; it is not overwritten."""
     before = {path.name: path.read_bytes() for path in Path(fp32).iterdir() if path.is_file()}
-    words = ("calibrate", "--calib-data", str(pictures), "--calib-images", "24", "--percentile", "99.9", "--correct", "none")
+    words = ("calibrate", "--calib-data", str(images), "--calib-images", "24", "--percentile", "99.9", "--correct", "none")
     outcome = cli(*words, "--seed", "5", "-o", "artifacts/quick", "--json")
     made = json.loads(outcome.out)
     assert (made["artifact"], made["precision"]) == ("artifacts/quick", "int8")
@@ -183,16 +183,16 @@ def test_int8_of_an_artifact_without_its_weights(cli: Cli, fp32: str, pictures: 
     assert (recipe["method"], recipe["percentile"], recipe["images"], recipe["seed"]) == ("percentile", 99.9, 24, 5)
     assert (recipe["correction"], made["calibration"]) == ("none", "24 images of smooth")
     assert {path.name: path.read_bytes() for path in Path(fp32).iterdir() if path.is_file()} == before
-    assert json.loads(cli("eval", "artifacts/quick", "--data", str(pictures), "--json").out)["images"] == 64
+    assert json.loads(cli("eval", "artifacts/quick", "--data", str(images), "--json").out)["images"] == 64
     again = ("calibrate", fp32, *words[1:], "-o", "artifacts/quick")
     _refused(cli(*again), "exists already", "--force")
     assert "made artifacts/quick: resnet8-cifar int8" in cli(*again, "--force").out
 
 
-def test_a_recipe_of_ones_own(cli: Cli, fp32: str, pictures: Path) -> None:
-    """A TOML file names the pictures beside it and every value; words on the command line stand before it."""
+def test_a_recipe_of_ones_own(cli: Cli, fp32: str, images: Path) -> None:
+    """A TOML file names the images beside it and every value; words on the command line stand before it."""
     Path("mine").mkdir()
-    Path("mine/set.npz").write_bytes(pictures.read_bytes())
+    Path("mine/set.npz").write_bytes(images.read_bytes())
     Path("mine/mine.toml").write_text('data = "set.npz"\nmethod = "max"\nimages = 16\ncorrection = "bias"\nexact_input = true\n')
     made = json.loads(cli("calibrate", fp32, "--calib-recipe", "mine/mine.toml", "-o", "a", "--json").out)
     recipe = made["recipe"]
@@ -212,13 +212,13 @@ def test_the_way_from_the_camera_to_int8(cli: Cli, fp32: str) -> None:
     assert "fewer than the 256 asked for" in outcome.err
 
 
-def test_a_budget_is_told_and_gates(cli: Cli, fp32: str, pictures: Path) -> None:
+def test_a_budget_is_told_and_gates(cli: Cli, fp32: str, pixels: Path) -> None:
     """A budget that holds is told with its interval; labels of another network are refused before the work."""
-    words = ("calibrate", fp32, "--calib-data", str(pictures), "--calib-images", "16", "--correct", "none", "-o", "x")
-    told = cli(*words, "--max-drop", "60", "--val-data", str(pictures)).out
+    words = ("calibrate", fp32, "--calib-data", str(pixels), "--calib-images", "16", "--correct", "none", "-o", "x")
+    told = cli(*words, "--max-drop", "60", "--val-data", str(pixels)).out
     assert "budget 60 holds on 64 images" in told
     assert "95 % interval" in told
-    np.savez("other.npz", images=np.load(pictures)["images"], labels=np.full(64, 10))
+    np.savez("other.npz", images=np.load(pixels)["images"], labels=np.full(64, 10))
     _refused(cli(*words, "--force", "--max-drop", "1", "--val-data", "other.npz"), "class 10")
 
 
@@ -229,14 +229,14 @@ def test_a_budget_is_told_and_gates(cli: Cli, fp32: str, pictures: Path) -> None
         (("--calib-data", "x"), ("needs to know what to make", "-o")),
         (("--sweep", "--calib-report"), ("--sweep and --calib-report exclude each other",)),
         (("--sweep", "-o", "x"), ("--sweep and --output exclude each other",)),
-        (("--sweep",), ("no pictures to calibrate on", "--calib-data")),
-        (("-o", "x"), ("no pictures to calibrate on", "--calib-data")),
+        (("--sweep",), ("no images to calibrate on", "--calib-data")),
+        (("-o", "x"), ("no images to calibrate on", "--calib-data")),
         (("--sweep", "--calib-data", "x", "--calib-method", "mse"), ("--calib-method means nothing with --sweep",)),
         (("--sweep", "--calib-data", "x", "--correct", "none"), ("--correct means nothing with --sweep",)),
         (("--sweep", "--calib-data", "x", "--force"), ("--force means nothing with --sweep",)),
         (("--calib-report", "--calib-data", "x", "--max-drop", "1"), ("--max-drop means nothing with --calib-report",)),
         (("--calib-report", "--calib-data", "x", "--correct", "bias"), ("--correct means nothing with --calib-report",)),
-        (("-o", "x", "--calib-recipe", "camera"), ("camera names no pictures", "--from-camera")),
+        (("-o", "x", "--calib-recipe", "camera"), ("camera names no images", "--from-camera")),
         (("-o", "x", "--calib-recipe", "cifar"), ("no recipe is called 'cifar'", "did you mean cifar10?")),
         (("-o", "x", "--calib-data", "nowhere"), ("'nowhere' is neither a path nor a set",)),
         (("-o", "x", "--calib-data", "P", "--seed", "-1"), ("a seed is 0 or more",)),
@@ -250,14 +250,14 @@ def test_a_budget_is_told_and_gates(cli: Cli, fp32: str, pictures: Path) -> None
     ],
 )
 def test_measuring_words_that_make_no_sense(
-    cli: Cli, fp32: str, pictures: Path, words: tuple[str, ...], parts: tuple[str, ...]
+    cli: Cli, fp32: str, images: Path, words: tuple[str, ...], parts: tuple[str, ...]
 ) -> None:
     """Each is one line with a remedy, exit 2, and leaves nothing behind."""
-    _refused(cli("calibrate", *(str(pictures) if word == "P" else word for word in words)), *parts)
+    _refused(cli("calibrate", *(str(images) if word == "P" else word for word in words)), *parts)
     assert [str(path) for path in Path().glob("*")] + [str(path) for path in Path().glob("artifacts/*")] == ["artifacts", fp32]
 
 
-def test_noise_and_nothing_to_calibrate(cli: Cli, pictures: Path) -> None:
+def test_noise_and_nothing_to_calibrate(cli: Cli, images: Path) -> None:
     """Without an artifact, and on noise, the words say what is missing."""
-    _refused(cli("calibrate", "--calib-data", str(pictures), "-o", "x"), "no artifact under artifacts/")
-    _refused(cli("calibrate", "nowhere", "--calib-data", str(pictures), "-o", "x"), "no artifact at nowhere")
+    _refused(cli("calibrate", "--calib-data", str(images), "-o", "x"), "no artifact under artifacts/")
+    _refused(cli("calibrate", "nowhere", "--calib-data", str(images), "-o", "x"), "no artifact at nowhere")

@@ -18,15 +18,15 @@ Cli = Callable[..., Any]
 
 @pytest.fixture
 def pair(cli: Cli, tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> tuple[str, str]:
-    """What eval --save keeps of pictures that are labelled as FP32 answers: all right, and with a backend that knows nothing."""
+    """What eval --save keeps of images that are labelled as FP32 answers: all right, and with a backend that knows nothing."""
     images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
     artifact = tiny_artifacts["fp32"]
     with open_backend(artifact) as network:
-        np.savez(tmp_path / "pictures.npz", images=images, labels=network.infer(images).argmax(1))
+        np.savez(tmp_path / "images.npz", images=images, labels=network.infer(images).argmax(1))
     paths = []
     for backend in ("onnxruntime", "fake"):
         paths.append(str(tmp_path / f"{backend}.json"))
-        words = ("--data", str(tmp_path / "pictures.npz"), "--backend", backend, "--allow-random", "--save", paths[-1])
+        words = ("--data", str(tmp_path / "images.npz"), "--backend", backend, "--allow-random", "--save", paths[-1])
         outcome = cli("eval", str(artifact.folder), *words)
         assert outcome.code == 0, outcome.err
     return paths[0], paths[1]

@@ -20,7 +20,7 @@ Ints = npt.NDArray[np.int64]
 
 @pytest.fixture(scope="module")
 def named(tiny_artifacts: dict[str, Artifact], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """Random pictures labelled with what FP32 says, with what the fake backend says, or with what neither does."""
+    """Random images labelled with what FP32 says, with what the fake backend says, or with what neither does."""
     images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
     artifact = tiny_artifacts["int8"]
     with open_backend(artifact, variant="reference") as fp32, open_backend(artifact, "fake") as fake:

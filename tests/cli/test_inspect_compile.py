@@ -29,9 +29,9 @@ KEPT = "layer2.0.conv2"
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory, smooth_pictures: Path) -> Artifact:
+def kept(tmp_path_factory: pytest.TempPathFactory, smooth_images: Path) -> Artifact:
     """INT8 for batches up to 4, with corrections, an exact input and one node in high precision; not to be changed."""
-    options = tiny_options("int8", tmp_path_factory.mktemp("kept") / "a", smooth_pictures)
+    options = tiny_options("int8", tmp_path_factory.mktemp("kept") / "a", smooth_images)
     recipe = QuantRecipe(images=32, correction="bias", exact_input=True, keep_high_precision=(KEPT,))
     return build(replace(options, recipe=recipe, batch=BatchProfile(1, 2, 4)))
 
@@ -231,11 +231,11 @@ def test_a_table_of_another_graph_is_refused(cli: Cli, tiny_int8: Path) -> None:
 
 
 def test_the_written_graphs_answer_alike(cli: Cli, kept: Artifact) -> None:
-    """What a user writes in the two dialects computes the same classes on smooth pictures."""
-    from exported import logits, pictures
+    """What a user writes in the two dialects computes the same classes on smooth images."""
+    from exported import image_batch, logits
 
     for dialect in ("weak", "strong"):
         assert cli("compile", str(kept.folder), "--write-onnx", f"{dialect}.onnx", "--dialect", dialect).code == 0
-    images = pictures(32, 32, seed=2)
+    images = image_batch(32, 32, seed=2)
     weak, strong = (logits(Path(f"{dialect}.onnx"), images) for dialect in ("weak", "strong"))
     assert np.mean(weak.argmax(1) == strong.argmax(1)) >= 0.95

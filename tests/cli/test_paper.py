@@ -20,7 +20,7 @@ Cli = Callable[..., Any]
 
 @pytest.fixture(scope="module")
 def set_of_three(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Thirty pictures of 16 x 16 pixels in ten classes."""
+    """Thirty images of 16 x 16 pixels in ten classes."""
     path = tmp_path_factory.mktemp("set") / "set.npz"
     images = np.random.default_rng(0).integers(0, 256, (30, 16, 16, 3), dtype=np.uint8)
     np.savez(path, images=images, labels=np.arange(30) % 10)

@@ -41,19 +41,17 @@ def test_a_quiet_run_counts_on_a_terminal(tiny_artifacts: dict[str, Artifact], t
     assert " frames, " in _on_a_terminal(command, tmp_path)
 
 
-def test_an_evaluation_has_a_bar_on_a_terminal(
-    tiny_artifacts: dict[str, Artifact], smooth_pictures: Path, tmp_path: Path
-) -> None:
+def test_an_evaluation_has_a_bar_on_a_terminal(tiny_artifacts: dict[str, Artifact], smooth_images: Path, tmp_path: Path) -> None:
     """The stage's name, and done of total."""
-    command = _words(tiny_artifacts["int8"], "eval", "--data", str(smooth_pictures), "--allow-random")
+    command = _words(tiny_artifacts["int8"], "eval", "--data", str(smooth_images), "--allow-random")
     shown = _on_a_terminal(command, tmp_path)
     assert "evaluate" in shown
     assert "64/64" in shown
 
 
-def test_a_pipe_gets_no_bars(tiny_artifacts: dict[str, Artifact], smooth_pictures: Path) -> None:
+def test_a_pipe_gets_no_bars(tiny_artifacts: dict[str, Artifact], smooth_images: Path) -> None:
     """Where stderr is no terminal, a log stays free of them."""
-    command = _words(tiny_artifacts["int8"], "eval", "--data", str(smooth_pictures), "--allow-random", "--json")
+    command = _words(tiny_artifacts["int8"], "eval", "--data", str(smooth_images), "--allow-random", "--json")
     assert subprocess.run(command, capture_output=True, check=True).stderr == b""
 
 

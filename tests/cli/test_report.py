@@ -43,10 +43,10 @@ def cold_start() -> None:
 
 
 @pytest.fixture
-def given(tiny_artifacts: dict[str, Artifact], smooth_pictures: Path) -> tuple[str, ...]:
-    """Two finished artifacts and labelled pictures."""
+def given(tiny_artifacts: dict[str, Artifact], smooth_images: Path) -> tuple[str, ...]:
+    """Two finished artifacts and labelled images."""
     folders = [str(tiny_artifacts[precision].folder) for precision in ("fp32", "int8")]
-    return (*folders, "--data", str(smooth_pictures), *QUICK)
+    return (*folders, "--data", str(smooth_images), *QUICK)
 
 
 @pytest.fixture
@@ -87,10 +87,10 @@ def test_json_alone_on_stdout(cli: Cli, given: tuple[str, ...], cold_start: None
 
 
 def test_a_sweep_of_depths_goes_on_without_the_weights_of_one(
-    cli: Cli, weights_dir: Path, smooth_pictures: Path, tmp_path: Path
+    cli: Cli, weights_dir: Path, smooth_images: Path, tmp_path: Path
 ) -> None:
     """Depth 8 is there, depth 14 is named as not measured, on stderr and on the page."""
-    words = ("--family", "cifar", "--depths", "8,14", "--weights-dir", str(weights_dir), "--data", str(smooth_pictures))
+    words = ("--family", "cifar", "--depths", "8,14", "--weights-dir", str(weights_dir), "--data", str(smooth_images))
     outcome = cli("report", *words, *QUICK, "--calib-images", "20", "--calib-method", "max", "--allow-random", "-o", "out")
     assert outcome.code == 0, outcome.err
     assert "not measured: resnet14-cifar fp32, resnet14-cifar int8: there are no weights for resnet14-cifar" in outcome.err

@@ -1,4 +1,4 @@
-"""`edge-resnet train`: from pictures to weights that build takes, resumed, refused, interrupted."""
+"""`edge-resnet train`: from images to weights that build takes, resumed, refused, interrupted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """Red and blue pictures with noise, 40 to learn from and 16 to be tested on, as class folders."""
+    """Red and blue images with noise, 40 to learn from and 16 to be tested on, as class folders."""
     rng = np.random.default_rng(0)
     for part, count in (("train", 20), ("val", 8)):
         for name, channel in (("blue", 2), ("red", 0)):

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from exported import logits, pictures
+from exported import image_batch, logits
 from onnx import TensorProto, numpy_helper
 from tiny import tiny_options
 
@@ -27,9 +27,9 @@ from edge_resnet.runtime.backend import BACKENDS
 
 
 @pytest.fixture(scope="module")
-def corrected(tmp_path_factory: pytest.TempPathFactory, smooth_pictures: Path) -> Artifact:
+def corrected(tmp_path_factory: pytest.TempPathFactory, smooth_images: Path) -> Artifact:
     """An INT8 artifact with corrected biases and an exact input; not to be changed."""
-    options = tiny_options("int8", tmp_path_factory.mktemp("corrected") / "a", smooth_pictures)
+    options = tiny_options("int8", tmp_path_factory.mktemp("corrected") / "a", smooth_images)
     return build(replace(options, recipe=QuantRecipe(images=32, correction="bias", exact_input=True)))
 
 
@@ -110,7 +110,7 @@ def test_the_dialect_types_the_graph(tiny_artifacts: dict[str, Artifact], tmp_pa
     assert opset(model) == (STRONG_OPSET if strong else 17)
     assert types(model) == ({TensorProto.FLOAT, TensorProto.FLOAT16} if strong else {TensorProto.FLOAT})
     assert ("QuantizeLinear" in {node.op_type for node in model.graph.node}) == (precision == "int8")
-    images = pictures(32, 32, seed=1)
+    images = image_batch(32, 32, seed=1)
     assert (logits(model, images).argmax(1) == logits(tensorrt_graph(artifact, "weak"), images).argmax(1)).mean() >= 0.95
 
 

@@ -76,7 +76,7 @@ def test_a_device_that_left_dev(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("device", "node", "captures"),
     [
-        (0x84A00001, 0x04200001, True),  # a USB camera's pictures (uvcvideo)
+        (0x84A00001, 0x04200001, True),  # a USB camera's images (uvcvideo)
         (0x84A00001, 0x04A00000, False),  # its metadata
         (0x00000001, 0x00000000, True),  # an old driver, which knows no capabilities of nodes
         (0x84201000, 0x04201000, True),  # several planes

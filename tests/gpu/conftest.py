@@ -1,4 +1,4 @@
-"""What the tests on a GPU share: the GPU itself, artifacts, engines built once, real pictures, and the figures told in the end.
+"""What the tests on a GPU share: the GPU itself, artifacts, engines built once, real images, and the figures told in the end.
 
 Runs without the fixtures of the other tests, which need torch. Settings, all from the environment:
 EDGE_RESNET_GPU_ARTIFACTS: a folder with resnet18-int8 and resnet50-int8, FP32 and FP16 being derived from their graphs; without
@@ -86,7 +86,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def sample(real_data: Path) -> ImageSet:
-    """The labelled pictures of ImageNet."""
+    """The labelled images of ImageNet."""
     return open_images(real_data / "imagenet/sample500.csv")
 
 
@@ -174,8 +174,8 @@ def opened(compiled: Callable[[str, Precision], Artifact]) -> Iterator[Callable[
 
 
 @pytest.fixture(scope="session")
-def pictures(sample: ImageSet, artifact: Callable[[str, Precision], Artifact]) -> Callable[[str, int], Any]:
-    """Gives so many real pictures as a network takes them, (N, H, W, 3) uint8, from all over the set; beyond it they repeat."""
+def images(sample: ImageSet, artifact: Callable[[str, Precision], Artifact]) -> Callable[[str, int], Any]:
+    """Gives so many real images as a network takes them, (N, H, W, 3) uint8, from all over the set; beyond it they repeat."""
     cache: dict[str, Any] = {}
 
     def found(network: str, count: int) -> Any:

@@ -133,15 +133,15 @@ def pretend(
 
 
 def write_data(folder: Path, count: int, side: int) -> Path:
-    """A folder like that of the real data, with ``count`` smooth labelled pictures of ten classes, and no weights."""
-    pictures = folder / "imagenet" / "sample500"
-    pictures.mkdir(parents=True)
+    """A folder like that of the real data, with ``count`` smooth labelled images of ten classes, and no weights."""
+    images = folder / "imagenet" / "sample500"
+    images.mkdir(parents=True)
     y, x = np.mgrid[0:side, 0:side] / side
     lines = ["file,class_index"]
     for index, waves in enumerate(np.random.default_rng(1).uniform(1, 6, (count, 3, 2))):
         phase = waves[:, 0, None, None] * x + waves[:, 1, None, None] * y
         pixels = (127.5 + 127.5 * np.sin(2 * np.pi * phase)).astype(np.uint8).transpose(1, 2, 0)
-        Image.fromarray(pixels).save(pictures / f"{index}.png")
+        Image.fromarray(pixels).save(images / f"{index}.png")
         lines.append(f"{index}.png,{index % 10}")
     (folder / "imagenet" / "sample500.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder

@@ -32,13 +32,13 @@ PEAK = 8.0
 def test_logits_are_those_of_onnx_runtime(
     opened: Callable[..., Any],
     artifact: Callable[[str, Precision], Artifact],
-    pictures: Callable[[str, int], Any],
+    pixels: Callable[[str, int], Any],
     tell: Callable[[str], None],
     network: str,
     precision: Precision,
 ) -> None:
-    """On real pictures: argmax agrees, and no logit is further off than the precision explains."""
-    made, images = artifact(network, precision), pictures(network, IMAGES)
+    """On real images: argmax agrees, and no logit is further off than the precision explains."""
+    made, images = artifact(network, precision), pixels(network, IMAGES)
     found, wanted, limit = opened(network, precision).infer(images), on_processor(made, images, "reference"), LIMITS[precision]
     if precision == "int8":
         reference, wanted = wanted, on_processor(made, images, "simulated")
@@ -62,7 +62,7 @@ def on_processor(artifact: Artifact, images: Any, variant: Variant) -> Any:
 
 
 def spread(logits: Any) -> float:
-    """How much logits of one picture differ from each other."""
+    """How much logits of one image differ from each other."""
     return float((logits - logits.mean(axis=1, keepdims=True)).std())
 
 
@@ -74,7 +74,7 @@ def off(found: Any, wanted: Any) -> float:
 def test_int8_has_the_accuracy_that_was_simulated(
     compiled: Callable[[str, Precision], Artifact], sample: ImageSet, tell: Callable[[str], None], network: str
 ) -> None:
-    """Top-1 of the engine lies within 0.4 points of the simulation's on the ImageNet sample, of 500 pictures two."""
+    """Top-1 of the engine lies within 0.4 points of the simulation's on the ImageNet sample, of 500 images two."""
     made = compiled(network, "int8")
     compile_engine(made, "onnxruntime", "simulated")
     engine = evaluate(made, sample, backend="tensorrt")
@@ -89,23 +89,23 @@ def test_int8_has_the_accuracy_that_was_simulated(
 @pytest.mark.parametrize("precision", LIMITS)
 def test_every_batch_gets_its_answers(
     opened: Callable[..., Any],
-    pictures: Callable[[str, int], Any],
+    pixels: Callable[[str, int], Any],
     tell: Callable[[str], None],
     network: str,
     precision: Precision,
 ) -> None:
-    """One, eight, odd ones, the largest and more than the engine takes, in any order: each row is that of its picture alone.
+    """One, eight, odd ones, the largest and more than the engine takes, in any order: each row is that of its image alone.
 
     Other batch sizes may sum in another order, hence a tolerance; a row in the wrong place is far beyond it.
     """
     backend = opened(network, precision)
     most = backend._slots[0]._bindings.most
-    images = pictures(network, 2 * most + 3)
+    images = pixels(network, 2 * most + 3)
     alone = np.concatenate([backend.infer(image[None]) for image in images])
     worst = 0.0
     for count in (8, 5, most, most + 1, 1, most - 1, 2 * most + 3, 8):
         found = backend.infer(images[:count])
         assert (found.dtype, found.shape) == (np.float32, (count, backend.classes))
         worst = max(worst, float(np.sqrt(np.mean((found - alone[:count]) ** 2, axis=1)).max()) / spread(alone))
-    tell(f"{network} {precision}: a row of a batch is at most {100 * worst:.3f} % of the spread off its picture alone")
+    tell(f"{network} {precision}: a row of a batch is at most {100 * worst:.3f} % of the spread off its image alone")
     assert worst <= LIMITS[precision][1]

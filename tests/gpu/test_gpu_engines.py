@@ -107,7 +107,7 @@ def test_a_second_build_uses_what_the_first_measured(
 @pytest.mark.parametrize("kind", ["version_compatible", "hardware_compatible"])
 def test_engines_for_other_machines_run_here_too(
     copied: Callable[..., Artifact],
-    pictures: Callable[[str, int], Any],
+    pixels: Callable[[str, int], Any],
     gpu: Gpu,
     tell: Callable[[str], None],
     kind: str,
@@ -115,7 +115,7 @@ def test_engines_for_other_machines_run_here_too(
     """Where TensorRT offers such builds, their engine opens and answers as the plain one does, but for rounding."""
     if kind == "hardware_compatible" and float(gpu.compute_capability) < 8:
         pytest.skip("hardware-compatible engines need a GPU from Ampere on")
-    images = pictures("resnet18", 16)
+    images = pixels("resnet18", 16)
     made = copied()
     with open_backend(made, "tensorrt") as plain:
         wanted = plain.infer(images)

@@ -80,7 +80,7 @@ def test_a_batch_may_mix_sizes(resizing: Callable[..., Any]) -> None:
         np.testing.assert_array_equal(on_gpu(backend, rolled), wanted)
 
 
-def test_frames_get_the_logits_of_their_pictures(resizing: Callable[..., Any], sample: ImageSet, network: str) -> None:
+def test_frames_get_the_logits_of_their_images(resizing: Callable[..., Any], sample: ImageSet, network: str) -> None:
     """infer_frames and submit_frames equal infer of preprocess_bgr, bit for bit, also of a batch that comes again as a graph."""
     backend = resizing(network)
     frames = [np.ascontiguousarray(sample.load(index)[..., ::-1]) for index in range(0, len(sample), max(1, len(sample) // 40))]
@@ -93,10 +93,10 @@ def test_frames_get_the_logits_of_their_pictures(resizing: Callable[..., Any], s
         np.testing.assert_array_equal(backend.result(ticket), backend.infer(images[start : start + 5]))
 
 
-def test_frames_and_pictures_may_alternate(resizing: Callable[..., Any], pictures: Callable[[str, int], Any]) -> None:
+def test_frames_and_images_may_alternate(resizing: Callable[..., Any], pixels: Callable[[str, int], Any]) -> None:
     """On one slot, which both fill: neither sees what the other left."""
     backend = resizing("resnet18", slots=1)
-    images, frames = pictures("resnet18", 4), [noise(480, 640), noise(720, 1280)]
+    images, frames = pixels("resnet18", 4), [noise(480, 640), noise(720, 1280)]
     wanted = backend.infer(images), backend.infer_frames(frames)
     for _ in range(6):
         np.testing.assert_array_equal(backend.infer(images), wanted[0])

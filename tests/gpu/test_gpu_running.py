@@ -26,11 +26,11 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_graphs_change_no_bit(
-    opened: Callable[..., Any], pictures: Callable[[str, int], Any], network: str, precision: Precision
+    opened: Callable[..., Any], pixels: Callable[[str, int], Any], network: str, precision: Precision
 ) -> None:
     """Sizes in turn, often enough that each is recorded and launched after others: the bits of the network run plainly."""
     recorded, plain = opened(network, precision, slots=1), opened(network, precision, slots=1, graphs=False)
-    images = pictures(network, 40)
+    images = pixels(network, 40)
     for turn in range(5):
         for count in (1, 8, 5, 32, 1, 40):
             rolled = np.roll(images, turn, axis=0)[:count]
@@ -41,11 +41,11 @@ def test_graphs_change_no_bit(
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_the_gpus_own_times_add_up(
-    opened: Callable[..., Any], pictures: Callable[[str, int], Any], network: str, precision: Precision
+    opened: Callable[..., Any], pixels: Callable[[str, int], Any], network: str, precision: Precision
 ) -> None:
     """Timed, the bits are the same; every part takes time, and all of them together less than the caller waits."""
     backend = opened(network, precision, slots=1)
-    images = pictures(network, 32)
+    images = pixels(network, 32)
     backend.infer_timed(images)
     splits, waits = [], []
     for _ in range(20):
@@ -61,11 +61,11 @@ def test_the_gpus_own_times_add_up(
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_batches_under_way_change_no_bit(
-    opened: Callable[..., Any], pictures: Callable[[str, int], Any], network: str, precision: Precision
+    opened: Callable[..., Any], pixels: Callable[[str, int], Any], network: str, precision: Precision
 ) -> None:
     """Submitted before the last result was taken, on two and on four slots, taken in order or the other way round."""
     plain = opened(network, precision, slots=1, graphs=False)
-    images = pictures(network, 64)
+    images = pixels(network, 64)
     pieces = [images[start : start + count] for start, count in ((0, 8), (8, 1), (9, 8), (17, 5), (22, 32), (3, 8))] * 3
     wanted = [plain.infer(piece) for piece in pieces]
     for slots in (2, 4):
@@ -84,10 +84,10 @@ def test_batches_under_way_change_no_bit(
             np.testing.assert_array_equal(backend.result(tickets[index]), wanted[index])
 
 
-def test_threads_get_their_own_answers(opened: Callable[..., Any], pictures: Callable[[str, int], Any], network: str) -> None:
+def test_threads_get_their_own_answers(opened: Callable[..., Any], pixels: Callable[[str, int], Any], network: str) -> None:
     """Eight threads with batches of their own, some larger than the engine's: the bits that one thread gets."""
     backend = opened(network, "fp16")
-    images = pictures(network, 48)
+    images = pixels(network, 48)
     counts = (1, 8, 3, 35, 1, 16, 32, 5)
     wanted = [backend.infer(images[seed : seed + count]) for seed, count in enumerate(counts)]
 
@@ -99,7 +99,7 @@ def test_threads_get_their_own_answers(opened: Callable[..., Any], pictures: Cal
         assert all(all(found) for found in pool.map(work, range(len(counts))))
 
 
-def test_torch_and_the_backend_share_the_gpu(opened: Callable[..., Any], pictures: Callable[[str, int], Any]) -> None:
+def test_torch_and_the_backend_share_the_gpu(opened: Callable[..., Any], pixels: Callable[[str, int], Any]) -> None:
     """torch computes before, between and after, in the same process, and neither disturbs the other."""
     torch = pytest.importorskip("torch", reason="no torch", exc_type=ImportError)
     with warnings.catch_warnings():
@@ -108,7 +108,7 @@ def test_torch_and_the_backend_share_the_gpu(opened: Callable[..., Any], picture
             pytest.skip("torch has no CUDA here")
     left, right = torch.rand(256, 256, device="cuda"), torch.rand(256, 256, device="cuda")
     product = (left @ right).cpu()
-    images = pictures("resnet18", 8)
+    images = pixels("resnet18", 8)
     with opened("resnet18", "fp16") as backend:
         wanted = backend.infer(images)
         for _ in range(10):
@@ -118,13 +118,13 @@ def test_torch_and_the_backend_share_the_gpu(opened: Callable[..., Any], picture
 
 
 def test_thousands_of_inferences_leave_nothing_behind(
-    opened: Callable[..., Any], pictures: Callable[[str, int], Any], tell: Callable[[str], None]
+    opened: Callable[..., Any], pixels: Callable[[str, int], Any], tell: Callable[[str], None]
 ) -> None:
     """The GPU's memory, the process's, its threads and its open files are after 10,000 calls what they were after the first."""
     import pycuda.driver as driver
 
     backend = opened("resnet18", "int8")
-    images = pictures("resnet18", 40)
+    images = pixels("resnet18", 40)
     frames = [np.ascontiguousarray(np.tile(image, (2, 3, 1))[..., ::-1]) for image in images[:4]]
     calls = int(os.environ.get("EDGE_RESNET_GPU_INFERENCES", "10000"))
 
@@ -160,9 +160,9 @@ def test_thousands_of_inferences_leave_nothing_behind(
     assert after["files"] <= before["files"]
 
 
-def test_backends_may_be_opened_and_closed_in_any_order(opened: Callable[..., Any], pictures: Callable[[str, int], Any]) -> None:
+def test_backends_may_be_opened_and_closed_in_any_order(opened: Callable[..., Any], pixels: Callable[[str, int], Any]) -> None:
     """Of three at once any may go first; the others answer as before, and so do three new ones."""
-    images = pictures("resnet18", 8)
+    images = pixels("resnet18", 8)
     for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
         backends = [opened("resnet18", precision) for precision in PRECISIONS]
         wanted = [[backend.infer(images) for _ in range(3)][-1] for backend in backends]
@@ -176,9 +176,9 @@ def test_backends_may_be_opened_and_closed_in_any_order(opened: Callable[..., An
             backends[0].infer(images)
 
 
-def test_a_closed_backend_says_so(opened: Callable[..., Any], pictures: Callable[[str, int], Any]) -> None:
+def test_a_closed_backend_says_so(opened: Callable[..., Any], pixels: Callable[[str, int], Any]) -> None:
     """Closed with batches under way, twice and from another thread: an error of ours for whatever comes after, and no crash."""
-    images = pictures("resnet18", 8)
+    images = pixels("resnet18", 8)
     backend = opened("resnet18", "int8")
     tickets = [backend.submit(images), backend.submit(images)]
     thread = threading.Thread(target=backend.close)

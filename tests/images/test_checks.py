@@ -1,4 +1,4 @@
-"""looks.py: repeated and flat pictures are seen, others are not taken for such, and no set raises."""
+"""looks.py: repeated and flat images are seen, others are not taken for such, and no set raises."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from exported import pictures
+from exported import image_batch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -23,7 +23,7 @@ SPEC = Preprocess(resize=16, crop=16)
 
 
 def seen(images: Images, spec: Preprocess | None = None) -> list[object]:
-    """How often each of these pictures was looked at; their looks."""
+    """How often each of these images was looked at; their looks."""
     return list(sampled_stats(from_arrays("set", images), spec))
 
 
@@ -41,49 +41,49 @@ def test_at_most_sixty_four_are_looked_at(count: int, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("size", [16, 64, 200])
-def test_copies_are_counted_and_different_pictures_are_not(size: int) -> None:
-    """Ten pictures, each five times: forty repeat an earlier one, in any order; each once: none."""
-    different = pictures(10, size)
+def test_copies_are_counted_and_different_images_are_not(size: int) -> None:
+    """Ten images, each five times: forty repeat an earlier one, in any order; each once: none."""
+    different = image_batch(10, size)
     copies = np.random.default_rng(0).permutation(np.repeat(different, 5, axis=0))
-    assert repeated([stats_of(picture) for picture in copies]) == 40
-    assert repeated([stats_of(picture) for picture in different]) == 0
+    assert repeated([stats_of(image) for image in copies]) == 40
+    assert repeated([stats_of(image) for image in different]) == 0
 
 
 def test_a_frame_with_other_noise_and_exposure_is_the_same_frame() -> None:
-    """A camera's noise of four grey levels and a light one level brighter do not make a new picture."""
+    """A camera's noise of four grey levels and a light one level brighter do not make a new image."""
     rng = np.random.default_rng(0)
-    scene = pictures(1, 96)[0].astype(np.int64)
+    scene = image_batch(1, 96)[0].astype(np.int64)
     frames = [np.clip(scene + 1 + np.rint(4 * rng.standard_normal(scene.shape)), 0, 255) for _ in range(6)]
     assert repeated([stats_of(frame.astype(np.uint8)) for frame in frames]) == 5
 
 
 @pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (200, 30, 90)])
 def test_one_colour_is_flat_whatever_the_colour(colour: tuple[int, int, int]) -> None:
-    """Grey or not, with a level of noise or without; a flat picture repeats nothing, and a faint one is not flat."""
+    """Grey or not, with a level of noise or without; a flat image repeats nothing, and a faint one is not flat."""
     plain = np.broadcast_to(np.array(colour, np.uint8), (32, 32, 3))
     noisy = np.clip(plain.astype(np.int64) + np.random.default_rng(0).integers(-1, 2, plain.shape), 0, 255).astype(np.uint8)
     assert stats_of(plain).flat
     assert stats_of(noisy).flat
     assert repeated([stats_of(plain), stats_of(noisy)]) == 0
-    assert not stats_of(np.clip(pictures(1, 32)[0] // 8 + 100, 0, 255).astype(np.uint8)).flat
+    assert not stats_of(np.clip(image_batch(1, 32)[0] // 8 + 100, 0, 255).astype(np.uint8)).flat
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 99))
 def test_any_shape_is_looked_at(height: int, width: int, seed: int) -> None:
     """From one pixel on: finite figures, the mean that numpy finds, a thumbnail of one size."""
-    picture = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    one = stats_of(picture)
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    one = stats_of(image)
     assert one.thumbnail.shape == (8, 8)
-    assert one.mean == pytest.approx(picture.reshape(-1, 3).mean(axis=0) / 255, abs=1e-6)
+    assert one.mean == pytest.approx(image.reshape(-1, 3).mean(axis=0) / 255, abs=1e-6)
     assert (one.square >= one.mean**2 - 1e-9).all()
     assert np.isfinite(one.thumbnail).all()
 
 
 def test_normalised_figures_are_those_of_the_networks_input() -> None:
-    """Mean and deviation over all pixels, as numpy finds them on the preprocessed pictures of several sizes."""
+    """Mean and deviation over all pixels, as numpy finds them on the preprocessed images of several sizes."""
     spec = Preprocess(resize=20, crop=16)
-    images = pictures(9, 24)
-    batch = np.stack([preprocess(picture, spec) for picture in images]).reshape(-1, 3) / 255
+    images = image_batch(9, 24)
+    batch = np.stack([preprocess(image, spec) for image in images]).reshape(-1, 3) / 255
     wanted = (batch - IMAGENET_MEAN) / np.array(IMAGENET_STD)
     mean, deviation = normalised(list(sampled_stats(from_arrays("set", images), spec)), spec)
     assert mean == pytest.approx(wanted.mean(axis=0), abs=1e-5)
@@ -92,9 +92,9 @@ def test_normalised_figures_are_those_of_the_networks_input() -> None:
 
 def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
     """Broken files, and an empty set, give fewer looks and no error."""
-    for index, picture in enumerate(pictures(3, 16)):
-        Image.fromarray(picture).save(tmp_path / f"{index}.png")
-    (tmp_path / "broken.png").write_bytes(b"no picture")
+    for index, image in enumerate(image_batch(3, 16)):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
+    (tmp_path / "broken.png").write_bytes(b"no image")
     images = open_images(tmp_path)
     assert len(list(sampled_stats(images))) == 3
     assert len(list(sampled_stats(images, SPEC))) == 3
@@ -110,7 +110,7 @@ def test_handwritten_digits_are_neither_repeated_nor_flat() -> None:
 
 
 def test_photographs_are_neither_repeated_nor_flat(real_data: Path) -> None:
-    """CIFAR-10's first thousand pictures and ImageNet's five hundred: none looks like another."""
+    """CIFAR-10's first thousand images and ImageNet's five hundred: none looks like another."""
     sheet = np.asarray(Image.open(real_data / "cifar10" / "train_00.webp"))
     tiles = sheet.reshape(25, 32, 40, 32, 3).transpose(0, 2, 1, 3, 4).reshape(-1, 32, 32, 3)
     for images in (from_arrays("cifar10", np.ascontiguousarray(tiles)), open_images(real_data / "imagenet" / "sample500.csv")):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from edge_resnet.core.errors import DataError, MissingDependencyError
 from edge_resnet.images.datasets import NAMES, load_named, open_data, open_pair
-from edge_resnet.images.preprocess import Picture
+from edge_resnet.images.preprocess import ImageArray
 
 WORDNET_IDS = [
     *("n01440764", "n02102040", "n02979186", "n03000684", "n03028079"),
@@ -31,7 +31,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def noise(count: int, side: int = 32) -> Picture:
+def noise(count: int, side: int = 32) -> ImageArray:
     return np.random.default_rng(0).integers(1, 256, (count, side, side, 3), dtype=np.uint8)
 
 
@@ -49,21 +49,21 @@ def test_digits_are_split_once_and_for_all() -> None:
 
 
 def test_digits_are_the_sources_pixels_enlarged() -> None:
-    """Averaged over each 4x4 block, a picture follows the source's 8x8 values; the three channels are equal."""
+    """Averaged over each 4x4 block, an image follows the source's 8x8 values; the three channels are equal."""
     datasets = pytest.importorskip("sklearn.datasets")
     source = datasets.load_digits()
     train = load_named("digits", "train")
-    picture = train.load(0)
-    assert picture.shape == (32, 32, 3)
-    assert (picture[..., 0] == picture[..., 2]).all()
-    blocks = picture[..., 0].reshape(8, 4, 8, 4).mean(axis=(1, 3)) / 255 * 16
+    image = train.load(0)
+    assert image.shape == (32, 32, 3)
+    assert (image[..., 0] == image[..., 2]).all()
+    blocks = image[..., 0].reshape(8, 4, 8, 4).mean(axis=(1, 3)) / 255 * 16
     nearest = int(np.abs(source.images - blocks).mean(axis=(1, 2)).argmin())
     assert train.labels is not None
     assert source.target[nearest] == train.labels[0]
     assert np.corrcoef(source.images[nearest].ravel(), blocks.ravel())[0, 1] > 0.95
 
 
-def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Picture]:
+def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, ImageArray]:
     """Write a small CIFAR-10 in its own format, and let torchvision's checksums be those of these files."""
     cifar = pytest.importorskip("torchvision.datasets").CIFAR10
     folder = root / cifar.base_folder
@@ -110,7 +110,7 @@ def test_imagenette_carries_imagenets_indices(tmp_path: Path, split: str) -> Non
     for name in WORDNET_IDS:
         folder = tmp_path / "imagenette2-320" / ("train" if split == "train" else "val") / name
         folder.mkdir(parents=True)
-        Image.new("RGB", (3, 3)).save(folder / "picture.JPEG")
+        Image.new("RGB", (3, 3)).save(folder / "image.JPEG")
     found = load_named("imagenette", split, tmp_path)
     assert found.labels == IMAGENET_INDICES
     assert [Path(found.where(i)).parent.name for i in range(10)] == WORDNET_IDS
@@ -126,7 +126,7 @@ def test_a_folder_that_is_not_imagenette_is_refused(tmp_path: Path) -> None:
     """A flat folder of images under Imagenette's name is an error, not a set without labels."""
     folder = tmp_path / "imagenette2-320" / "val"
     folder.mkdir(parents=True)
-    Image.new("RGB", (3, 3)).save(folder / "picture.png")
+    Image.new("RGB", (3, 3)).save(folder / "image.png")
     with pytest.raises(DataError, match="ten classes"):
         load_named("imagenette", "test", tmp_path)
 
@@ -179,7 +179,7 @@ def test_unknown_names_and_parts_are_refused() -> None:
 def test_a_path_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder called digits is opened, matched with the labels given, and not mistaken for the set of that name."""
     (tmp_path / "digits" / "cat").mkdir(parents=True)
-    Image.new("RGB", (3, 3)).save(tmp_path / "digits" / "cat" / "picture.png")
+    Image.new("RGB", (3, 3)).save(tmp_path / "digits" / "cat" / "image.png")
     monkeypatch.chdir(tmp_path)
     assert open_data("digits", split="test", label_names=["dog", "cat"]).labels == (1,)
 
@@ -201,7 +201,7 @@ def test_what_is_neither_lists_both(tmp_path: Path) -> None:
 def class_folders(root: Path, *names: str) -> Path:
     for number, name in enumerate(names):
         (root / name).mkdir(parents=True)
-        Image.new("RGB", (4, 4), (number, 0, 0)).save(root / name / "picture.png")
+        Image.new("RGB", (4, 4), (number, 0, 0)).save(root / name / "image.png")
     return root
 
 

@@ -1,4 +1,4 @@
-"""look.py: frozen and black pictures are noticed after a while, and not before."""
+"""look.py: frozen and black images are noticed after a while, and not before."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def noise(seed: int, high: int = 255, size: tuple[int, int] = (120, 160)) -> npt
 
 
 def seen(images: list[npt.NDArray[np.uint8]], each_s: float = 1.0) -> list[tuple[bool, bool]]:
-    """Frozen and black after each picture."""
+    """Frozen and black after each image."""
     look = FrozenFrameDetector(frozen_s=4, black_s=2)
     found = []
     for index, image in enumerate(images):
@@ -25,8 +25,8 @@ def seen(images: list[npt.NDArray[np.uint8]], each_s: float = 1.0) -> list[tuple
     return found
 
 
-def test_a_picture_that_repeats_is_frozen_after_its_time() -> None:
-    """Four seconds of the same bytes; a new picture ends it at once."""
+def test_an_image_that_repeats_is_frozen_after_its_time() -> None:
+    """Four seconds of the same bytes; a new image ends it at once."""
     assert [frozen for frozen, _ in seen([noise(0)] * 7 + [noise(1)])] == [False] * 4 + [True] * 3 + [False]
 
 
@@ -44,7 +44,7 @@ def test_any_size_is_looked_at(size: tuple[int, int]) -> None:
 
 
 def test_a_small_light_is_not_black() -> None:
-    """A lit window in a dark picture is something to see."""
+    """A lit window in a dark image is something to see."""
     image = noise(0, 5)
     image[40:80, 50:100] = 200
     assert not any(black for _, black in seen([image] * 5))

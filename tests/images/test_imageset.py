@@ -53,19 +53,19 @@ def file_set(folder: Path, count: int, bad: tuple[int, ...] = ()) -> ImageSet:
 
 def test_every_kind_of_path_opens(tmp_path: Path) -> None:
     """Class folders, a flat folder, a CSV, an .npz and one image give the same pixels, and say where they lie."""
-    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     (tmp_path / "classes" / "cat").mkdir(parents=True)
     for path in (tmp_path / "classes" / "cat" / "a.png", tmp_path / "a.png"):
-        Image.fromarray(picture).save(path)
+        Image.fromarray(image).save(path)
     (tmp_path / "list.csv").write_text("file,class_index\na.png,0\n")
-    np.savez(tmp_path / "set.npz", images=picture[None], labels=np.array([0]))
+    np.savez(tmp_path / "set.npz", images=image[None], labels=np.array([0]))
     (tmp_path / "flat").mkdir()
-    Image.fromarray(picture).save(tmp_path / "flat" / "a.png")
+    Image.fromarray(image).save(tmp_path / "flat" / "a.png")
     for name, labels in (("classes", (0,)), ("flat", None), ("list.csv", (0,)), ("set.npz", (0,)), ("a.png", None)):
         images = open_images(str(tmp_path / name))
         assert len(images) == 1
         assert images.labels == labels
-        assert np.array_equal(images.load(0), picture)
+        assert np.array_equal(images.load(0), image)
         assert images.where(0).endswith("set.npz[0]" if name == "set.npz" else "a.png")
         assert images.name == Path(name).stem
 

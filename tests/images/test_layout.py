@@ -27,7 +27,7 @@ def put(path: Path, value: int = 0) -> Path:
 
 def class_folders(root: Path, *names: str) -> Path:
     for name in names:
-        put(root / name / "picture.png")
+        put(root / name / "image.png")
     return root
 
 
@@ -45,7 +45,7 @@ def test_class_folders_are_listed_as_torchvision_lists_them(tmp_path: Path) -> N
     folder_reader = pytest.importorskip("torchvision.datasets").ImageFolder
     for name in ("b/2.png", "b/1.JPG", "a/deep/er/x.png", "a/y.webp", "C/z.bmp", "a/deep/w.ppm"):
         put(tmp_path / name)
-    (tmp_path / "a" / "notes.txt").write_text("no picture")
+    (tmp_path / "a" / "notes.txt").write_text("no image")
     (tmp_path / "readme.md").write_text("no class")
     reference = folder_reader(tmp_path)
     listing = read_folder(tmp_path, None)
@@ -62,9 +62,9 @@ def test_an_empty_class_folder_keeps_its_index(tmp_path: Path) -> None:
 
 
 def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
-    """What other programs leave behind (.cache, ._picture.png) makes neither classes nor images."""
+    """What other programs leave behind (.cache, ._image.png) makes neither classes nor images."""
     class_folders(tmp_path, "a", ".cache")
-    put(tmp_path / "a" / "._picture.png")
+    put(tmp_path / "a" / "._image.png")
     listing = read_folder(tmp_path, None)
     assert len(listing.files) == 1
     assert listing.class_names == ("a",)
@@ -128,7 +128,7 @@ def test_folders_without_images_are_refused(tmp_path: Path, inside: list[str]) -
     """An empty folder, one of text, and class folders of text are errors that name the folder."""
     for name in inside:
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("no picture")
+        (tmp_path / name).write_text("no image")
     with pytest.raises(DataError, match="holds no images"):
         read_folder(tmp_path, None)
 
@@ -189,7 +189,7 @@ def test_stored_images_are_mapped_and_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"pictures": pixels()}, "has no array named images"),
+        ({"images": pixels()}, "has no array named images"),
         ({"images": pixels().astype(np.float32)}, "are float32, not uint8"),
         ({"images": pixels().transpose(0, 3, 1, 2)}, "not .N, H, W, 3."),
         ({"images": pixels()[0]}, "not .N, H, W, 3."),

@@ -15,29 +15,29 @@ from PIL import Image
 
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import Preprocess
-from edge_resnet.images.preprocess import Picture, decode_image, preprocess, preprocess_bgr, preprocess_file
+from edge_resnet.images.preprocess import ImageArray, decode_image, preprocess, preprocess_bgr, preprocess_file
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 
 
-def noise(height: int, width: int, seed: int = 0) -> Picture:
+def noise(height: int, width: int, seed: int = 0) -> ImageArray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def torchvision_pil(image: Picture, spec: Preprocess) -> Picture:
+def torchvision_pil(image: ImageArray, spec: Preprocess) -> ImageArray:
     transforms = pytest.importorskip("torchvision.transforms.v2")
     both = transforms.Compose([transforms.Resize(spec.resize, antialias=True), transforms.CenterCrop(spec.crop)])
     return np.asarray(both(Image.fromarray(image)))
 
 
-def torchvision_tensor(image: Picture, spec: Preprocess) -> Picture:
+def torchvision_tensor(image: ImageArray, spec: Preprocess) -> ImageArray:
     transforms = pytest.importorskip("torchvision.transforms.v2")
     torch = pytest.importorskip("torch")
     both = transforms.Compose([transforms.Resize(spec.resize, antialias=True), transforms.CenterCrop(spec.crop)])
     return both(torch.from_numpy(image).permute(2, 0, 1)).permute(1, 2, 0).numpy()
 
 
-def worst(one: Picture, other: Picture) -> int:
+def worst(one: ImageArray, other: ImageArray) -> int:
     assert one.shape == other.shape
     return int(np.abs(one.astype(int) - other.astype(int)).max())
 
@@ -45,7 +45,7 @@ def worst(one: Picture, other: Picture) -> int:
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 48), st.integers(0, 48), st.integers(0, 99))
 def test_every_size_agrees_with_torchvision_on_pil_images(height: int, width: int, crop: int, extra: int, seed: int) -> None:
-    """Any picture and any resize/crop pair gives torchvision's PIL pixels within 1/255."""
+    """Any image and any resize/crop pair gives torchvision's PIL pixels within 1/255."""
     assume(max(height, width) / min(height, width) < 60)
     image, spec = noise(height, width, seed), Preprocess(resize=crop + extra, crop=crop)
     assert worst(preprocess(image, spec), torchvision_pil(image, spec)) <= 1
@@ -54,8 +54,8 @@ def test_every_size_agrees_with_torchvision_on_pil_images(height: int, width: in
 @settings(deadline=None, max_examples=40)
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(16, 48), st.integers(0, 48), st.integers(0, 99))
 def test_every_size_agrees_with_torchvision_on_tensors(height: int, width: int, crop: int, extra: int, seed: int) -> None:
-    """Torch's uint8 kernel, whose weights have few bits, agrees within 1/255 wherever a picture shrinks up to 20 times, but for a
-    pixel in a thousand: its own difference from torchvision on Pillow's pictures adds to ours."""
+    """Torch's uint8 kernel, whose weights have few bits, agrees within 1/255 wherever an image shrinks up to 20 times, but for a
+    pixel in a thousand: its own difference from torchvision on Pillow's images adds to ours."""
     assume(max(height, width) / min(height, width) < 60 and min(height, width) < 20 * (crop + extra))
     image, spec = noise(height, width, seed), Preprocess(resize=crop + extra, crop=crop)
     ours, theirs = preprocess(image, spec).astype(int), torchvision_tensor(image, spec).astype(int)
@@ -94,7 +94,7 @@ def test_4k_frames_agree_with_both_paths(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 4000), (4000, 1), (2, 3999)])
-def test_very_long_pictures_agree_and_need_no_memory_for_what_is_cut_off(size: tuple[int, int]) -> None:
+def test_very_long_images_agree_and_need_no_memory_for_what_is_cut_off(size: tuple[int, int]) -> None:
     """A line of 4,000 pixels agrees at a small spec, and is cut out of a million resized pixels at the usual one."""
     small = Preprocess(resize=12, crop=8)
     image = noise(*size)
@@ -102,14 +102,14 @@ def test_very_long_pictures_agree_and_need_no_memory_for_what_is_cut_off(size: t
     assert preprocess(image, Preprocess()).shape == (224, 224, 3)
 
 
-def test_the_usual_spec_is_exact_in_the_middle_of_a_long_picture() -> None:
+def test_the_usual_spec_is_exact_in_the_middle_of_a_long_image() -> None:
     """At the usual spec a long line shows what resizing its few central pixels alone shows."""
     image = noise(1, 4000)
     middle = image[:, 1996:2004]  # 224 of 256 pixels are 0.875 of a source pixel about column 2000
     assert worst(preprocess(image, Preprocess()), preprocess(np.ascontiguousarray(middle), Preprocess())) <= 1
 
 
-def test_a_picture_of_the_right_size_is_not_resampled() -> None:
+def test_an_image_of_the_right_size_is_not_resampled() -> None:
     """Where the short side already fits, the result is a plain cut with torchvision's rounding, and a copy."""
     image = noise(256, 301)
     result = preprocess(image, Preprocess())
@@ -119,7 +119,7 @@ def test_a_picture_of_the_right_size_is_not_resampled() -> None:
 
 
 def test_pixels_beyond_the_crop_do_not_matter() -> None:
-    """Changing the sides of a wide picture, which the crop leaves out, changes nothing."""
+    """Changing the sides of a wide image, which the crop leaves out, changes nothing."""
     image, spec = noise(240, 640), Preprocess(resize=64, crop=64)
     changed = image.copy()
     changed[:, :180] = 0
@@ -184,7 +184,7 @@ def test_a_bgr_view_of_any_strides_is_its_pixels(size: tuple[int, int], cut: tup
         Image.new("RGB", (0, 4)),
     ],
 )
-def test_another_shape_or_dtype_is_refused(image: Picture) -> None:
+def test_another_shape_or_dtype_is_refused(image: ImageArray) -> None:
     """Nothing but (H, W, 3) uint8 with pixels in it is resized."""
     with pytest.raises(ConfigError):
         preprocess(image, Preprocess())
@@ -209,7 +209,7 @@ def two_pixels(mode: str) -> Image.Image:
 )
 def test_colours_survive_every_mode(tmp_path: Path, mode: str, suffix: str) -> None:
     """Red and blue stay red and blue from every colour mode."""
-    path = tmp_path / f"picture.{suffix}"
+    path = tmp_path / f"image.{suffix}"
     two_pixels(mode).save(path)
     assert decode_image(path).tolist() == [[list(RED), list(BLUE)]]
 
@@ -217,7 +217,7 @@ def test_colours_survive_every_mode(tmp_path: Path, mode: str, suffix: str) -> N
 @pytest.mark.parametrize(
     ("mode", "black", "white"), [("L", 0, 255), ("1", 0, 1), ("LA", (0, 255), (255, 255)), ("I;16", 0, 65535)]
 )
-def test_grey_pictures_become_three_equal_channels(tmp_path: Path, mode: str, black: object, white: object) -> None:
+def test_grey_images_become_three_equal_channels(tmp_path: Path, mode: str, black: object, white: object) -> None:
     """Black and white keep their values in 1, 8 and 16 bits."""
     image = Image.new(mode, (2, 1), black)
     image.putpixel((1, 0), white)
@@ -242,18 +242,18 @@ def test_a_palette_with_a_transparency_table_is_read_without_a_warning(tmp_path:
     [(1, RED, (20, 40, 3)), (3, BLUE, (20, 40, 3)), (6, RED, (40, 20, 3)), (8, BLUE, (40, 20, 3))],
 )
 def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, first: tuple[int, ...], shape: tuple[int, ...]) -> None:
-    """A picture with a red left half turns as its camera was held."""
+    """An image with a red left half turns as its camera was held."""
     image = Image.new("RGB", (40, 20), BLUE)
     image.paste(RED, (0, 0, 20, 20))
     exif = Image.Exif()
     exif[0x0112] = orientation
     image.save(tmp_path / "turned.png", exif=exif)
-    picture = decode_image(tmp_path / "turned.png")
-    assert picture.shape == shape
-    assert tuple(picture[0, 0].tolist()) == first
+    pixels = decode_image(tmp_path / "turned.png")
+    assert pixels.shape == shape
+    assert tuple(pixels[0, 0].tolist()) == first
 
 
-def test_damaged_exif_does_not_cost_the_picture(tmp_path: Path) -> None:
+def test_damaged_exif_does_not_cost_the_image(tmp_path: Path) -> None:
     """Pixels are read although the metadata is nonsense."""
     Image.new("RGB", (4, 4), GREEN).save(tmp_path / "exif.png", exif=b"Exif\x00\x00nonsense that is no TIFF header")
     assert (decode_image(tmp_path / "exif.png") == GREEN).all()
@@ -287,7 +287,7 @@ def test_a_decompression_bomb_is_refused_unread(tmp_path: Path, side: int) -> No
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tiff"])
 def test_truncated_files_are_named(tmp_path: Path, suffix: str) -> None:
-    """Half a file is an error that names it, never half a picture."""
+    """Half a file is an error that names it, never half an image."""
     buffer = io.BytesIO()
     Image.fromarray(noise(64, 64)).save(buffer, {"jpg": "JPEG"}.get(suffix, suffix.upper()))
     path = tmp_path / f"half.{suffix}"
@@ -297,8 +297,8 @@ def test_truncated_files_are_named(tmp_path: Path, suffix: str) -> None:
     assert caught.value.hint
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
-def test_what_is_no_picture_is_named(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"no image", b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n"])
+def test_what_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
     """Text, nothing, and PostScript (which Pillow would hand to another program) are refused."""
     (tmp_path / "text.jpg").write_bytes(content)
     with pytest.raises(DataError, match=r"text\.jpg is not an image"):
@@ -319,10 +319,10 @@ def test_a_missing_file_a_folder_and_float_pixels_are_named(tmp_path: Path) -> N
     st.sampled_from(["JPEG", "PNG", "TIFF", "GIF", "WEBP"]),
     st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=12),
 )
-def test_damaged_bytes_give_a_picture_or_a_data_error(
+def test_damaged_bytes_give_an_image_or_a_data_error(
     tmp_path_factory: pytest.TempPathFactory, kind: str, hits: list[tuple[int, int]]
 ) -> None:
-    """Whatever bytes are changed, decoding ends in a picture or in a DataError."""
+    """Whatever bytes are changed, decoding ends in an image or in a DataError."""
     buffer = io.BytesIO()
     Image.fromarray(noise(16, 16)).save(buffer, kind)
     content = bytearray(buffer.getvalue())

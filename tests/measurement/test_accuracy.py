@@ -19,9 +19,9 @@ from edge_resnet.runtime.backend import open_backend
 
 
 @pytest.fixture(scope="module")
-def images(smooth_pictures: Path) -> ImageSet:
-    """Sixty-four labelled pictures of the network's input size."""
-    content = np.load(smooth_pictures)
+def images(smooth_images: Path) -> ImageSet:
+    """Sixty-four labelled images of the network's input size."""
+    content = np.load(smooth_images)
     return from_arrays("smooth", np.ascontiguousarray(content["images"][:, :32, :32]), content["labels"])
 
 

@@ -11,7 +11,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from exported import deployable, exported, logits, pictures, small
+from exported import deployable, exported, image_batch, logits, small
 from onnx import numpy_helper
 from PIL import Image
 from torch import nn
@@ -85,7 +85,7 @@ def scale(graph: onnx.GraphProto, name: str, factor: float) -> None:
 def test_torch_and_onnx_runtime_agree(spec: ModelSpec, model: Deployable, path: Path) -> None:
     """At the batches that verify tries and at one that it does not, logits agree to 1e-4 of the largest; verify says how well."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    images = pictures(9, spec.input_size)
+    images = image_batch(9, spec.input_size)
     worst = 0.0
     for batch in (1, 2, 5, 9):
         wanted = torch_logits(model, images[:batch])
@@ -106,7 +106,7 @@ def test_the_graph_holds_only_what_tensorrt_reads(spec: ModelSpec, path: Path) -
     assert ("MaxPool" in {node.op_type for node in model.graph.node}) == (spec.family == "imagenet")
 
 
-def test_uint8_pictures_meet_the_cast_first(spec: ModelSpec, path: Path) -> None:
+def test_uint8_images_meet_the_cast_first(spec: ModelSpec, path: Path) -> None:
     """The one input is uint8 (batch, H, W, 3), read by the Cast to float alone; the one output is float (batch, classes)."""
     graph = onnx.load(path).graph
     [given], [result] = graph.input, graph.output
@@ -177,20 +177,20 @@ def test_equal_biases_of_an_untrained_network_are_no_obstacle(name: str, tmp_pat
     stored = {tensor.name for tensor in graph.initializer}
     assert {node.op_type for node in graph.node} <= OPS
     assert all(set(node.input[1:]) <= stored for node in graph.node if node.op_type in ("Conv", "Gemm"))
-    verify(deployable(spec, trained=False), path, pictures(5, spec.input_size))
+    verify(deployable(spec, trained=False), path, image_batch(5, spec.input_size))
 
 
 def test_a_network_in_training_mode_is_exported_for_inference(tmp_path: Path) -> None:
     """Batch norm's running statistics are used, not the batch's, whatever mode the network was left in."""
     model = deployable(small())
-    wanted = torch_logits(model, pictures(5, 16))
+    wanted = torch_logits(model, image_batch(5, 16))
     export(model.train(), 16, tmp_path / "model.onnx")
-    assert logits(tmp_path / "model.onnx", pictures(5, 16)) == pytest.approx(wanted, abs=1e-4)
-    verify(model, tmp_path / "model.onnx", pictures(5, 16))
+    assert logits(tmp_path / "model.onnx", image_batch(5, 16)) == pytest.approx(wanted, abs=1e-4)
+    verify(model, tmp_path / "model.onnx", image_batch(5, 16))
 
 
 def test_the_normalisation_inside_is_torchvisions(tmp_path: Path) -> None:
-    """What the network receives is torchvision's to_tensor and normalize of the same picture, here passed on as it is."""
+    """What the network receives is torchvision's to_tensor and normalize of the same image, here passed on as it is."""
     preprocess = Preprocess(mean=(0.1, 0.5, 0.9), std=(0.2, 0.3, 1.0))
     export(Deployable(nn.Flatten(), preprocess), 12, tmp_path / "model.onnx")
     images = np.random.default_rng(0).integers(0, 256, (3, 12, 12, 3), dtype=np.uint8)
@@ -208,14 +208,14 @@ def test_one_altered_weight_is_noticed(weight: str, tmp_path: Path) -> None:
     """A graph with one weight tensor one per cent off does not pass."""
     path = altered(tmp_path, lambda graph: scale(graph, weight, 1.01))
     with pytest.raises(ExportError, match="differs from torch at batch 1"):
-        verify(deployable(small()), path, pictures(5, 16))
+        verify(deployable(small()), path, image_batch(5, 16))
 
 
 def test_a_weight_that_is_not_finite_is_noticed(tmp_path: Path) -> None:
     """NaN compares as neither near nor far, and does not pass."""
     path = altered(tmp_path, lambda graph: scale(graph, "fc.bias", np.nan))
     with pytest.raises(ExportError, match="max abs nan"):
-        verify(deployable(small()), path, pictures(5, 16))
+        verify(deployable(small()), path, image_batch(5, 16))
 
 
 def test_another_number_of_classes_is_noticed(tmp_path: Path) -> None:
@@ -223,11 +223,11 @@ def test_another_number_of_classes_is_noticed(tmp_path: Path) -> None:
     other = ModelSpec("cifar", 8, classes=7, input_size=16)
     (tmp_path / "model.onnx").write_bytes(exported(other))
     with pytest.raises(ExportError, match=r"\(1, 7\) for batch 1, torch \(1, 10\)"):
-        verify(deployable(small()), tmp_path / "model.onnx", pictures(5, 16))
+        verify(deployable(small()), tmp_path / "model.onnx", image_batch(5, 16))
 
 
 def test_a_graph_that_mixes_the_batch_up_is_noticed(tmp_path: Path) -> None:
-    """A graph that is right for one picture and wrong for several does not pass: here it averages over the batch."""
+    """A graph that is right for one image and wrong for several does not pass: here it averages over the batch."""
 
     def average(graph: onnx.GraphProto) -> None:
         last = graph.node[-1]
@@ -237,7 +237,7 @@ def test_a_graph_that_mixes_the_batch_up_is_noticed(tmp_path: Path) -> None:
         graph.node.append(onnx.helper.make_node("Sub", ["mixed", "off"], [OUTPUT], name="out"))
 
     with pytest.raises(ExportError, match="at batch 2"):
-        verify(deployable(small()), altered(tmp_path, average), pictures(5, 16))
+        verify(deployable(small()), altered(tmp_path, average), image_batch(5, 16))
 
 
 class _Unexportable(nn.Module):

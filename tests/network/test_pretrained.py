@@ -39,7 +39,7 @@ def shipped() -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """INT8 of the shipped weights, for which no picture is given."""
+    """INT8 of the shipped weights, for which no image is given."""
     return build(_options(tmp_path_factory.mktemp("shipped") / "int8"))
 
 
@@ -101,8 +101,8 @@ def test_it_is_as_good_as_it_must_be(shipped: Checkpoint) -> None:
     assert shipped.images == "10,000 test images of CIFAR-10"
 
 
-def test_int8_needs_no_pictures(shipped: Checkpoint, artifact: Artifact) -> None:
-    """A build that names no pictures has the shipped ranges, for the graph that it exported itself."""
+def test_int8_needs_no_images(shipped: Checkpoint, artifact: Artifact) -> None:
+    """A build that names no images has the shipped ranges, for the graph that it exported itself."""
     table = TypeAdapter(CalibrationTable).validate_json((shipped.folder / "calibration.json").read_text(encoding="utf-8"))
     assert dict(artifact.calibration().amax) == dict(table.amax)
     assert artifact.manifest.calibration == f"{table.images} images of {shipped.calibrated_on}, as shipped"
@@ -118,9 +118,9 @@ def test_other_weights_have_no_ranges(weights: str) -> None:
     assert not has_own_ranges(SPEC, replace(SQUARE, mean=(0.5, 0.5, 0.5)), "default")
 
 
-def test_a_recipe_still_needs_pictures(tmp_path: Path) -> None:
+def test_a_recipe_still_needs_images(tmp_path: Path) -> None:
     """Who asks for another recipe has to say what to calibrate on."""
-    with pytest.raises(CalibrationError, match="needs pictures"):
+    with pytest.raises(CalibrationError, match="needs images"):
         build(replace(_options(tmp_path / "a"), recipe=QuantRecipe(method="max")))
     assert not (tmp_path / "a").exists()
 

@@ -195,12 +195,12 @@ def test_stages_have_the_papers_maps(spec: ModelSpec, maps: list[tuple[int, int]
 def test_any_size_and_number_of_classes_fit(
     option: Shortcut, family: str, depth: int, size: tuple[int, int], classes: int
 ) -> None:
-    """(N, 3, H, W) gives (N, classes) for odd and oblong pictures, and a picture's logits do not depend on its neighbours."""
+    """(N, 3, H, W) gives (N, classes) for odd and oblong images, and an image's logits do not depend on its neighbours."""
     network = seeded(ModelSpec("cifar" if family == "cifar" else "imagenet", depth, option, classes=classes)).eval()
     batch = images(3, 3, *size)
     with torch.inference_mode():
         logits = network(batch)
-        alone = torch.cat([network(picture[None]) for picture in batch])
+        alone = torch.cat([network(image[None]) for image in batch])
     assert logits.shape == (3, classes)
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, alone, rtol=1e-4, atol=1e-4)

@@ -90,7 +90,7 @@ def test_parameters_are_the_known_ones(table: list[NetworkFacts]) -> None:
     ],
 )
 def test_a_tiny_network_counted_by_hand(shortcut: Shortcut, plain: bool, projections: int) -> None:
-    """Eight layers on an 8x8 picture: every convolution's k * k * in * out * side², and the classifier's in * out."""
+    """Eight layers on an 8x8 image: every convolution's k * k * in * out * side², and the classifier's in * out."""
     stem = 9 * 3 * 16 * 8 * 8
     stage1 = 2 * 9 * 16 * 16 * 8 * 8
     stage2 = 9 * 16 * 32 * 4 * 4 + 9 * 32 * 32 * 4 * 4

@@ -64,17 +64,17 @@ def test_the_graph_is_what_the_design_says(tiny_artifacts: dict[str, Artifact]) 
     assert model.graph.node[0].op_type == "Cast"
 
 
-def test_the_same_inputs_give_the_same_truth(tmp_path: Path, smooth_pictures: Path) -> None:
+def test_the_same_inputs_give_the_same_truth(tmp_path: Path, smooth_images: Path) -> None:
     """Graph, ranges and labels of two builds are equal to the byte."""
-    first, second = (_seeded_build(tiny_options("int8", tmp_path / name, smooth_pictures)) for name in "ab")
+    first, second = (_seeded_build(tiny_options("int8", tmp_path / name, smooth_images)) for name in "ab")
     for name in (MODEL, CALIBRATION, LABELS):
         assert (first.folder / name).read_bytes() == (second.folder / name).read_bytes()
-    assert first.truth_digest() == second.truth_digest()
+    assert first.source_digest() == second.source_digest()
 
 
-def test_another_seed_draws_other_images(tmp_path: Path, smooth_pictures: Path) -> None:
+def test_another_seed_draws_other_images(tmp_path: Path, smooth_images: Path) -> None:
     """The recipe's seed decides which images are used."""
-    options = tiny_options("int8", tmp_path / "a", smooth_pictures)
+    options = tiny_options("int8", tmp_path / "a", smooth_images)
     first = _seeded_build(options)
     second = _seeded_build(replace(options, output=tmp_path / "b", recipe=QuantRecipe(images=32, seed=1)))
     assert first.calibration().images_digest != second.calibration().images_digest
@@ -96,27 +96,27 @@ def test_another_seed_draws_other_images(tmp_path: Path, smooth_pictures: Path) 
     ],
 )
 def test_what_cannot_be_built_leaves_nothing(
-    tmp_path: Path, smooth_pictures: Path, change: Callable[[BuildOptions], BuildOptions], kind: type[Exception]
+    tmp_path: Path, smooth_images: Path, change: Callable[[BuildOptions], BuildOptions], kind: type[Exception]
 ) -> None:
     """Each refusal is one of ours, with a hint or a cause in one line, and no file is left."""
     with pytest.raises(kind) as caught:
-        build(change(tiny_options("int8", tmp_path / "out" / "x", smooth_pictures)))
+        build(change(tiny_options("int8", tmp_path / "out" / "x", smooth_images)))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists() or list((tmp_path / "out").iterdir()) == []
 
 
-def test_an_unknown_backend_is_refused_before_anything_is_written(tmp_path: Path, smooth_pictures: Path) -> None:
+def test_an_unknown_backend_is_refused_before_anything_is_written(tmp_path: Path, smooth_images: Path) -> None:
     """Not after minutes of calibration: not even the folder's parent is made."""
     with pytest.raises(ConfigError, match="abacus"):
-        build(replace(tiny_options("int8", tmp_path / "out" / "x", smooth_pictures), backend="abacus"))
+        build(replace(tiny_options("int8", tmp_path / "out" / "x", smooth_images), backend="abacus"))
     assert not (tmp_path / "out").exists()
 
 
-def test_own_labels_need_not_name_the_calibration_folders(tmp_path: Path, smooth_pictures: Path) -> None:
+def test_own_labels_need_not_name_the_calibration_folders(tmp_path: Path, smooth_images: Path) -> None:
     """Calibration needs no labels: folders called otherwise only balance the draw."""
     from PIL import Image
 
-    for index, image in enumerate(np.load(smooth_pictures)["images"][:12]):
+    for index, image in enumerate(np.load(smooth_images)["images"][:12]):
         folder = tmp_path / "set" / f"day{index % 2}"
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / f"{index}.png")
@@ -135,7 +135,7 @@ def _flat(_: np.random.Generator) -> np.ndarray:
 
 
 @pytest.mark.parametrize("make", [_noise, _flat])
-def test_pictures_that_are_none_are_refused(tmp_path: Path, make: Callable[[np.random.Generator], np.ndarray]) -> None:
+def test_images_that_are_none_are_refused(tmp_path: Path, make: Callable[[np.random.Generator], np.ndarray]) -> None:
     """Noise and flat colour have no ranges worth measuring; random weights alone are allowed here."""
     np.savez(tmp_path / "data.npz", images=make(np.random.default_rng(0)))
     torch.manual_seed(0)
@@ -151,7 +151,7 @@ def test_pictures_that_are_none_are_refused(tmp_path: Path, make: Callable[[np.r
 
 
 @pytest.mark.parametrize("stage", ["export", "calibrate", "compile"])
-def test_ctrl_c_leaves_nothing_or_the_whole_artifact(tmp_path: Path, smooth_pictures: Path, stage: str) -> None:
+def test_ctrl_c_leaves_nothing_or_the_whole_artifact(tmp_path: Path, smooth_images: Path, stage: str) -> None:
     """Interrupted in export or calibration: no artifact, no litter; while the engine is compiled: the artifact without it."""
 
     def interrupt(name: str, done: int, total: int) -> None:
@@ -159,16 +159,14 @@ def test_ctrl_c_leaves_nothing_or_the_whole_artifact(tmp_path: Path, smooth_pict
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(tiny_options("int8", tmp_path / "out" / "x", smooth_pictures), progress=interrupt)
+        build(tiny_options("int8", tmp_path / "out" / "x", smooth_images), progress=interrupt)
     left = list((tmp_path / "out").iterdir())
     assert [path.name for path in left] == (["x"] if stage == "compile" else [])
     for path in left:
         assert not list(open_artifact(path).folder.glob("engines/*"))
 
 
-def test_an_engine_that_fails_costs_no_calibration(
-    tmp_path: Path, smooth_pictures: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_engine_that_fails_costs_no_calibration(tmp_path: Path, smooth_images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The artifact is there, the error is the engine's, and its hint is the command that tries again."""
 
     def fail(*_: object) -> None:
@@ -176,23 +174,23 @@ def test_an_engine_that_fails_costs_no_calibration(
 
     monkeypatch.setattr("edge_resnet.compiler.derive.DERIVATIONS", dict.fromkeys(DERIVATIONS, fail))
     with pytest.raises(BuildError, match="out of memory") as caught:
-        build(tiny_options("int8", tmp_path / "x", smooth_pictures))
+        build(tiny_options("int8", tmp_path / "x", smooth_images))
     assert caught.value.hint.startswith("close other programs; ")
     assert f"edge-resnet compile {tmp_path / 'x'}" in caught.value.hint
     assert open_artifact(tmp_path / "x").manifest.precision == "int8"
 
 
-def test_tuning_for_another_backend_is_refused_first(tmp_path: Path, smooth_pictures: Path) -> None:
+def test_tuning_for_another_backend_is_refused_first(tmp_path: Path, smooth_images: Path) -> None:
     """Before minutes of calibration: the workspace is TensorRT's."""
-    options = replace(tiny_options("int8", tmp_path / "out" / "x", smooth_pictures), tuning=EngineTuning(512))
+    options = replace(tiny_options("int8", tmp_path / "out" / "x", smooth_images), tuning=EngineTuning(512))
     with pytest.raises(ConfigError, match="workspace"):
         build(options)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_failed_forced_build_keeps_the_old_artifact(tmp_path: Path, smooth_pictures: Path) -> None:
+def test_a_failed_forced_build_keeps_the_old_artifact(tmp_path: Path, smooth_images: Path) -> None:
     """--force replaces only when the new one is done."""
-    options = tiny_options("fp32", tmp_path / "x", smooth_pictures)
+    options = tiny_options("fp32", tmp_path / "x", smooth_images)
     old = _seeded_build(options)
 
     def interrupt(*_: object) -> None:
@@ -206,7 +204,7 @@ def test_a_failed_forced_build_keeps_the_old_artifact(tmp_path: Path, smooth_pic
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
 @pytest.mark.parametrize("kilobytes", [16, 200, 360])
-def test_a_full_disk_leaves_nothing(tmp_path: Path, smooth_pictures: Path, kilobytes: int) -> None:
+def test_a_full_disk_leaves_nothing(tmp_path: Path, smooth_images: Path, kilobytes: int) -> None:
     """A disk that fills up while the graph or what calibration needs is written: one line, nothing left."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -215,7 +213,7 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, smooth_pictures: Path, kilob
         pytest.skip("this machine does not let tests mount a file system")
     try:
         with pytest.raises(BuildError, match="No space left") as caught:
-            build(tiny_options("int8", disk / "x", smooth_pictures))
+            build(tiny_options("int8", disk / "x", smooth_images))
         assert "free some space" in caught.value.hint
         assert list(disk.iterdir()) == []
     finally:
@@ -227,20 +225,20 @@ def test_a_full_disk_leaves_nothing(tmp_path: Path, smooth_pictures: Path, kilob
     [(("cat", "dog"), 2, ("cat", "dog")), (None, 10, ("airplane", "automobile")), (None, 3, ("class 0", "class 1"))],
 )
 def test_labels(
-    tmp_path: Path, smooth_pictures: Path, labels: tuple[str, ...] | None, classes: int, expected: tuple[str, ...]
+    tmp_path: Path, smooth_images: Path, labels: tuple[str, ...] | None, classes: int, expected: tuple[str, ...]
 ) -> None:
     """The user's names, else the family's own, else numbers."""
     model = ModelSpec("cifar", 8, classes=classes, input_size=32)
-    artifact = build(replace(tiny_options("fp32", tmp_path / "x", smooth_pictures), labels=labels, model=model))
+    artifact = build(replace(tiny_options("fp32", tmp_path / "x", smooth_images), labels=labels, model=model))
     assert artifact.labels[:2] == expected
     assert len(artifact.labels) == classes
 
 
-def test_the_calibration_sets_names(tmp_path: Path, smooth_pictures: Path) -> None:
+def test_the_calibration_sets_names(tmp_path: Path, smooth_images: Path) -> None:
     """A folder of class folders names the classes of a head of its size."""
     from PIL import Image
 
-    images = np.load(smooth_pictures)["images"]
+    images = np.load(smooth_images)["images"]
     for index, image in enumerate(images[:18]):
         folder = tmp_path / "set" / ("rotten", "ripe", "green")[index % 3]
         folder.mkdir(parents=True, exist_ok=True)
@@ -250,10 +248,10 @@ def test_the_calibration_sets_names(tmp_path: Path, smooth_pictures: Path) -> No
     assert artifact.labels == ("green", "ripe", "rotten")
 
 
-def test_progress_names_every_stage(tmp_path: Path, smooth_pictures: Path) -> None:
+def test_progress_names_every_stage(tmp_path: Path, smooth_images: Path) -> None:
     """Export, calibration and compilation are reported, each from nothing to its end."""
     calls: list[tuple[str, int, int]] = []
-    build(tiny_options("int8", tmp_path / "x", smooth_pictures), progress=lambda *call: calls.append(call))
+    build(tiny_options("int8", tmp_path / "x", smooth_images), progress=lambda *call: calls.append(call))
     for stage in ("export", "calibrate", "compile"):
         done = [call for call in calls if call[0] == stage]
         assert done[0][1] == 0

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from exported import graph, pictures, small
+from exported import graph, image_batch, small
 from onnx import numpy_helper
 from torch.nn import functional as F
 
@@ -24,7 +24,7 @@ from edge_resnet.measurement.accuracy import evaluate
 from edge_resnet.network import build_network
 from edge_resnet.network.export import Deployable, export
 from edge_resnet.network.training import TrainData, TrainOptions, fit
-from edge_resnet.pipelines.finetune import DEFAULTS, QatOptions, fine_tune, open_pictures
+from edge_resnet.pipelines.finetune import DEFAULTS, QatOptions, fine_tune, open_train_images
 from edge_resnet.pipelines.requantize import requantize
 from edge_resnet.quantization.int8 import Int8Options
 from edge_resnet.quantization.qat import FakeQuantized
@@ -37,9 +37,9 @@ RECIPE = QuantRecipe(method="mse", images=32)
 QUICK = replace(DEFAULTS, epochs=1, batch=16, rate=0.002, augment="none")
 
 
-def words(pictures_: Path, **changes: object) -> QatOptions:
-    """A pass over the shared pictures, on a network with random weights."""
-    values = {"data": str(pictures_), "recipe": RECIPE, "training": QUICK, "allow_random": True, **changes}
+def words(images_: Path, **changes: object) -> QatOptions:
+    """A pass over the shared images, on a network with random weights."""
+    values = {"data": str(images_), "recipe": RECIPE, "training": QUICK, "allow_random": True, **changes}
     return QatOptions(**values)  # type: ignore[arg-type]
 
 
@@ -55,11 +55,11 @@ def replaced(source: Artifact, graph: onnx.ModelProto, folder: Path) -> Artifact
 
 @pytest.fixture(scope="module")
 def sources(
-    tiny_artifacts: dict[str, Artifact], smooth_pictures: Path, tmp_path_factory: pytest.TempPathFactory
+    tiny_artifacts: dict[str, Artifact], smooth_images: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Artifact]:
     """The tiny network with batch norms as training leaves them, FP32 and INT8 by plain ranges, and an FP16 one."""
     folder = tmp_path_factory.mktemp("sources")
-    options = Int8Options(str(smooth_pictures), RECIPE, allow_random=True)
+    options = Int8Options(str(smooth_images), RECIPE, allow_random=True)
     whole = replaced(tiny_artifacts["fp32"], graph(small("A", input_size=32)), folder / "fp32")
     return {"fp32": whole, "int8": requantize(whole, options, folder / "int8"), "fp16": tiny_artifacts["fp16"]}
 
@@ -92,21 +92,21 @@ def broken(tiny_artifacts: dict[str, Artifact], tmp_path_factory: pytest.TempPat
 
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
 def test_it_makes_an_artifact_as_any_other(
-    sources: dict[str, Artifact], smooth_pictures: Path, tmp_path: Path, precision: str
+    sources: dict[str, Artifact], smooth_images: Path, tmp_path: Path, precision: str
 ) -> None:
     """It opens, evaluates, simulates and goes to TensorRT; its FP32 graph is the source's, and its record says what was done."""
     source = sources[precision]
-    tuned = fine_tune(source, words(smooth_pictures, validation=str(smooth_pictures)), tmp_path / "out")
+    tuned = fine_tune(source, words(smooth_images, validation=str(smooth_images)), tmp_path / "out")
     made = open_artifact(tmp_path / "out")
     assert made.manifest.precision == "int8"
     assert made.manifest.files[MODEL] == source.manifest.files[MODEL]
-    assert made.truth_digest() != source.truth_digest()
+    assert made.source_digest() != source.source_digest()
     table = made.calibration()
     assert table.qat is not None
-    assert (table.qat.source, table.qat.images, table.qat.steps) == (source.truth_digest(), 64, 4)
+    assert (table.qat.source, table.qat.images, table.qat.steps) == (source.source_digest(), 64, 4)
     assert table.qat.difference < 5e-3
     assert "quantization-aware" in (made.manifest.calibration or "")
-    images = open_images(smooth_pictures)
+    images = open_images(smooth_images)
     compile_engine(made, "onnxruntime", "simulated")
     found = evaluate(made, images, simulate=True)
     assert tuned.judged is not None
@@ -114,14 +114,14 @@ def test_it_makes_an_artifact_as_any_other(
     assert found.fp32_top1 == pytest.approx(tuned.judged.fp32_top1)
     assert made.manifest.accuracy == {"fp32_top1": found.fp32_top1, "int8_top1": found.top1}
     with open_backend(made) as backend:
-        assert backend.infer(pictures(2, 32)).shape == (2, 10)
+        assert backend.infer(image_batch(2, 32)).shape == (2, 10)
     assert any(node.op_type == "QuantizeLinear" for node in tensorrt_graph(made, "strong").graph.node)
 
 
-def test_what_was_trained_is_what_is_written(sources: dict[str, Artifact], smooth_pictures: Path, tmp_path: Path) -> None:
+def test_what_was_trained_is_what_is_written(sources: dict[str, Artifact], smooth_images: Path, tmp_path: Path) -> None:
     """Read back, the artifact gives a network with the weights, biases, scales and ranges of the one that was trained."""
     source = sources["int8"]
-    made = fine_tune(source, words(smooth_pictures), tmp_path / "out").artifact
+    made = fine_tune(source, words(smooth_images), tmp_path / "out").artifact
     model, corrections = onnx.load(made.model_path), read_corrections(made)
     network = FakeQuantized(model, made.calibration(), corrections)
     again = corrections_of(network, exact_input=False)
@@ -138,12 +138,12 @@ def test_what_was_trained_is_what_is_written(sources: dict[str, Artifact], smoot
     assert apply(model, corrections).SerializeToString() != model.SerializeToString()
 
 
-def test_a_seed_repeats(sources: dict[str, Artifact], smooth_pictures: Path, tmp_path: Path) -> None:
+def test_a_seed_repeats(sources: dict[str, Artifact], smooth_images: Path, tmp_path: Path) -> None:
     """The same seed gives the same truth to the byte, another seed another."""
     digests = []
     for place, seed in enumerate((0, 0, 1)):
-        options = words(smooth_pictures, training=replace(QUICK, seed=seed, max_steps=2))
-        digests.append(fine_tune(sources["int8"], options, tmp_path / str(place)).artifact.truth_digest())
+        options = words(smooth_images, training=replace(QUICK, seed=seed, max_steps=2))
+        digests.append(fine_tune(sources["int8"], options, tmp_path / str(place)).artifact.source_digest())
     assert digests[0] == digests[1] != digests[2]
 
 
@@ -175,9 +175,9 @@ def test_a_budget_that_is_missed_is_told_and_the_artifact_kept(broken: Artifact,
     assert open_artifact(tmp_path / "out").manifest.budget is None
 
 
-def test_a_budget_that_holds_is_in_the_manifest(sources: dict[str, Artifact], smooth_pictures: Path, tmp_path: Path) -> None:
+def test_a_budget_that_holds_is_in_the_manifest(sources: dict[str, Artifact], smooth_images: Path, tmp_path: Path) -> None:
     """With its interval, and no layer kept for it."""
-    options = words(smooth_pictures, validation=str(smooth_pictures), max_drop=100.0)
+    options = words(smooth_images, validation=str(smooth_images), max_drop=100.0)
     tuned = fine_tune(sources["int8"], options, tmp_path / "out")
     assert tuned.missed is None
     budget = open_artifact(tmp_path / "out").manifest.budget
@@ -210,7 +210,7 @@ def test_another_graph_than_was_trained_is_refused(sources: dict[str, Artifact])
     model, table = onnx.load(source.model_path), source.calibration()
     network = FakeQuantized(model, table, read_corrections(source))
     corrections = corrections_of(network, exact_input=False)
-    shown = [pictures(8, 32)]
+    shown = [image_batch(8, 32)]
     assert verify_int8(network, model, (table, corrections), shown, source.manifest.preprocess) < 5e-3
     wide = replace(table, amax={name: value * 30 for name, value in table.amax.items()})
     with pytest.raises(ExportError, match="does not answer"):
@@ -218,36 +218,36 @@ def test_another_graph_than_was_trained_is_refused(sources: dict[str, Artifact])
 
 
 def test_fp16_random_weights_and_its_own_folder_are_refused(
-    sources: dict[str, Artifact], smooth_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sources: dict[str, Artifact], smooth_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before any training, with the remedy, and nothing is written."""
     with pytest.raises(ConfigError, match="is FP16") as caught:
-        fine_tune(sources["fp16"], words(smooth_pictures), tmp_path / "out")
+        fine_tune(sources["fp16"], words(smooth_images), tmp_path / "out")
     assert "build --int8" in caught.value.hint
     with pytest.raises(CalibrationError, match="random weights"):
-        fine_tune(sources["int8"], words(smooth_pictures, allow_random=False), tmp_path / "out")
+        fine_tune(sources["int8"], words(smooth_images, allow_random=False), tmp_path / "out")
     with pytest.raises(ConfigError, match="that is read"):
-        fine_tune(sources["int8"], words(smooth_pictures), sources["int8"].folder, force=True)
+        fine_tune(sources["int8"], words(smooth_images), sources["int8"].folder, force=True)
     with pytest.raises(ConfigError, match="labelled images"):
-        fine_tune(sources["int8"], words(smooth_pictures, max_drop=1.0), tmp_path / "out")
+        fine_tune(sources["int8"], words(smooth_images, max_drop=1.0), tmp_path / "out")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="one process"):
-        fine_tune(sources["int8"], words(smooth_pictures), tmp_path / "out")
+        fine_tune(sources["int8"], words(smooth_images), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_loss_that_is_not_finite_writes_nothing(sources: dict[str, Artifact], smooth_pictures: Path, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_writes_nothing(sources: dict[str, Artifact], smooth_images: Path, tmp_path: Path) -> None:
     """An absurd rate ends with an error that names it, and no artifact."""
-    options = words(smooth_pictures, training=replace(QUICK, rate=1e30, epochs=2))
+    options = words(smooth_images, training=replace(QUICK, rate=1e30, epochs=2))
     with pytest.raises(EdgeResnetError, match="not finite") as caught:
         fine_tune(sources["int8"], options, tmp_path / "out")
     assert "--rate" in caught.value.hint
     assert not (tmp_path / "out").exists()
 
 
-def test_pictures_of_other_classes_are_refused(sources: dict[str, Artifact], tmp_path: Path) -> None:
+def test_images_of_other_classes_are_refused(sources: dict[str, Artifact], tmp_path: Path) -> None:
     """No labels, labels beyond the head, one class, and a set whose classes have other names."""
-    artifact, images = sources["int8"], pictures(6, 32)
+    artifact, images = sources["int8"], image_batch(6, 32)
 
     def saved(name: str, labels: list[int] | None) -> str:
         arrays = {} if labels is None else {"labels": np.array(labels)}
@@ -260,23 +260,23 @@ def test_pictures_of_other_classes_are_refused(sources: dict[str, Artifact], tmp
         (saved("one.npz", [3] * 6), "one class"),
     ):
         with pytest.raises(DataError, match=said):
-            open_pictures(path, None, artifact)
+            open_train_images(path, None, artifact)
     named = Artifact(artifact.folder, artifact.manifest, ("airplane", *map(str, range(1, 10))))
     with pytest.raises(DataError, match="classes differ"):
-        open_pictures("digits", None, named)
+        open_train_images("digits", None, named)
     digits = Artifact(artifact.folder, artifact.manifest, tuple(map(str, range(10))))
-    train, test = open_pictures("digits", None, digits)
+    train, test = open_train_images("digits", None, digits)
     assert test is not None
     assert len(train) > len(test)
     with pytest.raises(DataError, match="numbers them otherwise"):
-        open_pictures("digits", None, Artifact(artifact.folder, artifact.manifest, tuple(map(str, reversed(range(10))))))
+        open_train_images("digits", None, Artifact(artifact.folder, artifact.manifest, tuple(map(str, reversed(range(10))))))
 
 
 @pytest.mark.parametrize("changes", [{"distil": 1.5}, {"distil": -0.1}, {"max_drop": 101.0}, {"max_drop": float("nan")}])
-def test_shares_and_budgets_have_bounds(smooth_pictures: Path, changes: dict[str, object]) -> None:
+def test_shares_and_budgets_have_bounds(smooth_images: Path, changes: dict[str, object]) -> None:
     """What makes no sense is refused when it is said."""
     with pytest.raises(ConfigError, match=r"0\.\."):
-        words(smooth_pictures, **changes)
+        words(smooth_images, **changes)
 
 
 def test_old_tables_still_open(tiny_int8: Path) -> None:
@@ -291,7 +291,7 @@ def test_old_tables_still_open(tiny_int8: Path) -> None:
 
 
 def test_a_budget_is_paired() -> None:
-    """The drop is counted on the pictures on which the two differ."""
+    """The drop is counted on the images on which the two differ."""
     labels = np.arange(10) % 2
     right = np.eye(2, dtype=np.float32)[labels]
     wrong = right.copy()

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from exported import graph, pictures, small
+from exported import graph, image_batch, small
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
@@ -32,7 +32,7 @@ Floats = npt.NDArray[np.float32]
 #: What `rescaled` breaks: the second convolutions of two of the three blocks.
 GUILTY = ("layer2.0", "layer3.0")
 CLASSES = 10
-#: Percent points. The classes of an untrained network lie close together: INT8 as it should be loses 7 on these pictures.
+#: Percent points. The classes of an untrained network lie close together: INT8 as it should be loses 7 on these images.
 BUDGET = 10.0
 
 
@@ -87,11 +87,11 @@ def factors(channels: int) -> npt.NDArray[np.float64]:
 
 def real_problem(folder: Path, blocks: Sequence[str], count: int = 200) -> BudgetProblem:
     """A network calibrated by its largest values; a tenth of the labels is not what FP32 says."""
-    images = pictures(count, 16)
+    images = image_batch(count, 16)
     model = rescaled(centred(graph(small()), images), blocks)
     onnx.save(model, folder / "model.onnx")
     recipe = QuantRecipe(method="max", images=32)
-    table = calibrate(folder / "model.onnx", measured_tensors(model), [pictures(32, 16, seed=1)], recipe)
+    table = calibrate(folder / "model.onnx", measured_tensors(model), [image_batch(32, 16, seed=1)], recipe)
     reference = simulate(model, [images])
     labels = reference.argmax(axis=1).astype(np.int64)
     labels[::10] = (labels[::10] + 1) % CLASSES

@@ -1,4 +1,4 @@
-"""calibrate.py: what a table depends on and what it does not, its memory, and the pictures that are refused."""
+"""calibrate.py: what a table depends on and what it does not, its memory, and the images that are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
-from exported import exported, graph, pictures, small
+from exported import exported, graph, image_batch, small
 from onnx import numpy_helper
 from PIL import Image
 
@@ -60,8 +60,8 @@ def noise(kind: str, count: int = 20, size: int = 32) -> Images:
 
 @pytest.mark.parametrize("size", [1, 2, 4, 11])
 def test_the_batch_size_does_not_matter(size: int, model_path: Path) -> None:
-    """Eleven pictures give one table in batches of 1, 2, 4 and 11, the last of them ragged; the digest is the same to the bit."""
-    images = pictures(11, 16)
+    """Eleven images give one table in batches of 1, 2, 4 and 11, the last of them ragged; the digest is the same to the bit."""
+    images = image_batch(11, 16)
     recipe = QuantRecipe(images=11)
     whole = calibrate(model_path, TENSORS, [images], recipe)
     found = calibrate(model_path, TENSORS, cut(images, size), recipe)
@@ -70,12 +70,12 @@ def test_the_batch_size_does_not_matter(size: int, model_path: Path) -> None:
     assert found.images_digest == whole.images_digest
 
 
-def test_the_order_of_the_pictures_shows_in_the_digest_alone(model_path: Path) -> None:
-    """The same pictures in reverse have the same ranges and another digest; other pictures differ in both."""
-    images = pictures(11, 16)
+def test_the_order_of_the_images_shows_in_the_digest_alone(model_path: Path) -> None:
+    """The same images in reverse have the same ranges and another digest; other images differ in both."""
+    images = image_batch(11, 16)
     forward, backward, other = (
         calibrate(model_path, TENSORS, cut(batch, CALIBRATION_BATCH), MAX)
-        for batch in (images, images[::-1], pictures(11, 16, 1))
+        for batch in (images, images[::-1], image_batch(11, 16, 1))
     )
     assert backward.amax == pytest.approx(forward.amax, rel=1e-5)
     assert backward.signed == forward.signed
@@ -85,7 +85,7 @@ def test_the_order_of_the_pictures_shows_in_the_digest_alone(model_path: Path) -
 
 def test_the_digests_are_those_of_the_pixels_and_of_the_file(model_path: Path) -> None:
     """images_digest is the sha256 of all pixels in order, model_digest that of the ONNX file."""
-    images = pictures(5, 16)
+    images = image_batch(5, 16)
     table = calibrate(model_path, TENSORS, cut(images, 2), MAX)
     assert table.images_digest == hashlib.sha256(images.tobytes()).hexdigest()
     assert table.model_digest == hashlib.sha256(model_path.read_bytes()).hexdigest()
@@ -93,7 +93,7 @@ def test_the_digests_are_those_of_the_pixels_and_of_the_file(model_path: Path) -
 
 def test_the_ranges_are_those_of_the_tensors(model_path: Path) -> None:
     """By method max each range is the largest |x| of its own tensor, and signed are those that go below zero."""
-    images = pictures(7, 16)
+    images = image_batch(7, 16)
     table = calibrate(model_path, TENSORS, cut(images, 2), MAX)
     model = onnx.load(model_path)
     model.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in TENSORS)
@@ -108,14 +108,14 @@ def test_the_ranges_are_those_of_the_tensors(model_path: Path) -> None:
 
 def test_tensors_named_twice_are_measured_once(model_path: Path) -> None:
     """A repeated name does not shift the ranges of the names after it."""
-    twice = calibrate(model_path, ["mul", "mul", "relu"], [pictures(3, 16)], MAX)
-    once = calibrate(model_path, ["relu", "mul"], [pictures(3, 16)], MAX)
+    twice = calibrate(model_path, ["mul", "mul", "relu"], [image_batch(3, 16)], MAX)
+    once = calibrate(model_path, ["relu", "mul"], [image_batch(3, 16)], MAX)
     assert twice.amax == once.amax
 
 
 def test_one_pass_serves_every_method(model_path: Path) -> None:
     """Histograms collected once give by each recipe the table that a pass with this recipe gives."""
-    images = pictures(6, 16)
+    images = image_batch(6, 16)
     histograms, count = collect(model_path, TENSORS, cut(images, 2), 6)
     assert count == 6
     for recipe in (MAX, QuantRecipe(percentile=99), QuantRecipe(percentile=60)):
@@ -123,19 +123,19 @@ def test_one_pass_serves_every_method(model_path: Path) -> None:
         assert table_from(histograms, recipe, count, table.images_digest, table.model_digest) == table
 
 
-def test_pictures_that_do_not_lie_in_one_piece_are_read_right(model_path: Path) -> None:
+def test_images_that_do_not_lie_in_one_piece_are_read_right(model_path: Path) -> None:
     """Views with strides calibrate and hash as their copies do."""
-    images = pictures(4, 32)[:, ::2, ::-2]
+    images = image_batch(4, 32)[:, ::2, ::-2]
     view = calibrate(model_path, TENSORS, [images], MAX)
     assert view == calibrate(model_path, TENSORS, [np.ascontiguousarray(images)], MAX)
 
 
 @pytest.mark.parametrize("expected", [11, 500, 3])
 def test_progress_never_goes_back_and_ends_complete(expected: int, model_path: Path) -> None:
-    """It starts at 0, rises, never exceeds its total, and ends with done == total, also where pictures were fewer or more."""
+    """It starts at 0, rises, never exceeds its total, and ends with done == total, also where images were fewer or more."""
     calls: list[tuple[str, int, int]] = []
     recipe = QuantRecipe(images=expected)
-    calibrate(model_path, TENSORS, cut(pictures(11, 16), 2), recipe, progress=lambda *call: calls.append(call))
+    calibrate(model_path, TENSORS, cut(image_batch(11, 16), 2), recipe, progress=lambda *call: calls.append(call))
     done = [done for _, done, _ in calls]
     assert {stage for stage, _, _ in calls} == {"calibrate"}
     assert calls[0][1:] == (0, expected)
@@ -144,8 +144,8 @@ def test_progress_never_goes_back_and_ends_complete(expected: int, model_path: P
     assert all(done <= total for _, done, total in calls)
 
 
-def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> None:
-    """The peak of 128 more pictures is less than 15 % above that of 16; their activations are larger than the whole process."""
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
+    """The peak of 128 more images is less than 15 % above that of 16; their activations are larger than the whole process."""
     spec = small(input_size=64)
     (tmp_path / "model.onnx").write_bytes(exported(spec))
     code = (
@@ -164,9 +164,9 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path: Path) -> Non
     assert many_kib < 1.15 * few_kib
 
 
-def test_no_picture_is_refused(model_path: Path) -> None:
+def test_no_image_is_refused(model_path: Path) -> None:
     """An empty set raises, and the hint says what to give."""
-    with pytest.raises(CalibrationError, match="no picture") as caught:
+    with pytest.raises(CalibrationError, match="no image") as caught:
         calibrate(model_path, TENSORS, [], MAX)
     assert "--calib-data" in caught.value.hint
 
@@ -174,19 +174,19 @@ def test_no_picture_is_refused(model_path: Path) -> None:
 @pytest.mark.parametrize(
     "colours",
     [[(0, 0, 0)], [(255, 255, 255)], [(200, 30, 30)], [(0, 0, 0), (255, 255, 255), (10, 200, 90)]],
-    ids=["black", "white", "a colour", "a colour per picture"],
+    ids=["black", "white", "a colour", "a colour per image"],
 )
 @pytest.mark.parametrize("size", [1, 3])
-def test_flat_pictures_are_refused(colours: list[tuple[int, int, int]], size: int, model_path: Path) -> None:
-    """Pictures of one colour each, grey or not, the same or not, in one batch or several, are no calibration set."""
+def test_flat_images_are_refused(colours: list[tuple[int, int, int]], size: int, model_path: Path) -> None:
+    """Images of one colour each, grey or not, the same or not, in one batch or several, are no calibration set."""
     images = np.broadcast_to(np.array(colours, np.uint8)[:, None, None], (len(colours), 16, 16, 3))
     with pytest.raises(CalibrationError, match="flat"):
         calibrate(model_path, TENSORS, cut(images, size), MAX)
 
 
-def test_one_picture_among_flat_ones_is_enough(model_path: Path) -> None:
-    """Some flat pictures occur in real sets and are passed over."""
-    images = np.concatenate([np.zeros((4, 16, 16, 3), np.uint8), pictures(1, 16)])
+def test_one_image_among_flat_ones_is_enough(model_path: Path) -> None:
+    """Some flat images occur in real sets and are passed over."""
+    images = np.concatenate([np.zeros((4, 16, 16, 3), np.uint8), image_batch(1, 16)])
     assert calibrate(model_path, TENSORS, cut(images, 2), MAX).images == 5
 
 
@@ -199,14 +199,14 @@ def test_broken_weights_are_noticed(tmp_path: Path) -> None:
     weight.CopyFrom(numpy_helper.from_array(values, weight.name))
     onnx.save(model, tmp_path / "model.onnx")
     with pytest.raises(CalibrationError, match="not finite"):
-        calibrate(tmp_path / "model.onnx", TENSORS, cut(pictures(9, 16), 2), MAX)
+        calibrate(tmp_path / "model.onnx", TENSORS, cut(image_batch(9, 16), 2), MAX)
 
 
 def test_an_error_of_the_source_passes_through(model_path: Path) -> None:
-    """What the reader of the pictures raises in the middle arrives as it is."""
+    """What the reader of the images raises in the middle arrives as it is."""
 
     def breaking() -> Iterator[Images]:
-        yield pictures(2, 16)
+        yield image_batch(2, 16)
         raise DataError("the disk is gone")
 
     with pytest.raises(DataError, match="the disk is gone"):
@@ -216,19 +216,19 @@ def test_an_error_of_the_source_passes_through(model_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["uniform", "gaussian", "salt and pepper"])
 @pytest.mark.parametrize("count", [1, 16, 17, 40])
 def test_noise_is_refused(kind: str, count: int) -> None:
-    """Noise of any distribution, however many pictures of it, raises; the message names the set."""
+    """Noise of any distribution, however many images of it, raises; the message names the set."""
     with pytest.raises(CalibrationError, match="static look like random noise"):
         refuse_noise(from_arrays("static", noise(kind, count)))
 
 
-def test_real_and_smooth_pictures_pass() -> None:
-    """Handwritten digits and smooth pictures are no noise."""
+def test_real_and_smooth_images_pass() -> None:
+    """Handwritten digits and smooth images are no noise."""
     refuse_noise(load_named("digits", "train"))
-    refuse_noise(from_arrays("waves", pictures(20, 32)))
+    refuse_noise(from_arrays("waves", image_batch(20, 32)))
 
 
 def test_photographs_pass(real_data: Path) -> None:
-    """Photographs and CIFAR-10's pictures of 32 pixels are no noise."""
+    """Photographs and CIFAR-10's images of 32 pixels are no noise."""
     refuse_noise(open_images(real_data / "photos"))
     sheet = np.asarray(Image.open(real_data / "cifar10" / "train_00.webp"))
     tiles = sheet.reshape(25, 32, 40, 32, 3).transpose(0, 2, 1, 3, 4).reshape(-1, 32, 32, 3)
@@ -237,8 +237,8 @@ def test_photographs_pass(real_data: Path) -> None:
 
 @pytest.mark.parametrize(("noisy", "refused"), [(6, False), (10, True)])
 def test_the_majority_decides(noisy: int, refused: bool) -> None:
-    """A few noisy pictures among good ones pass, a few good ones among noise do not help."""
-    mixed = from_arrays("mixed", np.concatenate([noise("uniform", noisy), pictures(16 - noisy, 32)]))
+    """A few noisy images among good ones pass, a few good ones among noise do not help."""
+    mixed = from_arrays("mixed", np.concatenate([noise("uniform", noisy), image_batch(16 - noisy, 32)]))
     if refused:
         with pytest.raises(CalibrationError, match="noise"):
             refuse_noise(mixed)
@@ -246,29 +246,29 @@ def test_the_majority_decides(noisy: int, refused: bool) -> None:
         refuse_noise(mixed)
 
 
-def test_at_most_sixteen_pictures_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The check costs the same for a large set: up to 16 pictures, the first among them, spread over all of it."""
+def test_at_most_sixteen_images_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check costs the same for a large set: up to 16 images, the first among them, spread over all of it."""
     seen: list[int] = []
     load = ImageSet.load
     monkeypatch.setattr(ImageSet, "load", lambda self, index: seen.append(index) or load(self, index))
     for count in (1, 15, 16, 31, 33, 250):
         seen.clear()
-        refuse_noise(from_arrays("waves", pictures(count, 8)))
+        refuse_noise(from_arrays("waves", image_batch(count, 8)))
         assert len(seen) == len(set(seen)) <= 16
         assert len(seen) > min(count, 16) / 2
         assert (seen[0], seen[-1] >= count * 0.75 - 1) == (0, True)
 
 
 def test_what_cannot_be_judged_is_left_to_the_pass(tmp_path: Path) -> None:
-    """Unreadable, flat and one-pixel pictures are neither noise nor an error here; noise beside them is still seen."""
-    for index, picture in enumerate(pictures(3, 32)):
-        Image.fromarray(picture).save(tmp_path / f"{index}.png")
+    """Unreadable, flat and one-pixel images are neither noise nor an error here; noise beside them is still seen."""
+    for index, image in enumerate(image_batch(3, 32)):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
     (tmp_path / "broken.png").write_bytes((tmp_path / "0.png").read_bytes()[:60])
     refuse_noise(open_images(tmp_path))
     refuse_noise(from_arrays("flat", np.full((3, 8, 8, 3), 7, np.uint8)))
     refuse_noise(from_arrays("dots", np.zeros((3, 1, 1, 3), np.uint8)))
-    for index, picture in enumerate(noise("uniform", 3)):
-        Image.fromarray(picture).save(tmp_path / f"{index}.png")
+    for index, image in enumerate(noise("uniform", 3)):
+        Image.fromarray(image).save(tmp_path / f"{index}.png")
     with pytest.raises(CalibrationError, match="noise"):
         refuse_noise(open_images(tmp_path))
 
@@ -279,7 +279,7 @@ def test_a_table_survives_its_json(model_path: Path) -> None:
 
     from edge_resnet.artifact.folder import write_json
 
-    table = calibrate(model_path, TENSORS, [pictures(3, 16)], MAX)
+    table = calibrate(model_path, TENSORS, [image_batch(3, 16)], MAX)
     path = model_path.parent / "calibration.json"
     write_json(path, table)
     assert TypeAdapter(CalibrationTable).validate_json(path.read_bytes()) == table

@@ -33,7 +33,7 @@ def report(values: npt.NDArray[np.float32], amax: float, history: dict[int, floa
 
 
 def several(changes: list[float]) -> CoverageReport:
-    """The report on tensors whose ranges change by these shares from 64 to 128 pictures."""
+    """The report on tensors whose ranges change by these shares from 64 to 128 images."""
     histograms = {f"t{place}": filled(np.ones(10, np.float32)) for place in range(len(changes))}
     table = CalibrationTable(dict.fromkeys(histograms, 1.0), (), QuantRecipe(), 1, "", "")
     before = {f"t{place}": 1 - change for place, change in enumerate(changes)}
@@ -42,7 +42,7 @@ def several(changes: list[float]) -> CoverageReport:
 
 @given(st.integers(1, 5000))
 def test_snapshots_double_and_end_with_all(total: int) -> None:
-    """32, 64, 128 … then the total, which is at least half as many again: a last step of a few pictures would tell nothing."""
+    """32, 64, 128 … then the total, which is at least half as many again: a last step of a few images would tell nothing."""
     counts = snapshot_counts(total)
     assert counts[-1] == total
     assert list(counts[:-1]) == [32 * 2**step for step in range(len(counts) - 1)]
@@ -54,7 +54,7 @@ def test_snapshots_double_and_end_with_all(total: int) -> None:
     [(32, (32,)), (47, (47,)), (48, (32, 48)), (512, (32, 64, 128, 256, 512)), (520, (32, 64, 128, 256, 520))],
 )
 def test_snapshots_of_some_totals(total: int, counts: tuple[int, ...]) -> None:
-    """520 pictures are compared with 256 of them, not with 512."""
+    """520 images are compared with 256 of them, not with 512."""
     assert snapshot_counts(total) == counts
 
 
@@ -90,7 +90,7 @@ def test_a_dead_tensor_is_covered() -> None:
 
 @pytest.mark.parametrize(("last", "enough"), [(1.01, True), (1.2, False)])
 def test_the_verdict_follows_the_last_change(last: float, enough: bool) -> None:
-    """One per cent from half the pictures to all is enough, a fifth is not; the line says so."""
+    """One per cent from half the images to all is enough, a fifth is not; the line says so."""
     found = report(np.ones(10, np.float32), 1.0, {32: 0.5, 64: 1.0, 128: last})
     assert found.enough is enough
     assert found.moved == pytest.approx((last - 1) / last)
@@ -132,7 +132,7 @@ def test_no_tensor_and_no_snapshot_do_not_raise() -> None:
     assert "from 32 to 64" in render(coverage_report({}, table, {32: {}, 64: {}}))
 
 
-def test_too_few_pictures_to_tell() -> None:
+def test_too_few_images_to_tell() -> None:
     """One snapshot shows no change, and is not called enough."""
     found = report(np.ones(10, np.float32), 1.0, {20: 1.0})
     assert not found.enough
@@ -140,7 +140,7 @@ def test_too_few_pictures_to_tell() -> None:
 
 
 def test_the_table_shows_what_moves_first() -> None:
-    """Rows are sorted by the last change, a column per number of pictures."""
+    """Rows are sorted by the last change, a column per number of images."""
     histograms = {name: filled(np.ones(10, np.float32)) for name in ("still", "moves")}
     table = CalibrationTable(dict.fromkeys(histograms, 1.0), (), QuantRecipe(), 1, "", "")
     snapshots = {32: {"still": 1.0, "moves": 0.5}, 64: {"still": 1.0, "moves": 1.0}}

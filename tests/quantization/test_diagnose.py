@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 import torch
-from exported import graph, logits, pictures, small
+from exported import graph, image_batch, logits, small
 from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
@@ -38,7 +38,7 @@ CIFAR = Preprocess(resize=32, crop=32)
 
 
 class Trained(NamedTuple):
-    """A network with published weights, and pictures of its kind: training and test images and the latter's labels."""
+    """A network with published weights, and images of its kind: training and test images and the latter's labels."""
 
     model: onnx.ModelProto
     train: Images
@@ -69,7 +69,7 @@ def export_with(preprocess: Preprocess, real_data: Path, path: Path) -> None:
 
 
 def measured(model: onnx.ModelProto, images: Images) -> Histograms:
-    """Histograms of a graph over pictures."""
+    """Histograms of a graph over images."""
     cut = (images[start : start + 32] for start in range(0, len(images), 32))
     return collect(model, measured_tensors(model), cut, len(images))[0]
 
@@ -80,7 +80,7 @@ def ranges(histograms: Histograms, recipe: QuantRecipe) -> CalibrationTable:
 
 
 def counted(model: onnx.ModelProto, images: Images) -> tuple[Histograms, CalibrationTable]:
-    """Histograms of a graph over pictures, and the ranges that mse reads."""
+    """Histograms of a graph over images, and the ranges that mse reads."""
     histograms = measured(model, images)
     return histograms, ranges(histograms, QuantRecipe(method="mse"))
 
@@ -117,7 +117,7 @@ def loud_channel(model: onnx.ModelProto, factor: float) -> onnx.ModelProto:
 def test_sound_networks_are_not_flagged(spec: ModelSpec) -> None:
     """Networks as training leaves them have no risky layer."""
     model = graph(spec)
-    assert risky_layers(model, *counted(model, pictures(32, spec.input_size))) == []
+    assert risky_layers(model, *counted(model, image_batch(32, spec.input_size))) == []
 
 
 def test_a_trained_network_is_not_flagged_by_any_method(cifar: Trained) -> None:
@@ -143,7 +143,7 @@ def test_a_loud_channel_of_a_residual_stream_is_flagged(cifar: Trained, factor: 
 def test_a_network_scaled_apart_is_flagged_where_it_was() -> None:
     """Function-preserving scaling of a block's channels by up to 3000 is found in that block alone: its tensors, its weights."""
     model = rescaled(graph(small()), 3000, ("layer2.0",))
-    risks = risky_layers(model, *counted(model, pictures(32, 16)))
+    risks = risky_layers(model, *counted(model, image_batch(32, 16)))
     assert {risk.node for risk in risks} == {"layer2.0.conv2"}
     assert {risk.why.split(" lie ")[0].split(" of ", 1)[1].split(" of its")[0] for risk in risks} >= {"its weights"}
     assert [risk.value for risk in risks] == sorted((risk.value for risk in risks), reverse=True)
@@ -155,7 +155,7 @@ def test_the_wider_apart_the_worse() -> None:
     values = []
     for factor in (1, 30, 300, 3000):
         model = rescaled(graph(small()), factor, ("layer1.0",))
-        risks = risky_layers(model, *counted(model, pictures(32, 16)))
+        risks = risky_layers(model, *counted(model, image_batch(32, 16)))
         values.append(risks[0].value if risks else 0.0)
     assert values[0] == 0
     assert values == sorted(values)
@@ -227,9 +227,9 @@ def test_the_warning_is_one_line_with_the_worst_first() -> None:
 
 
 def test_a_good_set_passes_in_silence() -> None:
-    """Two hundred pictures of all classes: nothing to say."""
+    """Two hundred images of all classes: nothing to say."""
     spec = Preprocess(resize=16, crop=16)
-    assert check_set(from_arrays("good", pictures(200, 16), np.arange(200) % 10, []), 10, spec) == []
+    assert check_set(from_arrays("good", image_batch(200, 16), np.arange(200) % 10, []), 10, spec) == []
 
 
 def test_real_sets_pass_in_silence(cifar: Trained, real_data: Path) -> None:
@@ -241,17 +241,17 @@ def test_real_sets_pass_in_silence(cifar: Trained, real_data: Path) -> None:
 
 def test_ten_classes_of_a_thousand_are_enough() -> None:
     """What a set of ten ImageNet classes is; ranges hardly depend on the classes."""
-    assert check_set(from_arrays("ten", pictures(200, 16), np.arange(200) % 10), 1000) == []
+    assert check_set(from_arrays("ten", image_batch(200, 16), np.arange(200) % 10), 1000) == []
 
 
 @pytest.mark.parametrize(
     ("images", "labels", "text"),
     [
-        (pictures(20, 16), None, "far too few"),
-        (pictures(100, 16), None, "few"),
-        (pictures(200, 16), np.zeros(200, np.int64), "one class"),
-        (pictures(200, 16), np.arange(200) % 2, "2 of 10 classes"),
-        (np.repeat(pictures(4, 16), 50, axis=0), None, "repeat another"),
+        (image_batch(20, 16), None, "far too few"),
+        (image_batch(100, 16), None, "few"),
+        (image_batch(200, 16), np.zeros(200, np.int64), "one class"),
+        (image_batch(200, 16), np.arange(200) % 2, "2 of 10 classes"),
+        (np.repeat(image_batch(4, 16), 50, axis=0), None, "repeat another"),
         (np.broadcast_to(np.arange(200, dtype=np.uint8)[:, None, None, None], (200, 16, 16, 3)), None, "one colour"),
         (np.broadcast_to(np.array([200, 30, 90], np.uint8), (200, 16, 16, 3)), None, "one colour"),
     ],
@@ -275,21 +275,21 @@ def test_an_unfit_set_is_named(images: Images, labels: npt.NDArray[np.int64] | N
     ],
     ids=["right", "halves", "no mean", "no deviation", "deviation divided by 255 again"],
 )
-def test_a_normalisation_that_fits_no_picture_is_doubted(cifar: Trained, spec: Preprocess, doubted: bool) -> None:
+def test_a_normalisation_that_fits_no_image_is_doubted(cifar: Trained, spec: Preprocess, doubted: bool) -> None:
     """A missing mean or deviation shows in the pixels; they cannot tell one usual normalisation from another."""
     lines = check_set(from_arrays("cifar10", cifar.train), 10, spec)
     assert [("--mean" in line) for line in lines] == [True] * doubted
 
 
-def test_pictures_that_cannot_be_read_do_not_raise(tmp_path: Path) -> None:
+def test_images_that_cannot_be_read_do_not_raise(tmp_path: Path) -> None:
     """A broken file is the pass's to name; here it is only not looked at."""
     for index in range(3):
-        (tmp_path / f"{index}.png").write_bytes(b"no picture")
+        (tmp_path / f"{index}.png").write_bytes(b"no image")
     assert any("far too few" in line for line in check_set(open_images(tmp_path), 10, CIFAR))
 
 
 def test_fp32_near_chance_is_doubted() -> None:
-    """Random answers to labelled pictures: the normalisation, the labels or the weights are wrong; right ones pass."""
+    """Random answers to labelled images: the normalisation, the labels or the weights are wrong; right ones pass."""
     rng = np.random.default_rng(0)
     answers, labels = rng.standard_normal((64, 10)).astype(np.float32), rng.integers(0, 10, 64)
     assert "hardly more than chance" in check_answers(answers, labels)[0]
@@ -305,7 +305,7 @@ def test_a_modest_network_is_not_doubted() -> None:
 
 
 def test_one_answer_for_everything_is_doubted() -> None:
-    """Where nothing is labelled, a network that says the same of all pictures has the wrong input; of one class it may."""
+    """Where nothing is labelled, a network that says the same of all images has the wrong input; of one class it may."""
     answers = np.zeros((64, 10), np.float32)
     answers[:, 3] = 9
     assert "one class" in check_answers(answers, None)[0]
@@ -337,12 +337,12 @@ def test_fp32_of_a_trained_network_is_believed_until_its_input_is_wrong(cifar: T
 
 
 def test_sets_of_one_kind_are_alike_and_others_are_not() -> None:
-    """Other pictures of the same kind pass; the same pictures at a third of the brightness, and faint ones, do not."""
+    """Other images of the same kind pass; the same images at a third of the brightness, and faint ones, do not."""
     model = graph(small())
-    base, _ = counted(model, pictures(96, 16))
-    assert check_unlike(base, counted(model, pictures(96, 16, seed=5))[0]) == []
-    dark = (pictures(96, 16, seed=5) // 3).astype(np.uint8)
-    faint = (pictures(96, 16, seed=5) // 8 + 110).astype(np.uint8)
+    base, _ = counted(model, image_batch(96, 16))
+    assert check_unlike(base, counted(model, image_batch(96, 16, seed=5))[0]) == []
+    dark = (image_batch(96, 16, seed=5) // 3).astype(np.uint8)
+    faint = (image_batch(96, 16, seed=5) // 8 + 110).astype(np.uint8)
     for other in (dark, faint):
         lines = check_unlike(base, counted(model, other)[0])
         assert len(lines) == 1
@@ -363,7 +363,7 @@ def test_training_and_test_images_are_alike_and_dark_ones_are_not(cifar: Trained
 
 
 def test_an_exact_input_is_not_called_clipped(cifar: Trained) -> None:
-    """Its range is that of a pixel, whatever the pictures: brighter ones lie within it."""
+    """Its range is that of a pixel, whatever the images: brighter ones lie within it."""
     model = apply(cifar.model, Corrections(exact_input=True))
     bright, dark = (measured(model, images) for images in (cifar.test[:64], cifar.test[:64] // 4 + 96))
     assert SHIFTED in dark

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
-from exported import graph, logits, pictures, small
+from exported import graph, image_batch, logits, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
@@ -35,14 +35,14 @@ def channel_ranges(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]
     watched.graph.output.extend(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None) for name in names)
     session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
     size = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
-    values = session.run(names, {"images": pictures(4, size)})
+    values = session.run(names, {"images": image_batch(4, size)})
     return {name: np.abs(value).max(axis=(0, 2, 3)) for name, value in zip(names, values, strict=True)}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_function_is_unchanged(name: str) -> None:
     """With any exponents the logits differ by rounding alone, over all shortcuts and bottlenecks."""
-    model, images = graph(NETWORKS[name]), pictures(3, NETWORKS[name].input_size)
+    model, images = graph(NETWORKS[name]), image_batch(3, NETWORKS[name].input_size)
     ranges, expected = channel_ranges(model), logits(model, images)
     for activations, weights in ((1.0, 0.0), (0.5, 0.5), (0.25, 0.0)):
         changed = logits(apply(model, equalize(model, ranges, activations, weights)), images)
@@ -53,7 +53,7 @@ def test_the_function_is_unchanged(name: str) -> None:
 @given(seed=st.integers(0, 1000), activations=st.floats(0, 1), weights=st.floats(0, 1))
 def test_any_ranges_keep_the_function(seed: int, activations: float, weights: float) -> None:
     """Ranges need not be the network's: a factor is a factor. Dead channels are not blown up beyond float's digits."""
-    model, images = graph(small()), pictures(2, 16)
+    model, images = graph(small()), image_batch(2, 16)
     rng = np.random.default_rng(seed)
     ranges = {
         name: rng.exponential(1, value.shape) * rng.integers(0, 2, value.shape) for name, value in channel_ranges(model).items()
@@ -88,7 +88,7 @@ def test_scaling_between_layers_is_undone() -> None:
 
 
 def test_a_stage_shares_one_factor() -> None:
-    """The tensors that Adds tie are one group; the picture and the logits are in none."""
+    """The tensors that Adds tie are one group; the image and the logits are in none."""
     groups = channel_groups(graph(ModelSpec("imagenet", 18, input_size=32)))
     stream = next(group for group in groups if "layer2.0.add" in group.tensors)
     assert {"layer2.0.downsample.0", "layer2.1.add", "layer2.1.relu_1"} <= set(stream.tensors)

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from exported import graph, logits, pictures, small
+from exported import graph, image_batch, logits, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
@@ -33,7 +33,7 @@ def test_torch_agrees_with_onnx_runtime(name: str, exact: bool) -> None:
     """The logits differ by the order of sums alone, for every family and shortcut, with and without the exact input."""
     model = graph(NETWORKS[name])
     model = with_exact_input(model) if exact else model
-    images = pictures(3, NETWORKS[name].input_size)
+    images = image_batch(3, NETWORKS[name].input_size)
     with torch.inference_mode():
         found = Executor(model, tensorrt_pairs(model)).run(torch.from_numpy(images)).numpy()
     expected = logits(model, images)
@@ -50,9 +50,9 @@ def test_each_pair_is_read_once_and_reaches_all_its_readers() -> None:
         return x * 0
 
     with torch.inference_mode():
-        zeroed = Executor(model, pairs).run(torch.from_numpy(pictures(2, 16)), read=read)
+        zeroed = Executor(model, pairs).run(torch.from_numpy(image_batch(2, 16)), read=read)
     assert seen == [pair.tensor for pair in pairs]
-    assert torch.equal(zeroed[0], zeroed[1])  # nothing of the pictures is left
+    assert torch.equal(zeroed[0], zeroed[1])  # nothing of the images is left
 
 
 def test_watch_may_change_an_output() -> None:
@@ -64,7 +64,7 @@ def test_watch_may_change_an_output() -> None:
         names.append(name)
         return output + 1 if name == "fc" else output
 
-    images = torch.from_numpy(pictures(1, 16))
+    images = torch.from_numpy(image_batch(1, 16))
     with torch.inference_mode():
         assert torch.allclose(executor.run(images, watch=watch), executor.run(images) + 1, atol=1e-5)
     assert names == [node.name for node in model.graph.node]
@@ -114,7 +114,7 @@ def test_operators_keep_uneven_padding() -> None:
         [onnx.numpy_helper.from_array(weight, "w")],
     )
     model = helper.make_model(graph_, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    images = pictures(2, 8)
+    images = image_batch(2, 8)
     with torch.inference_mode():
         found = Executor(model, []).run(torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(found, logits(model, images), rtol=1e-4)

@@ -1,4 +1,4 @@
-"""spool.py: pictures come back as they went in, whatever the batches, and leave nothing behind."""
+"""spool.py: images come back as they went in, whatever the batches, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ Images = npt.NDArray[np.uint8]
 
 
 def some(count: int, size: int = 5) -> Images:
-    """Random pictures that all differ."""
+    """Random images that all differ."""
     return np.random.default_rng(count).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
 def cut(images: Images, size: int) -> Iterator[Images]:
-    """The pictures ``size`` at a time, the last batch smaller."""
+    """The images ``size`` at a time, the last batch smaller."""
     for start in range(0, len(images), size):
         yield images[start : start + size]
 
 
 @settings(max_examples=30, deadline=None)
 @given(count=st.integers(1, 20), written=st.integers(1, 7), read=st.integers(1, 7))
-def test_pictures_and_digest_do_not_depend_on_the_batches(
+def test_images_and_digest_do_not_depend_on_the_batches(
     tmp_path_factory: pytest.TempPathFactory, count: int, written: int, read: int
 ) -> None:
-    """Read in batches of any size, the pictures are those written in batches of any other, and the digest is the pixels'."""
+    """Read in batches of any size, the images are those written in batches of any other, and the digest is the pixels'."""
     images = some(count)
     with ImageCache(cut(images, written), tmp_path_factory.getbasetemp()) as spool:
         assert len(spool) == count
@@ -43,7 +43,7 @@ def test_pictures_and_digest_do_not_depend_on_the_batches(
 
 
 def test_places_are_taken_in_the_order_asked_for(tmp_path: Path) -> None:
-    """take gives the pictures at any places, repeated ones too, and they are the caller's to change."""
+    """take gives the images at any places, repeated ones too, and they are the caller's to change."""
     images = some(6)
     with ImageCache(cut(images, 4), tmp_path) as spool:
         taken = spool.take([4, 0, 4])
@@ -67,14 +67,14 @@ def test_nothing_is_left_in_the_folder(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_picture_is_an_error(tmp_path: Path) -> None:
-    """Without a picture there is nothing to calibrate on, and the error says what to give."""
-    with pytest.raises(CalibrationError, match="no picture") as caught:
+def test_no_image_is_an_error(tmp_path: Path) -> None:
+    """Without an image there is nothing to calibrate on, and the error says what to give."""
+    with pytest.raises(CalibrationError, match="no image") as caught:
         ImageCache(iter([some(3)[:0]]), tmp_path)
     assert "--calib-data" in caught.value.hint
 
 
-def test_an_error_of_the_pictures_is_theirs(tmp_path: Path) -> None:
+def test_an_error_of_the_images_is_theirs(tmp_path: Path) -> None:
     """What the batches raise goes through, and the file is closed."""
 
     def broken() -> Iterator[Images]:

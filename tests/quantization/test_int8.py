@@ -20,15 +20,15 @@ from edge_resnet.runtime.backend import open_backend
 RECIPE = QuantRecipe(method="mse", images=32, correction="learned", epochs=1)
 
 
-def options(pictures: Path, **words: object) -> Int8Options:
-    """INT8 on the shared pictures, of a network with random weights."""
-    return Int8Options(**{"data": str(pictures), "recipe": RECIPE, "allow_random": True, **words})  # type: ignore[arg-type]
+def options(images: Path, **words: object) -> Int8Options:
+    """INT8 on the shared images, of a network with random weights."""
+    return Int8Options(**{"data": str(images), "recipe": RECIPE, "allow_random": True, **words})  # type: ignore[arg-type]
 
 
-def test_int8_is_made_of_an_fp32_artifact(tiny_artifacts: dict[str, Artifact], smooth_pictures: Path, tmp_path: Path) -> None:
+def test_int8_is_made_of_an_fp32_artifact(tiny_artifacts: dict[str, Artifact], smooth_images: Path, tmp_path: Path) -> None:
     """The graph, labels and preprocessing are the source's; ranges and corrections are new; every backend variant opens."""
     source = tiny_artifacts["fp32"]
-    made = requantize(source, options(smooth_pictures), tmp_path / "int8")
+    made = requantize(source, options(smooth_images), tmp_path / "int8")
     assert made.manifest.precision == "int8"
     assert made.manifest.preprocess == source.manifest.preprocess
     assert made.manifest.files[MODEL] == source.manifest.files[MODEL]
@@ -36,22 +36,22 @@ def test_int8_is_made_of_an_fp32_artifact(tiny_artifacts: dict[str, Artifact], s
     assert {CALIBRATION, CORRECTIONS} <= made.manifest.files.keys()
     assert read_corrections(made) is not None
     with open_backend(made) as backend, open_backend(source) as reference:
-        images = np.load(smooth_pictures)["images"][:4, :32, :32]
+        images = np.load(smooth_images)["images"][:4, :32, :32]
         images = np.ascontiguousarray(images)
         assert np.abs(backend.infer(images) - reference.infer(images)).max() < 0.2 * np.abs(reference.infer(images)).max()
 
 
-def test_the_source_is_never_overwritten(tiny_int8: Path, smooth_pictures: Path) -> None:
+def test_the_source_is_never_overwritten(tiny_int8: Path, smooth_images: Path) -> None:
     """Not even with force: the folder that is read is not the one that is written."""
     artifact = open_artifact(tiny_int8)
     with pytest.raises(ConfigError, match="that is read"):
-        requantize(artifact, options(smooth_pictures), tiny_int8, force=True)
+        requantize(artifact, options(smooth_images), tiny_int8, force=True)
     open_artifact(tiny_int8)
 
 
-def test_a_budget_goes_into_the_manifest(tiny_artifacts: dict[str, Artifact], smooth_pictures: Path, tmp_path: Path) -> None:
+def test_a_budget_goes_into_the_manifest(tiny_artifacts: dict[str, Artifact], smooth_images: Path, tmp_path: Path) -> None:
     """What was measured, the interval and the accuracy stand in the manifest that is read back."""
-    wanted = options(smooth_pictures, validation=str(smooth_pictures), max_drop=50.0)
+    wanted = options(smooth_images, validation=str(smooth_images), max_drop=50.0)
     made = open_artifact(requantize(tiny_artifacts["fp32"], wanted, tmp_path / "x").folder)
     budget = made.manifest.budget
     assert budget is not None
@@ -61,7 +61,7 @@ def test_a_budget_goes_into_the_manifest(tiny_artifacts: dict[str, Artifact], sm
 
 
 def test_a_budget_out_of_reach_writes_nothing(
-    tiny_artifacts: dict[str, Artifact], smooth_pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_artifacts: dict[str, Artifact], smooth_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The gate fails: BudgetError with exit code 3, and no artifact and no litter."""
     from edge_resnet.quantization import int8
@@ -71,7 +71,7 @@ def test_a_budget_out_of_reach_writes_nothing(
 
     monkeypatch.setattr(int8, "make_int8", unreachable)
     with pytest.raises(BudgetError) as caught:
-        requantize(tiny_artifacts["fp32"], options(smooth_pictures), tmp_path / "out" / "x")
+        requantize(tiny_artifacts["fp32"], options(smooth_images), tmp_path / "out" / "x")
     assert caught.value.exit_code == 3
     assert list((tmp_path / "out").iterdir()) == []
 
@@ -85,48 +85,48 @@ def test_a_budget_out_of_reach_writes_nothing(
         ({"validation": "val", "max_drop": float("nan")}, ConfigError, r"0\.\.100"),
     ],
 )
-def test_half_a_budget_is_refused(smooth_pictures: Path, words: dict[str, object], kind: type[Exception], text: str) -> None:
+def test_half_a_budget_is_refused(smooth_images: Path, words: dict[str, object], kind: type[Exception], text: str) -> None:
     """A budget needs labelled images, labelled images a budget, and the budget a number of points."""
     with pytest.raises(kind, match=text):
-        options(smooth_pictures, **words)
+        options(smooth_images, **words)
 
 
-def test_random_weights_and_noise_are_refused(tiny_artifacts: dict[str, Artifact], smooth_pictures: Path, tmp_path: Path) -> None:
+def test_random_weights_and_noise_are_refused(tiny_artifacts: dict[str, Artifact], smooth_images: Path, tmp_path: Path) -> None:
     """As in build: neither says anything of ranges."""
     with pytest.raises(CalibrationError, match="random weights"):
-        requantize(tiny_artifacts["fp32"], options(smooth_pictures, allow_random=False), tmp_path / "x")
+        requantize(tiny_artifacts["fp32"], options(smooth_images, allow_random=False), tmp_path / "x")
     noise = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
     np.savez(tmp_path / "noise.npz", images=noise)
     with pytest.raises(CalibrationError, match="noise"):
         draw_sample(Int8Options(str(tmp_path / "noise.npz"), RECIPE))
 
 
-def test_validation_without_labels_is_refused(smooth_pictures: Path, tmp_path: Path, tiny_artifacts: dict[str, Artifact]) -> None:
+def test_validation_without_labels_is_refused(smooth_images: Path, tmp_path: Path, tiny_artifacts: dict[str, Artifact]) -> None:
     """Unlabelled images, and labels of another network, are no measure."""
-    np.savez(tmp_path / "bare.npz", images=np.load(smooth_pictures)["images"])
+    np.savez(tmp_path / "bare.npz", images=np.load(smooth_images)["images"])
     model = tiny_artifacts["fp32"].manifest.model
     with pytest.raises(DataError, match="no labels"):
-        open_validation(options(smooth_pictures, validation=str(tmp_path / "bare.npz"), max_drop=1.0), model, None)
-    np.savez(tmp_path / "other.npz", images=np.load(smooth_pictures)["images"], labels=np.full(64, 10))
+        open_validation(options(smooth_images, validation=str(tmp_path / "bare.npz"), max_drop=1.0), model, None)
+    np.savez(tmp_path / "other.npz", images=np.load(smooth_images)["images"], labels=np.full(64, 10))
     with pytest.raises(DataError, match="class 10"):
-        open_validation(options(smooth_pictures, validation=str(tmp_path / "other.npz"), max_drop=1.0), model, None)
-    assert open_validation(options(smooth_pictures), model, None) is None
+        open_validation(options(smooth_images, validation=str(tmp_path / "other.npz"), max_drop=1.0), model, None)
+    assert open_validation(options(smooth_images), model, None) is None
 
 
-def test_build_and_requantize_make_the_same(tmp_path: Path, smooth_pictures: Path, tiny_artifacts: dict[str, Artifact]) -> None:
-    """From the same graph and pictures the ranges are the same, whichever command made them."""
+def test_build_and_requantize_make_the_same(tmp_path: Path, smooth_images: Path, tiny_artifacts: dict[str, Artifact]) -> None:
+    """From the same graph and images the ranges are the same, whichever command made them."""
     built = tiny_artifacts["int8"]
-    again = requantize(built, options(smooth_pictures, recipe=built.calibration().recipe), tmp_path / "again")
+    again = requantize(built, options(smooth_images, recipe=built.calibration().recipe), tmp_path / "again")
     assert (again.folder / CALIBRATION).read_bytes() == (built.folder / CALIBRATION).read_bytes()
 
 
-def test_a_learned_build_is_reproducible(tmp_path: Path, smooth_pictures: Path) -> None:
+def test_a_learned_build_is_reproducible(tmp_path: Path, smooth_images: Path) -> None:
     """Two builds with the same weights and seed have the same truth, corrections included."""
     import torch
 
     folders = []
     for name in "ab":
         torch.manual_seed(0)
-        wanted = tiny_options("int8", tmp_path / name, smooth_pictures)
+        wanted = tiny_options("int8", tmp_path / name, smooth_images)
         folders.append(build(type(wanted)(**{**vars(wanted), "recipe": RECIPE})))
-    assert folders[0].truth_digest() == folders[1].truth_digest()
+    assert folders[0].source_digest() == folders[1].source_digest()

@@ -1,4 +1,4 @@
-"""learn.py: what is learned answers more like FP32 on pictures it has not seen, reproducibly, and only where it may."""
+"""learn.py: what is learned answers more like FP32 on images it has not seen, reproducibly, and only where it may."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from exported import graph, logits, pictures, small
+from exported import graph, image_batch, logits, small
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,16 +28,16 @@ RECIPE = QuantRecipe(method="mse", images=96, epochs=6, seed=3)
 
 @dataclass(frozen=True)
 class Case:
-    """A network, its pictures on disk and the table that plain calibration gives."""
+    """A network, its images on disk and the table that plain calibration gives."""
 
     model: onnx.ModelProto
-    pictures: ImageCache
+    pixels: ImageCache
     table: CalibrationTable
 
 
 def case(folder: Path, model: onnx.ModelProto, recipe: QuantRecipe = RECIPE) -> Case:
-    """Calibrate on smooth pictures."""
-    spool = ImageCache(iter([pictures(recipe.images, 16)]), folder)
+    """Calibrate on smooth images."""
+    spool = ImageCache(iter([image_batch(recipe.images, 16)]), folder)
     histograms, count = collect(model, measured_tensors(model), spool.batches(16), len(spool))
     return Case(model, spool, table_from(histograms, recipe, count, spool.digest, ""))
 
@@ -46,14 +46,14 @@ def case(folder: Path, model: onnx.ModelProto, recipe: QuantRecipe = RECIPE) -> 
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
     """The smallest network."""
     made = case(tmp_path_factory.mktemp("plain"), graph(small()))
-    with made.pictures:
+    with made.images:
         yield made
 
 
 @pytest.fixture(scope="module")
 def learned(plain: Case) -> Learned:
     """What is learned of it."""
-    return learn(plain.model, plain.table.amax, plain.pictures, RECIPE)
+    return learn(plain.model, plain.table.amax, plain.images, RECIPE)
 
 
 def error(model: onnx.ModelProto, quantized: onnx.ModelProto, images: npt.NDArray[np.uint8]) -> float:
@@ -68,9 +68,9 @@ def with_ranges(made: Case, amax: dict[str, float]) -> CalibrationTable:
     return CalibrationTable({**table.amax, **amax}, table.signed, table.recipe, table.images, "", "")
 
 
-def test_unseen_pictures_are_answered_more_like_fp32(plain: Case, learned: Learned) -> None:
-    """On other pictures the logit error falls by a fifth at least, in ONNX Runtime, not only in torch."""
-    unseen = pictures(64, 16, seed=99)
+def test_unseen_images_are_answered_more_like_fp32(plain: Case, learned: Learned) -> None:
+    """On other images the logit error falls by a fifth at least, in ONNX Runtime, not only in torch."""
+    unseen = image_batch(64, 16, seed=99)
     before = error(plain.model, quantize(plain.model, plain.table, "tensorrt"), unseen)
     after = quantize(plain.model, with_ranges(plain, learned.amax), "tensorrt", learned.corrections)
     assert error(plain.model, after, unseen) < 0.8 * before
@@ -83,7 +83,7 @@ def test_the_loss_falls(learned: Learned) -> None:
 
 def test_the_same_seed_learns_the_same(plain: Case, learned: Learned) -> None:
     """A build is reproducible: integers, biases and ranges are equal."""
-    again = learn(plain.model, plain.table.amax, plain.pictures, RECIPE)
+    again = learn(plain.model, plain.table.amax, plain.images, RECIPE)
     assert again.amax == learned.amax
     for name, integers in learned.corrections.integers.items():
         np.testing.assert_array_equal(again.corrections.integers[name], integers)
@@ -106,7 +106,7 @@ def test_weights_move_by_steps_and_stay_int8(plain: Case, learned: Learned) -> N
 def test_nodes_in_high_precision_are_left_alone(plain: Case) -> None:
     """A kept node gets no integers and no bias."""
     recipe = QuantRecipe(method="mse", images=96, epochs=1, keep_high_precision=("layer1.0.conv1",))
-    found = learn(plain.model, plain.table.amax, plain.pictures, recipe)
+    found = learn(plain.model, plain.table.amax, plain.images, recipe)
     assert "layer1.0.conv1" not in found.corrections.integers
     assert "layer1.0.conv1" not in found.corrections.biases
     assert "layer1.0.conv2" in found.corrections.integers
@@ -116,8 +116,8 @@ def test_an_exact_input_stays_exact(tmp_path: Path) -> None:
     """Its step is a pixel's and is not learned."""
     model = with_exact_input(graph(small()))
     made = case(tmp_path, model)
-    with made.pictures:
-        found = learn(model, {**made.table.amax, SHIFTED: EXACT_AMAX}, made.pictures, QuantRecipe(images=96, epochs=1))
+    with made.images:
+        found = learn(model, {**made.table.amax, SHIFTED: EXACT_AMAX}, made.images, QuantRecipe(images=96, epochs=1))
     assert found.amax[SHIFTED] == pytest.approx(EXACT_AMAX, rel=1e-6)
 
 
@@ -125,8 +125,8 @@ def test_padding_of_option_a_stays_zero(tmp_path: Path) -> None:
     """The rows of zeros in option A's fixed filter are zero after learning."""
     model = graph(small("A"))
     made = case(tmp_path, model)
-    with made.pictures:
-        found = learn(model, made.table.amax, made.pictures, QuantRecipe(images=96, epochs=2))
+    with made.images:
+        found = learn(model, made.table.amax, made.images, QuantRecipe(images=96, epochs=2))
     name = next(node.name for node in model.graph.node if node.op_type == "Conv" and len(node.input) == 2)
     integers = found.corrections.integers[name]
     dead = [
@@ -147,12 +147,12 @@ def test_ctrl_c_stops_it(plain: Case) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        learn(plain.model, plain.table.amax, plain.pictures, RECIPE, progress=interrupt)
+        learn(plain.model, plain.table.amax, plain.images, RECIPE, progress=interrupt)
 
 
 @given(size=st.sampled_from([8, 16, 32, 64, 96, 224, 448]))
 def test_a_step_sees_as_many_pixels_at_every_size(size: int) -> None:
-    """32 small pictures or 8 of 224 pixels a step, never fewer than 4."""
+    """32 small images or 8 of 224 pixels a step, never fewer than 4."""
     model = graph(small(input_size=16))
     for index in (1, 2):
         model.graph.input[0].type.tensor_type.shape.dim[index].dim_value = size
@@ -163,9 +163,9 @@ def test_a_step_sees_as_many_pixels_at_every_size(size: int) -> None:
 
 def test_bias_correction_restores_the_means(plain: Case) -> None:
     """Per channel, the mean output of the last convolution is nearer to FP32's with the corrected biases than without."""
-    found = correct_biases(plain.model, plain.table.amax, plain.pictures, frozenset())
+    found = correct_biases(plain.model, plain.table.amax, plain.images, frozenset())
     assert set(found.biases) == {node.name for node in plain.model.graph.node if node.op_type == "Conv"}
-    images, tensor = plain.pictures.take(range(64)), "layer3.0.conv2"
+    images, tensor = plain.images.take(range(64)), "layer3.0.conv2"
 
     def means(model: onnx.ModelProto) -> npt.NDArray[np.float32]:
         watched = onnx.ModelProto()
@@ -183,7 +183,7 @@ def test_bias_correction_restores_the_means(plain: Case) -> None:
 
 def test_bias_correction_leaves_kept_nodes(plain: Case) -> None:
     """A node in high precision is not rounded, so nothing is taken back."""
-    found = correct_biases(plain.model, plain.table.amax, plain.pictures, frozenset({"conv1"}))
+    found = correct_biases(plain.model, plain.table.amax, plain.images, frozenset({"conv1"}))
     assert "conv1" not in found.biases
     assert isinstance(apply(plain.model, found), onnx.ModelProto)
     assert isinstance(found, Corrections)
@@ -193,7 +193,7 @@ def test_bias_correction_leaves_kept_nodes(plain: Case) -> None:
 def test_a_bottleneck_network_learns_too(tmp_path: Path) -> None:
     """Bottlenecks and max pooling pass gradients: ResNet-50's loss falls."""
     model = graph(ModelSpec("imagenet", 50, input_size=32))
-    spool = ImageCache(iter([pictures(32, 32)]), tmp_path)
+    spool = ImageCache(iter([image_batch(32, 32)]), tmp_path)
     with spool:
         histograms, count = collect(model, measured_tensors(model), spool.batches(8), 32)
         table = table_from(histograms, QuantRecipe(method="mse"), count, "", "")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from exported import exported, graph, pictures, small
+from exported import exported, graph, image_batch, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,16 +27,16 @@ from edge_resnet.quantization.ranges import METHODS
 from edge_resnet.quantization.simulate import Logits, simulate
 
 RECIPE = QuantRecipe(method="auto", images=16, percentile=99)
-HELD_OUT = pictures(12, 16, seed=5)
+HELD_OUT = image_batch(12, 16, seed=5)
 Histograms = dict[str, AbsHistogram]
 
 
 @pytest.fixture(scope="module")
 def histograms(tmp_path_factory: pytest.TempPathFactory) -> Histograms:
-    """Of the smallest network over sixteen pictures, none of them held out."""
+    """Of the smallest network over sixteen images, none of them held out."""
     path = tmp_path_factory.mktemp("sweep") / "model.onnx"
     path.write_bytes(exported(small()))
-    return collect(path, measured_tensors(graph(small())), [pictures(16, 16)], 16)[0]
+    return collect(path, measured_tensors(graph(small())), [image_batch(16, 16)], 16)[0]
 
 
 def by_hand(histograms: Histograms, recipe: QuantRecipe) -> Logits:
@@ -52,7 +52,7 @@ def row(agreement: float, error: float, images: int = 100) -> SweepRow:
 @given(st.integers(16, 5000), st.floats(0.01, 0.99))
 @settings(deadline=None)
 def test_some_are_held_out_and_some_are_left(total: int, share: float) -> None:
-    """Both parts have eight pictures or more; the held-out part has its share, to a picture, wherever it can."""
+    """Both parts have eight images or more; the held-out part has its share, to an image, wherever it can."""
     held_out = held_out_count(total, share)
     assert LEAST_HELD_OUT <= held_out <= total - LEAST_HELD_OUT
     if LEAST_HELD_OUT <= total * share <= total - LEAST_HELD_OUT:
@@ -67,7 +67,7 @@ def test_a_quarter_is_held_out() -> None:
 @given(st.integers(16, 200), st.integers(2, 10), st.integers(0, 5))
 @settings(deadline=None, max_examples=40)
 def test_both_parts_of_a_balanced_sample_are_balanced(total: int, classes: int, seed: int) -> None:
-    """The last pictures of a balanced sample, and those before them, have no class more than once more than another."""
+    """The last images of a balanced sample, and those before them, have no class more than once more than another."""
     count = 200 - 200 % classes
     images = from_arrays("numbered", np.zeros((count, 1, 1, 3), np.uint8), np.arange(count) % classes)
     labels = balanced_sample(images, total, seed).labels
@@ -80,8 +80,8 @@ def test_both_parts_of_a_balanced_sample_are_balanced(total: int, classes: int, 
 
 @pytest.mark.parametrize("total", [0, 1, 8, 15])
 def test_nothing_is_held_out_of_a_small_set(total: int) -> None:
-    """Below sixteen pictures there is an error, and the message says how many there are and what needs none held out."""
-    with pytest.raises(CalibrationError, match=f"^{total} pictures are too few") as caught:
+    """Below sixteen images there is an error, and the message says how many there are and what needs none held out."""
+    with pytest.raises(CalibrationError, match=f"^{total} images are too few") as caught:
         held_out_count(total)
     assert "--calib-method" in caught.value.hint
 
@@ -138,7 +138,7 @@ def test_nodes_kept_in_high_precision_stay_so(histograms: Histograms) -> None:
     assert all(one.error < whole.error for one, whole in zip(one_int8, all_int8, strict=True))
 
 
-def test_the_pictures_are_asked_for_once_a_row_and_progress_is_told(histograms: Histograms) -> None:
+def test_the_images_are_asked_for_once_a_row_and_progress_is_told(histograms: Histograms) -> None:
     """An iterator serves one row; progress starts at 0, counts the rows and ends complete."""
     asked, calls = [], []  # type: list[int], list[tuple[str, int, int]]
 
@@ -158,7 +158,7 @@ def test_agreement_decides_where_it_can() -> None:
 
 
 def test_the_logits_decide_where_agreement_cannot() -> None:
-    """A picture or two less out of a hundred are noise: the smaller error is chosen; of a thousand, five in a hundred are not."""
+    """An image or two less out of a hundred are noise: the smaller error is chosen; of a thousand, five in a hundred are not."""
     assert best([row(96, 0.02), row(95, 0.01)]) == row(95, 0.01)
     assert best([row(96, 0.02, 1000), row(91, 0.01, 1000)]) == row(96, 0.02, 1000)
 
@@ -176,7 +176,7 @@ def test_nothing_better_is_passed_over(rows: list[SweepRow]) -> None:
 
 @pytest.mark.slow
 def test_methods_on_cifar_10(real_data: Path, tmp_path: Path) -> None:
-    """On a trained ResNet-20 and 400 real pictures held out, the choice agrees with FP32 on 98 % and beats clipping 0.1 %."""
+    """On a trained ResNet-20 and 400 real images held out, the choice agrees with FP32 on 98 % and beats clipping 0.1 %."""
     from PIL import Image
 
     from edge_resnet.core.records import ModelSpec, Preprocess

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from exported import graph, logits, pictures, small
+from exported import graph, image_batch, logits, small
 from rescaled import rescaled
 
 from edge_resnet.artifact.folder import open_artifact
@@ -32,8 +32,8 @@ LEARNED = replace(PLAIN, correction="learned", epochs=3)
 
 @pytest.fixture(scope="module")
 def spool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageCache]:
-    """Sixty-four smooth pictures."""
-    with ImageCache(iter([pictures(64, 16)]), tmp_path_factory.mktemp("spool")) as made:
+    """Sixty-four smooth images."""
+    with ImageCache(iter([image_batch(64, 16)]), tmp_path_factory.mktemp("spool")) as made:
         yield made
 
 
@@ -74,13 +74,13 @@ def test_the_table_and_corrections_fit_the_graph(saved: Path, spool: ImageCache,
     assert (made.corrections is None) == (correction == "none" and not exact)
     if exact:
         assert made.table.amax[SHIFTED] == pytest.approx(EXACT_AMAX, rel=1e-6)
-    assert error(saved, made, pictures(16, 16, seed=5)) < 0.02
+    assert error(saved, made, image_batch(16, 16, seed=5)) < 0.02
     quantize(onnx.load(saved), made.table, "u8s8", made.corrections)
 
 
 def test_each_correction_loses_less(saved: Path, spool: ImageCache) -> None:
-    """On pictures not seen: learned is better than bias, and bias no worse than nothing."""
-    unseen = pictures(64, 16, seed=77)
+    """On images not seen: learned is better than bias, and bias no worse than nothing."""
+    unseen = image_batch(64, 16, seed=77)
     errors = {
         kind: error(saved, make_int8(saved, spool, replace(LEARNED, correction=kind)), unseen)
         for kind in ("none", "bias", "learned")
@@ -107,7 +107,7 @@ def test_a_kept_node_stays_float(saved: Path, spool: ImageCache) -> None:
 
 def test_equalization_heals_what_scaling_broke(broken: Path, spool: ImageCache) -> None:
     """Plain ranges lose the function; the balance that is chosen gives it back before anything is learned."""
-    unseen = pictures(32, 16, seed=5)
+    unseen = image_batch(32, 16, seed=5)
     assert error(broken, make_int8(broken, spool, PLAIN), unseen) > 0.05
     model = onnx.load(broken)
     evened = balance(model, spool, LEARNED)
@@ -118,8 +118,8 @@ def test_equalization_heals_what_scaling_broke(broken: Path, spool: ImageCache) 
 
 @contextmanager
 def judged(path: Path, folder: Path, max_drop: float) -> Iterator[Validation]:
-    """Four hundred pictures whose labels are FP32's answers, one in ten of them another class."""
-    images = pictures(400, 16, seed=11)
+    """Four hundred images whose labels are FP32's answers, one in ten of them another class."""
+    images = image_batch(400, 16, seed=11)
     labels = logits(path, images).argmax(1)
     labels[::10] = (labels[::10] + 1) % 10
     with ImageCache(iter([images]), folder) as spool:
@@ -139,7 +139,7 @@ def test_a_budget_keeps_the_guilty_nodes(broken: Path, spool: ImageCache, tmp_pa
     assert 0 < len(made.budget.kept) <= 6
     assert set(made.budget.kept) <= {f"layer{stage}.0.conv{n}" for stage in (1, 2, 3) for n in (1, 2)}
     assert made.table.recipe.keep_high_precision == made.budget.kept
-    found = logits(quantize(onnx.load(broken), made.table, "tensorrt", made.corrections), pictures(400, 16, seed=11))
+    found = logits(quantize(onnx.load(broken), made.table, "tensorrt", made.corrections), image_batch(400, 16, seed=11))
     assert 100 * float((found.argmax(1) == strict.labels).mean()) == pytest.approx(made.budget.int8_top1, abs=0.3)
 
 
@@ -171,17 +171,17 @@ def test_a_network_without_a_convolution_is_refused(tmp_path: Path, spool: Image
 
 
 def test_the_sweep_of_an_artifact_has_every_method(tiny_int8: Path) -> None:
-    """Max, percentiles, mse and entropy, on a quarter of the pictures held out."""
+    """Max, percentiles, mse and entropy, on a quarter of the images held out."""
     artifact = open_artifact(tiny_int8)
-    sample = from_arrays("smooth", pictures(64, 32), None, [])
+    sample = from_arrays("smooth", image_batch(64, 32), None, [])
     rows = sweep_artifact(artifact, sample, PLAIN)
     assert {row.recipe.method for row in rows} == {"max", "percentile", "mse", "entropy"}
     assert {row.images for row in rows} == {16}
 
 
-def test_pictures_are_preprocessed_once(tmp_path: Path) -> None:
+def test_images_are_preprocessed_once(tmp_path: Path) -> None:
     """What lies on disk is what the network takes."""
-    sample = from_arrays("smooth", pictures(5, 48), None, [])
+    sample = from_arrays("smooth", image_batch(5, 48), None, [])
     with cache_images(sample, Preprocess(resize=16, crop=16), tmp_path) as spooled:
         assert spooled.take([0]).shape == (1, 16, 16, 3)
         assert len(spooled) == 5

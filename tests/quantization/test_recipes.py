@@ -50,7 +50,7 @@ def test_the_shipped_files_are_the_recipes() -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_readme_says_what_the_recipe_says(name: str) -> None:
-    """The row of a recipe carries its data, its method, its correction and its number of pictures."""
+    """The row of a recipe carries its data, its method, its correction and its number of images."""
     row = next(line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
     _, _, _, data, method, correction, images, _ = (cell.strip() for cell in row.split("|"))
     named = load_recipe(name)
@@ -69,7 +69,7 @@ def test_the_example_in_the_readme_is_a_recipe(file: Path) -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_recipes_can_be_followed(name: str) -> None:
-    """Each says what it is for, names data that can be opened or leaves it to the user, and asks for enough pictures."""
+    """Each says what it is for, names data that can be opened or leaves it to the user, and asks for enough images."""
     named = load_recipe(name)
     assert named.name == name
     assert named.data in (*NAMES, None)
@@ -80,12 +80,12 @@ def test_the_shipped_recipes_can_be_followed(name: str) -> None:
 
 @pytest.mark.parametrize("family", get_args(Family))
 def test_every_family_has_a_recipe_with_data(family: Family) -> None:
-    """A build without --calib-data and --calib-recipe finds both a recipe and pictures."""
+    """A build without --calib-data and --calib-recipe finds both a recipe and images."""
     assert load_recipe(recipe_for(family)).data in NAMES
 
 
-def test_the_input_is_exact_only_where_the_network_sees_whole_pictures() -> None:
-    """The pictures of 32x32 pixels are taken value by value, photographs are not."""
+def test_the_input_is_exact_only_where_the_network_sees_whole_images() -> None:
+    """The images of 32x32 pixels are taken value by value, photographs are not."""
     assert {name for name in SHIPPED if load_recipe(name).recipe.exact_input} == {"cifar10", "digits"}
 
 
@@ -117,10 +117,10 @@ def test_an_empty_file_is_the_default_recipe(file: Path) -> None:
 
 def test_data_beside_the_file_is_found_from_anywhere(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A folder beside the recipe is meant before one in the working folder; a name and an absolute path stay as they are."""
-    pictures = file.parent / "pictures"
-    pictures.mkdir()
+    images = file.parent / "images"
+    images.mkdir()
     monkeypatch.chdir("/")
-    for data, found in (("pictures", pictures), (str(pictures), pictures), ("digits", "digits"), ("elsewhere", "elsewhere")):
+    for data, found in (("images", images), (str(images), images), ("digits", "digits"), ("elsewhere", "elsewhere")):
         file.write_text(f"data = {json.dumps(data)}\n")
         assert load_recipe(str(file)).data == str(found)
 
@@ -153,7 +153,7 @@ def test_an_editor_may_leave_its_mark(file: Path) -> None:
         ("exact_input = 1", "exact_input takes true or false, not 1", "exact_input = false"),
         ('keep_high_precision = "fc"', 'keep_high_precision takes a list of texts, not "fc"', '["conv1"]'),
         ('keep_high_precision = ["fc", 1]', "keep_high_precision takes a list of texts", '["conv1"]'),
-        ("data = 3", "data takes a text, not 3", "pictures"),
+        ("data = 3", "data takes a text, not 3", "images"),
         ('data = " "', "data is empty", "leave the line out"),
         ("description = 1979-05-27", "description takes a text", "what it is for"),
         ("images =", "is not TOML", "method = "),

@@ -7,7 +7,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
-from exported import graph, pictures, small
+from exported import graph, image_batch, small
 
 from edge_resnet.compiler.graph.qdq import measured_tensors
 from edge_resnet.core.records import ModelSpec
@@ -67,7 +67,7 @@ def test_the_step_follows_from_the_shape(shape: tuple[int, int, int], step: int)
 
 def test_a_network_gives_its_own_values() -> None:
     """What is counted of each tensor of a real graph are values of that tensor, and its largest is the largest of all."""
-    model, images = graph(NETWORK), pictures(3, 112)
+    model, images = graph(NETWORK), image_batch(3, 112)
     names = measured_tensors(model)
     _, probes = probed(model, names)
     assert list(probes) == names

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from exported import exported, graph, logits, pictures, small
+from exported import exported, graph, image_batch, logits, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
@@ -20,7 +20,7 @@ from edge_resnet.core.records import QuantRecipe
 from edge_resnet.quantization.calibrate import calibrate
 from edge_resnet.quantization.simulate import Images, Logits, simulate
 
-IMAGES = pictures(24, 16)
+IMAGES = image_batch(24, 16)
 
 
 @pytest.fixture(scope="module")
@@ -33,19 +33,19 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def table(path: Path) -> CalibrationTable:
-    """Its ranges over the pictures."""
+    """Its ranges over the images."""
     return calibrate(path, measured_tensors(graph(small())), [IMAGES], QuantRecipe(method="mse"))
 
 
 def distance(a: Logits, b: Logits) -> float:
-    """Root mean square, relative to what the logits vary by from picture to picture."""
+    """Root mean square, relative to what the logits vary by from image to image."""
     return float(np.sqrt(((a - b) ** 2).mean()) / b.std(axis=0).mean())
 
 
 @given(st.lists(st.integers(0, 24), max_size=6))
 @settings(deadline=None, max_examples=20)
 def test_the_batches_do_not_matter(cuts: list[int]) -> None:
-    """Cut anywhere, empty batches among them, the pictures have the logits of one batch, in their order."""
+    """Cut anywhere, empty batches among them, the images have the logits of one batch, in their order."""
     model = graph(small())
     found = simulate(model, iter(np.split(IMAGES, sorted(cuts))))
     assert found.shape == (24, 10)
@@ -96,15 +96,15 @@ def test_batches_are_taken_one_at_a_time() -> None:
         nonlocal alive
         for start in range(0, 24, 8):
             alive += 1
-            yield pictures(24, 32)[start : start + 8, ::2, ::-2]
+            yield image_batch(24, 32)[start : start + 8, ::2, ::-2]
 
     found = simulate(model, batches())
     assert alive == 3
-    assert found == pytest.approx(logits(model, np.ascontiguousarray(pictures(24, 32)[:, ::2, ::-2])), abs=1e-4)
+    assert found == pytest.approx(logits(model, np.ascontiguousarray(image_batch(24, 32)[:, ::2, ::-2])), abs=1e-4)
 
 
 @pytest.mark.parametrize("batches", [[], [IMAGES[:0]]], ids=["no batch", "an empty batch"])
-def test_no_picture_is_refused(batches: list[Images]) -> None:
+def test_no_image_is_refused(batches: list[Images]) -> None:
     """There are no logits of nothing."""
-    with pytest.raises(CalibrationError, match="no picture"):
+    with pytest.raises(CalibrationError, match="no image"):
         simulate(graph(small()), batches)

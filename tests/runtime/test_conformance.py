@@ -18,7 +18,7 @@ Images = npt.NDArray[np.uint8]
 
 
 def _images(count: int, seed: int = 0) -> Images:
-    """Smooth pictures: a network that was never trained still tells them apart."""
+    """Smooth images: a network that was never trained still tells them apart."""
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
     return np.ascontiguousarray(coarse.repeat(8, axis=1).repeat(8, axis=2))
@@ -46,7 +46,7 @@ def backend(name: str, artifact: Artifact) -> Iterator[Backend]:
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 16])
-def test_logits_have_a_row_per_picture(backend: Backend, count: int) -> None:
+def test_logits_have_a_row_per_image(backend: Backend, count: int) -> None:
     """(N, H, W, 3) uint8 in, (N, classes) finite float32 out, for any N."""
     logits = backend.infer(_images(count))
     assert logits.shape == (count, backend.classes)
@@ -54,8 +54,8 @@ def test_logits_have_a_row_per_picture(backend: Backend, count: int) -> None:
     assert np.isfinite(logits).all()
 
 
-def test_a_batch_is_its_pictures(backend: Backend) -> None:
-    """Each row equals what its picture gets alone, but for the order of sums."""
+def test_a_batch_is_its_images(backend: Backend) -> None:
+    """Each row equals what its image gets alone, but for the order of sums."""
     images = _images(5)
     together = backend.infer(images)
     alone = np.concatenate([backend.infer(image[None]) for image in images])
@@ -63,13 +63,13 @@ def test_a_batch_is_its_pictures(backend: Backend) -> None:
     assert (together.argmax(1) == alone.argmax(1)).all()
 
 
-def test_the_same_picture_gets_the_same_answer(backend: Backend) -> None:
+def test_the_same_image_gets_the_same_answer(backend: Backend) -> None:
     """Inference is repeatable to the bit."""
     images = _images(3)
     assert np.array_equal(backend.infer(images), backend.infer(images))
 
 
-def test_different_pictures_get_different_answers(backend: Backend) -> None:
+def test_different_images_get_different_answers(backend: Backend) -> None:
     """The input reaches the output."""
     logits = backend.infer(_images(6))
     assert len({row.tobytes() for row in logits}) == 6
@@ -87,7 +87,7 @@ def test_results_belong_to_the_caller(backend: Backend) -> None:
 
 
 def test_the_input_is_left_alone(backend: Backend) -> None:
-    """The caller's pictures are read, not written, and may be a view with strides."""
+    """The caller's images are read, not written, and may be a view with strides."""
     images = _images(4)
     images.flags.writeable = False
     before = images.copy()

@@ -15,7 +15,7 @@ from edge_resnet.runtime.fake import FakeBackend
 
 @settings(deadline=None, max_examples=20)
 @given(count=st.integers(1, 9), size=st.sampled_from([8, 17, 32]), seed=st.integers(0, 9))
-def test_a_batch_is_its_pictures_to_the_bit(count: int, size: int, seed: int) -> None:
+def test_a_batch_is_its_images_to_the_bit(count: int, size: int, seed: int) -> None:
     """There is no order of sums here that could differ."""
     images = np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
     backend = FakeBackend(7, size)

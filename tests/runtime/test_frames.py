@@ -53,15 +53,15 @@ def expected(batch: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
 @pytest.mark.parametrize("graphs", [True, False])
 @pytest.mark.parametrize("integrated", [False, True])
 def test_frames_of_any_size_get_the_processors_answers(make: Callable[..., Any], integrated: bool, graphs: bool) -> None:
-    """One, a batch, and more than the largest batch, again and again, mixed with pictures: exactly the same logits."""
+    """One, a batch, and more than the largest batch, again and again, mixed with images: exactly the same logits."""
     with make(integrated=integrated, graphs=graphs) as backend:
         assert isinstance(backend, PipelinedBackend)
         assert backend.resizes
         for seed, count in enumerate((1, 4, 1, 3, 1, 9, 4, 4, 13)):
             batch = frames(count, seed)
             np.testing.assert_array_equal(backend.infer_frames(batch), expected(batch))
-            pictures = np.stack([preprocess_bgr(frame, SPEC) for frame in batch])
-            np.testing.assert_array_equal(backend.infer(pictures), answers(pictures))
+            images = np.stack([preprocess_bgr(frame, SPEC) for frame in batch])
+            np.testing.assert_array_equal(backend.infer(images), answers(images))
     if not integrated:
         assert not pycuda_driver.MEMORY
 

@@ -156,7 +156,7 @@ def test_it_takes_the_cores_that_it_may_use(tiny_artifacts: dict[str, Artifact])
 
 
 @installed
-def test_pictures_that_must_not_be_written(tiny_artifacts: dict[str, Artifact]) -> None:
+def test_images_that_must_not_be_written(tiny_artifacts: dict[str, Artifact]) -> None:
     """A whole array that is read-only is taken too, and results outlive the backend."""
     images = IMAGES.copy()
     images.flags.writeable = False
@@ -208,7 +208,7 @@ def test_a_graph_that_is_none(tmp_path: Path) -> None:
 def test_a_failure_while_it_runs(tiny_artifacts: dict[str, Artifact]) -> None:
     """What OpenVINO throws in a run is a BackendError of one line; the backend works on."""
     with open_backend(tiny_artifacts["fp32"], "openvino") as backend:
-        backend._input_size = 16  # type: ignore[attr-defined]  # so that a picture of another size reaches the network
+        backend._input_size = 16  # type: ignore[attr-defined]  # so that an image of another size reaches the network
         with pytest.raises(BackendError, match=r"OpenVINO failed: .*incompatible") as caught:
             backend.infer(np.zeros((1, 16, 16, 3), np.uint8))
         assert "\n" not in caught.value.message

@@ -22,36 +22,36 @@ __all__ = ["SIZE", "MjpegServer", "brightness", "claim_size", "jpeg"]
 
 Painter = Callable[[int], npt.NDArray[np.uint8]]
 
-#: Width and height of the default picture.
+#: Width and height of the default image.
 SIZE = (64, 48)
 
 
 def brightness(index: int) -> int:
-    """Of the default picture ``index``: it tells which one it is, up to 40 of them."""
+    """Of the default image ``index``: it tells which one it is, up to 40 of them."""
     return 6 * (index % 40)
 
 
-def jpeg(picture: npt.NDArray[np.uint8]) -> bytes:
-    """The picture (H, W, 3) RGB as a JPEG file."""
+def jpeg(image: npt.NDArray[np.uint8]) -> bytes:
+    """The image (H, W, 3) RGB as a JPEG file."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=90)
+    Image.fromarray(image).save(buffer, "JPEG", quality=90)
     return buffer.getvalue()
 
 
-def claim_size(picture: bytes, width: int, height: int) -> bytes:
+def claim_size(image: bytes, width: int, height: int) -> bytes:
     """The same JPEG, whose header claims another size."""
-    at = re.search(rb"\xff\xc0..\x08", picture, re.DOTALL)
+    at = re.search(rb"\xff\xc0..\x08", image, re.DOTALL)
     assert at is not None
-    return picture[: at.end()] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + picture[at.end() + 4 :]
+    return image[: at.end()] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + image[at.end() + 4 :]
 
 
 class MjpegServer:
-    """Serves at ``url(path)``; frames per second ``fps``; picture i is ``paint(i)`` (H, W, 3) RGB, counted for each reader anew.
+    """Serves at ``url(path)``; frames per second ``fps``; image i is ``paint(i)`` (H, W, 3) RGB, counted for each reader anew.
 
-    Paths: /stream, without a length /plain, with dashes in the boundary's header /dashes, chunked /chunked; every third picture
-    cut short /cut, or shorter than its length says /lying, or no picture at all /garbage, or of 65,500 x 65,500 pixels /huge;
-    after five pictures no more /stall; a byte now and then /drip; a picture without end /endless; one that announces 100 GB
-    /giant; two pictures and the end /short; no answer /silent; a single picture /picture; elsewhere /moved; else: not found.
+    Paths: /stream, without a length /plain, with dashes in the boundary's header /dashes, chunked /chunked; every third image
+    cut short /cut, or shorter than its length says /lying, or no image at all /garbage, or of 65,500 x 65,500 pixels /huge;
+    after five images no more /stall; a byte now and then /drip; an image without end /endless; one that announces 100 GB
+    /giant; two images and the end /short; no answer /silent; a single image /image; elsewhere /moved; else: not found.
     ``login``: user and password, asked for by Digest where ``digest``. ``tls``: https with its certificate. ``readers``: requests
     answered so far.
     """
@@ -169,7 +169,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path == "/silent":
             self._wait(30)
-        elif path == "/picture":
+        elif path == "/image":
             self._head("image/jpeg")
             self.wfile.write(jpeg(camera.paint(0)))
         elif path == "/moved":
@@ -182,7 +182,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_error(404)
 
     def _stream(self, way: str) -> None:
-        word = "--pictures" if way == "dashes" else "pictures"
+        word = "--images" if way == "dashes" else "images"
         self.protocol_version = "HTTP/1.1" if way == "chunked" else "HTTP/1.0"
         self._head(f"multipart/x-mixed-replace; boundary={word}", chunked=way == "chunked")
         for piece in _pieces(way, self.server.camera.paint):
@@ -231,23 +231,23 @@ _WAYS = (
 
 
 def _pieces(way: str, paint: Painter) -> Iterator[bytes]:
-    """What is sent, a picture's worth at a time."""
+    """What is sent, an image's worth at a time."""
     index = 0
     while True:
         data = jpeg(paint(index))
         if way == "stall" and index == 5:
             yield from _silence()
         if way == "short" and index == 2:
-            yield b"--pictures--\r\n"
+            yield b"--images--\r\n"
             return
         if way == "endless" and index == 1:
-            yield b"--pictures\r\nContent-Type: image/jpeg\r\n\r\n\xff\xd8"
+            yield b"--images\r\nContent-Type: image/jpeg\r\n\r\n\xff\xd8"
             while True:
                 yield bytes(1 << 20)
         if way == "giant" and index == 1:
-            yield b"--pictures\r\nContent-Type: image/jpeg\r\nContent-Length: 100000000000\r\n\r\n\xff\xd8"
+            yield b"--images\r\nContent-Type: image/jpeg\r\nContent-Length: 100000000000\r\n\r\n\xff\xd8"
         if way == "drip" and index == 1:
-            yield b"--pictures\r\nContent-Type: image/jpeg\r\nContent-Length: 100000\r\n\r\n\xff\xd8"
+            yield b"--images\r\nContent-Type: image/jpeg\r\nContent-Length: 100000\r\n\r\n\xff\xd8"
             while True:
                 yield b"x"
         length = len(data)
@@ -258,11 +258,11 @@ def _pieces(way: str, paint: Painter) -> Iterator[bytes]:
             elif way == "lying":
                 data = data[: length // 2]
             elif way == "garbage":
-                data, length = b"no picture\n" * 40, 440
+                data, length = b"no image\n" * 40, 440
             elif way == "huge":
                 data = claim_size(data, 65500, 65500)
         announced = b"" if way == "plain" else b"Content-Length: %d\r\n" % length
-        yield b"--pictures\r\nContent-Type: image/jpeg\r\n" + announced + b"\r\n" + data + b"\r\n"
+        yield b"--images\r\nContent-Type: image/jpeg\r\n" + announced + b"\r\n" + data + b"\r\n"
         index += 1
 
 

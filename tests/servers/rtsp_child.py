@@ -16,7 +16,7 @@ gi.require_version("GstRtsp", "1.0")
 gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtsp, GstRtspServer  # noqa: E402
 
-_PICTURES = (
+_IMAGES = (
     "videotestsrc is-live=true pattern=ball ! video/x-raw,width=320,height=240,framerate=30/1 ! "
     "x264enc tune=zerolatency speed-preset=ultrafast key-int-max=15 ! rtph264pay name=pay0 pt=96"
 )
@@ -52,7 +52,7 @@ def main() -> None:
     server = GstRtspServer.RTSPServer()
     server.set_address("127.0.0.1")
     server.set_service(sys.argv[1])
-    for path, launch in {"/h264": _PICTURES, "/audio": _SOUND}.items():
+    for path, launch in {"/h264": _IMAGES, "/audio": _SOUND}.items():
         server.get_mount_points().add_factory(path, _factory(launch))
     if len(sys.argv) > 3:
         server.set_auth(_auth(sys.argv[2], sys.argv[3], digest=sys.argv[4:] == ["digest"]))

@@ -10,10 +10,10 @@ import numpy.typing as npt
 from standins import pycuda_driver as cuda
 from standins.tensorrt_build import BUILD_CLASSES
 
-__all__ = ["FAULTS", "PICTURE_MS", "RUN_CLASSES", "answers", "plan"]
+__all__ = ["FAULTS", "IMAGE_MS", "RUN_CLASSES", "answers", "plan"]
 
-#: The GPU's time for a picture.
-PICTURE_MS = 2.0
+#: The GPU's time for an image.
+IMAGE_MS = 2.0
 #: Call → how often it still gives None or False; the test's to fill.
 FAULTS: dict[str, int] = {}
 
@@ -69,7 +69,7 @@ class IExecutionContext:
             dtype = {"FLOAT": np.float32, "HALF": np.float16}[facts["dtype"]]
             logits = answers(images, facts["classes"]).astype(dtype)
             cuda.write(addresses["logits"], logits.view(np.uint8).reshape(-1))
-            cuda.spend(PICTURE_MS * count)
+            cuda.spend(IMAGE_MS * count)
 
         cuda.STREAMS[stream_handle].work.append(run)
         return True

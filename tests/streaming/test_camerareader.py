@@ -217,7 +217,7 @@ def test_a_source_that_is_far_too_fast_starves_nobody() -> None:
     assert summary.read == summary.frames + summary.dropped
 
 
-def test_a_picture_that_stands_still_is_opened_again_once() -> None:
+def test_an_image_that_stands_still_is_opened_again_once() -> None:
     """It is stalled, said, and tried once: it may be all there is to see."""
     desk = Desk(*[Scripted(10**6, still=True) for _ in range(9)])
     watch = RunHooks()

@@ -1,4 +1,4 @@
-"""snapshots.py: frames become pictures, each once, whole, differing, from all of a file, and a folder is gone on with."""
+"""snapshots.py: frames become images, each once, whole, differing, from all of a file, and a folder is gone on with."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from edge_resnet.streaming.collect import SnapshotOptions, SnapshotResult, colle
 from edge_resnet.streaming.records import Frame
 from edge_resnet.streaming.sources import open_source
 
-Picture = npt.NDArray[np.uint8]
+_Pixels = npt.NDArray[np.uint8]
 
 
-def _scene(index: int, size: tuple[int, int] = (48, 64)) -> Picture:
-    """A smooth picture (H, W, 3) unlike that of any other index."""
+def _scene(index: int, size: tuple[int, int] = (48, 64)) -> _Pixels:
+    """A smooth image (H, W, 3) unlike that of any other index."""
     rng = np.random.default_rng(index)
     y, x = np.mgrid[0 : size[0], 0 : size[1]] / size[1]
     waves = rng.uniform(0.3, 2.5, (3, 2, 1, 1))
@@ -38,7 +38,7 @@ def _scene(index: int, size: tuple[int, int] = (48, 64)) -> Picture:
     return np.ascontiguousarray((127.5 + 127.5 * np.sin(2 * np.pi * phase)).astype(np.uint8).transpose(1, 2, 0))
 
 
-def _flat(level: int) -> Picture:
+def _flat(level: int) -> _Pixels:
     return np.full((48, 64, 3), level, np.uint8)
 
 
@@ -48,7 +48,7 @@ class Camera:
     live = True
     dropped = 0
 
-    def __init__(self, images: Iterable[Picture], rate: float = 1.0, error: BaseException | None = None) -> None:
+    def __init__(self, images: Iterable[_Pixels], rate: float = 1.0, error: BaseException | None = None) -> None:
         self._images, self._rate, self._error = images, rate, error
         self.read = 0
 
@@ -76,7 +76,7 @@ class File(Camera):
     live = False
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _images(folder: Path) -> list[Path]:
     """What is in the folder, hidden files included, in the order of names."""
     return sorted(folder.iterdir())
 
@@ -85,10 +85,10 @@ def _collect(source: Camera, folder: Path, count: int = 8, every_s: float = 1.0,
     return collect_snapshots(source, folder, SnapshotOptions(count, every_s, min_change))
 
 
-def test_frames_become_pictures_of_full_size_and_right_colour(tmp_path: Path) -> None:
+def test_frames_become_images_of_full_size_and_right_colour(tmp_path: Path) -> None:
     """A frame comes back upright, in its size, in RGB, within what JPEG changes."""
     result = _collect(File([_scene(1, (120, 160))[..., ::-1]]), tmp_path / "set")
-    (path,) = _pictures(tmp_path / "set")
+    (path,) = _images(tmp_path / "set")
     assert (result.saved, result.total, result.interrupted) == (1, 1, False)
     written = decode_image(path)
     assert written.shape == (120, 160, 3)
@@ -102,7 +102,7 @@ def test_names_tell_the_order_and_the_time(tmp_path: Path) -> None:
     before = datetime.now(timezone.utc)
     with open_source("synthetic://?frames=40") as source:
         collect_snapshots(source, tmp_path, SnapshotOptions(count=5))
-    names = [path.name for path in _pictures(tmp_path)]
+    names = [path.name for path in _images(tmp_path)]
     stamps = [datetime.strptime(f"{name[7:-5]}000+0000", "%Y%m%dT%H%M%S.%f%z") for name in names]
     assert [int(name[:6]) for name in names] == sorted({int(name[:6]) for name in names})
     assert stamps == sorted(stamps)
@@ -111,7 +111,7 @@ def test_names_tell_the_order_and_the_time(tmp_path: Path) -> None:
 
 
 def test_a_camera_is_left_when_there_are_enough(tmp_path: Path) -> None:
-    """A live source is read no further than for the pictures wanted."""
+    """A live source is read no further than for the images wanted."""
     camera = Camera(map(_scene, range(1000)))
     result = _collect(camera, tmp_path, count=6)
     assert (result.saved, result.total) == (6, 6)
@@ -119,7 +119,7 @@ def test_a_camera_is_left_when_there_are_enough(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("every_s", [0.0, 0.5, 1.0, 3.0])
-def test_pictures_of_a_camera_are_apart(tmp_path: Path, every_s: float) -> None:
+def test_images_of_a_camera_are_apart(tmp_path: Path, every_s: float) -> None:
     """The first second passes while the exposure settles; then one frame in ``every_s`` seconds is taken, or each."""
     rate, count = 10.0, 5
     camera = Camera((_scene(index) for index in range(1000)), rate)
@@ -129,7 +129,7 @@ def test_pictures_of_a_camera_are_apart(tmp_path: Path, every_s: float) -> None:
 
 
 def test_only_changes_are_kept(tmp_path: Path) -> None:
-    """Frames like a picture that is there are passed over, also like an older one, noise or not."""
+    """Frames like an image that is there are passed over, also like an older one, noise or not."""
     rng = np.random.default_rng(0)
     scenes = [_scene(1, (240, 320)), _scene(2, (240, 320))]
     noisy = [np.clip(scenes[i % 2] + rng.normal(0, 8, (240, 320, 3)), 0, 255).astype(np.uint8) for i in range(12)]
@@ -146,12 +146,12 @@ def test_without_a_least_change_only_repetitions_are_dropped(tmp_path: Path) -> 
 
 @given(changes=st.lists(st.integers(0, 3), min_size=1, max_size=12), seed=st.integers(0, 99))
 @settings(max_examples=25, deadline=None)
-def test_no_two_pictures_are_alike(changes: list[int], seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_no_two_images_are_alike(changes: list[int], seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever repeats in a file, the set holds each scene at most once, and every scene where there is room."""
     folder = tmp_path_factory.mktemp("set")
     options = SnapshotOptions(count=6, seed=seed)
     result = collect_snapshots(File(_scene(change) for change in changes), folder, options)
-    assert result.saved == result.total == len(_pictures(folder)) == len(set(changes))
+    assert result.saved == result.total == len(_images(folder)) == len(set(changes))
     assert result.saved + result.skipped_similar == len(changes)
 
 
@@ -167,7 +167,7 @@ def test_no_two_pictures_are_alike(changes: list[int], seed: int, tmp_path_facto
     ],
     ids=["black", "video black", "white", "overexposed", "grey", "a blue screen"],
 )
-def test_frames_that_show_nothing_are_not_kept(tmp_path: Path, image: Picture, counter: str) -> None:
+def test_frames_that_show_nothing_are_not_kept(tmp_path: Path, image: _Pixels, counter: str) -> None:
     """Black, overexposed and one-coloured frames are counted by what is wrong with them, sensor noise or not."""
     noise = np.random.default_rng(0).normal(0, 3, image.shape)
     noisy = np.clip(image + noise, 0, 255).astype(np.uint8)
@@ -190,7 +190,7 @@ def test_a_draw_from_a_file_comes_from_all_of_it(tmp_path: Path) -> None:
     quarters = np.zeros(4, int)
     for seed in range(10):
         collect_snapshots(File(frames), tmp_path / str(seed), SnapshotOptions(count=20, min_change=0.5, seed=seed))
-        for path in _pictures(tmp_path / str(seed)):
+        for path in _images(tmp_path / str(seed)):
             differences = np.abs(np.stack(frames).astype(int) - decode_image(path)).sum(axis=(1, 2, 3))
             quarters[differences.argmin() // 25] += 1
     # Of 200 draws 50 are expected from a quarter: five standard deviations are 27.
@@ -204,12 +204,12 @@ def test_the_seed_decides_the_draw(tmp_path: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         frames = File(_scene(index, (24, 32)) for index in range(60))
         collect_snapshots(frames, tmp_path / name, SnapshotOptions(count=6, seed=seed))
-        contents.append([path.read_bytes() for path in _pictures(tmp_path / name)])
+        contents.append([path.read_bytes() for path in _images(tmp_path / name)])
     assert contents[0] == contents[1] != contents[2]
 
 
 def test_a_source_without_end_is_given_up(tmp_path: Path) -> None:
-    """A source that is no camera and never ends is looked at 200 times per picture wanted."""
+    """A source that is no camera and never ends is looked at 200 times per image wanted."""
     with open_source("synthetic://?frames=0&width=64&height=48") as source:
         result = collect_snapshots(source, tmp_path, SnapshotOptions(count=3))
     assert result.total == 3
@@ -217,20 +217,20 @@ def test_a_source_without_end_is_given_up(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_gone_on_with(tmp_path: Path) -> None:
-    """A second run fills up to the count, keeps every earlier picture and its number, and takes no scene twice."""
+    """A second run fills up to the count, keeps every earlier image and its number, and takes no scene twice."""
     first = _collect(Camera(map(_scene, range(9))), tmp_path, count=3)
-    earlier = {path.name: path.read_bytes() for path in _pictures(tmp_path)}
+    earlier = {path.name: path.read_bytes() for path in _images(tmp_path)}
     second = _collect(File(map(_scene, range(9))), tmp_path, count=7)
     assert (first.total, second.saved, second.total) == (3, 4, 7)
     assert second.skipped_similar >= 3
-    assert {path.name: path.read_bytes() for path in _pictures(tmp_path) if path.name in earlier} == earlier
-    numbers = [int(path.name[:6]) for path in _pictures(tmp_path)]
+    assert {path.name: path.read_bytes() for path in _images(tmp_path) if path.name in earlier} == earlier
+    numbers = [int(path.name[:6]) for path in _images(tmp_path)]
     assert numbers[:3] == [1, 2, 3]
     assert len(set(numbers)) == 7
 
 
 def test_a_full_folder_is_left_alone(tmp_path: Path) -> None:
-    """Where there are enough pictures the source is not read."""
+    """Where there are enough images the source is not read."""
     _collect(Camera(map(_scene, range(9))), tmp_path, count=3)
     camera = Camera(map(_scene, range(9)))
     result = _collect(camera, tmp_path, count=2)
@@ -238,7 +238,7 @@ def test_a_full_folder_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_other_files_are_left_and_not_counted(tmp_path: Path) -> None:
-    """The user's own pictures and notes stay, and a damaged picture of ours is passed over with a warning."""
+    """The user's own images and notes stay, and a damaged image of ours is passed over with a warning."""
     Image.fromarray(_scene(1)).save(tmp_path / "mine.png")
     (tmp_path / "notes.txt").write_text("the barn, in the morning")
     (tmp_path / "000004_20261103T101112.123Z.jpg").write_bytes(b"\xff\xd8 torn")
@@ -249,7 +249,7 @@ def test_other_files_are_left_and_not_counted(tmp_path: Path) -> None:
 
 
 def test_the_set_can_be_calibrated_on(tmp_path: Path) -> None:
-    """What is collected opens as an image set with every picture in it."""
+    """What is collected opens as an image set with every image in it."""
     _collect(Camera(map(_scene, range(9))), tmp_path / "set", count=4)
     images = open_images(tmp_path / "set")
     assert len(images) == 4
@@ -258,23 +258,23 @@ def test_the_set_can_be_calibrated_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at", [0, 1, 3])
 def test_ctrl_c_keeps_what_is_there(tmp_path: Path, at: int) -> None:
-    """An interruption ends the collecting, says so, and leaves whole pictures alone."""
+    """An interruption ends the collecting, says so, and leaves whole images alone."""
     result = _collect(Camera(map(_scene, range(at + 1)), error=KeyboardInterrupt()), tmp_path / "set")
     assert (result.interrupted, result.saved) == (True, at)
     assert [decode_image(path).shape for path in (tmp_path / "set").glob("*")] == [(48, 64, 3)] * at
 
 
 def test_an_unplugged_camera_names_what_is_kept(tmp_path: Path) -> None:
-    """The source's error passes on, with the number of pictures and their folder."""
+    """The source's error passes on, with the number of images and their folder."""
     camera = Camera(map(_scene, range(4)), error=SourceError("camera:0 stopped after 4 frames", hint="is it still plugged in?"))
-    with pytest.raises(SourceError, match=rf"stopped after 4 frames; 3 pictures are in {tmp_path}") as caught:
+    with pytest.raises(SourceError, match=rf"stopped after 4 frames; 3 images are in {tmp_path}") as caught:
         _collect(camera, tmp_path)
     assert caught.value.hint == "is it still plugged in?"
-    assert len(_pictures(tmp_path)) == 3
+    assert len(_images(tmp_path)) == 3
 
 
-def test_a_full_disk_is_one_line_and_leaves_no_half_picture(tmp_path: Path) -> None:
-    """Where no more bytes can be written, the pictures before stay, nothing half-written is left, and the next run goes on."""
+def test_a_full_disk_is_one_line_and_leaves_no_half_image(tmp_path: Path) -> None:
+    """Where no more bytes can be written, the images before stay, nothing half-written is left, and the next run goes on."""
     _collect(Camera(map(_scene, range(4))), tmp_path, count=2)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
@@ -283,8 +283,8 @@ def test_a_full_disk_is_one_line_and_leaves_no_half_picture(tmp_path: Path) -> N
             _collect(File(map(_scene, range(9))), tmp_path, count=9)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "2 pictures there are kept" in caught.value.hint
-    assert len(_pictures(tmp_path)) == 2
+    assert "2 images there are kept" in caught.value.hint
+    assert len(_images(tmp_path)) == 2
     assert _collect(File(map(_scene, range(9))), tmp_path, count=9).total == 9
 
 
@@ -298,7 +298,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 
 def test_class_folders_are_not_written_beside(tmp_path: Path) -> None:
-    """In a folder of class folders the pictures would be overlooked: it is refused, and a class folder is offered."""
+    """In a folder of class folders the images would be overlooked: it is refused, and a class folder is offered."""
     (tmp_path / "cats").mkdir()
     with pytest.raises(DataError, match=r"holds folders \(cats\)") as caught:
         _collect(File(map(_scene, range(3))), tmp_path)
@@ -307,7 +307,7 @@ def test_class_folders_are_not_written_beside(tmp_path: Path) -> None:
 
 
 def test_a_camera_that_shows_nothing_new_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Thirty frames without a new picture are one warning with a remedy, and thirty more another."""
+    """Thirty frames without a new image are one warning with a remedy, and thirty more another."""
     with caplog.at_level(logging.WARNING):
         _collect(Camera([_scene(1)] * 64), tmp_path / "still")
         _collect(Camera([_flat(0)] * 34), tmp_path / "dark")
@@ -315,7 +315,7 @@ def test_a_camera_that_shows_nothing_new_is_told_of(tmp_path: Path, caplog: pyte
     assert [("move the camera" in text, "lens" in text) for text in texts] == [(True, False), (True, False), (False, True)]
 
 
-def test_progress_counts_pictures(tmp_path: Path) -> None:
+def test_progress_counts_images(tmp_path: Path) -> None:
     """Progress starts at what is there, rises to the count and never beyond."""
     calls: list[tuple[str, int, int]] = []
     _collect(Camera(map(_scene, range(9))), tmp_path, count=2)
@@ -342,7 +342,7 @@ def test_progress_counts_pictures(tmp_path: Path) -> None:
     ],
 )
 def test_options_that_make_no_sense_are_refused(words: dict[str, float]) -> None:
-    """No pictures, a pause that is none, a change that no grey level has: one line with a remedy."""
+    """No images, a pause that is none, a change that no grey level has: one line with a remedy."""
     with pytest.raises(ConfigError) as caught:
         SnapshotOptions(**words)  # type: ignore[arg-type]
     assert caught.value.hint
@@ -384,4 +384,4 @@ def test_real_videos_give_real_sets(real_data: Path, tmp_path: Path, clip: str, 
         result = collect_snapshots(source, tmp_path, SnapshotOptions(count=500))
     assert result.saved + result.skipped_similar == frames
     assert least <= result.saved <= frames // 3
-    assert {decode_image(path).shape[2] for path in _pictures(tmp_path)[:3]} == {3}
+    assert {decode_image(path).shape[2] for path in _images(tmp_path)[:3]} == {3}

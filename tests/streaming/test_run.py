@@ -203,7 +203,7 @@ class Device(FakeBackend):
         self.frames: list[tuple[int, ...]] = []
 
     def submit(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """The pictures are the ticket."""
+        """The images are the ticket."""
         return images
 
     def submit_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> npt.NDArray[np.uint8]:

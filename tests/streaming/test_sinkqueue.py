@@ -149,7 +149,7 @@ def test_a_reader_that_left_is_known() -> None:
 
 
 @pytest.mark.parametrize("wants_frames", [True, False])
-def test_pictures_are_kept_for_those_who_look_at_them(wants_frames: bool) -> None:
+def test_images_are_kept_for_those_who_look_at_them(wants_frames: bool) -> None:
     """A queue of predictions holds no frames alive."""
     sink = Slow(wants_frames=wants_frames)
     outlet = SinkQueue(sink, lossless=True)

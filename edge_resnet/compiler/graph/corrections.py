@@ -22,9 +22,9 @@ from edge_resnet.artifact.folder import CORRECTIONS, Artifact
 from edge_resnet.core.errors import ArtifactError, CalibrationError
 
 __all__ = [
-    "Corrections",
     "EXACT_AMAX",
     "SHIFTED",
+    "Corrections",
     "apply",
     "load_corrections",
     "read_corrections",
@@ -41,7 +41,7 @@ EXACT_AMAX = 127.0
 
 
 def with_exact_input(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose picture is padded, shifted to pixel - 128 and read by a first convolution with the same function.
+    """A copy whose image is padded, shifted to pixel - 128 and read by a first convolution with the same function.
 
     Sub(mean), Mul(scale), Conv(pads) become Sub(mean), Pad, Sub(128 - mean), Conv: the scale moves into the weights, the shift
     into the bias. Raises CalibrationError where the graph does not begin that way.

@@ -1,7 +1,7 @@
 """FP32-typed graph → FP16-typed graph, with or without Q/DQ: the strong dialect. Knows nothing of ranges, placement or tables.
 
 TensorRT 11 gives every tensor the type that the graph says (10.12 does so on request), so FP16 must be written into it. Scales of
-FP16 exist since opset 19. The picture is normalised in FP32, since pixels and means are exact there, and cast once.
+FP16 exist since opset 19. The image is normalised in FP32, since pixels and means are exact there, and cast once.
 
 A scale is the FP16 number nearest to the FP32 one, and a weight is stored as its integer times that scale: quantized, it is the
 integer of the weak dialect again, whatever was rounded on the way. Where the scale would be zero it is FP16's smallest number:

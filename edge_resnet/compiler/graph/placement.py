@@ -18,7 +18,7 @@ from edge_resnet.core.errors import CalibrationError
 __all__ = ["Pair", "Placement", "placement_of", "quantized_weights", "tensorrt_pairs", "with_cpu_pairs"]
 
 _TENSORRT_REASONS = {"Conv": "conv input", "MaxPool": "pool input", "GlobalAveragePool": "last block's output"}
-_NORMALISATION = "the picture is normalised in FP32: pixels and means are exact there"
+_NORMALISATION = "the image is normalised in FP32: pixels and means are exact there"
 _CLASSIFIER = "classifier, float as NVIDIA's Model Optimizer leaves it at batch 1"
 #: Why a node that no pair feeds stays in float. A Relu or an Add is computed by the kernel of the convolution before it.
 _FLOAT_REASONS = {

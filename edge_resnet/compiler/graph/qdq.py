@@ -87,7 +87,7 @@ def _grid(pair: Pair, table: CalibrationTable, form: QdqForm) -> _Grid:
 
 
 def _widen_normalisation(model: onnx.ModelProto) -> None:
-    """Repeat mean and scale (1, 3, 1, 1) over the picture's width: (1, 3, 1, W), the same function to the bit.
+    """Repeat mean and scale (1, 3, 1, 1) over the image's width: (1, 3, 1, W), the same function to the bit.
 
     ONNX Runtime moves the Transpose behind them, where (1, 1, 1, 3) is spread over rows three values at a time: a sixth of
     ResNet-18's time. (1, 1, W, 3) is spread a whole row at a time.

@@ -27,7 +27,7 @@ def calibration_cache(model: onnx.ModelProto, table: CalibrationTable, tensorrt_
     """The cache for the FP32 graph ``model``, corrections included, and the TensorRT of that version, such as ``8.6.1``.
 
     A line for each tensor that was measured or has another's range: what a Relu reads that of the Relu, for TensorRT computes
-    both at once; what a pool reads or writes that of its other side. None for the picture before it is normalised and for the
+    both at once; what a pool reads or writes that of its other side. None for the image before it is normalised and for the
     logits: they stay in float. Raises ConfigError for a version without calibrators, CalibrationError for another graph's table.
     """
     header = f"TRT-{_digits(tensorrt_version)}-EntropyCalibration2"

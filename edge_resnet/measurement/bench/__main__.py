@@ -1,4 +1,4 @@
-"""The child process of ``startup``: opens an artifact, answers one picture, runs a few batches. Not for people."""
+"""The child process of ``startup``: opens an artifact, answers one image, runs a few batches. Not for people."""
 
 from __future__ import annotations
 

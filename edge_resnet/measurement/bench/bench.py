@@ -1,6 +1,6 @@
 """Latency and throughput of an artifact on this machine, by MLPerf's scenarios, with what speaks against the numbers.
 
-Knows no accuracy: the images may be noise, since a network of this family takes as long for any picture.
+Knows no accuracy: the images may be noise, since a network of this family takes as long for any image.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from edge_resnet.core.statistics import summarise
 from edge_resnet.device.machine import describe, installed_version
 from edge_resnet.device.power import PowerMeter, PowerReading, look
 from edge_resnet.images.imageset import ImageSet, batches
-from edge_resnet.images.preprocess import Picture
+from edge_resnet.images.preprocess import ImageArray
 from edge_resnet.measurement.bench.caveats import caveats_of_heat, caveats_of_machine, caveats_of_run
 from edge_resnet.measurement.bench.conditions import Conditions, ConditionsMonitor, gpu_memory_mib
 from edge_resnet.measurement.bench.intervals import percentile_interval, rate_interval
@@ -83,7 +83,7 @@ class _Session:
         self._batch = batch_of(options, artifact.manifest.batch.max)
         self._limits = limits_of(options, self._batch)
         self._device = describe()
-        self._what, self._pool, self._frame = _pictures(artifact, options, images, max(options.images, self._batch))
+        self._what, self._pool, self._frame = _images(artifact, options, images, max(options.images, self._batch))
         self._stages: dict[str, float] = {}
         self._timings = Timings()
         #: Looked for before anything is timed: finding sensors takes a while in which a GPU would cool down and slow down.
@@ -149,7 +149,7 @@ class _Session:
             precision=manifest.precision,
             model=manifest.model.name,
             artifact=str(self._artifact.folder),
-            artifact_digest=self._artifact.truth_digest(),
+            artifact_digest=self._artifact.source_digest(),
             versions=_versions(self._device.tensorrt),
             device=self._device,
             images=self._what,
@@ -212,7 +212,7 @@ def _teller(scenario: Scenario, progress: Progress | None) -> Tick:
     return tell
 
 
-def _pictures(artifact: Artifact, options: BenchOptions, images: ImageSet | None, count: int) -> tuple[str, Images, Picture]:
+def _images(artifact: Artifact, options: BenchOptions, images: ImageSet | None, count: int) -> tuple[str, Images, ImageArray]:
     """What they are called, ``count`` of them (N, size, size, 3) RGB preprocessed, and a frame (H, W, 3) BGR."""
     rng = np.random.default_rng(options.seed)
     size = artifact.manifest.model.input_size

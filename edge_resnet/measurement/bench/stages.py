@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.images.preprocess import Picture, preprocess_bgr
+from edge_resnet.images.preprocess import ImageArray, preprocess_bgr
 from edge_resnet.measurement.bench.timing import Clock
 from edge_resnet.runtime.backend import Backend, Images, Logits, PipelinedBackend
 from edge_resnet.runtime.postprocess import top_k
@@ -32,7 +32,7 @@ class TellsStages(Protocol):
 
 
 def measure_stages(
-    network: Backend, artifact: Artifact, frame: Picture, batch: int, seconds: float, clock: Clock = time.perf_counter_ns
+    network: Backend, artifact: Artifact, frame: ImageArray, batch: int, seconds: float, clock: Clock = time.perf_counter_ns
 ) -> dict[str, float]:
     """Medians in milliseconds, for ``batch`` times the frame (H, W, 3) uint8 BGR, over rounds of all stages in turn.
 
@@ -48,7 +48,7 @@ def measure_stages(
     return {stage: median(values[1:]) for stage, values in found.items()}
 
 
-def _round(network: Backend, artifact: Artifact, frame: Picture, batch: int, clock: Clock) -> dict[str, float]:
+def _round(network: Backend, artifact: Artifact, frame: ImageArray, batch: int, clock: Clock) -> dict[str, float]:
     stamps = [clock()]
     images = np.stack([preprocess_bgr(frame, artifact.manifest.preprocess) for _ in range(batch)])
     stamps.append(clock())

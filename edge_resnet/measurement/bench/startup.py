@@ -33,7 +33,7 @@ class Startup:
 
 
 def measure_startup(folder: Path, backend: str, batch: int, times: int) -> Startup | None:
-    """Start a process that opens the artifact, answers one picture and then runs a few batches; that many times in turn.
+    """Start a process that opens the artifact, answers one image and then runs a few batches; that many times in turn.
 
     None where it fails or takes more than three minutes, with the reason in the log.
     """

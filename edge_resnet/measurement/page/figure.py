@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Chart", "DARK_GROUND", "DARK_INK", "DIMMED", "GRID_ALPHA", "INK", "MARKERS", "SERIES", "draw", "save"]
+__all__ = ["DARK_GROUND", "DARK_INK", "DIMMED", "GRID_ALPHA", "INK", "MARKERS", "SERIES", "Chart", "draw", "save"]
 
 
 #: One colour per series, in the order in which they are taken: blue, vermilion, green, purple, ochre, sky.

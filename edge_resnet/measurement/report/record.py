@@ -13,7 +13,7 @@ from edge_resnet.core.records import Precision
 from edge_resnet.measurement.accuracy import Accuracy
 from edge_resnet.measurement.bench.result import BenchResult
 
-__all__ = ["ClassChange", "Flip", "KIND", "MissingResult", "Pair", "Report", "Row", "SCHEMA", "Setup", "read_report", "to_json"]
+__all__ = ["KIND", "SCHEMA", "ClassChange", "Flip", "MissingResult", "Pair", "Report", "Row", "Setup", "read_report", "to_json"]
 
 #: Of the file. A reader refuses a newer one.
 SCHEMA = 1

@@ -126,4 +126,4 @@ def _refuse_other_options(path: Path, memory: Memory, like: Memory) -> None:
             raise ConfigError(message, hint="the same words as before, or another folder")
     if memory.data != like.data:
         message = f"checkpoint {path} was trained on {memory.data}, not on {like.data}"
-        raise ConfigError(message, hint="the same pictures as before, or another folder")
+        raise ConfigError(message, hint="the same images as before, or another folder")

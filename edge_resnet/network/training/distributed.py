@@ -31,7 +31,7 @@ class World:
         return self.rank == 0
 
     def share(self, batch: int) -> slice:
-        """The part of a batch of ``batch`` pictures that this process takes."""
+        """The part of a batch of ``batch`` images that this process takes."""
         each = batch // self.size
         return slice(self.rank * each, (self.rank + 1) * each)
 
@@ -45,7 +45,7 @@ class World:
         return found
 
     def mean_statistics(self, network: nn.Module) -> None:
-        """Give every process the mean of all processes' batch norm statistics: each saw only its part of the pictures."""
+        """Give every process the mean of all processes' batch norm statistics: each saw only its part of the images."""
         if self.size == 1:
             return
         for buffer in network.buffers():

@@ -1,4 +1,4 @@
-"""The training loop: SGD with momentum (He et al. 2015, sections 3.4 and 4.2). Knows nothing of where pictures come from."""
+"""The training loop: SGD with momentum (He et al. 2015, sections 3.4 and 4.2). Knows nothing of where images come from."""
 
 from __future__ import annotations
 
@@ -89,12 +89,12 @@ class Learner:
 
 @dataclass(frozen=True)
 class EpochLosses:
-    """One pass: the last rate, mean loss, share of errors in percent, pictures learned over all processes."""
+    """One pass: the last rate, mean loss, share of errors in percent, images learned over all processes."""
 
     rate: float
     loss: float
     error: float
-    pictures: int
+    images: int
     seconds: float
 
 
@@ -120,17 +120,17 @@ def one_pass(learner: Learner, feed: TrainLoader, epoch: int, last: int, progres
             loss, wrong = _step(learner, batch, rate)
             tally.add(loss, wrong, len(batch[1]))
             if learner.warm_up.active:
-                error, pictures = learner.world.total([float(wrong), float(len(batch[1]))])
-                learner.warm_up.saw(100 * error / pictures)
+                error, images = learner.world.total([float(wrong), float(len(batch[1]))])
+                learner.warm_up.saw(100 * error / images)
             learner.step += 1
             if learner.world.device.type == "cpu" or learner.step % _LOOK == 0:
                 tally.look(progress, epoch)
                 if progress is not None:
                     progress("train", learner.step, steps)
-    mean, error, pictures = tally.means()
+    mean, error, images = tally.means()
     if not all(bool(torch.isfinite(parameter).all()) for parameter in learner.network.parameters()):
         raise Diverged
-    return EpochLosses(rate, mean, error, pictures, time.monotonic() - started)
+    return EpochLosses(rate, mean, error, images, time.monotonic() - started)
 
 
 def _step(learner: Learner, batch: TrainBatch, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -159,28 +159,28 @@ class _Tally:
         self._world = world
         self._loss = torch.zeros((), device=world.device, dtype=torch.float64)
         self._wrong = torch.zeros((), device=world.device, dtype=torch.int64)
-        self._pictures = 0
+        self._images = 0
 
-    def add(self, loss: torch.Tensor, wrong: torch.Tensor, pictures: int) -> None:
+    def add(self, loss: torch.Tensor, wrong: torch.Tensor, images: int) -> None:
         self._loss += loss
         self._wrong += wrong
-        self._pictures += pictures
+        self._images += images
 
     def look(self, progress: Progress | None, epoch: int) -> None:
-        """Tell a watcher the means so far of this process's pictures. Raises Diverged."""
-        loss = float(self._loss) / self._pictures
+        """Tell a watcher the means so far of this process's images. Raises Diverged."""
+        loss = float(self._loss) / self._images
         # Processes must stop together: where there are several they find out at the end of the epoch.
         if not math.isfinite(loss) and self._world.size == 1:
             raise Diverged
         if isinstance(progress, Watcher):
-            progress.running(epoch + 1, loss, 100 * float(self._wrong) / self._pictures)
+            progress.running(epoch + 1, loss, 100 * float(self._wrong) / self._images)
 
     def means(self) -> tuple[float, float, int]:
-        """Mean loss, error in percent and number of pictures, over all processes."""
-        loss, wrong, pictures = self._world.total([float(self._loss), float(self._wrong), float(self._pictures)])
+        """Mean loss, error in percent and number of images, over all processes."""
+        loss, wrong, images = self._world.total([float(self._loss), float(self._wrong), float(self._images)])
         if not math.isfinite(loss):
             raise Diverged
-        return loss / pictures, 100 * wrong / pictures, int(pictures)
+        return loss / images, 100 * wrong / images, int(images)
 
 
 @contextmanager

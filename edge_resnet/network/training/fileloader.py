@@ -1,7 +1,7 @@
-"""Serves training pictures that do not stay in memory: decoded and augmented by processes of their own, through torchvision's
+"""Serves training images that do not stay in memory: decoded and augmented by processes of their own, through torchvision's
 transforms.v2. Knows nothing of networks.
 
-What happens to a picture depends on the seed, the epoch and its index alone, not on which process decodes it.
+What happens to an image depends on the seed, the epoch and its index alone, not on which process decodes it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 #: The paper's short side is drawn from 256..480 for crops of 224 (section 3.4).
 _SHORT_SIDES = (256 / 224, 480 / 224)
 _BAD_SHARE = 0.05
-#: A picture's index in the set, and the epoch.
+#: An image's index in the set, and the epoch.
 _Ask = tuple[int, int]
 #: What a decoding process hands over: pixels (crop, crop, 3), label, and what could not be read, if anything.
 _Decoded = tuple[torch.Tensor, int, str]
@@ -52,7 +52,7 @@ class FileLoader:
         self._order = _Order()
         workers = self.options.workers
         self._loader = DataLoader(
-            _Pictures(self.images, self.preprocess, self.options),
+            _Images(self.images, self.preprocess, self.options),
             batch_sampler=self._order,
             num_workers=workers,
             persistent_workers=workers > 0,
@@ -63,7 +63,7 @@ class FileLoader:
 
     @property
     def batch(self) -> int:
-        """The batch asked for, or all pictures where they are fewer."""
+        """The batch asked for, or all images where they are fewer."""
         return batch_of(len(self.images), self.options, self.world)
 
     @property
@@ -72,7 +72,7 @@ class FileLoader:
         return len(self.images) // self.batch
 
     def epoch(self, number: int) -> Iterator[TrainBatch]:
-        """Raises DataError where too many pictures cannot be read."""
+        """Raises DataError where too many images cannot be read."""
         order, _ = order_of(len(self.images), self.options.seed, number)
         mine = self.world.share(self.batch)
         starts = range(0, self.steps * self.batch, self.batch)
@@ -81,9 +81,9 @@ class FileLoader:
         for pixels, labels, faults in self._loader:
             seen, bad = seen + len(labels), bad + len(faults)
             for fault in faults:
-                logger.warning("took the next picture instead: %s", fault)
+                logger.warning("took the next image instead: %s", fault)
             if bad >= 2 and bad > _BAD_SHARE * len(self.images):
-                raise DataError(f"{bad} of {seen} pictures cannot be read", hint="replace them; the warnings name each")
+                raise DataError(f"{bad} of {seen} images cannot be read", hint="replace them; the warnings name each")
             yield pixels, labels
 
     def close(self) -> None:
@@ -95,10 +95,10 @@ class FileLoader:
 
 
 def transform_of(augment: Augmentation, crop: int) -> v2.Transform:
-    """The transform of one picture (3, H, W) uint8 to (3, crop, crop), but for ``none``.
+    """The transform of one image (3, H, W) uint8 to (3, crop, crop), but for ``none``.
 
     ``imagenet``: 8 to 100 % of the area, aspect 3/4 to 4/3. ``scales``: the paper's, without its shift of colours. ``cifar``
-    and ``shift`` take pictures of the crop's size.
+    and ``shift`` take images of the crop's size.
     """
     mirror = v2.RandomHorizontalFlip()
     if augment == "imagenet":
@@ -122,7 +122,7 @@ class _Order:
         return len(self.batches)
 
 
-class _Pictures(Dataset[_Decoded]):
+class _Images(Dataset[_Decoded]):
     """Runs in the decoding processes."""
 
     def __init__(self, images: ImageSet, preprocess: Preprocess, options: TrainOptions) -> None:
@@ -136,16 +136,16 @@ class _Pictures(Dataset[_Decoded]):
         fault = ""
         for place in range(index, index + len(self._images)):
             try:
-                picture = self._images.load(place % len(self._images))
+                image = self._images.load(place % len(self._images))
             except DataError as error:
                 fault = fault or str(error)
                 continue
-            pixels = torch.from_numpy(picture if self._whole else prepared(picture, self._preprocess)).permute(2, 0, 1)
+            pixels = torch.from_numpy(image if self._whole else prepared(image, self._preprocess)).permute(2, 0, 1)
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(int(np.random.SeedSequence([self._seed, epoch, index]).generate_state(1)[0]))
                 changed = self._transform(pixels)
             return changed.permute(1, 2, 0).contiguous(), self._labels[place % len(self._images)], fault
-        raise DataError(f"no picture of {self._images.name} can be read", hint=fault)
+        raise DataError(f"no image of {self._images.name} can be read", hint=fault)
 
 
 def _collated(parts: list[_Decoded]) -> tuple[torch.Tensor, torch.Tensor, list[str]]:

@@ -1,4 +1,4 @@
-"""Trains a network on pictures: checks what it is given, then one session. Knows nothing of steps and epochs."""
+"""Trains a network on images: checks what it is given, then one session. Knows nothing of steps and epochs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edge_resnet.network.training.trainer import Trainer
 
 __all__ = ["fit"]
 
-#: Bytes of decoded pictures up to which they stay in memory.
+#: Bytes of decoded images up to which they stay in memory.
 _MEMORY = 2 << 30
 
 
@@ -38,7 +38,7 @@ def fit(
 
     ``folder`` gets log.csv after each epoch, with the checkpoint that ``resume`` goes on from, and at the end result.json and
     weights.safetensors. The same seed, machine and number of threads give the same weights on a CPU, in one go or resumed.
-    Under torchrun every process calls it; the first writes. ``progress`` may be a Watcher. Raises DataError for pictures that
+    Under torchrun every process calls it; the first writes. ``progress`` may be a Watcher. Raises DataError for images that
     cannot be learned from, ConfigError where ``folder`` holds another training, WeightsError where its checkpoint does.
     """
     check_classes(data.train)
@@ -62,14 +62,14 @@ def fit(
 
 
 def _check_fit(network: nn.Module, data: TrainData) -> None:
-    """Show the network one black picture: is the size enough for it, does it answer as many classes as there are?"""
+    """Show the network one black image: is the size enough for it, does it answer as many classes as there are?"""
     size = data.preprocess.crop
-    picture = torch.zeros(1, 3, size, size, device=next(network.parameters()).device)
+    image = torch.zeros(1, 3, size, size, device=next(network.parameters()).device)
     try:
         with torch.no_grad():
-            classes = network.eval()(picture).shape[-1]
+            classes = network.eval()(image).shape[-1]
     except RuntimeError as error:
-        message = f"the network cannot take pictures of {size} pixels ({str(error).splitlines()[0]})"
+        message = f"the network cannot take images of {size} pixels ({str(error).splitlines()[0]})"
         raise ConfigError(message, hint="a larger --input-size") from error
     for part in (data.train, data.test):
         if part is not None:
@@ -77,7 +77,7 @@ def _check_fit(network: nn.Module, data: TrainData) -> None:
 
 
 def _shared(network: nn.Module, options: TrainOptions, world: World) -> nn.Module:
-    """With ``sync_bn``, let batch norms see the pictures of all processes, which torch offers on GPUs alone."""
+    """With ``sync_bn``, let batch norms see the images of all processes, which torch offers on GPUs alone."""
     if not options.sync_bn or world.size == 1:
         return network
     if world.device.type != "cuda":
@@ -87,7 +87,7 @@ def _shared(network: nn.Module, options: TrainOptions, world: World) -> nn.Modul
 
 
 def _feed(data: TrainData, options: TrainOptions, world: World) -> TrainLoader:
-    """Pictures that are always cut alike stay in memory where they fit; others are decoded anew each time."""
+    """Images that are always cut alike stay in memory where they fit; others are decoded anew each time."""
     whole = options.augment in ("imagenet", "scales")
     if whole or len(data.train) * data.preprocess.crop**2 * 3 > _MEMORY:
         from edge_resnet.network.training.fileloader import FileLoader

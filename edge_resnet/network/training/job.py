@@ -34,14 +34,14 @@ from edge_resnet.network.training.loader import check_classes
 from edge_resnet.network.training.log import LOG, RESULT
 from edge_resnet.network.training.options import TrainData, TrainOptions, TrainResult
 
-__all__ = ["JobResult", "LABELS", "NetworkChoice", "STAGES", "TrainJob", "run_job", "start_network"]
+__all__ = ["LABELS", "STAGES", "JobResult", "NetworkChoice", "TrainJob", "run_job", "start_network"]
 
 LABELS = "labels.txt"
 
 
 @dataclass(frozen=True)
 class NetworkChoice:
-    """The network as a user names it: ``classes`` and ``input_size`` None are what the pictures and the family have."""
+    """The network as a user names it: ``classes`` and ``input_size`` None are what the images and the family have."""
 
     family: Family
     depth: int
@@ -79,7 +79,7 @@ class JobResult:
 
 
 def run_job(job: TrainJob, *, progress: Progress | None = None) -> JobResult:
-    """Open the pictures, make the network, train it, and leave in the folder what ``build`` needs.
+    """Open the images, make the network, train it, and leave in the folder what ``build`` needs.
 
     Raises what ``open_pair``, ``start_network`` and ``fit`` raise.
     """
@@ -107,14 +107,14 @@ def run_job(job: TrainJob, *, progress: Progress | None = None) -> JobResult:
 
 
 def _spec(words: NetworkChoice, train: ImageSet) -> ModelSpec:
-    """The network, with a head for the classes that the pictures have."""
+    """The network, with a head for the classes that the images have."""
     highest = max(require_labels(train)) + 1
     usual = 10 if words.family == "cifar" else 1000
     classes = words.classes or len(train.class_names) or (usual if train.name.startswith("imagenette") else highest)
     size = words.input_size or (32 if words.family == "cifar" else 224)
     least = 8 if words.family == "cifar" else 32
     if size < least:
-        message = f"pictures of {size} pixels are too small for {words.family}'s networks: the last stage would see none"
+        message = f"images of {size} pixels are too small for {words.family}'s networks: the last stage would see none"
         raise ConfigError(message, hint=f"--input-size {least} or more, or --family cifar")
     return ModelSpec(words.family, words.depth, words.shortcut, words.plain, classes, size, words.weights)
 
@@ -158,7 +158,7 @@ def _add_network(folder: Path, spec: ModelSpec, line: str, train: ImageSet) -> N
 logger = logging.getLogger(__name__)
 
 
-#: What ``freeze`` may name, from the picture to the head; all before it is frozen with it.
+#: What ``freeze`` may name, from the image to the head; all before it is frozen with it.
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 

@@ -1,4 +1,4 @@
-"""Serves the training pictures in batches, shuffled and augmented, from memory. Knows nothing of networks."""
+"""Serves the training images in batches, shuffled and augmented, from memory. Knows nothing of networks."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ import torch
 from edge_resnet.core.errors import ConfigError, DataError, EdgeResnetError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.images.imageset import ImageSet, batches, require_labels, require_several
-from edge_resnet.images.preprocess import Picture
+from edge_resnet.images.preprocess import ImageArray
 from edge_resnet.network.training.distributed import World
 from edge_resnet.network.training.options import TrainOptions
 
 __all__ = [
+    "PADDING",
     "Draws",
     "MemoryLoader",
-    "PADDING",
     "TrainBatch",
     "TrainLoader",
     "batch_of",
@@ -39,7 +39,7 @@ PADDING = 4
 
 @dataclass(frozen=True, eq=False)
 class Draws:
-    """What happens to each of N pictures: the crop's ``tops`` and ``lefts`` (N,) in 0..8, ``mirrored`` (N,) bool."""
+    """What happens to each of N images: the crop's ``tops`` and ``lefts`` (N,) in 0..8, ``mirrored`` (N,) bool."""
 
     tops: npt.NDArray[np.int64]
     lefts: npt.NDArray[np.int64]
@@ -56,7 +56,7 @@ def draw(count: int, rng: np.random.Generator, *, mirror: bool) -> Draws:
     return Draws(tops, lefts, rng.random(count) < (0.5 if mirror else 0.0))
 
 
-def shifted(images: Picture, draws: Draws) -> Picture:
+def shifted(images: ImageArray, draws: Draws) -> ImageArray:
     """Apply ``draws`` to ``images`` (N, H, W, 3) uint8: padded by 4 black pixels, cropped back, mirrored. A copy.
 
     The paper's augmentation of CIFAR-10 (section 4.2).
@@ -66,11 +66,11 @@ def shifted(images: Picture, draws: Draws) -> Picture:
     rows = draws.tops[:, None] + np.arange(height)
     forward = np.arange(width)
     columns = draws.lefts[:, None] + np.where(draws.mirrored[:, None], forward[::-1], forward)
-    cropped: Picture = padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
+    cropped: ImageArray = padded[np.arange(count)[:, None, None], rows[:, :, None], columns[:, None, :]]
     return cropped
 
 
-#: Pictures (n, H, W, 3) uint8 and their labels (n,) int64.
+#: Images (n, H, W, 3) uint8 and their labels (n,) int64.
 TrainBatch: TypeAlias = tuple[torch.Tensor, torch.Tensor]
 
 
@@ -83,7 +83,7 @@ class TrainLoader(Protocol):
 
     @property
     def batch(self) -> int:
-        """Pictures in each, over all processes."""
+        """Images in each, over all processes."""
 
     def epoch(self, number: int) -> Iterator[TrainBatch]:
         """This process's share of each batch of epoch ``number``, counted from 0."""
@@ -94,9 +94,9 @@ class TrainLoader(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class MemoryLoader:
-    """Decoded pictures (N, crop, crop, 3) uint8 with labels (N,), shifted and mirrored as the options say."""
+    """Decoded images (N, crop, crop, 3) uint8 with labels (N,), shifted and mirrored as the options say."""
 
-    pixels: Picture
+    pixels: ImageArray
     labels: npt.NDArray[np.int64]
     options: TrainOptions
     world: World
@@ -115,7 +115,7 @@ class MemoryLoader:
 
     @property
     def batch(self) -> int:
-        """The batch asked for, or all pictures where they are fewer."""
+        """The batch asked for, or all images where they are fewer."""
         return batch_of(len(self.pixels), self.options, self.world)
 
     @property
@@ -148,27 +148,27 @@ def telling_deaths() -> Iterator[None]:
     except (RuntimeError, EOFError, ConnectionError) as error:
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
-        message = "a process that decodes pictures died: memory, or /dev/shm in a container, has mostly run out"
+        message = "a process that decodes images died: memory, or /dev/shm in a container, has mostly run out"
         raise EdgeResnetError(message, hint="--workers 0 or 1, a smaller --batch, or docker run --ipc=host") from error
 
 
 def batch_of(count: int, options: TrainOptions, world: World) -> int:
-    """Pictures a step where there are ``count`` in all; the same number for each process.
+    """Images a step where there are ``count`` in all; the same number for each process.
 
-    Raises ConfigError where the processes cannot share the batch, DataError where there are too few pictures for them.
+    Raises ConfigError where the processes cannot share the batch, DataError where there are too few images for them.
     """
     if options.batch % world.size:
-        message = f"a batch of {options.batch} pictures cannot be shared by {world.size} processes"
+        message = f"a batch of {options.batch} images cannot be shared by {world.size} processes"
         raise ConfigError(message, hint=f"--batch {-(-options.batch // world.size) * world.size}")
     batch = min(options.batch, count // world.size * world.size)
     if batch < 2 * world.size:
-        message = f"{batch} pictures a step for {world.size} processes: a batch norm needs two in each"
-        raise DataError(message, hint="a larger --batch, or more pictures")
+        message = f"{batch} images a step for {world.size} processes: a batch norm needs two in each"
+        raise DataError(message, hint="a larger --batch, or more images")
     return batch
 
 
 def order_of(count: int, seed: int, epoch: int) -> tuple[npt.NDArray[np.int64], np.random.Generator]:
-    """The order in which an epoch takes its pictures, and the generator that goes on from there."""
+    """The order in which an epoch takes its images, and the generator that goes on from there."""
     rng = np.random.default_rng([seed, epoch])
     return rng.permutation(count), rng
 
@@ -179,4 +179,4 @@ def check_classes(images: ImageSet) -> None:
     found = set(require_labels(images))
     if len(found) < 2:
         only = images.class_names[found.pop()] if images.class_names else f"class {found.pop()}"
-        raise DataError(f"all {len(images)} pictures of {images.name} are {only}", hint="a network tells two classes apart")
+        raise DataError(f"all {len(images)} images of {images.name} are {only}", hint="a network tells two classes apart")

@@ -1,4 +1,4 @@
-"""What a training is asked to do, checked once. Knows nothing of networks and pictures."""
+"""What a training is asked to do, checked once. Knows nothing of networks and images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Augmentation", "EpochRecord", "Schedule", "TrainData", "TrainOptions
 
 @dataclass(frozen=True, eq=False)
 class TrainData:
-    """Labelled pictures to learn from and, where there are any, to be tested on; ``preprocess`` is the network's input."""
+    """Labelled images to learn from and, where there are any, to be tested on; ``preprocess`` is the network's input."""
 
     train: ImageSet
     test: ImageSet | None
@@ -27,8 +27,8 @@ class EpochRecord:
     """One pass, counted from 1. ``step``: steps done by its end. ``rate``: the learning rate of its last step.
 
     ``train_loss``, ``train_error``: mean cross-entropy (of the smoothed labels, where they are) and share of wrong answers in
-    percent, running over the augmented epoch while the weights change. ``test_loss``, ``test_error``: of the pictures held
-    out, None where they were not asked. ``seconds``: the pass without its test. ``images_per_s``: pictures learned a second.
+    percent, running over the augmented epoch while the weights change. ``test_loss``, ``test_error``: of the images held
+    out, None where they were not asked. ``seconds``: the pass without its test. ``images_per_s``: images learned a second.
     """
 
     epoch: int
@@ -72,7 +72,7 @@ class Watcher(Protocol):
 Schedule: TypeAlias = Literal["one-cycle", "paper-cifar", "paper-imagenet", "cosine", "constant"]
 #: ``auto`` takes bf16 where this processor multiplies it in hardware.
 TrainPrecision: TypeAlias = Literal["auto", "fp32", "bf16"]
-#: ``shift``: padded by 4 and cropped; ``cifar``: also mirrored (section 4.2); ``imagenet``: a part of the picture of random
+#: ``shift``: padded by 4 and cropped; ``cifar``: also mirrored (section 4.2); ``imagenet``: a part of the image of random
 #: scale and aspect, mirrored; ``scales``: the paper's own (section 3.4): a short side between 256 and 480, cropped, mirrored.
 Augmentation: TypeAlias = Literal["none", "shift", "cifar", "imagenet", "scales"]
 
@@ -81,13 +81,13 @@ Augmentation: TypeAlias = Literal["none", "shift", "cifar", "imagenet", "scales"
 class TrainOptions:
     """SGD with momentum over ``epochs`` passes, which need not be whole.
 
-    ``batch``: pictures a step, over all processes together; an epoch leaves the last ones out that fill no batch.
+    ``batch``: images a step, over all processes together; an epoch leaves the last ones out that fill no batch.
     ``rate``: the schedule's highest learning rate. ``warm_up``: a rate to begin with until the training error is below 80 %
     (0.01 for 110 layers, section 4.2). ``decay_norms``: decay biases and batch norms too, as the paper does. ``ema``: decay a
     step of a moving average of weights and statistics, which is then what is tested and kept. ``channels_last``: the memory
     format that most processors prefer. ``max_steps``: stop there, on the schedule of all epochs. ``test_every``: epochs
     between two tests. ``patience``: stop after so many tests without a better one. ``keep``: the weights of the last epoch,
-    or of the one that tested best, which is then an optimistic figure. ``workers``: processes that decode pictures which do
+    or of the one that tested best, which is then an optimistic figure. ``workers``: processes that decode images which do
     not stay in memory. ``device``: ``auto``, ``cpu``, ``cuda``.
     """
 
@@ -118,7 +118,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         _require(0 < self.epochs < 1e6, f"epochs must be above 0, not {self.epochs}", "30 is a good start")
-        _require(self.batch >= 1, f"a batch holds at least one picture, not {self.batch}", "128 is usual")
+        _require(self.batch >= 1, f"a batch holds at least one image, not {self.batch}", "128 is usual")
         _require(_positive(self.rate), f"the learning rate must be above 0, not {self.rate}", "0.1 is usual")
         _require(0 <= self.momentum < 1, f"momentum must lie in [0, 1), not {self.momentum}", "0.9 is usual")
         _require(not self.nesterov or self.momentum > 0, "Nesterov's form needs a momentum", "nesterov=False, or 0.9")

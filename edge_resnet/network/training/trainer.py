@@ -122,7 +122,7 @@ class Trainer:
         if learner.average is not None:
             learner.world.mean_statistics(learner.average.network)
         loss, error = self._test() if is_last or epoch % learner.options.test_every == 0 else (None, None)
-        speed = passed.pictures / passed.seconds
+        speed = passed.images / passed.seconds
         record = EpochRecord(
             epoch, learner.step, passed.rate, passed.loss, passed.error, loss, error, passed.seconds, speed
         )  # fmt: skip
@@ -132,7 +132,7 @@ class Trainer:
             self.best = self.good
 
     def _test(self) -> tuple[float | None, float | None]:
-        """Loss and error in percent on the pictures held out: one process tests, all are told."""
+        """Loss and error in percent on the images held out: one process tests, all are told."""
         if self.data.test is None:
             return None, None
         found = [0.0, 0.0]
@@ -179,7 +179,7 @@ class Trainer:
         return f"no better test in {patience} of them"
 
     def _data(self) -> str:
-        return f"{self.data.train.name}, {len(self.data.train)} pictures"
+        return f"{self.data.train.name}, {len(self.data.train)} images"
 
 
 def _best(records: Sequence[EpochRecord]) -> EpochRecord:

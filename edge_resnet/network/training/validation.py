@@ -1,4 +1,4 @@
-"""Loss and error of a torch network on labelled pictures. Knows nothing of training."""
+"""Loss and error of a torch network on labelled images. Knows nothing of training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Top-1 of FP32 and of INT8 before and after training, on the same pictures, and whether a budget holds. Trains nothing."""
+"""Top-1 of FP32 and of INT8 before and after training, on the same images, and whether a budget holds. Trains nothing."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BATCH = 8
 
 @dataclass(frozen=True, eq=False)
 class QatAccuracy:
-    """Logits (N, classes) and labels (N,) of the pictures; the properties are percent of them, TensorRT's INT8 simulated."""
+    """Logits (N, classes) and labels (N,) of the images; the properties are percent of them, TensorRT's INT8 simulated."""
 
     labels: npt.NDArray[np.int64]
     fp32: npt.NDArray[np.float32]
@@ -65,7 +65,7 @@ def measure_accuracy(
     *,
     progress: Progress | None = None,
 ) -> QatAccuracy:
-    """Ask the graph in ``folder`` and its INT8 of ``parts``, before and after; pictures that cannot be read are left out."""
+    """Ask the graph in ``folder`` and its INT8 of ``parts``, before and after; images that cannot be read are left out."""
     labels: list[int] = []
 
     def noted() -> Iterator[npt.NDArray[np.uint8]]:
@@ -76,11 +76,11 @@ def measure_accuracy(
     model = onnx.load(folder / MODEL)
     graphs = [model, *(quantize(model, table, "tensorrt", corrections) for table, corrections in parts)]
     answers = []
-    with ImageCache(noted(), folder) as pictures:
+    with ImageCache(noted(), folder) as pixels:
         for done, graph in enumerate(graphs):
             if progress is not None:
                 progress("judge", done, len(graphs))
-            answers.append(simulate(graph, pictures.batches(_BATCH)))
+            answers.append(simulate(graph, pixels.batches(_BATCH)))
     if progress is not None:
         progress("judge", len(graphs), len(graphs))
     return QatAccuracy(np.array(labels, np.int64), *answers)
@@ -96,4 +96,4 @@ def refuse_beyond(seen: QatAccuracy, max_drop: float | None) -> tuple[BudgetRepo
     except BudgetError:
         drop = seen.fp32_top1 - seen.int8_top1
         message = f"INT8 loses {drop:.2f} points of top-1 after training, the budget is {max_drop:g}"
-        return None, BudgetError(message, hint="train on from what was written: more --epochs, more pictures, another --rate")
+        return None, BudgetError(message, hint="train on from what was written: more --epochs, more images, another --rate")

@@ -1,5 +1,5 @@
 """An artifact's graph as a torch network that rounds where its INT8 engine will, and can be trained. Knows nothing of files,
-pictures and training loops.
+images and training loops.
 
 The graph is the deployed one, batch norm folded, run node by node (quantization/executor.py); what rounds, and where, is decided
 by quantization/placement.py alone. Every parameter is a deviation from where it starts, 0 at first and in the unit of its own

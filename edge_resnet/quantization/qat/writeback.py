@@ -57,14 +57,14 @@ def table_of(
     network: FakeQuantized,
     start: CalibrationTable,
     graph: onnx.ModelProto,
-    pictures: ImageCache,
+    images: ImageCache,
     *,
     progress: Progress | None = None,
 ) -> CalibrationTable:
-    """The learned ranges, and those that only the CPU's form reads measured on ``pictures`` with ``graph``, as corrected."""
-    batches = pictures.batches(CALIBRATION_BATCH)
-    histograms, count = collect(graph, measured_tensors(graph), batches, len(pictures), progress=progress)
-    measured = table_from(histograms, start.recipe, count, pictures.digest, start.model_digest)
+    """The learned ranges, and those that only the CPU's form reads measured on ``images`` with ``graph``, as corrected."""
+    batches = images.batches(CALIBRATION_BATCH)
+    histograms, count = collect(graph, measured_tensors(graph), batches, len(images), progress=progress)
+    measured = table_from(histograms, start.recipe, count, images.digest, start.model_digest)
     return replace(measured, amax={**measured.amax, **network.amax()})
 
 
@@ -72,14 +72,14 @@ def verify_int8(
     network: FakeQuantized,
     model: onnx.ModelProto,
     int8: tuple[CalibrationTable, Corrections],
-    pictures: Iterable[Images],
+    images: Iterable[Images],
     preprocess: Preprocess,
 ) -> float:
     """Compare what was trained with the graph that TensorRT gets, run by ONNX Runtime: squared error over power of the logits.
 
     Raises ExportError where it is more than roundings that turned.
     """
-    shown = list(pictures)
+    shown = list(images)
     table, corrections = int8
     measured = simulate(quantize(model, table, "tensorrt", corrections), shown)
     device = next(network.buffers()).device

@@ -1,6 +1,6 @@
 """Runs a TensorRT engine with PyCUDA: two slots, so that one batch's copies overlap another's network. Builds no engine.
 
-``infer`` serves any batch and any thread; ``submit`` and ``result`` let a caller keep the GPU busy. Both take pictures that are
+``infer`` serves any batch and any thread; ``submit`` and ``result`` let a caller keep the GPU busy. Both take images that are
 preprocessed, or frames as captured.
 """
 
@@ -22,7 +22,7 @@ from edge_resnet.artifact.enginecache import EngineTuning, engine_key
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError, IncompatibleEngineError
 from edge_resnet.device.gpu import first_gpu
-from edge_resnet.images.preprocess import Picture, preprocess_bgr
+from edge_resnet.images.preprocess import ImageArray, preprocess_bgr
 from edge_resnet.runtime.backend import EngineRequest, Images, Logits, Variant, check_images
 from edge_resnet.runtime.tensorrt.cuda import Cuda
 from edge_resnet.runtime.tensorrt.cudagraph import Recorder
@@ -125,7 +125,7 @@ class TensorRtBackend:
                 self._free.put(slot)
         return np.concatenate(found), split
 
-    def infer_frames(self, frames: Sequence[Picture]) -> Logits:
+    def infer_frames(self, frames: Sequence[ImageArray]) -> Logits:
         """Frames as captured, (H, W, 3) uint8 BGR of any sizes → logits (N, classes) float32, the caller's to keep.
 
         Preprocessed as the artifact says: on the GPU where ``resizes``, to the same bytes. Raises ConfigError for a wrong frame.
@@ -139,7 +139,7 @@ class TensorRtBackend:
         check_images(images, self._input_size, closed=self._closed)
         return self._submit(images)
 
-    def submit_frames(self, frames: Sequence[Picture]) -> Ticket:
+    def submit_frames(self, frames: Sequence[ImageArray]) -> Ticket:
         """Start a batch of frames as captured; they are the caller's again when this returns."""
         if not frames:
             raise ConfigError("there is no frame to run", hint="give at least one")
@@ -195,9 +195,9 @@ class TensorRtBackend:
                     hint="edge-resnet compile ARTIFACT --backend tensorrt",
                 )
             bindings = Bindings(tensorrt, self._engine)
-            if bindings.classes != self.classes or bindings.picture != (self._input_size, self._input_size, 3):
+            if bindings.classes != self.classes or bindings.image != (self._input_size, self._input_size, 3):
                 raise IncompatibleEngineError(
-                    f"the engine is of another network: {bindings.picture} → {bindings.classes} classes",
+                    f"the engine is of another network: {bindings.image} → {bindings.classes} classes",
                     hint="edge-resnet compile ARTIFACT --backend tensorrt",
                 )
             self._most = bindings.most
@@ -206,10 +206,10 @@ class TensorRtBackend:
         for slot in self._slots:
             self._free.put(slot)
 
-    def _preprocessed(self, frames: Sequence[Picture]) -> Images:
+    def _preprocessed(self, frames: Sequence[ImageArray]) -> Images:
         return np.stack([preprocess_bgr(frame, self._plan.preprocess) for frame in frames])
 
-    def _infer(self, batch: Images | Sequence[Picture]) -> Logits:
+    def _infer(self, batch: Images | Sequence[ImageArray]) -> Logits:
         pending: deque[Ticket] = deque()
         found: list[Logits] = []
         try:
@@ -229,15 +229,15 @@ class TensorRtBackend:
                     self.result(pending.popleft())
         return found[0] if len(found) == 1 else np.concatenate(found)
 
-    def _submit(self, batch: Images | Sequence[Picture]) -> Ticket:
+    def _submit(self, batch: Images | Sequence[ImageArray]) -> Ticket:
         if len(batch) > self._most:
-            raise ConfigError(f"the engine takes up to {self._most} pictures, not {len(batch)}", hint="infer takes any number")
+            raise ConfigError(f"the engine takes up to {self._most} images, not {len(batch)}", hint="infer takes any number")
         slot = self._a_slot(wait=True)
         assert slot is not None
         return self._start(slot, batch)
 
-    def _start(self, slot: Slot, batch: Images | Sequence[Picture]) -> Ticket:
-        """An array is preprocessed pictures, anything else frames."""
+    def _start(self, slot: Slot, batch: Images | Sequence[ImageArray]) -> Ticket:
+        """An array is preprocessed images, anything else frames."""
         try:
             with self._at_work("the GPU failed while it started the network"):
                 if isinstance(batch, np.ndarray):

@@ -75,7 +75,7 @@ def wanted(artifact: Artifact, variant: Variant, tuning: EngineTuning | None = N
     manifest = artifact.manifest
     precision = "fp32" if variant == "reference" else manifest.precision
     options = EngineOptions(precision, manifest.model.input_size, manifest.batch, tuning or EngineTuning())
-    return facts_here(artifact.truth_digest(), options)
+    return facts_here(artifact.source_digest(), options)
 
 
 def find_plan(artifact: Artifact, here: EngineFacts) -> tuple[Path, EngineFacts] | None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Preprocess
-from edge_resnet.images.preprocess import Picture, check_picture, plan_crop
+from edge_resnet.images.preprocess import ImageArray, check_image, plan_crop
 from edge_resnet.runtime.tensorrt.cuda import Cuda, DeviceBuffer, Kernel, PinnedBuffer
 from edge_resnet.runtime.tensorrt.resampling import Weights, resampling_weights
 
@@ -63,7 +63,7 @@ class GpuResize:
         #: Between the passes; a stream works on one frame at a time.
         self._between: DeviceBuffer | None = None
 
-    def queue(self, frames: Sequence[Picture], destination: int, stream: Any) -> None:
+    def queue(self, frames: Sequence[ImageArray], destination: int, stream: Any) -> None:
         """Write frames (H, W, 3) uint8 BGR of any sizes as (N, crop, crop, 3) uint8 RGB to the GPU's address ``destination``.
 
         The frames are the caller's again when this returns; the result is there when the stream was waited for. A size not seen
@@ -73,7 +73,7 @@ class GpuResize:
         if not 0 < len(frames) <= len(self._staging):
             raise ConfigError(f"between 1 and {len(self._staging)} frames are resized at once, not {len(frames)}")
         for frame in frames:
-            check_picture(frame)
+            check_image(frame)
         plans = self._prepared([frame.shape[:2] for frame in frames], stream)
         for index, (frame, plan) in enumerate(zip(frames, plans, strict=True)):
             self._queue(frame, plan, self._staging[index], destination + index * 3 * self._spec.crop**2, stream)
@@ -89,7 +89,7 @@ class GpuResize:
         self._staging = [None] * len(self._staging)
         self._between = self._rows = self._columns = None
 
-    def _queue(self, frame: Picture, plan: _Plan, staging: PinnedBuffer | None, destination: int, stream: Any) -> None:
+    def _queue(self, frame: ImageArray, plan: _Plan, staging: PinnedBuffer | None, destination: int, stream: Any) -> None:
         assert staging is not None
         assert self._between is not None
         assert self._rows is not None

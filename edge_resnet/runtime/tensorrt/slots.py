@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from edge_resnet.core.errors import BackendError
-from edge_resnet.images.preprocess import Picture
+from edge_resnet.images.preprocess import ImageArray
 from edge_resnet.runtime.backend import Images, Logits
 from edge_resnet.runtime.tensorrt.cuda import Cuda, PinnedBuffer, StreamTimer
 from edge_resnet.runtime.tensorrt.cudagraph import Graph, Recorder
@@ -16,7 +16,7 @@ from edge_resnet.runtime.tensorrt.resize import GpuResize
 
 __all__ = ["Bindings", "Slot"]
 
-#: What is queued with the network: copies of pictures and logits, of logits alone, or none.
+#: What is queued with the network: copies of images and logits, of logits alone, or none.
 Copies: TypeAlias = Literal["both", "back", "none"]
 
 #: TensorRT's name of a type → NumPy's; trt.nptype fails with newer NumPy in old versions.
@@ -39,7 +39,7 @@ class Bindings:
         (self.input,), (self.output,) = inputs, outputs
         least, _, most = engine.get_tensor_profile_shape(self.input, 0)
         self.least, self.most = int(least[0]), int(most[0])
-        self.picture = tuple(int(size) for size in most[1:])
+        self.image = tuple(int(size) for size in most[1:])
         self.classes = int(engine.get_tensor_shape(self.output)[-1])
         self.dtype = _DTYPES[engine.get_tensor_dtype(self.output).name]
 
@@ -64,7 +64,7 @@ class Slot:
         self._graphs: dict[tuple[int, Copies], Graph | None] = {}
         self._resize: GpuResize | None = None
         self._buffers: list[PinnedBuffer] = []
-        rows = ((bindings.input, bindings.picture, np.uint8), (bindings.output, (bindings.classes,), bindings.dtype))
+        rows = ((bindings.input, bindings.image, np.uint8), (bindings.output, (bindings.classes,), bindings.dtype))
         try:
             for name, row, dtype in rows:
                 self._buffers.append(cuda.buffer((bindings.most, *row), dtype))
@@ -73,29 +73,29 @@ class Slot:
         except BaseException:
             self.free()
             raise
-        self._pictures, self._logits = self._buffers
+        self._images, self._logits = self._buffers
 
     def start(self, images: Images) -> None:
         """Queue copy, network and copy back of up to the largest batch. The GPU's context must be current."""
         count = max(len(images), self._bindings.least)
-        self._pictures.host[: len(images)] = images
+        self._images.host[: len(images)] = images
         self._run(count, "both")
 
-    def start_frames(self, frames: Sequence[Picture], make_resize: Callable[[], GpuResize]) -> None:
+    def start_frames(self, frames: Sequence[ImageArray], make_resize: Callable[[], GpuResize]) -> None:
         """The same of frames as captured, which the GPU preprocesses; ``make_resize`` is asked once."""
         if self._resize is None:
             self._resize = make_resize()
-        self._resize.queue(frames, self._pictures.address, self._stream)
+        self._resize.queue(frames, self._images.address, self._stream)
         self._run(max(len(frames), self._bindings.least), "back")
 
     def start_timed(self, images: Images) -> None:
         """As ``start``, with the GPU's own times of each part, which ``split`` gives after ``finish``."""
         count = max(len(images), self._bindings.least)
-        self._pictures.host[: len(images)] = images
+        self._images.host[: len(images)] = images
         laps, stream = self._laps, self._stream
         assert laps is not None, "the slot was freed"
         laps.begin(stream)
-        self._pictures.to_device(stream, count)
+        self._images.to_device(stream, count)
         laps.take(stream)
         self._run(count, "none")
         laps.take(stream)
@@ -140,7 +140,7 @@ class Slot:
             return
         if count != self._shape:
             self._shape = 0  # what a failure leaves behind is not known
-            if not self._context.set_input_shape(self._bindings.input, (count, *self._bindings.picture)):
+            if not self._context.set_input_shape(self._bindings.input, (count, *self._bindings.image)):
                 raise BackendError(f"TensorRT does not take a batch of {count}", hint="compile with a larger --batch")
             self._shape = count
         self._queue(count, copies)
@@ -148,7 +148,7 @@ class Slot:
 
     def _queue(self, count: int, copies: Copies) -> None:
         if copies == "both":
-            self._pictures.to_device(self._stream, count)
+            self._images.to_device(self._stream, count)
         if not self._context.execute_async_v3(self._stream.handle):
             raise BackendError("TensorRT did not run the network", hint="--debug shows TensorRT's log")
         if copies != "none":

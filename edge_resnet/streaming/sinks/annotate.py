@@ -1,4 +1,4 @@
-"""The answer drawn into a picture: white letters on a dark box, legible on anything. Knows nothing of where it is shown."""
+"""The answer drawn into an image: white letters on a dark box, legible on anything. Knows nothing of where it is shown."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ __all__ = ["Annotator", "drawable"]
 
 #: Sought in the system's font folders, in this order; Pillow's own font knows ASCII alone.
 _FONTS = ("NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "LiberationSans-Regular.ttf", "NotoSans-Regular.ttf")
-#: Height of a letter as a share of the picture's, and the least in pixels.
+#: Height of a letter as a share of the image's, and the least in pixels.
 _SHARE, _LEAST = 1 / 24, 9
-#: Sources whose frame rate is remembered: pictures of a folder are a source each.
+#: Sources whose frame rate is remembered: images of a folder are a source each.
 _SOURCES = 64
 _INK, _BOX = 255, 32
 
@@ -35,15 +35,15 @@ class Annotator:
         self._captured: dict[str, deque[int]] = {}
 
     def draw(self, prediction: Prediction, frame: Frame) -> npt.NDArray[np.uint8]:
-        """A copy of the frame's picture, (H, W, 3) uint8 BGR, with the answer in its upper left corner."""
-        picture: npt.NDArray[np.uint8] = frame.image.copy()
+        """A copy of the frame's image, (H, W, 3) uint8 BGR, with the answer in its upper left corner."""
+        image: npt.NDArray[np.uint8] = frame.image.copy()
         rate = self._rate(prediction)
         best = prediction.answer or prediction.top[0]
-        # A label may be long and the picture narrow: the number comes first, so that it is never what is cut off.
+        # A label may be long and the image narrow: the number comes first, so that it is never what is cut off.
         lines = (f"{100 * best.probability:.0f} %  {best.label}", _below(prediction, rate))
-        box = _text_box(lines, picture.shape[0], picture.shape[1])
-        picture[: box.shape[0], : box.shape[1]] = box[..., None]
-        return picture
+        box = _text_box(lines, image.shape[0], image.shape[1])
+        image[: box.shape[0], : box.shape[1]] = box[..., None]
+        return image
 
     def _rate(self, prediction: Prediction) -> float | None:
         captured = self._captured.setdefault(prediction.source, deque(maxlen=30))
@@ -65,7 +65,7 @@ def _below(prediction: Prediction, rate: float | None) -> str:
 
 
 def _text_box(lines: tuple[str, ...], height: int, width: int) -> npt.NDArray[np.uint8]:
-    """The lines as grey levels (h, w), no larger than the picture; letters shrink before anything is cut off."""
+    """The lines as grey levels (h, w), no larger than the image; letters shrink before anything is cut off."""
     size = max(_LEAST, round(height * _SHARE))
     while True:
         font = _font(size)

@@ -1,4 +1,4 @@
-"""A prediction as one line of JSON, the same for files, brokers and pictures laid aside. Knows nothing of where it goes."""
+"""A prediction as one line of JSON, the same for files, brokers and images laid aside. Knows nothing of where it goes."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ __all__ = ["ConsoleSink", "FrameCounter", "TableSink"]
 #: Drawn this often whether or not a frame comes: the age of a camera that gives none must be seen to grow.
 _PER_S = 4
 _BAR = 12
-#: Sources whose newest answer is remembered: pictures of a folder are a source each.
+#: Sources whose newest answer is remembered: images of a folder are a source each.
 _SOURCES = 256
 _STYLES = {"live": "green", "opening": "cyan", "ended": "dim", "stalled": "yellow", "reconnecting": "yellow", "failed": "red"}
 
@@ -110,7 +110,7 @@ class TableSink:
 
 
 def _of(source: SourceStatus, newest: dict[str, Prediction], *, alone: bool) -> Prediction | None:
-    """The newest prediction of a source. A folder's pictures bear names of their own, which begin with the folder's."""
+    """The newest prediction of a source. A folder's images bear names of their own, which begin with the folder's."""
     if source.source in newest:
         return newest[source.source]
     fits = [prediction for name, prediction in newest.items() if alone or name.startswith(f"{source.source.rstrip('/')}/")]

@@ -31,7 +31,7 @@ class UncertainSink:
     and, beside it, ``NAME.json``, one line with file, source, frame, time, probability and top (the best three). So
     ``cat DIR/*.json`` is a list of all.
 
-    At most one per source in ``every_s`` seconds of capture. Pictures and lines together stay below ``max_bytes``: the oldest go
+    At most one per source in ``every_s`` seconds of capture. Images and lines together stay below ``max_bytes``: the oldest go
     first. Names begin with a running number, which a later run continues: a clock that was set back changes no order. Each file
     is written whole and forced to the disk, or not at all; where the disk is full ``write`` fails, and the next frame is tried.
     """
@@ -43,9 +43,9 @@ class UncertainSink:
         if not 0 < below <= 1:
             raise ConfigError(f"a probability to stay below lies in (0, 1], not {below}", hint="0.5 is a good start")
         if not (isfinite(every_s) and every_s >= 0):
-            raise ConfigError(f"pictures cannot be {every_s} seconds apart", hint="1 is a good start, 0 takes every frame")
+            raise ConfigError(f"images cannot be {every_s} seconds apart", hint="1 is a good start, 0 takes every frame")
         if max_bytes < 1:
-            raise ConfigError(f"{max_bytes} bytes hold no picture", hint="1 GiB is a good start")
+            raise ConfigError(f"{max_bytes} bytes hold no image", hint="1 GiB is a good start")
         self._folder = folder
         self._below = below
         self._every_ns = every_s * 1e9
@@ -66,17 +66,17 @@ class UncertainSink:
         if best.probability >= self._below or not self._is_due(prediction):
             return
         stem = f"{self._next:06d}" + _stamp(prediction.wall_ns)
-        picture = _jpeg(frame)
+        image = _jpeg(frame)
         line = _line(prediction, f"{stem}.jpg", best.probability)
-        size = len(picture) + len(line)
+        size = len(image) + len(line)
         if size > self._max_bytes:
             hint = "allow more space, or use smaller frames"
-            raise ConfigError(f"a picture of {size} bytes does not go into {self._max_bytes} bytes of pictures", hint=hint)
+            raise ConfigError(f"an image of {size} bytes does not go into {self._max_bytes} bytes of images", hint=hint)
         try:
             self._make_room(size)
-            # The line first: a picture without its line would be taken for one that somebody else put there.
+            # The line first: an image without its line would be taken for one that somebody else put there.
             _write(self._folder / f"{stem}.json", line)
-            _write(self._folder / f"{stem}.jpg", picture)
+            _write(self._folder / f"{stem}.jpg", image)
         except OSError as error:
             with suppress(OSError):
                 (self._folder / f"{stem}.json").unlink(missing_ok=True)
@@ -98,7 +98,7 @@ class UncertainSink:
     def _is_due(self, prediction: Prediction) -> bool:
         last = self._saved_ns.pop(prediction.source, None)
         if last is None:
-            # Pictures of a folder are a source each: those that were seen longest ago are forgotten.
+            # Images of a folder are a source each: those that were seen longest ago are forgotten.
             if len(self._saved_ns) >= _SOURCES:
                 del self._saved_ns[next(iter(self._saved_ns))]
             return True

@@ -22,7 +22,7 @@ __all__ = ["VideoSink"]
 
 _log = logging.getLogger(__name__)
 
-_Picture = npt.NDArray[np.uint8]
+_Image = npt.NDArray[np.uint8]
 
 #: Codecs to try, in order, as OpenCV's four letters. H.264 (avc1) plays in browsers; pip's OpenCV cannot write it.
 _CODECS = {".mp4": ("avc1", "mp4v"), ".mkv": ("mp4v", "MJPG"), ".avi": ("MJPG", "mp4v")}
@@ -101,7 +101,7 @@ class VideoSink:
 
 
 class _Recording:
-    """One file. Pictures are held back until the frame rate is known."""
+    """One file. Images are held back until the frame rate is known."""
 
     def __init__(self, cv2: Any, path: Path, fps: float | None) -> None:
         self._cv2 = cv2
@@ -110,16 +110,16 @@ class _Recording:
         self._fps = fps
         self._writer: Any = None
         self._size = (0, 0)
-        self._held: list[tuple[_Picture, int]] = []
+        self._held: list[tuple[_Image, int]] = []
 
-    def write(self, picture: _Picture, captured_ns: int) -> None:
+    def write(self, image: _Image, captured_ns: int) -> None:
         if self._writer is None:
-            self._held.append((picture, captured_ns))
-            enough = len(self._held) >= _MEASURED or len(self._held) * picture.nbytes >= _HELD_BYTES
+            self._held.append((image, captured_ns))
+            enough = len(self._held) >= _MEASURED or len(self._held) * image.nbytes >= _HELD_BYTES
             if self._fps is not None or enough:
                 self._begin()
         else:
-            self._writer.write(self._fitted(picture))
+            self._writer.write(self._fitted(image))
 
     def is_gone(self) -> bool:
         return self._writer is not None and not self._work.exists()
@@ -141,7 +141,7 @@ class _Recording:
             ) from error
 
     def _begin(self) -> None:
-        """Open the file and write what was held back. Where it cannot be opened, the newest picture alone is given up."""
+        """Open the file and write what was held back. Where it cannot be opened, the newest image alone is given up."""
         height, width = self._held[0][0].shape[:2]
         # Video codecs that store colour at half the resolution refuse odd sizes.
         self._size = (max(2, width // 2 * 2), max(2, height // 2 * 2))
@@ -152,17 +152,17 @@ class _Recording:
             self._held.pop()
             raise
         _log.info("recording %s: %s, %dx%d, %.1f frames a second", self.path, codec, *self._size, fps)
-        for picture, _ in self._held:
-            self._writer.write(self._fitted(picture))
+        for image, _ in self._held:
+            self._writer.write(self._fitted(image))
         self._held.clear()
 
-    def _fitted(self, picture: _Picture) -> _Picture:
+    def _fitted(self, image: _Image) -> _Image:
         width, height = self._size
-        if picture.shape[:2] == (height, width):
-            return picture
-        scale = min(width / picture.shape[1], height / picture.shape[0])
-        inner = (max(1, min(width, round(picture.shape[1] * scale))), max(1, min(height, round(picture.shape[0] * scale))))
-        small = self._cv2.resize(picture, inner, interpolation=self._cv2.INTER_AREA)
+        if image.shape[:2] == (height, width):
+            return image
+        scale = min(width / image.shape[1], height / image.shape[0])
+        inner = (max(1, min(width, round(image.shape[1] * scale))), max(1, min(height, round(image.shape[0] * scale))))
+        small = self._cv2.resize(image, inner, interpolation=self._cv2.INTER_AREA)
         fitted = np.zeros((height, width, 3), np.uint8)
         top, left = (height - inner[1]) // 2, (width - inner[0]) // 2
         fitted[top : top + inner[1], left : left + inner[0]] = small

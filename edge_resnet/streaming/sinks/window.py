@@ -19,7 +19,7 @@ from edge_resnet.streaming.sinks.annotate import Annotator
 __all__ = ["WindowSink"]
 
 _REMEDY = "use --web instead: a browser on this or another machine shows the same"
-#: Windows of one run; pictures of a folder are a source each, and share one.
+#: Windows of one run; images of a folder are a source each, and share one.
 _WINDOWS = 16
 _WIDEST, _HIGHEST = 1280, 720
 _KEYS = (ord("q"), ord("Q"), 27)
@@ -54,11 +54,11 @@ class WindowSink:
         if self._stopped:
             return
         title = f"edge-resnet {prediction.source}" if self._per_source else "edge-resnet"
-        picture = self._annotator.draw(prediction, frame)
+        image = self._annotator.draw(prediction, frame)
         try:
             if title not in self._titles:
-                self._open(title, picture.shape[1], picture.shape[0])
-            self._cv2.imshow(title, picture)
+                self._open(title, image.shape[1], image.shape[0])
+            self._cv2.imshow(title, image)
             key = self._cv2.waitKey(1) & 0xFF
         except self._cv2.error as error:
             raise ConfigError(f"OpenCV cannot show the frame: {_line(error)}", hint=_REMEDY) from error

@@ -33,7 +33,7 @@ class FrameSource(Protocol):
 
     @property
     def dropped(self) -> int:
-        """Frames that could not be delivered: unreadable images, pictures of a stream that came damaged."""
+        """Frames that could not be delivered: unreadable images, images of a stream that came damaged."""
         ...
 
     def __iter__(self) -> Iterator[Frame]:
@@ -70,7 +70,7 @@ def open_source(uri: str, *, realtime: bool = False) -> FrameSource:
     """Open what a URI names.
 
     ``0``, ``camera:0`` or ``v4l2:///dev/video0?width=1280&height=720&fps=30`` (a camera), ``csi://0`` (a Jetson's sensor),
-    ``rtsp://…``, ``rtsps://…`` (a network camera), ``http://…``, ``https://…`` (a stream of JPEG pictures), a video file, an
+    ``rtsp://…``, ``rtsps://…`` (a network camera), ``http://…``, ``https://…`` (a stream of JPEG images), a video file, an
     image, a folder of images, a glob, or ``synthetic://?frames=100&width=640&height=480&seed=0&fps=30``. ``realtime``: a
     video file's frames come by its own clock, as if it were a camera.
 

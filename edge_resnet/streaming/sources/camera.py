@@ -95,7 +95,7 @@ def _refused(node: Path) -> SourceError:
         os.close(os.open(node, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError as error:
         return SourceError(f"{node} cannot be opened: {error.strerror}", hint=say_cameras())
-    return SourceError(f"{node} gives no pictures that OpenCV can read", hint=f"some nodes hold only metadata; {say_cameras()}")
+    return SourceError(f"{node} gives no images that OpenCV can read", hint=f"some nodes hold only metadata; {say_cameras()}")
 
 
 def _held(node: Path) -> str:

@@ -1,4 +1,4 @@
-"""Reaching a host, and answering its demand for a password; errors for a person. Knows no protocol of pictures."""
+"""Reaching a host, and answering its demand for a password; errors for a person. Knows no protocol of images."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class ImagesSource:
                 self.dropped += 1
                 if index == 0 and done == len(self._paths):
                     none = "" if done == 1 else f"none of the {done} images of {self._uri} can be read, the last because "
-                    raise SourceError(none + error.message, hint=error.hint or "give pictures") from error
+                    raise SourceError(none + error.message, hint=error.hint or "give images") from error
                 _log.warning("dropped an image: %s", error)
                 continue
             yield Frame(image, index, captured_ns, str(path))

@@ -30,18 +30,18 @@ _GRACE_S = 1.0
 
 
 class Shot(NamedTuple):
-    """One picture (H, W, 3) uint8 BGR, and when it was captured on the monotonic clock."""
+    """One image (H, W, 3) uint8 BGR, and when it was captured on the monotonic clock."""
 
     image: npt.NDArray[np.uint8]
     captured_ns: int
 
 
 class Feed(Protocol):
-    """What delivers pictures. ``open``, ``read`` and ``close`` are called by one thread, ``interrupt`` by any."""
+    """What delivers images. ``open``, ``read`` and ``close`` are called by one thread, ``interrupt`` by any."""
 
     @property
     def lost(self) -> int:
-        """Pictures that came and could not be read."""
+        """Images that came and could not be read."""
         ...
 
     def open(self) -> None:
@@ -49,7 +49,7 @@ class Feed(Protocol):
         ...
 
     def read(self) -> Shot:
-        """Wait for the next picture. Raises SourceError where no more will come."""
+        """Wait for the next image. Raises SourceError where no more will come."""
         ...
 
     def interrupt(self) -> None:

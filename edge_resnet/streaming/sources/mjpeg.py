@@ -1,6 +1,6 @@
-"""Streams of JPEG pictures over HTTP (multipart/x-mixed-replace), read with the standard library and Pillow.
+"""Streams of JPEG images over HTTP (multipart/x-mixed-replace), read with the standard library and Pillow.
 
-Knows nothing of other videos over HTTP. OpenCV would read these streams too, but takes half a picture for a whole one.
+Knows nothing of other videos over HTTP. OpenCV would read these streams too, but takes half an image for a whole one.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def open_mjpeg(uri: str) -> LiveSource:
     """Open ``http://user:password@host/stream``, also ``https://``; Basic and Digest passwords.
 
     In the query ``timeout=5`` and, for https, ``verify=0`` (a camera's certificate is mostly its own) are ours and not sent. A
-    picture that is cut short, or claims more than 50 million pixels, is passed over and counted. No proxy is used. Raises
+    image that is cut short, or claims more than 50 million pixels, is passed over and counted. No proxy is used. Raises
     SourceError where the server is not reached, refuses, or sends something else.
     """
     rest, options = take_options(uri, {"timeout": TIMEOUT, "verify": Range(1, 0, 1)})
@@ -79,9 +79,9 @@ class _Feed:
                 raise self._ended() from None
             except SourceError as error:
                 raise SourceError(f"{self._name}: {error.message}", hint=error.hint) from None
-            picture = _decode(part.body)
-            if picture is not None:
-                return Shot(picture, part.began_ns)
+            image = _decode(part.body)
+            if image is not None:
+                return Shot(image, part.began_ns)
             self._unreadable += 1
 
     def interrupt(self) -> None:
@@ -125,7 +125,7 @@ class _Feed:
         return self._response
 
     def _judge(self, response: http.client.HTTPResponse) -> str:
-        """The boundary between the pictures. Raises SourceError for an answer that is no stream of them."""
+        """The boundary between the images. Raises SourceError for an answer that is no stream of them."""
         name, status = self._name, response.status
         if status == 401:
             raise refused_login(name, self._address)
@@ -143,7 +143,7 @@ class _Feed:
             if boundary:
                 return boundary
         kind = re.sub(r"[^ -~]", "?", message.get_content_type())[:80]
-        raise SourceError(f"{name} is no stream of JPEG pictures but {kind}", hint=_NO_STREAM)
+        raise SourceError(f"{name} is no stream of JPEG images but {kind}", hint=_NO_STREAM)
 
     def _receive(self) -> bytes:
         assert self._response is not None
@@ -173,7 +173,7 @@ def _is_whole(body: bytes) -> bool:
 
 
 def _decode(body: bytes) -> npt.NDArray[np.uint8] | None:
-    """The picture (H, W, 3) BGR; None where it is none, cut short, or too large."""
+    """The image (H, W, 3) BGR; None where it is none, cut short, or too large."""
     if not _is_whole(body):
         return None
     try:

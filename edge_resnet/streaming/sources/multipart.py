@@ -1,4 +1,4 @@
-"""Cuts a stream of multipart/x-mixed-replace (RFC 2046) into its parts, within bounds. Knows neither sockets nor pictures.
+"""Cuts a stream of multipart/x-mixed-replace (RFC 2046) into its parts, within bounds. Knows neither sockets nor images.
 
 Cameras take liberties: a boundary with its dashes in the header or without, lengths that are wrong or missing.
 """
@@ -14,7 +14,7 @@ from edge_resnet.core.errors import SourceError
 
 __all__ = ["MAX_PART_BYTES", "Part", "Parts"]
 
-#: A JPEG of 50 million pixels at high quality; more than that between two boundaries is no picture.
+#: A JPEG of 50 million pixels at high quality; more than that between two boundaries is no image.
 MAX_PART_BYTES = 32 * 2**20
 _MAX_HEADER_BYTES = 16384
 _DASH = ord("-")
@@ -40,7 +40,7 @@ class Parts:
         word = boundary.strip().lstrip("-").encode("latin-1", "replace")
         if not word:
             raise SourceError(
-                "the stream names no boundary between its pictures", hint="is it an MJPEG stream? a browser shows one"
+                "the stream names no boundary between its images", hint="is it an MJPEG stream? a browser shows one"
             )
         self._mark = b"--" + word
         self._buffer = bytearray()
@@ -131,6 +131,6 @@ class Parts:
 
 def _too_large() -> SourceError:
     return SourceError(
-        f"the stream sends more than {MAX_PART_BYTES // 2**20} MiB as one picture",
+        f"the stream sends more than {MAX_PART_BYTES // 2**20} MiB as one image",
         hint="is it an MJPEG stream? a browser shows one",
     )

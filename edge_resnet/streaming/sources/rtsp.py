@@ -21,7 +21,7 @@ __all__ = ["explain_refusal", "open_rtsp", "rtsp_pipeline"]
 _log = logging.getLogger(__name__)
 
 _PORTS = {"rtsp": 554, "rtsps": 322}
-#: TCP: what UDP loses shows as grey blocks, which a network takes for a picture. Without fpsprobesize FFmpeg looks at twenty
+#: TCP: what UDP loses shows as grey blocks, which a network takes for an image. Without fpsprobesize FFmpeg looks at twenty
 #: frames before it gives the first.
 _FFMPEG = "rtsp_transport;tcp|fflags;nobuffer|fpsprobesize;0"
 #: FFmpeg's own choice is one per core, and each is a frame of delay. Two decoded 1080p at 71 frames per second, one at 41 (x86).

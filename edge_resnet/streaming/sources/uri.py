@@ -11,7 +11,7 @@ from urllib.parse import parse_qsl, quote, unquote
 
 from edge_resnet.core.errors import SourceError
 
-__all__ = ["Address", "Range", "TIMEOUT", "Timeouts", "parse_address", "public_uri", "read_options", "take_options"]
+__all__ = ["TIMEOUT", "Address", "Range", "Timeouts", "parse_address", "public_uri", "read_options", "take_options"]
 
 _MASK = "***"
 #: In a query or, as some recorders want it, in the path. The value goes to the next mark that no such value holds unescaped.

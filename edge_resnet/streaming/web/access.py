@@ -22,7 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_resnet.core.errors import ConfigError
 
-__all__ = ["Attempts", "COOKIE_S", "Guard", "OPEN", "Token", "too_many"]
+__all__ = ["COOKIE_S", "OPEN", "Attempts", "Guard", "Token", "too_many"]
 
 
 #: How long a browser stays signed in.

@@ -1,4 +1,4 @@
-"""Predictions as server-sent events, a bounded queue per client. Knows nothing of pictures.
+"""Predictions as server-sent events, a bounded queue per client. Knows nothing of images.
 
 An event is ``data:`` and a line of JSON: the prediction's fields and ``source_index``, its place in the status. A client that is
 too slow loses the oldest; it is told so by an event ``lost`` with the count since it came.
@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass
 from edge_resnet.streaming.web.latest import LatestFrames, Newest
 from edge_resnet.streaming.web.streams import pause
 
-__all__ = ["EventFilter", "EventHub", "MEDIA_TYPE", "Subscriber", "to_json"]
+__all__ = ["MEDIA_TYPE", "EventFilter", "EventHub", "Subscriber", "to_json"]
 
 MEDIA_TYPE = "text/event-stream; charset=utf-8"
 QUEUE = 256

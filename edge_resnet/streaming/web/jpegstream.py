@@ -15,13 +15,13 @@ from PIL import Image
 from edge_resnet.streaming.web.latest import LatestFrames, Newest
 from edge_resnet.streaming.web.streams import pause
 
-__all__ = ["JpegStream", "MEDIA_TYPE", "encode"]
+__all__ = ["MEDIA_TYPE", "JpegStream", "encode"]
 
 MEDIA_TYPE = "multipart/x-mixed-replace; boundary=frame"
 _SIDE = 960
 _QUALITY = 75
 _EVERY_S = 0.1
-#: A source that stands still: its picture is sent again, so that a client that is gone is noticed.
+#: A source that stands still: its image is sent again, so that a client that is gone is noticed.
 _AGAIN_S = 5.0
 
 
@@ -29,10 +29,10 @@ def encode(image: npt.NDArray[np.uint8]) -> bytes:
     """JPEG of (H, W, 3) uint8 BGR, scaled down to at most 960 pixels a side."""
     height, width = image.shape[:2]
     packed = np.ascontiguousarray(image)
-    picture = Image.frombuffer("RGB", (width, height), packed, "raw", "BGR", 0, 1)
-    picture.thumbnail((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    pixels = Image.frombuffer("RGB", (width, height), packed, "raw", "BGR", 0, 1)
+    pixels.thumbnail((_SIDE, _SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
     out = io.BytesIO()
-    picture.save(out, "JPEG", quality=_QUALITY)
+    pixels.save(out, "JPEG", quality=_QUALITY)
     return out.getvalue()
 
 
@@ -45,7 +45,7 @@ class JpegStream:
         self._encoded: dict[int, tuple[int, float, asyncio.Future[bytes]]] = {}
 
     async def parts(self, index: int, wake: asyncio.Event) -> AsyncGenerator[bytes, None]:
-        """Parts of a multipart stream: the newest picture each time, those between are skipped."""
+        """Parts of a multipart stream: the newest image each time, those between are skipped."""
         # Browsers show a part when its boundary has come, so each part ends with the next one's.
         yield b"--frame\r\n"
         sent, sent_s = 0, 0.0
@@ -61,10 +61,10 @@ class JpegStream:
             yield b""
 
     async def _jpeg(self, index: int, newest: Newest) -> tuple[int, bytes]:
-        number, began_s, picture = self._encoded.get(index, (0, 0.0, None))
+        number, began_s, image = self._encoded.get(index, (0, 0.0, None))
         now = time.monotonic()
-        if picture is None or (newest.number > number and now - began_s >= 0.9 * _EVERY_S):
+        if image is None or (newest.number > number and now - began_s >= 0.9 * _EVERY_S):
             number = newest.number
-            picture = asyncio.get_running_loop().run_in_executor(self._pool, encode, newest.frame.image)
-            self._encoded[index] = (number, now, picture)
-        return number, await asyncio.shield(picture)
+            image = asyncio.get_running_loop().run_in_executor(self._pool, encode, newest.frame.image)
+            self._encoded[index] = (number, now, image)
+        return number, await asyncio.shield(image)

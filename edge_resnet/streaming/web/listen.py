@@ -13,7 +13,7 @@ from edge_resnet.core.errors import ConfigError
 __all__ = ["Address", "listen", "resolve"]
 
 _EXAMPLE = "for example 127.0.0.1:8080, or [::1]:8080"
-#: What the kernel holds back for one client: a slow one then lags by a few pictures, not by megabytes of them.
+#: What the kernel holds back for one client: a slow one then lags by a few images, not by megabytes of them.
 _SEND_BUFFER_BYTES = 256 * 1024
 
 

@@ -32,9 +32,9 @@ _AGE_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 @dataclass(frozen=True)
 class Clients:
-    """``pictures``, ``events``: open streams. ``lost``: events that were lost for clients too slow."""
+    """``images``, ``events``: open streams. ``lost``: events that were lost for clients too slow."""
 
-    pictures: int
+    images: int
     events: int
     lost: int
 
@@ -74,7 +74,7 @@ class Metrics:
         yield self._age.family("edge_resnet_age_seconds", "Capture to answer", names)
         clients = self._clients()
         open_now = GaugeMetricFamily("edge_resnet_web_clients", "Open streams of the web page", labels=["kind"])
-        open_now.add_metric(["pictures"], clients.pictures)
+        open_now.add_metric(["images"], clients.images)
         open_now.add_metric(["events"], clients.events)
         yield open_now
         yield CounterMetricFamily("edge_resnet_web_events_lost", "Events lost for web clients too slow", value=clients.lost)
@@ -128,8 +128,8 @@ def _of_sources(sources: Sequence[SourceStatus], names: Sequence[str]) -> Iterat
     gauges: tuple[tuple[str, str, Callable[[SourceStatus], float]], ...] = (
         ("edge_resnet_source_frames_per_second", "Frames a second, lately", lambda source: source.frames_per_s),
         ("edge_resnet_source_last_frame_age_seconds", "Since the newest frame was captured; NaN before the first", _age),
-        ("edge_resnet_source_frozen", "1 where the same picture comes again and again", lambda source: int(source.frozen)),
-        ("edge_resnet_source_black", "1 where the picture is black", lambda source: int(source.black)),
+        ("edge_resnet_source_frozen", "1 where the same image comes again and again", lambda source: int(source.frozen)),
+        ("edge_resnet_source_black", "1 where the image is black", lambda source: int(source.black)),
     )
     for name, text, value in counters:
         counter = CounterMetricFamily(name, text, labels=["source"])

@@ -1,4 +1,4 @@
-"""What programs ask: pictures, predictions, status, metrics, health. Knows neither tokens nor files."""
+"""What programs ask: images, predictions, status, metrics, health. Knows neither tokens nor files."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from edge_resnet.streaming.web.metrics import Clients, Metrics
 from edge_resnet.streaming.web.pages import Pages
 from edge_resnet.streaming.web.streams import Chunks, Stream, Streams
 
-__all__ = ["Api", "LISTENERS", "WATCHERS", "build_app", "health"]
+__all__ = ["LISTENERS", "WATCHERS", "Api", "build_app", "health"]
 
-#: Live pictures that one source is shown in at a time.
+#: Live images that one source is shown in at a time.
 WATCHERS = 8
 #: Clients of predictions at a time.
 LISTENERS = 32
@@ -43,16 +43,16 @@ class Api:
         self._hub = hub
         self._streams = streams
         self._pool = pool
-        self._pictures = JpegStream(feed, pool)
+        self._images = JpegStream(feed, pool)
         self.metrics = Metrics(feed.status, self._clients)
 
     async def stream(self, request: Request) -> Response | Stream:
-        """The live picture of one source."""
+        """The live image of one source."""
         index: int = request.path_params["index"]
         count = len((await self._status()).sources)
         if index >= count:
             raise HTTPException(404, f"sources go from 0 to {count - 1}")
-        return self._open(f"pictures {index}", WATCHERS, jpegstream.MEDIA_TYPE, lambda wake: self._pictures.parts(index, wake))
+        return self._open(f"images {index}", WATCHERS, jpegstream.MEDIA_TYPE, lambda wake: self._images.parts(index, wake))
 
     async def predictions(self, request: Request) -> Response | Stream:
         """Predictions as they come, the newest of each source first."""

@@ -7,4 +7,4 @@ from edge_resnet.studies.paper.experiments import EXPERIMENTS, TRAINING, run_exp
 from edge_resnet.studies.paper.request import ExperimentRequest
 from edge_resnet.studies.paper.result import ExperimentResult
 
-__all__ = ["EXPERIMENTS", "ExperimentRequest", "ExperimentResult", "TRAINING", "run_experiment"]
+__all__ = ["EXPERIMENTS", "TRAINING", "ExperimentRequest", "ExperimentResult", "run_experiment"]

@@ -86,7 +86,7 @@ def _imagenet_table(facts: list[NetworkFacts]) -> Table:
         for f in facts
     )
     caption = (
-        "Table 1: ImageNet, option B, one picture of 224 x 224. As built: torchvision's bottlenecks, "
+        "Table 1: ImageNet, option B, one image of 224 x 224. As built: torchvision's bottlenecks, "
         "with the stride on the 3x3 convolution; the paper has it on the first 1x1."
     )
     return Table(caption, columns, rows)
@@ -100,7 +100,7 @@ def _cifar_table(facts: list[NetworkFacts]) -> Table:
         Column("multiply-adds, 10⁹", "gmacs", 3),
     )
     rows = tuple((printed_name(f.spec), f.parameters / 1e6, CIFAR_MPARAMS[f.spec.depth], f.multiply_adds / 1e9) for f in facts)
-    return Table("Table 6: CIFAR-10, option A, one picture of 32 x 32.", columns, rows)
+    return Table("Table 6: CIFAR-10, option A, one image of 32 x 32.", columns, rows)
 
 
 def _chart(facts: list[NetworkFacts]) -> Chart:
@@ -127,7 +127,7 @@ def _chart(facts: list[NetworkFacts]) -> Chart:
 
     words = ", ".join(f"ResNet-{depth} {value:.1f}" for depth, value in zip(depths, lines[1][1], strict=True))
     alt = f"Bars of multiply-adds in billions at 224 x 224, with the paper's stride: {words}; VGG-16 has {_VGG16_GFLOPS}."
-    return draw("complexity", "Multiply-adds of one picture", paint, alt=alt)
+    return draw("complexity", "Multiply-adds of one image", paint, alt=alt)
 
 
 def _record(fact: NetworkFacts, twin: int) -> dict[str, str | int | float]:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Preprocess, Progress
-from edge_resnet.images.preprocess import Picture, check_picture, preprocess
+from edge_resnet.images.preprocess import ImageArray, check_image, preprocess
 from edge_resnet.studies.paper.figures import MULTISCALE_ERROR, ONE_CROP_ERROR, SCALES, TEN_CROP_ERROR
 from edge_resnet.studies.paper.networks import Probabilities
 from edge_resnet.studies.paper.request import ExperimentRequest
@@ -24,12 +24,12 @@ __all__ = ["CENTRE", "at_scale", "multiscale", "ten_crops", "tencrop"]
 CENTRE = 4
 
 
-def ten_crops(square: Picture, crop: int) -> Picture:
-    """The corners and the centre of a square picture, then their mirror images: (10, crop, crop, 3) uint8.
+def ten_crops(square: ImageArray, crop: int) -> ImageArray:
+    """The corners and the centre of a square image, then their mirror images: (10, crop, crop, 3) uint8.
 
-    Krizhevsky et al. 2012, which the paper follows: the picture is the centred square of the resized one, not all of it.
+    Krizhevsky et al. 2012, which the paper follows: the image is the centred square of the resized one, not all of it.
     """
-    check_picture(square)
+    check_image(square)
     far = square.shape[0] - crop
     middle = round(far / 2)
     corners = [(0, 0), (0, far), (far, 0), (far, far), (middle, middle)]
@@ -37,14 +37,14 @@ def ten_crops(square: Picture, crop: int) -> Picture:
     return np.concatenate([straight, straight[:, :, ::-1]])
 
 
-def at_scale(picture: Picture, short: int) -> Picture:
-    """Resize all of a picture to a short side of ``short`` pixels, antialiased; the long one is rounded down (torchvision)."""
-    check_picture(picture)
-    height, width = picture.shape[:2]
+def at_scale(image: ImageArray, short: int) -> ImageArray:
+    """Resize all of an image to a short side of ``short`` pixels, antialiased; the long one is rounded down (torchvision)."""
+    check_image(image)
+    height, width = image.shape[:2]
     if min(height, width) == short:
-        return picture
+        return image
     size = (short, int(short * height / width)) if width <= height else (int(short * width / height), short)
-    return np.array(Image.fromarray(picture).resize(size, Image.Resampling.BILINEAR))
+    return np.array(Image.fromarray(image).resize(size, Image.Resampling.BILINEAR))
 
 
 _ONE, _TEN = "one crop", "ten crops"
@@ -55,8 +55,8 @@ def tencrop(request: ExperimentRequest, progress: Progress | None = None) -> Exp
     resize, crop = request.preprocess.resize, request.preprocess.crop
     square = Preprocess(resize, resize)
 
-    def views(picture: Picture) -> tuple[Picture, ...]:
-        return (ten_crops(preprocess(picture, square), crop),)
+    def views(image: ImageArray) -> tuple[ImageArray, ...]:
+        return (ten_crops(preprocess(image, square), crop),)
 
     def one(answers: Probabilities) -> Probabilities:
         return np.asarray(answers[CENTRE])
@@ -75,14 +75,14 @@ def _paper(network: str, scheme: str) -> str | None:
     return f"{found.text}{' (README of the authors)' if scheme == _ONE else ''}"
 
 
-#: The stem and the stages halve a picture five times.
+#: The stem and the stages halve an image five times.
 _SMALLEST = 32
 
 
 def multiscale(request: ExperimentRequest, progress: Progress | None = None) -> ExperimentResult:
-    """Test the networks on the centre crop, on the whole picture at each scale, and on the mean of the scales' softmax.
+    """Test the networks on the centre crop, on the whole image at each scale, and on the mean of the scales' softmax.
 
-    With ``flips`` a scale's answer is the mean of the picture's and its mirror image's, as in the works that the paper follows.
+    With ``flips`` a scale's answer is the mean of the image's and its mirror image's, as in the works that the paper follows.
     Raises ConfigError for scales that no network can see.
     """
     scales = request.scales or SCALES
@@ -93,10 +93,10 @@ def multiscale(request: ExperimentRequest, progress: Progress | None = None) -> 
         )
     each = 2 if request.flips else 1
 
-    def views(picture: Picture) -> tuple[Picture, ...]:
-        groups = [preprocess(picture, request.preprocess)[None]]
+    def views(image: ImageArray) -> tuple[ImageArray, ...]:
+        groups = [preprocess(image, request.preprocess)[None]]
         for short in scales:
-            whole = at_scale(picture, short)
+            whole = at_scale(image, short)
             groups.append(np.stack([whole, whole[:, ::-1]][:each]))
         return tuple(groups)
 

@@ -212,6 +212,6 @@ def _scaled(members: Sequence[Member], images: ImageSet, held: int) -> tuple[Sca
     return (
         Scaled("networks", "six of different depths, two of them of 152 layers", ", ".join(member.name for member in members)),
         Scaled("images", "100,000 of ImageNet's test set", f"{len(images) - held:,} of {images.name}"),
-        Scaled("views of a picture", "several scales, fully convolutional", "one"),
+        Scaled("views of an image", "several scales, fully convolutional", "one"),
         Scaled("weights of the average", "not said", f"alike, and chosen on {held:,} other images"),
     )

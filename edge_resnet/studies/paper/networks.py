@@ -19,7 +19,7 @@ from torch import nn
 
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import ModelSpec, Preprocess, Progress, Shortcut
-from edge_resnet.images.preprocess import Picture
+from edge_resnet.images.preprocess import ImageArray
 from edge_resnet.network import build_network, load_weights
 from edge_resnet.network.training.validation import normalise
 
@@ -89,14 +89,14 @@ def open_members(
     return tuple(_told_apart(members))
 
 
-def probabilities(network: nn.Module, pixels: Picture, spec: Preprocess) -> Probabilities:
+def probabilities(network: nn.Module, pixels: ImageArray, spec: Preprocess) -> Probabilities:
     """Softmax of the network's logits: (N, H, W, 3) uint8 RGB → (N, classes)."""
     with torch.inference_mode():
         answer: Probabilities = torch.softmax(network(normalised(pixels, spec)), dim=1).numpy()
     return answer
 
 
-def normalised(pixels: Picture, spec: Preprocess) -> torch.Tensor:
+def normalised(pixels: ImageArray, spec: Preprocess) -> torch.Tensor:
     """(N, H, W, 3) uint8 RGB → (N, 3, H, W) float32, channels last, mean and deviation applied."""
     return normalise(torch.from_numpy(np.ascontiguousarray(pixels)), spec)
 

@@ -81,7 +81,7 @@ class ExperimentRequest:
 
     @property
     def preprocess(self) -> Preprocess:
-        """CIFAR's pictures are taken whole; of ImageNet's the short side is resized to 8/7 of the crop (section 3.4)."""
+        """CIFAR's images are taken whole; of ImageNet's the short side is resized to 8/7 of the crop (section 3.4)."""
         resize = self.side if self.family == "cifar" else round(self.side * _RESIZE)
         return Preprocess(resize, self.side, mean=self.mean, std=self.std)
 

@@ -13,7 +13,7 @@ from torch import nn
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Preprocess, Progress
 from edge_resnet.images.imageset import ImageSet, batches
-from edge_resnet.images.preprocess import Picture
+from edge_resnet.images.preprocess import ImageArray
 from edge_resnet.measurement.page.figure import MARKERS, SERIES, Chart, draw
 from edge_resnet.network import class_names
 from edge_resnet.studies.paper.networks import normalised, open_members
@@ -54,7 +54,7 @@ def responses(request: ExperimentRequest, progress: Progress | None = None) -> E
     found: list[Responses] = []
     for member in members:
         try:
-            measured = layer_deviations(member.network, _pictures(images, request, member.name, progress), request.preprocess)
+            measured = layer_deviations(member.network, _images(images, request, member.name, progress), request.preprocess)
         except KeyboardInterrupt:
             if not found:
                 raise
@@ -76,10 +76,10 @@ def responses(request: ExperimentRequest, progress: Progress | None = None) -> E
     )
 
 
-def layer_deviations(network: nn.Module, pictures: Iterable[Picture], spec: Preprocess) -> dict[str, float]:
+def layer_deviations(network: nn.Module, images: Iterable[ImageArray], spec: Preprocess) -> dict[str, float]:
     """Standard deviation of every 3x3 convolution's output, after its batch norm and before ReLU or addition.
 
-    ``pictures``: batches (n, H, W, 3) uint8 RGB. One pass in constant memory: sums of values and of squares in float64. Raises
+    ``images``: batches (n, H, W, 3) uint8 RGB. One pass in constant memory: sums of values and of squares in float64. Raises
     ConfigError where the network has no 3x3 convolution with a batch norm behind.
     """
     sums: dict[str, list[float]] = {}
@@ -89,7 +89,7 @@ def layer_deviations(network: nn.Module, pictures: Iterable[Picture], spec: Prep
     hooks = [norm.register_forward_hook(_adder(sums.setdefault(name, [0.0, 0.0, 0.0]))) for name, norm in norms.items()]
     try:
         with torch.inference_mode():
-            for batch in pictures:
+            for batch in images:
                 network(normalised(batch, spec))
     finally:
         for hook in hooks:
@@ -126,7 +126,7 @@ def _deviation(count: float, total: float, squares: float) -> float:
     return float(max(0.0, squares / count - (total / count) ** 2) ** 0.5) if count else 0.0
 
 
-def _pictures(images: ImageSet, request: ExperimentRequest, name: str, progress: Progress | None) -> Iterable[Picture]:
+def _images(images: ImageSet, request: ExperimentRequest, name: str, progress: Progress | None) -> Iterable[ImageArray]:
     done = 0
     for batch in batches(images, request.preprocess, _BATCH):
         yield batch.images

@@ -20,7 +20,7 @@ _NAMES = {"cifar": "CIFAR-10", "imagenet": "ImageNet 2012"}
 
 
 def paper_options(family: Family) -> TrainOptions:
-    """The paper's recipe (sections 3.4 and 4.2), for ImageNet with the augmentation that keeps to one size of picture."""
+    """The paper's recipe (sections 3.4 and 4.2), for ImageNet with the augmentation that keeps to one size of image."""
     if family == "cifar":
         return TrainOptions(epochs=PAPER_EPOCHS["cifar"], batch=128, schedule="paper-cifar", nesterov=False, augment="cifar")
     return TrainOptions(epochs=PAPER_EPOCHS["imagenet"], batch=256, schedule="paper-imagenet", nesterov=False, augment="scales")
@@ -50,7 +50,7 @@ def scaled_down(request: ExperimentRequest, session: Session, depths: Sequence[i
         ("augmentation", _AUGMENTS[paper.augment], _AUGMENTS[options.augment], options.augment != paper.augment),
         ("arithmetic", "float32", options.precision, options.precision != "fp32"),
         ("input", "the mean of each pixel is subtracted", "mean and deviation of each channel", True),
-        ("side of the picture, pixels", *_sides(request), _sides(request)[0] != _sides(request)[1]),
+        ("side of the image, pixels", *_sides(request), _sides(request)[0] != _sides(request)[1]),
         ("runs", "the best of five for 110 layers", f"one, seed {request.seed}", 110 in depths),
     ]
     return tuple(Scaled(what, there, here) for what, there, here, differs in found if differs)

@@ -1,4 +1,4 @@
-"""Hits of several ways to look at a picture, counted picture by picture on the same images. Knows no way but by its function."""
+"""Hits of several ways to look at an image, counted image by image on the same images. Knows no way but by its function."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from edge_resnet.core.records import Preprocess, Progress
 from edge_resnet.core.statistics import mcnemar_exact, paired_drop_interval, wilson_interval
-from edge_resnet.images.preprocess import Picture
+from edge_resnet.images.preprocess import ImageArray
 from edge_resnet.studies.paper.networks import Member, Probabilities, probabilities
 from edge_resnet.studies.paper.result import Cell, Column, Table
 
@@ -88,15 +88,15 @@ def difference(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> Diff
     return Difference(100 * (only_other - only_one) / len(one), (100 * low, 100 * high), mcnemar_exact(only_one, only_other))
 
 
-#: Probabilities of a picture's views, (views, classes), → (classes,).
+#: Probabilities of an image's views, (views, classes), → (classes,).
 Scheme: TypeAlias = Callable[[Probabilities], Probabilities]
 
 
 @dataclass(frozen=True)
 class View:
-    """One picture: its views in groups of one size, each (n, H, W, 3) uint8 RGB, and its class."""
+    """One image: its views in groups of one size, each (n, H, W, 3) uint8 RGB, and its class."""
 
-    views: tuple[Picture, ...]
+    views: tuple[ImageArray, ...]
     label: int
 
 
@@ -121,9 +121,9 @@ class Tally:
 def count_hits(
     member: Member, looks: Iterable[View], schemes: Mapping[str, Scheme], spec: Preprocess, progress: Progress
 ) -> Tally:
-    """Answer every look in every scheme's way; Ctrl-C ends it with the pictures so far, if there is one.
+    """Answer every look in every scheme's way; Ctrl-C ends it with the images so far, if there is one.
 
-    ``progress`` is called for every picture with their number so far as ``done`` and 0 as ``total``: the caller knows how many
+    ``progress`` is called for every image with their number so far as ``done`` and 0 as ``total``: the caller knows how many
     there are.
     """
     hits: dict[str, list[Hits]] = {scheme: [] for scheme in schemes}

@@ -1,6 +1,6 @@
 """Testing given weights in several ways on the same labelled images: what ten crops and several scales share.
 
-Knows neither: a ``Way`` says how a picture is looked at and how its answers are joined.
+Knows neither: a ``Way`` says how an image is looked at and how its answers are joined.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Progress
 from edge_resnet.images.imageset import ImageSet, require_labels
-from edge_resnet.images.preprocess import Picture
+from edge_resnet.images.preprocess import ImageArray
 from edge_resnet.measurement.page.figure import MARKERS, SERIES, Chart, draw
 from edge_resnet.network import class_names
 from edge_resnet.studies.paper.networks import open_members
@@ -31,24 +31,24 @@ _PAPER_IMAGES = "50,000 of ImageNet's validation set"
 
 @dataclass(frozen=True)
 class Way:
-    """``views``: a picture's views in groups of one size. ``schemes``: the first is what the others are compared with.
+    """``views``: an image's views in groups of one size. ``schemes``: the first is what the others are compared with.
     ``paper``: what the paper has for (network, scheme). ``scaled``: what is not as in the paper."""
 
     title: str
-    views: Callable[[Picture], tuple[Picture, ...]]
+    views: Callable[[ImageArray], tuple[ImageArray, ...]]
     schemes: Mapping[str, Scheme]
     paper: Callable[[str, str], str | None]
     scaled: tuple[Scaled, ...]
 
 
 def errors_by_way(request: ExperimentRequest, way: Way, progress: Progress | None) -> ExperimentResult:
-    """Test every network that the request names, picture by picture.
+    """Test every network that the request names, image by image.
 
     Raises ConfigError for CIFAR's networks, which the paper tests on one view; WeightsError and DataError for what does not fit.
     """
     if request.family != "imagenet":
         raise ConfigError(
-            f"{request.experiment} is how the paper tests ImageNet's networks; CIFAR's see the one picture (section 4.2)",
+            f"{request.experiment} is how the paper tests ImageNet's networks; CIFAR's see the one image (section 4.2)",
             hint="--family imagenet",
         )
     like = request.like()

@@ -48,7 +48,7 @@ class Trained:
 
     @property
     def train_error(self) -> float:
-        """Of the last epoch, in percent, running over the augmented pictures."""
+        """Of the last epoch, in percent, running over the augmented images."""
         return self.records[-1].train_error
 
     @property

@@ -23,11 +23,11 @@ from edge_resnet.measurement.bench.result import BenchResult
 from edge_resnet.measurement.report.record import KIND, SCHEMA, ClassChange, Flip, MissingResult, Pair, Report, Row, Setup
 from edge_resnet.studies.sweep.merge import Loaded
 from edge_resnet.studies.sweep.plan import SweepRequest, Target
-from edge_resnet.studies.sweep.selection import Pictures
+from edge_resnet.studies.sweep.selection import ImageSplit
 
 __all__ = ["Found", "Measured", "assemble"]
 
-#: Flips that are shown with a picture, of a pair and of a report: a page is sent around by mail.
+#: Flips that are shown with an image, of a pair and of a report: a page is sent around by mail.
 _FLIPS, _ALL_FLIPS = 12, 48
 #: Side and quality of a thumbnail: about four kilobytes.
 _SIDE, _QUALITY = 144, 72
@@ -60,18 +60,18 @@ class Found:
     interrupted: bool
 
 
-def assemble(request: SweepRequest, pictures: Pictures, digest: str, found: Found) -> Report:
+def assemble(request: SweepRequest, images: ImageSplit, digest: str, found: Found) -> Report:
     """Everything that was found. ``digest``: of the images that accuracy was measured on.
 
     Raises DataError where nothing was measured at all: there is nothing to report.
     """
-    rows = [_row(one, pictures.evaluation, digest) for one in found.measured if one.latencies or one.answers is not None]
+    rows = [_row(one, images.evaluation, digest) for one in found.measured if one.latencies or one.answers is not None]
     known = (*rows, *found.loaded.rows)
     if not known:
         holes = (*found.holes, *found.loaded.holes)
         first = holes[0] if holes else MissingResult("the files", "they hold no measurement that a report shows")
         raise DataError(f"nothing could be measured: {first.what}: {first.reason}", hint=first.remedy)
-    own = () if pictures.evaluation is None else _pairs(found.measured, pictures.evaluation)
+    own = () if images.evaluation is None else _pairs(found.measured, images.evaluation)
     return Report(
         schema_version=SCHEMA,
         kind=KIND,
@@ -80,7 +80,7 @@ def assemble(request: SweepRequest, pictures: Pictures, digest: str, found: Foun
         rows=_unique(known),
         pairs=(*own, *found.loaded.pairs),
         holes=_merged((*found.holes, *found.loaded.holes)),
-        setup=_setup(request, pictures, found),
+        setup=_setup(request, images, found),
         interrupted=found.interrupted,
     )
 
@@ -175,12 +175,12 @@ def _flip(index: int, images: ImageSet, answers: tuple[Answers, Answers], names:
 def _thumbnail(images: ImageSet, index: int) -> str:
     """The middle square as a small JPEG; empty where the image cannot be read any more."""
     try:
-        picture = Image.fromarray(images.load(index))
+        image = Image.fromarray(images.load(index))
     except DataError:
         return ""
-    side = min(picture.size)
-    left, top = (picture.width - side) // 2, (picture.height - side) // 2
-    small = picture.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS, (left, top, left + side, top + side))
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    small = image.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS, (left, top, left + side, top + side))
     file = io.BytesIO()
     small.save(file, "JPEG", quality=_QUALITY, optimize=True)
     return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
@@ -201,7 +201,7 @@ def _classes(
     return tuple(changed[:_CLASSES])
 
 
-def _setup(request: SweepRequest, pictures: Pictures, found: Found) -> Setup:
+def _setup(request: SweepRequest, images: ImageSplit, found: Found) -> Setup:
     said: dict[str, list[str]] = {}
     for one in found.measured:
         warnings = () if one.artifact is None else one.artifact.manifest.warnings
@@ -216,4 +216,4 @@ def _setup(request: SweepRequest, pictures: Pictures, found: Found) -> Setup:
             for parts in zip(*((s.data, s.calibration) for s in setups), strict=True)
         )
         return Setup(data, calibration, options, tuple(note for setup in setups for note in setup.notes))
-    return Setup(pictures.evaluation_said, pictures.calibration_said, request.options, notes)
+    return Setup(images.evaluation_said, images.calibration_said, request.options, notes)

@@ -20,7 +20,7 @@ from edge_resnet.core.records import BatchProfile, Precision, Progress, QuantRec
 from edge_resnet.images.imageset import ImageSet
 from edge_resnet.studies.sweep.cells import Cells
 from edge_resnet.studies.sweep.plan import Network, SweepRequest, Target
-from edge_resnet.studies.sweep.selection import Pictures
+from edge_resnet.studies.sweep.selection import ImageSplit
 
 __all__ = ["Workshop"]
 
@@ -32,7 +32,7 @@ class Workshop:
     request: SweepRequest
     folder: Path
     cells: Cells
-    pictures: Pictures
+    images: ImageSplit
     progress: Progress | None
     _made: dict[tuple[str, Precision], Artifact] = field(default_factory=dict)
     _failed: dict[tuple[str, Precision], EdgeResnetError] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class Workshop:
     @cached_property
     def evaluation_digest(self) -> str:
         """Sha256 over the images that accuracy is measured on; empty where there are none."""
-        return "" if self.pictures.evaluation is None else self.pictures.evaluation.digest()
+        return "" if self.images.evaluation is None else self.images.evaluation.digest()
 
     def artifact(self, target: Target) -> tuple[Artifact, bool]:
         """The target's artifact, and whether it was made just now. Raises what making it raised, also the second time."""
@@ -70,17 +70,17 @@ class Workshop:
         if kept is not None:
             with suppress(ArtifactError):  # deleted or changed meanwhile: it is made again
                 artifact = open_artifact(output)
-                if artifact.truth_digest() == kept:
+                if artifact.source_digest() == kept:
                     return artifact, False
         artifact = self._make(network, precision, output)
-        self.cells.put(f"{name}, build", key, artifact.truth_digest())
+        self.cells.put(f"{name}, build", key, artifact.source_digest())
         return artifact, True
 
     def _make(self, network: Network, precision: Precision, output: Path) -> Artifact:
         allow = self.request.allow_random
         if precision == "int8":
             source, _ = self._artifact(network, "fp32")
-            sample = self.pictures.calibration
+            sample = self.images.calibration
             return _make_int8(source, sample, self.request.recipe, output, allow_random=allow, progress=self.progress)
         batch = max(self.request.batches)
         return _make_float(network, precision, batch, output, allow_random=allow, progress=self.progress)
@@ -99,7 +99,7 @@ class Workshop:
 
     @cached_property
     def _calibration_digest(self) -> str:
-        return "" if self.pictures.calibration is None else self.pictures.calibration.digest()
+        return "" if self.images.calibration is None else self.images.calibration.digest()
 
 
 def _make_float(
@@ -143,9 +143,9 @@ def _make_int8(
     allow_random: bool = False,
     progress: Progress | None = None,
 ) -> Artifact:
-    """Quantize the FP32 graph of ``source`` with pictures of ``sample``, over what lies there.
+    """Quantize the FP32 graph of ``source`` with images of ``sample``, over what lies there.
 
-    Raises CalibrationError without pictures, and what calibration raises.
+    Raises CalibrationError without images, and what calibration raises.
     """
     from edge_resnet.artifact.folder import finish, stamped
     from edge_resnet.images.checks import refuse_noise
@@ -153,7 +153,7 @@ def _make_int8(
 
     if sample is None:
         raise CalibrationError(
-            "INT8 needs pictures to calibrate on", hint="--calib-data or --data takes a folder, a CSV or an .npz"
+            "INT8 needs images to calibrate on", hint="--calib-data or --data takes a folder, a CSV or an .npz"
         )
     if not allow_random:
         refuse_noise(sample)

@@ -83,7 +83,7 @@ def answers_key(artifact: Artifact, backend: str, data_digest: str) -> dict[str,
 def _key(artifact: Artifact, backend: str) -> dict[str, Any]:
     device = describe()
     return {
-        "artifact": artifact.truth_digest(),
+        "artifact": artifact.source_digest(),
         "precision": artifact.manifest.precision,
         "preprocess": repr(artifact.manifest.preprocess),
         "backend": [backend, installed_version(BACKENDS[backend].module)],

@@ -33,7 +33,7 @@ from edge_resnet.studies.sweep.measure import (
 )
 from edge_resnet.studies.sweep.merge import from_files
 from edge_resnet.studies.sweep.plan import Pace, SweepRequest, Target, cell_seconds, plan_targets
-from edge_resnet.studies.sweep.selection import Pictures, open_pictures
+from edge_resnet.studies.sweep.selection import ImageSplit, open_split
 
 __all__ = ["Told", "sweep"]
 
@@ -56,14 +56,14 @@ def sweep(
     backends = _resolved(request.backends)
     targets = plan_targets(request, [open_artifact(folder) for folder in request.artifacts])
     loaded = from_files(request.results)
-    pictures = open_pictures(request, targets)
-    workshop = Workshop(request, output / "artifacts", cells, pictures, progress)
-    session = _Session(request, cells, pictures, workshop, progress, told)
+    images = open_split(request, targets)
+    workshop = Workshop(request, output / "artifacts", cells, images, progress)
+    session = _Session(request, cells, images, workshop, progress, told)
     session.run([(target, backend) for target in targets for backend in backends])
     if session.interrupted and not loaded.rows and not any(one.latencies or one.answers for one in session.measured):
         raise KeyboardInterrupt
     found = Found(tuple(session.measured), loaded, tuple(session.holes), session.interrupted)
-    return assemble(request, pictures, workshop.evaluation_digest, found)
+    return assemble(request, images, workshop.evaluation_digest, found)
 
 
 def _resolved(names: tuple[str, ...]) -> list[str]:
@@ -91,7 +91,7 @@ class _Session:
 
     request: SweepRequest
     cells: Cells
-    pictures: Pictures
+    images: ImageSplit
     workshop: Workshop
     progress: Progress | None
     told: Told | None
@@ -151,7 +151,7 @@ class _Session:
                 raise KeyboardInterrupt
 
     def _wanted(self, artifact: Artifact, found: Measured) -> Iterator[_Cell]:
-        images, backend, seconds = self.pictures.evaluation, found.backend, self.request.seconds
+        images, backend, seconds = self.images.evaluation, found.backend, self.request.seconds
         if images is not None:
             key = answers_key(artifact, backend, self.workshop.evaluation_digest)
             classify = partial(measure_answers, artifact, images, backend, progress=self.progress)
@@ -189,11 +189,11 @@ class _Session:
 
     def _kinds(self, target: Target) -> list[str]:
         kinds = ["build"] if target.network is not None else []
-        kinds += ["answers"] if self.pictures.evaluation is not None else []
+        kinds += ["answers"] if self.images.evaluation is not None else []
         return kinds + ["latency"] * len(self.request.batches)
 
     def _expected(self, kind: str, target: Target) -> float:
-        images = 0 if self.pictures.evaluation is None else len(self.pictures.evaluation)
+        images = 0 if self.images.evaluation is None else len(self.images.evaluation)
         return cell_seconds(kind, target, self.request, images)
 
     def _tell(self, name: str, how: str, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Pictures for calibration and for evaluation that have nothing in common. Knows no network."""
+"""Images for calibration and for evaluation that have nothing in common. Knows no network."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from edge_resnet.images.datasets import open_data
 from edge_resnet.images.imageset import ImageSet, balanced_sample, check_labels, from_arrays, require_several
 from edge_resnet.studies.sweep.plan import SweepRequest, Target
 
-__all__ = ["Pictures", "hold_out", "open_pictures", "shared_images"]
+__all__ = ["ImageSplit", "hold_out", "open_split", "shared_images"]
 
-#: Held out of the evaluation at most, and as a part of it: calibration needs 128 pictures, and more gain little.
+#: Held out of the evaluation at most, and as a part of it: calibration needs 128 images, and more gain little.
 _HELD_OUT, _PART = 128, 3
-#: Fewer pictures than this are not worth splitting.
+#: Fewer images than this are not worth splitting.
 _LEAST = 24
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
+class ImageSplit:
     """``evaluation``, ``calibration``: None where there are none; ``evaluation_said``, ``calibration_said``: a line on each for
     people."""
 
@@ -32,22 +32,22 @@ class Pictures:
     calibration_said: str
 
 
-def hold_out(images: ImageSet, recipe: QuantRecipe) -> Pictures:
-    """Split a set: a third of it, 128 pictures or the recipe's number at most, for calibration, drawn by the recipe's seed.
+def hold_out(images: ImageSet, recipe: QuantRecipe) -> ImageSplit:
+    """Split a set: a third of it, 128 images or the recipe's number at most, for calibration, drawn by the recipe's seed.
 
-    The same pictures on every machine, whatever is measured. Raises DataError where there are too few to split.
+    The same images on every machine, whatever is measured. Raises DataError where there are too few to split.
     """
     if len(images) < _LEAST:
         raise DataError(
-            f"{len(images)} pictures are too few to calibrate on some and measure on others",
-            hint="--calib-data takes pictures of their own for INT8",
+            f"{len(images)} images are too few to calibrate on some and measure on others",
+            hint="--calib-data takes images of their own for INT8",
         )
     count = min(_HELD_OUT, recipe.images, len(images) // _PART)
     chosen = set(_drawn(images, count, recipe.seed))
     evaluation = images.subset(index for index in range(len(images)) if index not in chosen)
     calibration = images.subset(sorted(chosen))
     unlabelled = "" if images.labels is not None else ", which have no labels: accuracy was not measured, only what changes"
-    return Pictures(
+    return ImageSplit(
         evaluation,
         calibration,
         f"{len(evaluation)} of the {len(images)} images of {images.name}{unlabelled}",
@@ -56,7 +56,7 @@ def hold_out(images: ImageSet, recipe: QuantRecipe) -> Pictures:
 
 
 def _drawn(images: ImageSet, count: int, seed: int) -> list[int]:
-    """The indices of a balanced sample: it is drawn of pictures that are nothing but their own number."""
+    """The indices of a balanced sample: it is drawn of images that are nothing but their own number."""
     numbers = np.arange(len(images), dtype=np.uint32)
     pixels = np.stack([(numbers >> shift & 255).astype(np.uint8) for shift in (0, 8, 16)], axis=-1)
     sample = balanced_sample(from_arrays(images.name, pixels[:, None, None, :], images.labels), count, seed)
@@ -70,7 +70,7 @@ def shared_images(one: ImageSet, other: ImageSet) -> int:
     return sum(one.source.digest(index) in known for index in range(len(one)))
 
 
-def open_pictures(request: SweepRequest, targets: Sequence[Target]) -> Pictures:
+def open_split(request: SweepRequest, targets: Sequence[Target]) -> ImageSplit:
     """The two sets, with nothing in common unless the user gave both, which is then said.
 
     Raises DataError where a set cannot be opened, its labels are another network's, or there are too few images.
@@ -82,10 +82,10 @@ def open_pictures(request: SweepRequest, targets: Sequence[Target]) -> Pictures:
         for target in targets:
             check_labels(evaluation, target.model.classes)
     if not calibrates:
-        return Pictures(evaluation, None, _said(evaluation), "")
+        return ImageSplit(evaluation, None, _said(evaluation), "")
     if request.calibration_data is None:
         if evaluation is None:
-            return Pictures(None, None, _said(None), "none: INT8 cannot be made without pictures")
+            return ImageSplit(None, None, _said(None), "none: INT8 cannot be made without images")
         return hold_out(evaluation, request.recipe)
     given = open_data(request.calibration_data, split="train")
     require_several(given)
@@ -94,7 +94,7 @@ def open_pictures(request: SweepRequest, targets: Sequence[Target]) -> Pictures:
     shared = 0 if evaluation is None else shared_images(sample, evaluation)
     if shared:
         said += f"; {shared} of them are evaluated too, which flatters INT8"
-    return Pictures(evaluation, sample, _said(evaluation), said)
+    return ImageSplit(evaluation, sample, _said(evaluation), said)
 
 
 def _said(evaluation: ImageSet | None) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
-from exported import graph, logits, pictures, small
+from exported import graph, image_batch, logits, small
 from onnx import numpy_helper
 
 from edge_resnet.artifact.folder import CORRECTIONS, MANIFEST, Artifact, describe_files, open_artifact, write_json
@@ -79,7 +79,7 @@ def test_an_artifact_without_corrections_has_none(tiny_int8: Path) -> None:
 def test_corrections_belong_to_the_truth(tiny_int8: Path) -> None:
     """Engines of other corrections are never found: the digest of the truth differs."""
     artifact = open_artifact(tiny_int8)
-    assert with_file(artifact, some(onnx.load(artifact.model_path))).truth_digest() != artifact.truth_digest()
+    assert with_file(artifact, some(onnx.load(artifact.model_path))).source_digest() != artifact.source_digest()
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x05\x06" + bytes(18), b"not a zip at all"])
@@ -119,7 +119,7 @@ def test_a_bias_can_be_given_to_a_node_without_one() -> None:
     channels = len(weight_of(model, node.name))
     corrected = apply(model, Corrections(biases={node.name: np.full(channels, 0.5, np.float32)}))
     onnx.checker.check_model(corrected, full_check=True)
-    assert np.abs(logits(corrected, pictures(2, 16)) - logits(model, pictures(2, 16))).max() > 1e-3
+    assert np.abs(logits(corrected, image_batch(2, 16)) - logits(model, image_batch(2, 16))).max() > 1e-3
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from exported import graph, logits, pictures, small
+from exported import graph, image_batch, logits, small
 from onnx import numpy_helper
 
 from edge_resnet.compiler.graph.corrections import EXACT_AMAX, SHIFTED, with_exact_input
@@ -20,13 +20,13 @@ NETWORKS = {"cifar": small(), "plain": small(plain=True), "imagenet": ModelSpec(
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_function_is_unchanged(name: str) -> None:
     """Logits differ by rounding alone, borders included, for a 3x3 and for a 7x7 convolution."""
-    model, images = graph(NETWORKS[name]), pictures(4, NETWORKS[name].input_size)
+    model, images = graph(NETWORKS[name]), image_batch(4, NETWORKS[name].input_size)
     expected = logits(model, images)
     np.testing.assert_allclose(logits(with_exact_input(model), images), expected, atol=2e-4 * np.abs(expected).max())
 
 
-def test_the_shifted_picture_is_int8_already() -> None:
-    """Every value that the first convolution reads inside the picture is a whole number in -128..127: a step of 1 loses
+def test_the_shifted_image_is_int8_already() -> None:
+    """Every value that the first convolution reads inside the image is a whole number in -128..127: a step of 1 loses
     nothing."""
     model = with_exact_input(graph(small()))
     model.graph.output.append(onnx.helper.make_tensor_value_info(SHIFTED, onnx.TensorProto.FLOAT, None))
@@ -41,7 +41,7 @@ def test_the_shifted_picture_is_int8_already() -> None:
     assert EXACT_AMAX / 127 == 1.0
 
 
-def test_the_border_is_the_mean_picture() -> None:
+def test_the_border_is_the_mean_image() -> None:
     """The padding holds mean - 128 per channel: what the network's zero padding stood for."""
     model = with_exact_input(graph(small()))
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
@@ -50,7 +50,7 @@ def test_the_border_is_the_mean_picture() -> None:
     np.testing.assert_allclose(constants["shift.weight"].reshape(-1), 128 - mean, rtol=1e-6)
 
 
-def test_the_pair_moves_to_the_shifted_picture() -> None:
+def test_the_pair_moves_to_the_shifted_image() -> None:
     """Placement puts the first pair on it, the number of pairs stays, and the table measures it."""
     model = graph(small())
     changed = with_exact_input(model)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
-from exported import graph, logits, pictures, small
+from exported import graph, image_batch, logits, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
@@ -40,13 +40,13 @@ Array = npt.NDArray[np.generic]
 
 @functools.cache
 def table_of(spec: ModelSpec, *, exact: bool = False) -> CalibrationTable:
-    """The ranges of a network over 32 smooth pictures, nothing clipped."""
+    """The ranges of a network over 32 smooth images, nothing clipped."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         model = with_exact_input(graph(spec)) if exact else graph(spec)
         onnx.save(model, path)
         recipe = QuantRecipe(method="max", images=32)
-        return calibrate(path, measured_tensors(model), [pictures(32, spec.input_size)], recipe)
+        return calibrate(path, measured_tensors(model), [image_batch(32, spec.input_size)], recipe)
 
 
 @functools.cache
@@ -98,7 +98,7 @@ def integers(weight: Array, scale: Array) -> npt.NDArray[np.int8]:
 
 
 def test_it_is_a_valid_graph_of_opset_19_with_the_same_interface(case: Case) -> None:
-    """The checker passes it in full at the IR version of opset 19; uint8 pictures go in and FP32 logits come out as before."""
+    """The checker passes it in full at the IR version of opset 19; uint8 images go in and FP32 logits come out as before."""
     before, after, spec = case
     onnx.checker.check_model(after, full_check=True)
     assert [(entry.domain, entry.version) for entry in after.opset_import] == [("", STRONG_OPSET)]
@@ -107,7 +107,7 @@ def test_it_is_a_valid_graph_of_opset_19_with_the_same_interface(case: Case) -> 
     assert [value.name for value in (*after.graph.input, *after.graph.output)] == [INPUT, OUTPUT]
     assert not after.graph.value_info
     for batch in (1, 3):
-        assert logits(after, pictures(batch, spec.input_size)).shape == (batch, spec.classes)
+        assert logits(after, image_batch(batch, spec.input_size)).shape == (batch, spec.classes)
 
 
 def test_everything_is_fp16_between_two_casts(case: Case) -> None:
@@ -128,7 +128,7 @@ def test_everything_is_fp16_between_two_casts(case: Case) -> None:
 
 
 def test_the_cast_stands_right_before_the_first_pair_or_convolution(case: Case) -> None:
-    """The nodes before it are those that normalise the picture, in FP32 with their constants as they were."""
+    """The nodes before it are those that normalise the image, in FP32 with their constants as they were."""
     before, after, _ = case
     nodes = list(after.graph.node)
     place = next(index for index, node in enumerate(nodes) if node.output[0].endswith(".fp16"))
@@ -257,12 +257,12 @@ def test_the_model_given_is_left_as_it_is_and_the_result_is_always_the_same(case
 @pytest.mark.parametrize(("form", "allowed"), [("fp16", 0.02), ("int8", 0.5), ("exact", 0.5)])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_it_computes_what_the_weak_dialect_computes(name: str, form: str, allowed: float) -> None:
-    """At least 99 answers of 100 are the same, and logits differ by a small share of what they vary by from picture to picture.
+    """At least 99 answers of 100 are the same, and logits differ by a small share of what they vary by from image to image.
 
     INT8's share is larger because FP16 in front of a pair moves values over the border of a step, as any rounding there would.
     """
     spec = NETWORKS[name]
-    images = pictures(100, spec.input_size, seed=1)
+    images = image_batch(100, spec.input_size, seed=1)
     wanted, found = logits(weak(spec, form), images), logits(to_fp16_typed(weak(spec, form)), images)
     assert (wanted.argmax(1) == found.argmax(1)).mean() >= 0.99
     assert np.linalg.norm(found - wanted) <= allowed * np.linalg.norm(wanted - wanted.mean(0))

@@ -17,7 +17,7 @@ from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import ModelSpec
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden"
-#: The pairs do not depend on the size of the pictures; small ones export faster.
+#: The pairs do not depend on the size of the images; small ones export faster.
 RESNET18, RESNET50 = (ModelSpec("imagenet", depth, input_size=32) for depth in (18, 50))
 CIFAR20A = ModelSpec("cifar", 20, "A", classes=10, input_size=16)
 NETWORKS = {
@@ -122,7 +122,7 @@ def test_the_listing_says_what_the_recipe_keeps() -> None:
 
 
 def test_an_exact_inputs_nodes_are_normalisation_too() -> None:
-    """The padded and shifted picture of an exact input stays in FP32 for the same reason as the normalised one."""
+    """The padded and shifted image of an exact input stays in FP32 for the same reason as the normalised one."""
     shown = placement_of(with_exact_input(graph(small())))
     assert shown.high_precision[0][0] == ("cast", "transpose", "sub", "pad", "shift")
     assert shown.pairs[0].tensor == "shift"

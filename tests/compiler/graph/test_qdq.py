@@ -13,7 +13,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import pytest
-from exported import exported, graph, logits, pictures, small
+from exported import exported, graph, image_batch, logits, small
 from onnx import numpy_helper
 from PIL import Image
 
@@ -36,7 +36,7 @@ NETWORKS = {
     "plain": small(plain=True),
     "resnet18": ModelSpec("imagenet", 18, classes=10, input_size=32),
 }
-#: int8 logits may miss FP32 by this share of what the logits vary by from picture to picture. Measured: at most 0.31, 0.34, 0.76.
+#: int8 logits may miss FP32 by this share of what the logits vary by from image to image. Measured: at most 0.31, 0.34, 0.76.
 ALLOWED = {"tensorrt": 0.4, "u8s8": 0.4, "u8s7": 0.85}
 Array = npt.NDArray[np.generic]
 Case = tuple[ModelSpec, QdqForm]
@@ -44,12 +44,12 @@ Case = tuple[ModelSpec, QdqForm]
 
 @functools.cache
 def table_of(spec: ModelSpec) -> CalibrationTable:
-    """The ranges of a network over 32 smooth pictures, nothing clipped."""
+    """The ranges of a network over 32 smooth images, nothing clipped."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         path.write_bytes(exported(spec))
         recipe = QuantRecipe(method="max", images=32)
-        return calibrate(path, measured_tensors(graph(spec)), [pictures(32, spec.input_size)], recipe)
+        return calibrate(path, measured_tensors(graph(spec)), [image_batch(32, spec.input_size)], recipe)
 
 
 @pytest.fixture(params=[(name, form) for name in NETWORKS for form in FORMS], ids="-".join, scope="module")
@@ -94,7 +94,7 @@ def test_the_graph_is_valid_and_loads(case: Case) -> None:
     assert [entry.version for entry in model.opset_import] == [OPSET]
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     for batch in (1, 3):
-        assert session.run(None, {INPUT: pictures(batch, spec.input_size)})[0].shape == (batch, 10)
+        assert session.run(None, {INPUT: image_batch(batch, spec.input_size)})[0].shape == (batch, 10)
 
 
 def test_every_pair_is_where_the_placement_says(case: Case) -> None:
@@ -217,15 +217,15 @@ def test_onnx_runtime_runs_the_cpu_form_on_integers(spec: ModelSpec, form: QdqFo
 
 
 def misfit(spec: ModelSpec, model: onnx.ModelProto) -> float:
-    """How far a graph's logits are from FP32's on new pictures, as a share of what FP32's vary by."""
-    images = pictures(32, spec.input_size, seed=1)
+    """How far a graph's logits are from FP32's on new images, as a share of what FP32's vary by."""
+    images = image_batch(32, spec.input_size, seed=1)
     wanted = logits(exported(spec), images)
     return float(np.linalg.norm(logits(model, images) - wanted) / np.linalg.norm(wanted - wanted.mean(0)))
 
 
 @pytest.mark.parametrize("form", CPU_FORMS)
 def test_the_cpu_form_normalises_a_row_at_a_time(form: QdqForm) -> None:
-    """Mean and scale span the picture's width, which ONNX Runtime computes faster, and not a bit of the logits changes."""
+    """Mean and scale span the image's width, which ONNX Runtime computes faster, and not a bit of the logits changes."""
     spec = NETWORKS["A"]
     wide = quantize(graph(spec), table_of(spec), form)
     narrow = onnx.ModelProto()
@@ -238,12 +238,12 @@ def test_the_cpu_form_normalises_a_row_at_a_time(form: QdqForm) -> None:
             assert (values == values[..., :1]).all()
             tensor.CopyFrom(numpy_helper.from_array(values[..., :1].copy(), tensor.name))
     assert seen == [(1, 3, 1, spec.input_size)] * 2
-    images = pictures(8, spec.input_size)
+    images = image_batch(8, spec.input_size)
     assert np.array_equal(logits(wide, images), logits(narrow, images))
 
 
 def test_int8_logits_are_near_fp32(case: Case) -> None:
-    """On pictures outside the calibration set the logits follow FP32 from picture to picture."""
+    """On images outside the calibration set the logits follow FP32 from image to image."""
     spec, form = case
     assert misfit(spec, int8(spec, form)) < ALLOWED[form]
 
@@ -269,7 +269,7 @@ def test_hard_channels_neither_overflow_nor_divide_by_zero(form: QdqForm) -> Non
     weight[3], bias[3] = weight[3] * 1e-36, 0
     for role, value in (("weight", weight), ("bias", bias)):
         stored[f"conv1.{role}"].CopyFrom(numpy_helper.from_array(value, f"conv1.{role}"))
-    images = pictures(8, 16)
+    images = image_batch(8, 16)
     quantized = quantize(model, table_of(small()), form)
     wanted = logits(model, images)
     assert np.abs(logits(quantized, images) - wanted).max() < 0.05 * np.abs(wanted).max()

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from exported import graph, pictures, small
+from exported import graph, image_batch, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
@@ -36,12 +36,12 @@ NETWORKS = {
 
 @functools.cache
 def table_of(spec: ModelSpec, *, exact: bool = False) -> CalibrationTable:
-    """The ranges of a network over 8 smooth pictures, nothing clipped."""
+    """The ranges of a network over 8 smooth images, nothing clipped."""
     model = with_exact_input(graph(spec)) if exact else graph(spec)
     with tempfile.TemporaryDirectory() as folder:
         onnx.save(model, Path(folder) / "model.onnx")
         recipe = QuantRecipe(method="max", images=8)
-        return calibrate(Path(folder) / "model.onnx", measured_tensors(model), [pictures(8, spec.input_size)], recipe)
+        return calibrate(Path(folder) / "model.onnx", measured_tensors(model), [image_batch(8, spec.input_size)], recipe)
 
 
 @pytest.fixture(params=NETWORKS, scope="module")
@@ -101,8 +101,8 @@ def test_measured_tensors_have_their_range(spec: ModelSpec) -> None:
         assert scales[tensor] == np.float32(amax / 127)
 
 
-def test_every_tensor_from_the_normalised_picture_to_the_logits_has_a_line(spec: ModelSpec) -> None:
-    """All but the picture before its last normalisation and the logits, in graph order."""
+def test_every_tensor_from_the_normalised_image_to_the_logits_has_a_line(spec: ModelSpec) -> None:
+    """All but the image before its last normalisation and the logits, in graph order."""
     model = graph(spec)
     made = [output for node in model.graph.node for output in node.output]
     assert made[:4] == ["cast", "transpose", "sub", "mul"]
@@ -146,7 +146,7 @@ def test_a_table_for_tensorrt_alone_is_enough(spec: ModelSpec) -> None:
 
 
 def test_an_exact_inputs_first_range_is_its_last_tensors() -> None:
-    """The shifted picture, pixel - 128, has a step of one; what comes before it has no line."""
+    """The shifted image, pixel - 128, has a step of one; what comes before it has no line."""
     model = with_exact_input(graph(small()))
     table = table_of(small(), exact=True)
     scales = scales_of(model, replace(table, amax={**table.amax, "shift": EXACT_AMAX}))

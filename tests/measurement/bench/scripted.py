@@ -8,7 +8,7 @@ from types import TracebackType
 
 import numpy as np
 
-from edge_resnet.images.preprocess import Picture
+from edge_resnet.images.preprocess import ImageArray
 from edge_resnet.runtime.backend import Images, Logits
 
 MS = 1_000_000
@@ -91,10 +91,10 @@ class TwoSlots(Scripted):
         self.clock.now = max(self.clock.now, ticket)
         return np.zeros((1, self.classes), np.float32)
 
-    def submit_frames(self, frames: Sequence[Picture]) -> int:
+    def submit_frames(self, frames: Sequence[ImageArray]) -> int:
         """The same of frames."""
         return self.submit(np.stack(frames))
 
-    def infer_frames(self, frames: Sequence[Picture]) -> Logits:
+    def infer_frames(self, frames: Sequence[ImageArray]) -> Logits:
         """Run frames at once."""
         return self.infer(np.stack(frames))

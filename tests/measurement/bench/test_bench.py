@@ -103,27 +103,27 @@ def test_the_seed_decides_the_images(tiny_artifacts: dict[str, Artifact]) -> Non
     assert len(set(seen(1))) > 15
 
 
-def test_own_images(tiny_artifacts: dict[str, Artifact], smooth_pictures: Path) -> None:
+def test_own_images(tiny_artifacts: dict[str, Artifact], smooth_images: Path) -> None:
     """With images these are what is classified, preprocessed as the artifact says, and the frame is one of them."""
-    artifact, images = tiny_artifacts["int8"], open_images(smooth_pictures)
+    artifact, images = tiny_artifacts["int8"], open_images(smooth_images)
     clock = HandClock()
     network = Scripted(clock, repeat(10.0))
     result = bench(artifact, QUICK, images=images, network=network, clock=clock)
     known = {preprocess(images.load(index), artifact.manifest.preprocess).tobytes() for index in range(len(images))}
-    assert {picture.tobytes() for picture in network.seen[0]} <= known
+    assert {image.tobytes() for image in network.seen[0]} <= known
     assert (result.images, result.frame) == (images.name, (48, 40))
 
 
 def test_few_own_images_come_again(tiny_artifacts: dict[str, Artifact]) -> None:
-    """Three pictures fill a query of eight; a set of none is refused."""
-    pictures = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
+    """Three images fill a query of eight; a set of none is refused."""
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     clock = HandClock()
     network = Scripted(clock, repeat(10.0))
-    bench(tiny_artifacts["int8"], replace(QUICK, scenario="multi-stream"), images=from_arrays("three", pictures),
+    bench(tiny_artifacts["int8"], replace(QUICK, scenario="multi-stream"), images=from_arrays("three", pixels),
           network=network, clock=clock)  # fmt: skip
     assert {len(images) for images in network.seen[:30]} == {8}
     with pytest.raises(DataError, match="no image"):
-        bench(tiny_artifacts["int8"], QUICK, images=from_arrays("none", pictures).subset([]), network=network, clock=clock)
+        bench(tiny_artifacts["int8"], QUICK, images=from_arrays("none", pixels).subset([]), network=network, clock=clock)
 
 
 def test_ctrl_c_keeps_what_was_measured(tiny_artifacts: dict[str, Artifact]) -> None:
@@ -185,7 +185,7 @@ def test_a_real_backend(tiny_artifacts: dict[str, Artifact], backend: str) -> No
     artifact = tiny_artifacts["int8"]
     result = bench(artifact, replace(QUICK, backend=backend, starts=1))
     assert (result.backend, result.precision, result.model) == (backend, "int8", "resnet8-cifar")
-    assert result.artifact_digest == artifact.truth_digest()
+    assert result.artifact_digest == artifact.source_digest()
     # Every backend that is installed, whichever ran.
     installed = {name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name)}
     assert {"edge-resnet", "numpy", *installed} <= result.versions.keys()

@@ -12,7 +12,7 @@ from scripted import MS, HandClock, Scripted, TwoSlots
 
 from edge_resnet.measurement.bench.timing import Limits, one_by_one, overlapped, warm_up
 
-PICTURE = np.zeros((1, 2, 2, 3), np.uint8)
+IMAGE = np.zeros((1, 2, 2, 3), np.uint8)
 
 
 def silent(done: float) -> None:
@@ -24,7 +24,7 @@ def test_scripted_latencies_come_back(latencies: list[float]) -> None:
     """Each query's time is the one that was written down, in order, and nothing lies between queries."""
     clock = HandClock()
     backend = Scripted(clock, cycle(latencies))
-    timings = one_by_one(lambda: backend.infer(PICTURE), Limits(0, len(latencies)), silent, clock)
+    timings = one_by_one(lambda: backend.infer(IMAGE), Limits(0, len(latencies)), silent, clock)
     assert timings.samples_ns == [round(latency * MS) for latency in latencies]
     assert timings.outside_ns == 0
     assert timings.complete
@@ -43,7 +43,7 @@ def test_both_minima_are_reached(limits: Limits, count: int, complete: bool) -> 
     """The later of seconds and queries ends it, most_seconds in any case; then it is not complete."""
     clock = HandClock()
     backend = Scripted(clock, repeat(10.0))
-    timings = one_by_one(lambda: backend.infer(PICTURE), limits, silent, clock)
+    timings = one_by_one(lambda: backend.infer(IMAGE), limits, silent, clock)
     assert (len(timings.samples_ns), timings.complete) == (count, complete)
 
 
@@ -56,7 +56,7 @@ def test_ticks_rise_and_do_not_count_as_latency() -> None:
         clock.now += 50 * MS
 
     backend = Scripted(clock, repeat(100.0))
-    timings = one_by_one(lambda: backend.infer(PICTURE), Limits(5.0, 10), slow, clock)
+    timings = one_by_one(lambda: backend.infer(IMAGE), Limits(5.0, 10), slow, clock)
     assert set(timings.samples_ns) == {100 * MS}
     assert shares == sorted(shares)
     assert 0 < shares[0] < shares[-1] <= 1
@@ -67,7 +67,7 @@ def test_an_interrupted_run_keeps_its_samples() -> None:
     """Ctrl-C in a query: those before it stay, it does not."""
     clock = HandClock()
     backend = Scripted(clock, chain(repeat(3.0, 7), [KeyboardInterrupt()]))
-    timings = one_by_one(lambda: backend.infer(PICTURE), Limits(10, 100), silent, clock)
+    timings = one_by_one(lambda: backend.infer(IMAGE), Limits(10, 100), silent, clock)
     assert timings.samples_ns == [3 * MS] * 7
     assert timings.interrupted
     assert not timings.complete
@@ -78,18 +78,18 @@ def test_an_error_is_not_swallowed() -> None:
     clock = HandClock()
     backend = Scripted(clock, [1.0, ValueError("no")])
     with pytest.raises(ValueError, match="no"):
-        one_by_one(lambda: backend.infer(PICTURE), Limits(10, 100), silent, clock)
+        one_by_one(lambda: backend.infer(IMAGE), Limits(10, 100), silent, clock)
 
 
 def test_warm_up_discards_the_slow_beginning() -> None:
     """Thirty slow queries, then fast ones: it goes on until three windows agree, and what follows is fast alone."""
     clock = HandClock()
     backend = Scripted(clock, chain([80.0 - 2 * step for step in range(30)], repeat(10.0)))
-    warm = warm_up(lambda: backend.infer(PICTURE), 0.2, 60, clock)
+    warm = warm_up(lambda: backend.infer(IMAGE), 0.2, 60, clock)
     assert warm.settled
     assert warm.queries > 30
     assert warm.seconds == pytest.approx(clock.now / 1e9)
-    timings = one_by_one(lambda: backend.infer(PICTURE), Limits(1, 50), silent, clock)
+    timings = one_by_one(lambda: backend.infer(IMAGE), Limits(1, 50), silent, clock)
     assert set(timings.samples_ns) == {10 * MS}
 
 
@@ -97,7 +97,7 @@ def test_warm_up_gives_up_and_says_so() -> None:
     """Latencies that keep rising never settle: it ends near its limit, not settled."""
     clock = HandClock()
     backend = Scripted(clock, (10.0 * 1.05**step for step in range(1000)))
-    warm = warm_up(lambda: backend.infer(PICTURE), 0.2, 5, clock)
+    warm = warm_up(lambda: backend.infer(IMAGE), 0.2, 5, clock)
     assert not warm.settled
     assert 5 <= warm.seconds < 10
 
@@ -106,7 +106,7 @@ def test_warm_up_lasts_at_least_as_long_as_asked() -> None:
     """Latencies that are even from the start are still run for the least time."""
     clock = HandClock()
     backend = Scripted(clock, repeat(10.0))
-    assert warm_up(lambda: backend.infer(PICTURE), 2, 60, clock).seconds == pytest.approx(2, abs=0.2)
+    assert warm_up(lambda: backend.infer(IMAGE), 2, 60, clock).seconds == pytest.approx(2, abs=0.2)
 
 
 def test_two_are_under_way_and_the_rate_is_the_devices() -> None:
@@ -116,7 +116,7 @@ def test_two_are_under_way_and_the_rate_is_the_devices() -> None:
 
     def begin() -> int:
         clock.now += 5 * MS
-        return backend.submit(PICTURE)
+        return backend.submit(IMAGE)
 
     timings = overlapped(begin, backend.result, Limits(1, 10), silent, clock)
     assert set(timings.samples_ns) == {20 * MS}
@@ -140,7 +140,7 @@ def test_overlapped_is_interrupted_alike() -> None:
         assert isinstance(ticket, int)
         return backend.result(ticket)
 
-    timings = overlapped(lambda: backend.submit(PICTURE), end, Limits(10, 100), silent, clock)
+    timings = overlapped(lambda: backend.submit(IMAGE), end, Limits(10, 100), silent, clock)
     assert timings.samples_ns == [20 * MS] * 4
     assert timings.interrupted
 

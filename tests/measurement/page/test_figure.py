@@ -73,7 +73,7 @@ def test_two_charts_of_a_page_share_no_id(chart: Chart) -> None:
 
 
 def test_the_png_is_on_white_and_not_empty(chart: Chart) -> None:
-    """The picture has white corners and ink."""
+    """The image has white corners and ink."""
     pixels = np.asarray(Image.open(io.BytesIO(chart.png)).convert("RGB"))
     assert pixels.shape[1] == 7 * 192
     assert (pixels[0, 0] == 255).all()

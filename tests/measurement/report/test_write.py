@@ -39,7 +39,7 @@ def test_all_files_are_there_and_nothing_else(folder: Path) -> None:
 
 
 def test_the_page_stands_alone(folder: Path) -> None:
-    """It names no other file and no host: pictures are in it, and so are style and script."""
+    """It names no other file and no host: images are in it, and so are style and script."""
     page = (folder / "report.html").read_text(encoding="utf-8")
     for target in re.findall(r'(?:src|href)="([^"]+)"', page):
         assert target.startswith(("#", "data:image/"))
@@ -170,7 +170,7 @@ def test_missing_packages_are_said_before_anything_is_measured(monkeypatch: pyte
 
 
 def test_no_chart_is_cut_off(tmp_path: Path) -> None:
-    """Nothing touches the edge of a picture, with names as long as two backends make them."""
+    """Nothing touches the edge of an image, with names as long as two backends make them."""
     found = usual()
     names = {one.label: f"{one.label.replace('resnet', 'wide-resnet')} onnxruntime" for one in found.rows}
     rows = tuple(replace(one, label=names[one.label]) for one in found.rows)

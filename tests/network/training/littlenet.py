@@ -1,4 +1,4 @@
-"""What the tests of training share: pictures that can be learned in a second, and networks that learn them."""
+"""What the tests of training share: images that can be learned in a second, and networks that learn them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LittleNet(nn.Module):
         self.fc = nn.Linear(16, classes)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Convolve, normalise, average over the picture, classify."""
+        """Convolve, normalise, average over the image, classify."""
         x = torch.relu(self.bn1(self.conv1(images)))
         x = torch.relu(self.bn2(self.conv2(x)))
         logits: torch.Tensor = self.fc(x.mean((2, 3)))

@@ -1,4 +1,4 @@
-"""The paper's augmentation of small pictures: padded, cropped, mirrored, nothing else."""
+"""The paper's augmentation of small images: padded, cropped, mirrored, nothing else."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge_resnet.images.preprocess import Picture
+from edge_resnet.images.preprocess import ImageArray
 from edge_resnet.network.training.loader import draw, shifted
 
 
-def noise(count: int, side: int = 32) -> Picture:
+def noise(count: int, side: int = 32) -> ImageArray:
     return np.random.default_rng(0).integers(1, 256, (count, side, side, 3), dtype=np.uint8)
 
 
-def augmented(images: Picture, seed: int, *, mirror: bool) -> Picture:
+def augmented(images: ImageArray, seed: int, *, mirror: bool) -> ImageArray:
     return shifted(images, draw(len(images), np.random.default_rng(seed), mirror=mirror))
 
 
@@ -51,8 +51,8 @@ def test_augmentation_uses_every_shift_and_half_the_mirrors() -> None:
     assert np.array_equal(result, augmented(images, 0, mirror=True))
 
 
-def test_a_part_of_the_draws_belongs_to_that_part_of_the_pictures() -> None:
-    """Cut into slices, as processes share a batch, pictures change as they do together."""
+def test_a_part_of_the_draws_belongs_to_that_part_of_the_images() -> None:
+    """Cut into slices, as processes share a batch, images change as they do together."""
     images = noise(12)
     draws = draw(12, np.random.default_rng(3), mirror=True)
     together = shifted(images, draws)

@@ -69,9 +69,9 @@ def test_more_epochs_and_other_tests_are_allowed(trained: Path) -> None:
     assert len((trained / "log.csv").read_text().splitlines()) == 6
 
 
-def test_other_pictures_are_refused(trained: Path) -> None:
+def test_other_images_are_refused(trained: Path) -> None:
     """A set of another size is another training."""
-    with pytest.raises(ConfigError, match="96 pictures, not on stripes, 80 pictures"):
+    with pytest.raises(ConfigError, match="96 images, not on stripes, 80 images"):
         fit(little_net(), TrainData(stripes(80), None, PREPROCESS), QUICK, folder=trained, resume=True)
 
 

@@ -53,7 +53,7 @@ def test_two_processes_learn_as_one_does(frozen: Path) -> None:
     for mine, theirs in zip(alone, shared, strict=True):
         assert theirs.train_loss == pytest.approx(mine.train_loss, rel=1e-5)
         assert theirs.test_loss == pytest.approx(mine.test_loss, rel=1e-5)
-        assert theirs.train_error == pytest.approx(mine.train_error, abs=1.1)  # one picture of 96 at a tie
+        assert theirs.train_error == pytest.approx(mine.train_error, abs=1.1)  # one image of 96 at a tie
     weights = load_file(frozen / "weights.safetensors")
     for name, tensor in network.state_dict().items():
         torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-5)
@@ -87,7 +87,7 @@ def test_statistics_of_batch_norms_are_all_processes(tmp_path: Path) -> None:
 
 
 def test_shares_of_a_batch_make_the_batch() -> None:
-    """What three processes are fed, put together, is what one is fed: pictures, augmentation, labels."""
+    """What three processes are fed, put together, is what one is fed: images, augmentation, labels."""
     options = dataclasses.replace(QUICK, batch=24)
     cpu = torch.device("cpu")
     whole = MemoryLoader.load(stripes(), PREPROCESS, options, World(0, 1, cpu))
@@ -97,7 +97,7 @@ def test_shares_of_a_batch_make_the_batch() -> None:
         assert torch.equal(labels, torch.cat([part[1] for part in parts]))
 
 
-def test_an_epoch_has_each_picture_once_and_the_next_another_order() -> None:
+def test_an_epoch_has_each_image_once_and_the_next_another_order() -> None:
     """All that fills whole batches, none twice; the order depends on the epoch and the seed."""
     feed = MemoryLoader(
         np.arange(64, dtype=np.uint8).reshape(64, 1, 1, 1), np.arange(64), plain(), World(0, 1, torch.device("cpu"))
@@ -112,7 +112,7 @@ def plain():  # type: ignore[no-untyped-def]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
-    """The hint is a batch that can; too few pictures for all is an error as well."""
+    """The hint is a batch that can; too few images for all is an error as well."""
     world = World(0, 3, torch.device("cpu"))
     with pytest.raises(ConfigError, match="cannot be shared by 3") as caught:
         batch_of(1000, dataclasses.replace(QUICK, batch=128), world)

@@ -1,4 +1,4 @@
-"""Pictures from files: decoded by processes of their own, augmented by torchvision, the same however many decode."""
+"""Images from files: decoded by processes of their own, augmented by torchvision, the same however many decode."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ OPTIONS = dataclasses.replace(QUICK, epochs=1, batch=8, augment="imagenet", work
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """Twelve pictures of each of four classes, of different sizes."""
+    """Twelve images of each of four classes, of different sizes."""
     rng = np.random.default_rng(0)
     for name in ("ant", "bee", "cat", "dog"):
         (tmp_path / name).mkdir()
@@ -51,17 +51,17 @@ def drained(feed: FileLoader, epoch: int = 0) -> tuple[torch.Tensor, torch.Tenso
 
 @pytest.mark.parametrize("augment", ["none", "shift", "cifar", "imagenet", "scales"])
 def test_every_augmentation_gives_crops(folders: Path, augment: str) -> None:
-    """(N, crop, crop, 3) uint8, all pictures once; another epoch gives others, but for ``none``, which only shuffles."""
+    """(N, crop, crop, 3) uint8, all images once; another epoch gives others, but for ``none``, which only shuffles."""
     feed = feed_of(folders, dataclasses.replace(OPTIONS, augment=augment))
     pixels, labels = drained(feed)
     assert (pixels.shape, pixels.dtype) == ((48, 16, 16, 3), torch.uint8)
     assert torch.bincount(labels).tolist() == [12] * 4
     other, _ = drained(feed, 1)
-    changed = {picture.numpy().tobytes() for picture in other} - {picture.numpy().tobytes() for picture in pixels}
+    changed = {image.numpy().tobytes() for image in other} - {image.numpy().tobytes() for image in pixels}
     assert bool(changed) == (augment != "none")
 
 
-def test_scale_and_aspect_differ_from_picture_to_picture() -> None:
+def test_scale_and_aspect_differ_from_image_to_image() -> None:
     """A ramp's crops begin in different places and have different slopes both ways."""
     ramp = torch.arange(200, dtype=torch.uint8).expand(3, 200, 200).contiguous()
     transform = transform_of("imagenet", 20)
@@ -74,7 +74,7 @@ def test_scale_and_aspect_differ_from_picture_to_picture() -> None:
 
 
 def test_the_papers_scales_are_between_256_and_480_for_224() -> None:
-    """A picture's short side becomes 256 to 480 of 224: what a crop shows of it lies between 7/15 and 7/8."""
+    """An image's short side becomes 256 to 480 of 224: what a crop shows of it lies between 7/15 and 7/8."""
     ramp = torch.arange(200, dtype=torch.uint8).expand(3, 200, 200).contiguous()
     transform = transform_of("scales", 56)
     torch.manual_seed(0)
@@ -84,7 +84,7 @@ def test_the_papers_scales_are_between_256_and_480_for_224() -> None:
 
 
 def test_processes_change_nothing(folders: Path) -> None:
-    """Decoded here, by two workers, or by two machines: the same pictures in the same order, with a caller's generator
+    """Decoded here, by two workers, or by two machines: the same images in the same order, with a caller's generator
     untouched."""
     torch.manual_seed(9)
     expected = torch.rand(2)
@@ -109,13 +109,13 @@ def test_training_from_files_goes_on_to_the_bit(folders: Path, tmp_path: Path) -
     assert same(straight, resumed)
 
 
-def test_a_picture_that_cannot_be_read_is_replaced(folders: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_image_that_cannot_be_read_is_replaced(folders: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One of 48: a warning that names it, the next one's pixels and label in its place."""
-    (folders / "bee" / "03.png").write_bytes(b"no picture")
+    (folders / "bee" / "03.png").write_bytes(b"no image")
     with caplog.at_level(logging.WARNING):
         pixels, _ = drained(feed_of(folders, dataclasses.replace(OPTIONS, augment="none")))
     assert len(pixels) == 48
-    assert len({picture.numpy().tobytes() for picture in pixels}) == 47
+    assert len({image.numpy().tobytes() for image in pixels}) == 47
     assert "03.png" in caplog.text
 
 
@@ -123,7 +123,7 @@ def test_many_of_them_end_it(folders: Path) -> None:
     """Above 5 % of the set the error counts them."""
     for number in range(6):
         (folders / "cat" / f"{number:02}.png").write_bytes(b"")
-    with pytest.raises(DataError, match="pictures cannot be read"):
+    with pytest.raises(DataError, match="images cannot be read"):
         drained(feed_of(folders, OPTIONS))
 
 
@@ -145,7 +145,7 @@ def test_a_worker_that_dies_is_told_with_the_remedy(folders: Path, monkeypatch: 
 
     data = TrainData(open_images(folders), None, WHOLE)
     options = dataclasses.replace(OPTIONS, workers=2, batch=2, epochs=40)
-    with pytest.raises(EdgeResnetError, match="decodes pictures died") as caught:
+    with pytest.raises(EdgeResnetError, match="decodes images died") as caught:
         fit(little_net(), data, options, progress=kill)
     assert "--workers 0" in caught.value.hint
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)

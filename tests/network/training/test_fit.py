@@ -137,7 +137,7 @@ def test_the_network_is_ready_for_inference() -> None:
 
 
 def test_progress_counts_the_steps_of_all_epochs() -> None:
-    """From nothing to the last; the pictures that fill no batch wait for the next shuffle."""
+    """From nothing to the last; the images that fill no batch wait for the next shuffle."""
     calls: list[tuple[str, int, int]] = []
     data = TrainData(stripes(100), None, PREPROCESS)
     fit(little_net(), data, dataclasses.replace(QUICK, epochs=2, batch=32), progress=lambda *call: calls.append(call))
@@ -170,8 +170,8 @@ def test_a_watcher_is_told_loss_and_error() -> None:
     assert (epoch, loss, error) == (2, pytest.approx(result.records[-1].train_loss), result.records[-1].train_error)
 
 
-def test_half_epochs_and_pictures_fewer_than_a_batch() -> None:
-    """One and a half epochs of six steps are nine; a batch of all pictures is one step."""
+def test_half_epochs_and_images_fewer_than_a_batch() -> None:
+    """One and a half epochs of six steps are nine; a batch of all images is one step."""
     result = fit(little_net(), stripes_data(), dataclasses.replace(QUICK, epochs=1.5))
     assert [record.step for record in result.records] == [6, 9]
     few = fit(little_net(), stripes_data(), dataclasses.replace(QUICK, epochs=2, batch=500))
@@ -293,15 +293,15 @@ def one_class() -> TrainData:
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (one_class(), "all 20 pictures of cats are cat"),
+        (one_class(), "all 20 images of cats are cat"),
         (TrainData(stripes(1), None, PREPROCESS), "needed at least"),
         (TrainData(stripes().subset(range(2)), stripes(8), PREPROCESS), ""),
         (TrainData(from_arrays("bare", np.zeros((9, 16, 16, 3), np.uint8)), None, PREPROCESS), "no labels"),
     ],
-    ids=["one class", "one picture", "two pictures", "no labels"],
+    ids=["one class", "one image", "two images", "no labels"],
 )
-def test_pictures_that_cannot_be_learned_from(data: TrainData, said: str) -> None:
-    """Each is an error that says what is wrong; two pictures of two classes are enough."""
+def test_images_that_cannot_be_learned_from(data: TrainData, said: str) -> None:
+    """Each is an error that says what is wrong; two images of two classes are enough."""
     if not said:
         assert len(fit(little_net(), data, dataclasses.replace(QUICK, epochs=1)).records) == 1
         return
@@ -315,15 +315,15 @@ def test_a_head_that_is_too_narrow_is_found_before_training() -> None:
         fit(little_net(3), stripes_data(), QUICK)
 
 
-def test_pictures_too_small_for_the_network() -> None:
+def test_images_too_small_for_the_network() -> None:
     """A network that cannot compute the size says so at once, with the remedy."""
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(8), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(4, 4))
-    with pytest.raises(ConfigError, match="cannot take pictures of 16 pixels") as caught:
+    with pytest.raises(ConfigError, match="cannot take images of 16 pixels") as caught:
         fit(network, stripes_data(), QUICK)
     assert "--input-size" in caught.value.hint
 
 
-def test_one_picture_a_step_is_refused() -> None:
+def test_one_image_a_step_is_refused() -> None:
     """A batch norm has no statistics of it."""
     with pytest.raises(DataError, match="needs two"):
         fit(little_net(), stripes_data(), dataclasses.replace(QUICK, batch=1))

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from exported import graph, pictures, small
+from exported import graph, image_batch, small
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
@@ -37,18 +37,18 @@ EXACT = Corrections(exact_input=True)
 def measured(
     model: onnx.ModelProto, size: int, corrections: Corrections | None = None, keep: tuple[str, ...] = ()
 ) -> CalibrationTable:
-    """The table of eight smooth pictures."""
+    """The table of eight smooth images."""
     corrected = apply(model, corrections)
-    histograms, count = collect(corrected, measured_tensors(corrected), [pictures(8, size)], 8)
+    histograms, count = collect(corrected, measured_tensors(corrected), [image_batch(8, size)], 8)
     recipe = QuantRecipe(method="max", images=8, keep_high_precision=keep)
     table = table_from(histograms, recipe, count, "", "")
     return replace(table, amax={**table.amax, SHIFTED: 127.0}) if SHIFTED in table.amax else table
 
 
 def answers(network: torch.nn.Module, size: int, count: int = 32) -> np.ndarray:
-    """The network's logits of pictures that it was not calibrated on."""
+    """The network's logits of images that it was not calibrated on."""
     with torch.inference_mode():
-        found: np.ndarray = network(normalise(torch.from_numpy(pictures(count, size, seed=5)), Preprocess())).numpy()
+        found: np.ndarray = network(normalise(torch.from_numpy(image_batch(count, size, seed=5)), Preprocess())).numpy()
     return found
 
 
@@ -90,7 +90,7 @@ def test_it_answers_as_the_simulated_graph(name: str, exact: bool) -> None:
     model, corrections, size = graph(NETWORKS[name]), EXACT if exact else None, NETWORKS[name].input_size
     table = measured(model, size, corrections)
     found = answers(FakeQuantized(model, table, corrections), size)
-    wanted = simulate(quantize(model, table, "tensorrt", corrections), [pictures(32, size, seed=5)])
+    wanted = simulate(quantize(model, table, "tensorrt", corrections), [image_batch(32, size, seed=5)])
     # Values on the line between two integers are many where nothing was trained: 4e-4 was seen on ResNet-18.
     assert float(((found - wanted) ** 2).sum() / (wanted**2).sum()) < 1e-3
     if name != "resnet18":
@@ -101,7 +101,7 @@ def test_in_float_it_is_the_graph() -> None:
     """The teacher answers as ONNX Runtime does with the FP32 graph, and lets no gradient through."""
     model = graph(small("A"))
     teacher = Fp32Teacher(model)
-    np.testing.assert_allclose(answers(teacher, 16), simulate(model, [pictures(32, 16, seed=5)]), rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(answers(teacher, 16), simulate(model, [image_batch(32, 16, seed=5)]), rtol=1e-3, atol=1e-3)
     assert not list(teacher.parameters())
     assert not teacher(torch.randn(1, 3, 16, 16, requires_grad=True)).requires_grad
 

@@ -43,20 +43,20 @@ def whole(source: int, pixels: int) -> Weights:
 
 @settings(deadline=None, max_examples=80)
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 120), st.integers(0, 99))
-def test_one_axis_of_a_whole_picture_is_pillows(source: int, other: int, pixels: int, seed: int) -> None:
+def test_one_axis_of_a_whole_image_is_pillows(source: int, other: int, pixels: int, seed: int) -> None:
     """Any length becomes any other as Pillow makes it, across and down, larger or smaller."""
-    picture = noise(source, 3 + other % 5, seed)
-    expected = Image.fromarray(picture).resize((picture.shape[1], pixels), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(summed(picture, whole(source, pixels)), np.asarray(expected))
-    turned = np.ascontiguousarray(picture.transpose(1, 0, 2))
-    expected = Image.fromarray(turned).resize((pixels, picture.shape[1]), Image.Resampling.BILINEAR)
-    np.testing.assert_array_equal(summed(picture, whole(source, pixels)).transpose(1, 0, 2), np.asarray(expected))
+    image = noise(source, 3 + other % 5, seed)
+    expected = Image.fromarray(image).resize((image.shape[1], pixels), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(summed(image, whole(source, pixels)), np.asarray(expected))
+    turned = np.ascontiguousarray(image.transpose(1, 0, 2))
+    expected = Image.fromarray(turned).resize((pixels, image.shape[1]), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(summed(image, whole(source, pixels)).transpose(1, 0, 2), np.asarray(expected))
 
 
 @settings(deadline=None, max_examples=80)
 @given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 48), st.integers(0, 48), st.integers(0, 99))
 def test_any_frame_and_crop_is_preprocessings(height: int, width: int, crop: int, extra: int, seed: int) -> None:
-    """The planned crop of any picture: the same bytes as preprocess_bgr, black-and-white noise included."""
+    """The planned crop of any image: the same bytes as preprocess_bgr, black-and-white noise included."""
     assume(max(height, width) / min(height, width) < 60)
     frame, spec = noise(height, width, seed), Preprocess(resize=crop + extra, crop=crop)
     if seed % 2:
@@ -68,7 +68,7 @@ def test_any_frame_and_crop_is_preprocessings(height: int, width: int, crop: int
 @settings(deadline=None, max_examples=60)
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 224), st.integers(0, 200))
 def test_the_table_stays_within_the_source(height: int, width: int, crop: int, extra: int) -> None:
-    """Indices lie within low and high, these within the picture and each used; weights are positive and sum to one."""
+    """Indices lie within low and high, these within the image and each used; weights are positive and sum to one."""
     assume(max(height, width) / min(height, width) < 500)
     spec = Preprocess(resize=crop + extra, crop=crop)
     for axis, source in zip(plan_crop(height, width, spec), (height, width), strict=True):

@@ -36,7 +36,7 @@ def predicted(frame: int = 0, seen: Seen = Seen(), *, per_second: float = 30.0) 
     )
 
 
-def pictured(frame: int = 0, *, height: int = 48, width: int = 64, source: str = "camera:0") -> Frame:
+def with_image(frame: int = 0, *, height: int = 48, width: int = 64, source: str = "camera:0") -> Frame:
     """A smooth frame that brightens with its number."""
     y, x = np.mgrid[0:height, 0:width]
     image = np.stack([x * 200 // width, y * 200 // height, np.full_like(x, 100 + frame % 100)], axis=-1).astype(np.uint8)

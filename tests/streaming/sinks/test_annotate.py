@@ -1,4 +1,4 @@
-"""The answer in the picture: legible on any background, inside any picture, in any language."""
+"""The answer in the image: legible on any background, inside any image, in any language."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ImageFont
-from sinksamples import Seen, pictured, predicted
+from sinksamples import Seen, predicted, with_image
 
 from edge_resnet.streaming.records import Frame
 from edge_resnet.streaming.sinks.annotate import Annotator, drawable
@@ -23,37 +23,37 @@ def _frame(kind: str, height: int = 240, width: int = 320) -> Frame:
     return Frame(image, 0, 0, "camera:0")
 
 
-def _box(picture: np.ndarray, before: np.ndarray) -> np.ndarray:
+def _box(image: np.ndarray, before: np.ndarray) -> np.ndarray:
     """The smallest part, from the upper left corner, outside which nothing changed."""
-    rows, columns = np.nonzero((picture != before).any(axis=-1))
-    return picture[: rows.max() + 1, : columns.max() + 1]
+    rows, columns = np.nonzero((image != before).any(axis=-1))
+    return image[: rows.max() + 1, : columns.max() + 1]
 
 
 @pytest.mark.parametrize("kind", ["black", "grey", "white", "noise"])
 def test_letters_stand_out(kind: str) -> None:
-    """The same box of bright letters on dark ground, whatever is behind it; the rest of the picture is as it was."""
+    """The same box of bright letters on dark ground, whatever is behind it; the rest of the image is as it was."""
     frame = _frame(kind)
-    picture = Annotator().draw(predicted(), frame)
-    box = _box(picture, frame.image)
+    image = Annotator().draw(predicted(), frame)
+    box = _box(image, frame.image)
     assert box.min() >= 30
     assert (box <= 40).mean() > 0.5
     assert 0.02 < (box >= 200).mean() < 0.5
     reference = _frame("black")
     np.testing.assert_array_equal(box, Annotator().draw(predicted(), reference)[: box.shape[0], : box.shape[1]])
-    assert box.shape[0] < 0.3 * picture.shape[0]
+    assert box.shape[0] < 0.3 * image.shape[0]
 
 
 def test_the_frame_is_not_touched() -> None:
     """A frame is shared: the answer is drawn into a copy."""
-    frame = pictured()
+    frame = with_image()
     before = frame.image.copy()
-    picture = Annotator().draw(predicted(), frame)
+    image = Annotator().draw(predicted(), frame)
     np.testing.assert_array_equal(frame.image, before)
-    assert not np.array_equal(picture, before)
+    assert not np.array_equal(image, before)
 
 
-def test_letters_grow_with_the_picture() -> None:
-    """In a picture of twice the height the box is about twice as high."""
+def test_letters_grow_with_the_image() -> None:
+    """In an image of twice the height the box is about twice as high."""
     heights = []
     for height in (480, 960):
         frame = _frame("white", height, 2 * height)
@@ -63,16 +63,16 @@ def test_letters_grow_with_the_picture() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 80), st.integers(1, 80), st.text(max_size=60), st.floats())
-def test_any_label_in_any_picture(height: int, width: int, label: str, probability: float) -> None:
-    """However small the picture and whatever the label, a picture of the same size comes back."""
-    frame = pictured(height=height, width=width)
-    picture = Annotator().draw(predicted(0, Seen(label, probability)), frame)
-    assert picture.shape == frame.image.shape
-    assert picture.dtype == np.uint8
+def test_any_label_in_any_image(height: int, width: int, label: str, probability: float) -> None:
+    """However small the image and whatever the label, an image of the same size comes back."""
+    frame = with_image(height=height, width=width)
+    image = Annotator().draw(predicted(0, Seen(label, probability)), frame)
+    assert image.shape == frame.image.shape
+    assert image.dtype == np.uint8
 
 
 def test_a_long_label_shrinks_before_it_is_cut() -> None:
-    """What is twice as wide as the picture is drawn in smaller letters: its end is still there."""
+    """What is twice as wide as the image is drawn in smaller letters: its end is still there."""
     frame = _frame("white", 480, 640)
     first, second = (
         Annotator().draw(predicted(0, Seen(f"{'a very long name of a thing, ' * 3}{end}")), frame) for end in ("ab", "xy")
@@ -81,19 +81,19 @@ def test_a_long_label_shrinks_before_it_is_cut() -> None:
 
 
 def test_the_rate_is_drawn() -> None:
-    """Thirty frames a second are another picture than fifteen; another source's frames change nothing."""
-    pictures = {}
+    """Thirty frames a second are another image than fifteen; another source's frames change nothing."""
+    images = {}
     for per_second in (15.0, 30.0):
         annotator = Annotator()
         for frame in range(40):
-            annotator.draw(predicted(frame, Seen(source="other"), per_second=7.0), pictured())
+            annotator.draw(predicted(frame, Seen(source="other"), per_second=7.0), with_image())
             shown = replace(predicted(frame, per_second=per_second), wall_ns=0)
-            pictures[per_second] = annotator.draw(shown, _frame("black"))
-    assert not np.array_equal(pictures[15.0], pictures[30.0])
+            images[per_second] = annotator.draw(shown, _frame("black"))
+    assert not np.array_equal(images[15.0], images[30.0])
     alone = Annotator()
     for frame in range(40):
         last = alone.draw(replace(predicted(frame), wall_ns=0), _frame("black"))
-    np.testing.assert_array_equal(last, pictures[30.0])
+    np.testing.assert_array_equal(last, images[30.0])
 
 
 def test_what_a_font_lacks_is_escaped() -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sinksamples import Seen, pictured, predicted
+from sinksamples import Seen, predicted, with_image
 
 from edge_resnet.core.errors import ConfigError, EdgeResnetError
 
@@ -33,7 +33,7 @@ from edge_resnet.streaming.sinks import mqtt
 from edge_resnet.streaming.sinks.mqtt import Broker, MqttSink, parse_broker
 from edge_resnet.streaming.sinks.serialise import to_json
 
-FRAME = pictured()
+FRAME = with_image()
 
 
 class Mosquitto:

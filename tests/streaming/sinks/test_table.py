@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 from rich.console import Console
-from sinksamples import Seen, pictured, predicted
+from sinksamples import Seen, predicted, with_image
 
 from edge_resnet.core.statistics import LatencyStats
 from edge_resnet.streaming.records import RunStatus, SinkStatus, SourceStatus
@@ -39,8 +39,8 @@ def test_a_row_per_source() -> None:
     dark = replace(_CAMERA, source="camera:1", state="stalled", black=True, last_frame_age_s=7.25)
     with TableSink(lambda: _status(_CAMERA, dark), console) as sink:
         for frame in range(3):
-            sink.write(predicted(frame), pictured())
-        sink.write(predicted(0, Seen("dog", 0.25, "camera:1")), pictured())
+            sink.write(predicted(frame), with_image())
+        sink.write(predicted(0, Seen("dog", 0.25, "camera:1")), with_image())
     last = _shown(raw).split("source")[-1]
     rows = {line.split("│")[1].strip(): line for line in last.splitlines() if line.count("│") == 7}
     assert set(rows) == {"camera:0", "camera:1"}
@@ -56,7 +56,7 @@ def test_any_label_on_any_terminal(encoding: str) -> None:
     broken = Seen("größe ねこ \x1b[2J\n", float("nan"), "camera:ö\ud800")
     camera = replace(_CAMERA, source="camera:ö\ud800", state="failed", error="gone\r ねこ")
     with TableSink(lambda: _status(camera, sinks=(SinkStatus("jsonl", 1, 2, "no space"),)), console) as sink:
-        sink.write(predicted(0, broken), pictured())
+        sink.write(predicted(0, broken), with_image())
     shown = _shown(raw, encoding)
     assert "\\x1b[2J" in shown
     assert "\x1b[2J" not in shown
@@ -94,23 +94,23 @@ def test_many_frames_draw_no_more() -> None:
     started = time.monotonic()
     with TableSink(lambda: (calls.append(1), _status(_CAMERA))[1], console) as sink:
         for frame in range(10_000):
-            sink.write(predicted(0), pictured()) if frame == 0 else sink.write(_PREDICTION, _FRAME)
+            sink.write(predicted(0), with_image()) if frame == 0 else sink.write(_PREDICTION, _FRAME)
         passed = time.monotonic() - started
     assert len(calls) <= 10 * passed + 5
 
 
-_PREDICTION, _FRAME = predicted(1), pictured(1)
+_PREDICTION, _FRAME = predicted(1), with_image(1)
 
 
 def test_a_folder_is_one_source() -> None:
-    """Pictures bear their own names; the folder's row shows the newest of them."""
+    """Images bear their own names; the folder's row shows the newest of them."""
     console, raw = _terminal()
-    sources = (replace(_CAMERA, source="pictures/"), _CAMERA)
+    sources = (replace(_CAMERA, source="images/"), _CAMERA)
     with TableSink(lambda: _status(*sources), console) as sink:
         for name in ("a", "b"):
-            sink.write(predicted(0, Seen(f"label-{name}", source=f"pictures/{name}.jpg")), pictured())
+            sink.write(predicted(0, Seen(f"label-{name}", source=f"images/{name}.jpg")), with_image())
     last = _shown(raw).split("source")[-1]
-    (row,) = [line for line in last.splitlines() if "pictures/" in line]
+    (row,) = [line for line in last.splitlines() if "images/" in line]
     assert "label-b" in row
 
 

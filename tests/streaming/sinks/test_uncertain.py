@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from sinksamples import Seen, files_up_to, pictured, predicted
+from sinksamples import Seen, files_up_to, predicted, with_image
 
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.streaming.sinks.uncertain import UncertainSink
@@ -22,27 +22,27 @@ _UNSURE = Seen(probability=0.3)
 
 
 def _saved(folder: Path) -> list[int]:
-    """Frame numbers of the pictures, in the order of their names; each has its line, and nothing else is there."""
-    pictures = sorted(folder.glob("*.jpg"))
+    """Frame numbers of the images, in the order of their names; each has its line, and nothing else is there."""
+    images = sorted(folder.glob("*.jpg"))
     assert sorted(entry.name for entry in folder.iterdir()) == sorted(
-        name for picture in pictures for name in (picture.name, f"{picture.stem}.json")
+        name for image in images for name in (image.name, f"{image.stem}.json")
     )
-    rows = [json.loads(picture.with_suffix(".json").read_text()) for picture in pictures]
-    assert [row["file"] for row in rows] == [picture.name for picture in pictures]
+    rows = [json.loads(image.with_suffix(".json").read_text()) for image in images]
+    assert [row["file"] for row in rows] == [image.name for image in images]
     return [row["frame"] for row in rows]
 
 
 def test_a_frame_that_is_not_sure(tmp_path: Path) -> None:
     """It is saved in full size, close to what was captured, with a line that says what it is."""
-    frame = pictured(5, height=90, width=121)
+    frame = with_image(5, height=90, width=121)
     with UncertainSink(tmp_path) as sink:
         sink.write(predicted(5, _UNSURE), frame)
-    (picture,) = tmp_path.glob("*.jpg")
-    assert picture.name == "000001_20261125T141502.289Z.jpg"
-    image = np.asarray(Image.open(picture))[..., ::-1]
+    (pixels,) = tmp_path.glob("*.jpg")
+    assert pixels.name == "000001_20261125T141502.289Z.jpg"
+    image = np.asarray(Image.open(pixels))[..., ::-1]
     assert image.shape == frame.image.shape
     assert np.abs(image.astype(int) - frame.image).mean() < 2
-    text = picture.with_suffix(".json").read_text()
+    text = pixels.with_suffix(".json").read_text()
     assert text.endswith("}\n")
     row = json.loads(text)
     assert list(row) == ["file", "source", "frame", "wall_ns", "time", "probability", "top"]
@@ -58,7 +58,7 @@ def test_only_what_is_below(tmp_path: Path) -> None:
     held = replace(predicted(20, _UNSURE), answer=predicted(0, Seen(probability=0.9)).answer)
     with UncertainSink(tmp_path, below=0.5, every_s=0) as sink:
         for prediction in [*predictions, *raw, held]:
-            sink.write(prediction, pictured())
+            sink.write(prediction, with_image())
     assert _saved(tmp_path) == [0, 1, 4, 10, 11, 14]
 
 
@@ -67,7 +67,7 @@ def test_not_more_than_one_in_a_while(tmp_path: Path) -> None:
     with UncertainSink(tmp_path, every_s=1.0) as sink:
         for frame in range(75):
             for source in ("camera:0", "camera:1"):
-                sink.write(predicted(frame, replace(_UNSURE, source=source)), pictured(source=source))
+                sink.write(predicted(frame, replace(_UNSURE, source=source)), with_image(source=source))
     assert _saved(tmp_path) == [0, 0, 30, 30, 60, 60]
 
 
@@ -76,11 +76,11 @@ def test_not_more_than_one_in_a_while(tmp_path: Path) -> None:
 def test_the_newest_are_kept_below_the_limit(
     tmp_path_factory: pytest.TempPathFactory, sides: list[int], max_bytes: int, restarts: bool
 ) -> None:
-    """After each write the folder is below its limit and holds the newest pictures, also across runs."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """After each write the folder is below its limit and holds the newest images, also across runs."""
+    folder = tmp_path_factory.mktemp("images")
     sink = UncertainSink(folder, every_s=0, max_bytes=max_bytes)
     for number, side in enumerate(sides):
-        sink.write(predicted(number, _UNSURE), pictured(number, height=side, width=side))
+        sink.write(predicted(number, _UNSURE), with_image(number, height=side, width=side))
         assert sum(entry.stat().st_size for entry in folder.iterdir()) <= max_bytes
         saved = _saved(folder)
         assert saved == list(range(number + 1 - len(saved), number + 1))
@@ -99,17 +99,17 @@ def test_no_more_than_needed_is_removed(tmp_path: Path) -> None:
         max_bytes = 1 << 30 if limit is None else sizes[0] + limit
         with UncertainSink(folder, every_s=0, max_bytes=max_bytes) as sink:
             for number in range(3):
-                sink.write(predicted(number, _UNSURE), pictured(0))
+                sink.write(predicted(number, _UNSURE), with_image(0))
         sizes.append(sum(entry.stat().st_size for entry in folder.iterdir()))
         assert _saved(folder) == ([1, 2] if limit == -1 else [0, 1, 2])
 
 
-def test_a_picture_larger_than_the_limit(tmp_path: Path) -> None:
+def test_an_image_larger_than_the_limit(tmp_path: Path) -> None:
     """It is refused, and removes nothing."""
     with UncertainSink(tmp_path, every_s=0, max_bytes=4000) as sink:
-        sink.write(predicted(0, _UNSURE), pictured(height=16, width=16))
+        sink.write(predicted(0, _UNSURE), with_image(height=16, width=16))
         with pytest.raises(ConfigError, match="does not go into 4000 bytes"):
-            sink.write(predicted(1, _UNSURE), pictured(height=1000, width=1000))
+            sink.write(predicted(1, _UNSURE), with_image(height=1000, width=1000))
     assert _saved(tmp_path) == [0]
 
 
@@ -118,9 +118,9 @@ def test_a_full_disk_is_said_and_passes(tmp_path: Path) -> None:
     with UncertainSink(tmp_path, every_s=1.0) as sink:
         for size in (0, 100, 900):
             with files_up_to(size), pytest.raises(ConfigError, match="cannot write"):
-                sink.write(predicted(0, _UNSURE), pictured(height=200, width=200))
+                sink.write(predicted(0, _UNSURE), with_image(height=200, width=200))
             assert _saved(tmp_path) == []
-        sink.write(predicted(1, _UNSURE), pictured())
+        sink.write(predicted(1, _UNSURE), with_image())
     assert _saved(tmp_path) == [1]
 
 
@@ -128,7 +128,7 @@ def test_a_clock_that_was_set_back(tmp_path: Path) -> None:
     """A board that boots in 1970 continues the numbers: the oldest is still the first to go."""
     for number, wall_ns in enumerate([10**18, 10**6, 0]):
         with UncertainSink(tmp_path) as sink:
-            sink.write(replace(predicted(number, _UNSURE), wall_ns=wall_ns), pictured())
+            sink.write(replace(predicted(number, _UNSURE), wall_ns=wall_ns), with_image())
     names = sorted(entry.name for entry in tmp_path.glob("*.jpg"))
     assert names == ["000001_20010909T014640.000Z.jpg", "000002_19700101T000000.001Z.jpg", "000003.jpg"]
     assert _saved(tmp_path) == [0, 1, 2]
@@ -137,7 +137,7 @@ def test_a_clock_that_was_set_back(tmp_path: Path) -> None:
 def test_what_a_power_cut_left(tmp_path: Path) -> None:
     """Halves of an earlier run are removed; what somebody else put there is neither removed nor counted."""
     with UncertainSink(tmp_path) as sink:
-        sink.write(predicted(0, _UNSURE), pictured())
+        sink.write(predicted(0, _UNSURE), with_image())
     ours = {entry.name for entry in tmp_path.iterdir()}
     for name in (".000002_x.json.part", ".000002_20261125T141502.123Z.jpg.part", "000002_20261125T141502.123Z.json"):
         (tmp_path / name).write_text("half")
@@ -145,28 +145,28 @@ def test_what_a_power_cut_left(tmp_path: Path) -> None:
     for name in foreign:
         (tmp_path / name).write_bytes(b"x" * 50_000)
     with UncertainSink(tmp_path, max_bytes=20_000) as sink:
-        sink.write(predicted(1, _UNSURE), pictured())
+        sink.write(predicted(1, _UNSURE), with_image())
     new = {entry.name for entry in tmp_path.iterdir()} - ours - foreign
     assert len(new) == 2
     assert ours | foreign <= {entry.name for entry in tmp_path.iterdir()}
 
 
-def test_pictures_taken_away_while_it_runs(tmp_path: Path) -> None:
-    """Somebody may move pictures out to label them: the sink goes on."""
+def test_images_taken_away_while_it_runs(tmp_path: Path) -> None:
+    """Somebody may move images out to label them: the sink goes on."""
     with UncertainSink(tmp_path, every_s=0, max_bytes=7000) as sink:
         for number in range(12):
-            sink.write(predicted(number, _UNSURE), pictured())
+            sink.write(predicted(number, _UNSURE), with_image())
             for entry in tmp_path.iterdir() if number % 3 == 0 else ():
                 entry.unlink()
     assert _saved(tmp_path) == [10, 11]
 
 
 def test_many_sources_are_forgotten(tmp_path: Path) -> None:
-    """Pictures of a folder are a source each: what is remembered of them does not grow without end."""
+    """Images of a folder are a source each: what is remembered of them does not grow without end."""
     with UncertainSink(tmp_path, max_bytes=5000) as sink:
         for number in range(1100):
             with suppress(ConfigError):
-                sink.write(predicted(number, replace(_UNSURE, source=f"{number}.jpg")), pictured(height=2, width=2))
+                sink.write(predicted(number, replace(_UNSURE, source=f"{number}.jpg")), with_image(height=2, width=2))
         assert len(sink._saved_ns) <= 1024
 
 

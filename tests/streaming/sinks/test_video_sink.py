@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sinksamples import Seen, pictured, predicted
+from sinksamples import Seen, predicted, with_image
 
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.streaming.sinks import video
@@ -41,7 +41,7 @@ def _rate(path: Path) -> float:
 def _record(path: Path, count: int, *, per_second: float = 30.0, fps: float | None = None) -> None:
     with VideoSink(path, fps=fps) as sink:
         for frame in range(count):
-            sink.write(predicted(frame, per_second=per_second), pictured(frame, height=120, width=160))
+            sink.write(predicted(frame, per_second=per_second), with_image(frame, height=120, width=160))
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -53,9 +53,9 @@ def test_every_frame_is_recorded(tmp_path: Path, suffix: str, count: int) -> Non
     frames = _frames(path)
     assert len(frames) == count
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
-    plain = pictured(count - 1, height=120, width=160).image
+    plain = with_image(count - 1, height=120, width=160).image
     assert frames[-1].shape == plain.shape
-    # Below the box the picture is the one that was given, up to the codec; in it, the box's dark ground.
+    # Below the box the image is the one that was given, up to the codec; in it, the box's dark ground.
     assert np.abs(frames[-1][60:].astype(int) - plain[60:]).mean() < 6
     assert np.median(frames[-1][2:16, 2:60]) < 60
 
@@ -101,7 +101,7 @@ def test_an_mp4_is_not_there_before_it_is_whole(tmp_path: Path, caplog: pytest.L
     path = tmp_path / "out.mp4"
     with caplog.at_level(logging.WARNING), VideoSink(path) as sink:
         for frame in range(40):
-            sink.write(predicted(frame), pictured(frame))
+            sink.write(predicted(frame), with_image(frame))
         assert [entry.name for entry in tmp_path.iterdir()] == ["out.part.mp4"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.mp4"]
     assert "cannot be played if the run is cut off" in caplog.text
@@ -125,12 +125,12 @@ def test_a_file_per_source(tmp_path: Path) -> None:
     with VideoSink(tmp_path / "out.avi", per_source=True) as sink:
         for frame in range(3):
             for source in ("camera:0", "rtsp://host:554/cam/1"):
-                sink.write(predicted(frame, Seen(source=source)), pictured(frame))
+                sink.write(predicted(frame, Seen(source=source)), with_image(frame))
         for number in range(14):
-            sink.write(predicted(0, Seen(source=f"s{number:02}")), pictured())
+            sink.write(predicted(0, Seen(source=f"s{number:02}")), with_image())
         with pytest.raises(ConfigError, match="at most 16"):
-            sink.write(predicted(0, Seen(source="one more")), pictured())
-        sink.write(predicted(3), pictured())
+            sink.write(predicted(0, Seen(source="one more")), with_image())
+        sink.write(predicted(3), with_image())
     counts = {entry.name: len(_frames(entry)) for entry in tmp_path.iterdir()}
     assert counts["out-camera-0.avi"] == 4
     assert counts["out-rtsp-host-554-cam-1.avi"] == 3
@@ -143,7 +143,7 @@ def test_frames_of_another_size_fit_in(tmp_path: Path) -> None:
     sizes = [(121, 161), (240, 160), (60, 320), (10, 10), (121, 161)]
     with VideoSink(path) as sink:
         for number, (height, width) in enumerate(sizes):
-            sink.write(predicted(number), pictured(99, height=height, width=width))
+            sink.write(predicted(number), with_image(99, height=height, width=width))
     frames = _frames(path)
     assert [frame.shape for frame in frames] == [(120, 160, 3)] * 5
     assert frames[1][:, :35].max() < 20
@@ -163,9 +163,9 @@ def test_a_full_disk_is_said_and_passes(tmp_path: Path, monkeypatch: pytest.Monk
                 monkeypatch.setattr(video.shutil, "disk_usage", lambda _, free=free: real._replace(free=free))
             if 20 <= frame < 40:
                 with pytest.raises(ConfigError, match="10 MiB are free, 32 MiB are kept"):
-                    sink.write(predicted(frame), pictured(frame))
+                    sink.write(predicted(frame), with_image(frame))
             else:
-                sink.write(predicted(frame), pictured(frame))
+                sink.write(predicted(frame), with_image(frame))
     assert len(_frames(path)) == 40
 
 
@@ -175,11 +175,11 @@ def test_a_recording_that_somebody_removes(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"out{suffix}"
     with VideoSink(path, fps=30.0) as sink:
         for frame in range(5):
-            sink.write(predicted(frame), pictured(frame))
+            sink.write(predicted(frame), with_image(frame))
         (there,) = tmp_path.iterdir()
         there.unlink()
         for frame in range(5, 12):
-            sink.write(predicted(frame), pictured(frame))
+            sink.write(predicted(frame), with_image(frame))
     assert len(_frames(path)) == 7
 
 

@@ -21,7 +21,7 @@ cv2 = pytest.importorskip("cv2", reason="needs OpenCV: pip install opencv-python
 _RUN = """
 import json, sys, threading, time
 sys.path.insert(0, sys.argv[1])
-from sinksamples import Seen, pictured, predicted
+from sinksamples import Seen, with_image, predicted
 from edge_resnet.streaming.sinks.window import WindowSink
 sources, frames = int(sys.argv[2]), int(sys.argv[3])
 stops, done = [], []
@@ -29,7 +29,7 @@ def go():
     for number in range(frames):
         done.append(number)
         for source in range(sources):
-            sink.write(predicted(number, Seen(source=f"camera:{source}")), pictured(number, height=240, width=320))
+            sink.write(predicted(number, Seen(source=f"camera:{source}")), with_image(number, height=240, width=320))
         if number == 3:
             print("shown", flush=True)
         if stops:
@@ -37,7 +37,7 @@ def go():
         time.sleep(0.02)
     if stops:  # from then on frames are passed over: OpenCV is not even looked at
         kept, sink._cv2 = sink._cv2, None
-        sink.write(predicted(number + 1), pictured())
+        sink.write(predicted(number + 1), with_image())
         sink._cv2 = kept
     sink.close()
     sink.close()

@@ -57,14 +57,14 @@ def test_a_file_is_no_camera(tmp_path: Path) -> None:
         assert "is not a camera" in _refusal(f"v4l2://{path}").message
 
 
-def test_a_device_that_gives_no_pictures() -> None:
+def test_a_device_that_gives_no_images() -> None:
     """A device of another kind is refused soon, without a word from OpenCV on stderr."""
     code = (
         "from edge_resnet.core.errors import SourceError; from edge_resnet.streaming.sources import open_source\n"
         "try:\n    open_source('v4l2:///dev/full')\nexcept SourceError as error:\n    print(error.message)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert result.stdout.startswith("/dev/full gives no pictures that OpenCV can read")
+    assert result.stdout.startswith("/dev/full gives no images that OpenCV can read")
     assert result.stderr == ""
 
 

@@ -22,7 +22,7 @@ def _save(path: Path, colour: tuple[int, int, int] = (255, 0, 0), size: tuple[in
 
 
 def test_pixels_are_bgr(tmp_path: Path) -> None:
-    """A red picture has its red last, as a camera's frame would."""
+    """A red image has its red last, as a camera's frame would."""
     (frame,) = ImagesSource(str(_save(tmp_path / "red.png")))
     assert frame.image.shape == (4, 6, 3)
     assert frame.image.dtype == np.uint8
@@ -64,7 +64,7 @@ def test_globs(tmp_path: Path) -> None:
     """* and ** find images, and only images."""
     for name in ("a/1.png", "a/b/2.png", "3.png"):
         _save(tmp_path / name)
-    (tmp_path / "a" / "notes.txt").write_text("no picture")
+    (tmp_path / "a" / "notes.txt").write_text("no image")
     assert len(list(ImagesSource(f"{tmp_path}/*.png"))) == 1
     assert len(list(ImagesSource(f"{tmp_path}/**/*"))) == 3
 
@@ -93,7 +93,7 @@ def test_a_corrupt_image_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFix
 def test_nothing_that_can_be_read(tmp_path: Path, count: int) -> None:
     """A folder of which no image can be read is an error that names the last."""
     for index in range(count):
-        (tmp_path / f"{index}.jpg").write_text("no picture")
+        (tmp_path / f"{index}.jpg").write_text("no image")
     with pytest.raises(SourceError, match=f"{count - 1}.jpg") as caught:
         list(ImagesSource(str(tmp_path)))
     assert caught.value.hint

@@ -17,7 +17,7 @@ _SOON = Timeouts(open_s=0.6, read_s=0.3)
 
 
 class _Feed:
-    """Delivers ``count`` pictures and then does as ``then`` says: fail, or hang until it is interrupted."""
+    """Delivers ``count`` images and then does as ``then`` says: fail, or hang until it is interrupted."""
 
     def __init__(self, count: int, then: Exception | None = None, *, deaf: bool = False) -> None:
         self.lost = 0
@@ -129,7 +129,7 @@ def test_closing_ends_a_waiting_reader_at_once() -> None:
     source.close()
 
 
-def test_lost_pictures_are_told() -> None:
+def test_lost_images_are_told() -> None:
     """The count is the feed's, and where nothing else came the error names it."""
     feed = _Feed(1)
     feed.lost = 7

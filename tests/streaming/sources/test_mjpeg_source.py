@@ -34,13 +34,13 @@ def _take(source: FrameSource, count: int) -> list[Frame]:
 
 
 def _shown(frame: Frame) -> int:
-    """Which of the server's pictures it is."""
+    """Which of the server's images it is."""
     return round(float(frame.image.mean()) / 6)
 
 
 @pytest.mark.parametrize("path", ["/stream", "/plain", "/dashes", "/chunked"])
-def test_pictures_in_order(camera: MjpegServer, path: str) -> None:
-    """However the parts are marked, every picture arrives, in order, as (H, W, 3) uint8 BGR."""
+def test_images_in_order(camera: MjpegServer, path: str) -> None:
+    """However the parts are marked, every image arrives, in order, as (H, W, 3) uint8 BGR."""
     with open_source(camera.url(path)) as source:
         frames = _take(source, 12)
     assert [frame.image.shape for frame in frames] == [(SIZE[1], SIZE[0], 3)] * 12
@@ -63,8 +63,8 @@ def test_colours() -> None:
 
 
 @pytest.mark.parametrize("path", ["/cut", "/lying", "/garbage", "/huge"])
-def test_a_damaged_picture_is_dropped_and_counted(camera: MjpegServer, path: str) -> None:
-    """No half picture is delivered, the next ones are, and what was lost is counted."""
+def test_a_damaged_image_is_dropped_and_counted(camera: MjpegServer, path: str) -> None:
+    """No half image is delivered, the next ones are, and what was lost is counted."""
     with open_source(camera.url(path)) as source:
         frames = _take(source, 9)
     shown = [_shown(frame) for frame in frames]
@@ -75,7 +75,7 @@ def test_a_damaged_picture_is_dropped_and_counted(camera: MjpegServer, path: str
 
 @pytest.mark.parametrize("path", ["/huge", "/endless", "/giant"])
 def test_no_stream_eats_the_memory(camera: MjpegServer, path: str) -> None:
-    """A picture that claims 13 GB, one that never ends and one that announces 100 GB take less than 300 MB."""
+    """An image that claims 13 GB, one that never ends and one that announces 100 GB take less than 300 MB."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with open_source(camera.url(path)) as source:
         if path == "/huge":
@@ -131,7 +131,7 @@ def test_a_server_that_goes_away_and_comes_back() -> None:
 
 
 def test_a_stream_that_ends(camera: MjpegServer) -> None:
-    """The server's own end is an error after the last picture: a camera does not end."""
+    """The server's own end is an error after the last image: a camera does not end."""
     with open_source(camera.url("/short")) as source:
         frames = _take(source, 2)
         with pytest.raises(SourceError, match="closed the stream"):
@@ -141,7 +141,7 @@ def test_a_stream_that_ends(camera: MjpegServer) -> None:
 
 @pytest.mark.parametrize("when", ["waiting", "between"])
 def test_closing_from_another_thread(when: str) -> None:
-    """The iteration ends at once, without an error, also while it waits for a picture."""
+    """The iteration ends at once, without an error, also while it waits for an image."""
     with MjpegServer() as server:
         source = open_source(server.url())
         ended, frames = threading.Event(), []
@@ -169,7 +169,7 @@ def test_closing_from_another_thread(when: str) -> None:
     ("path", "match", "hint"),
     [
         ("/nowhere", "the server refuses, 404", "path"),
-        ("/picture", "is no stream of JPEG pictures but image/jpeg", "MJPEG"),
+        ("/image", "is no stream of JPEG images but image/jpeg", "MJPEG"),
         ("/moved", r"has moved to http://\*\*\*@127", "that address"),
         ("/silent?timeout=0.3", r"does not answer within 0\.3 s", "HTTP port"),
         ("/stream?timeout=0", "must lie in", "timeout=5"),
@@ -199,7 +199,7 @@ def test_passwords(digest: bool, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_https(tmp_path: Path) -> None:
-    """A camera's own certificate is refused unless verify=0 says otherwise; then pictures come, and closing ends at once."""
+    """A camera's own certificate is refused unless verify=0 says otherwise; then images come, and closing ends at once."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("no openssl to make a certificate with")

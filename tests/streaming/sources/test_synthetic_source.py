@@ -29,7 +29,7 @@ def test_any_size(width: int, height: int) -> None:
     assert frame.image.dtype == np.uint8
 
 
-def test_the_picture_moves() -> None:
+def test_the_image_moves() -> None:
     """No two neighbouring frames are equal, and each is its own array."""
     frames = [frame.image for frame in SyntheticSource("synthetic://?frames=6")]
     assert all(not np.array_equal(left, right) for left, right in pairwise(frames))

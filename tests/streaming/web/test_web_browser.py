@@ -89,8 +89,8 @@ def shown(browser: Chrome, selector: str) -> bool:
 
 
 def pixel(browser: Chrome) -> list[int]:
-    """The colour in the middle of the live picture, [-1] where there is none."""
-    code = """const image = document.getElementById("picture");
+    """The colour in the middle of the live image, [-1] where there is none."""
+    code = """const image = document.getElementById("image");
         if (image.hidden || !image.naturalWidth) return [-1];
         const canvas = Object.assign(document.createElement("canvas"), {width: 1, height: 1});
         const pen = canvas.getContext("2d");
@@ -103,8 +103,8 @@ def complaints(browser: Chrome) -> list[str]:
     return [entry["message"] for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")]
 
 
-def test_it_shows_picture_answer_and_health(browser: Chrome, sink: WebSink) -> None:
-    """The newest picture, the best class with its bars, and each camera's state as a word; with no error in the console."""
+def test_it_shows_image_answer_and_health(browser: Chrome, sink: WebSink) -> None:
+    """The newest image, the best class with its bars, and each camera's state as a word; with no error in the console."""
     visit(browser, sink.url)
     assert until(lambda: 190 < pixel(browser)[0] < 210)
     assert until(lambda: text(browser, "#answer") == LABELS[1])
@@ -155,7 +155,7 @@ def test_bars_move_when_the_answer_changes(browser: Chrome, script: Script) -> N
 
 
 def test_another_camera_is_chosen_with_the_keyboard(browser: Chrome, sink: WebSink) -> None:
-    """Tab and an arrow; picture, answer and title are then that camera's, and what has no class is unknown."""
+    """Tab and an arrow; image, answer and title are then that camera's, and what has no class is unknown."""
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
 
@@ -169,9 +169,9 @@ def test_another_camera_is_chosen_with_the_keyboard(browser: Chrome, sink: WebSi
     assert until(lambda: text(browser, "#answer") == "unknown")
     assert text(browser, "#sureness") == "No class is sure enough"
     assert text(browser, "#view-title") == "camera:1"
-    assert browser.execute_script("return document.getElementById('picture').alt") == "Live picture of camera:1"
+    assert browser.execute_script("return document.getElementById('image').alt") == "Live image of camera:1"
     browser.find_elements("css selector", "#choice span")[2].click()
-    assert until(lambda: shown(browser, "#no-picture"))
+    assert until(lambda: shown(browser, "#no-image"))
     assert text(browser, "#answer") == "No answer yet"
     assert text(browser, "#caption") == "Reconnecting"
 
@@ -184,7 +184,7 @@ def test_a_lost_connection_is_told_and_mends_itself(browser: Chrome, script: Scr
         assert not shown(browser, "#banner")
     assert until(lambda: shown(browser, "#banner"))
     assert text(browser, "#connection") == "Not connected"
-    assert text(browser, "#no-picture") == "No picture"
+    assert text(browser, "#no-image") == "No image"
     assert text(browser, "#caption") == "Not connected"
     with WebSink(urlsplit(first.url).netloc, script) as second, filmed(second, lambda _: 3):
         assert until(lambda: not shown(browser, "#banner"))
@@ -217,10 +217,10 @@ def test_a_camera_that_is_gone_makes_its_answer_an_old_one(browser: Chrome, scri
     assert until(lambda: 190 < pixel(browser)[0] < 210)
     gone = replace(source("camera:0", "reconnecting"), last_frame_age_s=37.0, error="connection refused")
     script.change(sources=(gone, *CAMERAS[1:]))
-    assert until(lambda: text(browser, "#caption") == "Reconnecting, last picture 37 s ago")
+    assert until(lambda: text(browser, "#caption") == "Reconnecting, last image 37 s ago")
     assert text(browser, "#answer-title") == "Last answer"
     assert "connection refused" in text(browser, "#cameras")
-    assert browser.execute_script("return document.getElementById('picture').alt") == "Last picture of camera:0"
+    assert browser.execute_script("return document.getElementById('image').alt") == "Last image of camera:0"
 
 
 @pytest.mark.parametrize("width", [320, 390, 768])

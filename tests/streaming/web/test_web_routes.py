@@ -1,4 +1,4 @@
-"""Every route, over real HTTP: the page, pictures, predictions, status, health."""
+"""Every route, over real HTTP: the page, images, predictions, status, health."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_page_asks_nobody_else(calm: WebSink) -> None:
     ],
 )
 def test_what_is_not_there_is_404(calm: WebSink, path: str) -> None:
-    """No path leads out of the page's files, and a source that does not exist has no picture."""
+    """No path leads out of the page's files, and a source that does not exist has no image."""
     assert ask(calm.url, path).status == 404
 
 
@@ -94,54 +94,54 @@ def test_head_has_no_end_to_wait_for(calm: WebSink, path: str) -> None:
     assert answer.body == b""
 
 
-def test_the_picture_is_the_newest(sink: WebSink) -> None:
+def test_the_image_is_the_newest(sink: WebSink) -> None:
     """A client gets the newest frame as a JPEG of its colour (BGR in, RGB out), then the next one."""
     image = np.zeros((48, 64, 3), np.uint8)
     image[..., 0] = 200  # blue
     sink.write(prediction(0), Frame(image, 0, 0, "camera:0"))
     with Reader(sink.url, "/stream/0.mjpeg") as reader:
         assert reader.answer.headers["content-type"] == "multipart/x-mixed-replace; boundary=frame"
-        first = Image.open(io.BytesIO(reader.picture()))
+        first = Image.open(io.BytesIO(reader.image()))
         assert first.size == (64, 48)
         red, green, blue = first.getpixel((30, 20))
         assert blue > 180
         assert red < 20
         assert green < 20
         sink.write(prediction(1), frame(1, grey=250))
-        second = Image.open(io.BytesIO(reader.picture()))
+        second = Image.open(io.BytesIO(reader.image()))
         assert min(second.getpixel((30, 20))) > 240
 
 
-def test_a_big_picture_is_scaled_down(sink: WebSink) -> None:
+def test_a_big_image_is_scaled_down(sink: WebSink) -> None:
     """1920 x 1080 is sent as 960 x 540; a view with steps backwards through memory is read right too."""
     big = np.zeros((1080, 1920, 3), np.uint8)
     big[:, :960] = (10, 20, 240)
     sink.write(prediction(0), Frame(big[:, ::-1], 0, 0, "camera:0"))
     with Reader(sink.url, "/stream/0.mjpeg") as reader:
-        picture = Image.open(io.BytesIO(reader.picture()))
-    assert picture.size == (960, 540)
-    assert picture.getpixel((900, 270))[0] > 200
-    assert picture.getpixel((50, 270))[0] < 20
+        image = Image.open(io.BytesIO(reader.image()))
+    assert image.size == (960, 540)
+    assert image.getpixel((900, 270))[0] > 200
+    assert image.getpixel((50, 270))[0] < 20
 
 
-def test_a_picture_comes_at_most_ten_times_a_second(sink: WebSink) -> None:
+def test_an_image_comes_at_most_ten_times_a_second(sink: WebSink) -> None:
     """However fast frames come, and each is newer than the one before."""
     with Reader(sink.url, "/stream/0.mjpeg") as reader:
         for index in range(5):
             sink.write(prediction(index), frame(index))
-        reader.picture()
+        reader.image()
         began = time.monotonic()
-        pictures = []
+        images = []
         for index in range(5):
             sink.write(prediction(index), frame(index, grey=100 + 20 * index))
-            pictures.append(reader.picture())
+            images.append(reader.image())
         assert time.monotonic() - began >= 0.4
-    greys = [Image.open(io.BytesIO(jpeg)).getpixel((5, 5))[0] for jpeg in pictures]
+    greys = [Image.open(io.BytesIO(jpeg)).getpixel((5, 5))[0] for jpeg in images]
     assert greys == sorted(greys)
 
 
 def test_files_of_a_folder_belong_to_the_folder(script: Script, sink: WebSink) -> None:
-    """Each picture of a folder has its own name; the page shows them as one source."""
+    """Each image of a folder has its own name; the page shows them as one source."""
     script.change(sources=(source("photos"), source("photos/door"), source("camera:0")))
     assert until(lambda: len(ask(sink.url, "/api/status").json()["sources"]) == 3)
     sink.write(prediction(0, name="photos/door/a.jpg"), frame(0, "photos/door/a.jpg"))

@@ -23,7 +23,7 @@ from edge_resnet.streaming.web.events import QUEUE, EventFilter, EventHub, Subsc
 from edge_resnet.streaming.web.latest import LatestFrames
 from edge_resnet.streaming.web.routes import LISTENERS, WATCHERS
 
-#: A picture that JPEG cannot make small.
+#: An image that JPEG cannot make small.
 NOISE = np.random.default_rng(0).integers(0, 256, (540, 960, 3), np.uint8)
 
 
@@ -69,9 +69,9 @@ def test_a_client_that_does_not_read_loses_events_and_is_told() -> None:
         assert until(lambda: _value(sink, 'edge_resnet_web_clients{kind="events"}') == 1)
         slowest = 0.0
         for index in range(6000):
-            one, picture = prediction(index), frame(index)
+            one, image = prediction(index), frame(index)
             began = time.perf_counter()
-            sink.write(one, picture)
+            sink.write(one, image)
             slowest = max(slowest, time.perf_counter() - began)
         assert slowest < 0.5
         assert until(lambda: _value(sink, "edge_resnet_web_events_lost_total") > QUEUE)
@@ -103,7 +103,7 @@ def test_a_queue_keeps_the_newest() -> None:
 
 
 def test_many_watchers_cost_one_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six who watch one camera share its pictures: about ten a second are encoded, whatever comes."""
+    """Six who watch one camera share its images: about ten a second are encoded, whatever comes."""
     encoded: list[float] = []
 
     real = jpegstream.encode
@@ -126,7 +126,7 @@ def test_many_watchers_cost_one_encoding(monkeypatch: pytest.MonkeyPatch) -> Non
     assert 2 <= len(encoded) <= 13
 
 
-def test_a_slow_client_skips_pictures_and_others_do_not() -> None:
+def test_a_slow_client_skips_images_and_others_do_not() -> None:
     """One that does not read does not slow another that does."""
     with served() as sink:
         sink.write(prediction(), Frame(NOISE, 0, 0, "camera:0"))
@@ -145,7 +145,7 @@ def test_a_slow_client_skips_pictures_and_others_do_not() -> None:
             with Reader(sink.url, "/stream/0.mjpeg") as reader:
                 began = time.monotonic()
                 for _ in range(10):
-                    reader.picture()
+                    reader.image()
                 assert time.monotonic() - began < 5
         finally:
             stop.set()
@@ -162,14 +162,14 @@ def test_a_client_that_never_reads_is_let_go(monkeypatch: pytest.MonkeyPatch) ->
         idle = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=PATIENCE_S)
         half = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=PATIENCE_S)
         half.sendall(b"GET / HTTP/1.1\r\nHost: local")
-        assert until(lambda: _value(sink, 'edge_resnet_web_clients{kind="pictures"}') == 1)
+        assert until(lambda: _value(sink, 'edge_resnet_web_clients{kind="images"}') == 1)
         end = time.monotonic() + PATIENCE_S
         index = 0
-        while _value(sink, 'edge_resnet_web_clients{kind="pictures"}') == 1 and time.monotonic() < end:
+        while _value(sink, 'edge_resnet_web_clients{kind="images"}') == 1 and time.monotonic() < end:
             sink.write(prediction(index), Frame(NOISE, index, 0, "camera:0"))
             index += 1
             time.sleep(0.1)
-        assert _value(sink, 'edge_resnet_web_clients{kind="pictures"}') == 0
+        assert _value(sink, 'edge_resnet_web_clients{kind="images"}') == 0
         for sock in (idle, half):
             with suppress(ConnectionResetError):
                 assert sock.recv(10) == b""
@@ -186,7 +186,7 @@ def test_a_client_that_goes_frees_its_place() -> None:
         reader.close()
         watcher.close()
         assert until(lambda: _value(sink, 'edge_resnet_web_clients{kind="events"}') == 0, 3)
-        assert until(lambda: _value(sink, 'edge_resnet_web_clients{kind="pictures"}') == 0, 3)
+        assert until(lambda: _value(sink, 'edge_resnet_web_clients{kind="images"}') == 0, 3)
 
 
 def test_it_ends_within_a_second_with_streams_open(caplog: pytest.LogCaptureFixture) -> None:

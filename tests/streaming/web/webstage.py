@@ -145,7 +145,7 @@ class Reader:
         """The next event's JSON."""
         return json.loads(self.event()["data"])  # type: ignore[no-any-return]
 
-    def picture(self) -> bytes:
+    def image(self) -> bytes:
         """The next JPEG of a multipart stream."""
         length = 0
         while True:

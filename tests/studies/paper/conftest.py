@@ -23,7 +23,7 @@ Make = Callable[..., ExperimentRequest]
 
 @pytest.fixture(scope="session")
 def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Ninety pictures of 16 x 16 pixels in three classes that differ in brightness, as an .npz."""
+    """Ninety images of 16 x 16 pixels in three classes that differ in brightness, as an .npz."""
     rng = np.random.default_rng(0)
     labels = np.arange(90) % 3
     images = rng.integers(0, 60, (90, 16, 16, 3)) + 90 * labels[:, None, None, None]

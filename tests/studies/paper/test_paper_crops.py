@@ -1,4 +1,4 @@
-"""The views of a picture that testing averages over."""
+"""The views of an image that testing averages over."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from edge_resnet.images.preprocess import preprocess
 from edge_resnet.studies.paper.crops import CENTRE, at_scale, ten_crops
 
 
-def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+def image(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
 @given(st.integers(8, 40), st.integers(0, 10).map(lambda half: 2 * half))
 def test_ten_crops_are_torchvisions(crop: int, more: int) -> None:
-    """On a square picture the ten crops are torchvision's ten_crop: corners and centre, and the mirror image's, as a set."""
-    square = picture(crop + more, crop + more)
+    """On a square image the ten crops are torchvision's ten_crop: corners and centre, and the mirror image's, as a set."""
+    square = image(crop + more, crop + more)
     theirs = tv.ten_crop(torch.from_numpy(square).permute(2, 0, 1), [crop, crop])
     ours = ten_crops(square, crop)
     assert ours.shape == (10, crop, crop, 3)
@@ -32,7 +32,7 @@ def test_ten_crops_are_torchvisions(crop: int, more: int) -> None:
 
 def test_the_centre_crop_is_the_single_crop() -> None:
     """The centre of the ten shows the pixels that testing on one crop shows, but for a rounding of the resize."""
-    whole = picture(300, 411)
+    whole = image(300, 411)
     square = preprocess(whole, Preprocess(256, 256))
     single = preprocess(whole, Preprocess(256, 224))
     centre = ten_crops(square, 224)[CENTRE]
@@ -41,7 +41,7 @@ def test_the_centre_crop_is_the_single_crop() -> None:
 
 def test_one_size_gives_ten_views_of_two_kinds() -> None:
     """Where the crop is the whole square, five views are it and five its mirror image."""
-    square = picture(16, 16)
+    square = image(16, 16)
     ours = ten_crops(square, 16)
     assert all(np.array_equal(view, square) for view in ours[:5])
     assert all(np.array_equal(view, square[:, ::-1]) for view in ours[5:])
@@ -50,21 +50,21 @@ def test_one_size_gives_ten_views_of_two_kinds() -> None:
 @given(st.integers(20, 90), st.integers(20, 90), st.integers(16, 80))
 def test_scaling_is_torchvisions(height: int, width: int, short: int) -> None:
     """Size and pixels are those of torchvision's Resize of the short side, on a Pillow image as in ImageNet's usual testing."""
-    whole = picture(height, width)
+    whole = image(height, width)
     theirs = np.asarray(tv.resize(Image.fromarray(whole), [short]))
     ours = at_scale(whole, short)
     assert min(ours.shape[:2]) == short
     assert np.array_equal(ours, theirs)
 
 
-def test_a_picture_of_the_right_size_stays() -> None:
+def test_an_image_of_the_right_size_stays() -> None:
     """No pixel changes where the short side has the size already."""
-    whole = picture(32, 50)
+    whole = image(32, 50)
     assert at_scale(whole, 32) is whole
 
 
 @pytest.mark.parametrize("wrong", [np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.float32)])
-def test_what_is_no_picture_is_refused(wrong: np.ndarray) -> None:
+def test_what_is_no_image_is_refused(wrong: np.ndarray) -> None:
     """Another shape or type is a ConfigError, not a wrong crop."""
     with pytest.raises(ConfigError):
         ten_crops(wrong, 4)

@@ -91,7 +91,7 @@ def test_a_damaged_record_is_named(tmp_path: Path) -> None:
 
 
 def test_probabilities_sum_to_one(weights: Save) -> None:
-    """Of pictures of any size that the network can see, each row is a distribution."""
+    """Of images of any size that the network can see, each row is a distribution."""
     spec = replace(IMAGENET, depth=18)
     member = open_members([f"18={weights(spec)}"], IMAGENET)[0]
     rng = np.random.default_rng(0)

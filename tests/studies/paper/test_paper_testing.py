@@ -23,7 +23,7 @@ Save = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pictures of 40 x 52 pixels in three classes."""
+    """Twelve images of 40 x 52 pixels in three classes."""
     path = tmp_path_factory.mktemp("photos") / "photos.npz"
     images = np.random.default_rng(0).integers(0, 256, (12, 40, 52, 3), dtype=np.uint8)
     np.savez(path, images=images, labels=np.arange(12) % 3)
@@ -49,23 +49,23 @@ def test_ten_crops_beside_one(ask: Callable[..., ExperimentRequest]) -> None:
     assert list(errors) == ["one crop", "ten crops"]
     assert {rate["images"] for rate in errors.values()} == {12}
     network = open_members(request.weights, NET)[0].network
-    pictures = np.load(request.data)["images"]
-    single = np.stack([preprocess(picture, request.preprocess) for picture in pictures])
+    images = np.load(request.data)["images"]
+    single = np.stack([preprocess(image, request.preprocess) for image in images])
     wrong = probabilities(network, single, request.preprocess).argmax(axis=1) != np.arange(12) % 3
     assert errors["one crop"]["top1"] == pytest.approx(100 * wrong.mean())
     assert {item.what for item in finding.scaled} >= {"images", "weights", "crop, pixels"}
 
 
 def test_scales_beside_one_crop(ask: Callable[..., ExperimentRequest]) -> None:
-    """A row per scale and one for all; one scale's error is what the network says of the whole pictures and their mirrors."""
+    """A row per scale and one for all; one scale's error is what the network says of the whole images and their mirrors."""
     request = ask("multiscale", scales=(40, 64))
     finding, _ = run_experiment(request)
     errors = finding.data["networks"][0]["errors"]
     assert list(errors) == ["one crop", "whole, 40", "whole, 64", "2 scales"]
     network = open_members(request.weights, NET)[0].network
     wrong = []
-    for place, picture in enumerate(np.load(request.data)["images"]):
-        whole = at_scale(picture, 64)
+    for place, image in enumerate(np.load(request.data)["images"]):
+        whole = at_scale(image, 64)
         answers = probabilities(network, np.stack([whole, whole[:, ::-1]]), request.preprocess)
         wrong.append(answers.mean(axis=0).argmax() != place % 3)
     assert errors["whole, 64"]["top1"] == pytest.approx(100 * np.mean(wrong))
@@ -95,7 +95,7 @@ def test_scales_that_cannot_be(ask: Callable[..., ExperimentRequest], scales: tu
     assert not request.output.exists()
 
 
-def test_cifars_networks_see_one_picture(ask: Callable[..., ExperimentRequest]) -> None:
+def test_cifars_networks_see_one_image(ask: Callable[..., ExperimentRequest]) -> None:
     """Ten crops and scales are not for CIFAR's networks, as in the paper."""
     for experiment in ("tencrop", "multiscale"):
         with pytest.raises(ConfigError, match=experiment):
@@ -115,7 +115,7 @@ def test_data_that_do_not_fit(ask: Callable[..., ExperimentRequest], tmp_path: P
 
 
 def test_interrupted_in_the_middle(ask: Callable[..., ExperimentRequest]) -> None:
-    """Ctrl-C keeps the pictures so far; before the first there is nothing, and it is raised."""
+    """Ctrl-C keeps the images so far; before the first there is nothing, and it is raised."""
 
     def stop(at: int) -> Callable[[str, int, int], None]:
         def progress(stage: str, done: int, total: int) -> None:

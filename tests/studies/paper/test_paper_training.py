@@ -216,7 +216,7 @@ def test_the_papers_recipe(family: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_twins_on_class_folders(training: Make, tmp_path: Path) -> None:
-    """Figure 4's twins of 18 and 34 layers train on class folders of small pictures, with tables and charts."""
+    """Figure 4's twins of 18 and 34 layers train on class folders of small images, with tables and charts."""
     rng = np.random.default_rng(0)
     for part in ("train", "val"):
         for place, name in enumerate(("dark", "light")):

@@ -1,4 +1,4 @@
-"""Pictures for calibration and for evaluation have nothing in common."""
+"""Images for calibration and for evaluation have nothing in common."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edge_resnet.studies.sweep.selection import hold_out, shared_images
 
 
 def _numbered(count: int, classes: int = 7) -> ImageSet:
-    """Pictures that are all unlike."""
+    """Images that are all unlike."""
     pixels = np.zeros((count, 2, 2, 3), np.uint8)
     pixels[:, 0, 0, 0], pixels[:, 0, 0, 1] = np.arange(count) % 256, np.arange(count) // 256
     return from_arrays("numbers", pixels, np.arange(count) % classes)
@@ -23,7 +23,7 @@ def _numbered(count: int, classes: int = 7) -> ImageSet:
 @settings(max_examples=30, deadline=None)
 @given(st.integers(24, 700), st.integers(1, 400), st.integers(0, 5))
 def test_the_parts_make_the_whole_and_share_nothing(count: int, wanted: int, seed: int) -> None:
-    """Every picture is in exactly one part; calibration has what was asked for, a third and 128 at most."""
+    """Every image is in exactly one part; calibration has what was asked for, a third and 128 at most."""
     images = _numbered(count)
     split = hold_out(images, QuantRecipe(images=wanted, seed=seed))
     assert split.evaluation is not None
@@ -34,7 +34,7 @@ def test_the_parts_make_the_whole_and_share_nothing(count: int, wanted: int, see
     assert shared_images(split.calibration, images) == len(split.calibration)
 
 
-def test_the_same_seed_gives_the_same_pictures_and_another_one_others() -> None:
+def test_the_same_seed_gives_the_same_images_and_another_one_others() -> None:
     """On every machine and in every run."""
     digests = [hold_out(_numbered(300), QuantRecipe(seed=seed)).evaluation for seed in (0, 0, 1)]
     one, again, other = (images.digest() if images else "" for images in digests)
@@ -42,14 +42,14 @@ def test_the_same_seed_gives_the_same_pictures_and_another_one_others() -> None:
 
 
 def test_classes_take_turns() -> None:
-    """A class has one picture more than another at most."""
+    """A class has one image more than another at most."""
     calibration = hold_out(_numbered(210), QuantRecipe(images=35)).calibration
     assert calibration is not None
     assert set(np.bincount(np.array(calibration.labels))) == {5}
 
 
 def test_too_few_are_refused_with_the_remedy() -> None:
-    """Then calibration pictures must be given."""
+    """Then calibration images must be given."""
     with pytest.raises(DataError, match="too few") as caught:
         hold_out(_numbered(23), QuantRecipe())
     assert "--calib-data" in caught.value.hint

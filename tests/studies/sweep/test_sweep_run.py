@@ -44,11 +44,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
 
 @pytest.fixture
-def wanted(tiny_artifacts: dict[str, Artifact], smooth_pictures: Path) -> SweepRequest:
-    """Two finished artifacts on labelled pictures, measured for a moment."""
+def wanted(tiny_artifacts: dict[str, Artifact], smooth_images: Path) -> SweepRequest:
+    """Two finished artifacts on labelled images, measured for a moment."""
     folders = tuple(tiny_artifacts[precision].folder for precision in ("fp32", "int8"))
     return SweepRequest(
-        artifacts=folders, backends=("onnxruntime",), batches=(1, 4), data=str(smooth_pictures), seconds=0.05, allow_random=True
+        artifacts=folders, backends=("onnxruntime",), batches=(1, 4), data=str(smooth_images), seconds=0.05, allow_random=True
     )
 
 
@@ -138,14 +138,14 @@ def test_an_interruption_keeps_what_was_measured(run: Run, wanted: SweepRequest,
     assert [name for name, how in told if how == "kept"] == ["resnet8-cifar fp32, accuracy", "resnet8-cifar fp32, batch 1"]
 
 
-def test_networks_are_built_with_pictures_held_out_and_missing_weights_are_a_hole(run: Run, smooth_pictures: Path) -> None:
+def test_networks_are_built_with_images_held_out_and_missing_weights_are_a_hole(run: Run, smooth_images: Path) -> None:
     """FP32 from weights, INT8 from its graph; the depth without weights is named, in both precisions, and the rest is there."""
     networks = tuple(
         Network(ModelSpec("cifar", depth, "A", classes=10, input_size=32), Preprocess(32, 32), weights)
         for depth, weights in ((8, "random"), (14, None))
     )
     wanted = SweepRequest(
-        networks=networks, backends=("onnxruntime",), batches=(1,), data=str(smooth_pictures), seconds=0.05, allow_random=True,
+        networks=networks, backends=("onnxruntime",), batches=(1,), data=str(smooth_images), seconds=0.05, allow_random=True,
         recipe=QuantRecipe(method="max", images=16),
     )  # fmt: skip
     found, told = run(wanted)

@@ -69,8 +69,8 @@ function connect(works) {
   state.dataset.level = works ? "good" : "bad";
   if (!works) {
     // What a browser shows of a stream that broke is an empty box.
-    $("picture").removeAttribute("src");
-    $("picture").hidden = true;
+    $("image").removeAttribute("src");
+    $("image").hidden = true;
     watched = "";
   }
   freshen();
@@ -94,7 +94,7 @@ function listen() {
 function leave() {
   if (events) events.close();
   events = null;
-  $("picture").removeAttribute("src");
+  $("image").removeAttribute("src");
   watched = "";
 }
 
@@ -105,45 +105,45 @@ document.addEventListener("visibilitychange", () => {
   if (connected) reopen();
 });
 
-// --------------------------------------------------------------------------------------------------- picture
+// --------------------------------------------------------------------------------------------------- image
 
 function watch(again) {
-  const picture = $("picture");
+  const image = $("image");
   const address = `/stream/${selected}.mjpeg`;
   if (!sources.length || (watched === address && !again)) return;
   clearTimeout(retry);
-  if (watched !== address) picture.hidden = true;
+  if (watched !== address) image.hidden = true;
   watched = address;
-  picture.src = `${address}?${Date.now()}`;
+  image.src = `${address}?${Date.now()}`;
   freshen();
 }
 
-$("picture").addEventListener("load", () => {
-  $("picture").hidden = false;
+$("image").addEventListener("load", () => {
+  $("image").hidden = false;
   freshen();
 });
-$("picture").addEventListener("error", () => {
+$("image").addEventListener("error", () => {
   if (!watched) return;
-  $("picture").hidden = true;
+  $("image").hidden = true;
   freshen();
   retry = setTimeout(() => connected && !document.hidden && watch(true), 3000);
 });
 
 function freshen() {
-  const picture = $("picture");
+  const image = $("image");
   const source = sources[selected];
-  const shown = !picture.hidden;
-  $("no-picture").hidden = shown;
+  const shown = !image.hidden;
+  $("no-image").hidden = shown;
   if (!source) return;
   const [, word] = STATES[source.state] || ["wait", source.state];
   const age = source.last_frame_age_s;
   const live = connected && source.state === "live";
-  picture.classList.toggle("old", !connected || (source.state !== "ended" && age !== null && age > OLD_S));
-  picture.alt = live ? `Live picture of ${source.source}` : `Last picture of ${source.source}`;
+  image.classList.toggle("old", !connected || (source.state !== "ended" && age !== null && age > OLD_S));
+  image.alt = live ? `Live image of ${source.source}` : `Last image of ${source.source}`;
   say($("view-title"), source.source);
-  const told = live ? "Live" : `${connected ? word : "Not connected"}, last picture ${seconds(age)}`;
+  const told = live ? "Live" : `${connected ? word : "Not connected"}, last image ${seconds(age)}`;
   say($("caption"), shown ? told : connected ? word : "Not connected");
-  say($("no-picture"), connected && age === null ? "No picture yet" : "No picture");
+  say($("no-image"), connected && age === null ? "No image yet" : "No image");
   say($("answer-title"), live || source.state === "ended" ? "Answer" : "Last answer");
 }
 
@@ -271,7 +271,7 @@ function rows(table, records, texts) {
 
 function health(cell, source) {
   const [level, word] = STATES[source.state] || ["wait", source.state];
-  const notes = [source.frozen && "the picture stands still", source.black && "the picture is black", source.state !== "live" && source.error];
+  const notes = [source.frozen && "the image stands still", source.black && "the image is black", source.state !== "live" && source.error];
   if (!cell.firstChild) cell.append(document.createElement("span"), document.createElement("span"));
   const [state, note] = cell.children;
   state.className = "state";
