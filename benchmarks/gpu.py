@@ -60,7 +60,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 SLOTS = (1, 2, 4)
 ROUNDS = 5
 #: Frames of 1080p in one batch: each takes 3.5 MB of pinned memory and as much of the GPU's, in every slot.
-FRAMES_MOST = 32
+FRAMES_MAX = 32
 #: A slot records a batch size when it comes for the second time, and slots take turns.
 WARMUP = 3 * max(SLOTS)
 #: Launches are waited for about so often: rarely enough that waiting costs nothing.
@@ -157,7 +157,7 @@ class Contender:
         random, side = np.random.default_rng(0), self._spec.crop
         self._images = random.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
         distinct = random.integers(0, 256, (min(count, 8), 1080, 1920, 3), dtype=np.uint8)
-        self._frames = [distinct[index % len(distinct)] for index in range(min(count, FRAMES_MOST))]
+        self._frames = [distinct[index % len(distinct)] for index in range(min(count, FRAMES_MAX))]
 
     def measures(self) -> dict[str, Measure]:
         """What is measured of it, by name; everything was run often enough before to be recorded."""

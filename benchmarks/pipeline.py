@@ -47,7 +47,7 @@ RATIO, ADDED_MS, START_S = 0.95, 3.0, 1.0
 #: The percentiles keep the last 100,000 latencies: 3 MiB; the rest is the allocator's.
 GROWN_MIB = 8.0
 #: Of a camera that is far too fast this share is predicted at least: its reader must not keep the rest from running.
-LEAST_SHARE = 0.05
+MIN_SHARE = 0.05
 
 
 def main() -> None:
@@ -198,7 +198,7 @@ def soak(frames: int) -> dict[str, Any]:
     grown = {name: after[name] - before[name] for name in before}
     accounted = summary.read == summary.frames + summary.dropped
     flat = grown["threads"] <= 0 and grown["files"] <= 0 and grown["rss_mib"] < GROWN_MIB
-    starved = summary.frames < LEAST_SHARE * summary.read
+    starved = summary.frames < MIN_SHARE * summary.read
     return {
         "read": summary.read,
         "predicted": summary.frames,
@@ -244,7 +244,7 @@ def start(folder: Path, times: int = 7) -> dict[str, float]:
             assert process.stdout is not None
             assert process.stdout.readline()
             taken.append(time.monotonic() - began)
-    return {"median_s": statistics.median(taken[1:]), "least_s": min(taken[1:]), "most_s": max(taken[1:])}
+    return {"median_s": statistics.median(taken[1:]), "min_s": min(taken[1:]), "max_s": max(taken[1:])}
 
 
 def say(name: str, found: dict[str, Any], passed: bool) -> None:

@@ -70,7 +70,7 @@ def bench(
         check_free(save, force=force)
     chosen: list[Scenario] = list(get_args(Scenario)) if scenario == "all" else [scenario]
     options = BenchOptions(
-        scenario=chosen[0], backend=backend, seconds=seconds, min_queries=min_queries, most_seconds=max_seconds,
+        scenario=chosen[0], backend=backend, seconds=seconds, min_queries=min_queries, max_seconds=max_seconds,
         seed=seed, frame=_size(frame), starts=3 if cold_start else 0, mlperf=mlperf, power=power,
     )  # fmt: skip
     if batch is not None and "offline" not in chosen:

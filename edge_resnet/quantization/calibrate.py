@@ -33,7 +33,7 @@ __all__ = ["CALIBRATION_BATCH", "LARGE", "Probe", "calibrate", "collect", "probe
 CALIBRATION_BATCH = 4
 
 #: More threads than this wait for each other more than they count.
-_MOST_COUNTERS = 4
+_MAX_COUNTERS = 4
 
 Images = npt.NDArray[np.uint8]
 
@@ -78,7 +78,7 @@ def collect(
     session = _session(graph)
     feed = session.get_inputs()[0].name
     count, varied = 0, False
-    with ThreadPoolExecutor(min(_MOST_COUNTERS, _cores())) as counters:
+    with ThreadPoolExecutor(min(_MAX_COUNTERS, _cores())) as counters:
         for batch in batches:
             if progress is not None:
                 progress("calibrate", count, max(expected, count))

@@ -17,10 +17,10 @@ __all__ = ["CoverageReport", "TensorCoverage", "coverage_report", "ranges_now", 
 
 _FIRST = 32
 #: The last step but one is left out where all images are not half as many again: ranges would seem still from 512 to 520.
-_LEAST_STEP = 1.5
+_MIN_STEP = 1.5
 #: More images do not help where the last step moves the median tensor's range by no more than the first of these, and nine of
 #: ten by no more than the second: docs/decisions/2026-11-warnings.md says where four networks come to rest.
-_STILL, _STILL_MOST = 0.03, 0.10
+_STILL, _STILL_MAX = 0.03, 0.10
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def snapshot_counts(total: int) -> tuple[int, ...]:
     """32, 64, 128 … and all of them, which are half as many again as the number before, or more."""
     counts = []
     count = _FIRST
-    while count * _LEAST_STEP <= total:
+    while count * _MIN_STEP <= total:
         counts.append(count)
         count *= 2
     return (*counts, total)
@@ -85,7 +85,7 @@ def coverage_report(
         for name, histogram in histograms.items()
     )
     moved, most = (float(value) for value in np.quantile([tensor.moved for tensor in tensors] or [0.0], (0.5, 0.9)))
-    still = moved <= _STILL and most <= _STILL_MOST
+    still = moved <= _STILL and most <= _STILL_MAX
     return CoverageReport(counts, tensors, moved, most, len(counts) > 1 and still)
 
 

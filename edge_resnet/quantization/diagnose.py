@@ -32,26 +32,26 @@ _FEWEST_STEPS = 2.2
 _FEWEST_WEIGHT_STEPS = 3.5
 #: Share of the values that become zero, ReLU's own among them: 0.83 at most on the four. A sparser network would be no fault, so
 #: an output channel far above the median one must be there as well: 9.7 times at most on the four.
-_MOST_ZEROS, _LOUDEST = 0.9, 30.0
+_MAX_ZEROS, _LOUDEST = 0.9, 30.0
 #: Energy that clipping takes from a tensor: 0.002 at most on the four by every method but percentile 99.9, which takes 0.012 on
 #: ResNet-18 and costs 7 points there.
-_MOST_CLIPPED = 0.01
+_MAX_CLIPPED = 0.01
 #: Mean over the tensors of |log(99.9 % point of one set / of the other)|: 0.03 at most between large sets of a kind, 0.08 with 8
 #: to 32 images; 0.03 to 0.08 for colours swapped or grey, which cost nothing; 0.1 to 0.2 for half the brightness.
-_MOST_UNLIKE = 0.10
+_MAX_UNLIKE = 0.10
 #: Share of the values above all of the other set's: 0.002 at most between sets of a kind, 0.045 and more where it costs points.
-_MOST_BEYOND = 0.005
+_MAX_BEYOND = 0.005
 _FEW, _FEWER = 128, 32
 #: Of the images looked at, how many may repeat another, and how many may be flat.
-_MOST_ODD = 0.25
+_MAX_ODD = 0.25
 #: Mean and deviation of normalised pixels: with the right normalisation 0 to 0.2 and 1.1 to 1.2, with ImageNet's deviation and
 #: no mean 2.1, with ImageNet's mean and no deviation 0.25.
-_FARTHEST_MEAN, _LEAST_DEVIATION, _MOST_DEVIATION = 2.0, 0.3, 4.0
+_FARTHEST_MEAN, _MIN_DEVIATION, _MAX_DEVIATION = 2.0, 0.3, 4.0
 #: Share of all answers that one class may have before a mixed set is doubted.
-_MOST_ONE_SIDED = 0.9
+_MAX_ONE_SIDED = 0.9
 #: Entropy of the answers over that of a guess: 0.2 at most on images of a network's own kind, 0.5 on another kind. Of eight
 #: untrained networks four lie above, the others above the share before.
-_LEAST_SURE = 0.7
+_MIN_SURE = 0.7
 #: Answers needed before they are judged.
 _ANSWERS = 16
 
@@ -113,9 +113,9 @@ def check_set(images: ImageSet, classes: int, spec: Preprocess | None = None) ->
     seen = list(sampled_stats(images, spec))
     again, flat = repeated(seen), sum(one.flat for one in seen)
     of_all = f"of {len(seen)} calibration images looked at"
-    if again > _MOST_ODD * len(seen):
+    if again > _MAX_ODD * len(seen):
         found.append(f"{again} {of_all} repeat another, or nearly (frames of one video?): they add nothing")
-    if flat > _MOST_ODD * len(seen):
+    if flat > _MAX_ODD * len(seen):
         found.append(f"{flat} {of_all} are of nearly one colour: is the lens covered?")
     return found + (_normalisation(seen, spec) if spec is not None and seen else [])
 
@@ -136,10 +136,10 @@ def check_answers(logits: npt.NDArray[np.float32], labels: npt.NDArray[np.int64]
             return [f"{seen}: are mean, std, the labels' order and the weights this network's?"]
     share = float(np.bincount(best, minlength=classes).max()) / count
     several = labels is None or len(set(labels.tolist())) > 1
-    if share > _MOST_ONE_SIDED and several:
+    if share > _MAX_ONE_SIDED and several:
         return [f"FP32 gives {100 * share:.0f} % of the calibration images one class: are mean, std and the weights right?"]
     unsure = _unsureness(logits)
-    if unsure > _LEAST_SURE:
+    if unsure > _MIN_SURE:
         seen = f"FP32 is {100 * unsure:.0f} % as unsure of the calibration images as a guess"
         return [f"{seen}: are the weights trained, and these images of the network's kind?"]
     return []
@@ -155,12 +155,12 @@ def check_unlike(calibration: Mapping[str, AbsHistogram], validation: Mapping[st
     # The range of an exact input is set by the format, not by the images.
     beyond = {name: share_above(validation[name], calibration[name].amax) for name in shared if name != SHIFTED}
     worst = max(beyond, key=beyond.__getitem__, default="")
-    if beyond and beyond[worst] > _MOST_BEYOND:
+    if beyond and beyond[worst] > _MAX_BEYOND:
         seen = f"{100 * beyond[worst]:.1f} % of the validation values of {worst} lie above all calibration values and are clipped"
         found.append(f"{seen}: calibrate on images as bright and as rich in contrast")
     ratios = [point(validation[name], 0.999) / point(calibration[name], 0.999) for name in shared]
     distance = float(np.mean(np.abs(np.log(ratios))))
-    if distance > _MOST_UNLIKE:
+    if distance > _MAX_UNLIKE:
         how = f"{'wider' if float(np.median(ratios)) > 1 else 'narrower'} by a factor of {math.exp(distance):.2f} on average"
         remedy = "calibrate on images of the same camera, light and crop"
         found.append(f"the validation images are unlike the calibration ones (activations are {how}): {remedy}")
@@ -211,20 +211,20 @@ def _tensor_risks(graph: _Graph, reader: str, tensor: str, histogram: AbsHistogr
     if steps < _FEWEST_STEPS:
         why = f"half of the nonzero values of its input {tensor} lie below {steps:.1f} of int8's 127 steps"
         yield Risk(reader, _FEWEST_STEPS / steps, why)
-    elif zeros > _MOST_ZEROS:
+    elif zeros > _MAX_ZEROS:
         # Beyond a factor of some hundred the small values share the first bin with ReLU's zeros: the median sees none of them.
         spread, loud = graph.loudest(tensor)
         if spread > _LOUDEST:
             beside = f"beside a channel of {loud} {spread:.0f} times the median one"
             yield Risk(reader, spread / _LOUDEST, f"{100 * zeros:.1f} % of its input {tensor} become zero {beside}")
     clipped = clipped_energy(histogram, amax)
-    if clipped > _MOST_CLIPPED:
-        yield Risk(reader, clipped / _MOST_CLIPPED, f"clipping takes {100 * clipped:.0f} % of the energy of its input {tensor}")
+    if clipped > _MAX_CLIPPED:
+        yield Risk(reader, clipped / _MAX_CLIPPED, f"clipping takes {100 * clipped:.0f} % of the energy of its input {tensor}")
 
 
 def _normalisation(seen: Sequence[ImageStats], spec: Preprocess) -> list[str]:
     mean, deviation = normalised(seen, spec)
-    usual = deviation.min() >= _LEAST_DEVIATION and deviation.max() <= _MOST_DEVIATION
+    usual = deviation.min() >= _MIN_DEVIATION and deviation.max() <= _MAX_DEVIATION
     if usual and np.abs(mean).max() <= _FARTHEST_MEAN:
         return []
     figures = f"mean {', '.join(f'{m:.2f}' for m in mean)} and deviation {', '.join(f'{d:.2f}' for d in deviation)}"

@@ -31,7 +31,7 @@ __all__ = ["EXPONENTS", "Group", "balance", "channel_groups", "equalize"]
 
 _TYING = ("Relu", "Add", "MaxPool", "GlobalAveragePool", "Flatten")
 #: Channels below this share of the largest are treated as that large: a dead channel must not be blown up to full range.
-_LEAST_SHARE = 1e-4
+_MIN_SHARE = 1e-4
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def _factor(
 def _shares(channels: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
     """(C,) the largest share of its tensor's largest value that a channel has in any tensor."""
     shares = np.max([values / max(values.max(), np.finfo(np.float64).tiny) for values in channels], axis=0)
-    clipped: npt.NDArray[np.float64] = np.maximum(shares, _LEAST_SHARE)
+    clipped: npt.NDArray[np.float64] = np.maximum(shares, _MIN_SHARE)
     return clipped
 
 

@@ -10,14 +10,14 @@ import torch
 
 from edge_resnet.core.errors import CalibrationError
 
-__all__ = ["BINS", "CHUNK", "LEAST_LIMIT", "AbsHistogram", "clipped_energy", "median_nonzero", "point", "share_above"]
+__all__ = ["BINS", "CHUNK", "MIN_LIMIT", "AbsHistogram", "clipped_energy", "median_nonzero", "point", "share_above"]
 
 #: As many as NVIDIA's entropy calibration starts from.
 BINS = 2048
 #: Values handled at a time: few enough for a core's second-level cache, so many that counting threads seldom wait for Python.
 CHUNK = 1 << 18
 #: Where the limit starts: further down, bins per unit leave float32 (a dead channel's values are denormal).
-LEAST_LIMIT = 2.0**-100
+MIN_LIMIT = 2.0**-100
 #: Neighbouring values are counted in tables of their own: equal ones, as a ReLU's zeros, else wait for each other's count.
 _LANES = 4
 _LANE = (np.arange(CHUNK) % _LANES * BINS).astype(np.int16)
@@ -60,7 +60,7 @@ class AbsHistogram:
         """Double the limit until ``largest`` lies below it."""
         if largest == 0 or largest < self.limit:
             return
-        limit = max(LEAST_LIMIT, 2.0 ** (math.floor(math.log2(largest)) + 1))
+        limit = max(MIN_LIMIT, 2.0 ** (math.floor(math.log2(largest)) + 1))
         while self.limit and self.limit < limit:
             self.counts = np.concatenate([self.counts.reshape(-1, 2).sum(axis=1), np.zeros(BINS // 2, np.int64)])
             self.limit *= 2

@@ -36,7 +36,7 @@ _WEIGHT_RATE = 5e-3
 _LAYERS = 20
 #: Pixels per step of the optimizer: 32 images of 32x32, 8 of 224x224. Fewer are noisy, more are slow and take memory.
 _PIXELS = 8 * 224 * 224
-_FEWEST, _MOST = 4, 32
+_FEWEST, _MAX = 4, 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +95,7 @@ def learn(
 def learning_batch(model: onnx.ModelProto) -> int:
     """Images per step of the optimizer for this graph's input."""
     _, height, width, _ = (dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim)
-    batch: int = min(max(_PIXELS // max(height * width, 1), _FEWEST), _MOST)
+    batch: int = min(max(_PIXELS // max(height * width, 1), _FEWEST), _MAX)
     return batch
 
 

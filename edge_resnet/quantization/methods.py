@@ -18,12 +18,12 @@ from edge_resnet.quantization.calibrate import table_from
 from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.simulate import Images, Logits, relative_error, simulate
 
-__all__ = ["LEAST_HELD_OUT", "PERCENTILES", "SweepRow", "best", "candidates", "held_out_count", "sweep"]
+__all__ = ["MIN_HELD_OUT", "PERCENTILES", "SweepRow", "best", "candidates", "held_out_count", "sweep"]
 
 #: Tried beside the recipe's own.
 PERCENTILES = (99.9, 99.99, 99.999)
 #: Fewer images would not tell methods apart at all.
-LEAST_HELD_OUT = 8
+MIN_HELD_OUT = 8
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ def held_out_count(total: int, share: float = 0.25) -> int:
 
     Of a balanced sample both parts are balanced, since its classes take turns. Raises CalibrationError below sixteen images.
     """
-    if total < 2 * LEAST_HELD_OUT:
+    if total < 2 * MIN_HELD_OUT:
         raise CalibrationError(
-            f"{total} images are too few to hold some out: {2 * LEAST_HELD_OUT} are needed",
+            f"{total} images are too few to hold some out: {2 * MIN_HELD_OUT} are needed",
             hint="give more images, or name a method: --calib-method percentile needs none held out",
         )
-    return min(max(LEAST_HELD_OUT, round(total * share)), total - LEAST_HELD_OUT)
+    return min(max(MIN_HELD_OUT, round(total * share)), total - MIN_HELD_OUT)
 
 
 def candidates(recipe: QuantRecipe) -> list[QuantRecipe]:

@@ -17,11 +17,11 @@ from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import QuantRecipe
 from edge_resnet.quantization.histogram import BINS, AbsHistogram
 
-__all__ = ["LEAST_BINS", "METHODS", "Method", "read_amax"]
+__all__ = ["METHODS", "MIN_BINS", "Method", "read_amax"]
 
 #: Where the search for a clip begins. Further down a step of int8 would be finer than a bin, and the counts cannot say what it
 #: does; it is where NVIDIA's entropy calibration begins too.
-LEAST_BINS = 128
+MIN_BINS = 128
 #: Positive steps of symmetric int8.
 _STEPS = 127
 #: Levels of |x| in int8, zero among them.
@@ -64,7 +64,7 @@ def _mse(histogram: AbsHistogram, recipe: QuantRecipe) -> float:  # noqa: ARG001
     """
     counts = _without_zeros(histogram)
     largest = histogram.amax * BINS / histogram.limit if histogram.limit else 0.0
-    clips = np.append(np.arange(LEAST_BINS, np.ceil(largest)), largest)
+    clips = np.append(np.arange(MIN_BINS, np.ceil(largest)), largest)
     above = np.append(np.cumsum(counts[::-1])[::-1], 0)
     excess = np.append(np.cumsum((above[1:] + counts / 2)[::-1])[::-1], 0)
     steps = clips / _STEPS
@@ -87,7 +87,7 @@ def _entropy(histogram: AbsHistogram, recipe: QuantRecipe) -> float:  # noqa: AR
     """
     counts = _without_zeros(histogram)
     clips = np.flatnonzero(counts) + 1
-    clips = clips[clips >= LEAST_BINS]
+    clips = clips[clips >= MIN_BINS]
     if clips.size == 0:
         return histogram.amax
     # Q is constant on the occupied bins of a level, so the sums over bins become sums over 128 levels of each clip.

@@ -37,15 +37,15 @@ class RetryPolicy:
     """How long a camera may be silent, and how it is tried again; seconds.
 
     ``read_s``: without a frame it counts as hung. ``frozen_s``, ``black_s``: of the same or of black frames until it is said.
-    ``least_s``, ``most_s``: the first and the longest pause before it is opened again. ``hangs``: readers that hang for good,
+    ``min_s``, ``max_s``: the first and the longest pause before it is opened again. ``hangs``: readers that hang for good,
     after which the process is better started anew.
     """
 
     read_s: float = 15.0
     frozen_s: float = 10.0
     black_s: float = 5.0
-    least_s: float = 0.5
-    most_s: float = 30.0
+    min_s: float = 0.5
+    max_s: float = 30.0
     hangs: int = 5
 
 
@@ -54,7 +54,7 @@ def backoff(attempt: int, patience: RetryPolicy) -> float:
 
     Cameras that failed together are so not tried together.
     """
-    longest = min(patience.most_s, patience.least_s * 2.0 ** min(attempt, 32))
+    longest = min(patience.max_s, patience.min_s * 2.0 ** min(attempt, 32))
     return longest * random.uniform(0.5, 1.0)
 
 
@@ -66,7 +66,7 @@ class CameraReader:
     ) -> None:
         self._camera, self._news = camera, news
         self._patience = patience or RetryPolicy()
-        self._least_ns = 0 if per_second is None else int(1e9 / per_second)
+        self._min_ns = 0 if per_second is None else int(1e9 / per_second)
         #: The newest frame that was not looked at yet. The look waits for ``check``: the answer does not wait for the look.
         self._unseen: Frame | None = None
         self._look = FrozenFrameDetector(frozen_s=self._patience.frozen_s, black_s=self._patience.black_s)
@@ -200,7 +200,7 @@ class CameraReader:
             if not self._camera.again:
                 self._end("failed", reason)
                 return
-            if time.monotonic() - began > self._patience.most_s:
+            if time.monotonic() - began > self._patience.max_s:
                 attempt = 0  # it worked for a while: this is a new failure
             pause = backoff(attempt, self._patience)
             attempt += 1
@@ -225,7 +225,7 @@ class CameraReader:
             if frame.captured_ns < self._due_ns:
                 self._dropped += 1
                 return True
-            self._due_ns = max(self._due_ns + self._least_ns, frame.captured_ns + self._least_ns // 2)
+            self._due_ns = max(self._due_ns + self._min_ns, frame.captured_ns + self._min_ns // 2)
             behind = self._slot is not None
             self._dropped += behind
             self._slot = numbered

@@ -20,7 +20,7 @@ from edge_resnet.artifact.folder import Artifact
 from edge_resnet.deployment.systemd import ServiceOptions, render_unit
 
 #: What systemd-analyze may find at most, of 10: 1.8 with systemd 252. Cameras, a GPU and the network are what is left.
-MOST_EXPOSED = 2.5
+MAX_EXPOSED = 2.5
 MANAGER = Path("/lib/systemd/systemd")
 
 
@@ -84,7 +84,7 @@ def test_it_is_little_exposed(analyze: str, options: ServiceOptions, tmp_path: P
         pytest.skip("systemd-analyze security --offline needs systemd 250")
     rated = re.search(r"Overall exposure level for \S+: ([0-9.]+)", result.stdout)
     assert rated, result.stdout + result.stderr
-    assert float(rated[1]) <= MOST_EXPOSED
+    assert float(rated[1]) <= MAX_EXPOSED
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from edge_resnet.core.errors import CalibrationError
-from edge_resnet.quantization.histogram import BINS, CHUNK, LEAST_LIMIT, AbsHistogram
+from edge_resnet.quantization.histogram import BINS, CHUNK, MIN_LIMIT, AbsHistogram
 
 Floats = npt.NDArray[np.float32]
 #: Any finite float32, denormals and both zeros included.
@@ -80,7 +80,7 @@ def test_the_limit_is_the_next_power_of_two(values: Floats) -> None:
         return
     assert math.frexp(histogram.limit)[0] == 0.5
     assert histogram.amax < histogram.limit
-    assert histogram.limit <= max(2 * histogram.amax, LEAST_LIMIT)
+    assert histogram.limit <= max(2 * histogram.amax, MIN_LIMIT)
 
 
 def test_memory_does_not_grow_with_the_number_of_values() -> None:
@@ -119,7 +119,7 @@ def test_denormal_and_huge_values_are_counted() -> None:
     info = np.finfo(np.float32)
     smallest, largest = np.array([info.smallest_subnormal, -info.tiny]), np.array([info.max, -info.max])
     tiny = of(smallest.astype(np.float32))
-    assert tiny.limit == LEAST_LIMIT
+    assert tiny.limit == MIN_LIMIT
     assert tiny.counts[0] == 2
     assert tiny.amax == info.tiny
     both = of(smallest.astype(np.float32), largest.astype(np.float32))

@@ -22,7 +22,7 @@ from edge_resnet.core.statistics import wilson_interval
 from edge_resnet.images.imageset import balanced_sample, from_arrays
 from edge_resnet.quantization.calibrate import collect, table_from
 from edge_resnet.quantization.histogram import AbsHistogram
-from edge_resnet.quantization.methods import LEAST_HELD_OUT, PERCENTILES, SweepRow, best, candidates, held_out_count, sweep
+from edge_resnet.quantization.methods import MIN_HELD_OUT, PERCENTILES, SweepRow, best, candidates, held_out_count, sweep
 from edge_resnet.quantization.ranges import METHODS
 from edge_resnet.quantization.simulate import Logits, simulate
 
@@ -54,8 +54,8 @@ def row(agreement: float, error: float, images: int = 100) -> SweepRow:
 def test_some_are_held_out_and_some_are_left(total: int, share: float) -> None:
     """Both parts have eight images or more; the held-out part has its share, to an image, wherever it can."""
     held_out = held_out_count(total, share)
-    assert LEAST_HELD_OUT <= held_out <= total - LEAST_HELD_OUT
-    if LEAST_HELD_OUT <= total * share <= total - LEAST_HELD_OUT:
+    assert MIN_HELD_OUT <= held_out <= total - MIN_HELD_OUT
+    if MIN_HELD_OUT <= total * share <= total - MIN_HELD_OUT:
         assert abs(held_out - total * share) <= 0.5
 
 

@@ -16,8 +16,8 @@ from hypothesis.extra.numpy import arrays
 
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import CalibMethod, QuantRecipe
-from edge_resnet.quantization.histogram import BINS, LEAST_LIMIT, AbsHistogram
-from edge_resnet.quantization.ranges import LEAST_BINS, METHODS, read_amax
+from edge_resnet.quantization.histogram import BINS, MIN_LIMIT, AbsHistogram
+from edge_resnet.quantization.ranges import METHODS, MIN_BINS, read_amax
 
 Floats = npt.NDArray[np.float32]
 MAX, PERCENTILE, MSE, ENTROPY = (QuantRecipe(method=method) for method in ("max", "percentile", "mse", "entropy"))
@@ -112,7 +112,7 @@ def test_a_power_of_two_passes_through(values: Floats, exponent: int) -> None:
         scaled = values * np.float32(2.0**exponent)
     largest = np.abs(values).max()
     # Below the smallest limit and in denormals the counts of the scaled values are others.
-    assume(np.isfinite(scaled).all() and all(v == 0 or v > 2 * LEAST_LIMIT for v in (largest, np.abs(scaled).max())))
+    assume(np.isfinite(scaled).all() and all(v == 0 or v > 2 * MIN_LIMIT for v in (largest, np.abs(scaled).max())))
     assume(np.array_equal(scaled / np.float32(2.0**exponent), values))
     for recipe in RECIPES:
         if largest:
@@ -182,7 +182,7 @@ def test_mse_is_the_least_squared_error(name: str) -> None:
     histogram = of(sample(name))
     found = squared_error(histogram, read_amax(histogram, MSE))
     width = histogram.limit / BINS
-    tried = [*(width * edge for edge in range(LEAST_BINS, int(histogram.amax / width) + 1, 29)), histogram.amax]
+    tried = [*(width * edge for edge in range(MIN_BINS, int(histogram.amax / width) + 1, 29)), histogram.amax]
     tried += [read_amax(histogram, MSE) + width * near for near in (-2, -1, 1, 2)]
     assert found <= min(squared_error(histogram, amax) for amax in tried if amax <= histogram.amax) * (1 + 1e-9)
 
@@ -195,7 +195,7 @@ def test_mse_is_the_least_squared_error_of_few_values(values: Floats) -> None:
     assume(histogram.amax > 0)
     width = histogram.limit / BINS
     found = squared_error(histogram, read_amax(histogram, MSE))
-    tried = [*(width * edge for edge in range(LEAST_BINS, int(histogram.amax / width), 61)), histogram.amax]
+    tried = [*(width * edge for edge in range(MIN_BINS, int(histogram.amax / width), 61)), histogram.amax]
     assert found <= min(squared_error(histogram, amax) for amax in tried) * (1 + 1e-9)
 
 
@@ -218,8 +218,8 @@ def test_entropy_is_the_least_divergence(name: str) -> None:
     histogram = of(sample(name))
     found = kept_bins(histogram, read_amax(histogram, ENTROPY))
     least = divergence(histogram, found)
-    around = {found + near for near in range(-3, 4)} | set(range(LEAST_BINS, BINS + 1, 17))
-    others = {kept: divergence(histogram, kept) for kept in around if LEAST_BINS <= kept <= kept_bins(histogram, histogram.amax)}
+    around = {found + near for near in range(-3, 4)} | set(range(MIN_BINS, BINS + 1, 17))
+    others = {kept: divergence(histogram, kept) for kept in around if MIN_BINS <= kept <= kept_bins(histogram, histogram.amax)}
     assert least <= min(others.values()) + 1e-9
     assert all(value > least for kept, value in others.items() if kept > found)
 
@@ -231,7 +231,7 @@ def test_entropy_is_the_least_divergence_of_few_values(values: Floats) -> None:
     histogram = of(values)
     assume(histogram.amax > 0)
     found = kept_bins(histogram, read_amax(histogram, ENTROPY))
-    clips = [int(place) + 1 for place in np.flatnonzero(histogram.counts) if place + 1 >= LEAST_BINS]
+    clips = [int(place) + 1 for place in np.flatnonzero(histogram.counts) if place + 1 >= MIN_BINS]
     tried = {kept: divergence(histogram, kept) for kept in clips}
     assert found in clips
     assert tried[found] <= min(tried.values()) + 1e-9

@@ -22,7 +22,7 @@ from edge_resnet.streaming.loop import RunHooks, RunOptions, run
 from edge_resnet.streaming.records import Frame, Prediction
 from edge_resnet.streaming.sources import FrameSource
 
-QUICK = RetryPolicy(read_s=0.4, frozen_s=0.3, black_s=0.2, least_s=0.02, most_s=0.1, hangs=3)
+QUICK = RetryPolicy(read_s=0.4, frozen_s=0.3, black_s=0.2, min_s=0.02, max_s=0.1, hangs=3)
 OPTIONS = RunOptions(Preprocess(resize=32, crop=32), tuple("abcdefghij"), patience=QUICK)
 
 
@@ -266,7 +266,7 @@ def test_stopping_takes_no_time_and_leaves_no_thread(then: str) -> None:
 def test_backoff_grows_up_to_its_limit_and_is_never_nothing(attempt: int) -> None:
     """Between half and the whole of the doubled pause, at most 30 s."""
     patience = RetryPolicy()
-    whole = min(patience.most_s, patience.least_s * 2.0 ** min(attempt, 64))
+    whole = min(patience.max_s, patience.min_s * 2.0 ** min(attempt, 64))
     assert whole / 2 <= backoff(attempt, patience) <= whole
 
 

@@ -19,12 +19,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edge_resnet.core.errors import CalibrationError, ExportError
 
-__all__ = ["LEAST_HALF", "STRONG_OPSET", "to_fp16_typed"]
+__all__ = ["MIN_HALF", "STRONG_OPSET", "to_fp16_typed"]
 
 #: The first opset whose QuantizeLinear takes FP16.
 STRONG_OPSET = 19
 #: FP16's smallest number above zero.
-LEAST_HALF = 2.0**-24
+MIN_HALF = 2.0**-24
 _LARGEST_HALF = float(np.finfo(np.float16).max)
 _REMEDY = "use the weak dialect, which TensorRT 8.6 to 10.11 read"
 
@@ -114,7 +114,7 @@ def _half_scales(scales: Floats, name: str) -> Halves:
     largest = float(scales.max(initial=0)) * 127
     if not largest <= _LARGEST_HALF:
         raise CalibrationError(f"{name} stands for a range of {largest:.6g}, FP16 ends at {_LARGEST_HALF:.0f}", hint=_REMEDY)
-    halves: Halves = np.maximum(scales.astype(np.float16), np.float16(LEAST_HALF))
+    halves: Halves = np.maximum(scales.astype(np.float16), np.float16(MIN_HALF))
     return halves
 
 

@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.compiler.graph.corrections import Corrections, apply
 from edge_resnet.compiler.graph.placement import Pair, quantized_weights, tensorrt_pairs, with_cpu_pairs
-from edge_resnet.compiler.graph.scales import LEAST_SCALE, channel_amax, weight_scales
+from edge_resnet.compiler.graph.scales import MIN_SCALE, channel_amax, weight_scales
 from edge_resnet.core.errors import CalibrationError
 
 __all__ = ["QdqForm", "measured_tensors", "quantize"]
@@ -80,7 +80,7 @@ def _grid(pair: Pair, table: CalibrationTable, form: QdqForm) -> _Grid:
     if pair.range_of not in table.amax:
         raise CalibrationError(f"the calibration table has no range for {pair.range_of}", hint="build the artifact again")
     unsigned = form != "tensorrt" and pair.range_of not in table.signed
-    scale = max(table.amax[pair.range_of] / (255 if unsigned else 127), LEAST_SCALE)
+    scale = max(table.amax[pair.range_of] / (255 if unsigned else 127), MIN_SCALE)
     if form == "tensorrt":
         return _Grid(scale, np.array(0, np.int8))
     return _Grid(scale, np.array(0 if unsigned else 128, np.uint8))
@@ -153,9 +153,9 @@ class _Editor:
         bias = self._array(node.input[2]) if len(node.input) > 2 else np.zeros(weight.shape[0], np.float32)
         # The bias's step is the input's times the weight's. In a channel of tiny weights or zeros it follows the bias instead, so
         # that the bias keeps its digits, stays in int32 with room for the sum, and its scale in float32.
-        floor = np.maximum(np.abs(bias.astype(np.float64)) / 2**30, LEAST_SCALE) / grid.scale
+        floor = np.maximum(np.abs(bias.astype(np.float64)) / 2**30, MIN_SCALE) / grid.scale
         own = weight_scales(weight, limit) if learned is None else learned
-        alive = channel_amax(weight) / limit >= LEAST_SCALE
+        alive = channel_amax(weight) / limit >= MIN_SCALE
         scales = np.maximum(np.where(alive, own, 0), floor).astype(np.float32)
         integers = np.clip(np.rint(weight / scales.reshape(-1, *[1] * (weight.ndim - 1))), -limit, limit).astype(np.int8)
         self._dequantized(node, 1, f"{name}.weight", integers, scales)

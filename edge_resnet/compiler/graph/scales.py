@@ -7,12 +7,12 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["LEAST_SCALE", "channel_amax", "weight_scales"]
+__all__ = ["MIN_SCALE", "channel_amax", "weight_scales"]
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 
 #: GPUs flush smaller scales to zero, and TensorRT refuses a scale of zero.
-LEAST_SCALE = float(np.finfo(np.float32).tiny)
+MIN_SCALE = float(np.finfo(np.float32).tiny)
 #: Ranges tried, as shares of the largest weight, the whole first: it is kept where no other loses less.
 _SHARES = np.linspace(1.0, 0.5, 51)
 
@@ -25,7 +25,7 @@ def weight_scales(weight: Floats, limit: int = 127) -> Floats:
     """
     flat = weight.reshape(weight.shape[0], -1).astype(np.float32, copy=False)
     whole = channel_amax(weight) / limit
-    alive = whole >= LEAST_SCALE
+    alive = whole >= MIN_SCALE
     best = np.where(alive, whole, 1.0).astype(np.float32)
     least = _squared_error(flat, best, limit)
     for share in _SHARES[1:]:
@@ -33,7 +33,7 @@ def weight_scales(weight: Floats, limit: int = 127) -> Floats:
             break  # the largest weight, clipped, would lose more on its own in every channel
         scales = np.where(alive, whole * share, 1.0).astype(np.float32)
         error = _squared_error(flat, scales, limit)
-        better = alive & (scales >= LEAST_SCALE) & (error < least)
+        better = alive & (scales >= MIN_SCALE) & (error < least)
         best, least = np.where(better, scales, best), np.where(better, error, least)
     return best
 

@@ -14,7 +14,7 @@ import onnx
 
 from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.compiler.graph.placement import tensorrt_pairs
-from edge_resnet.compiler.graph.scales import LEAST_SCALE
+from edge_resnet.compiler.graph.scales import MIN_SCALE
 from edge_resnet.core.errors import CalibrationError, ConfigError
 
 __all__ = ["calibration_cache"]
@@ -72,4 +72,4 @@ def _check(model: onnx.ModelProto, table: CalibrationTable) -> None:
 
 
 def _hex(scale: float) -> str:
-    return struct.pack(">f", max(scale, LEAST_SCALE)).hex()
+    return struct.pack(">f", max(scale, MIN_SCALE)).hex()

@@ -25,7 +25,7 @@ __all__ = ["Plan", "build_plan"]
 
 _MIB = 1 << 20
 #: No ResNet layer needs more, so that halving further would only take time.
-_LEAST_WORKSPACE_MIB = 64
+_MIN_WORKSPACE_MIB = 64
 
 _trt: ModuleType = tensorrt
 _log = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ def _layers(content: bytes, options: EngineOptions, listener: BuildLog) -> str |
 def _smaller(workspace_mib: int | None) -> int | None:
     """Half of the limit; 1 GiB where there was none; None at the end."""
     smaller = 1024 if workspace_mib is None else workspace_mib // 2
-    return smaller if smaller >= _LEAST_WORKSPACE_MIB else None
+    return smaller if smaller >= _MIN_WORKSPACE_MIB else None
 
 
 def _some(made: Any, call: str, listener: BuildLog) -> Any:

@@ -37,12 +37,12 @@ from edge_resnet.runtime.backend import BACKENDS, Backend, Images, PipelinedBack
 __all__ = ["BenchOptions", "BenchResult", "Scenario", "bench", "read_result", "read_results", "write_results"]
 
 #: Of a warm-up, in seconds.
-_WARM_LEAST_S, _WARM_MOST_S = 1.0, 15.0
+_WARM_MIN_S, _WARM_MAX_S = 1.0, 15.0
 #: Of a measurement, the part that the stages take beside it.
 _STAGES_SHARE = 0.2
 #: Picks of images, prepared before the measurement; then they come again.
 _PICKS = 4096
-_MOST_SAMPLES = 20_000
+_MAX_SAMPLES = 20_000
 _LIBRARIES = (*(entry.module for entry in BACKENDS.values()), "pycuda")
 
 
@@ -96,8 +96,8 @@ class _Session:
         """Warm up, measure queries, and after them the stages. Raises KeyboardInterrupt while there is no sample."""
         pick = partial(next, cycle(_picks(self._pool, self._batch, self._options.seed)))
         network, clock, limits = self._network, self._clock, self._limits
-        least = min(_WARM_LEAST_S, limits.seconds / 2)
-        self._warm_up = warm_up(lambda: network.infer(pick()), least, _WARM_MOST_S, clock)
+        least = min(_WARM_MIN_S, limits.seconds / 2)
+        self._warm_up = warm_up(lambda: network.infer(pick()), least, _WARM_MAX_S, clock)
         tick(0.0)
         with self._meter or nullcontext():
             watch = ConditionsMonitor()
@@ -138,7 +138,7 @@ class _Session:
         samples, manifest = self._timings.samples_ns, self._artifact.manifest
         stats = summarise([sample / 1e6 for sample in samples])
         metric, overhead = _metric(self._options.scenario, samples, self._batch), self._overhead()
-        every = -(-len(samples) // _MOST_SAMPLES)
+        every = -(-len(samples) // _MAX_SAMPLES)
         return BenchResult(
             schema_version=SCHEMA,
             kind="edge-resnet bench",

@@ -24,7 +24,7 @@ _FEW = {4: 3.182, 3: 4.303, 2: 12.706}
 #: The normal quantile of that.
 _Z95 = 1.96
 #: Samples in a block at least, for the blocks of a percentile to say anything.
-_LEAST = 5
+_MIN = 5
 
 
 def percentile_interval(samples: Sequence[float], share: float) -> tuple[float, float, bool]:
@@ -39,7 +39,7 @@ def percentile_interval(samples: Sequence[float], share: float) -> tuple[float, 
     centre = percentile(ordered, share)
     independent = _Z95 * math.sqrt(count * probability * (1 - probability))
     below = [float(sample <= centre) for sample in samples]
-    half = max([independent, *(count * spread for spread in _spreads(below, _LEAST))])
+    half = max([independent, *(count * spread for spread in _spreads(below, _MIN))])
     low, high = math.floor(count * probability - half), math.ceil(count * probability + half) + 1
     certain = count * probability >= independent + 1 and math.ceil(count * probability + independent) < count
     return ordered[max(1, low) - 1], ordered[min(count, high) - 1], certain

@@ -24,12 +24,12 @@ __all__ = ["MULTI_STREAM", "BenchOptions", "batch_of", "limits_of"]
 MULTI_STREAM = 8
 _MLPERF_S, _MLPERF_OFFLINE_IMAGES, _MLPERF_POOL = 600.0, 24576, 1024
 _QUERIES: Mapping[Scenario, int] = MappingProxyType({"single-stream": 1024, "multi-stream": 662, "offline": 24})
-_MOST_PIXELS = 89_478_485
+_MAX_PIXELS = 89_478_485
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """How to measure. ``seconds``, ``min_queries``: both are reached, but no more than ``most_seconds`` are taken; None: 1024
+    """How to measure. ``seconds``, ``min_queries``: both are reached, but no more than ``max_seconds`` are taken; None: 1024
     queries in single-stream, 662 in multi-stream, 24 batches offline. ``batch``: of offline; None: the engine's largest.
     ``pool``: images in memory that queries take theirs from, by ``seed``. ``frame``: (width, height) of the frames that the
     stages begin with. ``starts``: processes that are started for the cold start. ``mlperf``: the minima of a submission.
@@ -39,7 +39,7 @@ class BenchOptions:
     backend: str = "auto"
     seconds: float = 10.0
     min_queries: int | None = None
-    most_seconds: float = 120.0
+    max_seconds: float = 120.0
     batch: int | None = None
     seed: int = 0
     pool: int = 64
@@ -51,13 +51,13 @@ class BenchOptions:
     def __post_init__(self) -> None:
         if self.scenario not in get_args(Scenario):
             raise ConfigError(f"no scenario is called {self.scenario}", hint=f"choose one of {', '.join(get_args(Scenario))}")
-        if not 0 < self.seconds < float("inf") or not 0 < self.most_seconds < float("inf"):
+        if not 0 < self.seconds < float("inf") or not 0 < self.max_seconds < float("inf"):
             raise ConfigError("a measurement takes a number of seconds above 0", hint="--seconds 10 --max-seconds 120")
         if min(self.min_queries or 1, self.batch or 1, self.pool) < 1 or 0 in (self.min_queries, self.batch):
             raise ConfigError("queries, images and batch are whole numbers from 1", hint="--min-queries 1024")
         if min(self.seed, self.starts) < 0:
             raise ConfigError("a seed is 0 or more, and so are starts", hint="--seed 0")
-        if min(self.frame) < 1 or self.frame[0] * self.frame[1] > _MOST_PIXELS:
+        if min(self.frame) < 1 or self.frame[0] * self.frame[1] > _MAX_PIXELS:
             raise ConfigError(f"a frame of {self.frame[0]}x{self.frame[1]} cannot be had", hint="--frame 1920x1080")
 
     @property
@@ -79,6 +79,6 @@ def limits_of(options: BenchOptions, batch: int) -> Limits:
     """When the measurement ends. MLPerf's minima hold beside larger wishes, and nothing cuts them short."""
     queries = options.min_queries or _QUERIES[options.scenario]
     if not options.mlperf:
-        return Limits(options.seconds, queries, max(options.seconds, options.most_seconds))
+        return Limits(options.seconds, queries, max(options.seconds, options.max_seconds))
     least = ceil(_MLPERF_OFFLINE_IMAGES / batch) if options.scenario == "offline" else _QUERIES[options.scenario]
     return Limits(max(options.seconds, _MLPERF_S), max(queries, least))

@@ -19,7 +19,7 @@ from edge_resnet.runtime.postprocess import top_k
 __all__ = ["TellsStages", "measure_stages"]
 
 #: Rounds at least; the first is not counted.
-_LEAST = 5
+_MIN = 5
 
 
 @runtime_checkable
@@ -41,7 +41,7 @@ def measure_stages(
     """
     found: defaultdict[str, list[float]] = defaultdict(list)
     begun, rounds = clock(), 0
-    while rounds < _LEAST or clock() - begun < seconds * 1e9:
+    while rounds < _MIN or clock() - begun < seconds * 1e9:
         rounds += 1
         for stage, milliseconds in _round(network, artifact, frame, batch, clock).items():
             found[stage].append(milliseconds)

@@ -28,17 +28,17 @@ _ALIKE, _SETTLED = 3, 0.05
 
 @dataclass(frozen=True)
 class Limits:
-    """When a measurement ends: after ``seconds`` and ``queries``, whichever is later, but after ``most_seconds`` in any case."""
+    """When a measurement ends: after ``seconds`` and ``queries``, whichever is later, but after ``max_seconds`` in any case."""
 
     seconds: float
     queries: int
-    most_seconds: float = float("inf")
+    max_seconds: float = float("inf")
 
     def done(self, elapsed_ns: int, count: int) -> float:
         """The share that is done, 1 at the end."""
         seconds = elapsed_ns / 1e9
         asked = min(seconds / self.seconds if self.seconds else 1.0, count / self.queries)
-        return min(1.0, max(asked, seconds / self.most_seconds))
+        return min(1.0, max(asked, seconds / self.max_seconds))
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class WarmUp:
 @dataclass
 class Timings:
     """``samples_ns``: per query. ``outside_ns``: spent between queries, on measuring. ``complete``: the limits were reached by
-    count and time, not by ``most_seconds``."""
+    count and time, not by ``max_seconds``."""
 
     samples_ns: list[int] = field(default_factory=list)
     outside_ns: int = 0
@@ -61,10 +61,10 @@ class Timings:
     interrupted: bool = False
 
 
-def warm_up(run: Callable[[], object], least_s: float, most_s: float, clock: Clock = time.perf_counter_ns) -> WarmUp:
-    """Run queries until their latencies have settled: for ``least_s`` at least, ``most_s`` at most.
+def warm_up(run: Callable[[], object], min_s: float, max_s: float, clock: Clock = time.perf_counter_ns) -> WarmUp:
+    """Run queries until their latencies have settled: for ``min_s`` at least, ``max_s`` at most.
 
-    A beginning that is slow and even for longer than ``least_s`` is taken for settled.
+    A beginning that is slow and even for longer than ``min_s`` is taken for settled.
     """
     started = now = clock()
     medians: deque[float] = deque(maxlen=_ALIKE)
@@ -81,7 +81,7 @@ def warm_up(run: Callable[[], object], least_s: float, most_s: float, clock: Clo
         medians.append(median(window))
         settled = len(medians) == _ALIKE and max(medians) - min(medians) <= _SETTLED * median(medians)
         seconds = (now - started) / 1e9
-        if (settled and seconds >= least_s) or seconds >= most_s:
+        if (settled and seconds >= min_s) or seconds >= max_s:
             return WarmUp(queries, seconds, settled)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["charts"]
 
-_WIDTH, _LEAST_HEIGHT, _PER_ROW = 7.2, 1.5, 0.46
+_WIDTH, _MIN_HEIGHT, _PER_ROW = 7.2, 1.5, 0.46
 #: Samples of a row drawn as dots.
 _DOTS = 240
 _CLASSES = 20
@@ -98,7 +98,7 @@ def _classes(index: int, pair: Pair) -> Chart | None:
         _rows(axes, [f"{change.name} ({change.images})" for change in known])
 
     alt = "; ".join(f"{change.name} {change.before} to {change.after} of {change.images}" for change in known)
-    size = (_WIDTH, _LEAST_HEIGHT + 0.24 * len(known))
+    size = (_WIDTH, _MIN_HEIGHT + 0.24 * len(known))
     return draw(f"classes-{index + 1}", "Classes that changed most", paint, alt=alt, size=size)
 
 
@@ -119,7 +119,7 @@ def _rows(axes: Axes, labels: Sequence[str]) -> None:
 
 
 def _size(rows: int) -> tuple[float, float]:
-    return _WIDTH, _LEAST_HEIGHT + _PER_ROW * rows
+    return _WIDTH, _MIN_HEIGHT + _PER_ROW * rows
 
 
 def _milliseconds(row: Row) -> list[float]:

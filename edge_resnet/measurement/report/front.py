@@ -30,7 +30,7 @@ __all__ = [
 #: Points of top-1 that the table of ``fastest_within`` asks about.
 POINTS = (0.5, 1.0, 2.0, 5.0)
 _STEPS = (1.0, 2.0, 5.0)
-_MOST_LIMITS = 6
+_MAX_LIMITS = 6
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def limits_ms(rows: Sequence[Row]) -> tuple[float, ...]:
     rounds = [round(step * 10.0**exponent, 9) for exponent in exponents for step in _STEPS]
     first = max(value for value in rounds if value < min(latencies))
     last = min(value for value in rounds if value >= max(latencies))
-    return tuple(value for value in rounds if first <= value <= last)[-_MOST_LIMITS:]
+    return tuple(value for value in rounds if first <= value <= last)[-_MAX_LIMITS:]
 
 
 def _own(best: Row, row: Row) -> Difference | None:

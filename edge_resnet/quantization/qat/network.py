@@ -30,7 +30,7 @@ __all__ = ["FakeQuantized", "Fp32Teacher", "Layer"]
 _RANGE_GAIN = 1.0
 #: The largest root mean square of a parameter's gradient that is passed on: what INT8 broke begins with gradients that are a
 #: thousand times those of the rest, and one step by them breaks it all.
-_MOST = {"turn": 0.05, "stretch": 0.05, "shift": 0.05, "width": 0.05}
+_MAX = {"turn": 0.05, "stretch": 0.05, "shift": 0.05, "width": 0.05}
 #: Symmetric int8, as TensorRT stores weights.
 _LIMIT = 127
 
@@ -188,8 +188,8 @@ class Fp32Teacher(nn.Module):
 
 
 def _deviation(kind: str, start: Tensor) -> nn.Parameter:
-    """A parameter of the shape of ``start``, 0 at first, whose gradient is held to ``_MOST``."""
-    parameter, most = nn.Parameter(torch.zeros_like(start)), _MOST[kind]
+    """A parameter of the shape of ``start``, 0 at first, whose gradient is held to ``_MAX``."""
+    parameter, most = nn.Parameter(torch.zeros_like(start)), _MAX[kind]
 
     def held(gradient: Tensor) -> Tensor:
         size = gradient.square().mean().sqrt()

@@ -30,7 +30,7 @@ __all__ = ["corrections_of", "table_of", "verify_int8"]
 
 #: The largest squared error of the simulated graph's logits over their power. Sums in another order turn a rounding here and
 #: there: seen were up to 7e-4 on a network that INT8 breaks, 1e-5 on others.
-_MOST_ERROR = 5e-3
+_MAX_ERROR = 5e-3
 
 Images: TypeAlias = npt.NDArray[np.uint8]
 
@@ -86,7 +86,7 @@ def verify_int8(
     with torch.inference_mode():
         answers = [network(normalise(torch.from_numpy(batch).to(device), preprocess)).cpu().numpy() for batch in shown]
     error = relative_error(measured, np.concatenate(answers))
-    if not error <= _MOST_ERROR:
+    if not error <= _MAX_ERROR:
         raise ExportError(
             f"the INT8 graph does not answer as the network that was trained: squared error {error:.1e} of the logits' power",
             hint="report it with the versions that edge-resnet doctor prints",

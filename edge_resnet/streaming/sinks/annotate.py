@@ -17,7 +17,7 @@ __all__ = ["Annotator", "drawable"]
 #: Sought in the system's font folders, in this order; Pillow's own font knows ASCII alone.
 _FONTS = ("NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "LiberationSans-Regular.ttf", "NotoSans-Regular.ttf")
 #: Height of a letter as a share of the image's, and the least in pixels.
-_SHARE, _LEAST = 1 / 24, 9
+_SHARE, _MIN = 1 / 24, 9
 #: Sources whose frame rate is remembered: images of a folder are a source each.
 _SOURCES = 64
 _INK, _BOX = 255, 32
@@ -66,14 +66,14 @@ def _below(prediction: Prediction, rate: float | None) -> str:
 
 def _text_box(lines: tuple[str, ...], height: int, width: int) -> npt.NDArray[np.uint8]:
     """The lines as grey levels (h, w), no larger than the image; letters shrink before anything is cut off."""
-    size = max(_LEAST, round(height * _SHARE))
+    size = max(_MIN, round(height * _SHARE))
     while True:
         font = _font(size)
         texts = [drawable(line, font) for line in lines if line]
         widest = max(font.getlength(text) for text in texts)
-        if size == _LEAST or widest + size <= width:
+        if size == _MIN or widest + size <= width:
             break
-        size = max(_LEAST, min(size - 1, int(size * width / (widest + size))))
+        size = max(_MIN, min(size - 1, int(size * width / (widest + size))))
     pad = size // 2
     step = round(1.3 * size)
     box = Image.new("L", (min(width, round(widest) + 2 * pad), min(height, step * len(texts) + pad)), _BOX)

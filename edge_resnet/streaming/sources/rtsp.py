@@ -99,7 +99,7 @@ def _quoted(value: str) -> str:
 
 
 #: Headers and description; those of cameras have one or two kB.
-_MOST_BYTES = 65536
+_MAX_BYTES = 65536
 
 
 class _Reply(NamedTuple):
@@ -145,7 +145,7 @@ def _describe(connection: socket.socket, address: Address, deadline: float, answ
     connection.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
     head, rest = b"", b""
     data = b""
-    while len(data) < _MOST_BYTES:
+    while len(data) < _MAX_BYTES:
         head, end, rest = data.partition(b"\r\n\r\n")
         length = re.search(rb"(?im)^content-length:[ \t]*(\d{1,6})", head)
         if end and len(rest) >= (int(length.group(1)) if length else 0):

@@ -31,7 +31,7 @@ _EQUAL, _WEIGHTED = "all, equal weights", "all, chosen weights"
 #: Images a call.
 _BATCH = 64
 #: The likelihood is concave in the weights; the iteration ends where none moves by more than this.
-_STILL, _MOST = 1e-7, 100_000
+_STILL, _MAX = 1e-7, 100_000
 
 Ints = npt.NDArray[np.int64]
 
@@ -102,7 +102,7 @@ def mixture_weights(answers: Probabilities, labels: Ints) -> npt.NDArray[np.floa
     """
     right = np.maximum(answers[:, np.arange(len(labels)), labels].astype(np.float64), np.finfo(np.float64).tiny)
     weights = np.full(len(right), 1 / len(right))
-    for _ in range(_MOST):
+    for _ in range(_MAX):
         parts = weights[:, None] * right
         fresh = np.asarray((parts / parts.sum(axis=0)).mean(axis=1), np.float64)
         if np.abs(fresh - weights).max() < _STILL:

@@ -27,7 +27,7 @@ _MACHINE = ("cpu", "architecture", "usable_cores", "board", "gpu", "compute_capa
 #: Queries at least, image after image: enough for the interval of a p90. And batches, for their spread.
 _QUERIES, _BATCHES = 64, 8
 #: A measurement takes so many times its seconds at most, however few queries that is.
-_MOST = 6.0
+_MAX = 6.0
 
 
 def refuse_fp16(artifact: Artifact, backend: str) -> None:
@@ -44,7 +44,7 @@ def measure_latency(artifact: Artifact, backend: str, batch: int, seconds: float
         backend=backend,
         seconds=seconds,
         min_queries=_QUERIES if alone else _BATCHES,
-        most_seconds=_MOST * seconds,
+        max_seconds=_MAX * seconds,
         batch=None if alone else batch,
         starts=1 if alone else 0,
     )

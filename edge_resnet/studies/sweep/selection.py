@@ -18,7 +18,7 @@ __all__ = ["ImageSplit", "hold_out", "open_split", "shared_images"]
 #: Held out of the evaluation at most, and as a part of it: calibration needs 128 images, and more gain little.
 _HELD_OUT, _PART = 128, 3
 #: Fewer images than this are not worth splitting.
-_LEAST = 24
+_MIN = 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +37,7 @@ def hold_out(images: ImageSet, recipe: QuantRecipe) -> ImageSplit:
 
     The same images on every machine, whatever is measured. Raises DataError where there are too few to split.
     """
-    if len(images) < _LEAST:
+    if len(images) < _MIN:
         raise DataError(
             f"{len(images)} images are too few to calibrate on some and measure on others",
             hint="--calib-data takes images of their own for INT8",

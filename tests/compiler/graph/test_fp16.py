@@ -19,7 +19,7 @@ from PIL import Image
 
 from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.compiler.graph.corrections import with_exact_input
-from edge_resnet.compiler.graph.fp16 import LEAST_HALF, STRONG_OPSET, to_fp16_typed
+from edge_resnet.compiler.graph.fp16 import MIN_HALF, STRONG_OPSET, to_fp16_typed
 from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.errors import CalibrationError, ExportError
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
@@ -222,7 +222,7 @@ def test_the_law_of_integers_holds_for_scales_of_any_size(exponents: list[float]
     weight = (rng.uniform(-130, 130, (len(scales), 8)) * scales[:, None].astype(np.float64)).astype(np.float32)
     model = one_convolution(weight, scales)
     was, now = constants(model), constants(to_fp16_typed(model))
-    assert (now["w.scale"] >= LEAST_HALF).all()
+    assert (now["w.scale"] >= MIN_HALF).all()
     assert np.array_equal(integers(now["w"], now["w.scale"]), integers(was["w"], was["w.scale"]))
     assert np.array_equal(onnx_runtime_integers(to_fp16_typed(model))[0], integers(was["w"], was["w.scale"]))
 
@@ -232,8 +232,8 @@ def test_a_dead_channels_weights_stay_tiny() -> None:
     scales = np.array([1e-30, 2.9e-8, 1.0], np.float32)
     weight = scales[:, None] * np.array([[127, -127, 3]], np.float32)
     now = constants(to_fp16_typed(one_convolution(weight, scales)))
-    assert now["w.scale"].tolist() == [LEAST_HALF, LEAST_HALF, 1.0]
-    assert np.abs(now["w"][:2]).max() == 127 * LEAST_HALF
+    assert now["w.scale"].tolist() == [MIN_HALF, MIN_HALF, 1.0]
+    assert np.abs(now["w"][:2]).max() == 127 * MIN_HALF
 
 
 def test_scales_are_the_nearest_fp16(case: Case) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from edge_resnet.compiler.graph.scales import LEAST_SCALE, channel_amax, weight_scales
+from edge_resnet.compiler.graph.scales import MIN_SCALE, channel_amax, weight_scales
 
 Floats = npt.NDArray[np.float32]
 #: Any float32 that a squared sum would survive, denormals included, and what weights look like.
@@ -37,7 +37,7 @@ def squared_error(weight: Floats, scales: Floats, limit: int) -> npt.NDArray[np.
 def whole(weight: Floats, limit: int) -> Floats:
     """The scales without clipping."""
     amax = channel_amax(weight) / limit
-    return np.where(amax >= LEAST_SCALE, amax, 1).astype(np.float32)
+    return np.where(amax >= MIN_SCALE, amax, 1).astype(np.float32)
 
 
 def normal(channels: int, size: int, seed: int = 0) -> Floats:
@@ -59,7 +59,7 @@ def test_scales_are_one_per_channel_and_usable(weight: Floats, limit: int) -> No
     scales, unclipped = weight_scales(weight, limit), whole(weight, limit)
     assert scales.shape == weight.shape[:1]
     assert scales.dtype == np.float32
-    assert (scales >= LEAST_SCALE).all()
+    assert (scales >= MIN_SCALE).all()
     assert (scales <= unclipped).all()
     assert (scales >= unclipped * np.float32(0.4999)).all()
 
@@ -118,7 +118,7 @@ def test_two_weights_are_not_clipped() -> None:
     assert np.array_equal(weight_scales(weight), whole(weight, 127))
 
 
-@pytest.mark.parametrize("value", [0.0, 1e-45, 1e-40, LEAST_SCALE * 126])
+@pytest.mark.parametrize("value", [0.0, 1e-45, 1e-40, MIN_SCALE * 126])
 def test_dead_channels_have_a_scale_of_one(value: float) -> None:
     """Zeros, and weights so small that their scale would be denormal, get 1 and disturb no other channel."""
     weight = normal(3, 4)
@@ -130,8 +130,8 @@ def test_dead_channels_have_a_scale_of_one(value: float) -> None:
 def test_a_scale_at_the_edge_is_not_made_denormal() -> None:
     """A channel whose unclipped scale is the smallest allowed keeps it, whatever clipping would gain."""
     weight = normal(1, 512)
-    weight *= np.float32(LEAST_SCALE * 128 / np.abs(weight).max())
-    assert LEAST_SCALE <= weight_scales(weight)[0] <= whole(weight, 127)[0]
+    weight *= np.float32(MIN_SCALE * 128 / np.abs(weight).max())
+    assert MIN_SCALE <= weight_scales(weight)[0] <= whole(weight, 127)[0]
 
 
 def test_the_weight_is_left_as_it_is() -> None:

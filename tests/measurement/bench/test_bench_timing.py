@@ -35,12 +35,12 @@ def test_scripted_latencies_come_back(latencies: list[float]) -> None:
     [
         (Limits(1.0, 1), 100, True),
         (Limits(0.5, 200), 200, True),
-        (Limits(1.0, 1000, most_seconds=3.0), 300, False),
+        (Limits(1.0, 1000, max_seconds=3.0), 300, False),
     ],
     ids=["seconds", "queries", "at most"],
 )
 def test_both_minima_are_reached(limits: Limits, count: int, complete: bool) -> None:
-    """The later of seconds and queries ends it, most_seconds in any case; then it is not complete."""
+    """The later of seconds and queries ends it, max_seconds in any case; then it is not complete."""
     clock = HandClock()
     backend = Scripted(clock, repeat(10.0))
     timings = one_by_one(lambda: backend.infer(IMAGE), limits, silent, clock)
