@@ -34,7 +34,7 @@ OPENING = {
 }
 
 
-def images(count: int, seed: int = 0) -> npt.NDArray[np.uint8]:
+def random_images(count: int, seed: int = 0) -> npt.NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
 
 
@@ -44,9 +44,9 @@ def test_every_version_and_kind_of_gpu_answers(make: Callable[..., Any], version
     """Batches of one, of the engine's largest, and of more, in any order, get their own answers; then all memory is free."""
     with make(version, integrated=integrated) as backend:
         for count in (1, 4, 3, 9, 1, 13):
-            found = backend.infer(images(count, count))
+            found = backend.infer(random_images(count, count))
             assert (found.dtype, found.shape) == (np.float32, (count, 5))
-            np.testing.assert_array_equal(found, answers(images(count, count)))
+            np.testing.assert_array_equal(found, answers(random_images(count, count)))
     if not integrated:
         assert not pycuda_driver.MEMORY
 
@@ -55,9 +55,9 @@ def test_every_version_and_kind_of_gpu_answers(make: Callable[..., Any], version
 def test_answers_are_the_callers_and_float32(make: Callable[..., Any], dtype: str) -> None:
     """A later call changes no earlier answer, whatever type the engine writes."""
     with make(content=plan(dtype=dtype)) as backend:
-        first = backend.infer(images(2))
+        first = backend.infer(random_images(2))
         kept = first.copy()
-        backend.infer(images(4, 1))
+        backend.infer(random_images(4, 1))
         np.testing.assert_array_equal(first, kept)
         assert first.dtype == np.float32
 
@@ -66,20 +66,20 @@ def test_batches_below_the_smallest_are_filled_up(make: Callable[..., Any]) -> N
     """An engine for three and more serves one, and the last piece of seven."""
     with make(content=plan(least=3)) as backend:
         for count in (1, 2, 7):
-            np.testing.assert_array_equal(backend.infer(images(count)), answers(images(count)))
+            np.testing.assert_array_equal(backend.infer(random_images(count)), answers(random_images(count)))
 
 
 def test_batches_overlap(make: Callable[..., Any]) -> None:
     """Two submitted batches are under way at once, and their results may be taken in any order."""
     with make() as backend:
-        tickets = [backend.submit(images(count, count)) for count in (2, 3)]
+        tickets = [backend.submit(random_images(count, count)) for count in (2, 3)]
         assert sum(bool(stream.work) for stream in pycuda_driver.STREAMS.values()) == 2
         for ticket, count in reversed(list(zip(tickets, (2, 3), strict=True))):
-            np.testing.assert_array_equal(backend.result(ticket), answers(images(count, count)))
+            np.testing.assert_array_equal(backend.result(ticket), answers(random_images(count, count)))
         with pytest.raises(BackendError, match="gone"):
             backend.result(tickets[0])
         with pytest.raises(ConfigError, match="up to 4"):
-            backend.submit(images(5))
+            backend.submit(random_images(5))
 
 
 @pytest.mark.parametrize("integrated", [False, True])
@@ -89,7 +89,7 @@ def test_many_threads_get_their_own_answers(make: Callable[..., Any], integrated
 
     def work(seed: int) -> None:
         for turn in range(12):
-            images = pixels(1 + (seed + turn) % 11, 100 * seed + turn)
+            images = random_images(1 + (seed + turn) % 11, 100 * seed + turn)
             if not np.array_equal(backend.infer(images), answers(images)):
                 wrong.append(f"{seed}, {turn}")
         if pycuda_driver.depth():
@@ -112,13 +112,13 @@ def test_a_cuda_error_is_a_backend_error_and_not_the_end(make: Callable[..., Any
         for count in (2, 9):
             pycuda_driver.FAULTS[call] = 1
             with pytest.raises(BackendError, match=FAULTS[call]) as caught:
-                backend.infer(images(count))
+                backend.infer(random_images(count))
             assert caught.value.hint
         pycuda_driver.FAULTS.clear()
         for stream in pycuda_driver.STREAMS.values():
             stream.work.clear()
         for _ in range(5):
-            np.testing.assert_array_equal(backend.infer(images(9)), answers(images(9)))
+            np.testing.assert_array_equal(backend.infer(random_images(9)), answers(random_images(9)))
 
 
 @pytest.mark.parametrize("call", OPENING)
@@ -152,8 +152,8 @@ def test_tensorrts_false_is_an_error(make: Callable[..., Any], call: str, words:
     with make() as backend:
         tensorrt_run.FAULTS[call] = 1
         with pytest.raises(BackendError, match=words):
-            backend.infer(images(2))
-        np.testing.assert_array_equal(backend.infer(images(3)), answers(images(3)))
+            backend.infer(random_images(2))
+        np.testing.assert_array_equal(backend.infer(random_images(3)), answers(random_images(3)))
 
 
 def test_another_networks_engine_is_refused(make: Callable[..., Any]) -> None:
@@ -176,12 +176,12 @@ def test_wrong_images_are_refused(make: Callable[..., Any]) -> None:
 def test_close_ends_everything(make: Callable[..., Any]) -> None:
     """Twice, with a batch under way, and for a thread that waits for a slot: an error, and no hang."""
     backend = make(slots=1)
-    ticket = backend.submit(images(2))
+    ticket = backend.submit(random_images(2))
     failed: list[Exception] = []
 
     def wait() -> None:
         try:
-            backend.submit(images(1))
+            backend.submit(random_images(1))
         except BackendError as error:
             failed.append(error)
 
@@ -195,7 +195,7 @@ def test_close_ends_everything(make: Callable[..., Any]) -> None:
     with pytest.raises(BackendError, match="gone"):
         backend.result(ticket)
     with pytest.raises(BackendError, match="closed"):
-        backend.infer(images(1))
+        backend.infer(random_images(1))
     assert not pycuda_driver.MEMORY
 
 
@@ -206,7 +206,7 @@ def test_graphs_change_no_answer(make: Callable[..., Any], version: str, integra
     order = np.random.default_rng(0).integers(1, 10, 60)
     with make(version, integrated=integrated) as recorded, make(version, integrated=integrated, graphs=False) as plain:
         for seed, count in enumerate(order):
-            images = pixels(int(count), seed)
+            images = random_images(int(count), seed)
             np.testing.assert_array_equal(recorded.infer(images), answers(images))
             np.testing.assert_array_equal(plain.infer(images), answers(images))
 
@@ -215,19 +215,19 @@ def test_a_batch_size_that_comes_again_is_launched_as_one(make: Callable[..., An
     """The third batch of a size asks TensorRT for nothing, and other sizes do not disturb it."""
     with make(slots=1) as backend:
         for count in (2, 3, 2, 3):
-            backend.infer(images(count))
+            backend.infer(random_images(count))
         tensorrt_run.FAULTS.update({"execute_async_v3": 9, "set_input_shape": 9})
         for count in (2, 3, 2):
-            np.testing.assert_array_equal(backend.infer(images(count, 7)), answers(images(count, 7)))
+            np.testing.assert_array_equal(backend.infer(random_images(count, 7)), answers(random_images(count, 7)))
         with pytest.raises(BackendError, match="a batch of 4"):
-            backend.infer(images(4))
+            backend.infer(random_images(4))
 
 
 def test_many_batch_sizes_do_not_fill_the_memory(make: Callable[..., Any], libcuda: Path) -> None:
     """Of twelve sizes eight are recorded, and the others are answered as well."""
     with make(content=plan(most=12), slots=1) as backend:
         for count in [*range(1, 13)] * 3:
-            np.testing.assert_array_equal(backend.infer(images(count)), answers(images(count)))
+            np.testing.assert_array_equal(backend.infer(random_images(count)), answers(random_images(count)))
         assert ctypes.CDLL(str(libcuda)).stub_executables() == 8
 
 
@@ -239,7 +239,7 @@ def test_where_graphs_fail_the_network_runs_without(
     monkeypatch.setenv("STUB_FAILS", f"{call}=900")
     with caplog.at_level(logging.WARNING, logger="edge_resnet"), make() as backend:
         for count in (2, 2, 3, 2, 3, 3, 2):
-            np.testing.assert_array_equal(backend.infer(images(count)), answers(images(count)))
+            np.testing.assert_array_equal(backend.infer(random_images(count)), answers(random_images(count)))
     said = [record.getMessage() for record in caplog.records]
     assert said == [f"without CUDA graphs, each kernel launched by itself: {call} gave error 900"]
 
@@ -247,22 +247,22 @@ def test_where_graphs_fail_the_network_runs_without(
 def test_a_network_that_cannot_be_recorded_runs_without(make: Callable[..., Any]) -> None:
     """TensorRT refuses while it is recorded: the stream takes work again, and the answers come."""
     with make(slots=1) as backend:
-        backend.infer(images(2))
+        backend.infer(random_images(2))
         tensorrt_run.FAULTS["execute_async_v3 recorded"] = 1
         for _ in range(3):
-            np.testing.assert_array_equal(backend.infer(images(2)), answers(images(2)))
+            np.testing.assert_array_equal(backend.infer(random_images(2)), answers(random_images(2)))
 
 
 def test_a_graph_that_fails_is_a_backend_error(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """The GPU's fault while a graph is launched reaches the caller, and the slot is free again."""
     with make(slots=1) as backend:
         for _ in range(3):
-            backend.infer(images(2))
+            backend.infer(random_images(2))
         monkeypatch.setenv("STUB_FAILS", "cuGraphLaunch=700")
         with pytest.raises(BackendError, match="cuGraphLaunch gave error 700"):
-            backend.infer(images(2))
+            backend.infer(random_images(2))
         monkeypatch.delenv("STUB_FAILS")
-        np.testing.assert_array_equal(backend.infer(images(2, 5)), answers(images(2, 5)))
+        np.testing.assert_array_equal(backend.infer(random_images(2, 5)), answers(random_images(2, 5)))
 
 
 def split_of(count: int) -> dict[str, Any]:
@@ -282,8 +282,8 @@ def test_the_gpu_tells_where_the_time_went(make: Callable[..., Any], version: st
     with make(version, graphs=graphs) as backend:
         for turn in range(4):
             for count in (1, 3, 4):
-                logits, split = backend.infer_timed(images(count, turn))
-                np.testing.assert_array_equal(logits, answers(images(count, turn)))
+                logits, split = backend.infer_timed(random_images(count, turn))
+                np.testing.assert_array_equal(logits, answers(random_images(count, turn)))
                 assert split == split_of(count)
         recorded = {key for slot in backend._slots for key, graph in slot._graphs.items() if graph is not None}
         assert recorded == ({(count, "none") for count in (1, 3, 4)} if graphs else set())
@@ -293,33 +293,33 @@ def test_timed_and_untimed_batches_take_turns(make: Callable[..., Any]) -> None:
     """Each of the two kinds has a graph of its own: neither copies what the other should, whatever came before."""
     with make(slots=1) as backend:
         for turn in range(5):
-            np.testing.assert_array_equal(backend.infer(images(2, turn)), answers(images(2, turn)))
-            logits, split = backend.infer_timed(images(2, 100 + turn))
-            np.testing.assert_array_equal(logits, answers(images(2, 100 + turn)))
+            np.testing.assert_array_equal(backend.infer(random_images(2, turn)), answers(random_images(2, turn)))
+            logits, split = backend.infer_timed(random_images(2, 100 + turn))
+            np.testing.assert_array_equal(logits, answers(random_images(2, 100 + turn)))
             assert split == split_of(2)
 
 
 def test_a_large_batch_is_timed_piece_by_piece(make: Callable[..., Any]) -> None:
     """More than the engine takes: the pieces' times together, in the order of the images."""
     with make() as backend:
-        logits, split = backend.infer_timed(images(9))
-    np.testing.assert_array_equal(logits, answers(images(9)))
+        logits, split = backend.infer_timed(random_images(9))
+    np.testing.assert_array_equal(logits, answers(random_images(9)))
     assert split == split_of(9)
 
 
 def test_a_batch_that_is_filled_up_is_timed_whole(make: Callable[..., Any]) -> None:
     """An engine for three and more works on three: that is what the time says."""
     with make(content=plan(least=3)) as backend:
-        logits, split = backend.infer_timed(images(2))
-    np.testing.assert_array_equal(logits, answers(images(2)))
+        logits, split = backend.infer_timed(random_images(2))
+    np.testing.assert_array_equal(logits, answers(random_images(2)))
     assert split == split_of(3)
 
 
 def test_shared_memory_has_no_copies_to_tell(make: Callable[..., Any]) -> None:
     """On an integrated GPU nothing crosses a bus: copies are absent, and not zero."""
     with make(integrated=True) as backend:
-        logits, split = backend.infer_timed(images(2))
-        np.testing.assert_array_equal(logits, answers(images(2)))
+        logits, split = backend.infer_timed(random_images(2))
+        np.testing.assert_array_equal(logits, answers(random_images(2)))
     assert split == {"compute": pytest.approx(2 * tensorrt_run.IMAGE_MS)}
 
 
@@ -329,12 +329,12 @@ def test_a_failure_while_timed_is_one_line_and_not_the_end(make: Callable[..., A
     with make(slots=1) as backend:
         pycuda_driver.FAULTS[call] = 1
         with pytest.raises(BackendError, match=f"while it ran the network: {call} failed: stand-in$"):
-            backend.infer_timed(images(2))
+            backend.infer_timed(random_images(2))
         for stream in pycuda_driver.STREAMS.values():
             stream.work.clear()
         for _ in range(3):
-            logits, split = backend.infer_timed(images(2))
-            np.testing.assert_array_equal(logits, answers(images(2)))
+            logits, split = backend.infer_timed(random_images(2))
+            np.testing.assert_array_equal(logits, answers(random_images(2)))
             assert split == split_of(2)
 
 
@@ -343,4 +343,4 @@ def test_wrong_images_and_a_closed_backend_are_not_timed(make: Callable[..., Any
     with make() as backend, pytest.raises(ConfigError):
         backend.infer_timed(np.zeros((1, 9, 8, 3), np.uint8))
     with pytest.raises(BackendError, match="closed"):
-        backend.infer_timed(images(1))
+        backend.infer_timed(random_images(1))
