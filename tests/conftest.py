@@ -6,12 +6,16 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import get_args
 
 import numpy as np
 import pytest
 import torch
+from standins.surface import strict
+from standins.tensorrt_build import BUILD_CLASSES
 from tiny import tiny_options
 
 from edge_resnet.artifact.folder import Artifact
@@ -68,6 +72,12 @@ def tiny_int8(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> Path:
 def surfaces(real_data: Path) -> Path:
     """The folder of TensorRT's recorded API surfaces."""
     return real_data / "tensorrt_api"
+
+
+@pytest.fixture
+def tensorrt_of(surfaces: Path) -> Callable[[str], ModuleType]:
+    """Makes the strict stand-in of a version."""
+    return lambda version: strict(version, BUILD_CLASSES, surfaces)
 
 
 @pytest.fixture(scope="session")

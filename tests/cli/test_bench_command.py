@@ -150,7 +150,7 @@ def test_ctrl_c_saves_a_part(
             super().__init__()
             threading.Timer(0.5, signal.raise_signal, [number]).start()
 
-    monkeypatch.setattr("edge_resnet.measurement.bench.bench.Watch", Signalling)
+    monkeypatch.setattr("edge_resnet.measurement.bench.bench.ConditionsMonitor", Signalling)
     outcome = cli("bench", tiny, "--backend", "fake", "--seconds", "60", "--scenario", "all", "--save", "bench.json")
     assert outcome.code == 130
     assert "(a part: interrupted)" in outcome.out

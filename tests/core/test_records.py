@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from edge_resnet.artifact import schema
 from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.core import records as spec
 from edge_resnet.core.errors import ConfigError
@@ -97,8 +98,10 @@ def test_json_of_the_wrong_type_is_refused(field: str) -> None:
 
 def test_records_are_frozen() -> None:
     """Every record of the module is a frozen dataclass."""
-    records = [value for name in spec.__all__ if dataclasses.is_dataclass(value := getattr(spec, name))]
-    assert len(records) >= 10
+    records = [
+        value for room in (spec, schema) for name in room.__all__ if dataclasses.is_dataclass(value := getattr(room, name))
+    ]
+    assert len(records) >= 9
     assert all(record.__dataclass_params__.frozen for record in records)
 
 

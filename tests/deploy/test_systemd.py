@@ -191,7 +191,7 @@ def test_a_run_that_hangs_leaves_a_traceback(endless: list[str], tmp_path: Path)
         _, said = process.communicate(timeout=60)
     assert process.returncode == -signal.SIGABRT
     assert "Fatal Python error: Aborted" in said
-    assert "edge_resnet/run" in said
+    assert "edge_resnet/streaming" in said
 
 
 def test_systemd_is_told_of_a_whole_life(endless: list[str], tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from standins.tensorrt_run import plan
 from edge_resnet.core.records import Preprocess
 from edge_resnet.runtime.tensorrt.cudagraph import Recorder
 
-MODULES = ("backends.tensorrt", "backends.plans", "backends.slots", "backends.cuda", "engine.here")
+MODULES = tuple(f"runtime.tensorrt.{name}" for name in ("inference", "plans", "slots", "cuda"))
 #: Of the stand-in's network, whose input is 8 pixels wide.
 PREPROCESS = Preprocess(resize=9, crop=8)
 

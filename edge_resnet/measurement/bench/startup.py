@@ -40,7 +40,7 @@ def measure_startup(folder: Path, backend: str, batch: int, times: int) -> Start
     answers: list[float] = []
     peaks: list[int] = []
     for _ in range(times):
-        once = _once([sys.executable, "-m", "edge_resnet.measurement.bench.bench", str(folder), backend, str(batch)])
+        once = _once([sys.executable, "-m", "edge_resnet.measurement.bench", str(folder), backend, str(batch)])
         if once is None:
             return None
         answers.append(once[0])

@@ -12,7 +12,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from edge_resnet.streaming.web.access import COOKIE_S, Attempts, Token, client, cookie_name, too_many
+from edge_resnet.streaming.web.access import client, cookie_name, too_many
+from edge_resnet.streaming.web.tokens import COOKIE_S, Attempts, Token
 
 __all__ = ["Pages"]
 

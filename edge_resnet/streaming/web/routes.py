@@ -17,13 +17,14 @@ from starlette.types import ASGIApp
 from edge_resnet import __version__
 from edge_resnet.streaming.records import RunStatus
 from edge_resnet.streaming.web import events, jpegstream, metrics
-from edge_resnet.streaming.web.access import Attempts, Guard, Token
+from edge_resnet.streaming.web.access import Guard
 from edge_resnet.streaming.web.events import EventFilter, EventHub, Subscriber, to_json
 from edge_resnet.streaming.web.jpegstream import JpegStream
 from edge_resnet.streaming.web.latest import LatestFrames
 from edge_resnet.streaming.web.metrics import Clients, Metrics
 from edge_resnet.streaming.web.pages import Pages
 from edge_resnet.streaming.web.streams import Chunks, Stream, Streams
+from edge_resnet.streaming.web.tokens import Attempts, Token
 
 __all__ = ["LISTENERS", "WATCHERS", "Api", "build_app", "health"]
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from edge_resnet.core.errors import ConfigError, MissingDependencyError
 from edge_resnet.streaming.records import Frame, Prediction, RunStatus
-from edge_resnet.streaming.web.access import Token
 from edge_resnet.streaming.web.latest import LatestFrames
 from edge_resnet.streaming.web.listen import Address, listen, resolve
+from edge_resnet.streaming.web.tokens import Token
 
 if TYPE_CHECKING:
     from edge_resnet.streaming.web.events import EventHub

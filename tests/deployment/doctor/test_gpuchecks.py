@@ -294,7 +294,7 @@ def test_every_fix_of_the_room_is_asserted() -> None:
     here = Path(__file__).parent
     tests = "".join((here / f"{name}.py").read_text() for name in ("test_gpuchecks", "test_trtchecks"))
     for name in ("gpuchecks", "trtchecks"):
-        source = (here.parents[1] / f"edge_resnet/doctor/{name}.py").read_text()
+        source = (here.parents[2] / f"edge_resnet/deployment/doctor/{name}.py").read_text()
         commands = re.findall(r'"((?:sudo|pip|docker|podman|unset|echo) [^"{]+)', source)
         assert commands
         assert [command for command in commands if command not in tests] == []

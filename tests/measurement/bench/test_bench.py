@@ -162,7 +162,7 @@ def test_a_real_signal(tiny_artifacts: dict[str, Artifact], monkeypatch: pytest.
             super().__init__()
             threading.Timer(0.5, signal.raise_signal, [signal.SIGINT]).start()
 
-    monkeypatch.setattr("edge_resnet.measurement.bench.bench.Watch", Signalling)
+    monkeypatch.setattr("edge_resnet.measurement.bench.bench.ConditionsMonitor", Signalling)
     result = bench(tiny_artifacts["int8"], replace(QUICK, seconds=100.0))
     assert result.interrupted
     assert 0.1 < result.seconds < 10

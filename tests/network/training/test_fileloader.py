@@ -135,7 +135,7 @@ def test_a_worker_that_dies_is_told_with_the_remedy(folders: Path, monkeypatch: 
         feeds.append(FileLoader(*words))
         return feeds[0]
 
-    monkeypatch.setattr(fileloader, "FileFeed", kept)
+    monkeypatch.setattr(fileloader, "FileLoader", kept)
     pids: list[int] = []
 
     def kill(stage: str, done: int, total: int) -> None:

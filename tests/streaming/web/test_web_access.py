@@ -12,7 +12,7 @@ import pytest
 from webstage import PATIENCE_S, TOKEN, Reader, Reply, ask, frame, prediction, served
 
 from edge_resnet.streaming.web import WebSink, access
-from edge_resnet.streaming.web.access import Attempts, Token
+from edge_resnet.streaming.web.tokens import Attempts, Token
 
 GUARDED = ("/", "/static/page.js", "/stream/0.mjpeg", "/api/predictions", "/api/status", "/metrics", "/nothing")
 BEARER = {"Authorization": f"Bearer {TOKEN}"}

@@ -28,7 +28,7 @@ from edge_resnet.core.records import Precision
 from edge_resnet.runtime.backend import open_backend, resolve_backend
 from edge_resnet.runtime.tensorrt.cudagraph import Recorder
 
-MODULES = ("backends.tensorrt", "backends.plans", "backends.slots", "backends.cuda", "engine.here", "engine.builder")
+MODULES = (*(f"runtime.tensorrt.{name}" for name in ("inference", "plans", "slots", "cuda")), "compiler.tensorrt.builder")
 PACKAGE = """
 import sys
 from pathlib import Path
@@ -53,7 +53,7 @@ def machine(tmp_path: Path, surfaces: Path, libcuda: Path, monkeypatch: pytest.M
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
     def become(version: str) -> None:
-        text = PACKAGE.format(tests=str(Path(__file__).parent), version=version, surfaces=str(surfaces))
+        text = PACKAGE.format(tests=str(Path(__file__).resolve().parents[2]), version=version, surfaces=str(surfaces))
         (packages / "tensorrt.py").write_text(text, encoding="utf-8")
         package, gpu = ModuleType("pycuda"), pycuda_driver.driver(integrated=False)
         package.driver = gpu  # type: ignore[attr-defined]

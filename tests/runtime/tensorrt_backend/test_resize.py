@@ -24,7 +24,7 @@ from edge_resnet.images.preprocess import preprocess_bgr
 from edge_resnet.runtime.tensorrt.kernels import compile_kernels
 
 REPO = Path(__file__).resolve().parents[3]
-MODULES = ("backends.gpuresize", "backends.cuda")
+MODULES = ("runtime.tensorrt.resize", "runtime.tensorrt.cuda")
 Pixels = npt.NDArray[np.uint8]
 SMALL = Preprocess(32, 24)
 

@@ -175,6 +175,6 @@ def test_nothing_is_built_without_a_driver(builder: ModuleType, model: Path, mon
     from edge_resnet.core.errors import BackendError
 
     monkeypatch.setenv("STUB_FAILS", "cuInit=35")
-    monkeypatch.setattr(builder, "listen", lambda trt: pytest.fail("TensorRT was touched"))
+    monkeypatch.setattr(builder, "log_to_python", lambda trt: pytest.fail("TensorRT was touched"))
     with pytest.raises(BackendError, match="error 35"):
         built(builder, model)

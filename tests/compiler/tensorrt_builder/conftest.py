@@ -9,14 +9,8 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from standins.surface import VERSIONS, strict
-from standins.tensorrt_build import BUILD_CLASSES, FAULTS, TOLD
-
-
-@pytest.fixture
-def tensorrt_of(surfaces: Path) -> Callable[[str], ModuleType]:
-    """Makes the strict stand-in of a version."""
-    return lambda version: strict(version, BUILD_CLASSES, surfaces)
+from standins.surface import VERSIONS
+from standins.tensorrt_build import FAULTS, TOLD
 
 
 @pytest.fixture(params=VERSIONS)

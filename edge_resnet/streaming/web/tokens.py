@@ -1,0 +1,101 @@
+"""The access token: compared, turned into a cookie, guessed at no more than ten times. Knows nothing of HTTP, and loads no server."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import ipaddress
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+
+from edge_resnet.core.errors import ConfigError
+
+__all__ = ["Attempts", "COOKIE_S", "Token"]
+
+
+#: How long a browser stays signed in.
+COOKIE_S = 7 * 24 * 3600
+
+
+_SHORTEST = 8
+
+
+_HINT = 'make one with: python3 -c "import secrets; print(secrets.token_urlsafe())"'
+
+
+class Token:
+    """A token that a client must show. Raises ConfigError where it is too short, or no header can carry it."""
+
+    def __init__(self, secret: str) -> None:
+        if not secret.isascii() or not secret.isprintable() or " " in secret:
+            raise ConfigError("the web token holds characters that no HTTP header carries", hint=_HINT)
+        if len(secret) < _SHORTEST:
+            raise ConfigError(f"the web token has {len(secret)} characters, which is soon guessed", hint=_HINT)
+        self._key = secret.encode()
+
+    def matches(self, candidate: str) -> bool:
+        """Compare in a time that tells nothing of how much was right, nor of the length."""
+        return hmac.compare_digest(_digest(candidate.encode("utf-8", "replace")), _digest(self._key))
+
+    def cookie(self) -> str:
+        """What a browser is given to show from now on: not the token, and not forever. It outlives a restart of the server."""
+        until = int(time.time()) + COOKIE_S
+        return f"{until}.{self._sign(str(until))}"
+
+    def signed(self, cookie: str) -> bool:
+        """Whether the cookie is one of ours and not too old."""
+        until, _, signature = cookie.partition(".")
+        if not (until.isascii() and until.isdecimal() and len(until) < 16):
+            return False
+        right = hmac.compare_digest(_digest(signature.encode("utf-8", "replace")), _digest(self._sign(until).encode()))
+        return right and int(until) > time.time()
+
+    def _sign(self, until: str) -> str:
+        return hmac.new(self._key, f"edge-resnet web until {until}".encode(), hashlib.sha256).hexdigest()
+
+
+class Attempts:
+    """Wrong tokens per address: after ten within a minute the address waits a minute. Remembers the last 1,024 addresses."""
+
+    LIMIT = 10
+    WAIT_S = 60.0
+    REMEMBERED = 1024
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()
+
+    def wait_s(self, address: str) -> float:
+        """Seconds that the address has to wait, 0 where it need not."""
+        count, last_s = self._wrong.get(_network(address), (0, 0.0))
+        left = last_s + self.WAIT_S - self._clock()
+        return max(0.0, left) if count >= self.LIMIT else 0.0
+
+    def wrong(self, address: str) -> None:
+        """Count one more wrong token."""
+        key, now = _network(address), self._clock()
+        count, last_s = self._wrong.pop(key, (0, now))
+        self._wrong[key] = (1 if now - last_s >= self.WAIT_S else count + 1, now)
+        if len(self._wrong) > self.REMEMBERED:
+            self._wrong.popitem(last=False)
+
+    def __len__(self) -> int:
+        return len(self._wrong)
+
+
+def _digest(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def _network(address: str) -> str:
+    """One key per client: whoever has an IPv6 address has a whole /64 of them."""
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(ip, ipaddress.IPv4Address):
+        return str(ip)
+    if ip.ipv4_mapped:
+        return str(ip.ipv4_mapped)
+    return str(ipaddress.ip_network((ip, 64), strict=False))
