@@ -1,7 +1,118 @@
 """edge-resnet: a ResNet from its torch weights to predictions on a Jetson, a desktop GPU or a CPU.
 
-Importing the package loads nothing but this file; every heavy library is loaded by the one module that owns it.
+    import edge_resnet as er
+
+    er.build(depth=50, precision="int8", calibration="photos/", output="artifacts/r50")
+    with er.load("artifacts/r50") as model:
+        print(model.predict("cat.jpg").top[0].label)
+
+Importing the package loads nothing but this file; each name below is loaded when it is first used.
 """
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edge_resnet.api import (
+        benchmark,
+        build,
+        compile,  # noqa: A004 - the command's name
+        evaluate,
+        finetune,
+        load,
+        open_images,
+        quantize,
+        report,
+        stream,
+        train,
+    )
+    from edge_resnet.artifact.folder import Artifact
+    from edge_resnet.core.errors import (
+        ArtifactError,
+        BackendError,
+        BudgetError,
+        BuildError,
+        CalibrationError,
+        ConfigError,
+        DataError,
+        EdgeResnetError,
+        ExportError,
+        IncompatibleEngineError,
+        MissingDependencyError,
+        SourceError,
+        WeightsError,
+    )
+    from edge_resnet.images.imageset import ImageSet
+    from edge_resnet.measurement.accuracy import Evaluation
+    from edge_resnet.measurement.bench.result import BenchResult
+    from edge_resnet.pipelines.model import Classification, Model
+    from edge_resnet.runtime.postprocess import ClassScore
+    from edge_resnet.streaming.counters import RunSummary
+    from edge_resnet.streaming.records import Prediction
+
 __version__ = "0.1.0"
-__all__ = ["__version__"]
+
+__all__ = [
+    "Artifact",
+    "ArtifactError",
+    "BackendError",
+    "BenchResult",
+    "BudgetError",
+    "BuildError",
+    "CalibrationError",
+    "ClassScore",
+    "Classification",
+    "ConfigError",
+    "DataError",
+    "EdgeResnetError",
+    "Evaluation",
+    "ExportError",
+    "ImageSet",
+    "IncompatibleEngineError",
+    "MissingDependencyError",
+    "Model",
+    "Prediction",
+    "RunSummary",
+    "SourceError",
+    "WeightsError",
+    "__version__",
+    "benchmark",
+    "build",
+    "compile",
+    "evaluate",
+    "finetune",
+    "load",
+    "open_images",
+    "quantize",
+    "report",
+    "stream",
+    "train",
+]
+
+#: Where each name lives that is neither a function of ``api`` nor an error.
+_RECORDS = {
+    "Artifact": "artifact.folder",
+    "BenchResult": "measurement.bench.result",
+    "ClassScore": "runtime.postprocess",
+    "Classification": "pipelines.model",
+    "Evaluation": "measurement.accuracy",
+    "ImageSet": "images.imageset",
+    "Model": "pipelines.model",
+    "Prediction": "streaming.records",
+    "RunSummary": "streaming.counters",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'edge_resnet' has no attribute {name!r}")
+    module = "core.errors" if name.endswith("Error") else _RECORDS.get(name, "api")
+    value = getattr(import_module(f"edge_resnet.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -23,6 +23,8 @@ __all__ = [
     "Progress",
     "QuantRecipe",
     "Shortcut",
+    "default_preprocess",
+    "default_spec",
 ]
 
 Family: TypeAlias = Literal["imagenet", "cifar"]
@@ -154,3 +156,28 @@ class BatchProfile:
     def __post_init__(self) -> None:
         rises = 1 <= self.min <= self.opt <= self.max
         _require(rises, f"batch profile must rise from 1: {self.min}, {self.opt}, {self.max}", "for example 1,8,32")
+
+
+def default_spec(
+    family: Family,
+    depth: int,
+    *,
+    shortcut: Shortcut | None = None,
+    plain: bool = False,
+    classes: int | None = None,
+    input_size: int | None = None,
+) -> ModelSpec:
+    """The network of that depth, with the family's own shortcut, classes and input size where None is given."""
+    width, size = (1000, 224) if family == "imagenet" else (10, 32)
+    return ModelSpec(family, depth, shortcut or FAMILY_SHORTCUT[family], plain, classes or width, input_size or size)
+
+
+def default_preprocess(
+    family: Family,
+    input_size: int,
+    *,
+    mean: tuple[float, float, float] = IMAGENET_MEAN,
+    std: tuple[float, float, float] = IMAGENET_STD,
+) -> Preprocess:
+    """How the family's images are prepared: ImageNet's crop is 224 of 256 pixels, a CIFAR image is taken whole."""
+    return Preprocess(input_size if family == "cifar" else round(input_size * 256 / 224), input_size, mean=mean, std=std)

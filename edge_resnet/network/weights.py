@@ -5,10 +5,12 @@ from __future__ import annotations
 import pickle
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load, load_file
+from torch import nn
 
 from edge_resnet.core.errors import ConfigError, WeightsError
 from edge_resnet.core.files import sha256_of
@@ -16,7 +18,7 @@ from edge_resnet.core.records import ModelSpec, Progress, Shortcut
 from edge_resnet.network.pretrained import download, shipped_checkpoint
 from edge_resnet.network.resnet import ResNet, build_network
 
-__all__ = ["default_address", "load_weights"]
+__all__ = ["default_address", "fill_network", "load_weights", "spec_of"]
 
 State = dict[str, torch.Tensor]
 
@@ -49,6 +51,27 @@ def load_weights(network: ResNet, spec: ModelSpec, weights: str, *, progress: Pr
     path = Path(weights)
     _fill(network, _read(path), str(path))
     return f"sha256:{sha256_of(path)}"
+
+
+def fill_network(network: ResNet, module: nn.Module) -> ResNet:
+    """Give ``network`` the parameters of a torch module in torchvision's layout. Raises WeightsError where they do not fit."""
+    _fill(network, {key: value.detach().cpu() for key, value in module.state_dict().items()}, type(module).__name__)
+    return network
+
+
+def spec_of(network: nn.Module) -> ModelSpec:
+    """Which network of He et al. 2015 a module is, by the names and shapes of its parameters (torchvision's layout).
+
+    Its input size is the family's. Raises WeightsError where it is none of them.
+    """
+    state = _without_counters(_renamed(network.state_dict()))
+    spec = _made_for(state)
+    if spec is None:
+        raise WeightsError(
+            f"{type(network).__name__} is not one of the networks that can be built",
+            hint="edge-resnet models lists them; torchvision's ResNets of depth 18 to 152 are among them",
+        )
+    return spec if spec.family == "imagenet" else replace(spec, input_size=32)
 
 
 def default_address(spec: ModelSpec) -> tuple[str, str]:

@@ -25,7 +25,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["NamedRecipe", "RecipeChanges", "available_recipes", "changed", "load_recipe", "recipe_for"]
+__all__ = ["NamedRecipe", "RecipeChanges", "available_recipes", "changed", "changed_recipe", "load_recipe", "recipe_for"]
 
 _SUFFIX = ".toml"
 _TEXTS: Mapping[str, Any] = MappingProxyType({"data": str, "description": str})
@@ -109,6 +109,12 @@ def changed(recipe: QuantRecipe, changes: RecipeChanges) -> QuantRecipe:
     }
     given: dict[str, Any] = {key: value for key, value in words.items() if value is not None}
     return replace(recipe, **given)
+
+
+def changed_recipe(name: str | None, family: Family, changes: RecipeChanges | None = None) -> NamedRecipe:
+    """The recipe of that name or file, else the family's, with ``changes`` of its values."""
+    named = load_recipe(name or recipe_for(family))
+    return replace(named, recipe=changed(named.recipe, changes or RecipeChanges()))
 
 
 def _shipped() -> list[str]:

@@ -7,10 +7,20 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.core.records import Preprocess
+from edge_resnet.core.records import Family, Preprocess
 from edge_resnet.images.imageset import ImageSet
 
-__all__ = ["Augmentation", "EpochRecord", "Schedule", "TrainData", "TrainOptions", "TrainPrecision", "TrainResult", "Watcher"]
+__all__ = [
+    "Augmentation",
+    "EpochRecord",
+    "Schedule",
+    "TrainData",
+    "TrainOptions",
+    "TrainPrecision",
+    "TrainResult",
+    "Watcher",
+    "usual_augmentation",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,3 +156,8 @@ def _positive(value: float) -> bool:
 def _require(condition: bool, message: str, hint: str = "") -> None:
     if not condition:
         raise ConfigError(message, hint=hint)
+
+
+def usual_augmentation(family: Family, data: str) -> Augmentation:
+    """The augmentation that a family's images are trained with; mirrored digits are other digits, so these are only shifted."""
+    return "shift" if data == "digits" else "cifar" if family == "cifar" else "imagenet"

@@ -1,0 +1,357 @@
+"""The functions behind ``import edge_resnet``: what the commands do, for Python.
+
+Knows no flags and no terminal: nothing is printed, long work reports to ``progress``. Loads a library only inside the function
+that needs it; where an extra is not installed, MissingDependencyError names it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from edge_resnet.artifact.enginecache import EngineTuning
+from edge_resnet.artifact.folder import Artifact, open_artifact
+from edge_resnet.core.errors import ConfigError, MissingDependencyError
+from edge_resnet.core.records import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    BatchProfile,
+    Family,
+    Precision,
+    Progress,
+    Shortcut,
+    default_preprocess,
+    default_spec,
+)
+from edge_resnet.images.datasets import open_data
+from edge_resnet.images.imageset import ImageSet
+from edge_resnet.pipelines.model import Model
+from edge_resnet.pipelines.model import open_model as load
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from edge_resnet.measurement.accuracy import Evaluation
+    from edge_resnet.measurement.bench.result import BenchResult, Scenario
+    from edge_resnet.measurement.report.record import Report
+    from edge_resnet.network.training.job import JobResult, NetworkChoice
+    from edge_resnet.network.training.options import TrainOptions
+    from edge_resnet.pipelines.finetune import FineTuned
+    from edge_resnet.quantization.recipes import RecipeChanges
+    from edge_resnet.streaming.counters import RunSummary
+    from edge_resnet.streaming.records import Prediction
+    from edge_resnet.streaming.sinks import Sink
+    from edge_resnet.studies.sweep import SweepRequest
+
+__all__ = [
+    "PathLike",
+    "benchmark",
+    "build",
+    "compile",
+    "evaluate",
+    "finetune",
+    "load",
+    "open_images",
+    "quantize",
+    "report",
+    "stream",
+    "train",
+]
+
+#: Every path argument.
+PathLike: TypeAlias = "str | os.PathLike[str]"
+
+#: Module → the extra that installs it.
+_EXTRAS = {
+    "torch": "build",
+    "torchvision": "build",
+    "safetensors": "build",
+    "onnx": "compile",
+    "cv2": "camera",
+    "sklearn": "demo",
+    "matplotlib": "report",
+    "jinja2": "report",
+}
+
+
+def build(
+    *, output: PathLike, depth: int = 50, model: nn.Module | None = None, precision: Precision = "fp32",
+    calibration: PathLike | None = None, family: Family = "imagenet", shortcut: Shortcut | None = None,
+    plain: bool = False, classes: int | None = None, input_size: int | None = None,
+    mean: tuple[float, float, float] = IMAGENET_MEAN, std: tuple[float, float, float] = IMAGENET_STD,
+    weights: PathLike = "default", labels: Sequence[str] | None = None, recipe: PathLike | None = None,
+    changes: RecipeChanges | None = None, validation: PathLike | None = None, max_drop: float | None = None,
+    batch: int | tuple[int, int, int] = 1, backend: str = "auto", tuning: EngineTuning | None = None,
+    allow_random: bool = False, force: bool = False, progress: Progress | None = None,
+) -> Artifact:  # fmt: skip
+    """Make an artifact in the folder ``output``: weights, verified ONNX, INT8 ranges, and an engine for this machine.
+
+    The network is ``depth`` of ``family`` with ``weights`` (``default``, ``random`` or a file), or a torch ``model``: a ResNet in
+    torchvision's layout, whose depth, family and classes are read from its parameters. ``calibration``: images for INT8, a path
+    or a data set's name; None takes the recipe's own. ``recipe``: a recipe's name or file, and ``changes`` of its values.
+    ``max_drop``: points of top-1 that INT8 may lose on the labelled images of ``validation``. ``batch``: the largest batch, or
+    (minimum, optimum, maximum). Raises any of edge_resnet's errors; ``output`` is whole or not there.
+    """
+    with _extras(), ExitStack() as stack:
+        from edge_resnet.pipelines import build as offline
+        from edge_resnet.quantization.recipes import changed_recipe
+
+        source = os.fspath(weights)
+        if model is None:
+            width = classes or (len(labels) if labels else None)
+            spec = default_spec(family, depth, shortcut=shortcut, plain=plain, classes=width, input_size=input_size)
+        else:
+            from edge_resnet.pipelines.torchmodel import module_weights, spec_of
+
+            if source != "default" or shortcut is not None or plain or classes is not None:
+                raise ConfigError("a model brings its own weights and shape", hint="leave weights, shortcut, plain, classes out")
+            source = str(stack.enter_context(module_weights(model)))
+            spec = spec_of(model)
+            spec = replace(spec, input_size=input_size or spec.input_size)
+        preprocess = default_preprocess(spec.family, spec.input_size, mean=mean, std=std)
+        asked = any(value is not None for value in (calibration, recipe, changes, max_drop))
+        calibrated = precision == "int8" and (asked or not offline.has_own_ranges(spec, preprocess, source))
+        named = changed_recipe(_text(recipe), spec.family, changes) if calibrated else None
+        options = offline.BuildOptions(
+            model=spec, preprocess=preprocess, precision=precision, weights=source, output=Path(output),
+            labels=None if labels is None else tuple(labels),
+            calibration_data=None if named is None else _text(calibration) or named.data,
+            recipe=None if named is None else named.recipe,
+            validation_data=_text(validation), max_drop=max_drop,
+            batch=BatchProfile(1, batch, batch) if isinstance(batch, int) else BatchProfile(*batch),
+            backend=backend, tuning=tuning, force=force, allow_random=allow_random,
+        )  # fmt: skip
+        return offline.build(options, progress=progress)
+
+
+def quantize(
+    artifact: Model | Artifact | PathLike, *, calibration: PathLike | None = None, output: PathLike,
+    recipe: PathLike | None = None, changes: RecipeChanges | None = None, validation: PathLike | None = None,
+    max_drop: float | None = None, backend: str = "auto", allow_random: bool = False, force: bool = False,
+    progress: Progress | None = None,
+) -> Artifact:  # fmt: skip
+    """Make an INT8 artifact in ``output`` from the FP32 graph of another, which is left as it is; needs no torch weights.
+
+    The arguments are those of ``build``. Raises CalibrationError without images to calibrate on.
+    """
+    with _extras():
+        from edge_resnet.core.errors import CalibrationError
+        from edge_resnet.pipelines.requantize import requantize
+        from edge_resnet.quantization.int8 import Int8Options
+        from edge_resnet.quantization.recipes import changed_recipe
+
+        source = _artifact(artifact)
+        named = changed_recipe(_text(recipe), source.manifest.model.family, changes)
+        data = _text(calibration) or (named.data if recipe is not None else None)
+        if data is None:
+            raise CalibrationError("INT8 needs images to calibrate on", hint="calibration='photos/' takes a path or a name")
+        options = Int8Options(data, named.recipe, _text(validation), max_drop, allow_random)
+        return requantize(source, options, Path(output), backend=backend, force=force, progress=progress)
+
+
+def finetune(
+    artifact: Model | Artifact | PathLike, data: PathLike, *, output: PathLike, validation: PathLike | None = None,
+    training: TrainOptions | None = None, distil: float = 0.5, max_drop: float | None = None, backend: str = "auto",
+    allow_random: bool = False, force: bool = False, progress: Progress | None = None,
+) -> FineTuned:  # fmt: skip
+    """Train an artifact's network with INT8's rounding in it (QAT) on labelled images, into a new artifact in ``output``.
+
+    ``training``: None takes three epochs at a low rate. ``distil``: the FP32 graph's share of the loss, in 0..1. A budget
+    ``max_drop`` that is missed is in the result's ``missed``; the artifact is written all the same.
+    """
+    with _extras():
+        from edge_resnet.network.training.options import usual_augmentation
+        from edge_resnet.pipelines import finetune as pipeline
+        from edge_resnet.quantization.recipes import load_recipe, recipe_for
+
+        source = _artifact(artifact)
+        family = source.manifest.model.family
+        images = os.fspath(data)
+        options = pipeline.QatOptions(
+            data=images,
+            recipe=load_recipe(recipe_for(family)).recipe,
+            validation=_text(validation),
+            training=training or replace(pipeline.DEFAULTS, augment=usual_augmentation(family, images)),
+            distil=distil,
+            max_drop=max_drop,
+            allow_random=allow_random,
+        )
+        return pipeline.fine_tune(source, options, Path(output), backend=backend, force=force, progress=progress)
+
+
+def train(
+    network: NetworkChoice, data: PathLike, *, validation: PathLike | None = None, options: TrainOptions | None = None,
+    output: PathLike | None = None, resume: bool = False, force: bool = False, progress: Progress | None = None,
+) -> JobResult:  # fmt: skip
+    """Train a network on labelled images; its weights, log and result are in ``output`` (None: ``runs/NAME``).
+
+    ``network``: edge_resnet.network.training.job.NetworkChoice. ``options``: edge_resnet.network.training.TrainOptions.
+    """
+    with _extras():
+        from edge_resnet.network.training.job import TrainJob, run_job
+        from edge_resnet.network.training.options import TrainOptions as Options
+        from edge_resnet.network.training.options import usual_augmentation
+
+        images = os.fspath(data)
+        chosen = options or Options(augment=usual_augmentation(network.family, images))
+        folder = None if output is None else Path(output)
+        return run_job(TrainJob(network, images, _text(validation), chosen, folder, resume, force), progress=progress)
+
+
+def compile(  # noqa: A001 - the command's name
+    artifact: Model | Artifact | PathLike, *, backend: str = "auto", tuning: EngineTuning | None = None,
+    progress: Progress | None = None,
+) -> Path | None:  # fmt: skip
+    """Derive an artifact's engine for this machine; its folder, or None where the backend runs the graph itself.
+
+    ``tuning``: of TensorRT's builder. An engine that fits already is kept.
+    """
+    with _extras():
+        from edge_resnet.compiler.derive import compile_engine
+
+        return compile_engine(_artifact(artifact), backend, tuning=tuning, progress=progress)
+
+
+def evaluate(
+    model: Model | Artifact | PathLike, data: PathLike | ImageSet, *, backend: str | None = None,
+    simulate_int8: bool = False, keep: bool = False, allow_random: bool = False, progress: Progress | None = None,
+) -> Evaluation:  # fmt: skip
+    """Top-1, top-5 and agreement with FP32 on labelled images, in percent, with 95 % intervals.
+
+    ``data``: what ``open_images`` takes or gives. ``backend``: None is the model's own. ``simulate_int8``: TensorRT's INT8,
+    computed on this machine. ``keep``: the result holds what is right image by image, for ``compare``. Raises ConfigError for
+    random weights unless ``allow_random``, DataError where labels are missing or belong to another network.
+    """
+    with _extras():
+        from edge_resnet.measurement.accuracy import evaluate as measure
+        from edge_resnet.pipelines.engines import prepare_engine
+
+        artifact = _artifact(model)
+        if artifact.manifest.model.weights == "random" and not allow_random:
+            raise ConfigError(f"{artifact.folder} has random weights: its accuracy says nothing", hint="allow_random=True")
+        own = isinstance(model, Model) and backend is None
+        name = model.backend if isinstance(model, Model) and backend is None else backend or "auto"
+        simulate = simulate_int8 or (own and isinstance(model, Model) and model.variant == "simulated")
+        images = data if isinstance(data, ImageSet) else open_images(data, labels=artifact.labels)
+        prepare_engine(artifact, name, "simulated" if simulate else "native", progress=progress)
+        return measure(artifact, images, backend=name, simulate=simulate, keep=keep, progress=progress)
+
+
+def benchmark(
+    model: Model | Artifact | PathLike, *, scenario: Scenario = "single-stream", seconds: float = 10.0,
+    batch: int | None = None, backend: str | None = None, power: bool = True, cold_start: bool = False,
+    images: ImageSet | None = None, progress: Progress | None = None,
+) -> BenchResult:  # fmt: skip
+    """Latency and throughput by MLPerf's scenarios: ``single-stream``, ``multi-stream`` or ``offline``.
+
+    An open Model is measured as it is. ``batch``: of offline; None is the engine's largest. ``images``: None measures on noise.
+    ``cold_start``: also start processes of their own and time their first answer.
+    """
+    with _extras():
+        from edge_resnet.measurement.bench.bench import bench
+        from edge_resnet.measurement.bench.rules import BenchOptions
+        from edge_resnet.pipelines.engines import prepare_engine
+
+        artifact = _artifact(model)
+        running = model if isinstance(model, Model) and backend is None else None
+        name = running.backend if running is not None else backend or "auto"
+        options = BenchOptions(
+            scenario=scenario, backend=name, seconds=seconds, batch=batch, power=power, starts=3 if cold_start else 0
+        )
+        if running is None:
+            prepare_engine(artifact, name, progress=progress)
+        network = None if running is None else running.network
+        return bench(artifact, options, images=images, network=network, progress=progress)
+
+
+def report(
+    request: SweepRequest, output: PathLike, *, resume: bool = False, force: bool = False,
+    progress: Progress | None = None,
+) -> Report:  # fmt: skip
+    """Measure networks in several precisions on several backends, and write a page, charts and tables of it to ``output``.
+
+    ``request``: edge_resnet.studies.sweep.SweepRequest. ``resume``: keep what was measured there; ``force``: measure all again.
+    """
+    with _extras():
+        from edge_resnet.measurement.report import check_drawable, write_report
+        from edge_resnet.studies.sweep import sweep
+        from edge_resnet.studies.sweep.cells import claim
+
+        check_drawable()
+        folder = Path(output)
+        found = sweep(request, folder, claim(folder, resume=resume, force=force), progress=progress)
+        write_report(found, folder)
+        return found
+
+
+def stream(
+    model: Model, sources: PathLike | Sequence[PathLike], *,
+    sinks: Sequence[str | Sink | Callable[[Prediction], object]] = (), top: int = 5, frames: int | None = None,
+    duration_s: float | None = None, rate: float | None = None, realtime: bool = False, keep_trying: bool = False,
+    tell: Callable[[str], object] = lambda _: None,
+) -> RunSummary:  # fmt: skip
+    """Classify what cameras, streams, videos and folders show, until they end or Ctrl-C; cameras are opened again when they fail.
+
+    ``sources``: ``/dev/video0``, ``rtsp://…``, ``clip.mp4``, a folder, ``synthetic://``. ``sinks``: functions that take each
+    Prediction, Sink objects, or texts: ``jsonl:FILE``, ``web:PORT`` or ``web:HOST:PORT``, ``mqtt:BROKER``, ``video:FILE``,
+    ``uncertain:FOLDER``, ``window``. ``frames``, ``duration_s``: stop after as many. ``rate``: frames per second and camera.
+    ``tell``: takes lines for a person, such as the page's address. Raises SourceError where a source cannot be opened.
+    """
+    with _extras():
+        from edge_resnet.streaming.loop import RunOptions
+        from edge_resnet.streaming.session import Inputs, Session, run_session
+        from edge_resnet.streaming.sinks.named import FunctionSink, outputs_of
+
+        manifest = model.artifact.manifest
+        uris = tuple(os.fspath(uri) for uri in ([sources] if isinstance(sources, str | os.PathLike) else sources))
+        if not uris:
+            raise ConfigError("stream needs something to look at", hint="a camera such as '/dev/video0', a video or a folder")
+        named = [sink for sink in sinks if isinstance(sink, str)]
+        own = tuple(FunctionSink(sink) if callable(sink) else sink for sink in sinks if not isinstance(sink, str))
+        options = RunOptions(
+            preprocess=manifest.preprocess,
+            labels=model.labels,
+            top=top,
+            frames=frames,
+            duration_s=duration_s,
+            batch=max(manifest.batch.max, len(uris)),
+            rate=rate,
+        )
+        session = Session(model.artifact.folder.name, manifest.precision, tell, own)
+        inputs = Inputs(uris, realtime=realtime, keep_trying=keep_trying)
+        return run_session(session, lambda: nullcontext(model.network), inputs, outputs_of(named), options)
+
+
+def open_images(data: PathLike, *, labels: Sequence[str] | None = None, split: Literal["train", "test"] = "test") -> ImageSet:
+    """Open images: a folder of class folders, a flat folder, a CSV, an ``.npz``, one image, or a data set by name.
+
+    ``labels``: the network's, by which class folders are numbered. ``split``: of a data set by name. Raises DataError.
+    """
+    with _extras():
+        return open_data(os.fspath(data), split=split, label_names=labels)
+
+
+@contextmanager
+def _extras() -> Iterator[None]:
+    """A module that is not installed becomes an error that names the extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None or isinstance(error, MissingDependencyError):
+            raise
+        raise MissingDependencyError(f"{error.name} is not installed", hint=f"pip install 'edge-resnet[{extra}]'") from error
+
+
+def _artifact(given: Model | Artifact | PathLike) -> Artifact:
+    if isinstance(given, Model):
+        return given.artifact
+    return given if isinstance(given, Artifact) else open_artifact(Path(given))
+
+
+def _text(path: PathLike | None) -> str | None:
+    return None if path is None else os.fspath(path)
