@@ -178,8 +178,8 @@ def opencv_peer(work: dict[str, Any]) -> Peer:
 
 def our_peer(work: dict[str, Any], backend: str, *, int8: bool) -> Peer:
     """An artifact of ``build --int8``, or its FP32 graph, preprocessed as `run` and `eval` do."""
-    from edge_resnet import __version__
     from edge_resnet.artifact.folder import open_artifact
+    from edge_resnet.core import __version__
     from edge_resnet.images.preprocess import preprocess_bgr, preprocess_file
     from edge_resnet.runtime.backend import open_backend
 

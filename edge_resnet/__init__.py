@@ -14,6 +14,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from edge_resnet.core import __version__
+
 if TYPE_CHECKING:
     from edge_resnet.api import (
         benchmark,
@@ -51,8 +53,6 @@ if TYPE_CHECKING:
     from edge_resnet.runtime.postprocess import ClassScore
     from edge_resnet.streaming.counters import RunSummary
     from edge_resnet.streaming.records import Prediction
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Artifact",

@@ -67,15 +67,9 @@ PathLike: TypeAlias = "str | os.PathLike[str]"
 
 #: Module → the extra that installs it.
 _EXTRAS = {
-    "torch": "build",
-    "torchvision": "build",
-    "safetensors": "build",
-    "onnx": "compile",
-    "cv2": "camera",
-    "sklearn": "demo",
-    "matplotlib": "report",
-    "jinja2": "report",
-}
+    "torch": "build", "torchvision": "build", "safetensors": "build", "onnx": "compile", "cv2": "camera", "sklearn": "demo",
+    "matplotlib": "report", "jinja2": "report",
+}  # fmt: skip
 
 
 def build(
@@ -233,9 +227,9 @@ def evaluate(
         artifact = _artifact(model)
         if artifact.manifest.model.weights == "random" and not allow_random:
             raise ConfigError(f"{artifact.folder} has random weights: its accuracy says nothing", hint="allow_random=True")
-        own = isinstance(model, Model) and backend is None
-        name = model.backend if isinstance(model, Model) and backend is None else backend or "auto"
-        simulate = simulate_int8 or (own and isinstance(model, Model) and model.variant == "simulated")
+        name, simulate = backend or "auto", simulate_int8
+        if isinstance(model, Model) and backend is None:
+            name, simulate = model.backend, simulate_int8 or model.variant == "simulated"
         images = data if isinstance(data, ImageSet) else open_images(data, labels=artifact.labels)
         prepare_engine(artifact, name, "simulated" if simulate else "native", progress=progress)
         return measure(artifact, images, backend=name, simulate=simulate, keep=keep, progress=progress)

@@ -10,7 +10,6 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from edge_resnet import __version__
 from edge_resnet.cli.bench import bench
 from edge_resnet.cli.build import build
 from edge_resnet.cli.calibrate import calibrate
@@ -26,6 +25,7 @@ from edge_resnet.cli.paper import paper
 from edge_resnet.cli.report import report
 from edge_resnet.cli.run import run
 from edge_resnet.cli.train import train
+from edge_resnet.core import __version__
 from edge_resnet.core.errors import EdgeResnetError
 
 __all__ = ["app", "main"]

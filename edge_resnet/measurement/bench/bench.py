@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from edge_resnet import __version__
 from edge_resnet.artifact.folder import Artifact
+from edge_resnet.core import __version__
 from edge_resnet.core.errors import DataError
 from edge_resnet.core.records import Progress
 from edge_resnet.core.statistics import summarise

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Literal, TypeAlias
 
-from edge_resnet import __version__
+from edge_resnet.core import __version__
 from edge_resnet.core.errors import MissingDependencyError
 
 __all__ = ["Cell", "Column", "Row", "Table", "Tone", "render"]

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from edge_resnet import __version__
+from edge_resnet.core import __version__
 from edge_resnet.core.errors import MissingDependencyError
 from edge_resnet.core.files import replace_files
 from edge_resnet.network.training.options import EpochRecord, TrainOptions, TrainResult

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 
-from edge_resnet import __version__
+from edge_resnet.core import __version__
 from edge_resnet.streaming.records import RunStatus, SourceState, SourceStatus
 from edge_resnet.streaming.web.latest import Newest
 

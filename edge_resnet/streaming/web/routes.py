@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from edge_resnet import __version__
+from edge_resnet.core import __version__
 from edge_resnet.streaming.records import RunStatus
 from edge_resnet.streaming.web import events, jpegstream, metrics
 from edge_resnet.streaming.web.access import Guard

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from edge_resnet import __version__
+from edge_resnet.core import __version__
 from edge_resnet.core.errors import BuildError, ConfigError, DataError
 from edge_resnet.core.files import write_whole
 from edge_resnet.measurement.page.figure import save

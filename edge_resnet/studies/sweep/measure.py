@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from edge_resnet import __version__
 from edge_resnet.artifact.folder import Artifact
+from edge_resnet.core import __version__
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Progress
 from edge_resnet.device.machine import describe, installed_version
