@@ -14,6 +14,7 @@ from typing import get_args
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from standins.surface import strict
 from standins.tensorrt_build import BUILD_CLASSES
 from tiny import tiny_options
@@ -26,6 +27,10 @@ from edge_resnet.pipelines.build import build
 # processes that never end.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No deadline and no judgement of speed: how long an example takes says more of the machine's other work than of the code.
+settings.register_profile("edge-resnet", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edge-resnet")
 
 REPO = Path(__file__).resolve().parent.parent
 

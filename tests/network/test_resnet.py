@@ -248,7 +248,7 @@ def pad_cases(draw: st.DrawFn) -> tuple[PadShortcut, torch.Tensor]:
     return shortcut, images(draw(st.integers(1, 3)), channels, height, width, seed=draw(st.integers(0, 99)))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(case=pad_cases())
 def test_padding_keeps_the_pixels_between_zero_channels(case: tuple[PadShortcut, torch.Tensor]) -> None:
     """Option A: every stride-th pixel, with zero channels before and after, the odd one behind."""
@@ -263,7 +263,7 @@ def test_padding_keeps_the_pixels_between_zero_channels(case: tuple[PadShortcut,
     assert list(shortcut.state_dict()) == []
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(case=pad_cases())
 def test_export_form_of_padding_computes_the_same(case: tuple[PadShortcut, torch.Tensor]) -> None:
     """The fixed convolution gives the same numbers bit for bit, for odd sizes too."""
