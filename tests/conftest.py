@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pickle
 import shutil
 import signal
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import get_args
@@ -21,7 +24,9 @@ from tiny import tiny_options
 
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core.records import Precision
+from edge_resnet.pipelines import demo
 from edge_resnet.pipelines.build import build
+from edge_resnet.pipelines.demo import DemoResult, run_demo
 
 # A shell ignores Ctrl-C for what it starts in the background, and every child inherits that: the tests of Ctrl-C would wait for
 # processes that never end.
@@ -42,6 +47,44 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real test data is not here ({folder}); set EDGE_RESNET_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[str, Callable[[Path], None]], Path]:
+    """Gives the folder of a name, filled by the first of xdist's workers that asks; the others wait for it. Not to be changed."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+
+    def filled(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return filled
+
+
+@pytest.fixture(scope="session")
+def demonstration(once: Callable[[str, Callable[[Path], None]], Path]) -> tuple[DemoResult, Path]:
+    """The demonstration with a third of its training, and the folder that it wrote; not to be changed."""
+
+    def fill(folder: Path) -> None:
+        patch = pytest.MonkeyPatch()
+        patch.setattr(demo, "TRAINING", replace(demo.TRAINING, epochs=2))
+        patch.setattr(demo, "MEASURE_S", 0.2)
+        try:
+            result = run_demo(folder / "artifacts")
+        finally:
+            patch.undo()
+        (folder / "result.pickle").write_bytes(pickle.dumps(result))
+
+    folder = once("demonstration", fill)
+    return pickle.loads((folder / "result.pickle").read_bytes()), folder / "artifacts"
 
 
 @pytest.fixture(scope="session")
