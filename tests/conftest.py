@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import get_args
+from typing import TypeAlias, get_args
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ from standins.surface import strict
 from standins.tensorrt_build import BUILD_CLASSES
 from tiny import tiny_options
 
-from edge_resnet.artifact.folder import Artifact
+from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.core.records import Precision
 from edge_resnet.pipelines import demo
 from edge_resnet.pipelines.build import build
@@ -33,11 +33,17 @@ from edge_resnet.pipelines.demo import DemoResult, run_demo
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# xdist's workers keep every core busy: more than one thread in each would wait for the others' threads, for minutes.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+
 # No deadline and no judgement of speed: how long an example takes says more of the machine's other work than of the code.
 settings.register_profile("edge-resnet", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("edge-resnet")
 
 REPO = Path(__file__).resolve().parent.parent
+Once: TypeAlias = Callable[[str, Callable[[Path], None]], Path]
 
 
 @pytest.fixture(scope="session")
@@ -50,8 +56,8 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[str, Callable[[Path], None]], Path]:
-    """Gives the folder of a name, filled by the first of xdist's workers that asks; the others wait for it. Not to be changed."""
+def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Once:
+    """Gives the folder of a name, filled by the first worker that asks while the others wait; its content is not to be changed."""
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
 
@@ -70,7 +76,7 @@ def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[
 
 
 @pytest.fixture(scope="session")
-def demonstration(once: Callable[[str, Callable[[Path], None]], Path]) -> tuple[DemoResult, Path]:
+def demonstration(once: Once) -> tuple[DemoResult, Path]:
     """The demonstration with a third of its training, and the folder that it wrote; not to be changed."""
 
     def fill(folder: Path) -> None:
@@ -100,14 +106,20 @@ def smooth_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_artifacts(tmp_path_factory: pytest.TempPathFactory, smooth_images: Path) -> dict[str, Artifact]:
-    """An artifact per precision of one seeded tiny network, made by the real pipeline; not to be changed."""
+def tiny_artifacts(once: Once, tmp_path_factory: pytest.TempPathFactory, smooth_images: Path) -> dict[str, Artifact]:
+    """An artifact per precision of one seeded tiny network, made by the real pipeline; not to be changed.
+
+    Each worker has its copy, because opening one leaves an engine in it.
+    """
+
+    def fill(folder: Path) -> None:
+        for precision in get_args(Precision):
+            torch.manual_seed(0)
+            build(tiny_options(precision, folder / precision, smooth_images))
+
     folder = tmp_path_factory.mktemp("artifacts")
-    artifacts = {}
-    for precision in get_args(Precision):
-        torch.manual_seed(0)
-        artifacts[precision] = build(tiny_options(precision, folder / precision, smooth_images))
-    return artifacts
+    shutil.copytree(once("tiny-artifacts", fill), folder, dirs_exist_ok=True)
+    return {precision: open_artifact(folder / precision) for precision in get_args(Precision)}
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def test_the_shell_blocks_run(tmp_path: Path) -> None:
 def test_the_shell_blocks_run_with_less_training(
     demonstration: tuple[DemoResult, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same lines in this process, with a third of the training, and one pass where ranges are learned."""
+    """The same lines in this process, with a third of the training, and one pass over fewer images where ranges are learned."""
     result, finished = demonstration
 
     def run_demo(output: Path, **_: object) -> DemoResult:
@@ -122,7 +122,7 @@ def test_the_shell_blocks_run_with_less_training(
 
     def short(name: str) -> NamedRecipe:
         named = load_recipe(name)
-        return replace(named, recipe=replace(named.recipe, epochs=min(1, named.recipe.epochs)))
+        return replace(named, recipe=replace(named.recipe, images=64, epochs=1))
 
     monkeypatch.setattr(demo, "run_demo", run_demo)
     monkeypatch.setattr(recipes, "load_recipe", short)

@@ -19,6 +19,8 @@ from edge_resnet.network.resnet import BOTTLENECK_FROM, BasicBlock, Bottleneck, 
 
 OPTIONS: tuple[Shortcut, ...] = ("A", "B", "C")
 DEPTHS = (18, 34, 50, 101, 152)
+#: The same with a mark on those that take long to compute.
+COMPUTED = [pytest.param(depth, marks=[pytest.mark.slow] * (depth > 50)) for depth in DEPTHS]
 
 
 def cifar(shortcut: Shortcut = "A", *, depth: int = 8, plain: bool = False) -> ModelSpec:
@@ -66,7 +68,7 @@ def parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("depth", COMPUTED)
 def test_imagenet_option_b_is_torchvisions_network(depth: int) -> None:
     """The same keys in the same order, the same shapes, and with the same state dict the same logits."""
     with torch.device("meta"):
@@ -96,8 +98,11 @@ def test_first_convolution_may_carry_the_stride(depth: int) -> None:
         assert (theirs.conv1.stride, theirs.conv2.stride) == (stride, (1, 1))
 
 
+HUGE = pytest.param("cifar", 1202, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
-    ("family", "depth"), [*(("imagenet", d) for d in DEPTHS), *(("cifar", d) for d in (8, 20, 32, 44, 56, 110, 1202))]
+    ("family", "depth"), [*(("imagenet", d) for d in DEPTHS), *(("cifar", d) for d in (8, 20, 32, 44, 56, 110)), HUGE]
 )
 def test_depth_counts_the_layers_with_weights(family: str, depth: int) -> None:
     """Convolutions on the main path and the classifier are as many as the network's name says (section 4)."""
@@ -144,7 +149,15 @@ def test_shortcuts_of_option_a_cost_nothing(family: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("depth", "printed", "digits"), [(20, 0.27, 2), (32, 0.46, 2), (44, 0.66, 2), (56, 0.85, 2), (110, 1.7, 1), (1202, 19.4, 1)]
+    ("depth", "printed", "digits"),
+    [
+        (20, 0.27, 2),
+        (32, 0.46, 2),
+        (44, 0.66, 2),
+        (56, 0.85, 2),
+        (110, 1.7, 1),
+        pytest.param(1202, 19.4, 1, marks=pytest.mark.slow),
+    ],
 )
 def test_cifar_parameters_are_table_6s(depth: int, printed: float, digits: int) -> None:
     """With option A the number of parameters is the paper's, to the digits it prints."""

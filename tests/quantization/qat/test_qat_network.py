@@ -52,7 +52,7 @@ def answers(network: torch.nn.Module, size: int, count: int = 32) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "resnet50")) for name in NETWORKS])
 @pytest.mark.parametrize("exact", [False, True])
 def test_it_rounds_exactly_where_the_graph_has_pairs(name: str, exact: bool) -> None:
     """Tensors, their readers, weights and every scale are those of the Q/DQ graph that TensorRT gets."""
