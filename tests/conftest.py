@@ -57,7 +57,7 @@ def real_data() -> Path:
 
 @pytest.fixture(scope="session")
 def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Once:
-    """Gives the folder of a name, filled by the first worker that asks while the others wait; its content is not to be changed."""
+    """Gives the folder of a name, filled by the first worker that asks while the others wait; not to be changed."""
     base = tmp_path_factory.getbasetemp()
     shared = base if worker_id == "master" else base.parent
 

@@ -262,6 +262,7 @@ def test_the_zeros_of_a_relu_change_nothing(recipe: QuantRecipe) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.alone
 def test_a_range_is_read_in_milliseconds(method: CalibMethod) -> None:
     """The fastest of five readings of a full histogram takes at most 60 ms, so that a sweep costs nothing beside its runs."""
     histogram = of(sample("half-normal"), np.linspace(0, 7.9, 200_000))

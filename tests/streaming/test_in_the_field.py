@@ -57,11 +57,11 @@ class Running:
         return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
 
     def end(self) -> str:
-        """SIGTERM; what it said at the end. Within two seconds, and with exit code 0."""
+        """SIGTERM; what it said at the end. Soon, where other tests run beside it, and with exit code 0."""
         self.process.send_signal(signal.SIGTERM)
         sent = time.monotonic()
         _, err = self.process.communicate(timeout=20)
-        assert time.monotonic() - sent < 2
+        assert time.monotonic() - sent < 10
         assert self.process.returncode == 0, err
         return err
 

@@ -142,6 +142,7 @@ def test_the_weight_is_left_as_it_is() -> None:
     assert np.array_equal(weight, kept)
 
 
+@pytest.mark.alone
 def test_the_largest_layer_of_a_resnet_50_takes_less_than_a_second() -> None:
     """512 output channels of 4608 weights, the fastest of three."""
     weight = normal(512, 512)

@@ -202,6 +202,7 @@ def test_a_real_backend(tiny_artifacts: dict[str, Artifact], backend: str) -> No
     assert not result.interrupted
 
 
+@pytest.mark.alone
 def test_measuring_costs_less_than_a_hundredth(tiny_artifacts: dict[str, Artifact]) -> None:
     """Of queries as short as a millisecond, on a real clock, in the best of three tries: others may run on this machine too."""
     import time
