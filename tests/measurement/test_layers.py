@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from layerinfo import FORMATS, PROFILE, as_eleven, conv, document, layer, reformat, tensor
 
@@ -219,6 +219,7 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
 
 
 @settings(max_examples=25)
+@example([""])
 @given(st.lists(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=6) | JSON, max_size=4))
 def test_no_field_is_trusted(entries: list[Any]) -> None:
     """Whatever stands in a listing, each name or record gives a layer whose words are not empty."""

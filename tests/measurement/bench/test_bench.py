@@ -154,6 +154,7 @@ def test_ctrl_c_before_there_is_anything(tiny_artifacts: dict[str, Artifact], be
         bench(tiny_artifacts["int8"], QUICK, network=Scripted(clock, latencies), clock=clock)
 
 
+@pytest.mark.usefixtures("uncollected")
 def test_a_real_signal(tiny_artifacts: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGINT half a second into a measurement of minutes ends it soon, with a part."""
 
