@@ -2,32 +2,49 @@
 
 from __future__ import annotations
 
+import fcntl
+import gc
 import os
+import pickle
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import get_args
+from typing import TypeAlias, get_args
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from standins.surface import strict
 from standins.tensorrt_build import BUILD_CLASSES
 from tiny import tiny_options
 
-from edge_resnet.artifact.folder import Artifact
+from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.core.records import Precision
+from edge_resnet.pipelines import demo
 from edge_resnet.pipelines.build import build
+from edge_resnet.pipelines.demo import DemoResult, run_demo
 
 # A shell ignores Ctrl-C for what it starts in the background, and every child inherits that: the tests of Ctrl-C would wait for
 # processes that never end.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# xdist's workers keep every core busy: more than one thread in each would wait for the others' threads, for minutes.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    torch.set_num_threads(1)
+
+# No deadline and no judgement of speed: how long an example takes says more of the machine's other work than of the code.
+settings.register_profile("edge-resnet", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("edge-resnet")
+
 REPO = Path(__file__).resolve().parent.parent
+Once: TypeAlias = Callable[[str, Callable[[Path], None]], Path]
 
 
 @pytest.fixture(scope="session")
@@ -37,6 +54,52 @@ def real_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real test data is not here ({folder}); set EDGE_RESNET_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Once:
+    """Gives the folder of a name, filled by the first worker that asks while the others wait; not to be changed."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+
+    def filled(name: str, fill: Callable[[Path], None]) -> Path:
+        folder, done = shared / name, shared / f"{name}.done"
+        with (shared / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                fill(folder)
+                done.touch()
+        return folder
+
+    return filled
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """For a test that signals its own process: no garbage is collected, in whose callbacks the exception would be lost."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.fixture(scope="session")
+def demonstration(once: Once) -> tuple[DemoResult, Path]:
+    """The demonstration with a third of its training, and the folder that it wrote; not to be changed."""
+
+    def fill(folder: Path) -> None:
+        patch = pytest.MonkeyPatch()
+        patch.setattr(demo, "TRAINING", replace(demo.TRAINING, epochs=2))
+        patch.setattr(demo, "MEASURE_S", 0.2)
+        try:
+            result = run_demo(folder / "artifacts")
+        finally:
+            patch.undo()
+        (folder / "result.pickle").write_bytes(pickle.dumps(result))
+
+    folder = once("demonstration", fill)
+    return pickle.loads((folder / "result.pickle").read_bytes()), folder / "artifacts"
 
 
 @pytest.fixture(scope="session")
@@ -52,14 +115,20 @@ def smooth_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_artifacts(tmp_path_factory: pytest.TempPathFactory, smooth_images: Path) -> dict[str, Artifact]:
-    """An artifact per precision of one seeded tiny network, made by the real pipeline; not to be changed."""
+def tiny_artifacts(once: Once, tmp_path_factory: pytest.TempPathFactory, smooth_images: Path) -> dict[str, Artifact]:
+    """An artifact per precision of one seeded tiny network, made by the real pipeline; not to be changed.
+
+    Each worker has its copy, because opening one leaves an engine in it.
+    """
+
+    def fill(folder: Path) -> None:
+        for precision in get_args(Precision):
+            torch.manual_seed(0)
+            build(tiny_options(precision, folder / precision, smooth_images))
+
     folder = tmp_path_factory.mktemp("artifacts")
-    artifacts = {}
-    for precision in get_args(Precision):
-        torch.manual_seed(0)
-        artifacts[precision] = build(tiny_options(precision, folder / precision, smooth_images))
-    return artifacts
+    shutil.copytree(once("tiny-artifacts", fill), folder, dirs_exist_ok=True)
+    return {precision: open_artifact(folder / precision) for precision in get_args(Precision)}
 
 
 @pytest.fixture

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
+import shlex
+import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from edge_resnet.cli import app
+from edge_resnet.cli import app, main
+from edge_resnet.pipelines import demo
+from edge_resnet.pipelines.demo import DemoResult
+from edge_resnet.quantization import recipes
+from edge_resnet.quantization.recipes import NamedRecipe, load_recipe
 
 REPO = Path(__file__).resolve().parent.parent
 README = (REPO / "README.md").read_text(encoding="utf-8")
@@ -28,14 +39,26 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
+@pytest.fixture(scope="module")
+def help_of() -> Iterator[Callable[[str], str]]:
+    """Gives what --help of a command prints, on lines of 200 characters; in this process."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("COLUMNS", "200")
+
+    @functools.cache
+    def printed(command: str) -> str:
+        result = CliRunner().invoke(app, [*command.split(), "--help"], prog_name="edge-resnet")
+        assert result.exit_code == 0
+        return result.stdout
+
+    yield printed
+    patch.undo()
+
+
 @pytest.mark.parametrize("command", [*COMMANDS, *SUBCOMMANDS])
-def test_every_command_has_help_with_an_example(command: str) -> None:
+def test_every_command_has_help_with_an_example(help_of: Callable[[str], str], command: str) -> None:
     """--help of each command explains it and shows a line to type."""
-    result = subprocess.run(
-        [sys.executable, "-m", "edge_resnet", *command.split(), "--help"], capture_output=True, text=True, check=False, cwd=REPO
-    )
-    assert result.returncode == 0
-    assert f"edge-resnet {command}" in " ".join(result.stdout.split()).replace("Usage: edge-resnet", "")
+    assert f"edge-resnet {command}" in " ".join(help_of(command).split()).replace("Usage: edge-resnet", "")
 
 
 @pytest.mark.parametrize("command", [*COMMANDS, *SUBCOMMANDS])
@@ -52,17 +75,14 @@ def test_every_shell_block_is_run_or_says_why_not() -> None:
         assert re.match(r"<!-- (run|not run: .{10,}) -->", comment), block
 
 
-def test_the_shell_blocks_run(tmp_path: Path) -> None:
-    """The README's runnable block works in an empty folder, line by line, and its JSON parses."""
+def _runnable() -> list[str]:
+    """The lines of the README's blocks that run."""
     script = "".join(block for comment, block in BLOCKS if comment.startswith("<!-- run "))
-    for line in filter(None, script.splitlines()):
-        result = subprocess.run(
-            ["bash", "-c", line], capture_output=True, text=True, check=False, cwd=tmp_path, env=_environment()
-        )
-        assert result.returncode == 0, f"{line}\n{result.stderr}"
-        if "--json " in f"{line} ":
-            assert json.loads(result.stdout)["images"] > 0
-    lines = (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()
+    return list(filter(None, script.splitlines()))
+
+
+def _has_answers(jsonl: Path) -> None:
+    lines = jsonl.read_text(encoding="utf-8").splitlines()
     assert len(lines) == 60
     assert set(json.loads(lines[0])) == {
         "source",
@@ -75,6 +95,49 @@ def test_the_shell_blocks_run(tmp_path: Path) -> None:
         "time",
         "answer",
     }
+
+
+@pytest.mark.slow
+def test_the_shell_blocks_run(tmp_path: Path) -> None:
+    """The README's runnable block works in an empty folder, line by line, and its JSON parses."""
+    for line in _runnable():
+        result = subprocess.run(
+            ["bash", "-c", line], capture_output=True, text=True, check=False, cwd=tmp_path, env=_environment()
+        )
+        assert result.returncode == 0, f"{line}\n{result.stderr}"
+        if "--json " in f"{line} ":
+            assert json.loads(result.stdout)["images"] > 0
+    _has_answers(tmp_path / "out.jsonl")
+
+
+def test_the_shell_blocks_run_with_less_training(
+    demonstration: tuple[DemoResult, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same lines in this process, with a third of the training, and one pass over fewer images where ranges are learned."""
+    result, finished = demonstration
+
+    def run_demo(output: Path, **_: object) -> DemoResult:
+        shutil.copytree(finished, output)
+        return result
+
+    def short(name: str) -> NamedRecipe:
+        named = load_recipe(name)
+        return replace(named, recipe=replace(named.recipe, images=64, epochs=1))
+
+    monkeypatch.setattr(demo, "run_demo", run_demo)
+    monkeypatch.setattr(recipes, "load_recipe", short)
+    monkeypatch.chdir(tmp_path)
+    handler = signal.getsignal(signal.SIGTERM)
+    for line in _runnable():
+        monkeypatch.setattr(sys, "argv", shlex.split(line, comments=True))
+        with pytest.raises(SystemExit) as end:
+            main()
+        printed = capsys.readouterr()
+        assert not end.value.code, f"{line}\n{printed.err}"
+        if "--json " in f"{line} ":
+            assert json.loads(printed.out)["images"] > 0
+    signal.signal(signal.SIGTERM, handler)
+    _has_answers(tmp_path / "out.jsonl")
 
 
 def test_the_tree_in_the_readme_is_the_tree_on_disk() -> None:
@@ -94,15 +157,9 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-def test_documented_options_exist() -> None:
+def test_documented_options_exist(help_of: Callable[[str], str]) -> None:
     """Every long option that the README or a page for users shows for a command is one that the program takes."""
     text = README + "".join((REPO / "docs" / name).read_text(encoding="utf-8") for name in USER_PAGES)
-    help_text = "".join(
-        subprocess.run(
-            [sys.executable, "-m", "edge_resnet", *command.split(), "--help"],
-            capture_output=True, text=True, check=True, cwd=REPO, env={**os.environ, "COLUMNS": "200"},
-        ).stdout
-        for command in (*COMMANDS, *SUBCOMMANDS)
-    )  # fmt: skip
+    help_text = "".join(help_of(command) for command in (*COMMANDS, *SUBCOMMANDS))
     known = set(re.findall(r"--[a-z0-9-]+", help_text)) | {"--debug", "--system-site-packages", "--version"}
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text)) - known == set()

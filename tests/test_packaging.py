@@ -77,6 +77,16 @@ def test_the_base_install_is_for_devices() -> None:
     assert sorted(base) == ["numpy", "onnxruntime", "pillow", "pydantic", "rich", "tomli", "typer"]
 
 
+def test_the_constraints_pin_what_is_required() -> None:
+    """Each requirement of the extras that CI installs has its releases in constraints.txt, all exact, and no index is named."""
+    lines = (REPO / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9.-]+==[\w.]+( ; .+)?", line) for line in pins), pins
+    required = [line for line in metadata.requires("edge-resnet") or [] if "tensorrt" not in line]
+    names = {re.split(r"[<>=;\[ ]", line)[0].lower() for line in required}
+    assert names - {pin.split("==")[0] for pin in pins} == {"edge-resnet"}
+
+
 def test_the_changelog_and_the_version_agree() -> None:
     """The changelog has a section for this version, or one for what is not released."""
     text = (REPO / "CHANGELOG.md").read_text(encoding="utf-8")

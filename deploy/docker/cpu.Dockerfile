@@ -11,13 +11,13 @@
 
 FROM python:3.12.12-slim-bookworm AS build
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY edge_resnet edge_resnet
 COPY calibration calibration
 COPY deploy deploy
 # OpenCV without windows in place of the extra "camera": the same cameras and codecs, and no graphics libraries.
 RUN python -m venv /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir '.[compile]' 'opencv-python-headless>=4.8'
+    && /opt/venv/bin/pip install --no-cache-dir --constraint constraints.txt '.[compile]' 'opencv-python-headless>=4.8'
 
 FROM python:3.12.12-slim-bookworm
 LABEL org.opencontainers.image.title="edge-resnet (CPU)" \

@@ -21,7 +21,7 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends build-essential python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY edge_resnet edge_resnet
 COPY calibration calibration
 COPY deploy deploy
@@ -29,7 +29,7 @@ COPY deploy deploy
 # OpenCV without windows in place of the extra "camera": the same cameras and codecs, and no graphics libraries.
 ENV PATH=/usr/local/cuda/bin:$PATH
 RUN python3 -m venv /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir '.[tensorrt]' 'opencv-python-headless>=4.8'
+    && /opt/venv/bin/pip install --no-cache-dir --constraint constraints.txt '.[tensorrt]' 'opencv-python-headless>=4.8'
 
 FROM nvidia/cuda:13.0.1-base-ubuntu24.04
 LABEL org.opencontainers.image.title="edge-resnet (desktop GPU)" \

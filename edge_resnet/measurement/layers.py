@@ -193,7 +193,7 @@ def _load(path: Path, hint: str) -> object:
 
 def _layer(entry: str | Mapping[str, object]) -> Layer:
     if isinstance(entry, str):
-        return Layer(entry)
+        return Layer(_text(entry))
     weights = entry.get("Weights")
     kind = _text(entry.get("LayerType"))
     layer = Layer(

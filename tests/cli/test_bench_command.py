@@ -139,6 +139,7 @@ def test_a_file_is_not_replaced_unasked(cli: Cli, tiny: str, tmp_path: Path) -> 
     assert read_result(path).count >= 30
 
 
+@pytest.mark.usefixtures("uncollected")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_saves_a_part(
     cli: Cli, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals

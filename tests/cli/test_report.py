@@ -161,8 +161,8 @@ def test_a_real_ctrl_c_on_a_terminal(given: tuple[str, ...], tmp_path: Path) -> 
                     sent = True
     os.close(ours)
     assert process.returncode == 130, said.decode()
-    # Two networks, each measured for 60 s and about 6 more.
-    assert re.search(rb"resnet8-cifar fp32, accuracy: measured in \d+ s; about 2 min left", said), said.decode()
+    # Two networks, each measured for 60 s and about 6 more, on a busy machine longer.
+    assert re.search(rb"resnet8-cifar fp32, accuracy: measured in \d+ s; about [2-5] min left", said), said.decode()
     assert b"goes on where this ended" in said
     assert read_report(tmp_path / "report/report.json").interrupted
 

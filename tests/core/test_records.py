@@ -43,7 +43,7 @@ RECIPES = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(record=st.one_of(PREPROCESSES, MODELS, RECIPES))
 def test_json_brings_a_record_back(record: Any) -> None:
     """Written and read, a record equals itself, tuples and floats included."""

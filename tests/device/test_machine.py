@@ -281,7 +281,7 @@ def test_an_empty_machine_is_described(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.binary(max_size=80), min_size=len(ORIN), max_size=len(ORIN)))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_no_content_of_a_file_is_an_error(contents: list[bytes]) -> None:
     """Whatever bytes the files hold, the machine is described."""
     with tempfile.TemporaryDirectory() as folder:

@@ -174,7 +174,7 @@ def opened(compiled: Callable[[str, Precision], Artifact]) -> Iterator[Callable[
 
 
 @pytest.fixture(scope="session")
-def images(sample: ImageSet, artifact: Callable[[str, Precision], Artifact]) -> Callable[[str, int], Any]:
+def pixels(sample: ImageSet, artifact: Callable[[str, Precision], Artifact]) -> Callable[[str, int], Any]:
     """Gives so many real images as a network takes them, (N, H, W, 3) uint8, from all over the set; beyond it they repeat."""
     cache: dict[str, Any] = {}
 

@@ -42,7 +42,7 @@ def worst(one: ImageArray, other: ImageArray) -> int:
     return int(np.abs(one.astype(int) - other.astype(int)).max())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 48), st.integers(0, 48), st.integers(0, 99))
 def test_every_size_agrees_with_torchvision_on_pil_images(height: int, width: int, crop: int, extra: int, seed: int) -> None:
     """Any image and any resize/crop pair gives torchvision's PIL pixels within 1/255."""
@@ -51,7 +51,7 @@ def test_every_size_agrees_with_torchvision_on_pil_images(height: int, width: in
     assert worst(preprocess(image, spec), torchvision_pil(image, spec)) <= 1
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(16, 48), st.integers(0, 48), st.integers(0, 99))
 def test_every_size_agrees_with_torchvision_on_tensors(height: int, width: int, crop: int, extra: int, seed: int) -> None:
     """Torch's uint8 kernel, whose weights have few bits, agrees within 1/255 wherever an image shrinks up to 20 times, but for a
@@ -72,7 +72,7 @@ def test_the_usual_spec_agrees_with_both_paths_on_odd_and_usual_sizes(size: tupl
     assert worst(result, torchvision_tensor(image, spec)) <= 1
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.sampled_from([2, 3, 5, 6, 7, 9]), st.integers(1, 30), st.integers(1, 3), st.integers(0, 99))
 def test_ties_in_the_rounding_stay_within_one(parts: int, side: int, aspect: int, seed: int) -> None:
     """Simple ratios, where sums often lie exactly between two values, differ by no more than 1 either."""
@@ -157,7 +157,7 @@ def test_bgr_frames_come_out_as_rgb() -> None:
     st.tuples(st.integers(0, 3), st.integers(0, 3)),
     st.tuples(st.sampled_from([-2, -1, 1, 2]), st.sampled_from([-1, 1, 3])),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_bgr_view_of_any_strides_is_its_pixels(size: tuple[int, int], cut: tuple[int, int], steps: tuple[int, int]) -> None:
     """A part of a frame, mirrored or thinned, gives what a copy of it gives, and the frame stays as it was."""
     whole = noise(size[0] + cut[0], size[1] + cut[1])
@@ -314,7 +314,7 @@ def test_a_missing_file_a_folder_and_float_pixels_are_named(tmp_path: Path) -> N
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(
     st.sampled_from(["JPEG", "PNG", "TIFF", "GIF", "WEBP"]),
     st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=12),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from layerinfo import FORMATS, PROFILE, as_eleven, conv, document, layer, reformat, tensor
 
@@ -218,7 +218,8 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
         read_layers(tmp_path / "x.json")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
+@example([""])
 @given(st.lists(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=6) | JSON, max_size=4))
 def test_no_field_is_trusted(entries: list[Any]) -> None:
     """Whatever stands in a listing, each name or record gives a layer whose words are not empty."""
@@ -230,7 +231,7 @@ def test_no_field_is_trusted(entries: list[Any]) -> None:
 
 
 @pytest.mark.parametrize("parse", [parse_layers, parse_profile])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(content=JSON)
 def test_any_document_is_read_or_refused(parse: Callable[[object], object], content: Any) -> None:
     """Nothing but ArtifactError comes out of a document that is no listing and no profile."""
@@ -238,7 +239,7 @@ def test_any_document_is_read_or_refused(parse: Callable[[object], object], cont
         parse(content)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.sets(st.sampled_from(FIELDS)), st.dictionaries(st.text(min_size=20, max_size=24), JSON, max_size=3))
 def test_fields_unknown_or_missing_change_no_other(gone: set[str], new: dict[str, Any]) -> None:
     """A layer with fewer fields and with new ones is the layer of the fields that stayed."""
@@ -251,7 +252,7 @@ def test_fields_unknown_or_missing_change_no_other(gone: set[str], new: dict[str
     assert found.name == (UNKNOWN if "Name" in gone else "c")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 1e3)), min_size=1, max_size=9))
 def test_percents_are_of_the_whole(times: list[tuple[str, float]]) -> None:
     """Those of all layers sum to 100, and to less where the listing lacks some."""

@@ -144,7 +144,7 @@ ENTRIES = st.sampled_from(
 )  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(ENTRIES, max_size=8), st.sampled_from([None, "5.3", "8.7"]))
 def test_no_layer_is_blamed_twice(entries: list[Any], capability: str | None) -> None:
     """Causes come at most once, and no layer is counted under two of those that are about layers; an empty engine has none."""

@@ -19,6 +19,8 @@ from edge_resnet.network.resnet import BOTTLENECK_FROM, BasicBlock, Bottleneck, 
 
 OPTIONS: tuple[Shortcut, ...] = ("A", "B", "C")
 DEPTHS = (18, 34, 50, 101, 152)
+#: The same with a mark on those that take long to compute.
+COMPUTED = [pytest.param(depth, marks=[pytest.mark.slow] * (depth > 50)) for depth in DEPTHS]
 
 
 def cifar(shortcut: Shortcut = "A", *, depth: int = 8, plain: bool = False) -> ModelSpec:
@@ -66,7 +68,7 @@ def parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("depth", COMPUTED)
 def test_imagenet_option_b_is_torchvisions_network(depth: int) -> None:
     """The same keys in the same order, the same shapes, and with the same state dict the same logits."""
     with torch.device("meta"):
@@ -96,8 +98,11 @@ def test_first_convolution_may_carry_the_stride(depth: int) -> None:
         assert (theirs.conv1.stride, theirs.conv2.stride) == (stride, (1, 1))
 
 
+HUGE = pytest.param("cifar", 1202, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
-    ("family", "depth"), [*(("imagenet", d) for d in DEPTHS), *(("cifar", d) for d in (8, 20, 32, 44, 56, 110, 1202))]
+    ("family", "depth"), [*(("imagenet", d) for d in DEPTHS), *(("cifar", d) for d in (8, 20, 32, 44, 56, 110)), HUGE]
 )
 def test_depth_counts_the_layers_with_weights(family: str, depth: int) -> None:
     """Convolutions on the main path and the classifier are as many as the network's name says (section 4)."""
@@ -144,7 +149,15 @@ def test_shortcuts_of_option_a_cost_nothing(family: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("depth", "printed", "digits"), [(20, 0.27, 2), (32, 0.46, 2), (44, 0.66, 2), (56, 0.85, 2), (110, 1.7, 1), (1202, 19.4, 1)]
+    ("depth", "printed", "digits"),
+    [
+        (20, 0.27, 2),
+        (32, 0.46, 2),
+        (44, 0.66, 2),
+        (56, 0.85, 2),
+        (110, 1.7, 1),
+        pytest.param(1202, 19.4, 1, marks=pytest.mark.slow),
+    ],
 )
 def test_cifar_parameters_are_table_6s(depth: int, printed: float, digits: int) -> None:
     """With option A the number of parameters is the paper's, to the digits it prints."""
@@ -248,7 +261,7 @@ def pad_cases(draw: st.DrawFn) -> tuple[PadShortcut, torch.Tensor]:
     return shortcut, images(draw(st.integers(1, 3)), channels, height, width, seed=draw(st.integers(0, 99)))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(case=pad_cases())
 def test_padding_keeps_the_pixels_between_zero_channels(case: tuple[PadShortcut, torch.Tensor]) -> None:
     """Option A: every stride-th pixel, with zero channels before and after, the odd one behind."""
@@ -263,7 +276,7 @@ def test_padding_keeps_the_pixels_between_zero_channels(case: tuple[PadShortcut,
     assert list(shortcut.state_dict()) == []
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(case=pad_cases())
 def test_export_form_of_padding_computes_the_same(case: tuple[PadShortcut, torch.Tensor]) -> None:
     """The fixed convolution gives the same numbers bit for bit, for odd sizes too."""

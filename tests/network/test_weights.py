@@ -62,7 +62,7 @@ def test_every_format(tmp_path: Path, suffix: str) -> None:
     assert re.fullmatch(r"sha256:[0-9a-f]{64}", load_weights(build_network(SPEC), SPEC, str(path)))
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(
     prefixes=st.lists(st.sampled_from(["module.", "_orig_mod.", "model.", "net.", "backbone."]), max_size=2, unique=True),
     linear=st.booleans(),

@@ -37,6 +37,7 @@ def table(timed_table: tuple[list[NetworkFacts], float]) -> list[NetworkFacts]:
     return timed_table[0]
 
 
+@pytest.mark.alone
 def test_table_is_quick(timed_table: tuple[list[NetworkFacts], float]) -> None:
     """All eleven networks, 1,202 layers included, are measured in less than six seconds."""
     assert timed_table[1] < 6

@@ -7,22 +7,13 @@ from pathlib import Path
 import pytest
 
 from edge_resnet.artifact.folder import open_artifact
-from edge_resnet.network.training import TrainOptions
-from edge_resnet.pipelines import demo
-from edge_resnet.pipelines.demo import DemoResult, run_demo
+from edge_resnet.pipelines.demo import DemoResult
 
 
 @pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> DemoResult:
-    """One run with a third of the training; the README's test runs the whole."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr(demo, "TRAINING", TrainOptions(epochs=2, batch=64, rate=0.1, augment="shift", seed=0))
-    patch.setattr(demo, "MEASURE_S", 0.2)
-    output = tmp_path_factory.mktemp("demo")
-    try:
-        return run_demo(output)
-    finally:
-        patch.undo()
+def result(demonstration: tuple[DemoResult, Path]) -> DemoResult:
+    """One run with a third of the training; of the tests of the README the slow one runs the whole."""
+    return demonstration[0]
 
 
 def test_the_network_learned_the_digits(result: DemoResult) -> None:

@@ -147,6 +147,7 @@ def test_a_seed_repeats(sources: dict[str, Artifact], smooth_images: Path, tmp_p
     assert digests[0] == digests[1] != digests[2]
 
 
+@pytest.mark.slow
 def test_it_recovers_what_max_drop_could_not(broken: Artifact, tmp_path: Path) -> None:
     """No layer in FP16 brings INT8 within a point of FP32 on the digits held out, and the build ends with exit code 3;
     training on the others does."""

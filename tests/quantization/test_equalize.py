@@ -49,7 +49,7 @@ def test_the_function_is_unchanged(name: str) -> None:
         np.testing.assert_allclose(changed, expected, atol=1e-3 * np.abs(expected).max())
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000), activations=st.floats(0, 1), weights=st.floats(0, 1))
 def test_any_ranges_keep_the_function(seed: int, activations: float, weights: float) -> None:
     """Ranges need not be the network's: a factor is a factor. Dead channels are not blown up beyond float's digits."""

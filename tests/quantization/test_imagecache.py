@@ -29,7 +29,7 @@ def cut(images: Images, size: int) -> Iterator[Images]:
         yield images[start : start + size]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(count=st.integers(1, 20), written=st.integers(1, 7), read=st.integers(1, 7))
 def test_images_and_digest_do_not_depend_on_the_batches(
     tmp_path_factory: pytest.TempPathFactory, count: int, written: int, read: int

@@ -50,7 +50,6 @@ def row(agreement: float, error: float, images: int = 100) -> SweepRow:
 
 
 @given(st.integers(16, 5000), st.floats(0.01, 0.99))
-@settings(deadline=None)
 def test_some_are_held_out_and_some_are_left(total: int, share: float) -> None:
     """Both parts have eight images or more; the held-out part has its share, to an image, wherever it can."""
     held_out = held_out_count(total, share)
@@ -65,7 +64,7 @@ def test_a_quarter_is_held_out() -> None:
 
 
 @given(st.integers(16, 200), st.integers(2, 10), st.integers(0, 5))
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 def test_both_parts_of_a_balanced_sample_are_balanced(total: int, classes: int, seed: int) -> None:
     """The last images of a balanced sample, and those before them, have no class more than once more than another."""
     count = 200 - 200 % classes
@@ -87,7 +86,6 @@ def test_nothing_is_held_out_of_a_small_set(total: int) -> None:
 
 
 @given(st.floats(50.1, 100), st.sampled_from(["auto", "max", "percentile"]))
-@settings(deadline=None)
 def test_candidates_are_every_method_and_the_recipes_own_percentile(percentile: float, method: str) -> None:
     """Each method occurs, percentiles rise without repetition, and what else a recipe says is kept."""
     recipe = QuantRecipe(method=method, percentile=percentile, seed=7, keep_high_precision=("conv1",))

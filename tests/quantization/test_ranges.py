@@ -95,7 +95,7 @@ def kept_bins(histogram: AbsHistogram, amax: float) -> int:
 
 
 @given(VALUES, st.floats(50, 100, exclude_min=True))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_a_range_is_positive_and_never_above_the_largest_value(values: Floats, percentile: float) -> None:
     """0 < amax <= max |x| by every method; 1.0 where all values are zero."""
     largest = float(np.abs(values).max())
@@ -105,7 +105,7 @@ def test_a_range_is_positive_and_never_above_the_largest_value(values: Floats, p
 
 
 @given(VALUES, st.integers(-30, 30))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_a_power_of_two_passes_through(values: Floats, exponent: int) -> None:
     """Values times a power of two have their range times that power by every method, to the bit."""
     with np.errstate(over="ignore", under="ignore"):
@@ -120,7 +120,7 @@ def test_a_power_of_two_passes_through(values: Floats, exponent: int) -> None:
 
 
 @given(VALUES, st.integers(2, 1000))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_seeing_everything_again_changes_nothing(values: Floats, times: int) -> None:
     """Counts that all are ``times`` as large give the same range: shares decide, not numbers."""
     once, often = of(values), of(values)
@@ -131,7 +131,7 @@ def test_seeing_everything_again_changes_nothing(values: Floats, times: int) -> 
 
 @given(VALUES, st.floats(50, 100, exclude_min=True))
 @example(np.arange(1, 101, dtype=np.float32), 99.0)
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_a_percentile_covers_its_share_and_one_bin_less_does_not(values: Floats, percentile: float) -> None:
     """At least the asked share of |x| lies within the range, and less than it lies more than one bin below."""
     histogram = of(values)
@@ -145,7 +145,7 @@ def test_a_percentile_covers_its_share_and_one_bin_less_does_not(values: Floats,
 
 
 @given(VALUES, st.lists(st.floats(50, 100, exclude_min=True), min_size=2, max_size=6))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_a_larger_percentile_never_gives_a_smaller_range(values: Floats, percentiles: list[float]) -> None:
     """The range rises with the percentile."""
     histogram = of(values)
@@ -154,7 +154,7 @@ def test_a_larger_percentile_never_gives_a_smaller_range(values: Floats, percent
 
 
 @given(VALUES)
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_percentile_100_clips_nothing(values: Floats) -> None:
     """The hundredth percentile is the largest value itself."""
     histogram = of(values)
@@ -188,7 +188,7 @@ def test_mse_is_the_least_squared_error(name: str) -> None:
 
 
 @given(arrays(np.float32, st.integers(1, 40), elements=USUAL))
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_mse_is_the_least_squared_error_of_few_values(values: Floats) -> None:
     """So it is where most bins are empty."""
     histogram = of(values)
@@ -225,7 +225,7 @@ def test_entropy_is_the_least_divergence(name: str) -> None:
 
 
 @given(arrays(np.float32, st.integers(1, 40), elements=USUAL))
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 def test_entropy_is_the_least_divergence_of_few_values(values: Floats) -> None:
     """So it is where most bins are empty and many clips are equal: the largest of them is taken."""
     histogram = of(values)
@@ -262,6 +262,7 @@ def test_the_zeros_of_a_relu_change_nothing(recipe: QuantRecipe) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.alone
 def test_a_range_is_read_in_milliseconds(method: CalibMethod) -> None:
     """The fastest of five readings of a full histogram takes at most 60 ms, so that a sweep costs nothing beside its runs."""
     histogram = of(sample("half-normal"), np.linspace(0, 7.9, 200_000))

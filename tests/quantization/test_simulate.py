@@ -43,7 +43,7 @@ def distance(a: Logits, b: Logits) -> float:
 
 
 @given(st.lists(st.integers(0, 24), max_size=6))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_the_batches_do_not_matter(cuts: list[int]) -> None:
     """Cut anywhere, empty batches among them, the images have the logits of one batch, in their order."""
     model = graph(small())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from edge_resnet.runtime.fake import FakeBackend
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(count=st.integers(1, 9), size=st.sampled_from([8, 17, 32]), seed=st.integers(0, 9))
 def test_a_batch_is_its_images_to_the_bit(count: int, size: int, seed: int) -> None:
     """There is no order of sums here that could differ."""

@@ -145,7 +145,7 @@ def test_without_a_least_change_only_repetitions_are_dropped(tmp_path: Path) -> 
 
 
 @given(changes=st.lists(st.integers(0, 3), min_size=1, max_size=12), seed=st.integers(0, 99))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_no_two_images_are_alike(changes: list[int], seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Whatever repeats in a file, the set holds each scene at most once, and every scene where there is room."""
     folder = tmp_path_factory.mktemp("set")

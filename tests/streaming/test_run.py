@@ -157,6 +157,7 @@ def test_the_same_frames_get_the_same_answers() -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.alone
 def test_a_signal_ends_the_command_cleanly(tiny_artifacts: dict[str, Artifact], tmp_path: Path, number: int) -> None:
     """Within two seconds of the signal: exit 0, every line whole, a summary that says interrupted."""
     out = tmp_path / "out.jsonl"

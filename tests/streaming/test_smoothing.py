@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_resnet.core.errors import ConfigError
@@ -36,7 +36,6 @@ def test_what_stays_the_same_is_answered_at_once_and_changes_once(method: str, f
     assert [answer.changed for answer in answers] == [True] + [False] * (count - 1)
 
 
-@settings(deadline=None)
 @given(METHODS, st.integers(1, 12), st.floats(0, 0.3), st.floats(0, 0.9), ROWS)
 def test_an_answer_is_a_class_or_unknown(
     method: str, frames: int, hysteresis: float, least: float, rows: list[list[float]]
@@ -54,7 +53,6 @@ def test_an_answer_is_a_class_or_unknown(
             assert answer.probability >= least - hysteresis - 1e-9
 
 
-@settings(deadline=None)
 @given(ROWS)
 def test_without_smoothing_the_answer_is_the_best_class(rows: list[list[float]]) -> None:
     """Each frame for itself, whatever came before."""

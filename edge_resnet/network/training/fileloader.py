@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 #: The paper's short side is drawn from 256..480 for crops of 224 (section 3.4).
 _SHORT_SIDES = (256 / 224, 480 / 224)
 _BAD_SHARE = 0.05
+#: How long a decoding process that was told to end may take.
+_END_S = 5.0
 #: An image's index in the set, and the epoch.
 _Ask = tuple[int, int]
 #: What a decoding process hands over: pixels (crop, crop, 3), label, and what could not be read, if anything.
@@ -91,7 +93,11 @@ class FileLoader:
         iterator: Any = self._loader._iterator
         if iterator is not None:
             self._loader._iterator = None
-            iterator._shutdown_workers()
+            try:
+                iterator._shutdown_workers()
+            finally:  # that raises for one which was killed, before it has waited for those that it ends
+                for worker in iterator._workers:
+                    worker.join(_END_S)
 
 
 def transform_of(augment: Augmentation, crop: int) -> v2.Transform:

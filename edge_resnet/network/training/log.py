@@ -56,7 +56,7 @@ def describe(result: TrainResult) -> dict[str, Any]:
     return {
         "epochs": len(result.records),
         "steps": last.step,
-        "seconds": round(result.seconds, 1),
+        "seconds": round(result.seconds, 3),
         "train_loss": last.train_loss,
         "train_error": last.train_error,
         "test_loss": last.test_loss,

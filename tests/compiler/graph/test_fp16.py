@@ -214,7 +214,7 @@ def one_convolution(weight: npt.NDArray[np.float32], scales: npt.NDArray[np.floa
     exponents=st.lists(st.floats(-120, 8), min_size=1, max_size=6),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_the_law_of_integers_holds_for_scales_of_any_size(exponents: list[float], seed: int) -> None:
     """Scales from FP32's smallest to FP16's largest, FP16's subnormals and what it rounds to zero included: the same integers."""
     scales = np.exp2(np.array(exponents)).astype(np.float32)

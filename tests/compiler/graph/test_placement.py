@@ -67,7 +67,9 @@ def golden_text(name: str) -> str:
     return "\n".join(placement_of(model).lines()) + "\n"
 
 
-@pytest.mark.parametrize("name", GOLDENS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in ("resnet101", "resnet152"))) for name in GOLDENS]
+)
 def test_the_listing_is_the_golden_one(name: str) -> None:
     """Every pair with its readers and reason, every weight and what stays in float are those of the reviewed file.
 

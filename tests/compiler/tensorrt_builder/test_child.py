@@ -133,6 +133,7 @@ def test_tensorrts_log_comes_through(child: Child, caplog: pytest.LogCaptureFixt
     assert levels["TensorRT: tactics were timed"] == logging.DEBUG
 
 
+@pytest.mark.usefixtures("uncollected")
 def test_ctrl_c_ends_the_child(child: Child) -> None:
     """An interrupt in the parent ends the child within seconds, though it would build for a minute."""
     pids: list[int] = []

@@ -92,6 +92,7 @@ def test_a_driver_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert time.monotonic() - start < 5
 
 
+@pytest.mark.alone
 def test_all_are_asked_at_once(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two that hang cost one time limit."""
     package(site, "tensorrt", "import time; time.sleep(60)")

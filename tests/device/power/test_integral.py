@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_resnet.device.power import Sample
@@ -23,7 +23,6 @@ def _times(steps: list[float], start: float = 1000.0) -> list[float]:
     return list(itertools.accumulate(steps, initial=start))
 
 
-@settings(deadline=None)
 @given(STEPS, WATTS)
 def test_constant_power_gives_power_times_time(steps: list[float], watts: float) -> None:
     """However the samples are spaced, a constant power's energy, mean and peak are exact."""
@@ -37,7 +36,6 @@ def test_constant_power_gives_power_times_time(steps: list[float], watts: float)
     assert figures.samples == len(times)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0.001, 0.9), WATTS), min_size=2, max_size=20))
 def test_power_in_straight_pieces_is_integrated_exactly(pieces: list[tuple[float, float]]) -> None:
     """A power that is linear between samples gives the sum of the trapezoids, whose peak is the highest sample."""
@@ -51,7 +49,6 @@ def test_power_in_straight_pieces_is_integrated_exactly(pieces: list[tuple[float
     assert figures.peak_w == pytest.approx(max(watts for _, watts in pieces))
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0.001, 100), st.floats(0, 1e6)), min_size=1, max_size=20), st.floats(0, 1e12))
 def test_a_counter_gives_its_difference(pieces: list[tuple[float, float]], start_mj: float) -> None:
     """Between two values of a counter nothing is lost, however far apart they are."""
@@ -63,7 +60,6 @@ def test_a_counter_gives_its_difference(pieces: list[tuple[float, float]], start
     assert integral.figures(times[0], times[-1]).energy_mj == pytest.approx(values[-1] - values[0], rel=1e-6, abs=1e-3)
 
 
-@settings(deadline=None)
 @given(STEPS, STEPS, st.lists(WATTS, min_size=41, max_size=41))
 def test_two_measurements_that_meet_add_up_to_one(before: list[float], after: list[float], watts: list[float]) -> None:
     """The energy of a time is the sum of the energies of its two halves."""

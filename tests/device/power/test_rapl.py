@@ -47,7 +47,7 @@ def test_packages_are_added(tmp_path: Path) -> None:
         assert read().energy_mj == pytest.approx(1.5)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.integers(0, 9_999), st.integers(0, 6_999)), min_size=1, max_size=12),
     st.integers(0, 9_999),

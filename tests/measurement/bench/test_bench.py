@@ -154,6 +154,7 @@ def test_ctrl_c_before_there_is_anything(tiny_artifacts: dict[str, Artifact], be
         bench(tiny_artifacts["int8"], QUICK, network=Scripted(clock, latencies), clock=clock)
 
 
+@pytest.mark.usefixtures("uncollected")
 def test_a_real_signal(tiny_artifacts: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGINT half a second into a measurement of minutes ends it soon, with a part."""
 
@@ -202,6 +203,7 @@ def test_a_real_backend(tiny_artifacts: dict[str, Artifact], backend: str) -> No
     assert not result.interrupted
 
 
+@pytest.mark.alone
 def test_measuring_costs_less_than_a_hundredth(tiny_artifacts: dict[str, Artifact]) -> None:
     """Of queries as short as a millisecond, on a real clock, in the best of three tries: others may run on this machine too."""
     import time

@@ -100,7 +100,7 @@ def test_a_busy_machine_proves_nothing(measure: Callable[[float], BenchResult], 
         assert (judged(found), found.regressed) == ("unclear", False)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.floats(1, 100), st.floats(0, 20), st.floats(1, 100), st.floats(0, 20), st.floats(0, 50))
 def test_nothing_is_worse_both_ways(
     tmp_path_factory: pytest.TempPathFactory,

@@ -79,7 +79,7 @@ def test_its_policy_forbids_what_is_not_inline(room: str) -> None:
     assert policy.startswith("default-src 'none'")
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.text(alphabet="<>&\"'/script abc\N{SNOWMAN}", max_size=30))
 def test_words_never_become_tags(words: str) -> None:
     """Whatever a label or a file is called, it is text."""

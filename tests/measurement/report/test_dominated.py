@@ -25,7 +25,7 @@ def _figures(one: Row) -> tuple[float, float]:
     return one.latency.p90_ms, one.accuracy.top1
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_rows)
 def test_along_the_front_more_time_buys_more_accuracy(rows: list[Row]) -> None:
     """Sorted by latency, accuracy rises; rows alike in both stand beside each other."""
@@ -35,7 +35,7 @@ def test_along_the_front_more_time_buys_more_accuracy(rows: list[Row]) -> None:
         assert (fast < slow and low < high) or (fast, low) == (slow, high)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_rows)
 def test_everything_off_the_front_is_beaten_by_something_on_it(rows: list[Row]) -> None:
     """No row is left out without one that is as good in both and better in one."""
@@ -75,7 +75,6 @@ def test_other_images_are_not_compared() -> None:
         assert drop(one, replace(other, accuracy=accuracy)) is None
 
 
-@settings(deadline=None)
 @given(st.integers(0, 30), st.integers(0, 30))
 def test_a_difference_is_the_opposite_of_its_opposite(only_one: int, only_other: int) -> None:
     """Swapping the two swaps signs and bounds."""

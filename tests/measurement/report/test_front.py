@@ -60,7 +60,7 @@ def test_the_fastest_within_some_points() -> None:
     assert labels[20.0] == ("small int8", "small int8")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(0.1, 50), st.floats(0.1, 50))
 def test_more_points_never_cost_time(one: float, other: float) -> None:
     """A wider allowance gives a row that is as fast or faster, by either reading; the sure one is never the faster."""
@@ -80,7 +80,7 @@ def test_no_row_no_answer() -> None:
     assert limits_ms([row("a fp32", 5.0, None)]) == ()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.floats(0.05, 5000), min_size=1, max_size=6))
 def test_limits_are_round_and_reach_the_slowest(latencies: list[float]) -> None:
     """They rise, are 1, 2 or 5 with zeros, at most six, and the last is no less than the slowest."""

@@ -13,7 +13,7 @@ FRAME = (0.0, 0.0, 500.0, 300.0)
 _points = st.lists(st.tuples(st.floats(20, 480), st.floats(20, 280)), min_size=1, max_size=8)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_points)
 def test_up_to_eight_labels_never_cover_each_other_and_never_leave_the_frame(points: list[tuple[float, float]]) -> None:
     """Wherever the points are, also all in one place."""
@@ -26,7 +26,7 @@ def test_up_to_eight_labels_never_cover_each_other_and_never_leave_the_frame(poi
         assert top <= 300 + 1e-6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_points)
 def test_labels_have_their_size_and_stay_near(points: list[tuple[float, float]]) -> None:
     """No box is stretched, and none lies further away than the furthest ring, or what moving into the frame adds."""

@@ -18,7 +18,7 @@ def augmented(images: ImageArray, seed: int, *, mirror: bool) -> ImageArray:
     return shifted(images, draw(len(images), np.random.default_rng(seed), mirror=mirror))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 9), st.sampled_from([8, 32]), st.booleans(), st.integers(0, 999))
 def test_every_augmented_image_is_a_crop_of_its_padded_source(count: int, side: int, flip: bool, seed: int) -> None:
     """Each result is one of the 81 crops of the image padded by 4, or of its mirror image where flips are on."""

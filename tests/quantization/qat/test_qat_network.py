@@ -52,7 +52,7 @@ def answers(network: torch.nn.Module, size: int, count: int = 32) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "resnet50")) for name in NETWORKS])
 @pytest.mark.parametrize("exact", [False, True])
 def test_it_rounds_exactly_where_the_graph_has_pairs(name: str, exact: bool) -> None:
     """Tensors, their readers, weights and every scale are those of the Q/DQ graph that TensorRT gets."""
@@ -129,7 +129,7 @@ def test_option_a_has_no_parameters() -> None:
     assert silent == []
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(seed=st.integers(0, 999), clip=st.floats(0.3, 0.95))
 def test_gradients_pass_rounding_and_end_at_the_clip(seed: int, clip: float) -> None:
     """A weight inside its range has the gradient of a float weight, in its unit; one that is clipped has none."""

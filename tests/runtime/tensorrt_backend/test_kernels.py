@@ -81,7 +81,7 @@ def noise(height: int, width: int, seed: int = 0) -> Pixels:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 64), st.integers(0, 64), st.integers(0, 99), st.integers(1, 64))
 def test_any_frame_is_preprocessed_exactly(
     library: ctypes.CDLL, height: int, width: int, crop: int, extra: int, seed: int, pixels: int

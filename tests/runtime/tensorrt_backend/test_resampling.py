@@ -41,7 +41,7 @@ def whole(source: int, pixels: int) -> Weights:
     return resampling_weights(Axis(0, source, 0.0, float(source), pixels, 0), pixels)
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 120), st.integers(0, 99))
 def test_one_axis_of_a_whole_image_is_pillows(source: int, other: int, pixels: int, seed: int) -> None:
     """Any length becomes any other as Pillow makes it, across and down, larger or smaller."""
@@ -53,7 +53,7 @@ def test_one_axis_of_a_whole_image_is_pillows(source: int, other: int, pixels: i
     np.testing.assert_array_equal(summed(image, whole(source, pixels)).transpose(1, 0, 2), np.asarray(expected))
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 48), st.integers(0, 48), st.integers(0, 99))
 def test_any_frame_and_crop_is_preprocessings(height: int, width: int, crop: int, extra: int, seed: int) -> None:
     """The planned crop of any image: the same bytes as preprocess_bgr, black-and-white noise included."""
@@ -65,7 +65,7 @@ def test_any_frame_and_crop_is_preprocessings(height: int, width: int, crop: int
     np.testing.assert_array_equal(both_axes(frame, down, across)[..., ::-1], preprocess_bgr(frame, spec))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 224), st.integers(0, 200))
 def test_the_table_stays_within_the_source(height: int, width: int, crop: int, extra: int) -> None:
     """Indices lie within low and high, these within the image and each used; weights are positive and sum to one."""

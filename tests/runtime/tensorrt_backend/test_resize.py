@@ -129,7 +129,7 @@ def test_cameras_frames_are_preprocessed_exactly(make: Callable[..., Bench], spe
         np.testing.assert_array_equal(bench.now(noise(*size)), expected(spec, noise(*size)))
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_batches_of_any_frames_are_preprocessed_exactly(make: Callable[..., Bench], data: st.DataObject) -> None:
     """Batch after batch of frames of any sizes, growing, shrinking and coming again, with few sizes kept."""

@@ -61,7 +61,7 @@ def test_letters_grow_with_the_image() -> None:
     assert 1.9 < heights[1] / heights[0] < 2.1
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 80), st.integers(1, 80), st.text(max_size=60), st.floats())
 def test_any_label_in_any_image(height: int, width: int, label: str, probability: float) -> None:
     """However small the image and whatever the label, an image of the same size comes back."""

@@ -45,7 +45,7 @@ def _read(path: Path) -> list[str]:
     return [line for part in _all(path) for line in part.read_text().splitlines()]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(_lines, st.integers(1, 300), st.integers(1, 8), st.booleans())
 def test_rotation_keeps_the_order(lines: list[str], max_bytes: int, keep: int, restarts: bool) -> None:
     """The older files and the file, read in order, are the newest lines; none is missing in between, none is cut."""
@@ -67,7 +67,7 @@ def test_rotation_keeps_the_order(lines: list[str], max_bytes: int, keep: int, r
             assert part.stat().st_size <= max_bytes or len(part.read_text().splitlines()) == 1
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_lines, st.data())
 def test_a_power_cut_costs_half_a_line_at_most(lines: list[str], data: st.DataObject) -> None:
     """Cut anywhere and continued, a file holds every line that was whole and the new ones, each on its own."""
@@ -83,7 +83,7 @@ def test_a_power_cut_costs_half_a_line_at_most(lines: list[str], data: st.DataOb
     assert found == [*whole, '{"new": 1}']
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(_lines, st.integers(0, 800))
 def test_a_full_disk_leaves_no_half_line(lines: list[str], size: int) -> None:
     """The lines that were taken are there, the others are not, and none is cut; with space again it goes on."""

@@ -185,6 +185,7 @@ def test_a_broker_that_comes_back(broker: Mosquitto, subscriber: Subscriber) -> 
         _wait_for(lambda: subscriber.on("site/door/status")[-1] == "online")
 
 
+@pytest.mark.alone
 def test_losses_are_said(broker: Mosquitto, subscriber: Subscriber) -> None:
     """With QoS 0 each write while the broker is away is an error, at once; when it is back they go on."""
     with MqttSink(_at(broker.port)) as sink:
@@ -205,6 +206,7 @@ def test_losses_are_said(broker: Mosquitto, subscriber: Subscriber) -> None:
 
 
 @pytest.mark.parametrize("qos", [0, 1])
+@pytest.mark.alone
 def test_a_broker_that_takes_nothing(broker: Mosquitto, monkeypatch: pytest.MonkeyPatch, qos: int) -> None:
     """While the broker sleeps no write waits, and what is held does not grow; close gives up and says so."""
     monkeypatch.setattr(mqtt, "_DRAIN_S", 0.3)

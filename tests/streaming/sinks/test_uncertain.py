@@ -71,7 +71,7 @@ def test_not_more_than_one_in_a_while(tmp_path: Path) -> None:
     assert _saved(tmp_path) == [0, 0, 30, 30, 60, 60]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.lists(st.integers(8, 64), min_size=1, max_size=12), st.integers(3000, 9000), st.booleans())
 def test_the_newest_are_kept_below_the_limit(
     tmp_path_factory: pytest.TempPathFactory, sides: list[int], max_bytes: int, restarts: bool

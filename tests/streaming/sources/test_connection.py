@@ -97,6 +97,7 @@ def _answering(answer: bytes) -> Iterator[Address]:
         (b"", "does not answer within"),
     ],
 )
+@pytest.mark.alone
 def test_refusals(answer: bytes, match: str) -> None:
     """Each status has its message; an answer that does not end is given up."""
     with _answering(answer) as address:

@@ -67,6 +67,7 @@ def test_the_feed_waits_for_its_reader() -> None:
 
 
 @pytest.mark.parametrize("deaf", [False, True])
+@pytest.mark.alone
 def test_a_feed_that_hangs(deaf: bool) -> None:
     """The reader is told after its patience, whether or not the feed can be interrupted."""
     feed = _Feed(1, deaf=deaf)
@@ -80,6 +81,7 @@ def test_a_feed_that_hangs(deaf: bool) -> None:
     assert feed.closed.wait(2)
 
 
+@pytest.mark.alone
 def test_a_feed_that_does_not_open() -> None:
     """The constructor gives up when the first frame is overdue, and lets go of the feed."""
     feed = _Feed(0)
@@ -107,6 +109,7 @@ def test_a_foreign_error_is_not_quoted() -> None:
     assert "hunter2" not in repr(caught.value.__context__)
 
 
+@pytest.mark.alone
 def test_closing_ends_a_waiting_reader_at_once() -> None:
     """In another thread, without an error, even where the feed is deaf; close itself waits for the feed."""
     feed = _Feed(1, deaf=True)

@@ -87,6 +87,7 @@ def test_no_stream_eats_the_memory(camera: MjpegServer, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/stall", "/drip"])
+@pytest.mark.alone
 def test_a_stalled_stream_is_given_up(camera: MjpegServer, path: str) -> None:
     """Silence, or a byte now and then, ends in SourceError once the timeout is over; what came before is delivered."""
     with open_source(camera.url(f"{path}?timeout=0.5")) as source:
@@ -111,6 +112,7 @@ def test_a_pause_shorter_than_the_timeout() -> None:
     assert [_shown(frame) for frame in (first, *rest)] == list(range(6))
 
 
+@pytest.mark.alone
 def test_a_server_that_goes_away_and_comes_back() -> None:
     """A broken connection is an error soon; opening the same URI again reads on, and refuses while nobody listens."""
     with MjpegServer() as server:
@@ -140,6 +142,7 @@ def test_a_stream_that_ends(camera: MjpegServer) -> None:
 
 
 @pytest.mark.parametrize("when", ["waiting", "between"])
+@pytest.mark.alone
 def test_closing_from_another_thread(when: str) -> None:
     """The iteration ends at once, without an error, also while it waits for an image."""
     with MjpegServer() as server:
@@ -198,6 +201,7 @@ def test_passwords(digest: bool, caplog: pytest.LogCaptureFixture) -> None:
     assert "w@rd" not in shown
 
 
+@pytest.mark.alone
 def test_https(tmp_path: Path) -> None:
     """A camera's own certificate is refused unless verify=0 says otherwise; then images come, and closing ends at once."""
     openssl = shutil.which("openssl")

@@ -59,6 +59,7 @@ def test_frames_that_move(camera: RtspServer, query: str, caplog: pytest.LogCapt
     assert "OPENCV_FFMPEG_CAPTURE_OPTIONS" not in os.environ
 
 
+@pytest.mark.alone
 def test_closing_while_the_server_stalls(camera: RtspServer) -> None:
     """The iteration ends at once in its thread; close itself returns within the timeout."""
     source = open_source(camera.url("/h264?timeout=2"))
@@ -115,6 +116,7 @@ def test_a_program_that_ends_while_the_server_stalls(camera: RtspServer) -> None
     assert complaints == b""
 
 
+@pytest.mark.alone
 def test_a_server_that_stalls(camera: RtspServer) -> None:
     """A stream that falls silent is given up after the timeout, and a server that does not answer is called so."""
     with open_source(camera.url("/h264?timeout=1")) as source:
@@ -131,6 +133,7 @@ def test_a_server_that_stalls(camera: RtspServer) -> None:
             camera.resume()
 
 
+@pytest.mark.alone
 def test_a_server_that_is_killed_and_started_again() -> None:
     """The stream's end is an error within seconds; while nothing listens it is refused; then the same URI opens again."""
     if why_no_rtsp():
@@ -180,6 +183,7 @@ def test_hosts_that_are_not_there() -> None:
     assert "nothing listens at 127.0.0.1, port 9" in _refusal("rtsp://127.0.0.1:9/live").message
 
 
+@pytest.mark.alone
 def test_a_server_of_another_protocol() -> None:
     """HTTP at that port is refused within the time, with a remedy."""
     with MjpegServer() as server:

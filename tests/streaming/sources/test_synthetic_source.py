@@ -61,6 +61,7 @@ def test_defaults() -> None:
     assert stamps == sorted(stamps)
 
 
+@pytest.mark.alone
 def test_frames_at_a_rate() -> None:
     """With fps the source is live, and its frames come and are stamped that far apart."""
     started = time.monotonic()
@@ -73,6 +74,7 @@ def test_frames_at_a_rate() -> None:
 
 
 @pytest.mark.parametrize("query", ["fps=0.5", "frames=0"])
+@pytest.mark.alone
 def test_closing_from_another_thread(query: str) -> None:
     """The iteration ends at once, while it waits for a frame's time and while it draws."""
     source = SyntheticSource(f"synthetic://?width=32&height=32&{query}")
@@ -86,6 +88,7 @@ def test_closing_from_another_thread(query: str) -> None:
     assert not reader.is_alive()
 
 
+@pytest.mark.alone
 def test_drawing_is_quick() -> None:
     """More than 2,000 small frames per second of processor time, so that a pipeline can be measured; the best of three."""
     rates = []

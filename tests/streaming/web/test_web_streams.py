@@ -62,6 +62,7 @@ def _free(sink: WebSink, path: str) -> bool:
         return reader.status == 200
 
 
+@pytest.mark.alone
 def test_a_client_that_does_not_read_loses_events_and_is_told() -> None:
     """The pipeline is not held up; the client's queue stays bounded; losses are counted."""
     with served() as sink:
@@ -123,9 +124,11 @@ def test_many_watchers_cost_one_encoding(monkeypatch: pytest.MonkeyPatch) -> Non
             sink.write(prediction(index), frame(index))
             index += 1
             time.sleep(0.005)
-    assert 2 <= len(encoded) <= 13
+        passed = time.monotonic() - began
+    assert 2 <= len(encoded) <= 10 * passed + 3
 
 
+@pytest.mark.alone
 def test_a_slow_client_skips_images_and_others_do_not() -> None:
     """One that does not read does not slow another that does."""
     with served() as sink:
@@ -189,6 +192,7 @@ def test_a_client_that_goes_frees_its_place() -> None:
         assert until(lambda: _value(sink, 'edge_resnet_web_clients{kind="images"}') == 0, 3)
 
 
+@pytest.mark.alone
 def test_it_ends_within_a_second_with_streams_open(caplog: pytest.LogCaptureFixture) -> None:
     """Clients that read, that do not, and that ask nothing; without an error in the log, a thread or a taken port left."""
     before = set(threading.enumerate())
@@ -226,6 +230,7 @@ def test_it_may_be_closed_twice_and_written_to_afterwards() -> None:
     sink.write(prediction(1), frame(1))
 
 
+@pytest.mark.alone
 def test_nobody_watching_costs_no_memory_and_little_time() -> None:
     """Ten thousand writes keep one frame per source, encode nothing and take less than 0.2 ms each."""
     with served() as sink:

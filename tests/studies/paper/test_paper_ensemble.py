@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_resnet.core.errors import ConfigError, DataError
@@ -26,7 +26,6 @@ def likelihood(answers: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> 
     return float(np.log(np.tensordot(weights, answers[:, np.arange(len(labels)), labels], axes=1)).mean())
 
 
-@settings(deadline=None)
 @given(st.integers(2, 4), st.integers(5, 60), st.integers(0, 1000))
 def test_no_other_weights_are_likelier(members: int, count: int, seed: int) -> None:
     """The weights are a distribution, and none of 200 random ones, nor a single network, makes the labels likelier."""

@@ -20,7 +20,7 @@ def _numbered(count: int, classes: int = 7) -> ImageSet:
     return from_arrays("numbers", pixels, np.arange(count) % classes)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(24, 700), st.integers(1, 400), st.integers(0, 5))
 def test_the_parts_make_the_whole_and_share_nothing(count: int, wanted: int, seed: int) -> None:
     """Every image is in exactly one part; calibration has what was asked for, a third and 128 at most."""
