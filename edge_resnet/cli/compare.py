@@ -1,4 +1,7 @@
-"""``edge-resnet compare``: parses the arguments and prints the comparison. What counts as worse is decided in measurement.compare."""
+"""``edge-resnet compare``: parses the arguments and prints the comparison.
+
+What counts as worse is decided in measurement.compare.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from edge_resnet.cli.tables import table_lines
 
 if TYPE_CHECKING:
     from edge_resnet.measurement.compare.deltas import Comparison, Delta
@@ -30,8 +35,8 @@ def compare(
 ) -> None:
     """Compare two measurements; exit with code 3 if something became worse.
 
-    Worse means beyond the tolerance and beyond noise: the 95 % intervals of two latencies do not overlap, or two accuracies on the
-    same images differ significantly.
+    Worse means beyond the tolerance and beyond noise: the 95 % intervals of two latencies do not overlap, or two accuracies on
+    the same images differ significantly.
 
     edge-resnet bench artifacts/resnet50-int8 --scenario all --save new.json && edge-resnet compare old.json new.json
 
@@ -52,8 +57,7 @@ def compare(
 
 
 def _lines(found: Comparison) -> list[str]:
-    width = max(len(delta.name) for delta in found.deltas)
-    lines = [f"{delta.name:{width}}  {_figures(delta)}   {_VERDICTS[delta.verdict]}".rstrip() for delta in found.deltas]
+    lines = table_lines([_row(delta) for delta in found.deltas])
     lines += [f"note: {note}" for note in found.notes]
     return [*lines, "something became worse" if found.regressed else "nothing became worse"]
 
@@ -67,9 +71,9 @@ def _markdown(found: Comparison) -> list[str]:
     return [*lines, "", "**Something became worse.**" if found.regressed else "Nothing became worse."]
 
 
-def _figures(delta: Delta) -> str:
+def _row(delta: Delta) -> list[str]:
     old, new = _value(delta.old, delta.old_ci95, delta.unit), _value(delta.new, delta.new_ci95, delta.unit)
-    return f"{old} → {new}   {_change(delta)}"
+    return [delta.name, f"{old} → {new}", _change(delta), _VERDICTS[delta.verdict]]
 
 
 def _value(value: float, interval: tuple[float, float] | None, unit: str) -> str:

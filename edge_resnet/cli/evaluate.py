@@ -68,9 +68,9 @@ def evaluate(
 def _lines(result: Evaluation) -> list[str]:
     """The result, about 80 columns wide; the comparison with FP32 is a sentence."""
     low, high = result.ci95
+    precision = f"{result.precision}{' simulated' if result.simulated else ''}"
     lines = [
-        f"{result.images} images, {result.precision}{' simulated' if result.simulated else ''} on {result.backend}, "
-        f"{result.seconds:.1f} s",
+        f"{result.images} images, {precision} on {result.backend}, {result.seconds:.1f} s",
         f"top-1      {result.top1:6.2f} %   (95 % interval {low:.2f} to {high:.2f})",
         f"top-5      {result.top5:6.2f} %",
         f"FP32 top-1 {result.fp32_top1:6.2f} %   on the same images; both predict the same class for {result.agreement:.2f} %",

@@ -117,7 +117,7 @@ def is_significant(p: float) -> bool:
 
 
 def paired_difference(only_one: int, only_other: int, images: int) -> PairedDifference:
-    """The difference between two networks on ``images`` images, from how many of them only one of the two classifies correctly."""
+    """The difference of two networks on ``images`` images, of which each alone classifies so many correctly."""
     low, high = paired_drop_interval(only_one, only_other, images)
     points = 100 * (only_one - only_other) / images
     return PairedDifference(points, (100 * low, 100 * high), mcnemar_exact(only_one, only_other), images)
@@ -191,7 +191,7 @@ def _upper_bound(more: int, fewer: int, count: int) -> float:
 
 
 def _variance(drop: float, more: int, fewer: int, count: int) -> float:
-    """Variance of more - fewer if the true difference is ``drop``, with the maximum-likelihood nuisance share (Tango's 2 and 8)."""
+    """Variance of more - fewer if the true difference is ``drop``, by maximum likelihood (Tango's equations 2 and 8)."""
     square = 2 * count
     linear = -more - fewer + (2 * count - more + fewer) * drop
     constant = -fewer * drop * (1 - drop)

@@ -48,9 +48,9 @@ class Accuracy:
     """Accuracy of one network on one set of images; shares are in percent.
 
     ``ci95`` is Wilson's interval of ``top1``. ``data`` names the images, and ``data_digest`` is the sha256 over them. ``right``
-    holds a ``1`` for every image that is classified correctly and a ``0`` for every other, in the set's order: two accuracies with
-    the same ``data_digest`` can be compared image by image. Both are empty where they are not known. ``skipped`` counts images
-    that cannot be read; ``images`` does not include them.
+    holds a ``1`` for every image that is classified correctly and a ``0`` for every other, in the set's order: two accuracies
+    with the same ``data_digest`` can be compared image by image. Both are empty where they are not known. ``skipped`` counts
+    images that cannot be read; ``images`` does not include them.
     """
 
     images: int
@@ -69,9 +69,9 @@ class Evaluation:
 
     ``agreement`` is the share of images for which both predict the same class. ``drop_ci95`` is the 95 % interval, in points, of
     FP32's top-1 minus this one on the same images; it is 0 to 0 where the FP32 graph itself is measured. ``mcnemar_p`` is the
-    exact two-sided p-value of the hypothesis that both have the same error rate. ``simulated``: another backend computed TensorRT's
-    INT8. ``skipped`` names the images that cannot be read. ``images``, ``top1``, ``top5``, ``ci95``, ``data``, ``data_digest`` and
-    ``right`` are as in ``Accuracy``; the last two are empty unless they were asked for.
+    exact two-sided p-value of the hypothesis that both have the same error rate. ``simulated``: another backend computed
+    TensorRT's INT8. ``skipped`` names the images that cannot be read. ``images``, ``top1``, ``top5``, ``ci95``, ``data``,
+    ``data_digest`` and ``right`` are as in ``Accuracy``; the last two are empty unless they were asked for.
     """
 
     schema_version: int
@@ -117,9 +117,9 @@ def evaluate(
 ) -> Evaluation:
     """Classify every image with the artifact and with its FP32 graph, and compare the two.
 
-    ``per_image`` keeps which images are classified correctly and the digest of the images, for which every file is read once more.
-    Raises DataError where labels are missing or belong to another network, ConfigError where there is no INT8 to simulate, and
-    BackendError where a logit is not a finite number.
+    ``per_image`` keeps which images are classified correctly and the digest of the images, for which every file is read once
+    more. Raises DataError where labels are missing or belong to another network, ConfigError where there is no INT8 to simulate,
+    and BackendError where a logit is not a finite number.
     """
     _check(artifact, images, simulate=simulate)
     variant: Variant = "simulated" if simulate else "native"

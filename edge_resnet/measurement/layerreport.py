@@ -1,4 +1,7 @@
-"""A TensorRT engine's layers as a table, with what keeps INT8 from being faster. Knows where a listing lies in an artifact; parses none."""
+"""A TensorRT engine's layers as a table, with what keeps INT8 from being faster.
+
+Knows where a listing lies in an artifact; parses none.
+"""
 
 from __future__ import annotations
 

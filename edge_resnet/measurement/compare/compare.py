@@ -1,4 +1,7 @@
-"""Compares two files of measurements: what changed, and whether it regressed by more than noise and tolerance. Measures nothing."""
+"""Compares two files of measurements: what changed, and whether it regressed by more than noise and tolerance.
+
+Measures nothing.
+"""
 
 from __future__ import annotations
 

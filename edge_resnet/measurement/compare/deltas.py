@@ -25,8 +25,8 @@ __all__ = [
     "unpaired_notes",
 ]
 
-#: ``worse`` and ``better``: by more than the tolerance and more than noise; ``unclear``: by more than the tolerance, but it may be
-#: noise or the effect of other programs; ``same``: within the tolerance.
+#: ``worse`` and ``better``: by more than the tolerance and more than noise; ``unclear``: by more than the tolerance, but it may
+#: be noise or the effect of other programs; ``same``: within the tolerance.
 Verdict: TypeAlias = Literal["worse", "better", "unclear", "same"]
 Interval: TypeAlias = tuple[float, float]
 

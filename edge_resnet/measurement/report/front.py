@@ -1,7 +1,7 @@
 """The Pareto front of accuracy and latency, and the two choices that readers ask for.
 
-The choices are the most accurate row under a latency limit and the fastest row within a loss of accuracy. Each says how certain it
-is: which other rows do not differ significantly, and whether the limit holds for the whole 95 % interval or for the measured
+The choices are the most accurate row under a latency limit and the fastest row within a loss of accuracy. Each says how certain
+it is: which other rows do not differ significantly, and whether the limit holds for the whole 95 % interval or for the measured
 value only. Does not know about pages.
 """
 

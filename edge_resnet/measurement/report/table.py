@@ -19,7 +19,7 @@ from edge_resnet.measurement.report.format import ms
 from edge_resnet.measurement.report.front import dominated_by
 from edge_resnet.measurement.report.record import Report, Row
 
-__all__ = ["environment", "main_table", "records", "results_of", "to_csv", "to_markdown", "caveats_of"]
+__all__ = ["caveats_of", "environment", "main_table", "records", "results_of", "to_csv", "to_markdown"]
 
 _MIB = 1 << 20
 

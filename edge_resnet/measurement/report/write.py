@@ -14,7 +14,7 @@ from edge_resnet.measurement.page.html import Table, render
 from edge_resnet.measurement.report.advice import answer_lines, fastest_table, findings, pair_table, under_table
 from edge_resnet.measurement.report.charts import charts
 from edge_resnet.measurement.report.record import Report, to_json
-from edge_resnet.measurement.report.table import environment, main_table, to_csv, to_markdown, caveats_of
+from edge_resnet.measurement.report.table import caveats_of, environment, main_table, to_csv, to_markdown
 
 __all__ = ["Questions", "check_drawable", "write_report"]
 
