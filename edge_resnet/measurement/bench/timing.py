@@ -52,8 +52,10 @@ class WarmUp:
 
 @dataclass
 class Timings:
-    """``samples_ns``: the latency of each query. ``outside_ns``: time between queries, spent on measuring. ``complete``: both limits
-    were reached before ``max_seconds``."""
+    """``samples_ns``: the latency of each query. ``outside_ns``: time between queries, spent on measuring.
+
+    ``complete``: the limits of time and number were both reached before ``max_seconds``.
+    """
 
     samples_ns: list[int] = field(default_factory=list)
     outside_ns: int = 0

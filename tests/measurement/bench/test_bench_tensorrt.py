@@ -34,9 +34,10 @@ def machine(tmp_path: Path, libcuda: Path, surfaces: Path) -> Callable[..., dict
 
 
 def test_all_scenarios_on_a_gpu(machine: Callable[..., dict[str, str]], tiny_int8: Path, tmp_path: Path) -> None:
-    """Three records of TensorRT: copies, network and frames resized on the GPU are stages, and a new process starts on the engine.
+    """Three records of TensorRT with its stages and cold start.
 
-    Queries of eight that run in parts on an engine for one image give a caveat.
+    Copies, network and frames resized on the GPU are stages; queries of eight that run in parts on an engine for one image give a
+    caveat.
     """
     words = ["bench", tiny_int8, "--backend", "tensorrt", "--scenario", "all", "--seconds", "0.3", "--min-queries", "20"]
     command = [sys.executable, "-m", "edge_resnet", *map(str, words), "--frame", "64x48", "--save", tmp_path / "b.json", "--json"]

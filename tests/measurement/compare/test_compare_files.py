@@ -202,7 +202,7 @@ def test_scenarios_are_paired(measure: Callable[[float], BenchResult], saved: Sa
     ids=["all the same", "within the tolerance", "six lost", "six won", "many lost and won", "five lost may be chance"],
 )
 def test_an_accuracy_is_judged_image_by_image(saved: Saved, new: str, verdict: str, between: tuple[float, float] | None) -> None:
-    """Six of 500 images lost and none won is significant, though the intervals, 7 points wide, overlap; 24 lost and 20 won is not."""
+    """Six of 500 images lost and none won is significant, though the two intervals overlap; 24 lost and 20 won is not."""
     found = compare_files(saved(answers(375, 500)), saved(new))
     assert judged(found) == verdict
     assert found.regressed is (verdict == "worse")

@@ -17,7 +17,7 @@ from reports import PIXEL, answers, bench_result, report, row, usual
 from edge_resnet.core.errors import MissingDependencyError
 from edge_resnet.measurement.report.advice import answer_lines, findings
 from edge_resnet.measurement.report.record import MissingResult, Pair, read_report
-from edge_resnet.measurement.report.table import environment, records, to_csv, caveats_of
+from edge_resnet.measurement.report.table import caveats_of, environment, records, to_csv
 from edge_resnet.measurement.report.write import Questions, check_drawable, write_report
 
 
