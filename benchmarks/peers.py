@@ -1,21 +1,21 @@
-"""edge-resnet beside what people run a ResNet with on a CPU: one table, one run, the same images, weights and cores.
+"""Compares edge-resnet with other ways to run a ResNet on a CPU: one table, one run, the same images, weights and cores.
 
     python benchmarks/peers.py --weights-dir DIR --data val.csv [--depths 18,50] [--batches 1,8] [--rounds 15] [--json FILE]
     python benchmarks/peers.py --weights-dir DIR --data val.csv --quick
 
-engine     milliseconds of the network alone, on images that are preprocessed: float32 for the peers, bytes for ours, which
-           normalises inside
+engine     milliseconds of the network alone on preprocessed images: float32 for the peers, uint8 for ours, which normalises
+           inside
 frame      from a decoded 1920x1080 BGR frame to the class
 jpeg       from a JPEG file to the class, at the file's own size
 
 Peers preprocess as their users do: torchvision's transforms for torch, Pillow and NumPy for ONNX Runtime and OpenVINO, cv2 for
-OpenCV (whose resize does not antialias). Every row is a process of its own with all cores of this one, and all take turns in
-every round, so that they share the machine's noise. A figure is the median over rounds with its 95 % interval (order statistics);
-``x`` is the median over rounds of the row's time over that of our INT8 on the backend that ``auto`` takes, in the same round.
-``same`` counts the images that get torch's class. A row that cannot run says why.
+OpenCV (whose resize does not antialias). Each row is a separate process with all cores of this one, and all rows take turns in
+every round, so that the machine's noise affects them equally. A figure is the median over rounds with its 95 % interval (order
+statistics); ``x`` is the median over rounds of the row's time divided by that of our INT8, on the backend that ``auto`` chooses,
+in the same round. ``same`` counts the images for which the row predicts torch's class. A row that cannot run says why.
 
-Each row needs its own package and nothing of the others: opencv-python, openvino, torch, torchvision, safetensors; torch.compile
-needs a C++ compiler. Graphs and artifacts are kept in --work.
+Each row needs only its own package: opencv-python, openvino, torch, torchvision, safetensors; torch.compile needs a C++ compiler.
+Graphs and artifacts are kept in --work.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ import numpy as np
 __all__ = ["PATHS", "ROWS", "Peer", "interval", "main", "table"]
 
 PATHS = ("engine", "frame", "jpeg")
-#: Calls of a turn that count; one before them does not: another process used the caches and the cores.
+#: Calls of a turn that count. One call before them does not, because another process used the caches and cores.
 BURST, QUICK_BURST = 3, 2
 IMAGES = 16
 FRAME = (1920, 1080)
@@ -51,8 +51,9 @@ OURS = ("ours INT8, openvino", "ours INT8, onnxruntime")
 
 @dataclass(frozen=True)
 class Peer:
-    """A row, loaded. ``from_frame``: of (H, W, 3) uint8 BGR, ``from_jpeg``: of a path, the image that ``run`` takes a stack of
-    and gives logits (N, 1000) for. ``note``: version, and what is particular."""
+    """A loaded row. ``from_frame`` and ``from_jpeg`` preprocess a frame (H, W, 3) uint8 BGR and a file; ``run`` takes a stack of
+    the results and returns logits (N, 1000). ``note`` is the version and anything particular.
+    """
 
     note: str
     from_frame: Callable[[Any], Any]
@@ -77,7 +78,7 @@ def torch_network(work: dict[str, Any]) -> Any:
 
 
 def torch_peer(work: dict[str, Any], *, compiled: bool) -> Peer:
-    """Eager, or torch.compile with its defaults; a graph for each batch."""
+    """Eager, or torch.compile with its defaults and a graph for each batch size."""
     import cv2
     import torch
     from PIL import Image
@@ -103,7 +104,7 @@ def torch_peer(work: dict[str, Any], *, compiled: bool) -> Peer:
 
 
 def with_pillow(image: Any) -> Any:
-    """The usual lines in Pillow and NumPy: (3, 224, 224) float32."""
+    """The usual code in Pillow and NumPy: (3, 224, 224) float32."""
     from PIL import Image
 
     width, height = image.size
@@ -128,7 +129,7 @@ def pillow_peer(note: str, run: Callable[[Any], Any]) -> Peer:
 
 
 def onnxruntime_peer(work: dict[str, Any], graph: str) -> Peer:
-    """A session with its defaults but for the number of threads."""
+    """A session with its defaults, except the number of threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -139,7 +140,7 @@ def onnxruntime_peer(work: dict[str, Any], graph: str) -> Peer:
 
 
 def openvino_peer(work: dict[str, Any], *, precision: str | None) -> Peer:
-    """The CPU plugin with its hint for latency; ``precision`` None leaves it the choice, which is bfloat16 where there is one."""
+    """The CPU plugin with its latency hint; ``precision`` None lets it choose, which is bfloat16 if the CPU has it."""
     from edge_resnet.runtime.openvino import openvino  # type: ignore[attr-defined]  # keeps it from reporting its import
 
     properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": cores()}
@@ -151,7 +152,7 @@ def openvino_peer(work: dict[str, Any], *, precision: str | None) -> Peer:
 
 
 def opencv_peer(work: dict[str, Any]) -> Peer:
-    """cv2.dnn on the same graph, of one batch size each: it has no batches of any size."""
+    """cv2.dnn on the same graph, one for each batch size: it has no dynamic batch."""
     import cv2
 
     cv2.setNumThreads(cores())
@@ -211,7 +212,7 @@ ROWS: dict[str, Callable[[dict[str, Any]], Peer]] = {
 
 
 def cores() -> int:
-    """Those that this process may use."""
+    """The number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
@@ -246,7 +247,7 @@ def main() -> None:
 
 
 def prepared(folder: Path, weights_dir: Path, data: Path, depth: int, batches: Sequence[int]) -> dict[str, Any]:
-    """Images, graphs and artifact of a depth, made where they are not there yet."""
+    """The images, graphs and artifact of a depth; missing ones are made."""
     from edge_resnet.images.imageset import open_images
 
     found = sorted(weights_dir.glob(f"resnet{depth}[!0-9]*.safetensors"))
@@ -257,20 +258,20 @@ def prepared(folder: Path, weights_dir: Path, data: Path, depth: int, batches: S
     chosen = [int(index) for index in np.linspace(0, len(images) - 1, IMAGES)]
     work: dict[str, Any] = {"depth": depth, "weights": str(found[0]), "images": str(folder / "images")}
     work["labels"] = [images.labels[index] for index in chosen] if images.labels is not None else None
-    written(folder / "images", lambda place: write_images(place, images, chosen))
+    write_once(folder / "images", lambda place: write_images(place, images, chosen))
     graphs = {"fp32": None, **{f"fp32 batch {batch}": batch for batch in batches}}
     for name, batch in graphs.items():
         work[name] = str(folder / f"resnet{depth} {name}.onnx")
-        written(Path(work[name]), lambda place, batch=batch: export(work, place, batch))
+        write_once(Path(work[name]), lambda place, batch=batch: export(work, place, batch))
     work["int8"] = str(folder / f"resnet{depth} int8.onnx")
-    work["int8 failed"] = attempted(lambda: written(Path(work["int8"]), lambda place: static_int8(work, place)))
+    work["int8 failed"] = attempted(lambda: write_once(Path(work["int8"]), lambda place: static_int8(work, place)))
     work["artifact"] = str(folder / f"artifact{depth}")
-    written(Path(work["artifact"]), lambda place: build_artifact(work, data, place))
+    write_once(Path(work["artifact"]), lambda place: build_artifact(work, data, place))
     return work
 
 
-def written(path: Path, write: Callable[[Path], None]) -> None:
-    """Write it under another name first."""
+def write_once(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a missing file or folder under a temporary name, then rename it."""
     if not path.exists():
         print(f"making {path.name}", file=sys.stderr, flush=True)
         part = path.with_name(f"part-{path.name}")
@@ -279,10 +280,10 @@ def written(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def attempted(action: Callable[[], None]) -> str:
-    """Empty, or the first line of why it failed."""
+    """Returns an empty string, or the first line of why the action failed."""
     try:
         action()
-    except Exception as error:  # a row's own making: the others go on
+    except Exception as error:  # only this row fails; the others continue
         return f"{type(error).__name__}: {str(error).partition(chr(10))[0][:120]}"
     return ""
 
@@ -316,8 +317,9 @@ def export(work: dict[str, Any], path: Path, batch: int | None) -> None:
 
 
 def static_int8(work: dict[str, Any], path: Path) -> None:
-    """ONNX Runtime's quantize_static with its advice for x86: QDQ, unsigned activations, weights per channel, after its own
-    pre-processing; min-max over the images."""
+    """ONNX Runtime's quantize_static as it recommends for x86: Q/DQ, unsigned activations, per-channel weights, after its own
+    preprocessing; min-max over the images.
+    """
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
     from PIL import Image
@@ -341,7 +343,7 @@ def static_int8(work: dict[str, Any], path: Path) -> None:
 
 
 def build_artifact(work: dict[str, Any], data: Path, folder: Path) -> None:
-    """INT8 without learned corrections: they change numbers, not speed."""
+    """INT8 without learned corrections, which change accuracy but not speed."""
     command = [
         sys.executable,
         "-m",
@@ -358,26 +360,26 @@ def build_artifact(work: dict[str, Any], data: Path, folder: Path) -> None:
 
 
 class Row:
-    """A row's process: it loads, and then measures when told. ``failed``: why it does not."""
+    """The process of a row, which loads and then measures on request. ``failed``: why it cannot."""
 
     def __init__(self, name: str, work: dict[str, Any], failed: str = "") -> None:
         self.failed, self.note = failed, ""
         self._process: subprocess.Popen[str] | None = None
         if not failed:
-            words = [sys.executable, str(Path(__file__).resolve()), "--child", name, json.dumps(work)]
+            command = [sys.executable, str(Path(__file__).resolve()), "--child", name, json.dumps(work)]
             environment = {**os.environ, "OMP_NUM_THREADS": str(cores()), "PYTHONWARNINGS": "ignore"}
             self._process = subprocess.Popen(
-                words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=environment
             )
             self.note = self.ask(None) or ""
 
     def ask(self, order: dict[str, Any] | None) -> Any:
-        """The answer; None where the row failed, now or before."""
+        """The answer; None if the row failed, now or before."""
         process = self._process
         if process is None or process.stdin is None or process.stdout is None or self.failed:
             return None
-        late = threading.Timer(TIMEOUT_S, process.kill)
-        late.start()
+        timeout = threading.Timer(TIMEOUT_S, process.kill)
+        timeout.start()
         try:
             if order is not None:
                 process.stdin.write(json.dumps(order) + "\n")
@@ -386,7 +388,7 @@ class Row:
         except OSError:
             line = ""
         finally:
-            late.cancel()
+            timeout.cancel()
         answer = json.loads(line) if line else {"failed": f"its process ended with {process.wait()}"}
         self.failed = answer.get("failed", "")
         return answer.get("answer")
@@ -401,7 +403,7 @@ class Row:
 def measured(
     rows: Sequence[str], work: dict[str, Any], batches: Sequence[int], effort: tuple[int, int], left_out: dict[str, str]
 ) -> list[dict[str, Any]]:
-    """A table per batch. All rows load first; then in every round each has a turn with each path."""
+    """A table per batch size. All rows load first; then in every round each row takes a turn with each path."""
     rounds, burst = effort
     reasons = {**left_out, **({"ONNX Runtime's own INT8": work["int8 failed"]} if work["int8 failed"] else {})}
     running = {name: Row(name, work, reasons.get(name, "")) for name in rows}
@@ -410,7 +412,7 @@ def measured(
         classes = {name: row.ask({"path": "jpeg", "batch": 1, "classes": True}) for name, row in running.items()}
         for batch in batches:
             times: dict[str, dict[str, list[float]]] = {name: {path: [] for path in PATHS} for name in rows}
-            for turn in range(rounds + 1):  # the first is a warm-up: graphs of this batch are made in it
+            for turn in range(rounds + 1):  # the first is a warm-up, in which graphs of this batch size are made
                 for path in PATHS:
                     for name, row in running.items():
                         took = row.ask({"path": path, "batch": batch, "burst": burst})
@@ -426,7 +428,7 @@ def measured(
 def summary(
     running: dict[str, Row], work: dict[str, Any], batch: int, times: dict[str, dict[str, list[float]]], classes: dict[str, Any]
 ) -> dict[str, Any]:
-    """Medians with intervals and the ratios to ours, round by round."""
+    """Medians with intervals, and the ratios to ours in each round."""
     ours = next((name for name in OURS if name in running and not running[name].failed), "")
     found = []
     for name, row in running.items():
@@ -447,17 +449,16 @@ def summary(
 
 
 def interval(samples: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of the median by order statistics; the extremes where there are fewer than six."""
+    """95 % interval of the median by order statistics; minimum and maximum for fewer than six samples."""
     ordered, count = sorted(samples), len(samples)
     reach = int(np.floor(count / 2 - 1.96 * np.sqrt(count) / 2))
     return (ordered[0], ordered[-1]) if reach < 1 else (ordered[reach - 1], ordered[count - reach])
 
 
 def table(found: dict[str, Any]) -> str:
-    """Markdown, the fastest first by frame; below it which row is the fastest and how far ours is from it."""
-    lines = [
-        f"\nResNet-{found['depth']}, batch {found['batch']}: milliseconds a batch (95 % interval), x = over {found['ours']}\n"
-    ]
+    """Markdown, sorted by frame time; below it the fastest row of each path, relative to ours."""
+    title = f"ResNet-{found['depth']}, batch {found['batch']}: milliseconds per batch (95 % interval)"
+    lines = [f"\n{title}, x = relative to {found['ours']}\n"]
     lines += ["| | engine | x | frame | x | jpeg | x | same | |", "|---|---|---|---|---|---|---|---|---|"]
     alive = sorted((row for row in found["rows"] if not row["failed"]), key=lambda row: row["frame"]["ms"])
     for row in alive:
@@ -478,11 +479,11 @@ def _cells(figure: dict[str, Any]) -> tuple[str, str]:
 
 
 def child(name: str, work: dict[str, Any]) -> None:
-    """Load the row, say so, and do what each line on standard input asks for."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")  # libraries may write to standard output
+    """Load the row, report that, and execute each order on standard input."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")  # libraries may print to standard output
     os.dup2(2, 1)
 
-    def tell(**answer: Any) -> None:
+    def reply(**answer: Any) -> None:
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
 
@@ -490,30 +491,30 @@ def child(name: str, work: dict[str, Any]) -> None:
         peer = ROWS[name](work)
         files = sorted(str(path) for path in Path(work["images"]).glob("*.jpg"))
         frames = [np.load(path.replace(".jpg", ".npy")) for path in files]
-        tell(answer=peer.note)
+        reply(answer=peer.note)
         for line in sys.stdin:
             order = json.loads(line)
             if order.get("classes"):
-                tell(answer=[int(np.argmax(peer.run(peer.stack([peer.from_jpeg(path)])), axis=1)[0]) for path in files])
+                reply(answer=[int(np.argmax(peer.run(peer.stack([peer.from_jpeg(path)])), axis=1)[0]) for path in files])
             else:
-                tell(answer=statistics.median(timed(peer, order, files, frames)))
-    except Exception as error:  # whatever the row lacks, it is said in the table
-        tell(failed=f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:160]}")
+                reply(answer=statistics.median(timed(peer, order, files, frames)))
+    except Exception as error:  # whatever is missing, the table says so
+        reply(failed=f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0][:160]}")
 
 
 def timed(peer: Peer, order: dict[str, Any], files: Sequence[str], frames: Sequence[Any]) -> list[float]:
-    """Milliseconds of each call but the first."""
+    """Milliseconds of each call except the first."""
     batch, took = order["batch"], []
     for turn in range(order["burst"] + 1):
         chosen = [(turn * batch + index) % len(files) for index in range(batch)]
         ready = peer.stack([peer.from_frame(frames[index]) for index in chosen]) if order["path"] == "engine" else None
-        began = time.perf_counter()
+        started = time.perf_counter()
         if order["path"] == "frame":
             ready = peer.stack([peer.from_frame(frames[index]) for index in chosen])
         elif order["path"] == "jpeg":
             ready = peer.stack([peer.from_jpeg(files[index]) for index in chosen])
         np.argmax(peer.run(ready), axis=1)
-        took.append(1e3 * (time.perf_counter() - began))
+        took.append(1e3 * (time.perf_counter() - started))
     return took[1:]
 
 

@@ -1,4 +1,4 @@
-"""Handmade listings of an engine's layers, in the forms of TensorRT 8 to 10 and of 11. Small, and seen on no device."""
+"""Handmade listings of an engine's layers in the forms of TensorRT 8 to 10 and of 11; none comes from a device."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 __all__ = ["FORMATS", "PROFILE", "as_eleven", "conv", "document", "layer", "reformat", "tensor"]
 
-#: Short words → what the inspector of TensorRT 8 to 10 says of a tensor.
+#: Type and layout → the description of a tensor by the inspector of TensorRT 8 to 10.
 FORMATS = {
     ("INT8", "CHW32"): "Thirty-two wide channel vectorized row major Int8 format",
     ("INT8", "CHW4"): "Four wide channel vectorized row major Int8 format",
@@ -18,14 +18,14 @@ FORMATS = {
     ("UINT8", "linear"): "Row major linear UInt8 format",
     ("-", "-"): "N/A due to dynamic shapes",
 }
-#: What each type is called where it stands alone.
+#: The name of each type in a field of its own.
 _TYPES = {"INT8": "Int8", "FP16": "Half", "FP32": "Float", "UINT8": "UInt8", "-": "N/A due to dynamic shapes"}
 _INT8_TACTIC = "sm80_xmma_fprop_implicit_gemm_interleaved_i8i8_i8i32_f32_nchw_vect_c_32kcrs_tilesize128x64x64"
 _FP16_TACTIC = "sm80_xmma_fprop_implicit_gemm_f16f16_f16f16_f16_nhwckrsc_nhwc_tilesize64x64x64"
 
 
 def tensor(name: str, dtype: str = "INT8", layout: str = "CHW32", shape: tuple[int, ...] = (1, 64, 56, 56)) -> dict[str, Any]:
-    """A tensor as 8 to 10 describe it."""
+    """A tensor as TensorRT 8 to 10 describes it."""
     return {"Name": name, "Location": "Device", "Dimensions": list(shape), "Format/Datatype": FORMATS[dtype, layout]}
 
 
@@ -45,14 +45,14 @@ def conv(name: str, dtype: str = "INT8", *, shape: tuple[int, ...] = (1, 64, 56,
 
 
 def reformat(name: str, reads: tuple[str, str], writes: tuple[str, str]) -> dict[str, Any]:
-    """A copy that changes the type or the order."""
+    """A copy that changes the type or the layout."""
     full = f"Reformatting CopyNode for Input Tensor 0 to {name}"
     ends = [tensor(f"{name}.before", *reads)], [tensor(f"{name}.after", *writes)]
     return layer(full, "Reformat", *ends, ParameterType="Reformat", Origin="REFORMAT", TacticValue="0x00000000000003e8")
 
 
 def document() -> dict[str, Any]:
-    """A short INT8 network with every cause in it, as 8 to 10 have it."""
+    """A short INT8 network with every cause, as TensorRT 8 to 10 describes it."""
     half, int8 = tensor("half", "FP16", "HWC8"), tensor("int8")
     return {
         "Layers": [
@@ -74,7 +74,7 @@ def document() -> dict[str, Any]:
 
 
 def as_eleven(old: dict[str, Any]) -> dict[str, Any]:
-    """The same engine as TensorRT 11 would describe it: types apart from formats, and inputs and outputs as records."""
+    """The same engine as TensorRT 11 describes it: types separate from formats, and inputs and outputs as records."""
     words = {text: pair for pair, text in FORMATS.items()}
 
     def renewed(entry: dict[str, Any]) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def as_eleven(old: dict[str, Any]) -> dict[str, Any]:
     return {"Layers": layers, "I/O Tensors": tensors, "Engine Metadata": {}}
 
 
-#: A profile of that network in trtexec's form: a head, then a layer each. Times are made up, and sum to 0.2 ms.
+#: A profile of that network in trtexec's form: a header, then an entry per layer. The times are invented and sum to 0.2 ms.
 PROFILE: list[dict[str, Any]] = [
     {"count": 1000},
     *(

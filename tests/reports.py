@@ -1,4 +1,4 @@
-"""Reports made up from a few numbers, for the tests of what is drawn from them. Knows no network."""
+"""Reports made from a few numbers, for the tests of pages, charts and comparisons. No network runs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from pydantic import TypeAdapter
 
 from edge_resnet.core.records import Precision
 from edge_resnet.core.statistics import wilson_interval
-from edge_resnet.measurement import accuracy as evaluate
-from edge_resnet.measurement.accuracy import Accuracy
+from edge_resnet.measurement.accuracy import KIND as EVALUATION
+from edge_resnet.measurement.accuracy import SCHEMA as EVALUATION_SCHEMA
+from edge_resnet.measurement.accuracy import Accuracy, Evaluation
 from edge_resnet.measurement.bench.result import BenchResult, Metric
 from edge_resnet.measurement.report.record import KIND, SCHEMA, ClassChange, Flip, MissingResult, Pair, Report, Row, Setup
 
@@ -40,7 +41,7 @@ _RESULT: dict[str, Any] = {
 
 
 def bench_result(p90_ms: float = 11.0, **changes: Any) -> BenchResult:
-    """A single-stream result whose samples have about that p90."""
+    """A single-stream result whose samples have about this p90."""
     result: BenchResult = TypeAdapter(BenchResult).validate_python(_RESULT)
     draw = random.Random(round(1000 * p90_ms))
     samples = tuple(round(1000 * p90_ms * draw.lognormvariate(-0.13, 0.1), 1) for _ in range(200))
@@ -50,24 +51,24 @@ def bench_result(p90_ms: float = 11.0, **changes: Any) -> BenchResult:
 
 
 def offline_result(batch: int, rate: float) -> BenchResult:
-    """A result in batches."""
+    """An offline result."""
     metric = Metric("throughput_per_s", rate, (0.98 * rate, 1.02 * rate), certain=True)
     return bench_result(8.0, scenario="offline", batch=batch, throughput_per_s=rate, metric=metric)
 
 
 def accuracy(right: str, digest: str = "d") -> Accuracy:
-    """Of these answers."""
+    """An accuracy with these results per image."""
     hits = right.count("1")
     low, high = wilson_interval(hits, len(right))
     top1 = 100 * hits / len(right)
     return Accuracy(len(right), top1, min(100.0, top1 + 10), (100 * low, 100 * high), "images", digest, right)
 
 
-def evaluation(right: str, digest: str = "d", **changes: Any) -> evaluate.Evaluation:
-    """What eval keeps of these answers."""
+def evaluation(right: str, digest: str = "d", **changes: Any) -> Evaluation:
+    """An evaluation with these results per image."""
     one = accuracy(right, digest)
-    found = evaluate.Evaluation(
-        evaluate.SCHEMA, evaluate.KIND, "resnet18", "ab" * 32, one.images, one.top1, one.top5, one.ci95, 97.0, one.top1,
+    found = Evaluation(
+        EVALUATION_SCHEMA, EVALUATION, "resnet18", "ab" * 32, one.images, one.top1, one.top5, one.ci95, 97.0, one.top1,
         (0.0, 0.0), 1.0, "onnxruntime", "fp32", simulated=False, skipped=(), seconds=2.0, data=one.data, data_digest=digest,
         right=right,
     )  # fmt: skip
@@ -75,29 +76,29 @@ def evaluation(right: str, digest: str = "d", **changes: Any) -> evaluate.Evalua
 
 
 def row(label: str, p90_ms: float | None, right: str | None, precision: Precision = "fp32", backend: str = "onnxruntime") -> Row:
-    """One row; None for what was not measured."""
+    """A row; None for what was not measured."""
     latency = None if p90_ms is None else bench_result(p90_ms, precision=precision, backend=backend)
     return Row(label, label.split()[0], precision, backend, latency, (), None if right is None else accuracy(right))
 
 
 def answers(hits: int, images: int = 400, shift: int = 0) -> str:
-    """So many right answers, beginning at the image number ``shift``."""
+    """Results per image with ``hits`` correct ones, starting at image number ``shift``."""
     return "".join("1" if (index - shift) % images < hits else "0" for index in range(images))
 
 
 def flip(index: int = 0, kind: Any = "lost") -> Flip:
-    """An image that was answered otherwise."""
+    """An image that is classified differently."""
     return Flip(f"image{index}.jpg", "tench", ("tench", 0.61), ("goldfish", 0.55), kind, PIXEL)
 
 
 def report(*rows: Row, pairs: tuple[Pair, ...] = (), holes: tuple[MissingResult, ...] = (), **changes: Any) -> Report:
-    """A whole report of these rows."""
+    """A report of these rows."""
     setup = Setup("400 images of a set", "100 images, none of them evaluated", {"Seconds a measurement": "5"})
     return replace(Report(SCHEMA, KIND, "Accuracy against latency", "2026-01-02T03:04:05Z", rows, pairs, holes, setup), **changes)
 
 
 def usual() -> Report:
-    """Two depths in two precisions, one of them a hole, with flips and classes."""
+    """Two depths in two precisions and a missing result, with flips and classes."""
     rows = (
         row("resnet18 fp32", 18.0, answers(300)),
         replace(row("resnet18 int8", 9.0, answers(296), "int8"), batches=(offline_result(8, 130.0),)),

@@ -1,4 +1,4 @@
-"""benchmarks/peers.py: its figures from times that are known, and its rows against each other on the real weights."""
+"""benchmarks/peers.py: its figures from known times, and its rows compared on the real weights."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_median_lies_in_its_interval(peers: ModuleType, samples: list[float]
 
 
 def test_the_interval_covers(peers: ModuleType) -> None:
-    """Of a thousand draws of 15 at least 93 % have the true median inside."""
+    """In at least 93 % of a thousand draws of 15 the interval holds the true median."""
     rng = np.random.default_rng(0)
     found = [peers.interval(rng.exponential(1, 15).tolist()) for _ in range(1000)]
     assert np.mean([low <= np.log(2) <= high for low, high in found]) >= 0.93
@@ -53,7 +53,7 @@ class Running:
 
 
 def summarised(peers: ModuleType, times: dict[str, list[float]], failed: str = "") -> dict[str, Any]:
-    """A table of rows with the same times on every path; the row named last may have failed."""
+    """A table of rows with the same times on every path; the row ``failed`` did not run."""
     running = {name: Running() for name in times}
     if failed:
         running[failed] = Running("ImportError: no such package")
@@ -65,7 +65,7 @@ def summarised(peers: ModuleType, times: dict[str, list[float]], failed: str = "
 
 
 def test_ratios_are_paired_by_rounds(peers: ModuleType) -> None:
-    """A machine that is ten times slower in half of the rounds changes no ratio: each is of one round."""
+    """A machine that is ten times slower in half of the rounds changes no ratio, because each is of one round."""
     ours, slow = [1.0, 10.0] * 4, [3.0, 30.0] * 4
     found = summarised(peers, {"torch eager": slow, "ours INT8, openvino": ours, "ours INT8, onnxruntime": [2.0, 20.0] * 4})
     rows = {row["row"]: row for row in found["rows"]}
@@ -79,21 +79,21 @@ def test_ratios_are_paired_by_rounds(peers: ModuleType) -> None:
 
 
 def test_a_faster_peer_is_named(peers: ModuleType) -> None:
-    """Where ours is not the fastest, the line says who is and by how much."""
+    """If ours is not the fastest, a line names the fastest row and its ratio."""
     found = summarised(peers, {"OpenCV DNN FP32": [2.0] * 8, "ours INT8, openvino": [4.0] * 8})
     assert "engine: fastest is OpenCV DNN FP32, 0.50 (0.50 to 0.50) of ours" in peers.table(found)
 
 
 def test_a_row_that_cannot_run_says_why(peers: ModuleType) -> None:
-    """It has no figure, and its reason is in the table; ours on the other backend takes the place of ours."""
+    """The table holds the reason instead of figures; ours on the other backend becomes the reference."""
     found = summarised(peers, {"ours INT8, openvino": [], "ours INT8, onnxruntime": [2.0] * 8}, failed="ours INT8, openvino")
     assert found["ours"] == "ours INT8, onnxruntime"
     assert "| ours INT8, openvino | did not run: ImportError: no such package |" in peers.table(found)
 
 
 @pytest.mark.parametrize("size", [(500, 375), (256, 256), (333, 1000)])
-def test_the_peers_images_are_torchvisions(peers: ModuleType, size: tuple[int, int]) -> None:
-    """The Pillow lines give what torchvision's transforms give, but for roundings of the size."""
+def test_the_peers_preprocessing_equals_torchvisions(peers: ModuleType, size: tuple[int, int]) -> None:
+    """The code in Pillow gives what torchvision's transforms give, except for rounding of the size."""
     from PIL import Image
     from torchvision import transforms
 
@@ -110,18 +110,18 @@ def test_the_peers_images_are_torchvisions(peers: ModuleType, size: tuple[int, i
 
 
 def test_unknown_rows_are_refused() -> None:
-    """Before anything is made."""
-    words = [sys.executable, str(SCRIPT), "--weights-dir", ".", "--data", "none.csv", "--rows", "abacus"]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    """Before anything is prepared."""
+    command = [sys.executable, str(SCRIPT), "--weights-dir", ".", "--data", "none.csv", "--rows", "abacus"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "no row is called abacus" in done.stderr
 
 
 @pytest.mark.slow
 def test_a_quick_run(real_data: Path, tmp_path: Path) -> None:
-    """Every row but torch.compile runs or says why, all of them answer as torch does, and ours is among them."""
-    words = [sys.executable, str(SCRIPT), "--quick", "--weights-dir", str(real_data / "weights/imagenet")]
-    words += [
+    """Every row but torch.compile runs or says why not, all predict what torch does, and ours runs."""
+    command = [sys.executable, str(SCRIPT), "--quick", "--weights-dir", str(real_data / "weights/imagenet")]
+    command += [
         "--data",
         str(real_data / "imagenet/sample500.csv"),
         "--work",
@@ -129,7 +129,7 @@ def test_a_quick_run(real_data: Path, tmp_path: Path) -> None:
         "--json",
         str(tmp_path / "p.json"),
     ]
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     (found,) = json.loads((tmp_path / "p.json").read_text())["tables"]
     rows = {row["row"]: row for row in found["rows"]}

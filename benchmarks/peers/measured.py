@@ -1,6 +1,6 @@
-"""What every tool's script shares: the task it is given, and how seconds and memory are taken. Knows no tool.
+"""What the scripts of all tools share: the task, and the measurement of time and memory. Knows no tool.
 
-Runs in the interpreter of whichever tool it measures: it needs numpy and onnx, and nothing of edge_resnet.
+Runs in the interpreter of the measured tool: it needs numpy and onnx, and nothing from edge_resnet.
 """
 
 from __future__ import annotations
@@ -25,44 +25,47 @@ Images: TypeAlias = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Task:
-    """FP32 ``model`` and an .npz of calibration ``images`` → ``output``, a graph with Q/DQ. ``options`` are the tool's own."""
+    """Quantize the FP32 ``model`` with an .npz of calibration ``images`` to ``output``, a graph with Q/DQ.
+
+    ``options`` are those of the tool.
+    """
 
     model: Path
     images: Path
     output: Path
     options: dict[str, Any]
 
-    def images(self) -> Images:
-        """(N, H, W, 3) uint8 RGB, as the network takes them."""
+    def load_images(self) -> Images:
+        """The calibration images (N, H, W, 3) uint8 RGB, as the network takes them."""
         with np.load(self.images) as archive:
             images: Images = archive["images"]
         return images
 
 
 def run(quantize: Callable[[Task], dict[str, Any] | None], modules: Sequence[str]) -> None:
-    """Do the task of the command line's JSON and write what it took to its ``report``.
+    """Run the task that the command line describes in JSON, and write its time and memory to the task's ``report``.
 
-    ``modules``: what is imported before the clock starts. ``quantize`` may return what else the report should say. The peak is
-    that of the whole process, imports included.
+    ``modules`` are imported before the clock starts. ``quantize`` may return more fields for the report. The peak memory is that
+    of the whole process, imports included.
     """
-    words = json.loads(sys.argv[1])
-    task = Task(Path(words["model"]), Path(words["images"]), Path(words["output"]), words["options"])
+    arguments = json.loads(sys.argv[1])
+    task = Task(Path(arguments["model"]), Path(arguments["images"]), Path(arguments["output"]), arguments["options"])
     for name in modules:
         importlib.import_module(name)
     started = time.monotonic()
     more = quantize(task) or {}
     report = {"seconds": time.monotonic() - started, "peak_mib": peak_mib(), **more}
-    Path(words["report"]).write_text(json.dumps(report), encoding="utf-8")
+    Path(arguments["report"]).write_text(json.dumps(report), encoding="utf-8")
 
 
 def peak_mib() -> float:
-    """Largest resident memory of this process. ``getrusage`` would count what its parent held when it forked."""
+    """Peak resident memory of this process. ``getrusage`` would include what its parent held when it forked."""
     lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 1024
 
 
 def normalisation(model: Path) -> list[str]:
-    """Names of the nodes before the first convolution, which make the image the network's input: no tool may quantize them."""
+    """Names of the nodes before the first convolution, which normalise the image: no tool may quantize them."""
     names: list[str] = []
     for node in onnx.load(model).graph.node:
         if node.op_type == "Conv":

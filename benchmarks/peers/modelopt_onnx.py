@@ -14,7 +14,7 @@ def quantize(task: Task) -> dict[str, Any] | None:
     modelopt_quantize(
         str(task.model),
         quantize_mode="int8",
-        calibration_data=task.images(),
+        calibration_data=task.load_images(),
         calibration_method=task.options["method"],
         calibration_eps=["cpu"],
         nodes_to_exclude=normalisation(task.model),

@@ -1,4 +1,4 @@
-"""The networks that are compared, and for each its calibration images and those held out. Knows no tool."""
+"""The networks of the comparison, each with its calibration images and held-out images. Knows no tool."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["BATCH", "NETWORKS", "SEED", "Fold", "Images", "Ints", "Network"]
 
 SEED = 0
 BATCH = 50
-#: Calibration images for CIFAR, and for ImageNet where there is one fold.
+#: Calibration images for CIFAR, and for ImageNet with one fold.
 _CIFAR_CALIBRATION, _IMAGENET_CALIBRATION = 1000, 256
 
 Images: TypeAlias = npt.NDArray[np.uint8]
@@ -36,16 +36,16 @@ class Fold:
 
 @dataclass(frozen=True)
 class Network:
-    """A checkpoint below ``weights/`` and its images: (folder of the data, ImageNet's folds, most test images) → folds."""
+    """A checkpoint under ``weights/`` and its images: (data folder, ImageNet's folds, maximum of test images) → folds."""
 
     spec: ModelSpec
     weights: str
     folds: Callable[[Path, int, int | None], list[Fold]]
 
 
-def _cifar(data: Path, _folds: int, most: int | None) -> list[Fold]:
+def _cifar(data: Path, _folds: int, max_images: int | None) -> list[Fold]:
     """The first 1,000 training images, and the test images."""
-    train, test = _sheets(data, "train", 1), _sheets(data, "test", 10)[:most]
+    train, test = _sheets(data, "train", 1), _sheets(data, "test", 10)[:max_images]
     rows = balanced_sample(from_arrays("train", train, np.arange(len(train)) % 10), _CIFAR_CALIBRATION, SEED)
     return [Fold(np.stack([rows.load(i) for i in range(len(rows))]), test, np.arange(len(test)) % 10)]
 
@@ -57,15 +57,15 @@ def _sheets(data: Path, split: str, count: int) -> Images:
     return np.concatenate([tile.reshape(-1, 32, 32, 3) for tile in tiles])
 
 
-def _imagenet(data: Path, folds: int, most: int | None) -> list[Fold]:
-    """The 500 images, each of its own class, in a seeded order: halves in turn, or 256 and the rest."""
+def _imagenet(data: Path, folds: int, max_images: int | None) -> list[Fold]:
+    """The 500 images, each of another class, in a seeded order: two halves in turn, or 256 and the rest."""
     pixels = open_images(data / "imagenet" / "sample500.csv")
     labels = np.array(require_labels(pixels), np.int64)
     images = np.concatenate([batch.images for batch in batches(pixels, Preprocess(), BATCH)])
     order = np.random.default_rng(SEED).permutation(len(images))
     first, second = np.split(order, [len(order) // 2 if folds == 2 else _IMAGENET_CALIBRATION])
     turns = [(first, second), (second, first)][:folds]
-    return [Fold(images[seen], images[held_out[:most]], labels[held_out[:most]]) for seen, held_out in turns]
+    return [Fold(images[seen], images[held_out[:max_images]], labels[held_out[:max_images]]) for seen, held_out in turns]
 
 
 def _cifar_spec(depth: int) -> ModelSpec:

@@ -1,9 +1,10 @@
-"""NNCF's post-training quantization of an ONNX file, made to be symmetric and signed; the rest is its default.
+"""NNCF's post-training quantization of an ONNX file, forced to be symmetric and signed; all else is its default.
 
-By itself it gives activations after a ReLU unsigned int8, which TensorRT does not read, and halves the range of the first
-convolution's weights for old CPUs, which TensorRT does not need. Its option ``signedness_to_force`` is refused by every target
-device of 3.4, whose spaces leave the sign open; so these spaces are made signed, and its bias correction sees the true grid.
-That correction is the fast one: 3.4's slow one (``fast_bias_correction=False``) fails at the first projection shortcut.
+By default it uses unsigned int8 for activations after a ReLU, which TensorRT does not read, and halves the range of the first
+convolution's weights for old CPUs, which TensorRT does not need. All target devices of 3.4 refuse its option
+``signedness_to_force``, because their spaces leave the sign open; so these spaces are made signed here, and the bias correction
+uses the real grid. That correction is the fast one: the slow one (``fast_bias_correction=False``) of 3.4 fails at the first
+projection shortcut.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from measured import Task, normalisation, run
 
 
 def quantize(task: Task) -> dict[str, Any] | None:
-    """There are no ``options``."""
+    """Takes no ``options``."""
     import nncf
     from nncf.common.hardware import qspaces
     from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
@@ -23,7 +24,7 @@ def quantize(task: Task) -> dict[str, Any] | None:
     for space in (qspaces.q8_a_sym, qspaces.q8_a, qspaces.q8_a_ch):
         object.__setattr__(space, "signedness_to_force", True)  # the record is frozen
     model = onnx.load(task.model)
-    name, images = model.graph.input[0].name, task.images()
+    name, images = model.graph.input[0].name, task.load_images()
     quantized = nncf.quantize(
         model,
         nncf.Dataset(list(images), lambda image: {name: image[None]}),

@@ -1,7 +1,7 @@
-"""ONNX Runtime's quantize_static with the options that TensorRT's form needs; the rest is its default.
+"""ONNX Runtime's quantize_static with the options that TensorRT's form needs; all else is its default.
 
-Histogram calibrators keep every activation of every image. Where that would exceed ``memory_gib`` they get the images in
-strides, by an option that is named for min-max (CalibStridedMinMax) and works for them too.
+Histogram calibrators keep every activation of every image. If that would exceed ``memory_gib``, they get the images in strides,
+by an option that is named after min-max (CalibStridedMinMax) but works for them too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ STRIDE = 10
 
 
 class _Images:
-    """One image at a time: a ragged last batch stops the histogram calibrators."""
+    """Serves one image at a time, because a smaller last batch stops the histogram calibrators."""
 
     def __init__(self, images: Images, name: str) -> None:
         self._images, self._name = images, name
@@ -27,7 +27,7 @@ class _Images:
         return len(self._images)
 
     def set_range(self, start_index: int, end_index: int) -> None:
-        """Serve a part next."""
+        """Serve this part next."""
         self._next, self._end = start_index, end_index
 
     def get_next(self) -> dict[str, Images] | None:
@@ -43,7 +43,7 @@ def quantize(task: Task) -> dict[str, Any]:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     graph = onnx.load(task.model).graph
-    images, method = task.images(), task.options["method"]
+    images, method = task.load_images(), task.options["method"]
     extra = {
         "ActivationSymmetric": True,
         "WeightSymmetric": True,
@@ -77,7 +77,7 @@ def quantize(task: Task) -> dict[str, Any]:
 
 
 def _activations(task: Task) -> int:
-    """Bytes of all float activations of one image: what a histogram calibrator keeps of it."""
+    """Bytes of all float activations of one image, which a histogram calibrator keeps."""
     model = onnx.load(task.model)
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     inferred = onnx.shape_inference.infer_shapes(model).graph

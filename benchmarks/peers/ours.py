@@ -1,6 +1,6 @@
-"""edge-resnet's whole build, from the checkpoint to a verified artifact with its engine, and TensorRT's form of it to simulate.
+"""The whole build of edge-resnet, from the checkpoint to a verified artifact with its engine, and TensorRT's form for simulation.
 
-The seconds hold what no other tool does: reading the checkpoint, the export and its comparison with torch, and the CPU's engine.
+The time includes what no other tool does: reading the checkpoint, the export and its comparison with torch, and the CPU's engine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from measured import Task, run
 def quantize(task: Task) -> dict[str, Any] | None:
     """``options``: ``spec`` and ``recipe`` (keywords of ModelSpec and QuantRecipe) and ``weights``.
 
-    Raises RuntimeError where the build exports another FP32 graph than the task's, or leaves out a correction.
+    Raises RuntimeError if the build exports another FP32 graph than the task's, or leaves out a correction.
     """
     from edge_resnet.artifact.folder import CORRECTIONS, MODEL
     from edge_resnet.compiler.derive import compile_engine
@@ -26,10 +26,10 @@ def quantize(task: Task) -> dict[str, Any] | None:
 
     spec = ModelSpec(**task.options["spec"])
     with tempfile.TemporaryDirectory() as folder:
-        recipe = QuantRecipe(images=len(task.images()), **task.options["recipe"])
+        recipe = QuantRecipe(images=len(task.load_images()), **task.options["recipe"])
         options = BuildOptions(
             model=spec,
-            # The images are cropped already: resizing to their own size leaves them as they are.
+            # The images are already cropped; resizing them to their own size changes nothing.
             preprocess=Preprocess(resize=spec.input_size, crop=spec.input_size),
             precision="int8",
             weights=task.options["weights"],

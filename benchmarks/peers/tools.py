@@ -1,4 +1,4 @@
-"""The tools that are compared, and one of them run on one fold: in a process of its own, its result kept. Knows no statistics."""
+"""The tools of the comparison; runs one on one fold in a separate process and keeps the result. Knows no statistics."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = ["OURS", "TOOLS", "Bench", "Measured", "Tool", "fp32_graph", "measure"
 
 _SCRIPTS = Path(__file__).resolve().parent
 _SOURCE = _SCRIPTS.parent.parent / "edge_resnet"
-#: Activations that ONNX Runtime's histogram calibrators may keep before they get the images in strides.
+#: Memory for the activations of ONNX Runtime's histogram calibrators; beyond it they get the images in strides.
 _MEMORY_GIB = 10
 #: The row whose options are the family's shipped recipe.
 OURS = "ours"
@@ -37,9 +37,10 @@ OURS = "ours"
 
 @dataclass(frozen=True)
 class Tool:
-    """One row: a script beside this file and its options, run by the interpreter ``own``, ``modelopt`` or ``nncf``.
+    """One row: a script beside this file with its options, run by the interpreter ``own``, ``modelopt`` or ``nncf``.
 
-    ``packages``: whose versions decide the result. Ours has as ``options`` what it changes of the family's shipped recipe.
+    ``packages`` are those whose versions determine the result. The ``options`` of ours are changes to the family's shipped
+    recipe.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Tool:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a tool made of a fold: a class per held-out image, its cost, its graph's pairs and what is wrong with their form."""
+    """The result of a tool on a fold: a class per held-out image, the cost, the graph's pairs and faults of their form."""
 
     predictions: list[int]
     seconds: float
@@ -63,7 +64,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Bench:
-    """What all rows share: the data, the folder of kept results, interpreters by name, seconds that a tool may take on a fold."""
+    """What all rows share: data, folder of kept results, interpreters by name, and seconds that a tool may take on a fold."""
 
     data: Path
     work: Path
@@ -72,7 +73,7 @@ class Bench:
 
 
 def measure(bench: Bench, tool: Tool, network: Network, model: Path, fold: Fold) -> Measured | str:
-    """The kept result, a fresh one, or in words why there is none. A failure is not kept."""
+    """The kept result, a new one, or the reason why there is none. A failure is not kept."""
     python = bench.pythons[tool.interpreter]
     found = None if python is None else versions(python, tool.packages)
     if python is None or found is None:
@@ -86,20 +87,20 @@ def measure(bench: Bench, tool: Tool, network: Network, model: Path, fold: Fold)
     kept = bench.work / f"{network.spec.name}-{tool.name.replace(' ', '-')}-{key}.json"
     if kept.exists():
         return Measured(**json.loads(kept.read_text(encoding="utf-8")))
-    _say(f"{network.spec.name}: {tool.name} on {len(fold.calibration)} images")
+    _log(f"{network.spec.name}: {tool.name} on {len(fold.calibration)} images")
     with tempfile.TemporaryDirectory(dir=bench.work) as folder:
-        words = _words(Path(folder), model, fold, options)
-        failure = _run([str(python), str(script), json.dumps(words)], kept.with_suffix(".log"), bench.timeout)
+        task = _task(Path(folder), model, fold, options)
+        failure = _run([str(python), str(script), json.dumps(task)], kept.with_suffix(".log"), bench.timeout)
         if failure:
-            _say(f"{network.spec.name}: {tool.name} {failure}; see {kept.with_suffix('.log')}")
+            _log(f"{network.spec.name}: {tool.name} {failure}; see {kept.with_suffix('.log')}")
             return failure
-        report = json.loads(Path(words["report"]).read_text(encoding="utf-8"))
-        activations, weights, complaints = _form(Path(words["output"]))
+        report = json.loads(Path(task["report"]).read_text(encoding="utf-8"))
+        activations, weights, complaints = _form(Path(task["output"]))
         note = ", ".join(filter(None, (report.get("note"), *complaints)))
-        classes = predictions(Path(words["output"]), fold).tolist()
+        classes = predictions(Path(task["output"]), fold).tolist()
     result = Measured(classes, report["seconds"], report["peak_mib"], activations, weights, note)
     kept.write_text(json.dumps(asdict(result)), encoding="utf-8")
-    _say(f"{network.spec.name}: {tool.name} took {result.seconds:.1f} s and {result.peak_mib:.0f} MiB")
+    _log(f"{network.spec.name}: {tool.name} took {result.seconds:.1f} s and {result.peak_mib:.0f} MiB")
     return result
 
 
@@ -124,7 +125,7 @@ def predictions(graph: Path, fold: Fold) -> Ints:
 
 @functools.cache
 def versions(python: Path, packages: tuple[str, ...]) -> dict[str, str] | None:
-    """Versions of ``packages`` in that interpreter, of those that are there; None where the first is not."""
+    """Versions of the installed ones of ``packages`` in that interpreter; None if the first is not installed."""
     code = (
         "import json, sys\n"
         "from importlib.metadata import distributions\n"
@@ -140,7 +141,7 @@ def versions(python: Path, packages: tuple[str, ...]) -> dict[str, str] | None:
 
 
 def _options(tool: Tool, network: Network, data: Path) -> dict[str, Any]:
-    """The tool's options; ours with its recipe in full, less the number of images."""
+    """The tool's options; those of ours hold the whole recipe except the number of images."""
     if tool.script != "ours.py":
         return tool.options
     recipe = asdict(replace(load_recipe(recipe_for(network.spec.family)).recipe, **tool.options))
@@ -148,17 +149,17 @@ def _options(tool: Tool, network: Network, data: Path) -> dict[str, Any]:
     return {"recipe": recipe, "spec": asdict(network.spec), "weights": str((data / "weights" / network.weights).resolve())}
 
 
-def _words(folder: Path, model: Path, fold: Fold, options: dict[str, Any]) -> dict[str, Any]:
-    """What a script is told; see measured.py."""
+def _task(folder: Path, model: Path, fold: Fold, options: dict[str, Any]) -> dict[str, Any]:
+    """The argument of a script; see measured.py."""
     np.savez(folder / "images.npz", images=fold.calibration)
-    own = folder / "fp32.onnx"  # a copy: Model Optimizer writes into the file that it is given
+    own = folder / "fp32.onnx"  # a copy, because Model Optimizer overwrites its input
     shutil.copyfile(model, own)
     paths = {"model": own, "images": folder / "images.npz", "output": folder / MODEL, "report": folder / "report.json"}
     return {**{name: str(path.resolve()) for name, path in paths.items()}, "options": options}
 
 
 def _run(command: list[str], log: Path, timeout: float) -> str:
-    """Run a script; empty, or how it failed."""
+    """Run a script. Returns how it failed, or an empty string."""
     with log.open("w", encoding="utf-8") as output:
         try:
             done = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False, timeout=timeout)
@@ -167,11 +168,11 @@ def _run(command: list[str], log: Path, timeout: float) -> str:
     if done.returncode == 0:
         return ""
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return f"failed ({done.returncode}): {lines[-1] if lines else 'no word'}"
+    return f"failed ({done.returncode}): {lines[-1] if lines else 'no output'}"
 
 
 def _form(path: Path) -> tuple[int, int, list[str]]:
-    """Pairs on activations and on weights, and in what the graph is not the form that TensorRT reads."""
+    """Pairs on activations and on weights, and how the graph differs from the form that TensorRT reads."""
     graph = onnx.load(path).graph
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     constants |= {node.output[0]: numpy_helper.to_array(node.attribute[0].t) for node in graph.node if node.op_type == "Constant"}
@@ -193,10 +194,8 @@ def _form(path: Path) -> tuple[int, int, list[str]]:
 
 @functools.cache
 def _source_digest() -> str:
-    """Of the code that decides our result: where it has changed, our rows are measured again."""
-    files = sorted(
-        [*_SOURCE.glob("quantization/*.py"), *_SOURCE.glob("models/*.py"), _SOURCE / "build.py", _SOURCE / "export.py"]
-    )
+    """Digest of the code that determines our result: if it changes, our rows are measured again."""
+    files = sorted([*_SOURCE.glob("quantization/*.py"), *_SOURCE.glob("network/*.py"), _SOURCE / "pipelines" / "build.py"])
     return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
 
 
@@ -204,7 +203,7 @@ def _digest(images: Images) -> str:
     return hashlib.sha256(f"{images.shape}".encode() + np.ascontiguousarray(images).tobytes()).hexdigest()
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 

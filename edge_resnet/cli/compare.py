@@ -1,4 +1,7 @@
-"""``edge-resnet compare``. Knows how a comparison is told; what is worse is edge_resnet.measurement.compare.compare's to say."""
+"""``edge-resnet compare``: parses the arguments and prints the comparison.
+
+What counts as worse is decided in measurement.compare.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +12,31 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge_resnet.cli.tables import table_lines
+
 if TYPE_CHECKING:
     from edge_resnet.measurement.compare.deltas import Comparison, Delta
 
 __all__ = ["compare"]
 
-_MARKS = {"worse": "worse", "better": "better", "unclear": "unclear: may be noise", "same": ""}
+_VERDICTS = {"worse": "worse", "better": "better", "unclear": "unclear: may be noise", "same": ""}
+#: A gate that failed.
+_REGRESSED = 3
 
 
 def compare(
-    old: Annotated[Path, typer.Argument(help="What bench --save or eval --save wrote before, or a report.json.")],
-    new: Annotated[Path, typer.Argument(help="The same, now.")],
-    tolerance: Annotated[float, typer.Option(metavar="PERCENT", help="Of latencies and rates.")] = 5.0,
-    max_drop: Annotated[float, typer.Option(metavar="POINTS", help="Of top-1.")] = 0.5,
+    old: Annotated[Path, typer.Argument(help="The earlier file of bench --save or eval --save, or a report.json.")],
+    new: Annotated[Path, typer.Argument(help="The later file of the same kind.")],
+    tolerance: Annotated[float, typer.Option(metavar="PERCENT", help="Allowed change of latencies and rates.")] = 5.0,
+    max_drop: Annotated[float, typer.Option(metavar="POINTS", help="Allowed drop of top-1.")] = 0.5,
     force: Annotated[bool, typer.Option("--force", help="Compare different machines or power modes all the same.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a table for a pull request.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")] = False,
 ) -> None:
-    """Say what changed between two measurements; exit code 3 where something became worse.
+    """Compare two measurements; exit with code 3 if something became worse.
 
-    Worse is more than the tolerance and more than noise: latencies whose 95 % intervals do not overlap, and an accuracy whose
-    change on the same images, image by image, is not chance.
+    Worse means beyond the tolerance and beyond noise: the 95 % intervals of two latencies do not overlap, or two accuracies on
+    the same images differ significantly.
 
     edge-resnet bench artifacts/resnet50-int8 --scenario all --save new.json && edge-resnet compare old.json new.json
 
@@ -46,12 +53,11 @@ def compare(
         for line in _markdown(found) if markdown else _lines(found):
             typer.echo(line)
     if found.regressed:
-        raise typer.Exit(3)
+        raise typer.Exit(_REGRESSED)
 
 
 def _lines(found: Comparison) -> list[str]:
-    width = max(len(delta.name) for delta in found.deltas)
-    lines = [f"{delta.name:{width}}  {_figures(delta)}   {_MARKS[delta.verdict]}".rstrip() for delta in found.deltas]
+    lines = table_lines([_row(delta) for delta in found.deltas])
     lines += [f"note: {note}" for note in found.notes]
     return [*lines, "something became worse" if found.regressed else "nothing became worse"]
 
@@ -59,22 +65,20 @@ def _lines(found: Comparison) -> list[str]:
 def _markdown(found: Comparison) -> list[str]:
     lines = ["| figure | old | new | change | |", "|---|---|---|---|---|"]
     for delta in found.deltas:
-        old, new = (
-            _value(value, interval, delta.unit) for value, interval in ((delta.old, delta.old_ci95), (delta.new, delta.new_ci95))
-        )
-        lines.append(f"| {delta.name} | {old} | {new} | {_change(delta)} | {_MARKS[delta.verdict]} |")
+        old, new = _value(delta.old, delta.old_ci95, delta.unit), _value(delta.new, delta.new_ci95, delta.unit)
+        lines.append(f"| {delta.name} | {old} | {new} | {_change(delta)} | {_VERDICTS[delta.verdict]} |")
     lines += ["", *(f"- {note}" for note in found.notes)] if found.notes else []
     return [*lines, "", "**Something became worse.**" if found.regressed else "Nothing became worse."]
 
 
-def _figures(delta: Delta) -> str:
+def _row(delta: Delta) -> list[str]:
     old, new = _value(delta.old, delta.old_ci95, delta.unit), _value(delta.new, delta.new_ci95, delta.unit)
-    return f"{old} → {new}   {_change(delta)}"
+    return [delta.name, f"{old} → {new}", _change(delta), _VERDICTS[delta.verdict]]
 
 
 def _value(value: float, interval: tuple[float, float] | None, unit: str) -> str:
-    between = f" ({interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
-    return f"{value:.2f} {unit}{between}"
+    bounds = f" ({interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+    return f"{value:.2f} {unit}{bounds}"
 
 
 def _change(delta: Delta) -> str:
@@ -82,5 +86,5 @@ def _change(delta: Delta) -> str:
         return ""
     if delta.unit != "%":
         return f"{delta.change:+.1f} %"
-    between = f" ({delta.change_ci95[0]:+.2f} to {delta.change_ci95[1]:+.2f}, paired)" if delta.change_ci95 else ""
-    return f"{delta.change:+.2f} points{between}"
+    bounds = f" ({delta.change_ci95[0]:+.2f} to {delta.change_ci95[1]:+.2f}, paired)" if delta.change_ci95 else ""
+    return f"{delta.change:+.2f} points{bounds}"

@@ -1,4 +1,4 @@
-"""Accuracy, latency and power measured, compared and reported.
+"""Measures, compares and reports accuracy, latency and power.
 
-Knows no camera and trains nothing. Loads matplotlib and jinja2 only where a report is drawn; never torch, never onnx.
+Does not know about cameras or training. Loads matplotlib and jinja2 only to draw a report; never torch, never onnx.
 """

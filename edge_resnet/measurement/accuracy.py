@@ -1,4 +1,7 @@
-"""Accuracy of an artifact on labelled images, beside the FP32 graph on the same ones, and its file. Knows nothing of printing."""
+"""Accuracy of an artifact on labelled images, compared with its FP32 graph on the same images, and the file that holds it.
+
+Does not print.
+"""
 
 from __future__ import annotations
 
@@ -10,52 +13,45 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.files import parse_record, read_json, write_whole
-from edge_resnet.core.records import Precision, Preprocess, Progress
-from edge_resnet.core.statistics import Difference, difference, wilson_interval
-from edge_resnet.images.imageset import ImageSet, batches, check_labels, require_labels
-from edge_resnet.runtime.backend import Backend, Variant, load_backend, open_backend, resolve_backend
-from edge_resnet.runtime.postprocess import check_finite, softmax
+from edge_resnet.core.records import Precision, Progress
+from edge_resnet.core.statistics import PairedDifference, is_significant, paired_difference, wilson_interval
+from edge_resnet.images.imageset import ImageSet, check_labels, require_labels
+from edge_resnet.measurement.predictions import Predictions, predict_images
+from edge_resnet.runtime.backend import Variant, load_backend, open_backend, resolve_backend
 
 __all__ = [
     "KIND",
     "SCHEMA",
     "Accuracy",
-    "Answers",
     "Evaluation",
     "accuracy_of",
-    "answer",
     "evaluate",
-    "paired",
+    "paired_drop",
     "read_evaluation",
+    "refuse_random_weights",
     "to_json",
     "write_evaluation",
 ]
 
-
-#: Images per call: large enough to fill the cores, small enough for any device's memory.
-BATCH = 8
-
-
-@dataclass(frozen=True)
-class Answers:
-    """``best``: a class per image of the set, -1 where it cannot be read. ``probability``: of that class, in [0, 1]. ``five``:
-    the five best hold the label, ``1`` or ``0`` an image, empty without labels."""
-
-    best: tuple[int, ...]
-    probability: tuple[float, ...]
-    five: str
+#: The backend that runs the FP32 graph for comparison: it is installed everywhere.
+REFERENCE = "onnxruntime"
+#: Version of the file format. A file with a newer one is refused.
+SCHEMA = 1
+KIND: Literal["edge-resnet eval"] = "edge-resnet eval"
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares in percent. ``ci95``: Wilson's interval of ``top1``. ``data``: what the images are called; ``data_digest``: sha256
-    over them, empty where it is not known. ``right``: a ``1`` or ``0`` per image, in the set's order, empty where it is not
-    known: two of them with the same ``data_digest`` are compared image by image."""
+    """Accuracy of one network on one set of images; shares are in percent.
+
+    ``ci95`` is Wilson's interval of ``top1``. ``data`` names the images, and ``data_digest`` is the sha256 over them. ``right``
+    holds a ``1`` for every image that is classified correctly and a ``0`` for every other, in the set's order: two accuracies
+    with the same ``data_digest`` can be compared image by image. Both are empty where they are not known. ``skipped`` counts
+    images that cannot be read; ``images`` does not include them.
+    """
 
     images: int
     top1: float
@@ -67,112 +63,16 @@ class Accuracy:
     skipped: int = 0
 
 
-def answer(
-    networks: Sequence[Backend],
-    images: ImageSet,
-    spec: Preprocess,
-    *,
-    progress: Progress | None = None,
-    skipped: list[str] | None = None,
-) -> tuple[Answers, ...]:
-    """Let every network classify every image; each is decoded once. The place of one that cannot be read goes to ``skipped``.
-
-    Raises DataError where too many cannot be read, and BackendError where a logit is not a finite number.
-    """
-    found = [_Answered(images) for _ in networks]
-    done = 0
-    for batch in batches(images, spec, BATCH, skipped=skipped):
-        if progress is not None:
-            progress("evaluate", done, len(images))
-        labels = None if images.labels is None else np.array([images.labels[index] for index in batch.indices])
-        for network, one in zip(networks, found, strict=True):
-            one.add(batch.indices, network.infer(batch.images), labels)
-        done += len(batch.images)
-    if progress is not None:
-        progress("evaluate", len(images), len(images))
-    return tuple(one.all() for one in found)
-
-
-def accuracy_of(answers: Answers, images: ImageSet, digest: str) -> Accuracy | None:
-    """Top-1 and top-5 over the images that could be read; None without labels."""
-    if images.labels is None:
-        return None
-    read = [index for index, best in enumerate(answers.best) if best >= 0]
-    right = "".join("01"[answers.best[index] == images.labels[index]] for index in read)
-    hits, five = right.count("1"), sum(answers.five[index] == "1" for index in read)
-    low, high = wilson_interval(hits, len(read))
-    return Accuracy(
-        images=len(read),
-        top1=100 * hits / len(read),
-        top5=100 * five / len(read),
-        ci95=(100 * low, 100 * high),
-        data=images.name,
-        data_digest=digest,
-        right=right,
-        skipped=len(images) - len(read),
-    )
-
-
-def paired(one: Accuracy | None, other: Accuracy | None) -> Difference | None:
-    """By how many points ``other`` is below ``one``, image by image; None where they are not of the same images."""
-    if (
-        one is None
-        or other is None
-        or not one.right
-        or one.data_digest != other.data_digest
-        or len(one.right) != len(other.right)
-    ):
-        return None
-    only_one = sum(a == "1" and b == "0" for a, b in zip(one.right, other.right, strict=True))
-    only_other = sum(a == "0" and b == "1" for a, b in zip(one.right, other.right, strict=True))
-    return difference(only_one, only_other, len(one.right))
-
-
-class _Answered:
-    """One network's answers so far."""
-
-    def __init__(self, images: ImageSet) -> None:
-        self._labelled = images.labels is not None
-        self._best = np.full(len(images), -1)
-        self._probability = np.zeros(len(images))
-        self._five = np.zeros(len(images), bool)
-
-    def add(
-        self,
-        indices: np.ndarray[tuple[int], np.dtype[np.int64]],
-        logits: np.ndarray[tuple[int, int], np.dtype[np.float32]],
-        labels: np.ndarray[tuple[int], np.dtype[np.int64]] | None,
-    ) -> None:
-        """One batch: places in the set (n,), logits (n, classes), labels (n,)."""
-        check_finite(logits)
-        ordered = np.argsort(-logits, axis=1, kind="stable")[:, :5]
-        best = ordered[:, :1]
-        self._best[indices] = best[:, 0]
-        self._probability[indices] = np.take_along_axis(softmax(logits), best, axis=1)[:, 0]
-        if labels is not None:
-            self._five[indices] = (ordered == labels[:, None]).any(axis=1)
-
-    def all(self) -> Answers:
-        """All of them."""
-        five = "".join("01"[hit] for hit in self._five.tolist()) if self._labelled else ""
-        return Answers(tuple(self._best.tolist()), tuple(self._probability.round(4).tolist()), five)
-
-
-#: The backend that runs the FP32 graph for comparison: it is installed everywhere.
-REFERENCE = "onnxruntime"
-#: Of the file. A reader refuses a newer one.
-SCHEMA = 1
-KIND: Literal["edge-resnet eval"] = "edge-resnet eval"
-
-
 @dataclass(frozen=True)
 class Evaluation:
-    """Shares in percent. ``ci95``: Wilson's interval of ``top1``. ``agreement``: images on which the best class equals that of
-    the FP32 graph. ``drop_ci95``: 95 % interval, in points, of FP32's top-1 minus this on the same images (0 to 0 where the FP32
-    graph itself is what runs). ``mcnemar_p``: exact two-sided p-value that the two err equally often. ``simulated``: TensorRT's
-    INT8 was computed by another backend. ``skipped``: images that cannot be read. ``data``: what the images are called,
-    ``data_digest``: sha256 over them, ``right``: a ``1`` or ``0`` per image that could be read, in order; both are empty where
-    nobody is going to compare it image by image."""
+    """Accuracy of an artifact compared with its FP32 graph; shares are in percent.
+
+    ``agreement`` is the share of images for which both predict the same class. ``drop_ci95`` is the 95 % interval, in points, of
+    FP32's top-1 minus this one on the same images; it is 0 to 0 where the FP32 graph itself is measured. ``mcnemar_p`` is the
+    exact two-sided p-value of the hypothesis that both have the same error rate. ``simulated``: another backend computed
+    TensorRT's INT8. ``skipped`` names the images that cannot be read. ``images``, ``top1``, ``top5``, ``ci95``, ``data``,
+    ``data_digest`` and ``right`` are as in ``Accuracy``; the last two are empty unless they were asked for.
+    """
 
     schema_version: int
     kind: Literal["edge-resnet eval"]
@@ -197,8 +97,13 @@ class Evaluation:
 
     @property
     def accuracy(self) -> Accuracy:
-        """What there is of it beside no other network."""
+        """The artifact's accuracy, without the comparison."""
         return Accuracy(self.images, self.top1, self.top5, self.ci95, self.data, self.data_digest, self.right, len(self.skipped))
+
+    @property
+    def significant(self) -> bool:
+        """Whether the artifact and the FP32 graph differ significantly in top-1."""
+        return is_significant(self.mcnemar_p)
 
 
 def evaluate(
@@ -207,14 +112,14 @@ def evaluate(
     *,
     backend: str = "auto",
     simulate: bool = False,
-    keep: bool = False,
+    per_image: bool = False,
     progress: Progress | None = None,
 ) -> Evaluation:
-    """Classify every image of ``images`` with the artifact and with its FP32 graph.
+    """Classify every image with the artifact and with its FP32 graph, and compare the two.
 
-    ``keep``: with what is right image by image, and the digest of the images, for which every file is read once more.
-    Raises DataError where labels are missing or belong to another network, ConfigError where there is no INT8 to simulate, and
-    BackendError where an answer is no number.
+    ``per_image`` keeps which images are classified correctly and the digest of the images, for which every file is read once
+    more. Raises DataError where labels are missing or belong to another network, ConfigError where there is no INT8 to simulate,
+    and BackendError where a logit is not a finite number.
     """
     _check(artifact, images, simulate=simulate)
     variant: Variant = "simulated" if simulate else "native"
@@ -226,26 +131,26 @@ def evaluate(
         networks = [stack.enter_context(open_backend(artifact, name, variant))]
         if not is_reference:
             networks.append(stack.enter_context(open_backend(artifact, REFERENCE, "reference")))
-        answers = answer(networks, images, artifact.manifest.preprocess, progress=progress, skipped=skipped)
-    seconds, digest = time.monotonic() - started, images.digest() if keep else ""
-    this, fp32 = (accuracy_of(one, images, digest) for one in (answers[0], answers[-1]))
-    assert this is not None
-    assert fp32 is not None
-    count = this.images
-    agreeing = sum(a == b >= 0 for a, b in zip(answers[0].best, answers[-1].best, strict=True))
-    drop = paired(fp32, this)
+        predictions = predict_images(networks, images, artifact.manifest.preprocess, progress=progress, skipped=skipped)
+    seconds = time.monotonic() - started
+    digest = images.digest() if per_image else ""
+    measured, fp32 = predictions[0], predictions[-1]
+    accuracy, fp32_accuracy = accuracy_of(measured, images, digest), accuracy_of(fp32, images, digest)
+    drop = paired_drop(fp32_accuracy, accuracy)
+    assert accuracy is not None
+    assert fp32_accuracy is not None
     assert drop is not None
     return Evaluation(
         schema_version=SCHEMA,
         kind=KIND,
         model=artifact.manifest.model.name,
         artifact_digest=artifact.source_digest(),
-        images=count,
-        top1=this.top1,
-        top5=this.top5,
-        ci95=this.ci95,
-        agreement=100 * agreeing / count,
-        fp32_top1=fp32.top1,
+        images=accuracy.images,
+        top1=accuracy.top1,
+        top5=accuracy.top5,
+        ci95=accuracy.ci95,
+        agreement=_agreement(measured.best, fp32.best, accuracy.images),
+        fp32_top1=fp32_accuracy.top1,
         drop_ci95=(0.0, 0.0) if is_reference else drop.ci95,
         mcnemar_p=drop.p,
         backend=name,
@@ -255,8 +160,50 @@ def evaluate(
         seconds=seconds,
         data=images.name,
         data_digest=digest,
-        right=this.right if keep else "",
+        right=accuracy.right if per_image else "",
     )
+
+
+def accuracy_of(predictions: Predictions, images: ImageSet, digest: str) -> Accuracy | None:
+    """Top-1 and top-5 over the images that could be read; None without labels. ``digest`` is the sha256 over the images."""
+    if images.labels is None:
+        return None
+    read = [index for index, best in enumerate(predictions.best) if best >= 0]
+    right = "".join("01"[predictions.best[index] == images.labels[index]] for index in read)
+    top1_hits, top5_hits = right.count("1"), sum(predictions.in_top5[index] == "1" for index in read)
+    low, high = wilson_interval(top1_hits, len(read))
+    return Accuracy(
+        images=len(read),
+        top1=100 * top1_hits / len(read),
+        top5=100 * top5_hits / len(read),
+        ci95=(100 * low, 100 * high),
+        data=images.name,
+        data_digest=digest,
+        right=right,
+        skipped=len(images) - len(read),
+    )
+
+
+def paired_drop(reference: Accuracy | None, other: Accuracy | None) -> PairedDifference | None:
+    """Top-1 of ``reference`` minus that of ``other``, image by image; None where they were not measured on the same images."""
+    if (
+        reference is None
+        or other is None
+        or not reference.right
+        or reference.data_digest != other.data_digest
+        or len(reference.right) != len(other.right)
+    ):
+        return None
+    pairs = list(zip(reference.right, other.right, strict=True))
+    return paired_difference(pairs.count(("1", "0")), pairs.count(("0", "1")), len(pairs))
+
+
+def refuse_random_weights(artifact: Artifact) -> None:
+    """Raise ConfigError for a network that was never trained: its accuracy means nothing."""
+    if artifact.manifest.model.weights == "random":
+        raise ConfigError(
+            f"{artifact.folder} has random weights: its accuracy means nothing", hint="--allow-random measures it all the same"
+        )
 
 
 def _check(artifact: Artifact, images: ImageSet, *, simulate: bool) -> None:
@@ -265,20 +212,26 @@ def _check(artifact: Artifact, images: ImageSet, *, simulate: bool) -> None:
     check_labels(images, artifact.manifest.model.classes)
     if simulate and artifact.manifest.precision != "int8":
         raise ConfigError(
-            f"{artifact.folder} is {artifact.manifest.precision}, there is no INT8 to simulate", hint="leave it out"
+            f"{artifact.folder} is {artifact.manifest.precision}: there is no INT8 to simulate",
+            hint="leave out --simulate-int8, or name an INT8 artifact",
         )
 
 
+def _agreement(one: Sequence[int], other: Sequence[int], count: int) -> float:
+    """Percent of ``count`` images that were read for which both predict the same class."""
+    return 100 * sum(a == b >= 0 for a, b in zip(one, other, strict=True)) / count
+
+
 def to_json(result: Evaluation) -> str:
-    """One line."""
+    """The evaluation as one line of JSON."""
     return json.dumps(asdict(result), allow_nan=False, ensure_ascii=False)
 
 
 def write_evaluation(path: Path, result: Evaluation) -> None:
-    """Write the result over what was there. Raises BuildError."""
+    """Write the evaluation, replacing what ``path`` held. Raises BuildError."""
     write_whole(path, (to_json(result) + "\n").encode())
 
 
 def read_evaluation(path: Path) -> Evaluation:
-    """Read what ``write_evaluation`` or ``eval --json`` wrote. Raises DataError where it is cut off, newer, or something else."""
+    """Read what ``write_evaluation`` or ``eval --json`` wrote. Raises DataError for a truncated, newer or foreign file."""
     return parse_record(path, read_json(path), Evaluation, kind=KIND, schema=SCHEMA)

@@ -1,4 +1,7 @@
-"""A TensorRT engine's layers as a table, with what keeps INT8 from being faster. Knows where a listing lies in an artifact; parses none."""
+"""A report on the layers of a TensorRT engine: a table, and the causes that keep INT8 from being faster.
+
+Knows where an artifact keeps its listings; does not parse them.
+"""
 
 from __future__ import annotations
 
@@ -16,29 +19,26 @@ __all__ = ["FACTS", "LAYERS", "PROFILE", "LayerReport", "layers_of_artifact", "l
 
 
 LAYERS, FACTS, PROFILE = "layers.json", "engine.json", "profile.json"
-
-
-_TACTIC_WIDTH = 40
-
-
 _HEADS = ("ms", "%", "precision", "format", "tactic", "layer")
-
-
-#: Names shown of one finding; --json has all.
-_SHOWN = 6
+_TACTIC_WIDTH = 40
+#: Layers that a cause names in the text; JSON names all.
+_MAX_NAMES = 6
 
 
 @dataclass(frozen=True)
 class LayerReport:
-    """A listing, and what was found in it; None where INT8 was not asked for. ``source`` is the listing's file."""
+    """The layers of an engine, and the causes that keep INT8 from being faster; None for an engine without INT8.
+
+    ``source`` is the file of the listing.
+    """
 
     source: Path
     listing: LayerListing
     gpu: str | None
-    findings: tuple[Slowdown, ...] | None
+    slowdowns: tuple[Slowdown, ...] | None
 
     def lines(self) -> list[str]:
-        """The table, a line per layer in the order they run, and below it the causes."""
+        """A table with a line per layer in execution order, and the causes below it."""
         layers = self.listing.layers
         count = "1 layer" if len(layers) == 1 else f"{len(layers)} layers"
         total = "" if self.listing.timed_ms is None else f", {self.listing.timed_ms:.4g} ms"
@@ -46,51 +46,55 @@ class LayerReport:
         return [f"{self.source}: {count}{total}{gpu}", *_table(map(_row, layers)), *self._why()]
 
     def as_json(self) -> dict[str, object]:
-        """The same, with every name whole and every tensor."""
+        """The same for JSON, with all names in full and all tensors."""
         layers = [{**asdict(layer), "precision": layer.precision} for layer in self.listing.layers]
-        findings = None if self.findings is None else [asdict(finding) for finding in self.findings]
+        slowdowns = None if self.slowdowns is None else [asdict(slowdown) for slowdown in self.slowdowns]
         return {
             "layer_info": str(self.source), "gpu": self.gpu, "timed_ms": self.listing.timed_ms,
-            "tensors": list(self.listing.tensors), "layers": layers, "why_int8_is_not_faster": findings,
+            "tensors": list(self.listing.tensors), "layers": layers, "why_int8_is_not_faster": slowdowns,
         }  # fmt: skip
 
     def _why(self) -> list[str]:
-        if self.findings is None:
+        if self.slowdowns is None:
             return []
-        if not self.findings:
-            return ["why is INT8 not faster: nothing in this listing keeps it from being so"]
-        return ["why is INT8 not faster", *(line for finding in self.findings for line in _said(finding))]
+        if not self.slowdowns:
+            return ["why is INT8 not faster: this listing shows no cause"]
+        return ["why is INT8 not faster", *(line for slowdown in self.slowdowns for line in _slowdown_lines(slowdown))]
 
 
 def layers_of_artifact(folder: Path, key: str | None) -> LayerReport:
-    """Of one engine of an artifact: that of ``key``, else the one that was built last. Raises ArtifactError where no engine
-    has a listing, ConfigError where the one of that key has none."""
+    """The report on an artifact's engine ``key``, or on the engine that was built last.
+
+    Raises ArtifactError if no engine has a listing, ConfigError if that engine has none.
+    """
     found = {path.parent.name: path for path in folder.glob(f"engines/*/{LAYERS}") if not path.parent.name.startswith(".")}
     if not found:
         raise ArtifactError(
             f"no engine in {folder} has a listing of its layers",
-            hint=f"edge-resnet compile {folder} --backend tensorrt, on the device",
+            hint=f"run edge-resnet compile {folder} --backend tensorrt on the device",
         )
     if key is not None and key not in found:
-        raise ConfigError(f"no engine {key} with a listing in {folder}", hint=f"there is {', '.join(sorted(found))}")
+        raise ConfigError(f"no engine {key} with a listing in {folder}", hint=f"choose one of {', '.join(sorted(found))}")
     return layers_of_file(found[key] if key is not None else max(found.values(), key=lambda path: path.stat().st_mtime_ns))
 
 
 def layers_of_file(path: Path) -> LayerReport:
-    """Of a listing anywhere, with ``profile.json`` and ``engine.json`` where they lie beside it. Raises ArtifactError where
-    the listing or the profile is damaged."""
+    """The report on a listing in any folder, with the ``profile.json`` and ``engine.json`` beside it, if there are any.
+
+    Raises ArtifactError if the listing or the profile is damaged.
+    """
     profile = path.parent / PROFILE
     listing = read_layers(path, profile if profile.is_file() and profile != path else None)
     facts = _facts(path.parent / FACTS)
     options = facts.get("options")
     precision = options.get("precision") if isinstance(options, dict) else None
     gpu, capability = (value if isinstance(value := facts.get(name), str) else None for name in ("gpu", "compute_capability"))
-    wanted = precision == "int8" if precision is not None else any(layer.precision == "INT8" for layer in listing.layers)
-    return LayerReport(path, listing, gpu, why_not_faster(listing, capability) if wanted else None)
+    is_int8 = precision == "int8" if precision is not None else any(layer.precision == "INT8" for layer in listing.layers)
+    return LayerReport(path, listing, gpu, why_not_faster(listing, capability) if is_int8 else None)
 
 
 def _facts(path: Path) -> dict[str, object]:
-    """What the engine says of itself. Its lack costs a line about the GPU: the engine cache judges the file, not we."""
+    """The engine's facts; empty if they cannot be read, which costs only the line about the GPU."""
     with suppress(OSError, ValueError):
         found = json.loads(path.read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else {}
@@ -105,7 +109,7 @@ def _row(layer: Layer) -> tuple[str, ...]:
 
 
 def _table(rows: Iterable[tuple[str, ...]]) -> list[str]:
-    """Numbers to the right, words to the left; the layer's name last and whole, for it may be long."""
+    """Numbers aligned right, text left; the layer's name is last and in full, because it can be long."""
     cells = [_HEADS, *rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(_HEADS) - 1)]
     return [f"  {_aligned(row, widths)}  {row[-1]}" for row in cells]
@@ -116,8 +120,8 @@ def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(cell.rjust(width) if column < 2 else cell.ljust(width) for column, (cell, width) in enumerate(cells))
 
 
-def _said(finding: Slowdown) -> list[str]:
-    share = "" if finding.percent is None else f", {finding.percent:.1f} % of the time"
-    rest = len(finding.layers) - _SHOWN
-    names = [f"      {name}" for name in finding.layers[:_SHOWN]] + ([f"      and {rest} more"] if rest > 0 else [])
-    return [f"  {finding.text}{share}", *names, *([f"    → {finding.remedy}"] if finding.remedy else [])]
+def _slowdown_lines(slowdown: Slowdown) -> list[str]:
+    share = "" if slowdown.percent is None else f", {slowdown.percent:.1f} % of the time"
+    rest = len(slowdown.layers) - _MAX_NAMES
+    names = [f"      {name}" for name in slowdown.layers[:_MAX_NAMES]] + ([f"      and {rest} more"] if rest > 0 else [])
+    return [f"  {slowdown.text}{share}", *names, *([f"    → {slowdown.remedy}"] if slowdown.remedy else [])]

@@ -1,8 +1,8 @@
-"""The engine inspector's JSON → what became of each layer, with times where a profile lies beside it. Knows no TensorRT.
+"""Reads the JSON of TensorRT's engine inspector: the precision, layout and tactic of each layer, and its time from a profile.
 
 Both forms are read: that of TensorRT 8 to 10, with ``Bindings`` and one ``Format/Datatype`` per tensor, and that of 11, with
-``I/O Tensors`` and the field in two (NVIDIA, "Migrating IEngineInspector Usage from TensorRT 10.x to 11.x"). Fields that are
-not known are passed over, and one that is missing reads ``-``.
+``I/O Tensors`` and two separate fields (NVIDIA, "Migrating IEngineInspector Usage from TensorRT 10.x to 11.x"). Unknown fields
+are ignored; a missing one reads ``-``. Does not need TensorRT.
 """
 
 from __future__ import annotations
@@ -31,24 +31,26 @@ __all__ = [
 ]
 
 UNKNOWN = "-"
-#: What the inspector, its versions and tactics call a type → our word, in the order of looking: "bf16" holds "f16".
+#: Patterns for the names of types in the inspector's versions and in tactics, tried in this order: "bf16" contains "f16".
 _TYPES = (
     (r"bf16|bfloat16", "BF16"), (r"uint8|\bu8\b", "UINT8"), (r"int8|\bi8", "INT8"), (r"fp8|float8|e4m3", "FP8"),
     (r"int4\b", "INT4"), (r"fp4|float4|e2m1", "FP4"), (r"fp16|float16|half|\bf16", "FP16"), (r"fp32|float|tf32|\bf32", "FP32"),
     (r"int32|\bi32", "INT32"), (r"int64|\bi64", "INT64"), (r"bool", "BOOL"),
 )  # fmt: skip
-#: The older tactics' names have no type but an instruction: h884cudnn, i8816cudnn, scudnn.
+#: Names of older tactics hold an instruction instead of a type: h884cudnn, i8816cudnn, scudnn.
 _INSTRUCTIONS = ((r"\b(i\d{4,}|imma)", "INT8"), (r"\b(h\d{3,}|hcudnn|hgemm|hmma)", "FP16"), (r"\b(scudnn|sgemm)", "FP32"))
-#: What the inspector says of a tensor's order in memory → TensorFormat's name (TensorRT, "Data Format Description").
+#: The inspector's description of a memory layout → its name in TensorFormat (TensorRT, "Data Format Description").
 _WIDE = {"two": "CHW2", "four": "CHW4", "eight": "CHW8", "sixteen": "CHW16", "thirty-two": "CHW32"}
-#: Whole numbers beyond it are no float's: a size or a time so large is damage. NaN and infinity are not below it either.
+#: Sizes and times from here on are damage, as are NaN and infinity: larger integers are not exact as floats.
 _LARGEST = 2**53
 
 
 @dataclass(frozen=True)
 class LayerTensor:
-    """One input or output: its ``dtype`` as INT8, FP16, …, its order in memory as linear, CHW32, HWC8, …, and its shape, in
-    which -1 is a size that the engine leaves open."""
+    """An input or output of a layer.
+
+    ``dtype`` is INT8, FP16, …; ``layout`` is linear, CHW32, HWC8, …; a dynamic size in ``shape`` is -1.
+    """
 
     name: str
     dtype: str = UNKNOWN
@@ -58,7 +60,7 @@ class LayerTensor:
 
 @dataclass(frozen=True)
 class LayerTime:
-    """What a layer takes on average: milliseconds, and percent of all layers."""
+    """The average time of a layer in milliseconds, and in percent of all layers."""
 
     milliseconds: float
     percent: float
@@ -66,9 +68,9 @@ class LayerTime:
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer of the engine. ``kind`` is the inspector's LayerType, ``weights`` the type of a convolution's weights.
+    """A layer of the engine. ``kind`` is the inspector's LayerType, ``weights`` the type of a convolution's weights.
 
-    ``adds``: how it sums two of the network's tensors: ``fused`` into a convolution, ``alone``, or not at all (empty).
+    ``adds`` says how the layer adds two tensors of the network: ``fused`` into a convolution, ``alone``, or not at all (empty).
     """
 
     name: str
@@ -82,31 +84,34 @@ class Layer:
 
     @property
     def multiplies(self) -> bool:
-        """Whether it is a convolution or a matrix product, where INT8 has most to give."""
-        # Names alone tell little: a pooling layer's tells of the convolution before it.
+        """Whether it is a convolution or a matrix product, which gain most from INT8."""
+        # By kind, not by name: the name of a pooling layer can hold that of the convolution before it.
         return (
             re.search(r"conv(?!ert)|gemm|matrix|matmul|fullyconnected", self.kind, re.IGNORECASE) is not None and not self.moves
         )
 
     @property
     def moves(self) -> bool:
-        """Whether it only changes a tensor's type or its order in memory."""
+        """Whether it only changes a tensor's type or memory layout."""
         kinds = r"reformat|copy|^quantize$|^dequantize$|^cast$|^transpose$"
         return re.search(kinds, self.kind, re.IGNORECASE) is not None or self.name.startswith("Reformatting CopyNode")
 
     @property
     def works(self) -> bool:
-        """Whether the GPU computes for it: constants, marks and views of a tensor take nothing."""
+        """Whether the GPU computes anything for it, which it does not for constants, markers and views."""
         return re.search(r"^(noop|constant|signal|wait|shapehosttodevice|assertion)", self.kind, re.IGNORECASE) is None
 
     @property
     def precision(self) -> str:
-        """What it computes in. A convolution: by its weights, else its tactic, else what it reads. Any other: what it reads,
-        and with an arrow what it writes where that differs."""
+        """The type that it computes in.
+
+        For a product the type of its weights, else of its tactic, else of its input. For any other layer the type of its input,
+        followed by an arrow and the type of its output if that differs.
+        """
         reads, writes = _first_type(self.inputs), _first_type(self.outputs)
         if self.multiplies:
             found = (self.weights, _type_of_tactic(self.tactic), reads, writes)
-            return next((word for word in found if word != UNKNOWN), UNKNOWN)
+            return next((dtype for dtype in found if dtype != UNKNOWN), UNKNOWN)
         if UNKNOWN in (reads, writes) or reads == writes:
             return writes if reads == UNKNOWN else reads
         return f"{reads}→{writes}"
@@ -114,8 +119,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class LayerListing:
-    """An engine's layers in the order they run. ``tensors``: the names of its inputs and outputs. ``detailed``: whether more
-    than names are known. ``timed_ms``: what all layers of the profile take together, None without one."""
+    """An engine's layers in execution order.
+
+    ``tensors`` names its inputs and outputs. ``detailed``: more than names are known. ``timed_ms`` is the total time of all
+    layers in the profile, None without one.
+    """
 
     layers: tuple[Layer, ...]
     tensors: tuple[str, ...] = ()
@@ -124,20 +132,22 @@ class LayerListing:
 
 
 def read_layers(path: Path, profile: Path | None = None) -> LayerListing:
-    """Read the inspector's JSON, as an engine folder or ``trtexec --exportLayerInfo`` has it, and the profile in the form of
-    ``trtexec --exportProfile``. Raises ArtifactError where a file cannot be read or is not of that form."""
-    listing = parse_layers(_load(path, "edge-resnet compile, or trtexec --exportLayerInfo, writes it again"), str(path))
+    """Read a listing from an engine folder or ``trtexec --exportLayerInfo``, and a profile of ``trtexec --exportProfile``.
+
+    Raises ArtifactError if a file cannot be read or has another form.
+    """
+    listing = parse_layers(_load(path, "edge-resnet compile or trtexec --exportLayerInfo writes it again"), str(path))
     if profile is None:
         return listing
     return with_times(listing, parse_profile(_load(profile, "trtexec --exportProfile writes it again"), str(profile)))
 
 
 def parse_layers(document: object, source: str = "the listing") -> LayerListing:
-    """What the inspector says of a whole engine, parsed from JSON. Raises ArtifactError where it holds no list of layers."""
+    """The listing from the parsed JSON of a whole engine. Raises ArtifactError if it holds no list of layers."""
     found = document.get("Layers") if isinstance(document, Mapping) else None
     if not isinstance(found, list):
         raise ArtifactError(
-            f"{source} is not an engine inspector's listing: it has no list of Layers",
+            f"{source} is not a listing of the engine inspector: it has no list of Layers",
             hint="give the JSON that edge-resnet compile or trtexec --exportLayerInfo wrote",
         )
     assert isinstance(document, Mapping)
@@ -148,9 +158,9 @@ def parse_layers(document: object, source: str = "the listing") -> LayerListing:
 
 
 def parse_profile(document: object, source: str = "the profile") -> tuple[tuple[str, float], ...]:
-    """Each layer's name and average milliseconds, from trtexec's profile parsed from JSON; a name may come twice.
+    """Each layer's name and average milliseconds from the parsed JSON of trtexec's profile; a name may occur twice.
 
-    Raises ArtifactError where it is not a list, or no entry of it has a time.
+    Raises ArtifactError if it is not a list, or no entry has a time.
     """
     entries = [entry for entry in _list(document) if isinstance(entry, Mapping)]
     times = tuple(
@@ -167,7 +177,7 @@ def parse_profile(document: object, source: str = "the profile") -> tuple[tuple[
 
 
 def with_times(listing: LayerListing, times: Iterable[tuple[str, float]]) -> LayerListing:
-    """The listing with the average milliseconds of its layers; of two layers with one name the first has the first time."""
+    """The listing with the average times of its layers; layers of the same name get their times in order."""
     waiting: dict[str, deque[float]] = defaultdict(deque)
     for name, milliseconds in times:
         waiting[name].append(milliseconds)
@@ -212,8 +222,8 @@ def _adds(layer: Layer, entry: Mapping[str, object]) -> str:
         return "fused" if entry.get("HasResidual") in (1, True) else ""
     if layer.moves or not layer.works or len(layer.inputs) < 2 or re.search("pool", layer.kind, re.IGNORECASE):
         return ""
-    said = json.dumps([layer.name, entry.get("Metadata"), entry.get("Operations"), entry.get("Operation")], default=str)
-    return "alone" if re.search(r"(?<![a-z])add(?![a-z])|iPlus|(?<![a-z])k?sum(?![a-z])", said, re.IGNORECASE) else ""
+    described = json.dumps([layer.name, entry.get("Metadata"), entry.get("Operations"), entry.get("Operation")], default=str)
+    return "alone" if re.search(r"(?<![a-z])add(?![a-z])|iPlus|(?<![a-z])k?sum(?![a-z])", described, re.IGNORECASE) else ""
 
 
 def _tensors(found: object) -> tuple[LayerTensor, ...]:
@@ -222,7 +232,7 @@ def _tensors(found: object) -> tuple[LayerTensor, ...]:
 
 def _tensor(entry: str | Mapping[str, object]) -> LayerTensor:
     if isinstance(entry, str):
-        return LayerTensor(entry)
+        return LayerTensor(_text(entry))
     fields = {str(key).lower(): value for key, value in entry.items()}
     combined = _text(fields.get("format/datatype"))
     layout = combined if combined != UNKNOWN else _text(fields.get("format"))
@@ -232,13 +242,13 @@ def _tensor(entry: str | Mapping[str, object]) -> LayerTensor:
 
 
 def _type_of(text: str) -> str:
-    """The type that a text names; for a layer with open shapes the inspector says N/A."""
-    return next((word for pattern, word in _TYPES if re.search(pattern, text, re.IGNORECASE)), UNKNOWN)
+    """The type that a text names; for dynamic shapes the inspector writes N/A."""
+    return next((dtype for pattern, dtype in _TYPES if re.search(pattern, text, re.IGNORECASE)), UNKNOWN)
 
 
 def _type_of_tactic(tactic: str) -> str:
     text = tactic.replace("_", " ").lower()
-    return next((word for pattern, word in (*_TYPES, *_INSTRUCTIONS) if re.search(pattern, text)), UNKNOWN)
+    return next((dtype for pattern, dtype in (*_TYPES, *_INSTRUCTIONS) if re.search(pattern, text)), UNKNOWN)
 
 
 def _layout_of(text: str) -> str:
@@ -264,7 +274,7 @@ def _list(found: object) -> list[object]:
 
 
 def _text(found: object) -> str:
-    """A name for one line: what is missing, or no text, is unknown."""
+    """A text on one line; UNKNOWN for an empty one and for anything else."""
     return " ".join(found.split()) or UNKNOWN if isinstance(found, str) else UNKNOWN
 
 

@@ -1,4 +1,4 @@
-"""`edge-resnet bench` as people and programs see it."""
+"""``edge-resnet bench``: its text, JSON, files and exit codes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from device.power.sysfstrees import ORIN_NANO, write
 
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.device.power import PowerMeter, look
+from edge_resnet.measurement.bench.bench import MAX_SAMPLES
 from edge_resnet.measurement.bench.conditions import ConditionsMonitor
 from edge_resnet.measurement.bench.result import read_result, read_results
 
@@ -29,8 +30,8 @@ def tiny(tiny_artifacts: dict[str, Artifact]) -> str:
     return str(tiny_artifacts["int8"].folder)
 
 
-def test_a_table_for_people(cli: Cli, tiny: str) -> None:
-    """A line of latencies, the metric with its interval, the stages, and what measuring cost."""
+def test_the_text(cli: Cli, tiny: str) -> None:
+    """A table of latencies, the metric with its interval, the stages, and the overhead."""
     outcome = cli("bench", tiny, *QUICK)
     assert outcome.code == 0, outcome.err
     lines = outcome.out.splitlines()
@@ -38,8 +39,8 @@ def test_a_table_for_people(cli: Cli, tiny: str) -> None:
     assert lines[0].endswith("; random pixels, shorter than MLPerf's")
     assert lines[1].split() == ["queries", "p50", "ms", "p90", "ms", "p99", "ms", "max", "ms", "images/s"]
     assert lines[2].split()[0] == "single-stream"
-    p50, p90, p99, most = (float(word) for word in lines[2].split()[2:6])
-    assert 0 < p50 <= p90 <= p99 <= most
+    p50, p90, p99, maximum = (float(word) for word in lines[2].split()[2:6])
+    assert 0 < p50 <= p90 <= p99 <= maximum
     assert "95 % interval" in lines[3]
     assert "from a frame of 64x48, ms: preprocess" in lines[4]
     assert "measuring took" in lines[5]
@@ -56,7 +57,7 @@ def test_json_alone_on_stdout(cli: Cli, tiny: str) -> None:
 
 
 def test_all_scenarios(cli: Cli, tiny: str, tmp_path: Path) -> None:
-    """Three objects in a list and in the file, where each is had by its name with its samples."""
+    """Three objects in a list and in the file, each with its samples: all of them, or every n-th of very many."""
     outcome = cli("bench", tiny, *QUICK, "--scenario", "all", "--batch", "4", "--json", "--save", "bench.json")
     assert outcome.code == 0, outcome.err
     names = [record["scenario"] for record in json.loads(outcome.out)]
@@ -64,38 +65,40 @@ def test_all_scenarios(cli: Cli, tiny: str, tmp_path: Path) -> None:
     saved = read_results(tmp_path / "bench.json")
     assert [result.scenario for result in saved] == names
     assert [result.batch for result in saved] == [1, 8, 4]
-    assert all(len(result.samples_us) == result.count for result in saved)
+    for result in saved:
+        assert len(result.samples_us) == -(-result.count // result.samples_every) <= MAX_SAMPLES
+        assert (result.samples_every == 1) == (result.count <= MAX_SAMPLES)
 
 
 def test_cold_start_and_memory(cli: Cli, tiny: str) -> None:
-    """They are measured unless they are turned off, and told in words."""
+    """They are measured and printed unless they are turned off."""
     outcome = cli("bench", tiny, *QUICK[:-1])
     assert "ms after the start of a process" in outcome.out
     assert "MiB of memory" in outcome.out
 
 
-def test_power_is_a_line(cli: Cli, tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Watts, an image's energy and what they are of; heat and clocks below; left out where it is not wanted."""
+def test_power_has_a_line(cli: Cli, tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Watts, energy per image and what they cover; temperatures and clocks below; nothing with --no-power."""
     board = write(tmp_path / "board", ORIN_NANO)
     monkeypatch.setattr("edge_resnet.measurement.bench.bench.look", lambda works: look(board, works))
     monkeypatch.setattr("edge_resnet.measurement.bench.bench.PowerMeter", lambda found: PowerMeter(found, root=board))
     lines = cli("bench", tiny, *QUICK).out.splitlines()
     (power,) = [line for line in lines if line.startswith("  power: ")]
-    assert re.fullmatch(r"  power: 6\.00 W, \d+\.\d mJ an image \(INA3221 VDD_IN: module\)", power)
+    assert re.fullmatch(r"  power: 6\.00 W, \d+\.\d mJ per image \(INA3221 VDD_IN: module\)", power)
     assert (
-        "  heat: 52 °C before, 52 after, 52 at most (tj-thermal), GPU at 624 to 624 MHz, processor at 1510 to 1510 MHz, "
+        "  heat: 52 °C before, 52 after, maximum 52 (tj-thermal), GPU at 624 to 624 MHz, CPU at 1510 to 1510 MHz, "
         "power mode MAXN_SUPER"
     ) in lines
     assert "  power: " not in cli("bench", tiny, *QUICK, "--no-power").out
 
 
 def test_no_power_is_absent_in_a_line(cli: Cli, tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """On a machine without sensors it says so, and JSON why; nothing is zero."""
+    """On a machine without sensors the text says so, and JSON says why; nothing is zero."""
     monkeypatch.setitem(sys.modules, "pynvml", None)
     monkeypatch.setattr("edge_resnet.measurement.bench.bench.look", lambda works: look(tmp_path / "none", works))
     monkeypatch.setattr("edge_resnet.measurement.bench.bench.PowerMeter", lambda found: PowerMeter(found, root=tmp_path / "none"))
     lines = cli("bench", tiny, *QUICK).out.splitlines()
-    assert "  power: absent (no meter that can be read)" in lines
+    assert "  power: absent (no power meter can be read)" in lines
     assert not any(line.startswith("  heat: ") for line in lines)
     record = json.loads(cli("bench", tiny, *QUICK, "--json").out)
     assert (record["mj_per_image"], record["power"]["mean_w"]) == (None, None)
@@ -103,7 +106,7 @@ def test_no_power_is_absent_in_a_line(cli: Cli, tiny: str, monkeypatch: pytest.M
 
 
 def test_own_images(cli: Cli, tiny: str, images: Path) -> None:
-    """--data names what is classified."""
+    """--data names the images."""
     record = json.loads(cli("bench", tiny, *QUICK, "--data", str(images), "--json").out)
     assert "smooth" in record["images"]
 
@@ -111,7 +114,7 @@ def test_own_images(cli: Cli, tiny: str, images: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("--batch", "4"), "--batch is offline's"),
+        (("--batch", "4"), "--batch applies to the offline scenario only"),
         (("--frame", "large"), "--frame takes a width and a height"),
         (("--seconds", "0"), "above 0"),
         (("--scenario", "server"), "server"),
@@ -122,7 +125,7 @@ def test_own_images(cli: Cli, tiny: str, images: Path) -> None:
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
 def test_nonsense_is_refused(cli: Cli, tiny: str, words: tuple[str, ...], message: str) -> None:
-    """The user's mistakes end with 2 and one line, before anything is measured."""
+    """The user's mistakes end with exit code 2 and an error, before anything is measured."""
     outcome = cli("bench", tiny, *words)
     assert outcome.code == 2
     assert message in outcome.err
@@ -130,7 +133,7 @@ def test_nonsense_is_refused(cli: Cli, tiny: str, words: tuple[str, ...], messag
 
 
 def test_a_file_is_not_replaced_unasked(cli: Cli, tiny: str, tmp_path: Path) -> None:
-    """It is refused before the measurement; --force replaces it."""
+    """An existing file is refused before the measurement; --force replaces it."""
     path = tmp_path / "bench.json"
     path.write_text("mine")
     assert cli("bench", tiny, *QUICK, "--save", "bench.json").code == 2
@@ -144,7 +147,7 @@ def test_a_file_is_not_replaced_unasked(cli: Cli, tiny: str, tmp_path: Path) -> 
 def test_ctrl_c_saves_a_part(
     cli: Cli, tiny: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
-    """The result so far is printed and saved, marked as a part, and the exit code is 130; scenarios to come are left out."""
+    """The result so far is printed and saved, marked as partial, and the exit code is 130; later scenarios are left out."""
 
     class Signalling(ConditionsMonitor):
         def __init__(self) -> None:
@@ -154,12 +157,12 @@ def test_ctrl_c_saves_a_part(
     monkeypatch.setattr("edge_resnet.measurement.bench.bench.ConditionsMonitor", Signalling)
     outcome = cli("bench", tiny, "--backend", "fake", "--seconds", "60", "--scenario", "all", "--save", "bench.json")
     assert outcome.code == 130
-    assert "(a part: interrupted)" in outcome.out
+    assert "(partial: interrupted)" in outcome.out
     assert read_result(tmp_path / "bench.json").interrupted
 
 
 def test_help_has_examples(cli: Cli) -> None:
-    """--help shows how it is called, and that ten seconds are not MLPerf's."""
+    """--help shows how it is called, and that MLPerf measures longer."""
     outcome = cli("bench", "--help")
     assert outcome.code == 0
     assert "edge-resnet bench --scenario all --save bench.json" in outcome.out

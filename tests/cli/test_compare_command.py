@@ -1,4 +1,4 @@
-"""``compare`` as a user types it: a table, Markdown, JSON, and the exit code of a gate."""
+"""``edge-resnet compare``: its table, Markdown, JSON and exit code."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Cli = Callable[..., Any]
 
 @pytest.fixture
 def pair(cli: Cli, tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> tuple[str, str]:
-    """What eval --save keeps of images that are labelled as FP32 answers: all right, and with a backend that knows nothing."""
+    """Two evaluations on images that are labelled with what FP32 predicts: all correct, and one of the fake backend."""
     images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
     artifact = tiny_artifacts["fp32"]
     with open_backend(artifact) as network:
@@ -33,7 +33,7 @@ def pair(cli: Cli, tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> tuple
 
 
 def test_a_regression_is_exit_3(cli: Cli, pair: tuple[str, str]) -> None:
-    """And says which figure it was, image by image; the other way round nothing is worse."""
+    """It names the figure and the paired interval; in the other direction nothing is worse."""
     old, new = pair
     outcome = cli("compare", old, new)
     assert outcome.code == 3
@@ -48,7 +48,7 @@ def test_a_regression_is_exit_3(cli: Cli, pair: tuple[str, str]) -> None:
 
 
 def test_markdown_and_json(cli: Cli, pair: tuple[str, str]) -> None:
-    """A table with a row per figure, and the same as JSON alone."""
+    """A table with a row per figure, and the same as JSON."""
     old, new = pair
     lines = cli("compare", old, new, "--markdown").out.splitlines()
     rows = [line for line in lines if line.startswith("|")]
@@ -60,7 +60,7 @@ def test_markdown_and_json(cli: Cli, pair: tuple[str, str]) -> None:
     assert [delta["verdict"] for delta in found["deltas"]] == ["worse", "same", "same"]
 
 
-def test_a_file_that_is_none(cli: Cli, pair: tuple[str, str]) -> None:
+def test_a_missing_file(cli: Cli, pair: tuple[str, str]) -> None:
     """One line and a hint, exit 2."""
     outcome = cli("compare", pair[0], "nothing.json")
     assert outcome.code == 2

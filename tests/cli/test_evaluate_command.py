@@ -1,4 +1,4 @@
-"""What `edge-resnet eval` says of INT8 beside FP32, to people and to programs."""
+"""``edge-resnet eval``: INT8 compared with FP32, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Ints = npt.NDArray[np.int64]
 
 @pytest.fixture(scope="module")
 def named(tiny_artifacts: dict[str, Artifact], tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """Random images labelled with what FP32 says, with what the fake backend says, or with what neither does."""
+    """Random images labelled with what FP32 predicts, with what the fake backend predicts, or with a class that neither does."""
     images = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8)
     artifact = tiny_artifacts["int8"]
     with open_backend(artifact, variant="reference") as fp32, open_backend(artifact, "fake") as fake:
@@ -44,41 +44,41 @@ def sentence(cli: Cli, artifact: Artifact, data: str, *words: str) -> str:
 
 
 def test_the_difference_in_words(cli: Cli, tiny_artifacts: dict[str, Artifact], named: Callable[[str], str]) -> None:
-    """Below and above FP32 are told with the interval of that difference, and as told apart where chance does not explain it."""
+    """A difference below or above FP32 has its interval, and is called significant where chance does not explain it."""
     artifact = tiny_artifacts["int8"]
     below = sentence(cli, artifact, named("fp32"), "--backend", "fake")
     above = sentence(cli, artifact, named("fake"), "--backend", "fake")
     for text, where in ((below, "below"), (above, "above")):
         assert text.startswith("INT8 is ")
         assert f" points {where} FP32 (95 % interval " in text
-        assert text.endswith("): told apart on 64 images")
+        assert text.endswith("): significant on 64 images")
         amount, low, high = (float(text.split(mark)[1].split()[0].rstrip(",")) for mark in ("is ", "interval ", " to "))
         assert 0 < low < amount <= high
 
 
 def test_a_difference_that_may_be_chance(cli: Cli, tiny_artifacts: dict[str, Artifact], named: Callable[[str], str]) -> None:
-    """INT8 as it should be is not told apart from FP32 on 64 images, and the interval holds zero."""
+    """A sound INT8 does not differ significantly from FP32 on 64 images, and the interval holds zero."""
     text = sentence(cli, tiny_artifacts["int8"], named("fp32"))
-    assert text.endswith("not told apart on 64 images")
+    assert text.endswith("no significant difference on 64 images")
     low, high = (float(text.split(mark)[1].split()[0].rstrip(",")) for mark in ("interval ", " to "))
     assert low < 0 < high
 
 
 def test_neither_right(cli: Cli, tiny_artifacts: dict[str, Artifact], named: Callable[[str], str]) -> None:
-    """Where the two are right equally often the words say so."""
+    """Where the two have the same accuracy the sentence says so."""
     text = sentence(cli, tiny_artifacts["int8"], named("neither"))
     assert text.startswith("INT8 is level with FP32 (")
     assert "p = 1)" in text
 
 
 def test_fp32_is_not_compared_with_itself(cli: Cli, tiny_artifacts: dict[str, Artifact], named: Callable[[str], str]) -> None:
-    """The FP32 graph on the backend that computes the reference gets no sentence; on another it is named with it."""
+    """The FP32 graph on the reference backend gets no sentence; on another backend the sentence names it."""
     assert sentence(cli, tiny_artifacts["fp32"], named("fp32"), "--backend", "onnxruntime") == ""
     assert sentence(cli, tiny_artifacts["fp32"], named("fp32"), "--backend", "fake").startswith("FP32 on fake is ")
 
 
 def test_the_same_in_json(cli: Cli, tiny_artifacts: dict[str, Artifact], named: Callable[[str], str]) -> None:
-    """--json carries the interval and the p-value under their documented names, and no sentence."""
+    """--json holds the interval and the p-value under their documented keys, and no sentence."""
     folder = str(tiny_artifacts["int8"].folder)
     result = json.loads(cli("eval", folder, "--data", named("fp32"), "--allow-random", "--backend", "fake", "--json").out)
     low, high = result["drop_ci95"]
@@ -86,10 +86,10 @@ def test_the_same_in_json(cli: Cli, tiny_artifacts: dict[str, Artifact], named: 
     assert 0 < result["mcnemar_p"] < 0.05
 
 
-def test_what_is_right_image_by_image_is_saved_and_not_printed(
+def test_results_per_image_are_saved_and_not_printed(
     cli: Cli, tiny_artifacts: dict[str, Artifact], named: Callable[[str], str], tmp_path: Path
 ) -> None:
-    """--save keeps it, and replaces a file only with --force; --json leaves it out."""
+    """--save writes them, and replaces a file only with --force; --json leaves them out."""
     path, folder = tmp_path / "eval.json", str(tiny_artifacts["fp32"].folder)
     words = ("eval", folder, "--data", named("fp32"), "--allow-random", "--save", str(path), "--json")
     printed = json.loads(cli(*words).out)

@@ -7,10 +7,17 @@ import sys
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from edge_resnet.core.statistics import Z95, mcnemar_exact, paired_drop_interval, wilson_interval
+from edge_resnet.core.statistics import (
+    Z95,
+    PairedDifference,
+    is_significant,
+    mcnemar_exact,
+    paired_drop_interval,
+    wilson_interval,
+)
 
 
 @given(count=st.integers(1, 10**6), data=st.data())
@@ -52,6 +59,35 @@ def test_mcnemar_is_twice_the_smaller_tail(only_a: int, only_b: int) -> None:
     expected = min(Fraction(1), Fraction(2 * tail, 2**count))
     assert mcnemar_exact(only_a, only_b) == pytest.approx(float(expected), rel=1e-12)
     assert mcnemar_exact(only_a, only_b) == mcnemar_exact(only_b, only_a)
+
+
+def exact_p(only_a: int, only_b: int) -> Fraction:
+    """The same p-value in whole numbers: the sum of all binomial coefficients of the smaller tail."""
+    few, count = min(only_a, only_b), only_a + only_b
+    tail = coefficient = math.comb(count, few)
+    for hits in range(few, 0, -1):
+        coefficient = coefficient * hits // (count - hits + 1)
+        tail += coefficient
+    return min(Fraction(1), Fraction(2 * tail, 2**count))
+
+
+@settings(max_examples=50)
+@given(only_a=st.integers(0, 3000), only_b=st.integers(0, 3000))
+@example(only_a=63, only_b=64)
+@example(only_a=64, only_b=64)
+@example(only_a=17_000, only_b=17_000)
+@example(only_a=16_500, only_b=17_500)
+def test_mcnemar_is_exact_for_many_images(only_a: int, only_b: int) -> None:
+    """Thousands of images on which the two differ give the exact value too, to double precision."""
+    expected = float(exact_p(only_a, only_b))
+    assert mcnemar_exact(only_a, only_b) == pytest.approx(expected, rel=1e-12, abs=sys.float_info.min)
+
+
+@given(st.floats(0, 1))
+def test_one_level_decides_significance(p: float) -> None:
+    """A p-value is significant below 0.05, and a difference by its p-value alone."""
+    assert is_significant(p) == (p < 0.05)
+    assert PairedDifference(1.0, (-1.0, 3.0), p, 100).significant == is_significant(p)
 
 
 @given(only_a=st.integers(0, 20_000), only_b=st.integers(0, 20_000))

@@ -1,4 +1,4 @@
-"""Accuracy: counted as by hand, beside FP32 on the same images, refused where it would mean nothing."""
+"""Accuracy: equal to counts by hand, compared with FP32 on the same images, refused where it would mean nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def images(smooth_images: Path) -> ImageSet:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
-def test_it_counts_as_one_would_by_hand(tiny_artifacts: dict[str, Artifact], images: ImageSet, precision: str) -> None:
+def test_it_equals_counts_by_hand(tiny_artifacts: dict[str, Artifact], images: ImageSet, precision: str) -> None:
     """Top-1, top-5 and agreement equal counts over logits taken one by one."""
     artifact = tiny_artifacts[precision]
     batch = np.stack([images.load(index) for index in range(len(images))])
@@ -44,7 +44,7 @@ def test_it_counts_as_one_would_by_hand(tiny_artifacts: dict[str, Artifact], ima
 
 
 def test_a_network_agrees_with_itself(tiny_artifacts: dict[str, Artifact], images: ImageSet) -> None:
-    """FP32 against FP32 is 100 %, its interval is Wilson's, and the drop is known to be none: it is one computation."""
+    """FP32 against FP32 agrees on 100 %, the interval is Wilson's, and the drop is exactly 0: it is the same computation."""
     result = evaluate(tiny_artifacts["fp32"], images, backend="onnxruntime")
     assert result.agreement == 100
     assert (result.drop_ci95, result.mcnemar_p) == ((0, 0), 1)
@@ -55,7 +55,7 @@ def test_a_network_agrees_with_itself(tiny_artifacts: dict[str, Artifact], image
 
 @pytest.mark.parametrize("right", [range(64), range(0, 64, 2), ()], ids=["all", "half", "none"])
 def test_the_drop_is_paired(tiny_artifacts: dict[str, Artifact], images: ImageSet, right: Sequence[int]) -> None:
-    """FP32 named right on these images alone: interval and p-value are those of the images on which one of the two is right."""
+    """FP32 is correct on these images alone: interval and p-value come from the images on which only one of the two is."""
     artifact = tiny_artifacts["fp32"]
     batch = np.stack([images.load(index) for index in range(64)])
     with open_backend(artifact) as fp32, open_backend(artifact, "fake") as fake:
@@ -87,7 +87,7 @@ def test_images_without_labels_are_refused(tiny_artifacts: dict[str, Artifact]) 
 
 
 def test_labels_of_another_network_are_refused(tiny_artifacts: dict[str, Artifact]) -> None:
-    """A class that the network does not know names the image."""
+    """The error names the image whose class the network does not have."""
     with pytest.raises(DataError, match=r"other\[1\] has class 10"):
         evaluate(tiny_artifacts["fp32"], from_arrays("other", np.zeros((2, 32, 32, 3), np.uint8), [0, 10]))
 
@@ -104,7 +104,7 @@ def _class_folders(root: Path, good: int, bad: int) -> Path:
 
 
 def test_a_corrupt_image_is_skipped_counted_and_named(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
-    """One bad file of 41 does not stop the measurement; it is in the result."""
+    """One bad file of 41 does not stop the measurement; the result names it."""
     result = evaluate(tiny_artifacts["fp32"], open_images(_class_folders(tmp_path / "x", 40, 1)))
     assert result.images == 40
     assert len(result.skipped) == 1
@@ -118,7 +118,7 @@ def test_too_many_corrupt_images_are_an_error(tiny_artifacts: dict[str, Artifact
 
 
 def test_progress_rises_to_the_end(tiny_artifacts: dict[str, Artifact], images: ImageSet) -> None:
-    """It starts at nothing and ends with every image."""
+    """It starts at 0 and ends with every image."""
     calls: list[tuple[str, int, int]] = []
     evaluate(tiny_artifacts["fp32"], images, progress=lambda *call: calls.append(call))
     done = [call[1] for call in calls]

@@ -1,4 +1,4 @@
-"""The inspector's JSON of both forms, and what is made of fields that are missing, unknown or damaged."""
+"""The inspector's JSON in both forms, with missing, unknown and damaged fields."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ FIELDS = (
 
 
 def one(entry: Any) -> Layer:
-    """The only layer of an engine."""
+    """The only layer of an engine with this entry."""
     return parse_layers({"Layers": [entry]}).layers[0]
 
 
-def test_each_layer_has_its_type_tactic_and_order() -> None:
-    """The network of the example, read layer by layer."""
+def test_each_layer_has_its_type_tactic_and_layout() -> None:
+    """The layers of the example network."""
     listing = parse_layers(document())
     assert listing.tensors == ("images", "logits")
     assert listing.detailed
@@ -56,7 +56,7 @@ def test_each_layer_has_its_type_tactic_and_order() -> None:
 
 
 def test_what_a_layer_does() -> None:
-    """Products, moves, work and sums of the example."""
+    """Products, moves, work and additions of the example."""
     layers = parse_layers(document()).layers
     assert [found.name.split(" ")[0] for found in layers if found.multiplies] == [
         "conv1", "layer1.0.conv1", "layer1.0.conv2", "layer1.1.conv2", "fc",
@@ -67,21 +67,21 @@ def test_what_a_layer_does() -> None:
     assert [found.name for found in layers if found.adds == "alone"] == ["PWN(layer1.1.add, layer1.1.relu_1)"]
 
 
-def test_both_forms_say_the_same() -> None:
-    """The engine as TensorRT 11 describes it is read as the very same listing."""
+def test_both_forms_give_the_same_listing() -> None:
+    """The engine as TensorRT 11 describes it is read as the same listing."""
     assert parse_layers(as_eleven(document())) == parse_layers(document())
 
 
-@pytest.mark.parametrize(("words", "text"), list(FORMATS.items()))
-def test_every_format_is_read(words: tuple[str, str], text: str) -> None:
-    """Type and order come out of the combined field, with a full stop behind it or not."""
-    for said in (text, f"{text}."):
-        found = one({"Name": "x", "LayerType": "Reformat", "Outputs": [{"Name": "y", "Format/Datatype": said}]}).outputs[0]
-        assert (found.dtype, found.layout) == words
+@pytest.mark.parametrize(("expected", "text"), list(FORMATS.items()))
+def test_every_format_is_read(expected: tuple[str, str], text: str) -> None:
+    """Type and layout are read from the combined field, with or without a full stop at its end."""
+    for description in (text, f"{text}."):
+        found = one({"Name": "x", "LayerType": "Reformat", "Outputs": [{"Name": "y", "Format/Datatype": description}]}).outputs[0]
+        assert (found.dtype, found.layout) == expected
 
 
 @pytest.mark.parametrize(
-    ("entry", "words"),
+    ("entry", "expected"),
     [
         ({"Format": "kCHW32", "DataType": "kINT8"}, ("INT8", "CHW32")),
         ({"Format": "LINEAR", "Datatype": "BFloat16"}, ("BF16", "linear")),
@@ -92,10 +92,10 @@ def test_every_format_is_read(words: tuple[str, str], text: str) -> None:
         ({}, (UNKNOWN, UNKNOWN)),
     ],
 )
-def test_the_two_fields_of_11_are_read(entry: dict[str, str], words: tuple[str, str]) -> None:
-    """TensorFormat's own names are taken too, an order that is not known is shown as it is, and a lack is a dash."""
+def test_the_two_fields_of_11_are_read(entry: dict[str, str], expected: tuple[str, str]) -> None:
+    """TensorFormat's own names are read too, an unknown layout is kept as it is, and a missing one is a dash."""
     found = one({"Name": "x", "Inputs": [{"Name": "y", **entry}]}).inputs[0]
-    assert (found.dtype, found.layout) == words
+    assert (found.dtype, found.layout) == expected
 
 
 @pytest.mark.parametrize(
@@ -114,13 +114,13 @@ def test_the_two_fields_of_11_are_read(entry: dict[str, str], words: tuple[str, 
         ("", UNKNOWN),
     ],
 )
-def test_a_tactics_name_tells_the_type(tactic: str, precision: str) -> None:
-    """Where neither weights nor tensors have a type, as with an open batch size."""
+def test_the_type_from_a_tactics_name(tactic: str, precision: str) -> None:
+    """If neither weights nor tensors have a type, as with a dynamic batch size."""
     assert one(conv("c", "-", Weights={}, TacticName=tactic)).precision == precision
 
 
-def test_weights_go_before_the_tactic_and_that_before_tensors() -> None:
-    """An INT8 convolution that writes FP16 is INT8; without weights and tactic what it reads decides, and then what it writes."""
+def test_weights_decide_before_the_tactic_and_the_tactic_before_tensors() -> None:
+    """An INT8 convolution that writes FP16 is INT8; without weights and tactic its input decides, then its output."""
     ends: dict[str, Any] = {"Inputs": [tensor("x", "FP32", "linear")], "Outputs": [tensor("y", "FP16", "linear")]}
     assert one(conv("c", "INT8", **ends)).precision == "INT8"
     assert one(conv("c", "INT8", Weights=None, **ends)).precision == "INT8"
@@ -129,7 +129,7 @@ def test_weights_go_before_the_tactic_and_that_before_tensors() -> None:
 
 
 def test_names_alone_are_a_listing() -> None:
-    """Engines without detail list strings: names stay, all else is a dash, and reformats are told by their name."""
+    """Engines without detail list names only: the rest is a dash, and reformats are recognised by name."""
     names = ["Reformatting CopyNode for Input Tensor 0 to conv1", "conv1 + relu"]
     listing = parse_layers({"Layers": names, "Bindings": ["images", "logits"]})
     assert not listing.detailed
@@ -137,8 +137,8 @@ def test_names_alone_are_a_listing() -> None:
     assert [found.moves for found in listing.layers] == [True, False]
 
 
-def test_a_pool_of_two_inputs_or_a_scale_is_no_sum() -> None:
-    """A sum needs two tensors and a word for it; ``address`` and ``padding`` hold no such word."""
+def test_a_pool_of_two_inputs_or_a_scale_is_no_addition() -> None:
+    """An addition needs two tensors and a name for it; ``address`` and ``padding`` are not such names."""
     two = [tensor("a"), tensor("b")]
     assert one(layer("x.add", "ElementWise", two, two[:1])).adds == "alone"
     assert one(layer("x", "kgen", two, two[:1], Metadata="[ONNX Layer: /layer1/layer1.0/Add]")).adds == "alone"
@@ -153,14 +153,14 @@ def test_a_pool_of_two_inputs_or_a_scale_is_no_sum() -> None:
 
 
 def test_convert_is_no_convolution() -> None:
-    """A change of type does not count as a product."""
+    """A change of type is not a product."""
     assert not one({"Name": "x", "LayerType": "Convert"}).multiplies
     assert one({"Name": "x", "LayerType": "conv"}).multiplies
     assert one({"Name": "x", "ParameterType": "Convolution"}).multiplies
 
 
 def test_times_go_to_the_layers_of_that_name() -> None:
-    """Milliseconds and percent are the profile's; the view is in no profile."""
+    """Milliseconds and percent are the profile's; a view has no time."""
     listing = with_times(parse_layers(document()), parse_profile(PROFILE))
     assert listing.timed_ms == pytest.approx(0.2)
     timed = {found.name: found.time for found in listing.layers}
@@ -170,14 +170,14 @@ def test_times_go_to_the_layers_of_that_name() -> None:
         assert timed[entry["name"]].percent == pytest.approx(entry["percentage"])  # type: ignore[union-attr]
 
 
-def test_two_layers_of_one_name_keep_their_order() -> None:
-    """The first time goes to the first, the second to the second, and a third has none."""
+def test_layers_of_one_name_keep_their_order() -> None:
+    """The first time goes to the first, the second to the second, and the third has none."""
     listing = with_times(parse_layers({"Layers": ["x", "x", "x"]}), [("x", 1.0), ("x", 3.0)])
     assert [found.time and (found.time.milliseconds, found.time.percent) for found in listing.layers] == [(1, 25), (3, 75), None]
 
 
-def test_a_profile_of_nothing_divides_by_nothing() -> None:
-    """Where every time is zero, so is every percent."""
+def test_a_profile_of_zero_times() -> None:
+    """If every time is zero, so is every percentage."""
     listing = with_times(parse_layers({"Layers": ["x"]}), [("x", 0.0)])
     assert listing.layers[0].time is not None
     assert listing.layers[0].time.percent == 0.0
@@ -186,8 +186,8 @@ def test_a_profile_of_nothing_divides_by_nothing() -> None:
 @pytest.mark.parametrize(
     "content", ['{"Layers": [', "", "\x00\x01", '{"Bindings": []}', "[]", "7", '{"Layers": {}}', "[" * 100_000]
 )
-def test_a_damaged_listing_has_a_remedy(tmp_path: Path, content: str) -> None:
-    """It names the file, and the command that writes it again."""
+def test_a_damaged_listing_has_a_hint(tmp_path: Path, content: str) -> None:
+    """The error names the file, and the hint the command that writes it again."""
     path = tmp_path / "layers.json"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ArtifactError, match=r"layers\.json") as caught:
@@ -198,8 +198,8 @@ def test_a_damaged_listing_has_a_remedy(tmp_path: Path, content: str) -> None:
 @pytest.mark.parametrize(
     "content", ["{", "{}", "[]", '[{"count": 3}]', '[{"name": "x", "averageMs": "1"}]', '[{"name": "x", "averageMs": NaN}]']
 )
-def test_a_damaged_profile_has_a_remedy(tmp_path: Path, content: str) -> None:
-    """It is named, not the listing beside it."""
+def test_a_damaged_profile_has_a_hint(tmp_path: Path, content: str) -> None:
+    """The error names the profile, not the listing beside it."""
     (tmp_path / "layers.json").write_text(json.dumps(document()), encoding="utf-8")
     (tmp_path / "profile.json").write_text(content, encoding="utf-8")
     with pytest.raises(ArtifactError, match=r"profile\.json") as caught:
@@ -207,8 +207,8 @@ def test_a_damaged_profile_has_a_remedy(tmp_path: Path, content: str) -> None:
     assert "trtexec" in caught.value.hint
 
 
-def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
-    """Both are one error."""
+def test_a_missing_file_and_a_binary_file(tmp_path: Path) -> None:
+    """Each is an ArtifactError."""
     with pytest.raises(ArtifactError, match="no file"):
         read_layers(tmp_path / "none.json")
     with pytest.raises(ArtifactError, match="cannot be read"):
@@ -221,8 +221,10 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
 @settings(max_examples=25)
 @example([""])
 @given(st.lists(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=6) | JSON, max_size=4))
+@example([""])
+@example(["one\nname"])
 def test_no_field_is_trusted(entries: list[Any]) -> None:
-    """Whatever stands in a listing, each name or record gives a layer whose words are not empty."""
+    """Whatever a listing holds, each name or record gives a layer whose texts are one line and not empty."""
     listing = parse_layers({"Layers": entries, "Bindings": entries, "I/O Tensors": entries})
     assert len(listing.layers) == sum(isinstance(entry, (str, dict)) for entry in entries)
     for found in listing.layers:
@@ -234,15 +236,15 @@ def test_no_field_is_trusted(entries: list[Any]) -> None:
 @settings(max_examples=25)
 @given(content=JSON)
 def test_any_document_is_read_or_refused(parse: Callable[[object], object], content: Any) -> None:
-    """Nothing but ArtifactError comes out of a document that is no listing and no profile."""
+    """A document that is neither a listing nor a profile raises nothing but ArtifactError."""
     with suppress(ArtifactError):
         parse(content)
 
 
 @settings(max_examples=25)
 @given(st.sets(st.sampled_from(FIELDS)), st.dictionaries(st.text(min_size=20, max_size=24), JSON, max_size=3))
-def test_fields_unknown_or_missing_change_no_other(gone: set[str], new: dict[str, Any]) -> None:
-    """A layer with fewer fields and with new ones is the layer of the fields that stayed."""
+def test_unknown_and_missing_fields_change_no_other(gone: set[str], new: dict[str, Any]) -> None:
+    """A layer with fields removed and added is the layer of the fields that stayed."""
     whole = conv("c", HasResidual=1)
     less = {key: value for key, value in whole.items() if key not in gone}
     assert one({**less, **new}) == one(less)
@@ -255,7 +257,7 @@ def test_fields_unknown_or_missing_change_no_other(gone: set[str], new: dict[str
 @settings(max_examples=25)
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.floats(0, 1e3)), min_size=1, max_size=9))
 def test_percents_are_of_the_whole(times: list[tuple[str, float]]) -> None:
-    """Those of all layers sum to 100, and to less where the listing lacks some."""
+    """The percentages of all layers sum to 100, and to less if the listing lacks some."""
     listing = with_times(parse_layers({"Layers": [name for name, _ in times]}), times)
     percents = sum(found.time.percent for found in listing.layers if found.time)
     assert percents == pytest.approx(100 if listing.timed_ms else 0)

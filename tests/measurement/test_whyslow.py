@@ -1,4 +1,4 @@
-"""Each cause that keeps INT8 from being faster: seen where it is, and not where it is not."""
+"""Each cause that keeps INT8 from being faster: found where it exists, and nowhere else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HALF = tensor("half", "FP16", "HWC8")
 
 
 def listing(*entries: Any, times: tuple[float, ...] = ()) -> LayerListing:
-    """An engine of these layers, with times in their order where there are any."""
+    """An engine with these layers, and with times in their order if given."""
     parsed = parse_layers({"Layers": list(entries)})
     if not times:
         return parsed
@@ -24,12 +24,12 @@ def listing(*entries: Any, times: tuple[float, ...] = ()) -> LayerListing:
 
 
 def causes(found: tuple[Slowdown, ...]) -> list[str]:
-    """The causes in their order."""
+    """The causes in order."""
     return [finding.cause for finding in found]
 
 
 def test_the_example_has_every_cause_of_the_layers() -> None:
-    """Each finding names its layers, and their time is the profile's."""
+    """Each cause names its layers, with their time from the profile."""
     found = {finding.cause: finding for finding in why_not_faster(with_times(parse_layers(document()), parse_profile(PROFILE)))}
     assert list(found) == ["float_products", "moves", "adds", "float_others"]
     assert found["float_products"].layers == ("layer1.1.conv2", "fc")
@@ -43,53 +43,53 @@ def test_the_example_has_every_cause_of_the_layers() -> None:
 
 
 def test_both_forms_have_the_same_causes() -> None:
-    """TensorRT 11's description changes no finding."""
+    """The description of TensorRT 11 gives the same causes."""
     assert why_not_faster(parse_layers(as_eleven(document()))) == why_not_faster(parse_layers(document()))
 
 
 def test_an_engine_all_in_int8_has_no_cause() -> None:
-    """Convolutions with their Adds fused, and a pool, in INT8 from end to end."""
+    """Convolutions with fused Adds, and a pool, all in INT8."""
     pool = layer("maxpool", "CaskPooling", [tensor("x")], [tensor("y")])
     assert why_not_faster(listing(conv("a"), pool, conv("b + add", HasResidual=1)), "8.7") == ()
 
 
 def test_without_a_profile_no_time_is_claimed() -> None:
-    """The layers are named all the same."""
+    """The layers are still named."""
     found = why_not_faster(parse_layers(document()))
     assert [finding.percent for finding in found] == [None] * 4
     assert all(finding.layers for finding in found)
 
 
-def test_time_is_told_only_where_all_of_it_is_known() -> None:
-    """One layer of two without a time leaves the share open."""
+def test_a_share_of_time_needs_all_times() -> None:
+    """If one layer of two has no time, the share is unknown."""
     parsed = listing(conv("a"), conv("b", "FP16"), conv("c", "FP16"))
     (found,) = why_not_faster(with_times(parsed, [("a", 1.0), ("b", 1.0)]))
     assert (found.cause, found.percent) == ("float_products", None)
 
 
 def test_floats_of_two_types_are_both_named() -> None:
-    """FP32 weighs more, so it comes first."""
+    """FP32 comes first."""
     (found,) = why_not_faster(listing(conv("a"), conv("b", "FP16"), conv("c", "FP32")))
     assert found.text == "left in FP32 and FP16: 2 layers"
     (found,) = why_not_faster(listing(conv("a"), conv("b", "FP32")))
     assert found.text == "left in FP32: 1 layer"
 
 
-def test_an_engine_without_int8_is_one_finding() -> None:
-    """It is not taken apart: it was built for another precision, and the remedy says for which."""
+def test_an_engine_without_int8_has_one_cause() -> None:
+    """It was built for another precision, and the remedy is to build it with --int8."""
     (found,) = why_not_faster(listing(conv("a", "FP16"), reformat("b", ("FP16", "HWC8"), ("FP32", "linear")), conv("b", "FP32")))
     assert (found.cause, found.layers, found.remedy) == ("no_int8", ("a", "b"), "build with --int8")
 
 
 @pytest.mark.parametrize(
-    ("capability", "word"),
+    ("capability", "text"),
     [("5.3", "no INT8"), ("5.0", "no INT8"), ("6.0", "no INT8"), ("6.2", "no INT8"), ("6.1", "no tensor"), ("7.0", "no tensor")],
 )
-def test_hardware_without_int8_comes_first(capability: str, word: str) -> None:
-    """Its capability is named, and what to build for it instead."""
+def test_hardware_without_int8_comes_first(capability: str, text: str) -> None:
+    """The cause names the capability, and the remedy what to build instead."""
     found = why_not_faster(parse_layers(document()), capability)
     assert found[0].cause == "hardware"
-    assert word in found[0].text
+    assert text in found[0].text
     assert capability in found[0].text
     assert "--fp16" in found[0].remedy
     assert found[1:] == why_not_faster(parse_layers(document()))
@@ -101,23 +101,23 @@ def test_hardware_with_int8_or_unknown_is_no_cause(capability: str | None) -> No
     assert "hardware" not in causes(why_not_faster(parse_layers(document()), capability))
 
 
-def test_names_alone_are_said_to_be_little() -> None:
-    """What cannot be judged is not passed as sound; reformats are still told by their names."""
+def test_a_listing_of_names_is_a_cause() -> None:
+    """What cannot be judged is not called good; reformats are still recognised by name."""
     found = why_not_faster(parse_layers({"Layers": ["Reformatting CopyNode for Input Tensor 0 to a", "a"]}))
     assert causes(found) == ["no_detail", "moves"]
     assert "detailed" in found[0].remedy
 
 
-def test_open_batch_sizes_are_said_to_hide_types() -> None:
-    """A convolution is judged by its weights even then; the layer that cannot be judged is named."""
+def test_dynamic_batch_sizes_hide_types() -> None:
+    """A convolution is still judged by its weights; a layer that cannot be judged is named."""
     hidden = tensor("x", "-", "-", (-1, 64, 7, 7))
     pool = layer("pool", "CaskPooling", [hidden], [hidden])
     (found,) = why_not_faster(listing(conv("a", Inputs=[hidden], Outputs=[hidden]), pool, layer("v", "NoOp", [hidden], [hidden])))
     assert (found.cause, found.layers) == ("no_detail", ("pool",))
 
 
-def test_a_small_batch_is_blamed_only_with_numbers() -> None:
-    """Batch 1, and at least 80 % of the time in INT8: without times, with open or larger batches, or with less, it is not."""
+def test_a_small_batch_is_a_cause_only_with_times() -> None:
+    """It takes batch 1 and at least 80 % of the time in INT8; without times or with dynamic or larger batches it is none."""
     fast = (conv("a"), conv("b"), reformat("c", ("INT8", "CHW32"), ("INT8", "linear")))
     (moved, small) = why_not_faster(listing(*fast, times=(4.0, 4.0, 2.0)))
     assert (moved.cause, small.cause) == ("moves", "small_batch")
@@ -130,8 +130,8 @@ def test_a_small_batch_is_blamed_only_with_numbers() -> None:
         assert "small_batch" not in causes(why_not_faster(listing(larger, times=(1.0,))))
 
 
-def test_a_sum_is_counted_once() -> None:
-    """A sum in FP16 is a sum, not also one of the others in FP16."""
+def test_an_addition_is_counted_once() -> None:
+    """An addition in FP16 is not also counted among the others in FP16."""
     found = why_not_faster(listing(conv("a"), layer("x.add", "ElementWise", [HALF, HALF], [HALF])))
     assert causes(found) == ["adds"]
 
@@ -146,12 +146,12 @@ ENTRIES = st.sampled_from(
 
 @settings(max_examples=25)
 @given(st.lists(ENTRIES, max_size=8), st.sampled_from([None, "5.3", "8.7"]))
-def test_no_layer_is_blamed_twice(entries: list[Any], capability: str | None) -> None:
-    """Causes come at most once, and no layer is counted under two of those that are about layers; an empty engine has none."""
+def test_no_layer_has_two_causes(entries: list[Any], capability: str | None) -> None:
+    """Each cause occurs at most once, and no layer is counted under two causes."""
     parsed = listing(*entries)
     found = why_not_faster(parsed, capability)
     assert len(set(causes(found))) == len(found)
-    blamed = [name for finding in found for name in finding.layers]
-    assert len(blamed) <= len(entries)
-    assert set(blamed) <= {one.name for one in parsed.layers}
+    named = [name for finding in found for name in finding.layers]
+    assert len(named) <= len(entries)
+    assert set(named) <= {one.name for one in parsed.layers}
     assert all(finding.text for finding in found)

@@ -1,4 +1,4 @@
-"""Latency and throughput of an artifact by MLPerf's scenarios, with the conditions that they were measured under.
+"""Latency and throughput of an artifact by MLPerf's scenarios, with the conditions under which they were measured.
 
-Knows no accuracy. Loads the backend that is measured.
+Does not know about accuracy. Loads the library of the measured backend only.
 """

@@ -1,6 +1,6 @@
-"""What else went on while something was measured: other programs, clocks, swapping. Knows no network and judges nothing.
+"""What else the machine did during a measurement: other programs, clocks, swapping. Does not judge it.
 
-Every ``root`` is the folder that stands for ``/``. What a machine does not tell is None.
+Every ``root`` is the folder that stands for ``/``. What a machine does not report is None.
 """
 
 from __future__ import annotations
@@ -23,9 +23,12 @@ _SMI_TIMEOUT_S = 10.0
 
 @dataclass(frozen=True)
 class Conditions:
-    """``load_average``: of the minute before. ``others_share``: of the time of this process's cores, 0 to 1, what others used or
-    a hypervisor took. ``cpu_mhz``, ``gpu_mhz``: lowest and highest clock seen, the GPU's on a Jetson. ``swapped_pages``: written
-    and read. ``throttled``: how often a processor reports to have been slowed by heat."""
+    """The conditions of a measurement; None where the machine does not report them.
+
+    ``load_average`` is that of the minute before. ``others_share`` is the share, 0 to 1, of this process's cores that other
+    programs or a hypervisor used. ``cpu_mhz`` and ``gpu_mhz`` (Jetson only) are the lowest and highest clock seen.
+    ``swapped_pages`` counts pages in and out. ``throttled`` counts how often the processor slowed down because of heat.
+    """
 
     load_average: float | None
     others_share: float | None
@@ -36,7 +39,7 @@ class Conditions:
 
 
 class ConditionsMonitor:
-    """Looks now and then, from its making to ``finish``: a look takes well below a millisecond per core."""
+    """Observes the machine from its creation to ``finish``; a ``sample`` takes well below a millisecond per core."""
 
     def __init__(self, root: Path = _ROOT) -> None:
         self._root = root
@@ -45,25 +48,25 @@ class ConditionsMonitor:
         self._gpu_mhz: list[int] = []
         self._load = os.getloadavg()[0] if root == _ROOT else _first_number(_read(root / "proc/loadavg"))
         self._swapped, self._throttled = self._count_swapped(), self._count_throttled()
-        self.look()
+        self.sample()
         self._busy, self._own, self._at = self._busy_s(), _own_s(), time.monotonic()
 
-    def look(self) -> None:
-        """Take the clocks."""
+    def sample(self) -> None:
+        """Read the clocks."""
         folder = self._root / "sys/devices/system/cpu"
         clocks = [_read(folder / f"cpu{core}/cpufreq/scaling_cur_freq").strip() for core in self._cores]
         known = [int(clock) // 1000 for clock in clocks if clock.isdigit()]
         if known:
-            # The fastest core: those that idle are slow for a good reason.
+            # The fastest core, because idle cores lower their clocks.
             self._cpu_mhz.append(max(known))
         gpu = gpu_clock(self._root)
         if gpu is not None:
             self._gpu_mhz.append(gpu.now_mhz)
 
     def finish(self) -> Conditions:
-        """What was seen since the beginning."""
+        """The conditions since the monitor was created."""
         busy, own, seconds = self._busy_s(), _own_s(), time.monotonic() - self._at
-        self.look()
+        self.sample()
         others = None
         if busy is not None and self._busy is not None and seconds > 0:
             used = (busy - self._busy) - (own - self._own)
@@ -71,14 +74,14 @@ class ConditionsMonitor:
         return Conditions(
             load_average=self._load,
             others_share=others,
-            cpu_mhz=_ends(self._cpu_mhz),
-            gpu_mhz=_ends(self._gpu_mhz),
+            cpu_mhz=_range(self._cpu_mhz),
+            gpu_mhz=_range(self._gpu_mhz),
             swapped_pages=_difference(self._swapped, self._count_swapped()),
             throttled=_difference(self._throttled, self._count_throttled()),
         )
 
     def _busy_s(self) -> float | None:
-        """Seconds that the cores of this process were busy, for anybody, since boot (proc(5), /proc/stat)."""
+        """Seconds since boot that the cores of this process were busy, with any program (proc(5), /proc/stat)."""
         lines = re.findall(r"^cpu(\d+) (.+)$", _read(self._root / "proc/stat"), re.MULTILINE)
         ticks = 0
         for core, numbers in lines:
@@ -99,7 +102,7 @@ class ConditionsMonitor:
 
 
 def gpu_memory_mib() -> int | None:
-    """Memory in use on the first GPU, everybody's; None where nvidia-smi does not tell, as on a Jetson."""
+    """Memory in use on the first GPU by all programs; None where nvidia-smi does not report it, as on a Jetson."""
     command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     try:
         done = run_within(command, _SMI_TIMEOUT_S)
@@ -114,7 +117,7 @@ def _own_s() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _ends(values: list[int]) -> tuple[int, int] | None:
+def _range(values: list[int]) -> tuple[int, int] | None:
     return (min(values), max(values)) if values else None
 
 

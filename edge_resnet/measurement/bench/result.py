@@ -1,4 +1,4 @@
-"""What a benchmark found, as a frozen record, and its file: written whole, read back only if whole. Measures nothing."""
+"""The result of a benchmark as a record, and its JSON file. Measures nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edge_resnet.measurement.bench.timing import WarmUp
 __all__ = ["KIND", "SCHEMA", "BenchResult", "Metric", "Scenario", "read_result", "read_results", "to_json", "write_results"]
 
 Scenario: TypeAlias = Literal["single-stream", "multi-stream", "offline"]
-#: Of the file. A reader refuses a newer one.
+#: Version of the file format. A file with a newer one is refused.
 SCHEMA = 1
 KIND: Literal["edge-resnet bench"] = "edge-resnet bench"
 _AGAIN = "run edge-resnet bench --save again"
@@ -27,8 +27,10 @@ _AGAIN = "run edge-resnet bench --save again"
 
 @dataclass(frozen=True)
 class Metric:
-    """The number that the scenario is judged by. ``ci95``: where it lies with 95 % by the run's own spread. ``certain``: there
-    were samples enough for both bounds of that."""
+    """The number that a scenario is judged by, with its 95 % interval from the run's own spread.
+
+    ``certain``: there were enough samples for both bounds.
+    """
 
     name: Literal["p90_ms", "p99_ms", "throughput_per_s"]
     value: float
@@ -40,16 +42,16 @@ class Metric:
 class BenchResult:
     """One scenario, measured on one machine.
 
-    ``images``: what was classified. ``batch``: images in a query. ``count``: queries measured; the latencies are theirs, in
-    milliseconds, offline from the end of one batch to the end of the next. ``throughput_per_s``: images per second of the time
-    that the samples cover. ``stages_ms``: medians of the way from a frame to the answer, for ``frame`` pixels and as many
-    frames as ``batch``; what a backend does not tell is absent. ``cold_start_ms``: from the start of a process to its first
-    answer, median. ``host_memory_mib``: the most that a process which only classifies took, ``gpu_memory_mib``: what the GPU's
-    grew by. ``engine_bytes``: on the disk. ``overhead_share``: of the time measured, what measuring took: between queries,
-    and processor time beside them. ``samples_us``: latencies in order, in microseconds, every ``samples_every``-th; the numbers
-    above are of all of them. ``interrupted``: it is a part of what was asked for. ``power``: while queries were measured, of what
-    ran the network or includes it; None where it was not wanted, and in files older than it. ``mj_per_image``: the mean power
-    times the time per image; None where the reading's ``absent`` says why.
+    ``images`` names what was classified, ``batch`` images per query. ``count`` is the number of measured queries, whose
+    latencies follow in milliseconds; offline a latency is the time from the end of one batch to the end of the next.
+    ``throughput_per_s`` is in images per second over the time that the samples cover. ``stages_ms`` are median times of the
+    stages from a frame to its prediction, for ``batch`` frames of size ``frame`` (width, height); stages that the backend does
+    not report are absent. ``cold_start_ms`` is the median time from the start of a process to its first prediction.
+    ``host_memory_mib`` is the peak memory of a process that only classifies, ``gpu_memory_mib`` the increase on the GPU,
+    ``engine_bytes`` the size on disk. ``overhead_share`` is the share of the time that measuring took: between queries, and
+    processor time beside them. ``samples_us`` are latencies in order, in microseconds, every ``samples_every``-th one; all other
+    figures use every sample. ``interrupted``: the result is partial. ``power`` covers the measured queries; None if it was not
+    requested, and in older files. ``mj_per_image`` is mean power times time per image; if it is None, ``power.absent`` says why.
     """
 
     schema_version: int
@@ -95,18 +97,18 @@ class BenchResult:
 
 
 def to_json(results: Sequence[BenchResult], *, samples: bool) -> str:
-    """One result as an object, several as a list of them; a line for the samples, which are left out where not wanted."""
+    """One result as a JSON object, several as a list. ``samples=False`` leaves the samples empty."""
     texts = [_text(result if samples else replace(result, samples_us=())) for result in results]
     return texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]"
 
 
 def write_results(path: Path, results: Sequence[BenchResult]) -> None:
-    """Write the results with their samples, whole or not at all, over what was there. Raises BuildError."""
+    """Write the results with their samples atomically, replacing what ``path`` held. Raises BuildError."""
     write_whole(path, (to_json(results, samples=True) + "\n").encode())
 
 
 def read_results(path: Path) -> tuple[BenchResult, ...]:
-    """Every result in a file that bench wrote. Raises DataError where it is cut off, of a newer schema, or something else."""
+    """All results in a file that bench wrote. Raises DataError for a truncated, newer or foreign file."""
     content = read_json(path, _AGAIN)
     records = content if isinstance(content, list) else [content]
     if not records:
@@ -115,17 +117,21 @@ def read_results(path: Path) -> tuple[BenchResult, ...]:
 
 
 def read_result(path: Path, scenario: Scenario | None = None) -> BenchResult:
-    """The one result in a file, or that of the scenario. Raises DataError as ``read_results``, and where there is not one."""
+    """The only result in a file, or the one of ``scenario``.
+
+    Raises DataError as ``read_results`` does, and if it is not unique.
+    """
     results = read_results(path)
     fitting = [result for result in results if scenario in (None, result.scenario)]
     if len(fitting) != 1:
         held = ", ".join(result.scenario for result in results)
-        raise DataError(f"{path} holds {held}, not one of {scenario or 'a scenario'}", hint="name one that it holds once")
+        wanted = "one result" if scenario is None else f"one result of {scenario}"
+        raise DataError(f"{path} holds {held}, not {wanted}", hint="name a scenario that it holds once")
     return fitting[0]
 
 
 def _text(result: BenchResult) -> str:
     record = asdict(result)
     samples = record.pop("samples_us")
-    # Thousands of lines of one number each would bury the rest.
+    # On one line, because thousands of lines with a number each would hide the rest.
     return json.dumps(record, indent=2, allow_nan=False).removesuffix("\n}") + f',\n  "samples_us": {json.dumps(samples)}\n}}'

@@ -1,6 +1,6 @@
-"""Times queries: a warm-up that ends when latencies have settled, then one query after another, or several under way.
+"""Times queries: a warm-up that ends when latencies have settled, then one query at a time, or two overlapping.
 
-Knows no network: what is timed is a call. Times are nanoseconds of a monotonic clock.
+Does not know about networks: it times calls. Times are nanoseconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -14,36 +14,36 @@ from typing import TypeAlias
 
 __all__ = ["Clock", "Limits", "Tick", "Timings", "WarmUp", "one_by_one", "overlapped", "warm_up"]
 
-#: Nanoseconds that never go back.
+#: Nanoseconds of a monotonic clock.
 Clock: TypeAlias = Callable[[], int]
-#: Called about once a second, between queries, with the share that is done, 0 to 1.
+#: Called between queries about once a second, with the share that is done, 0 to 1.
 Tick: TypeAlias = Callable[[float], object]
 
 _TICK_NS = 1_000_000_000
-#: A window of the warm-up: at least so many queries, and so many nanoseconds.
+#: Fewest queries and nanoseconds of a window of the warm-up.
 _WINDOW, _WINDOW_NS = 5, 100_000_000
-#: So many windows in a row whose medians lie within this share of each other are called settled.
-_ALIKE, _SETTLED = 3, 0.05
+#: Latencies have settled when the medians of so many windows in a row lie within this share of each other.
+_SETTLED_WINDOWS, _SETTLED_SHARE = 3, 0.05
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When a measurement ends: after ``seconds`` and ``queries``, whichever is later, but after ``max_seconds`` in any case."""
+    """When a measurement ends: after both ``seconds`` and ``queries``, or after ``max_seconds`` in any case."""
 
     seconds: float
     queries: int
     max_seconds: float = float("inf")
 
     def done(self, elapsed_ns: int, count: int) -> float:
-        """The share that is done, 1 at the end."""
+        """The share that is done, from 0 to 1."""
         seconds = elapsed_ns / 1e9
-        asked = min(seconds / self.seconds if self.seconds else 1.0, count / self.queries)
-        return min(1.0, max(asked, seconds / self.max_seconds))
+        done = min(seconds / self.seconds if self.seconds else 1.0, count / self.queries)
+        return min(1.0, max(done, seconds / self.max_seconds))
 
 
 @dataclass(frozen=True)
 class WarmUp:
-    """What was run and not counted. ``settled``: the medians of three windows in a row came within 5 % of each other."""
+    """The queries that were run before and not counted. ``settled``: the medians of three windows in a row were within 5 %."""
 
     queries: int
     seconds: float
@@ -52,8 +52,10 @@ class WarmUp:
 
 @dataclass
 class Timings:
-    """``samples_ns``: per query. ``outside_ns``: spent between queries, on measuring. ``complete``: the limits were reached by
-    count and time, not by ``max_seconds``."""
+    """``samples_ns``: the latency of each query. ``outside_ns``: time between queries, spent on measuring.
+
+    ``complete``: the limits of time and number were both reached before ``max_seconds``.
+    """
 
     samples_ns: list[int] = field(default_factory=list)
     outside_ns: int = 0
@@ -62,12 +64,12 @@ class Timings:
 
 
 def warm_up(run: Callable[[], object], min_s: float, max_s: float, clock: Clock = time.perf_counter_ns) -> WarmUp:
-    """Run queries until their latencies have settled: for ``min_s`` at least, ``max_s`` at most.
+    """Run queries until their latencies have settled, for at least ``min_s`` and at most ``max_s`` seconds.
 
-    A beginning that is slow and even for longer than ``min_s`` is taken for settled.
+    Latencies that stay high but even for longer than ``min_s`` count as settled.
     """
     started = now = clock()
-    medians: deque[float] = deque(maxlen=_ALIKE)
+    medians: deque[float] = deque(maxlen=_SETTLED_WINDOWS)
     queries = 0
     while True:
         window: list[int] = []
@@ -79,40 +81,39 @@ def warm_up(run: Callable[[], object], min_s: float, max_s: float, clock: Clock 
             window.append(now - before)
         queries += len(window)
         medians.append(median(window))
-        settled = len(medians) == _ALIKE and max(medians) - min(medians) <= _SETTLED * median(medians)
+        settled = len(medians) == _SETTLED_WINDOWS and max(medians) - min(medians) <= _SETTLED_SHARE * median(medians)
         seconds = (now - started) / 1e9
         if (settled and seconds >= min_s) or seconds >= max_s:
             return WarmUp(queries, seconds, settled)
 
 
 def one_by_one(run: Callable[[], object], limits: Limits, tick: Tick, clock: Clock = time.perf_counter_ns) -> Timings:
-    """Run one query after another and time each. Ctrl-C ends it with what there is; the query under way does not count."""
+    """Run and time one query at a time. Ctrl-C ends it with the samples so far; the interrupted query does not count."""
     timings = Timings()
     samples = timings.samples_ns
-    started = ended = clock()
-    told = started
+    started = ended = last_tick = clock()
     try:
         while True:
-            begun = clock()
-            timings.outside_ns += begun - ended
+            before = clock()
+            timings.outside_ns += before - ended
             run()
             ended = clock()
-            samples.append(ended - begun)
+            samples.append(ended - before)
             done = limits.done(ended - started, len(samples))
-            told = _told(ended, told, tick, done)
+            last_tick = _tick_if_due(ended, last_tick, tick, done)
             if done >= 1:
                 break
     except KeyboardInterrupt:
         timings.interrupted = True
-    return _judged(timings, limits, ended - started)
+    return _completed(timings, limits, ended - started)
 
 
 def overlapped(
     begin: Callable[[], object], end: Callable[[object], object], limits: Limits, tick: Tick, clock: Clock = time.perf_counter_ns
 ) -> Timings:
-    """Keep two queries under way, and time from one's end to the next one's. ``end`` takes what ``begin`` returned.
+    """Keep two queries running, and time from the end of one to the end of the next. ``end`` takes what ``begin`` returned.
 
-    The first to end has none before it and does not count, nor do those under way at the end.
+    The first query to end does not count, because none ended before it, nor do those still running at the end.
     """
     timings = Timings()
     samples = timings.samples_ns
@@ -120,31 +121,31 @@ def overlapped(
     try:
         pending.extend((begin(), begin()))
         end(pending.popleft())
-        started = ended = told = clock()
+        started = ended = last_tick = clock()
         while limits.done(ended - started, len(samples)) < 1:
             pending.append(begin())
             end(pending.popleft())
             previous, ended = ended, clock()
             samples.append(ended - previous)
-            told = _told(ended, told, tick, limits.done(ended - started, len(samples)))
+            last_tick = _tick_if_due(ended, last_tick, tick, limits.done(ended - started, len(samples)))
             timings.outside_ns += clock() - ended
         while pending:
             end(pending.popleft())
     except KeyboardInterrupt:
         timings.interrupted = True
         return timings
-    return _judged(timings, limits, ended - started)
+    return _completed(timings, limits, ended - started)
 
 
-def _told(now: int, told: int, tick: Tick, done: float) -> int:
-    """When the last tick was."""
-    if now - told < _TICK_NS:
-        return told
+def _tick_if_due(now: int, last_tick: int, tick: Tick, done: float) -> int:
+    """Call ``tick`` if a second has passed since the last call; returns the time of the last call."""
+    if now - last_tick < _TICK_NS:
+        return last_tick
     tick(done)
     return now
 
 
-def _judged(timings: Timings, limits: Limits, elapsed_ns: int) -> Timings:
+def _completed(timings: Timings, limits: Limits, elapsed_ns: int) -> Timings:
     count = len(timings.samples_ns)
     timings.complete = not timings.interrupted and count >= limits.queries and elapsed_ns >= limits.seconds * 1e9
     return timings

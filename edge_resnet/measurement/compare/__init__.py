@@ -1,4 +1,4 @@
-"""Two measurements of the same thing: what became worse by more than a tolerance.
+"""Compares two measurements of the same thing, and finds what regressed by more than a tolerance.
 
-Knows the files and measures nothing. Loads numpy.
+Reads files and measures nothing. Loads numpy.
 """

@@ -1,9 +1,12 @@
-"""Two measurements beside each other: what changed, and whether it is worse than noise and tolerance allow. Measures nothing."""
+"""Compares two files of measurements: what changed, and whether it regressed by more than noise and tolerance.
+
+Measures nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_resnet.core.errors import ConfigError, DataError
@@ -14,127 +17,142 @@ from edge_resnet.measurement.bench.result import BenchResult, read_results
 from edge_resnet.measurement.compare.deltas import (
     Comparison,
     Delta,
-    Verdict,
-    differences,
-    evaluations,
+    accuracy_notes,
+    bench_deltas,
+    evaluation_deltas,
     latency_notes,
-    metric,
-    pairs,
-    scenario,
-    top1,
-    unpaired,
+    machine_differences,
+    matching_results,
+    metric_delta,
+    top1_delta,
+    unpaired_notes,
 )
-from edge_resnet.measurement.compare.deltas import accuracy_notes as notes_of_accuracies
 from edge_resnet.measurement.report.record import KIND as REPORT
 from edge_resnet.measurement.report.record import Report, Row, read_report
 
-__all__ = ["Comparison", "Delta", "Verdict", "compare_files", "reports"]
+__all__ = ["compare_files"]
+
+
+@dataclass(frozen=True)
+class _BenchFile:
+    path: Path
+    results: Sequence[BenchResult]
+
+
+@dataclass(frozen=True)
+class _ReportChanges:
+    """``machines``: how the machines differ. ``notes``: what else does."""
+
+    deltas: list[Delta]
+    machines: list[str]
+    notes: list[str]
 
 
 def compare_files(
     old: Path, new: Path, *, tolerance_percent: float = 5.0, tolerance_points: float = 0.5, force: bool = False
 ) -> Comparison:
-    """Compare two files of ``bench --save``, scenario by scenario, of ``eval --save``, or two ``report.json``, row by row.
+    """Compare two files of ``bench --save`` by scenario, two of ``eval --save``, or two ``report.json`` by row.
 
-    A latency or rate is worse where it changed by more than ``tolerance_percent`` and the two intervals do not overlap; an
-    accuracy where it fell by more than ``tolerance_points`` and the change, image by image, is told apart from chance. Of
-    different images the two intervals must not overlap. Raises DataError for files that are not of one kind or hold nothing in
-    common, ConfigError for different machines or power modes unless ``force``.
+    A latency or rate is worse where it changed by more than ``tolerance_percent`` and the two 95 % intervals do not overlap. An
+    accuracy is worse where it fell by more than ``tolerance_points`` and, on the same images, the two differ significantly; on
+    different images the two intervals must not overlap. Raises DataError for files of different kinds or without anything in
+    common, and ConfigError for different machines or power modes unless ``force``.
     """
     for name, value in (("percent", tolerance_percent), ("points", tolerance_points)):
         if not 0 <= value < float("inf"):
-            raise ConfigError(f"a tolerance of {value} {name} makes no sense", hint="0 or more")
+            raise ConfigError(f"a tolerance of {value} {name} is not possible", hint="give a finite number from 0")
     kinds = tuple(kind_of(path) for path in (old, new))
     if kinds == (EVALUATION, EVALUATION):
         before, after = read_evaluation(old), read_evaluation(new)
-        return _compared(evaluations(before, after, tolerance_points), notes_of_accuracies(before, after))
+        return _comparison(evaluation_deltas(before, after, tolerance_points), accuracy_notes(before, after))
     if kinds == (REPORT, REPORT):
-        deltas, notes, machines = reports(read_report(old), read_report(new), tolerance_percent, tolerance_points)
-        if not deltas:
-            raise DataError(f"no row of {old} is in {new}", hint="a row is known by its network, precision and backend")
-        _check(machines, force=force)
-        return _compared(deltas, [*machines, *notes])
+        changes = _compare_reports(read_report(old), read_report(new), tolerance_percent, tolerance_points)
+        if not changes.deltas:
+            raise DataError(f"no row of {old} is in {new}", hint="rows are matched by network, precision and backend")
+        _check_machines(changes.machines, force=force)
+        return _comparison(changes.deltas, [*changes.machines, *changes.notes])
     if kinds[0] != kinds[1] and any(kind in (EVALUATION, REPORT) for kind in kinds):
         raise DataError(
             f"{old} and {new} are of two kinds", hint="compare two of bench --save, two of eval --save, or two report.json"
         )
-    return _latencies((read_results(old), old), (read_results(new), new), tolerance_percent, force=force)
+    return _compare_benches(
+        _BenchFile(old, read_results(old)), _BenchFile(new, read_results(new)), tolerance_percent, force=force
+    )
 
 
-def _latencies(
-    old: tuple[Sequence[BenchResult], Path], new: tuple[Sequence[BenchResult], Path], tolerance: float, *, force: bool
-) -> Comparison:
-    common = pairs(old[0], new[0])
-    if not common:
-        held = [
-            ", ".join(f"{result.scenario} of {result.model}, batch {result.batch}" for result in side)
-            for side in (old[0], new[0])
-        ]
-        raise DataError(f"{old[1]} holds {held[0]}, {new[1]} {held[1]}: nothing in common", hint="run the same bench for both")
+def _compare_benches(old: _BenchFile, new: _BenchFile, tolerance: float, *, force: bool) -> Comparison:
+    pairs = matching_results(old.results, new.results)
+    if not pairs:
+        raise DataError(
+            f"{old.path} holds {_contents(old)}, {new.path} holds {_contents(new)}: nothing in common",
+            hint="run the same bench for both",
+        )
     deltas: list[Delta] = []
     notes: list[str] = []
-    for before, after in common:
-        machines = differences(before.device, after.device)
-        _check(machines, force=force)
+    for before, after in pairs:
+        machines = machine_differences(before.device, after.device)
+        _check_machines(machines, force=force)
         notes += [*machines, *latency_notes(before, after)]
-        deltas += scenario(before, after, tolerance)
-    return _compared(deltas, notes)
+        deltas += bench_deltas(before, after, tolerance)
+    return _comparison(deltas, notes)
 
 
-def _check(machines: Sequence[str], *, force: bool) -> None:
-    if machines and not force:
-        raise ConfigError(
-            f"the two are of different machines: {machines[0]}",
-            hint="measure both on one, or --force to compare them all the same",
-        )
+def _compare_reports(old: Report, new: Report, percent: float, points: float) -> _ReportChanges:
+    """The changes of the rows that both reports have; what only one has is noted."""
+    changes = _ReportChanges([], [], [])
+    pairs = _matching_rows(old.rows, new.rows)
+    for before, after in pairs:
+        for one, other in _row_results(before, after):
+            changes.machines.extend(machine_differences(one.device, other.device))
+            batch = "" if one.scenario == "single-stream" else f", batch {one.batch}"
+            delta = metric_delta(one, other, percent)
+            changes.deltas.append(replace(delta, name=f"{before.label}, {delta.name}{batch}"))
+            changes.notes.extend(f"{before.label}: {note}" for note in latency_notes(one, other))
+        if before.accuracy is not None and after.accuracy is not None:
+            changes.deltas.append(top1_delta(f"{before.label}, top-1", before.accuracy, after.accuracy, points))
+            changes.notes.extend(f"{before.label}: {note}" for note in unpaired_notes(before.accuracy, after.accuracy))
+    matched_old, matched_new = {before.label for before, _ in pairs}, {after.label for _, after in pairs}
+    for name, report, matched in (("old", old, matched_old), ("new", new, matched_new)):
+        alone = [row.label for row in report.rows if row.label not in matched]
+        changes.notes.extend([f"only the {name} one has {', '.join(alone)}"] if alone else [])
+        changes.notes.extend([f"the {name} one was interrupted"] if report.interrupted else [])
+    return changes
 
 
-def _compared(deltas: Sequence[Delta], notes: Sequence[str]) -> Comparison:
-    """``notes``: in order, each once."""
+def _comparison(deltas: Sequence[Delta], notes: Sequence[str]) -> Comparison:
+    """``notes`` keep their order, each once."""
     return Comparison(tuple(deltas), tuple(dict.fromkeys(notes)), any(delta.verdict == "worse" for delta in deltas))
 
 
-def reports(old: Report, new: Report, percent: float, points: float) -> tuple[list[Delta], list[str], list[str]]:
-    """Changes of the rows that both have, what else differs, and how their machines differ."""
-    common = _common(old.rows, new.rows)
-    deltas: list[Delta] = []
-    notes: list[str] = []
-    machines: list[str] = []
-    for before, after in common:
-        for one, other in _results(before, after):
-            machines += differences(one.device, other.device)
-            batch = "" if one.scenario == "single-stream" else f", batch {one.batch}"
-            delta = metric(one, other, percent)
-            deltas.append(replace(delta, name=f"{before.label}, {delta.name}{batch}"))
-            notes += [f"{before.label}: {note}" for note in latency_notes(one, other)]
-        if before.accuracy is not None and after.accuracy is not None:
-            deltas.append(top1(f"{before.label}, top-1", before.accuracy, after.accuracy, points))
-            notes += [f"{before.label}: {note}" for note in unpaired(before.accuracy, after.accuracy)]
-    for place, (side, here) in enumerate((("the old one", old), ("the new one", new))):
-        known = {pair[place].label for pair in common}
-        alone = [row.label for row in here.rows if row.label not in known]
-        notes += [f"only {side} has {', '.join(alone)}"] if alone else []
-        notes += [f"{side} was interrupted"] if here.interrupted else []
-    return deltas, notes, machines
+def _check_machines(differences: Sequence[str], *, force: bool) -> None:
+    if differences and not force:
+        raise ConfigError(
+            f"the two were measured on different machines: {differences[0]}",
+            hint="measure both on one machine, or compare them all the same with --force",
+        )
 
 
-def _common(old: Sequence[Row], new: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """Rows of one network, precision and backend; where a report has several of them, those that it calls alike."""
+def _contents(file: _BenchFile) -> str:
+    return ", ".join(f"{result.scenario} of {result.model}, batch {result.batch}" for result in file.results)
+
+
+def _matching_rows(old: Sequence[Row], new: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """Rows of the same network, precision and backend; where a report has several of these, those with the same label."""
     found = []
     for before in old:
-        fitting = [after for after in new if _kind(after) == _kind(before)]
-        if len(fitting) > 1 or sum(_kind(row) == _kind(before) for row in old) > 1:
-            fitting = [after for after in fitting if after.label == before.label]
-        found += [(before, after) for after in fitting]
+        candidates = [after for after in new if _identity(after) == _identity(before)]
+        if len(candidates) > 1 or sum(_identity(row) == _identity(before) for row in old) > 1:
+            candidates = [after for after in candidates if after.label == before.label]
+        found += [(before, after) for after in candidates]
     return found
 
 
-def _kind(row: Row) -> tuple[str, str, str]:
+def _identity(row: Row) -> tuple[str, str, str]:
     return row.model, row.precision, row.backend
 
 
-def _results(old: Row, new: Row) -> list[tuple[BenchResult, BenchResult]]:
-    """Image after image, and offline by batch."""
-    pairs = [] if old.latency is None or new.latency is None else [(old.latency, new.latency)]
+def _row_results(old: Row, new: Row) -> list[tuple[BenchResult, BenchResult]]:
+    """The single-stream results of both rows, and their offline results by batch size."""
+    found = [] if old.latency is None or new.latency is None else [(old.latency, new.latency)]
     batches = {result.batch: result for result in new.batches}
-    return pairs + [(result, batches[result.batch]) for result in old.batches if result.batch in batches]
+    return found + [(result, batches[result.batch]) for result in old.batches if result.batch in batches]

@@ -1,1 +1,1 @@
-"""Pages and charts that stand alone: colours, figures, HTML. Knows nothing of what they show."""
+"""Self-contained pages and charts: colours, figures, HTML. Does not know what they show. Loads matplotlib and jinja2."""

@@ -1,7 +1,8 @@
-"""One chart as SVG and PNG, the same bytes for the same data. Knows no data: a function paints it.
+"""Draws a chart as SVG and PNG, with the colours that all charts share; the same data gives the same bytes.
 
-The SVG has no ground and takes its ink from the page around it (``currentColor``), so that it is right in light and dark; alone
-in a file it follows the reader's wish. Its text is text. The PNG is on white.
+The SVG has no background and takes its text colour from the page around it (``currentColor``), so that it suits light and dark
+mode; as a file of its own it follows the reader's colour scheme. Its text is text. The PNG has a white background. Does not know
+what is drawn: a function paints it.
 """
 
 from __future__ import annotations
@@ -23,43 +24,32 @@ if TYPE_CHECKING:
 
 __all__ = ["DARK_GROUND", "DARK_INK", "DIMMED", "GRID_ALPHA", "INK", "MARKERS", "SERIES", "Chart", "draw", "save"]
 
-
-#: One colour per series, in the order in which they are taken: blue, vermilion, green, purple, ochre, sky.
+#: One colour per series, in this order: blue, vermilion, green, purple, ochre, sky.
 SERIES = ("#2f7fc1", "#d55e00", "#0a8f69", "#b5659a", "#a5790a", "#3a93ad")
-
-
-#: Shapes beside the colours, for print and for those who see no colours (matplotlib's names).
+#: A marker per series as well, for print and for readers who do not see the colours (matplotlib's names).
 MARKERS = ("o", "s", "^", "D", "v", "P")
-
-
-#: Text and axes on white. In an SVG it becomes ``currentColor``: nothing else may be drawn in exactly this colour.
+#: Text and axes on white. In an SVG it becomes ``currentColor``, so nothing else may have exactly this colour.
 INK = "#17211d"
-
-
-#: What is there, but not what counts.
+#: Data in the background.
 DIMMED = "#83908a"
-
-
-#: Opacity of ink as grid.
+#: Opacity of the grid, which is drawn in ``INK``.
 GRID_ALPHA = 0.16
-
-
-#: Text, and what it stands on, where the reader wants it dark.
+#: Text and background in dark mode.
 DARK_INK, DARK_GROUND = "#e9efec", "#19201d"
-
-
-#: Dots per inch of the PNG: twice a screen's, for slides and dense displays.
+#: Dots per inch of the PNG, for slides and dense displays.
 _DPI = 192
-#: Alone in a file the SVG has no page to take its colours from.
+#: The colours of an SVG file, which has no page to take them from.
 _ALONE = f"svg:root{{color:{INK}}}@media(prefers-color-scheme:dark){{svg:root{{color:{DARK_INK};background:{DARK_GROUND}}}}}"
-#: Fonts as wide as the one that matplotlib measured with, where a reader's machine lacks it.
+#: Fonts as wide as the one that matplotlib measured with, for machines without it.
 _FONTS = "'DejaVu Sans', Verdana, Geneva, sans-serif"
 
 
 @dataclass(frozen=True)
 class Chart:
-    """``name``: of the files, and in front of every id in ``svg``. ``svg``: one ``<svg>`` element. ``alt``: what is to be seen,
-    in words."""
+    """``name``: of the files, and the prefix of every id in ``svg``, which is one ``<svg>`` element.
+
+    ``alt``: a text description.
+    """
 
     name: str
     title: str
@@ -69,7 +59,10 @@ class Chart:
 
 
 def draw(name: str, title: str, paint: Callable[[Axes], None], *, alt: str, size: tuple[float, float] = (7.0, 4.2)) -> Chart:
-    """Let ``paint`` draw into empty axes; ``size``: width and height in inches. Raises MissingDependencyError."""
+    """Let ``paint`` draw into empty axes of ``size`` (width, height) in inches.
+
+    Raises MissingDependencyError without matplotlib.
+    """
     try:
         import matplotlib as mpl
         from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -89,13 +82,13 @@ def draw(name: str, title: str, paint: Callable[[Axes], None], *, alt: str, size
 
 
 def save(chart: Chart, folder: Path) -> tuple[Path, Path]:
-    """Write ``NAME.svg`` and ``NAME.png``, each whole or not at all. Raises BuildError."""
+    """Write ``NAME.svg`` and ``NAME.png`` atomically. Raises BuildError."""
     svg = '<?xml version="1.0" encoding="utf-8"?>\n' + chart.svg + "\n"
     return write_whole(folder / f"{chart.name}.svg", svg.encode()), write_whole(folder / f"{chart.name}.png", chart.png)
 
 
 def _style(name: str) -> Any:
-    """Settings for one figure: matplotlib's own, without what a matplotlibrc of the user says."""
+    """Settings for one figure: matplotlib's defaults, whatever the user's matplotlibrc says."""
     import matplotlib as mpl
     from cycler import cycler
 
@@ -131,7 +124,7 @@ def _png(figure: Figure) -> bytes:
 
 
 def _svg(figure: Figure, name: str, alt: str) -> str:
-    """One element without prologue, with ids that no other chart of a page has."""
+    """One element without a prologue, with ids that are unique in a page."""
     file = io.StringIO()
     figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = file.getvalue()

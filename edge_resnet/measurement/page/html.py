@@ -1,7 +1,8 @@
-"""Pages from templates: everything escaped, nothing undefined, nothing fetched. Knows no page but the base of all.
+"""Renders pages from templates: all values are escaped, an undefined one is an error, and the page fetches nothing.
 
-A template of any room begins with ``{% extends "base.html" %}`` and fills the blocks ``content`` and, where it wants to,
-``lead``, ``footer``, ``style`` and ``script``; ``{% import "parts.html" as parts with context %}`` gives it tables and charts.
+A template of any package begins with ``{% extends "base.html" %}`` and fills the block ``content``, and optionally ``lead``,
+``footer``, ``style`` and ``script``; ``{% import "parts.html" as parts with context %}`` gives it tables and charts. Knows only
+the base of all pages.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from edge_resnet.core.errors import MissingDependencyError
 
 __all__ = ["Cell", "Column", "Row", "Table", "Tone", "render"]
 
-#: How a cell or a row is shown: as it is, quietly, or marked.
+#: How a cell or a row is shown: normally, in grey, or in the colour of a good, pending or bad state.
 Tone: TypeAlias = Literal["", "quiet", "good", "wait", "bad"]
 
 
 @dataclass(frozen=True)
 class Column:
-    """``label``: its heading. ``numeric``: set to the right, and sorted by number. ``note``: a word on it, under the heading."""
+    """``label``: the heading. ``numeric``: aligned right and sorted by number. ``note``: small text under the heading."""
 
     label: str
     numeric: bool = False
@@ -31,8 +32,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """``text``: what is shown. ``value``: what it is sorted by, where that is a number; None sorts last. ``note``: a small line
-    under it."""
+    """``text``: what is shown. ``value``: the number to sort by; None sorts last. ``note``: small text under it."""
 
     text: str
     value: float | None = None
@@ -42,7 +42,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Row:
-    """One cell or plain text per column; the first is the row's heading."""
+    """A cell or a plain text per column; the first is the row's heading."""
 
     cells: tuple[Cell | str, ...]
     tone: Tone = ""
@@ -50,7 +50,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """``name``: its id in the page. ``sortable``: a click on a heading, or Enter on it, sorts."""
+    """``name``: the id in the page. ``sortable``: a click on a heading, or Enter, sorts by it."""
 
     name: str
     caption: str
@@ -60,27 +60,27 @@ class Table:
 
 
 def render(template: str, package: str, /, **values: object) -> str:
-    """Fill ``template``, a file of ``package``, with ``values``. ``title`` is one of them.
+    """Fill ``template``, a file of ``package``, with ``values``, which include ``title``.
 
-    Raises MissingDependencyError; a value that is missing, or a template, is a bug and raises what jinja2 raises.
+    Raises MissingDependencyError without jinja2. A missing value or template is a bug and raises jinja2's error.
     """
     try:
         from jinja2 import Environment, FunctionLoader, StrictUndefined
     except ImportError as error:
         raise MissingDependencyError("pages need jinja2", hint="pip install 'edge-resnet[report]'") from error
     loader = FunctionLoader(_reader(package))
-    # Every template is HTML: autoescape by file name would miss one.
-    pages = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    pages.filters["cell"] = _cell
-    return pages.get_template(template).render({"version": __version__, **values}) + "\n"
+    # Every template is HTML; autoescaping by file name could miss one.
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["cell"] = _cell
+    return environment.get_template(template).render({"version": __version__, **values}) + "\n"
 
 
 def _reader(package: str) -> Callable[[str], str | None]:
-    """A template's text: the room's own, else this room's, else None."""
+    """Reads a template from ``package``, else from this package; None if neither has it."""
 
     def read(name: str) -> str | None:
-        for room in (package, __package__ or ""):
-            file = resources.files(room) / name
+        for owner in (package, __package__ or ""):
+            file = resources.files(owner) / name
             if file.is_file():
                 return file.read_text(encoding="utf-8")
         return None

@@ -1,5 +1,5 @@
 "use strict";
-// Tables marked data-sortable: a heading becomes a button. Without this script they are whole, in the order they came in.
+// Makes the headings of tables with data-sortable buttons that sort. Without this script the tables keep their order.
 for (const table of document.querySelectorAll("table[data-sortable]")) {
   const body = table.tBodies[0];
   const headings = [...table.tHead.rows[0].cells];
@@ -12,17 +12,17 @@ for (const table of document.querySelectorAll("table[data-sortable]")) {
     button.textContent = heading.firstChild.textContent;
     heading.replaceChildren(button, ...(note ? [note] : []));
     button.addEventListener("click", () => {
-      const up = heading.getAttribute("aria-sort") !== "ascending";
+      const ascending = heading.getAttribute("aria-sort") !== "ascending";
       for (const other of headings) other.removeAttribute("aria-sort");
-      heading.setAttribute("aria-sort", up ? "ascending" : "descending");
+      heading.setAttribute("aria-sort", ascending ? "ascending" : "descending");
       const numeric = heading.classList.contains("number");
       const rows = [...body.rows];
       rows.sort((a, b) => {
-        if (!numeric) return (up ? 1 : -1) * text(a, column).localeCompare(text(b, column), "en", { numeric: true });
+        if (!numeric) return (ascending ? 1 : -1) * text(a, column).localeCompare(text(b, column), "en", { numeric: true });
         const [x, y] = [number(a, column), number(b, column)];
-        // What was not measured comes last either way.
+        // Cells without a value come last in both directions.
         if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y);
-        return up ? x - y : y - x;
+        return ascending ? x - y : y - x;
       });
       body.append(...rows);
     });

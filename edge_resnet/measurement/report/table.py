@@ -1,4 +1,7 @@
-"""All rows as one table: the cells for the page, CSV and Markdown, each column once. Knows no HTML."""
+"""Tables of a report: all rows for the page, CSV and Markdown, and the machine, options and caveats behind them.
+
+Does not know about HTML.
+"""
 
 from __future__ import annotations
 
@@ -13,18 +16,20 @@ from edge_resnet.measurement.bench.result import BenchResult
 from edge_resnet.measurement.page.html import Cell, Column, Table
 from edge_resnet.measurement.page.html import Row as TableRow
 from edge_resnet.measurement.report.format import ms
-from edge_resnet.measurement.report.front import dominated
+from edge_resnet.measurement.report.front import dominated_by
 from edge_resnet.measurement.report.record import Report, Row
 
-__all__ = ["environment", "main_table", "markdown", "ordered", "records", "results_of", "to_csv", "to_markdown", "warnings_of"]
+__all__ = ["caveats_of", "environment", "main_table", "records", "results_of", "to_csv", "to_markdown"]
 
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True)
 class _Figure:
-    """A column: ``key`` in the CSV, ``label`` for people, ``value`` of a row (None: not measured), and how it is written.
-    ``interval``: for its small print."""
+    """A column: its ``key`` in the CSV, its ``label`` in tables, and how a row's value is found and written.
+
+    ``value`` is None where it was not measured; ``interval`` is its 95 % interval, where there is one.
+    """
 
     key: str
     label: str
@@ -34,30 +39,25 @@ class _Figure:
 
 
 def main_table(report: Report) -> Table:
-    """Every row with every figure that some row has; rows that another one dominates are quiet."""
+    """All rows, with every figure that at least one row has; dominated rows are grey."""
     figures = _figures(report.rows)
     columns = (Column("Network"), *(Column(figure.label, numeric=True) for figure in figures))
     rows = tuple(
         TableRow(
-            (Cell(row.label, note=_verdict(row, report.rows)), *(_cell(figure, row) for figure in figures)),
-            tone="quiet" if dominated(row, report.rows) else "",
+            (Cell(row.label, note=_domination(row, report.rows)), *(_cell(figure, row) for figure in figures)),
+            tone="quiet" if dominated_by(row, report.rows) else "",
         )
-        for row in ordered(report.rows)
+        for row in _by_latency(report.rows)
     )
-    caption = "With 95 % intervals. Quiet rows are beaten by another one in both accuracy and latency."
+    caption = "With 95 % intervals. Grey rows are dominated: another network is at least as accurate and as fast."
     return Table("measurements", caption, columns, rows, sortable=True)
 
 
-def ordered(rows: Sequence[Row]) -> list[Row]:
-    """The fastest first; without a latency last."""
-    return sorted(rows, key=lambda row: float("inf") if row.latency is None else row.latency.p90_ms)
-
-
 def records(report: Report) -> list[dict[str, str | float | None]]:
-    """Every row as plain values, the same keys in each; None where nothing was measured."""
+    """All rows as plain values with the same keys; None for what was not measured."""
     figures = _figures(report.rows)
     found = []
-    for row in ordered(report.rows):
+    for row in _by_latency(report.rows):
         record: dict[str, str | float | None] = {
             "label": row.label, "model": row.model, "precision": row.precision, "backend": row.backend
         }  # fmt: skip
@@ -67,15 +67,15 @@ def records(report: Report) -> list[dict[str, str | float | None]]:
             if _has_interval(figure, report.rows):
                 for end, place in (("low", 0), ("high", 1)):
                     record[f"{figure.key}_{end}"] = None if bounds is None else round(bounds[place], 4)
-        other = dominated(row, report.rows)
-        record["dominated_by"] = None if other is None else other.label
+        better = dominated_by(row, report.rows)
+        record["dominated_by"] = None if better is None else better.label
         record["artifact_digest"] = None if row.latency is None else row.latency.artifact_digest
         found.append(record)
     return found
 
 
 def to_csv(report: Report) -> str:
-    """``records`` as CSV; empty where nothing was measured."""
+    """``records`` as CSV; empty cells for what was not measured."""
     file = io.StringIO()
     lines = records(report)
     writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
@@ -85,47 +85,86 @@ def to_csv(report: Report) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    """Any table of the page, with its small print in brackets."""
-    lines = [markdown([column.label for column in table.columns])]
+    """A table of the page as Markdown, with its notes in brackets."""
+    lines = [_markdown_line([column.label for column in table.columns])]
     lines.append("|" + "|".join("---:" if column.numeric else "---" for column in table.columns) + "|")
     for row in table.rows:
         cells = [cell if isinstance(cell, Cell) else Cell(cell) for cell in row.cells]
-        lines.append(markdown([f"{cell.text} ({cell.note})" if cell.note else cell.text for cell in cells]))
+        lines.append(_markdown_line([f"{cell.text} ({cell.note})" if cell.note else cell.text for cell in cells]))
     return "\n".join(lines)
 
 
-def markdown(cells: Sequence[str]) -> str:
-    """One line of a Markdown table."""
+def environment(report: Report) -> list[tuple[str, str]]:
+    """How the report was measured, as names and values: machines, versions, backends, images, options."""
+    results = [result for _, result in results_of(report)]
+    machines = dict.fromkeys(_machine(result.device) for result in results)
+    versions = dict.fromkeys(_versions(result) for result in results)
+    rules = dict.fromkeys(result.rules for result in results)
+    backends = list(dict.fromkeys(row.backend for row in report.rows))
+    if len(backends) > 1:
+        backends = [f"{row.backend} ({row.label})" for row in report.rows]
+    found = [("Machine", line) for line in machines] + [("Versions", line) for line in versions]
+    found += [("Backend", ", ".join(backends)), ("Rules", "; ".join(rules))]
+    found += [("Accuracy", report.setup.data), ("Calibration", report.setup.calibration)]
+    found += list(report.setup.options.items())
+    return [(name, value) for name, value in found if value]
+
+
+def caveats_of(report: Report) -> list[str]:
+    """The caveats: notes on the set-up, then each benchmark's warnings, the same warning once with all rows that have it."""
+    labels_by_warning: dict[str, list[str]] = {}
+    for label, result in results_of(report):
+        for warning in result.warnings:
+            labels_by_warning.setdefault(warning, []).append(label)
+    lines = [f"{', '.join(dict.fromkeys(labels))}: {warning}" for warning, labels in labels_by_warning.items()]
+    return [*report.setup.notes, *lines]
+
+
+def results_of(report: Report) -> Iterator[tuple[str, BenchResult]]:
+    """Every benchmark of the report, with a label."""
+    for row in report.rows:
+        if row.latency is not None:
+            yield row.label, row.latency
+        for result in row.batches:
+            yield f"{row.label} in batches of {result.batch}", result
+
+
+def _by_latency(rows: Sequence[Row]) -> list[Row]:
+    """The fastest first; rows without a latency last."""
+    return sorted(rows, key=lambda row: float("inf") if row.latency is None else row.p90_ms)
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
 def _figures(rows: Sequence[Row]) -> list[_Figure]:
-    """The columns that some row has a value for."""
+    """The columns that at least one row has a value for."""
     found = [
-        _Figure("p90_ms", "p90, ms", _timed(lambda result: result.p90_ms), ms, _latency_interval),
-        _Figure("p50_ms", "p50, ms", _timed(lambda result: result.p50_ms), ms),
-        _Figure("p99_ms", "p99, ms", _timed(lambda result: result.p99_ms), ms),
-        _Figure("top1", "Top-1, %", _scored(lambda accuracy: accuracy.top1), _percent, _accuracy_interval),
-        _Figure("top5", "Top-5, %", _scored(lambda accuracy: accuracy.top5), _percent),
+        _Figure("p90_ms", "p90, ms", _of_latency(lambda result: result.p90_ms), ms, _latency_interval),
+        _Figure("p50_ms", "p50, ms", _of_latency(lambda result: result.p50_ms), ms),
+        _Figure("p99_ms", "p99, ms", _of_latency(lambda result: result.p99_ms), ms),
+        _Figure("top1", "Top-1, %", _of_accuracy(lambda accuracy: accuracy.top1), _percent, _accuracy_interval),
+        _Figure("top5", "Top-5, %", _of_accuracy(lambda accuracy: accuracy.top5), _percent),
     ]
     found += [_rate(batch) for batch in sorted({result.batch for row in rows for result in row.batches})]
     found += [
-        _Figure("mj_per_image", "mJ an image", _timed(lambda result: result.mj_per_image), ms),
-        _Figure("cold_start_ms", "Cold start, ms", _timed(lambda result: result.cold_start_ms), ms),
-        _Figure("host_memory_mib", "Memory, MiB", _timed(lambda result: result.host_memory_mib), ms),
-        _Figure("gpu_memory_mib", "GPU, MiB", _timed(lambda result: result.gpu_memory_mib), ms),
-        _Figure("engine_mib", "Engine, MiB", _timed(lambda result: result.engine_bytes / _MIB), ms),
+        _Figure("mj_per_image", "mJ per image", _of_latency(lambda result: result.mj_per_image), ms),
+        _Figure("cold_start_ms", "Cold start, ms", _of_latency(lambda result: result.cold_start_ms), ms),
+        _Figure("host_memory_mib", "Memory, MiB", _of_latency(lambda result: result.host_memory_mib), ms),
+        _Figure("gpu_memory_mib", "GPU, MiB", _of_latency(lambda result: result.gpu_memory_mib), ms),
+        _Figure("engine_mib", "Engine, MiB", _of_latency(lambda result: result.engine_bytes / _MIB), ms),
     ]
     return [figure for figure in found if any(figure.value(row) is not None for row in rows)]
 
 
-def _timed(value: Callable[[BenchResult], float | None]) -> Callable[[Row], float | None]:
-    """A figure of the latency's result."""
+def _of_latency(value: Callable[[BenchResult], float | None]) -> Callable[[Row], float | None]:
+    """A figure of the row's single-stream result."""
     return lambda row: None if row.latency is None else value(row.latency)
 
 
-def _scored(value: Callable[[Accuracy], float]) -> Callable[[Row], float | None]:
-    """A figure of the accuracy."""
+def _of_accuracy(value: Callable[[Accuracy], float]) -> Callable[[Row], float | None]:
+    """A figure of the row's accuracy."""
     return lambda row: None if row.accuracy is None else value(row.accuracy)
 
 
@@ -146,9 +185,9 @@ def _cell(figure: _Figure, row: Row) -> Cell:
     return Cell(figure.text(value), float(value), "" if bounds is None else " to ".join(figure.text(bound) for bound in bounds))
 
 
-def _verdict(row: Row, rows: Sequence[Row]) -> str:
-    other = dominated(row, rows)
-    return "" if other is None else f"dominated by {other.label}"
+def _domination(row: Row, rows: Sequence[Row]) -> str:
+    better = dominated_by(row, rows)
+    return "" if better is None else f"dominated by {better.label}"
 
 
 def _has_interval(figure: _Figure, rows: Sequence[Row]) -> bool:
@@ -165,40 +204,6 @@ def _accuracy_interval(row: Row) -> tuple[float, float] | None:
 
 def _percent(value: float) -> str:
     return f"{value:.1f}"
-
-
-def environment(report: Report) -> list[tuple[str, str]]:
-    """Name and value: machine, backends, versions, images, options."""
-    devices = list(dict.fromkeys(_machine(result.device) for _, result in results_of(report)))
-    versions = list(dict.fromkeys(_versions(result) for _, result in results_of(report)))
-    modes = [f"{name}" for name in dict.fromkeys(result.rules for _, result in results_of(report))]
-    found = [("Machine", line) for line in devices] + [("Versions", line) for line in versions]
-    backends = dict.fromkeys(row.backend for row in report.rows)
-    told = backends if len(backends) == 1 else [f"{row.backend} ({row.label})" for row in report.rows]
-    found += [("Backend", ", ".join(told))]
-    found += [("Rules", "; ".join(modes))] if modes else []
-    found += [("Accuracy", report.setup.data), ("Calibration", report.setup.calibration)]
-    found += list(report.setup.options.items())
-    return [(name, value) for name, value in found if value]
-
-
-def warnings_of(report: Report) -> list[str]:
-    """Notes on the set-up, then what each measurement says against itself; the same words once, with whom they concern."""
-    said: dict[str, list[str]] = {}
-    for label, result in results_of(report):
-        for warning in result.warnings:
-            said.setdefault(warning, []).append(label)
-    lines = [f"{', '.join(dict.fromkeys(labels))}: {warning}" for warning, labels in said.items()]
-    return [*report.setup.notes, *lines]
-
-
-def results_of(report: Report) -> Iterator[tuple[str, BenchResult]]:
-    """Every benchmark with the label of what was measured."""
-    for row in report.rows:
-        if row.latency is not None:
-            yield row.label, row.latency
-        for result in row.batches:
-            yield f"{row.label} in batches of {result.batch}", result
 
 
 def _machine(device: DeviceInfo) -> str:

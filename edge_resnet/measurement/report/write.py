@@ -1,4 +1,4 @@
-"""A report as files: JSON, CSV, Markdown, a page that stands alone, and each chart. Knows which file holds what."""
+"""Writes a report: JSON, CSV, Markdown, a self-contained HTML page, and the charts. Does not decide what they say."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ from edge_resnet.measurement.page.html import Table, render
 from edge_resnet.measurement.report.advice import answer_lines, fastest_table, findings, pair_table, under_table
 from edge_resnet.measurement.report.charts import charts
 from edge_resnet.measurement.report.record import Report, to_json
-from edge_resnet.measurement.report.table import environment, main_table, to_csv, to_markdown, warnings_of
+from edge_resnet.measurement.report.table import caveats_of, environment, main_table, to_csv, to_markdown
 
 __all__ = ["Questions", "check_drawable", "write_report"]
 
 
 @dataclass(frozen=True)
 class Questions:
-    """What the reader asked: the most accurate under ``under_ms``, the fastest within ``within_points`` of the best."""
+    """The reader's questions: the most accurate under ``under_ms``, and the fastest within ``within_points`` of the best."""
 
     under_ms: float | None = None
     within_points: float | None = None
 
 
 def check_drawable() -> None:
-    """Raise MissingDependencyError where no page could be drawn: better before a measurement than after it."""
+    """Raise MissingDependencyError where no page could be drawn, so that it is known before minutes of measuring."""
     for package in ("matplotlib", "jinja2"):
         if importlib.util.find_spec(package) is None:
             raise MissingDependencyError(f"a report needs {package}", hint="pip install 'edge-resnet[report]'")
 
 
 def write_report(report: Report, folder: Path, questions: Questions | None = None) -> Path:
-    """Write ``report.json``, ``.csv``, ``.md`` and ``.html``, and an SVG and a PNG per chart; returns the page's path.
+    """Write ``report.json``, ``.csv``, ``.md`` and ``.html``, and each chart as SVG and PNG. Returns the page's path.
 
-    Each is written whole or not at all. Raises BuildError, and MissingDependencyError without matplotlib or jinja2: what was
-    measured, the JSON and the CSV, is written before these are asked for.
+    Each file is written atomically. Raises BuildError, and MissingDependencyError without matplotlib or jinja2; by then the
+    measurements are safe, because JSON and CSV are written first.
     """
     asked = questions or Questions()
     write_whole(folder / "report.json", to_json(report).encode())
@@ -66,7 +66,7 @@ def _page(report: Report, asked: Questions, drawn: Sequence[Chart]) -> str:
         table=main_table(report),
         pairs=pair_table(report),
         environment=environment(report),
-        warnings=warnings_of(report),
+        warnings=caveats_of(report),
         charts=by_name,
     )
 
@@ -76,23 +76,23 @@ def _markdown(report: Report, asked: Questions, drawn: Sequence[Chart]) -> str:
     parts += ["\n".join(f"- {line}" for line in (*answer_lines(report, asked.under_ms, asked.within_points), *findings(report)))]
     parts += [f"![{chart.alt}]({chart.name}.svg)" for chart in drawn if chart.name == "front"]
     tables = (
-        ("Which one", under_table(report.rows, asked.under_ms)),
+        ("Which network to choose", under_table(report.rows, asked.under_ms)),
         ("", fastest_table(report.rows, asked.within_points)),
         ("All measurements", main_table(report)),
-        ("Lower precision beside FP32", pair_table(report)),
+        ("Lower precision compared with FP32", pair_table(report)),
     )
     for heading, table in tables:
         parts += _section(heading, table)
     parts += [f"![{chart.alt}]({chart.name}.svg)" for chart in drawn if chart.name != "front"]
     if report.holes:
-        parts += ["## Not measured", "\n".join(f"- {hole.what}: {hole.reason}" for hole in report.holes)]
+        parts += ["## Not measured", "\n".join(f"- {missing.what}: {missing.reason}" for missing in report.holes)]
     parts += ["## How it was measured", "\n".join(f"- {name}: {value}" for name, value in environment(report))]
-    parts += ["\n".join(f"- {line}" for line in warnings_of(report))]
+    parts += ["\n".join(f"- {line}" for line in caveats_of(report))]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def _when(report: Report) -> str:
-    part = " It was interrupted: what had been measured until then is here." if report.interrupted else ""
+    part = " The report was interrupted: it holds what was measured until then." if report.interrupted else ""
     return f"Measured {report.created}.{part}"
 
 

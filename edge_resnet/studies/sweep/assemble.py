@@ -18,8 +18,9 @@ from PIL import Image
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core.errors import DataError
 from edge_resnet.images.imageset import ImageSet
-from edge_resnet.measurement.accuracy import Answers, accuracy_of
+from edge_resnet.measurement.accuracy import accuracy_of
 from edge_resnet.measurement.bench.result import BenchResult
+from edge_resnet.measurement.predictions import Predictions
 from edge_resnet.measurement.report.record import KIND, SCHEMA, ClassChange, Flip, MissingResult, Pair, Report, Row, Setup
 from edge_resnet.studies.sweep.merge import Loaded
 from edge_resnet.studies.sweep.plan import SweepRequest, Target
@@ -45,7 +46,7 @@ class Measured:
     target: Target
     backend: str
     artifact: Artifact | None = None
-    answers: Answers | None = None
+    answers: Predictions | None = None
     latencies: list[BenchResult] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -162,7 +163,7 @@ def _pair(reference: Measured, one: Measured, images: ImageSet, room: int) -> Pa
     return Pair(reference.label, one.label, len(read), agreement, len(flipped), only[0], only[1], shown, classes)
 
 
-def _flip(index: int, images: ImageSet, answers: tuple[Answers, Answers], names: Sequence[str]) -> Flip:
+def _flip(index: int, images: ImageSet, answers: tuple[Predictions, Predictions], names: Sequence[str]) -> Flip:
     before, after = ((names[one.best[index]], one.probability[index]) for one in answers)
     name = Path(images.where(index)).name
     if images.labels is None:
@@ -187,7 +188,7 @@ def _thumbnail(images: ImageSet, index: int) -> str:
 
 
 def _classes(
-    read: Sequence[int], labels: Sequence[int], answers: tuple[Answers, Answers], names: Sequence[str]
+    read: Sequence[int], labels: Sequence[int], answers: tuple[Predictions, Predictions], names: Sequence[str]
 ) -> tuple[ClassChange, ...]:
     """Classes whose accuracy changed, the largest change first."""
     counts: dict[int, list[int]] = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -14,10 +13,10 @@ from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Progress
 from edge_resnet.device.machine import describe, installed_version
 from edge_resnet.images.imageset import ImageSet
-from edge_resnet.measurement.accuracy import Answers, answer
 from edge_resnet.measurement.bench.bench import bench
 from edge_resnet.measurement.bench.result import BenchResult, to_json
 from edge_resnet.measurement.bench.rules import BenchOptions
+from edge_resnet.measurement.predictions import Predictions, predict_images
 from edge_resnet.runtime.backend import BACKENDS, open_backend
 
 __all__ = ["answers_key", "latency_key", "measure_answers", "measure_latency", "read_answers", "read_latency", "refuse_fp16"]
@@ -60,13 +59,14 @@ def read_latency(content: Any) -> BenchResult:
 def measure_answers(artifact: Artifact, images: ImageSet, backend: str, *, progress: Progress | None = None) -> Any:
     """Classify every image; as a cell keeps it. Raises what the backend raises, and DataError where images cannot be read."""
     with open_backend(artifact, backend) as network:
-        (answers,) = answer([network], images, artifact.manifest.preprocess, progress=progress)
-    return asdict(answers)
+        (answers,) = predict_images([network], images, artifact.manifest.preprocess, progress=progress)
+    return {"best": answers.best, "probability": answers.probability, "five": answers.in_top5}
 
 
-def read_answers(content: Any) -> Answers:
+def read_answers(content: Any) -> Predictions:
     """Back from a cell."""
-    result: Answers = TypeAdapter(Answers).validate_python(content)
+    record = {**content, "in_top5": content["five"]}  # the key of the cells' files
+    result: Predictions = TypeAdapter(Predictions).validate_python(record)
     return result
 
 

@@ -1,4 +1,4 @@
-"""Backends whose latencies are written down beforehand, on a clock that only they move. Knows no network."""
+"""Backends with scripted latencies, on a clock that only they advance. No network runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MS = 1_000_000
 
 
 class HandClock:
-    """Nanoseconds that pass when told."""
+    """A clock in nanoseconds that is advanced by hand."""
 
     def __init__(self) -> None:
         self.now = 0
@@ -26,7 +26,7 @@ class HandClock:
 
 
 class Scripted:
-    """Answers after the next of the latencies in milliseconds, without end; an exception among them is raised."""
+    """Answers after the next of the latencies in milliseconds; an exception among them is raised."""
 
     name = "fake"
     classes = 10
@@ -37,7 +37,7 @@ class Scripted:
         self.seen: list[Images] = []
 
     def infer(self, images: Images) -> Logits:
-        """Take the time that is written down."""
+        """Take the scripted time."""
         latency = next(self.latencies)
         if isinstance(latency, BaseException):
             raise latency
@@ -46,7 +46,7 @@ class Scripted:
         return np.zeros((len(images), self.classes), np.float32)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Free nothing."""
 
     def __enter__(self) -> Scripted:
         return self
@@ -56,10 +56,10 @@ class Scripted:
 
 
 class Telling(Scripted):
-    """One that knows its copies."""
+    """A backend that reports its copies."""
 
     def infer_timed(self, images: Images) -> tuple[Logits, Mapping[str, float]]:
-        """A split that adds up to nothing in particular."""
+        """Report fixed stage times."""
         return self.infer(images), {"h2d": 0.25, "compute": 1.5, "d2h": 0.125}
 
 

@@ -1,4 +1,4 @@
-"""One scenario from artifact to record: scripted latencies give their numbers, real backends give whole records."""
+"""A scenario from artifact to record: scripted latencies give known figures, real backends give complete records."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def scripted(artifact: Artifact, options: BenchOptions, latencies: Iterator[floa
     return bench(artifact, options, network=Scripted(clock, latencies), clock=clock)
 
 
-def test_scripted_latencies_give_their_numbers(tiny_artifacts: dict[str, Artifact]) -> None:
-    """Latencies of 1 to 100 ms, each ten times: percentiles of the nearest rank, rate and mean as by hand; the metric is p90."""
+def test_scripted_latencies_give_known_figures(tiny_artifacts: dict[str, Artifact]) -> None:
+    """Latencies of 1 to 100 ms, each ten times: nearest-rank percentiles, rate and mean as by hand; the metric is p90."""
     pattern = [float(value) for value in random.Random(0).sample(range(1, 101), 100)]
     warm = repeat(50.0, 5 * 3)
     result = scripted(tiny_artifacts["int8"], replace(QUICK, min_queries=1000), chain(warm, *repeat(pattern, 11)))
@@ -65,8 +65,8 @@ def test_multi_stream_is_eight_at_a_time(tiny_artifacts: dict[str, Artifact]) ->
     assert any("too few for the interval of p99_ms" in warning for warning in result.warnings)
 
 
-def test_offline_keeps_two_batches_under_way(tiny_artifacts: dict[str, Artifact]) -> None:
-    """On a backend that can, the rate is the device's with two batches under way; stages are those of one batch."""
+def test_offline_keeps_two_batches_running(tiny_artifacts: dict[str, Artifact]) -> None:
+    """On a pipelined backend the rate is the device's with two batches running; stages are those of one batch."""
     clock = HandClock()
     network = TwoSlots(clock, repeat(40.0))
     options = replace(QUICK, scenario="offline", batch=16, min_queries=30)
@@ -75,11 +75,11 @@ def test_offline_keeps_two_batches_under_way(tiny_artifacts: dict[str, Artifact]
     assert (result.count, result.batch) == (30, 16)
     assert result.throughput_per_s == pytest.approx(400)
     assert result.metric.ci95 == pytest.approx((400, 400))
-    assert any("the engine takes 1 at once" in warning for warning in result.warnings)
+    assert any("the engine's largest batch is 1," in warning for warning in result.warnings)
 
 
 def test_offline_takes_the_engines_largest_batch(tiny_artifacts: dict[str, Artifact]) -> None:
-    """Without --batch it is the profile's largest, and more images than that are kept."""
+    """Without --batch the batch size is the profile's largest, and as many images are kept."""
     artifact = tiny_artifacts["fp32"]
     artifact = replace(artifact, manifest=replace(artifact.manifest, batch=BatchProfile(1, 8, 96)))
     clock = HandClock()
@@ -89,7 +89,7 @@ def test_offline_takes_the_engines_largest_batch(tiny_artifacts: dict[str, Artif
 
 
 def test_the_seed_decides_the_images(tiny_artifacts: dict[str, Artifact]) -> None:
-    """The same seed gives the same queries in the same order, another one others; they are views, not copies."""
+    """The same seed gives the same queries in the same order, another seed other ones; they are views, not copies."""
 
     def seen(seed: int) -> list[bytes]:
         clock = HandClock()
@@ -104,7 +104,7 @@ def test_the_seed_decides_the_images(tiny_artifacts: dict[str, Artifact]) -> Non
 
 
 def test_own_images(tiny_artifacts: dict[str, Artifact], smooth_images: Path) -> None:
-    """With images these are what is classified, preprocessed as the artifact says, and the frame is one of them."""
+    """Given images are classified, preprocessed as the artifact says, and the frame is one of them."""
     artifact, images = tiny_artifacts["int8"], open_images(smooth_images)
     clock = HandClock()
     network = Scripted(clock, repeat(10.0))
@@ -114,7 +114,7 @@ def test_own_images(tiny_artifacts: dict[str, Artifact], smooth_images: Path) ->
     assert (result.images, result.frame) == (images.name, (48, 40))
 
 
-def test_few_own_images_come_again(tiny_artifacts: dict[str, Artifact]) -> None:
+def test_few_own_images_are_repeated(tiny_artifacts: dict[str, Artifact]) -> None:
     """Three images fill a query of eight; a set of none is refused."""
     pixels = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     clock = HandClock()
@@ -127,18 +127,18 @@ def test_few_own_images_come_again(tiny_artifacts: dict[str, Artifact]) -> None:
 
 
 def test_ctrl_c_keeps_what_was_measured(tiny_artifacts: dict[str, Artifact]) -> None:
-    """Interrupted in a query: the result holds those before it, is marked as a part, and nothing more is measured."""
+    """Interrupted in a query: the result holds the queries before, is marked as partial, and nothing more is measured."""
     latencies: Iterator[float | BaseException] = chain(repeat(10.0, 30), repeat(12.0, 9), [KeyboardInterrupt()])
     clock = HandClock()
     result = bench(tiny_artifacts["int8"], replace(QUICK, starts=1), network=Scripted(clock, latencies), clock=clock)
     assert result.interrupted
     assert result.count == 9
     assert (result.stages_ms, result.cold_start_ms, result.host_memory_mib) == ({}, None, None)
-    assert result.warnings[0] == "interrupted after 9 queries: a part of what was asked for"
+    assert result.warnings[0] == "interrupted after 9 queries: the result is partial"
 
 
 def test_ctrl_c_in_the_stages_keeps_the_queries(tiny_artifacts: dict[str, Artifact]) -> None:
-    """Interrupted after the measurement: all queries are there, the stages are not."""
+    """Interrupted after the measurement: all queries are in the result, the stages are not."""
     latencies: Iterator[float | BaseException] = chain(repeat(10.0, 30), repeat(10.0, 20), [10.0, KeyboardInterrupt()])
     clock = HandClock()
     result = bench(tiny_artifacts["int8"], replace(QUICK, starts=1), network=Scripted(clock, latencies), clock=clock)
@@ -146,8 +146,8 @@ def test_ctrl_c_in_the_stages_keeps_the_queries(tiny_artifacts: dict[str, Artifa
 
 
 @pytest.mark.parametrize("before", [3, 30], ids=["in the warm-up", "in the first query"])
-def test_ctrl_c_before_there_is_anything(tiny_artifacts: dict[str, Artifact], before: int) -> None:
-    """Then there is no result to give."""
+def test_ctrl_c_before_the_first_query(tiny_artifacts: dict[str, Artifact], before: int) -> None:
+    """There is no result yet."""
     latencies: Iterator[float | BaseException] = chain(repeat(10.0, before), [KeyboardInterrupt()])
     clock = HandClock()
     with pytest.raises(KeyboardInterrupt):
@@ -156,7 +156,7 @@ def test_ctrl_c_before_there_is_anything(tiny_artifacts: dict[str, Artifact], be
 
 @pytest.mark.usefixtures("uncollected")
 def test_a_real_signal(tiny_artifacts: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch) -> None:
-    """SIGINT half a second into a measurement of minutes ends it soon, with a part."""
+    """SIGINT half a second into a measurement of minutes ends it soon, with a partial result."""
 
     class Signalling(ConditionsMonitor):
         def __init__(self) -> None:
@@ -170,7 +170,7 @@ def test_a_real_signal(tiny_artifacts: dict[str, Artifact], monkeypatch: pytest.
 
 
 def test_samples_are_thinned_evenly(tiny_artifacts: dict[str, Artifact]) -> None:
-    """Of 50,000 queries every third is kept; percentiles are of all of them, so that one outlier that is not kept is the max."""
+    """Of 50,000 queries every third is kept; percentiles use all of them, so an outlier that is not kept is still the maximum."""
     latencies = chain(repeat(0.1, 3001), [7.0], repeat(0.1))
     options = replace(QUICK, min_queries=50_000, seconds=0.4)
     result = scripted(tiny_artifacts["int8"], options, latencies)
@@ -182,12 +182,12 @@ def test_samples_are_thinned_evenly(tiny_artifacts: dict[str, Artifact]) -> None
 
 @pytest.mark.parametrize("backend", ["onnxruntime", "fake"])
 def test_a_real_backend(tiny_artifacts: dict[str, Artifact], backend: str) -> None:
-    """The record is whole: device, versions, digest, sizes, stages, cold start and memory of a process of its own."""
+    """The record is complete: device, versions, digest, sizes, stages, and cold start and memory of a new process."""
     artifact = tiny_artifacts["int8"]
     result = bench(artifact, replace(QUICK, backend=backend, starts=1))
     assert (result.backend, result.precision, result.model) == (backend, "int8", "resnet8-cifar")
     assert result.artifact_digest == artifact.source_digest()
-    # Every backend that is installed, whichever ran.
+    # All installed backends, not only the measured one.
     installed = {name for name in ("onnxruntime", "openvino") if importlib.util.find_spec(name)}
     assert {"edge-resnet", "numpy", *installed} <= result.versions.keys()
     assert result.device.usable_cores >= 1
@@ -205,7 +205,7 @@ def test_a_real_backend(tiny_artifacts: dict[str, Artifact], backend: str) -> No
 
 @pytest.mark.alone
 def test_measuring_costs_less_than_a_hundredth(tiny_artifacts: dict[str, Artifact]) -> None:
-    """Of queries as short as a millisecond, on a real clock, in the best of three tries: others may run on this machine too."""
+    """With queries as short as a millisecond, on a real clock, in the best of three tries: other programs may run too."""
     import time
 
     class Waiting(Scripted):
@@ -224,8 +224,8 @@ def test_measuring_costs_less_than_a_hundredth(tiny_artifacts: dict[str, Artifac
     assert min(shares) < 0.01
 
 
-def test_progress_is_told_in_percent(tiny_artifacts: dict[str, Artifact]) -> None:
-    """It begins with 0, rises, and ends with 100 of 100."""
+def test_progress_is_in_percent(tiny_artifacts: dict[str, Artifact]) -> None:
+    """It starts at 0, rises, and ends with 100 of 100."""
     calls: list[tuple[str, int, int]] = []
     clock = HandClock()
     network = Scripted(clock, repeat(100.0))
@@ -245,14 +245,14 @@ def test_progress_is_told_in_percent(tiny_artifacts: dict[str, Artifact]) -> Non
     ids=str,
 )  # fmt: skip
 def test_nonsense_is_refused(wrong: dict[str, object]) -> None:
-    """Options that make no sense are a ConfigError when they are made."""
+    """Impossible options are a ConfigError when they are created."""
     with pytest.raises(ConfigError):
         BenchOptions(**wrong)  # type: ignore[arg-type]
 
 
-def test_a_batch_is_offlines() -> None:
-    """The other scenarios have a batch of their own."""
-    with pytest.raises(ConfigError, match="--batch is offline's"):
+def test_a_batch_size_is_for_offline_only() -> None:
+    """The other scenarios have a fixed batch size."""
+    with pytest.raises(ConfigError, match="--batch applies to the offline scenario only"):
         batch_of(BenchOptions(batch=4), 8)
     assert batch_of(BenchOptions(scenario="offline", batch=4), 8) == 4
 
@@ -263,12 +263,12 @@ def test_a_batch_is_offlines() -> None:
     queries=st.none() | st.integers(1, 100_000),
     batch=st.integers(1, 256),
 )
-def test_mlperfs_minima(scenario: str, seconds: float, queries: int | None, batch: int) -> None:
-    """--mlperf never asks for less than 600 s and 1024 queries, 662 queries or 24576 images, and nothing cuts it short."""
+def test_mlperfs_minimums(scenario: str, seconds: float, queries: int | None, batch: int) -> None:
+    """--mlperf takes at least 600 s and 1024 queries, 662 queries or 24576 images, and max_seconds does not apply."""
     options = BenchOptions(scenario=scenario, seconds=seconds, min_queries=queries, mlperf=True)  # type: ignore[arg-type]
     limits = limits_of(options, batch)
-    least = {"single-stream": 1024, "multi-stream": 662, "offline": 24576 / batch}[scenario]
+    minimum = {"single-stream": 1024, "multi-stream": 662, "offline": 24576 / batch}[scenario]
     assert limits.seconds >= max(600, seconds)
-    assert limits.queries >= max(least, queries or 0)
+    assert limits.queries >= max(minimum, queries or 0)
     assert limits.max_seconds == float("inf")
     assert options.images >= 1024

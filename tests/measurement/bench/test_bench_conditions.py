@@ -1,4 +1,4 @@
-"""What went on beside a measurement, read from made-up machines and from this one; and the warnings that follow."""
+"""The conditions of a measurement, read from simulated machines and from this one, and the caveats that follow."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from edge_resnet.measurement.bench.result import Metric
 from edge_resnet.measurement.bench.timing import Limits, Timings, WarmUp
 
 QUIET = Conditions(0.1, 0.01, (2000, 2000), (900, 900), 0, 0)
-SURE = Metric("p90_ms", 10.0, (9.0, 11.0), certain=True)
+CERTAIN = Metric("p90_ms", 10.0, (9.0, 11.0), certain=True)
 WARM = WarmUp(100, 1.0, settled=True)
 MS = 1_000_000
 
 
 class Machine:
-    """Files of a machine whose every core says the same."""
+    """Files of a machine whose cores all report the same."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -59,20 +59,20 @@ class Machine:
         self.write("proc/vmstat", f"pgpgin 1\npswpin {pages_in}\npswpout {pages_out}\n")
 
     def throttled(self, count: int) -> None:
-        """How often each core slowed itself down since boot."""
+        """How often each core throttled since boot."""
         for core in os.sched_getaffinity(0):
             self.write(f"sys/devices/system/cpu/cpu{core}/thermal_throttle/core_throttle_count", f"{count}\n")
 
 
-def test_a_machine_that_tells_nothing(tmp_path: Path) -> None:
-    """What cannot be read is None, and gives no warning."""
+def test_a_machine_that_reports_nothing(tmp_path: Path) -> None:
+    """What cannot be read is None and gives no caveat."""
     conditions = ConditionsMonitor(tmp_path).finish()
     assert conditions == Conditions(None, None, None, None, None, None)
     assert caveats_of_machine(conditions) == []
 
 
-def test_nothing_happened(tmp_path: Path) -> None:
-    """A quiet machine's clocks and counters stay, and there is nothing to warn of."""
+def test_a_quiet_machine(tmp_path: Path) -> None:
+    """Its clocks and counters stay, and there is no caveat."""
     machine = Machine(tmp_path)
     machine.throttled(3)
     machine.gpu_clock(900_000_000)
@@ -82,65 +82,65 @@ def test_nothing_happened(tmp_path: Path) -> None:
 
 
 def test_other_programs_are_noticed(tmp_path: Path) -> None:
-    """Ticks of the cores of this process that it did not use are others'; those of other cores do not count."""
+    """Busy time of this process's cores that it did not use itself is of others; other cores do not count."""
     machine = Machine(tmp_path)
-    watch = ConditionsMonitor(tmp_path)
+    monitor = ConditionsMonitor(tmp_path)
     time.sleep(0.1)
     machine.busy(1000 + 10 * os.sysconf("SC_CLK_TCK"))
-    conditions = watch.finish()
+    conditions = monitor.finish()
     assert conditions.others_share == 1
     assert caveats_of_machine(replace(conditions, others_share=0.066)) == [
-        "other programs took 7 % of the cores meanwhile: end them, measure again"
+        "other programs used 7 % of the cores: stop them, then measure again"
     ]
 
 
 def test_own_work_is_not_others(tmp_path: Path) -> None:
-    """What this process used itself is taken off."""
+    """What this process used itself is subtracted."""
     machine = Machine(tmp_path)
-    watch = ConditionsMonitor(tmp_path)
-    begun = time.process_time()
-    while time.process_time() - begun < 0.2:
+    monitor = ConditionsMonitor(tmp_path)
+    started = time.process_time()
+    while time.process_time() - started < 0.2:
         pass
     ticks = int(0.2 * os.sysconf("SC_CLK_TCK") / len(os.sched_getaffinity(0)))
     machine.busy(1000 + ticks)
-    assert watch.finish().others_share == pytest.approx(0, abs=0.02)
+    assert monitor.finish().others_share == pytest.approx(0, abs=0.02)
 
 
 def test_a_falling_clock_is_noticed(tmp_path: Path) -> None:
-    """The lowest and highest clock seen at any look; a tenth less is a warning."""
+    """The lowest and highest clock of all samples; a tenth less gives a caveat."""
     machine = Machine(tmp_path)
     machine.gpu_clock(900_000_000)
-    watch = ConditionsMonitor(tmp_path)
+    monitor = ConditionsMonitor(tmp_path)
     machine.clock(1_500_000)
     machine.gpu_clock(600_000_000)
-    watch.look()
+    monitor.sample()
     machine.clock(2_000_000)
-    conditions = watch.finish()
+    conditions = monitor.finish()
     assert (conditions.cpu_mhz, conditions.gpu_mhz) == ((1500, 2000), (600, 900))
     assert [line.partition(":")[0] for line in caveats_of_machine(conditions)] == [
-        "the processor's clock moved between 1500 and 2000 MHz",
-        "the GPU's clock moved between 600 and 900 MHz",
+        "the processor clock varied between 1500 and 2000 MHz",
+        "the GPU clock varied between 600 and 900 MHz",
     ]
 
 
 def test_swapping_and_heat_are_noticed(tmp_path: Path) -> None:
-    """Pages swapped since the beginning, and the processor's own count of slowing down."""
+    """Pages swapped since the start, and the processor's own count of throttling."""
     machine = Machine(tmp_path)
     machine.throttled(3)
-    watch = ConditionsMonitor(tmp_path)
+    monitor = ConditionsMonitor(tmp_path)
     machine.swapped(9, 8)
     machine.throttled(4)
-    conditions = watch.finish()
+    conditions = monitor.finish()
     assert conditions.swapped_pages == 5
     assert conditions.throttled == len(os.sched_getaffinity(0))
     assert len(caveats_of_machine(conditions)) == 2
 
 
 def test_this_machine() -> None:
-    """Here the load is known, and others' share is a share."""
-    watch = ConditionsMonitor()
+    """The load is known here, and the share of other programs lies in 0 to 1."""
+    monitor = ConditionsMonitor()
     time.sleep(0.05)
-    conditions = watch.finish()
+    conditions = monitor.finish()
     assert conditions.load_average is not None
     assert conditions.others_share is None or 0 <= conditions.others_share <= 1
 
@@ -148,10 +148,10 @@ def test_this_machine() -> None:
 @pytest.mark.parametrize(
     ("script", "mib"),
     [("echo 1234; echo 5", 1234), ("echo '[N/A]'", None), ("echo 7; exit 9", None)],
-    ids=["told", "not told", "failed"],
+    ids=["reported", "not reported", "failed"],
 )
 def test_memory_of_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str, mib: int | None) -> None:
-    """The first GPU's, where nvidia-smi tells it."""
+    """The first GPU's, if nvidia-smi reports it."""
     program = tmp_path / "nvidia-smi"
     program.write_text(f"#!/bin/sh\n{script}\n")
     program.chmod(0o755)
@@ -160,7 +160,7 @@ def test_memory_of_the_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scri
 
 
 def test_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without nvidia-smi it is not known."""
+    """Without nvidia-smi it is unknown."""
     monkeypatch.setenv("PATH", str(tmp_path))
     assert gpu_memory_mib() is None
 
@@ -169,37 +169,37 @@ def run(samples_ms: list[float], *, complete: bool = True, interrupted: bool = F
     return Timings([round(ms * MS) for ms in samples_ms], 0, complete, interrupted)
 
 
-def test_a_good_run_has_no_warning() -> None:
-    """Even samples, all of them, warmed up."""
-    assert caveats_of_run(run([10.0] * 1024), SURE, WARM, Limits(10, 1024), 0.009) == []
+def test_a_good_run_has_no_caveat() -> None:
+    """Even samples, complete, after a warm-up that settled."""
+    assert caveats_of_run(run([10.0] * 1024), CERTAIN, WARM, Limits(10, 1024), 0.009) == []
 
 
 @pytest.mark.parametrize(
     ("timings", "metric", "warm", "words"),
     [
-        (run([10.0] * 7, complete=False, interrupted=True), SURE, WARM, "interrupted after 7 queries"),
-        (run([100.0] * 20, complete=False), SURE, WARM, "ended after 2 s with 20 of 1024 queries"),
+        (run([10.0] * 7, complete=False, interrupted=True), CERTAIN, WARM, "interrupted after 7 queries"),
+        (run([100.0] * 20, complete=False), CERTAIN, WARM, "stopped after 2 s with 20 of 1024 queries"),
         (
             run([10.0] * 50),
-            replace(SURE, name="p99_ms", certain=False),
+            replace(CERTAIN, name="p99_ms", certain=False),
             WARM,
             "50 queries are too few for the interval of p99_ms",
         ),
-        (run([10.0] * 50), SURE, replace(WARM, settled=False), "had not settled after 1 s"),
-        (run([10.0] * 200 + [11.0] * 100), SURE, WARM, "the end of the run was 10 % slower"),
+        (run([10.0] * 50), CERTAIN, replace(WARM, settled=False), "had not settled after 1 s"),
+        (run([10.0] * 200 + [11.0] * 100), CERTAIN, WARM, "the end of the run was 10 % slower"),
     ],
     ids=["interrupted", "too slow", "too few", "cold", "drift"],
 )
-def test_each_doubt_is_told(timings: Timings, metric: Metric, warm: WarmUp, words: str) -> None:
-    """One reason, one line."""
+def test_each_caveat_is_given(timings: Timings, metric: Metric, warm: WarmUp, words: str) -> None:
+    """One line per reason."""
     found = caveats_of_run(timings, metric, warm, Limits(1, 1024), 0)
     assert len(found) == 1
     assert words in found[0]
 
 
-def test_measuring_that_costs_is_told() -> None:
-    """Above a hundredth of the time."""
-    (line,) = caveats_of_run(run([1.0] * 100), SURE, WARM, Limits(0.1, 100), 0.029)
+def test_overhead_is_a_caveat() -> None:
+    """Above 1 % of the time."""
+    (line,) = caveats_of_run(run([1.0] * 100), CERTAIN, WARM, Limits(0.1, 100), 0.029)
     assert line == "measuring took 2.9 % of the time: the queries are very short"
 
 
@@ -225,12 +225,12 @@ READING = PowerReading(
             replace(
                 READING, energy_mj=None, absent={"energy_mj": "gave values for 0.2 of 1.0 s"}, notes=("gave no value 9 times",)
             ),
-            ["power: gave no value 9 times", "the energy is not known: gave values for 0.2 of 1.0 s"],
+            ["power: gave no value 9 times", "the energy is unknown: gave values for 0.2 of 1.0 s"],
         ),
         (replace(READING, energy_mj=None, source=None, absent={"energy_mj": "no RAPL counter"}), []),
     ],
-    ids=["not wanted", "quiet", "nothing to tell by", "throttled", "a sensor failed", "no sensor"],
+    ids=["not requested", "quiet", "not reported", "throttled", "a sensor failed", "no sensor"],
 )
-def test_what_sensors_saw_is_told(reading: PowerReading | None, lines: list[str]) -> None:
-    """Every sign of throttling and every failing sensor is a warning; a machine without sensors is none."""
+def test_caveats_from_sensors(reading: PowerReading | None, lines: list[str]) -> None:
+    """Every sign of throttling and every failing sensor gives a caveat; a machine without sensors gives none."""
     assert caveats_of_heat(reading) == lines

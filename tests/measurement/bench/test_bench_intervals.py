@@ -1,4 +1,4 @@
-"""Intervals of percentiles and rates: laws for any samples, and their coverage where the truth is known."""
+"""Intervals of percentiles and rates: properties for any samples, and coverage where the true value is known."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def test_the_percentile_lies_inside(samples: list[float], share: float) -> None:
 
 @given(samples=SAMPLES, share=SHARES, factor=st.sampled_from([0.25, 2.0, 1024.0]))
 def test_units_do_not_matter(samples: list[float], share: float, factor: float) -> None:
-    """Samples in another unit have the same interval in that unit (powers of two: nothing is rounded)."""
+    """Samples in another unit have the same interval in that unit (powers of two, so that nothing is rounded)."""
     low, high, certain = percentile_interval(samples, share)
     assert percentile_interval([factor * sample for sample in samples], share) == (factor * low, factor * high, certain)
 
 
 @given(samples=SAMPLES, units=st.integers(1, 64))
 def test_the_rate_lies_inside(samples: list[float], units: int) -> None:
-    """Low <= units per second <= high, all finite and above zero."""
+    """0 < low <= units per second <= high, all finite."""
     low, high = rate_interval(samples, units)
     rate = units * len(samples) / math.fsum(samples)
     assert 0 < low <= rate * (1 + 1e-12)
@@ -42,22 +42,22 @@ def test_the_rate_lies_inside(samples: list[float], units: int) -> None:
 
 
 @given(value=st.floats(1e-3, 1e3), count=st.integers(2, 200), units=st.integers(1, 64))
-def test_what_never_varies_is_certain(value: float, count: int, units: int) -> None:
-    """Equal samples have an interval of no width."""
+def test_constant_samples_have_no_spread(value: float, count: int, units: int) -> None:
+    """Their interval has no width."""
     assert percentile_interval([value] * count, 90)[:2] == (value, value)
     assert rate_interval([value] * count, units) == pytest.approx((units / value, units / value))
 
 
 @pytest.mark.parametrize(("count", "share", "certain"), [(100, 50, True), (100, 90, True), (100, 99, False), (662, 99, True)])
 def test_too_few_for_a_percentile(count: int, share: float, certain: bool) -> None:
-    """A hundred queries bear a p90 and no p99; MLPerf's 662 bear one."""
+    """A hundred queries are enough for a p90 and too few for a p99; MLPerf's 662 are enough."""
     samples = np.random.default_rng(0).permutation(count).astype(float).tolist()
     assert percentile_interval(samples, share)[2] is certain
 
 
 @pytest.mark.parametrize(("share", "count"), [(90, 1024), (99, 2000)])
 def test_independent_samples_are_covered(share: float, count: int) -> None:
-    """Of 400 runs at least 93 % have the true percentile inside, and the interval is narrower than half of it."""
+    """In at least 93 % of 400 runs the interval holds the true percentile, and its median width is below half of that."""
     rng = np.random.default_rng(1)
     truth = -math.log(1 - share / 100)
     intervals = [percentile_interval(rng.exponential(1, count).tolist(), share) for _ in range(400)]
@@ -66,7 +66,7 @@ def test_independent_samples_are_covered(share: float, count: int) -> None:
 
 
 def test_bursts_widen_it() -> None:
-    """Slow queries that come in bursts say less than as many that come one by one: the interval is wider, and covers."""
+    """Slow queries in bursts carry less information than as many single ones: the interval is wider, and still covers."""
     rng = np.random.default_rng(2)
     covered, wider = [], []
     for _ in range(200):
@@ -82,7 +82,7 @@ def test_bursts_widen_it() -> None:
 
 @pytest.mark.parametrize("share", [90, 99])
 def test_two_runs_of_one_machine_agree(share: float) -> None:
-    """Latencies that wander, each run from a state of its own: the intervals of 95 % of pairs of runs overlap."""
+    """For autocorrelated latencies from independent runs the intervals of 95 % of pairs overlap."""
     rng = np.random.default_rng(4)
 
     def run() -> list[float]:
@@ -98,7 +98,7 @@ def test_two_runs_of_one_machine_agree(share: float) -> None:
 
 
 def test_rates_are_covered() -> None:
-    """Of 400 offline runs at least 93 % have the true rate inside."""
+    """In at least 93 % of 400 offline runs the interval holds the true rate."""
     rng = np.random.default_rng(3)
     intervals = [rate_interval(rng.gamma(4, 0.25, 120).tolist(), 8) for _ in range(400)]
     assert np.mean([low <= 8 <= high for low, high in intervals]) >= 0.93

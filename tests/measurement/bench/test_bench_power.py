@@ -1,4 +1,4 @@
-"""Power and heat beside a measurement: what meters give reaches the record and its file, and what they do not is absent."""
+"""Power and temperatures of a benchmark: readings reach the record and its file, and missing ones are absent."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ On = Callable[[dict[str, str] | Sequence[Meter]], None]
 
 
 class Real(Scripted):
-    """Takes two milliseconds of real time, with the processor free meanwhile, and does something on its way."""
+    """Sleeps for two milliseconds of real time in every call, and does something before."""
 
     def __init__(self, does: Callable[[int], object] = lambda _: None) -> None:
         super().__init__(HandClock(), ())
@@ -49,7 +49,7 @@ class Real(Scripted):
 
 @pytest.fixture
 def on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> On:
-    """Lets bench find the sensors of a board's tree, or these meters, sampled a hundred times a second."""
+    """Makes bench find the sensors of a board's file tree, or these meters, sampled a hundred times per second."""
     monkeypatch.setitem(sys.modules, "pynvml", None)
 
     def become(what: dict[str, str] | Sequence[Meter]) -> None:
@@ -82,7 +82,7 @@ def constant(watts: float) -> Meter:
 def test_a_boards_power_is_the_records(
     on: On, tiny_artifacts: dict[str, Artifact], tree: dict[str, str], watts: float, source: str
 ) -> None:
-    """On every board: the watts of its input or the sum of its rails, and of an image its share by the rate that was measured."""
+    """On every board: the power of its input or the sum of its rails, and the energy per image at the measured rate."""
     on(tree)
     result = bench(tiny_artifacts["int8"], QUICK, network=Real())
     assert result.power is not None
@@ -91,8 +91,8 @@ def test_a_boards_power_is_the_records(
     assert result.mj_per_image == pytest.approx(result.power.mj_per(result.count), rel=0.25)
 
 
-def test_heat_and_clocks_are_there(on: On, tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
-    """Temperatures before, after and at most, clocks and the power mode; what heats up meanwhile is seen, and warned of."""
+def test_temperatures_and_clocks(on: On, tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    """Temperatures before, after and at their maximum, clocks and the power mode; heat during the run gives a caveat."""
     on(ORIN_NANO)
     zone, cooler = "sys/class/thermal/thermal_zone2/temp", "sys/class/thermal/cooling_device1/cur_state"
 
@@ -112,7 +112,7 @@ def test_heat_and_clocks_are_there(on: On, tiny_artifacts: dict[str, Artifact], 
 
 
 def test_only_the_measured_time_counts(on: On, tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
-    """What is drawn in the warm-up and in the stages after the queries is not in it."""
+    """The power of the warm-up and of the stages is not included."""
     on(ORIN_NANO)
     network = Real()
     warm: list[int] = []
@@ -131,8 +131,8 @@ def test_only_the_measured_time_counts(on: On, tiny_artifacts: dict[str, Artifac
     assert result.power.mean_w < 15
 
 
-def test_batches_under_way_do_not_count_twice(on: On, tiny_artifacts: dict[str, Artifact]) -> None:
-    """Offline more batches run than are counted; an image's energy is the mean power times its time all the same."""
+def test_overlapping_batches_do_not_count_twice(on: On, tiny_artifacts: dict[str, Artifact]) -> None:
+    """Offline more batches run than are counted; the energy per image is still mean power times time."""
     on([constant(10.0)])
     clock = HandClock()
     options = replace(QUICK, scenario="offline", batch=16, min_queries=30)
@@ -141,7 +141,7 @@ def test_batches_under_way_do_not_count_twice(on: On, tiny_artifacts: dict[str, 
 
 
 def test_without_a_meter_it_is_absent(on: On, tiny_artifacts: dict[str, Artifact]) -> None:
-    """None with the reasons, never zero, and no warning: most machines have none."""
+    """None with the reasons, never zero, and no caveat: most machines have no meter."""
     on({})
     result = bench(tiny_artifacts["int8"], QUICK, network=Real())
     assert result.power is not None
@@ -150,8 +150,8 @@ def test_without_a_meter_it_is_absent(on: On, tiny_artifacts: dict[str, Artifact
     assert not any("energy" in warning or "power" in warning for warning in result.warnings)
 
 
-def test_a_meter_that_fails_midway_is_told(on: On, tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
-    """The queries are whole, the energy is unknown, and a warning says since when."""
+def test_a_meter_that_fails_midway(on: On, tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    """The queries are complete, the energy is unknown, and a caveat says for how long there were values."""
     on(ORIN_NANO)
 
     def fail(call: int) -> None:
@@ -161,20 +161,20 @@ def test_a_meter_that_fails_midway_is_told(on: On, tiny_artifacts: dict[str, Art
     result = bench(tiny_artifacts["int8"], replace(QUICK, seconds=0.6), network=Real(fail))
     assert result.count >= 20
     assert result.mj_per_image is None
-    assert any(warning.startswith("the energy is not known: INA3221 VDD_IN gave values for") for warning in result.warnings)
+    assert any(warning.startswith("the energy is unknown: INA3221 VDD_IN gave values for") for warning in result.warnings)
 
 
-def test_it_may_be_left_out(on: On, tiny_artifacts: dict[str, Artifact]) -> None:
-    """Then nothing is looked for."""
+def test_power_is_optional(on: On, tiny_artifacts: dict[str, Artifact]) -> None:
+    """Without it no sensor is searched."""
     on([constant(10.0)])
     result = bench(tiny_artifacts["int8"], replace(QUICK, power=False), network=Real())
     assert (result.power, result.mj_per_image) == (None, None)
 
 
-def test_a_processors_network_leads_with_the_processors_meter(
+def test_the_meter_covers_the_processor_that_computes(
     tiny_artifacts: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """What bench looks for depends on where the network runs."""
+    """The meters that bench looks for depend on where the network runs."""
     asked: list[Any] = []
     monkeypatch.setattr(
         "edge_resnet.measurement.bench.bench.look", lambda works: (asked.append(works), look(write(tmp_path, RAPL), works))[1]
@@ -194,7 +194,7 @@ def whole(on: On, artifact: Artifact) -> BenchResult:
 
 
 def test_it_is_in_the_file(on: On, tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
-    """Written and read back it is equal; the schema is still the first."""
+    """It is read back unchanged, and the schema is still 1."""
     result = whole(on, tiny_artifacts["int8"])
     write_results(tmp_path / "b.json", [result])
     assert read_result(tmp_path / "b.json") == result
@@ -205,7 +205,7 @@ def test_it_is_in_the_file(on: On, tiny_artifacts: dict[str, Artifact], tmp_path
 
 
 def test_older_files_are_read(on: On, tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
-    """A file from before there was power has none."""
+    """A file from before power was measured has none."""
     result = whole(on, tiny_artifacts["int8"])
     record = json.loads(to_json([result], samples=True))
     del record["power"], record["mj_per_image"]
@@ -214,8 +214,8 @@ def test_older_files_are_read(on: On, tiny_artifacts: dict[str, Artifact], tmp_p
     assert read_result(path) == replace(result, power=None, mj_per_image=None)
 
 
-def test_sampling_is_part_of_what_measuring_costs(on: On, tiny_artifacts: dict[str, Artifact]) -> None:
-    """A sensor that keeps the processor busy for a tenth of the time makes the overhead a tenth, and is warned of."""
+def test_sampling_is_part_of_the_overhead(on: On, tiny_artifacts: dict[str, Artifact]) -> None:
+    """A sensor that keeps the CPU busy for a tenth of the time makes the overhead a tenth, and gives a caveat."""
 
     def busy() -> Sample:
         end = time.thread_time() + 0.001

@@ -1,4 +1,4 @@
-"""The file of a result: read back as it was written, refused where it is not whole or not ours."""
+"""The file of a result: read back as it was written, refused if it is truncated or foreign."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from edge_resnet.measurement.bench.bench import bench
 from edge_resnet.measurement.bench.result import BenchResult, read_result, read_results, to_json, write_results
 from edge_resnet.measurement.bench.rules import BenchOptions
 
-#: What others may build on.
+#: Keys that other programs may rely on.
 DOCUMENTED = {"scenario", "count", "p50_ms", "p90_ms", "p99_ms", "throughput_per_s", "stages_ms"}
 
 
@@ -30,7 +30,7 @@ def result(tiny_artifacts: dict[str, Artifact]) -> BenchResult:
     return bench(tiny_artifacts["int8"], options, network=Scripted(clock, repeat(10.0)), clock=clock)
 
 
-def test_it_comes_back_as_it_was(result: BenchResult, tmp_path: Path) -> None:
+def test_it_is_read_back_unchanged(result: BenchResult, tmp_path: Path) -> None:
     """Written and read, a result equals itself, its samples included; nothing else is left in the folder."""
     path = tmp_path / "bench.json"
     write_results(path, [result])
@@ -40,7 +40,7 @@ def test_it_comes_back_as_it_was(result: BenchResult, tmp_path: Path) -> None:
 
 
 def test_several_scenarios_in_a_file(result: BenchResult, tmp_path: Path) -> None:
-    """They come back in order; one of them is had by its name, and not without."""
+    """They are read in order; a single one must be selected by its scenario."""
     offline = replace(result, scenario="offline")
     path = tmp_path / "bench.json"
     write_results(path, [result, offline])
@@ -52,7 +52,7 @@ def test_several_scenarios_in_a_file(result: BenchResult, tmp_path: Path) -> Non
 
 
 def test_the_documented_keys(result: BenchResult) -> None:
-    """One result is an object with the documented keys; without samples their key stays, empty."""
+    """One result is an object with the documented keys; without samples their list is empty."""
     record = json.loads(to_json([result], samples=False))
     assert set(record) >= DOCUMENTED
     assert record["samples_us"] == []
@@ -61,15 +61,15 @@ def test_the_documented_keys(result: BenchResult) -> None:
 
 
 def test_samples_are_one_line(result: BenchResult) -> None:
-    """Thousands of samples do not become thousands of lines."""
+    """Thousands of samples take one line."""
     lines = to_json([replace(result, samples_us=(1.5,) * 5000)], samples=True).splitlines()
     assert len(lines) < 200
     assert sum(line.count("1.5,") for line in lines) == max(line.count("1.5,") for line in lines)
 
 
 @given(share=st.floats(0, 0.999))
-def test_a_cut_file_is_refused(result: BenchResult, share: float, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Wherever it was cut, the error is one and names the file."""
+def test_a_truncated_file_is_refused(result: BenchResult, share: float, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Wherever it is cut off, the error is the same and names the file."""
     path = tmp_path_factory.mktemp("cut") / "bench.json"
     whole = to_json([result], samples=True)
     path.write_text(whole[: int(share * len(whole))])
@@ -78,7 +78,7 @@ def test_a_cut_file_is_refused(result: BenchResult, share: float, tmp_path_facto
 
 
 def test_a_newer_schema_is_refused(result: BenchResult, tmp_path: Path) -> None:
-    """Before its unknown fields are complained about."""
+    """The schema is reported before any unknown field is."""
     path = tmp_path / "bench.json"
     record = json.loads(to_json([result], samples=True))
     path.write_text(json.dumps({"kind": record["kind"], "schema_version": 2, "all": "new"}))
@@ -89,7 +89,7 @@ def test_a_newer_schema_is_refused(result: BenchResult, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", ["{}", "[]", "3", "[[]]", '{"images": 3, "top1": 50.0}', '{"kind": "edge-resnet bench"}'])
 def test_other_files_are_refused(tmp_path: Path, content: str) -> None:
-    """JSON of something else is a DataError that names the file."""
+    """Other JSON is a DataError that names the file."""
     path = tmp_path / "other.json"
     path.write_text(content)
     with pytest.raises(DataError, match=r"other\.json"):
@@ -97,7 +97,7 @@ def test_other_files_are_refused(tmp_path: Path, content: str) -> None:
 
 
 def test_a_missing_field_is_named(result: BenchResult, tmp_path: Path) -> None:
-    """A record without its p90 says so."""
+    """A record without its p90 is refused with that name."""
     path = tmp_path / "bench.json"
     record = json.loads(to_json([result], samples=True))
     del record["p90_ms"]
@@ -107,14 +107,14 @@ def test_a_missing_field_is_named(result: BenchResult, tmp_path: Path) -> None:
 
 
 def test_no_file(tmp_path: Path) -> None:
-    """A name that is not there, and a folder, cannot be read."""
+    """A missing file and a folder cannot be read."""
     for path in (tmp_path / "none.json", tmp_path):
         with pytest.raises(DataError, match="cannot be read"):
             read_result(path)
 
 
 def test_a_failed_write_is_one_error(result: BenchResult, tmp_path: Path) -> None:
-    """Where a file stands in the folder's place the error names what was to be written."""
+    """If a file has the name of the folder, the error names what should have been written."""
     (tmp_path / "none").touch()
     with pytest.raises(BuildError, match=r"cannot write .*bench\.json"):
         write_results(tmp_path / "none" / "bench.json", [result])

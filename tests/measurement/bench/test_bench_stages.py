@@ -1,4 +1,4 @@
-"""Stages of the way from a frame to its answer: what a backend tells is there, and nothing else."""
+"""The stages from a frame to its prediction: those that a backend reports, and no others."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ STAGES = {"preprocess", "inference", "postprocess", "total"}
 
 
 def test_stages_of_a_plain_backend(tiny_artifacts: dict[str, Artifact]) -> None:
-    """Preprocess, inference and postprocess add up to the total; copies, which it does not tell, are absent and not zero. The
-    first round, slow as it is, does not count."""
+    """Preprocess, inference and postprocess add up to the total; copies, which it does not report, are absent and not zero.
+
+    The slow first round does not count.
+    """
     clock = HandClock()
     backend = Scripted(clock, chain([500.0], repeat(8.0)))
     stages = measure_stages(backend, tiny_artifacts["fp32"], FRAME, 4, 0, clock)
@@ -27,7 +29,7 @@ def test_stages_of_a_plain_backend(tiny_artifacts: dict[str, Artifact]) -> None:
 
 
 def test_real_stages_take_time(tiny_artifacts: dict[str, Artifact]) -> None:
-    """On a real clock every stage takes some, and the total is at least each of them."""
+    """On a real clock every stage takes time, and the total is longer than preprocessing."""
     from edge_resnet.runtime.backend import open_backend
 
     with open_backend(tiny_artifacts["fp32"]) as network:
@@ -37,8 +39,8 @@ def test_real_stages_take_time(tiny_artifacts: dict[str, Artifact]) -> None:
     assert stages["total"] > stages["preprocess"]
 
 
-def test_a_backend_that_tells_more(tiny_artifacts: dict[str, Artifact]) -> None:
-    """Its copies and its compute time are taken over."""
+def test_a_backend_that_reports_stages(tiny_artifacts: dict[str, Artifact]) -> None:
+    """Its copies and its compute time are in the result."""
     clock = HandClock()
     stages = measure_stages(Telling(clock, repeat(2.0)), tiny_artifacts["fp32"], FRAME, 1, 0, clock)
     assert {name: stages[name] for name in ("h2d", "compute", "d2h")} == {"h2d": 0.25, "compute": 1.5, "d2h": 0.125}
@@ -46,7 +48,7 @@ def test_a_backend_that_tells_more(tiny_artifacts: dict[str, Artifact]) -> None:
 
 @pytest.mark.parametrize("resizes", [True, False])
 def test_a_backend_that_resizes(tiny_artifacts: dict[str, Artifact], resizes: bool) -> None:
-    """Where it preprocesses frames itself, the way from frames to logits is measured too."""
+    """If it preprocesses frames itself, the time from frames to logits is measured too."""
     clock = HandClock()
     backend = TwoSlots(clock, repeat(3.0))
     backend.resizes = resizes
@@ -54,8 +56,8 @@ def test_a_backend_that_resizes(tiny_artifacts: dict[str, Artifact], resizes: bo
     assert stages.get("frame_inference") == (3 if resizes else None)
 
 
-def test_it_lasts_as_long_as_asked(tiny_artifacts: dict[str, Artifact]) -> None:
-    """Rounds go on for the seconds given."""
+def test_it_lasts_for_the_given_seconds(tiny_artifacts: dict[str, Artifact]) -> None:
+    """Rounds continue until then."""
     clock = HandClock()
     backend = Scripted(clock, repeat(100.0))
     measure_stages(backend, tiny_artifacts["fp32"], FRAME, 1, 2.0, clock)

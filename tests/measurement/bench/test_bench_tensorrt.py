@@ -1,6 +1,6 @@
-"""`edge-resnet bench --backend tensorrt`, whole, in a process that finds stand-ins of TensorRT, PyCUDA and the driver.
+"""``edge-resnet bench --backend tensorrt`` in a process that finds stand-ins of TensorRT, PyCUDA and the driver.
 
-What it measures there is no GPU's. That it builds, keeps two batches under way, and tells what a GPU's record holds, is.
+The times are not a GPU's; that it builds, keeps two batches running and fills the record of a GPU is what this tests.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PRETEND = Path(__file__).resolve().parents[2] / "gpu" / "pretend.py"
 
 @pytest.fixture
 def machine(tmp_path: Path, libcuda: Path, surfaces: Path) -> Callable[..., dict[str, str]]:
-    """Gives the environment of a process that finds a GPU."""
+    """Makes the environment of a process that finds a GPU."""
     if shutil.which("g++") is None:
         pytest.skip("no g++ to stand in for nvcc")
     spec = importlib.util.spec_from_file_location("loaded_pretend", PRETEND)
@@ -34,8 +34,11 @@ def machine(tmp_path: Path, libcuda: Path, surfaces: Path) -> Callable[..., dict
 
 
 def test_all_scenarios_on_a_gpu(machine: Callable[..., dict[str, str]], tiny_int8: Path, tmp_path: Path) -> None:
-    """Three records of TensorRT's: copies, network and frames resized on the GPU are stages, a process of its own starts on the
-    engine, and that queries of eight run in pieces on an engine for one is warned of."""
+    """Three records of TensorRT with its stages and cold start.
+
+    Copies, network and frames resized on the GPU are stages; queries of eight that run in parts on an engine for one image give a
+    caveat.
+    """
     words = ["bench", tiny_int8, "--backend", "tensorrt", "--scenario", "all", "--seconds", "0.3", "--min-queries", "20"]
     command = [sys.executable, "-m", "edge_resnet", *map(str, words), "--frame", "64x48", "--save", tmp_path / "b.json", "--json"]
     done = subprocess.run(command, env=machine(), capture_output=True, text=True, check=False, timeout=200)
@@ -50,5 +53,5 @@ def test_all_scenarios_on_a_gpu(machine: Callable[..., dict[str, str]], tiny_int
         assert all(result.stages_ms[part] > 0 for part in ("h2d", "compute", "d2h"))
         assert result.cold_start_ms is not None
         assert result.engine_bytes > 0
-        pieces = [warning for warning in result.warnings if "ran in pieces" in warning]
-        assert len(pieces) == (result.scenario == "multi-stream")
+        parts = [warning for warning in result.warnings if "ran in parts" in warning]
+        assert len(parts) == (result.scenario == "multi-stream")

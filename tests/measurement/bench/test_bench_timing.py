@@ -1,4 +1,4 @@
-"""The loops on a clock that only the queries move: every number is known beforehand."""
+"""The timing loops on a clock that only the queries advance, so that every number is known."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ IMAGE = np.zeros((1, 2, 2, 3), np.uint8)
 
 
 def silent(done: float) -> None:
-    """A tick that nobody hears."""
+    """A tick that does nothing."""
 
 
 @given(latencies=st.lists(st.floats(0.001, 500), min_size=1, max_size=50))
 def test_scripted_latencies_come_back(latencies: list[float]) -> None:
-    """Each query's time is the one that was written down, in order, and nothing lies between queries."""
+    """Each query's time is the scripted one, in order, and no time passes between queries."""
     clock = HandClock()
     backend = Scripted(clock, cycle(latencies))
     timings = one_by_one(lambda: backend.infer(IMAGE), Limits(0, len(latencies)), silent, clock)
@@ -39,8 +39,8 @@ def test_scripted_latencies_come_back(latencies: list[float]) -> None:
     ],
     ids=["seconds", "queries", "at most"],
 )
-def test_both_minima_are_reached(limits: Limits, count: int, complete: bool) -> None:
-    """The later of seconds and queries ends it, max_seconds in any case; then it is not complete."""
+def test_both_minimums_are_reached(limits: Limits, count: int, complete: bool) -> None:
+    """The later of seconds and queries ends it; max_seconds ends it in any case, and then it is not complete."""
     clock = HandClock()
     backend = Scripted(clock, repeat(10.0))
     timings = one_by_one(lambda: backend.infer(IMAGE), limits, silent, clock)
@@ -48,7 +48,7 @@ def test_both_minima_are_reached(limits: Limits, count: int, complete: bool) -> 
 
 
 def test_ticks_rise_and_do_not_count_as_latency() -> None:
-    """A tick a second tells the share that is done; the time that it takes lies outside of the samples."""
+    """A tick per second reports the share done; its own time is not in the samples."""
     clock, shares = HandClock(), []
 
     def slow(done: float) -> None:
@@ -64,7 +64,7 @@ def test_ticks_rise_and_do_not_count_as_latency() -> None:
 
 
 def test_an_interrupted_run_keeps_its_samples() -> None:
-    """Ctrl-C in a query: those before it stay, it does not."""
+    """Ctrl-C in a query keeps the queries before it, and not that one."""
     clock = HandClock()
     backend = Scripted(clock, chain(repeat(3.0, 7), [KeyboardInterrupt()]))
     timings = one_by_one(lambda: backend.infer(IMAGE), Limits(10, 100), silent, clock)
@@ -74,7 +74,7 @@ def test_an_interrupted_run_keeps_its_samples() -> None:
 
 
 def test_an_error_is_not_swallowed() -> None:
-    """What the backend raises comes out."""
+    """What the backend raises propagates."""
     clock = HandClock()
     backend = Scripted(clock, [1.0, ValueError("no")])
     with pytest.raises(ValueError, match="no"):
@@ -82,7 +82,7 @@ def test_an_error_is_not_swallowed() -> None:
 
 
 def test_warm_up_discards_the_slow_beginning() -> None:
-    """Thirty slow queries, then fast ones: it goes on until three windows agree, and what follows is fast alone."""
+    """Thirty slow queries, then fast ones: it continues until three windows agree, and only fast queries follow."""
     clock = HandClock()
     backend = Scripted(clock, chain([80.0 - 2 * step for step in range(30)], repeat(10.0)))
     warm = warm_up(lambda: backend.infer(IMAGE), 0.2, 60, clock)
@@ -93,7 +93,7 @@ def test_warm_up_discards_the_slow_beginning() -> None:
     assert set(timings.samples_ns) == {10 * MS}
 
 
-def test_warm_up_gives_up_and_says_so() -> None:
+def test_warm_up_ends_at_its_limit() -> None:
     """Latencies that keep rising never settle: it ends near its limit, not settled."""
     clock = HandClock()
     backend = Scripted(clock, (10.0 * 1.05**step for step in range(1000)))
@@ -102,15 +102,15 @@ def test_warm_up_gives_up_and_says_so() -> None:
     assert 5 <= warm.seconds < 10
 
 
-def test_warm_up_lasts_at_least_as_long_as_asked() -> None:
-    """Latencies that are even from the start are still run for the least time."""
+def test_warm_up_lasts_at_least_its_minimum() -> None:
+    """Even if latencies are constant from the start."""
     clock = HandClock()
     backend = Scripted(clock, repeat(10.0))
     assert warm_up(lambda: backend.infer(IMAGE), 2, 60, clock).seconds == pytest.approx(2, abs=0.2)
 
 
 def test_two_are_under_way_and_the_rate_is_the_devices() -> None:
-    """Preparing a batch hides behind the batch before it: the samples are the device's times, and never more than two wait."""
+    """A batch is prepared while the one before runs: the samples are the device's times, and at most two batches are running."""
     clock = HandClock()
     backend = TwoSlots(clock, repeat(20.0))
 
@@ -126,8 +126,8 @@ def test_two_are_under_way_and_the_rate_is_the_devices() -> None:
     assert timings.complete
 
 
-def test_overlapped_is_interrupted_alike() -> None:
-    """Ctrl-C while a result is waited for keeps what ended before."""
+def test_overlapped_is_interrupted_the_same_way() -> None:
+    """Ctrl-C while waiting for a result keeps what ended before."""
     clock = HandClock()
     backend = TwoSlots(clock, repeat(20.0))
     ends = 0
@@ -147,7 +147,7 @@ def test_overlapped_is_interrupted_alike() -> None:
 
 @given(seconds=st.floats(0.01, 100), queries=st.integers(1, 1000), elapsed=st.integers(0, 10**12), count=st.integers(0, 2000))
 def test_the_share_done(seconds: float, queries: int, elapsed: int, count: int) -> None:
-    """It lies in 0 to 1, and is 1 exactly when both minima are reached."""
+    """It lies in 0 to 1, and is 1 exactly when both minimums are reached."""
     share = Limits(seconds, queries).done(elapsed, count)
     assert 0 <= share <= 1
     assert (share == 1) == (elapsed / 1e9 / seconds >= 1 and count >= queries)

@@ -1,4 +1,4 @@
-"""Two files beside each other: real records of bench with scripted latencies, and what eval keeps."""
+"""Comparisons of two files: records of bench with scripted latencies, and evaluations."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from edge_resnet.measurement.bench.bench import bench
 from edge_resnet.measurement.bench.result import BenchResult, write_results
 from edge_resnet.measurement.bench.rules import BenchOptions
 from edge_resnet.measurement.compare.compare import compare_files
-from edge_resnet.measurement.compare.deltas import Comparison, top1
+from edge_resnet.measurement.compare.deltas import Comparison, top1_delta
 
 Saved = Callable[..., Path]
 
 
 @pytest.fixture(scope="module")
 def measure(tiny_artifacts: dict[str, Artifact]) -> Callable[[float], BenchResult]:
-    """A result of latencies around that many milliseconds, with a spread of a few percent."""
+    """Makes a result with latencies around so many milliseconds and a spread of a few percent."""
 
     def measured(milliseconds: float) -> BenchResult:
         clock = HandClock()
@@ -44,7 +44,7 @@ def measure(tiny_artifacts: dict[str, Artifact]) -> Callable[[float], BenchResul
 
 @pytest.fixture
 def saved(tmp_path: Path) -> Saved:
-    """Writes results, or an evaluation of these answers, to a file of its own."""
+    """Writes results, or an evaluation with these results per image, to a new file."""
     numbers = iter(range(99))
 
     def write(*results: BenchResult | str, **changes: Any) -> Path:
@@ -84,7 +84,7 @@ def test_a_rate_is_judged_the_other_way(measure: Callable[[float], BenchResult],
 
 
 def test_noise_is_not_a_regression(measure: Callable[[float], BenchResult], saved: Saved) -> None:
-    """Ten percent slower, but with intervals that overlap: unclear, and the gate stays open."""
+    """Ten percent slower, but with overlapping intervals: unclear, and not a regression."""
     old = measure(10.0)
     wide = replace(old, metric=replace(old.metric, value=11.0, ci95=(9.5, 12.5)))
     found = compare_files(saved(replace(old, metric=replace(old.metric, value=10.0, ci95=(9.4, 10.9)))), saved(wide))
@@ -92,7 +92,7 @@ def test_noise_is_not_a_regression(measure: Callable[[float], BenchResult], save
 
 
 def test_a_busy_machine_proves_nothing(measure: Callable[[float], BenchResult], saved: Saved) -> None:
-    """Where other programs took the cores, a difference may be theirs: unclear, and the gate stays open."""
+    """Where other programs used the cores, a difference may be their effect: unclear, and not a regression."""
     old, new = measure(10.0), measure(20.0)
     busy = replace(new, conditions=replace(new.conditions, others_share=0.3))
     for pair in ((old, busy), (busy, old)):
@@ -111,7 +111,7 @@ def test_nothing_is_worse_both_ways(
     new_half: float,
     tolerance: float,
 ) -> None:
-    """What is worse one way is not worse the other; with itself everything is the same."""
+    """What is worse in one direction is not worse in the other; compared with itself everything is the same."""
     folder, base = tmp_path_factory.mktemp("pair"), _base(measure)
     paths = []
     for name, value, half in (("a", old, old_half), ("b", new, new_half)):
@@ -134,7 +134,7 @@ def _base(measure: Callable[[float], BenchResult]) -> BenchResult:
 
 @pytest.mark.parametrize("field", ["cpu", "gpu", "power_mode", "usable_cores"])
 def test_another_machine_is_refused(measure: Callable[[float], BenchResult], saved: Saved, field: str) -> None:
-    """Unless it is forced, and then it is noted."""
+    """Unless --force is given; then the difference is noted."""
     old = measure(10.0)
     other = replace(old, device=replace(old.device, **{field: 99 if field == "usable_cores" else "another"}))
     with pytest.raises(ConfigError, match="different machines") as caught:
@@ -160,11 +160,11 @@ def reading(source: str) -> PowerReading:
 
 
 def test_energy_is_compared_where_both_have_it(measure: Callable[[float], BenchResult], saved: Saved) -> None:
-    """Of the same meter it is a row with its change, which is shown and not judged; of another meter a note; absent, nothing."""
+    """From the same meter it is shown and not judged; from another meter it is noted; without energy there is nothing."""
     old = replace(measure(10.0), power=reading("INA3221 VDD_IN"), mj_per_image=40.0)
     found = compare_files(saved(old), saved(replace(old, mj_per_image=50.0)))
     (energy,) = [delta for delta in found.deltas if delta.unit == "mJ"]
-    assert (energy.name, energy.old, energy.new, energy.change) == ("single-stream energy an image", 40, 50, pytest.approx(25))
+    assert (energy.name, energy.old, energy.new, energy.change) == ("single-stream energy per image", 40, 50, pytest.approx(25))
     assert (energy.verdict, found.regressed) == ("same", False)
     other = replace(old, power=reading("INA238 VIN"))
     for new, noted in (
@@ -178,7 +178,7 @@ def test_energy_is_compared_where_both_have_it(measure: Callable[[float], BenchR
 
 
 def test_scenarios_are_paired(measure: Callable[[float], BenchResult], saved: Saved) -> None:
-    """Each with its own; files with nothing in common are refused."""
+    """Each with the same scenario; files with nothing in common are refused."""
     old = measure(10.0)
     multi = replace(old, scenario="multi-stream")
     found = compare_files(saved(old, multi), saved(multi))
@@ -202,7 +202,7 @@ def test_scenarios_are_paired(measure: Callable[[float], BenchResult], saved: Sa
     ids=["all the same", "within the tolerance", "six lost", "six won", "many lost and won", "five lost may be chance"],
 )
 def test_an_accuracy_is_judged_image_by_image(saved: Saved, new: str, verdict: str, between: tuple[float, float] | None) -> None:
-    """Six of 500 images lost and none won is told, where the two intervals, 7 points wide, overlap; 24 lost and 20 won is not."""
+    """Six of 500 images lost and none won is significant, though the two intervals overlap; 24 lost and 20 won is not."""
     found = compare_files(saved(answers(375, 500)), saved(new))
     assert judged(found) == verdict
     assert found.regressed is (verdict == "worse")
@@ -216,12 +216,12 @@ def test_an_accuracy_is_judged_image_by_image(saved: Saved, new: str, verdict: s
     [(375, "same"), (300, "worse"), (365, "unclear"), (425, "better")],
     ids=["same", "60", "73", "85 percent"],
 )
-@pytest.mark.parametrize("why", ["the images are others", "eval --save keeps", "could not read"])
+@pytest.mark.parametrize("why", ["the images differ", "eval --save keeps", "could not read"])
 def test_an_accuracy_of_other_images_is_judged_by_its_intervals(saved: Saved, hits: int, verdict: str, why: str) -> None:
-    """And why it is not image by image is noted."""
+    """The reason why it is not compared image by image is noted."""
     new = answers(hits, 500)
     how = {
-        "the images are others": lambda: saved(new, digest="e"),
+        "the images differ": lambda: saved(new, digest="e"),
         "eval --save keeps": lambda: saved(new, kept=False),
         "could not read": lambda: saved(new + "1"),
     }
@@ -232,11 +232,11 @@ def test_an_accuracy_of_other_images_is_judged_by_its_intervals(saved: Saved, hi
 
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60), st.integers(0, 60), st.floats(0, 20))
 def test_no_accuracy_is_worse_both_ways(both: int, lost: int, won: int, neither: int, tolerance: float) -> None:
-    """Exchanged, the change and its interval turn their sign, worse is better, and the change lies in its interval."""
+    """Swapping the two negates the change and its interval and turns worse into better; the change lies in its interval."""
     assume(both + lost + won + neither > 0)
     old = accuracy("1" * (both + lost) + "0" * (won + neither))
     new = accuracy("1" * both + "0" * lost + "1" * won + "0" * neither)
-    there, back = top1("", old, new, tolerance), top1("", new, old, tolerance)
+    there, back = top1_delta("", old, new, tolerance), top1_delta("", new, old, tolerance)
     assert there.change is not None
     assert there.change_ci95 is not None
     assert back.change_ci95 is not None
@@ -247,8 +247,8 @@ def test_no_accuracy_is_worse_both_ways(both: int, lost: int, won: int, neither:
     assert back.verdict == turned.get(there.verdict, there.verdict)
 
 
-def test_files_that_are_none(measure: Callable[[float], BenchResult], saved: Saved, tmp_path: Path) -> None:
-    """Missing, cut off, of two kinds, or of neither: one line each."""
+def test_unusable_files_are_refused(measure: Callable[[float], BenchResult], saved: Saved, tmp_path: Path) -> None:
+    """Missing, truncated, of two kinds, or of neither kind: one line each."""
     good, cut = saved(measure(10.0)), tmp_path / "cut.json"
     cut.write_text(good.read_text()[:500])
     neither = tmp_path / "neither.json"

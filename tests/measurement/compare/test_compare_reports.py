@@ -1,4 +1,4 @@
-"""Two reports beside each other, row by row."""
+"""Comparisons of two reports, row by row."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def verdicts(found: Comparison) -> dict[str, str]:
 
 
 def test_a_report_is_the_same_as_itself(tmp_path: Path) -> None:
-    """Each row's latency, batches and accuracy are figures, and none changed."""
+    """The figures are each row's latency, batches and accuracy, and none changed."""
     found = compared(tmp_path, usual(), usual())
     assert verdicts(found) == {}
     assert [delta.name for delta in found.deltas][2:5] == [
@@ -38,8 +38,8 @@ def test_a_report_is_the_same_as_itself(tmp_path: Path) -> None:
     assert all(delta.change_ci95 is not None for delta in found.deltas if delta.unit == "%")
 
 
-def test_what_became_worse_is_said_of_its_row(tmp_path: Path) -> None:
-    """A slower p90, fewer images per second, and eight images that only the old network knew."""
+def test_a_regression_names_its_row(tmp_path: Path) -> None:
+    """A slower p90, fewer images per second, and eight images that only the old network classifies correctly."""
     old = report(replace(row("a int8", 9.0, answers(300), "int8"), batches=(offline_result(8, 130.0),)))
     new = report(replace(row("a int8", 12.0, answers(292), "int8"), batches=(offline_result(8, 100.0),)))
     found = compared(tmp_path, old, new)
@@ -49,7 +49,7 @@ def test_what_became_worse_is_said_of_its_row(tmp_path: Path) -> None:
 
 
 def test_rows_are_known_by_network_precision_and_backend(tmp_path: Path) -> None:
-    """However a report calls them; where several are of one kind, by what they are called. What one alone has is noted."""
+    """Whatever their labels; where several match, by label. What only one report has is noted."""
     old = report(row("a fp32", 9.0, None), row("b fp32", 9.0, None))
     new = report(replace(row("a fp32", 12.0, None), label="a fp32, Orin"), row("c fp32", 9.0, None))
     found = compared(tmp_path, old, new)
@@ -62,15 +62,15 @@ def test_rows_are_known_by_network_precision_and_backend(tmp_path: Path) -> None
 
 
 def test_other_images_and_other_machines(tmp_path: Path) -> None:
-    """Of other images the intervals decide, which is noted; another machine is refused unless it is forced, and then noted."""
+    """On other images the intervals decide, which is noted; another machine is refused, or noted with --force."""
     old, other = row("a fp32", 9.0, answers(300)), row("a fp32", 9.0, answers(292))
     assert other.accuracy is not None
     changed = replace(other, accuracy=replace(other.accuracy, data_digest="e"))
     found = compared(tmp_path, report(old), report(changed))
     assert verdicts(found) == {"a fp32, top-1": "unclear"}
-    assert "a fp32: top-1 is not compared image by image: the images are others" in found.notes
+    assert "a fp32: top-1 is not compared image by image: the images differ" in found.notes
     bare = replace(other, accuracy=replace(other.accuracy, right=""))
-    assert any("eval --save keeps what that needs" in note for note in compared(tmp_path, report(old), report(bare)).notes)
+    assert any("eval --save keeps the results per image" in note for note in compared(tmp_path, report(old), report(bare)).notes)
     result = bench_result(9.0)
     orin = replace(old, latency=replace(result, device=replace(result.device, board="Orin")))
     with pytest.raises(ConfigError, match="different machines"):

@@ -1,4 +1,4 @@
-"""Pages: escaped, complete, and on their own."""
+"""Pages: escaped, complete and self-contained."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _TABLE = Table(
     sortable=True,
 )
 _PAGE = """{% extends "base.html" %}{% import "parts.html" as parts with context %}
-{% block content %}{{ parts.table(table) }}<p>{{ words }}</p>{% endblock %}"""
+{% block content %}{{ parts.table(table) }}<p>{{ text }}</p>{% endblock %}"""
 
 
 @pytest.fixture
-def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A package with one template."""
-    name = f"room_{tmp_path.name.replace('-', '_')}"
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a package with one template."""
+    name = f"page_{tmp_path.name.replace('-', '_')}"
     (tmp_path / name).mkdir()
     (tmp_path / name / "__init__.py").write_text("")
     (tmp_path / name / "page.html").write_text(_PAGE)
@@ -37,7 +37,7 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 class _Seen(HTMLParser):
-    """Tags with their attributes, and whether every one that was opened was closed in order."""
+    """The tags with their attributes; asserts that tags are closed in order."""
 
     _VOID = ("meta", "link", "img", "br", "input", "hr", "path", "use")
 
@@ -56,9 +56,9 @@ class _Seen(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_a_page_is_whole_and_fetches_nothing(room: str) -> None:
-    """Every tag is closed; no attribute points anywhere outside the page."""
-    text = render("page.html", room, title="Speed", table=_TABLE, words="")
+def test_a_page_is_well_formed_and_fetches_nothing(package: str) -> None:
+    """Every tag is closed; no attribute refers to anything outside the page."""
+    text = render("page.html", package, title="Speed", table=_TABLE, text="")
     seen = _Seen(text)
     assert seen.open == []
     assert text.startswith("<!doctype html>")
@@ -71,9 +71,9 @@ def test_a_page_is_whole_and_fetches_nothing(room: str) -> None:
     assert "https://" not in text
 
 
-def test_its_policy_forbids_what_is_not_inline(room: str) -> None:
-    """A browser that reads the page may fetch nothing, whatever a later template says."""
-    tags = _Seen(render("page.html", room, title="Speed", table=_TABLE, words="")).tags
+def test_its_policy_forbids_fetching(package: str) -> None:
+    """A browser may fetch nothing, whatever a template holds."""
+    tags = _Seen(render("page.html", package, title="Speed", table=_TABLE, text="")).tags
     policy = next(a["content"] for tag, a in tags if a.get("http-equiv") == "Content-Security-Policy")
     assert policy is not None
     assert policy.startswith("default-src 'none'")
@@ -81,25 +81,25 @@ def test_its_policy_forbids_what_is_not_inline(room: str) -> None:
 
 @settings(max_examples=25)
 @given(st.text(alphabet="<>&\"'/script abc\N{SNOWMAN}", max_size=30))
-def test_words_never_become_tags(words: str) -> None:
-    """Whatever a label or a file is called, it is text."""
-    text = render("parts_probe.html", "tests_page_probe", title=words, words=words)
-    assert [tag for tag, _ in _Seen(text).tags] == ["h1", "p"]
+def test_text_never_becomes_tags(text: str) -> None:
+    """Labels and file names stay text, whatever they hold."""
+    page = render("parts_probe.html", "tests_page_probe", title=text, text=text)
+    assert [tag for tag, _ in _Seen(page).tags] == ["h1", "p"]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def probe(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A package whose template holds nothing but the words."""
+    """A package whose template holds nothing but a text."""
     folder = tmp_path_factory.mktemp("probe")
     (folder / "tests_page_probe").mkdir()
     (folder / "tests_page_probe" / "__init__.py").write_text("")
-    (folder / "tests_page_probe" / "parts_probe.html").write_text('<h1>{{ title }}</h1><p title="{{ words }}">{{ words }}</p>')
+    (folder / "tests_page_probe" / "parts_probe.html").write_text('<h1>{{ title }}</h1><p title="{{ text }}">{{ text }}</p>')
     sys.path.insert(0, str(folder))
 
 
-def test_a_table_is_readable_by_machines_and_readers(room: str) -> None:
-    """Caption, scopes, numbers to the right with their value, tones as classes."""
-    tags = _Seen(render("page.html", room, title="Speed", table=_TABLE, words="")).tags
+def test_the_markup_of_a_table(package: str) -> None:
+    """Caption, scopes, right-aligned numbers with their value, tones as classes."""
+    tags = _Seen(render("page.html", package, title="Speed", table=_TABLE, text="")).tags
     table = next(a for tag, a in tags if tag == "table")
     assert table["id"] == "speed"
     assert "data-sortable" in table
@@ -110,14 +110,14 @@ def test_a_table_is_readable_by_machines_and_readers(room: str) -> None:
     assert [a.get("class") for tag, a in tags if tag == "tr"] == [None, None, "quiet"]
 
 
-def test_a_value_that_is_missing_is_an_error(room: str) -> None:
-    """An undefined name is never an empty place in a page."""
-    with pytest.raises(jinja2.UndefinedError, match="words"):
-        render("page.html", room, title="Speed", table=_TABLE)
+def test_a_missing_value_is_an_error(package: str) -> None:
+    """An undefined name never renders as an empty text."""
+    with pytest.raises(jinja2.UndefinedError, match="text"):
+        render("page.html", package, title="Speed", table=_TABLE)
 
 
-def test_without_jinja_the_remedy_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The extra to install is named."""
+def test_without_jinja_the_hint_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MissingDependencyError with the command that installs it."""
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(MissingDependencyError) as caught:
         render("base.html", "edge_resnet.measurement.page", title="")

@@ -1,4 +1,4 @@
-"""Colours keep their contrast on every ground they are drawn on."""
+"""Colours have enough contrast on every background."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def _contrast(one: str, other: str) -> float:
 
 @pytest.mark.parametrize("colour", [*SERIES, DIMMED])
 def test_every_series_shows_in_light_and_in_dark(colour: str) -> None:
-    """A drawn colour has a contrast of 3 : 1 with white and with the dark ground."""
+    """A colour has a contrast of 3 : 1 with white and with the dark background."""
     assert _contrast(colour, "#ffffff") >= 3
     assert _contrast(colour, DARK_GROUND) >= 3
 
 
 def test_text_is_easily_read() -> None:
-    """Ink has a contrast of 7 : 1 with its ground, in light and in dark."""
+    """Text has a contrast of 7 : 1 with its background, in light and in dark mode."""
     assert _contrast(INK, "#ffffff") >= 7
     assert _contrast(DARK_INK, DARK_GROUND) >= 7
 
 
 def test_series_differ_without_their_colour() -> None:
-    """Each series has a shape of its own, and no colour is ink, which a page may repaint."""
+    """Each series has its own marker, and no colour is that of the text, which a page may change."""
     assert len(set(MARKERS)) == len(MARKERS) == len(SERIES) == len(set(SERIES))
     assert INK not in SERIES
 
@@ -48,8 +48,8 @@ _SEEN_BY = {
 
 
 @pytest.mark.parametrize("eye", sorted(_SEEN_BY))
-def test_the_first_four_series_can_be_told_apart_by_colour_blind_people(eye: str) -> None:
-    """Seen without red or green cones, any two of the first four differ by 12 in CIE Lab at least."""
+def test_the_first_four_series_differ_for_colour_blind_readers(eye: str) -> None:
+    """Without red or green cones, any two of the first four differ by at least 12 in CIE Lab."""
     seen = [_lab(colour, eye) for colour in SERIES[:4]]
     nearest = min(
         sum((a - b) ** 2 for a, b in zip(one, other, strict=True)) ** 0.5 for one, other in itertools.combinations(seen, 2)

@@ -1,4 +1,4 @@
-"""The two answers, and what they admit."""
+"""The two choices of a report, and how certain they say they are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from reports import answers, row
 
-from edge_resnet.measurement.report.front import fastest_within, limits_ms, most_accurate_under
+from edge_resnet.measurement.report.front import best_accuracy_under, fastest_within, limits_ms
 
 ROWS = [
     row("small int8", 9.0, answers(250)),
@@ -17,43 +17,43 @@ ROWS = [
 
 
 def test_the_most_accurate_under_a_limit() -> None:
-    """Of those that are fast enough the best one; nothing where nothing is."""
-    chosen = {limit: most_accurate_under(limit, ROWS).row for limit in (5, 10, 19, 20, 100)}
+    """The most accurate row that is fast enough; None where no row is."""
+    chosen = {limit: best_accuracy_under(limit, ROWS).row for limit in (5, 10, 19, 20, 100)}
     assert {limit: one.label if one else None for limit, one in chosen.items()} == {
         5: None, 10: "small int8", 19: "small fp32", 20: "large int8", 100: "large fp32",
     }  # fmt: skip
 
 
-def test_it_says_who_is_level_and_whether_the_limit_holds_for_sure() -> None:
-    """large int8 is not told apart from large fp32; the upper end of 19.5 ms lies above 20."""
-    chosen = most_accurate_under(100, ROWS)
-    assert [one.label for one, _ in chosen.level] == ["large int8"]
-    assert chosen.holds
-    assert not most_accurate_under(20, ROWS).holds
-    assert most_accurate_under(21, ROWS).holds
+def test_rivals_and_certain_limits_are_named() -> None:
+    """large int8 does not differ significantly from large fp32; the upper bound of 19.5 ms lies above 20."""
+    chosen = best_accuracy_under(100, ROWS)
+    assert [rival.row.label for rival in chosen.rivals] == ["large int8"]
+    assert chosen.limit_holds
+    assert not best_accuracy_under(20, ROWS).limit_holds
+    assert best_accuracy_under(21, ROWS).limit_holds
 
 
-def test_rows_of_other_images_are_never_called_worse() -> None:
-    """What cannot be compared is named with no difference."""
+def test_rows_on_other_images_are_never_called_worse() -> None:
+    """A row that cannot be compared is a rival without a difference."""
     other = row("other fp32", 3.0, answers(100))
     assert other.accuracy is not None
     strange = row("other fp32", 3.0, answers(100, 300))
-    level = most_accurate_under(100, [*ROWS, strange]).level
-    assert ("other fp32", None) in [(one.label, found) for one, found in level]
+    rivals = best_accuracy_under(100, [*ROWS, strange]).rivals
+    assert ("other fp32", None) in [(rival.row.label, rival.difference) for rival in rivals]
 
 
-def test_of_two_alike_the_faster_one() -> None:
-    """The same top-1 at less time wins."""
+def test_of_two_equal_rows_the_faster_is_chosen() -> None:
+    """Of the same top-1 the lower latency wins."""
     rows = [row("a fp32", 20.0, answers(300)), row("b fp32", 10.0, answers(300))]
-    chosen = most_accurate_under(100, rows).row
+    chosen = best_accuracy_under(100, rows).row
     assert chosen is not None
     assert chosen.label == "b fp32"
 
 
 def test_the_fastest_within_some_points() -> None:
-    """By the measured values, and by the whole interval: that needs more points."""
+    """By the measured values, and by the whole interval, which takes more points."""
     within = {points: fastest_within(points, ROWS) for points in (0.5, 1.0, 5.0, 20.0)}
-    labels = {points: (one.row.label, one.sure.label) for points, one in within.items() if one}
+    labels = {points: (one.row.label, one.certain.label) for points, one in within.items() if one}
     assert labels[0.5] == ("large fp32", "large fp32")
     assert labels[1.0] == ("large int8", "large fp32")
     assert labels[5.0] == ("small fp32", "large int8")
@@ -63,27 +63,25 @@ def test_the_fastest_within_some_points() -> None:
 @settings(max_examples=60)
 @given(st.floats(0.1, 50), st.floats(0.1, 50))
 def test_more_points_never_cost_time(one: float, other: float) -> None:
-    """A wider allowance gives a row that is as fast or faster, by either reading; the sure one is never the faster."""
+    """A larger allowed loss gives a row that is as fast or faster, either way; the certain row is never the faster one."""
     small, large = fastest_within(min(one, other), ROWS), fastest_within(max(one, other), ROWS)
     assert small is not None
     assert large is not None
-    for less, more in ((large.row, small.row), (large.sure, small.sure), (small.row, small.sure)):
-        assert less.latency is not None
-        assert more.latency is not None
-        assert less.latency.p90_ms <= more.latency.p90_ms
+    for faster, slower in ((large.row, small.row), (large.certain, small.certain), (small.row, small.certain)):
+        assert faster.p90_ms <= slower.p90_ms
 
 
-def test_no_row_no_answer() -> None:
-    """Latency alone answers neither."""
+def test_latency_alone_gives_no_choice() -> None:
+    """A row without an accuracy is never chosen."""
     assert fastest_within(1, [row("a fp32", 5.0, None)]) is None
-    assert most_accurate_under(10, [row("a fp32", 5.0, None)]).row is None
+    assert best_accuracy_under(10, [row("a fp32", 5.0, None)]).row is None
     assert limits_ms([row("a fp32", 5.0, None)]) == ()
 
 
 @settings(max_examples=60)
 @given(st.lists(st.floats(0.05, 5000), min_size=1, max_size=6))
 def test_limits_are_round_and_reach_the_slowest(latencies: list[float]) -> None:
-    """They rise, are 1, 2 or 5 with zeros, at most six, and the last is no less than the slowest."""
+    """At most six ascending limits of 1, 2 or 5 times a power of ten; the last is not below the slowest row."""
     limits = limits_ms([row(f"r{i} fp32", p90, answers(10, 40)) for i, p90 in enumerate(latencies)])
     assert 1 <= len(limits) <= 6
     assert list(limits) == sorted(set(limits))

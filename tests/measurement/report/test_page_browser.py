@@ -1,4 +1,4 @@
-"""The page in a real browser: it sorts, by mouse and by keyboard, fits a phone and a sheet, and complains of nothing."""
+"""The page in a real browser: sorting by mouse and keyboard, phone and print layout, no errors."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ def heading(browser: Chrome, index: int) -> Any:
     return browser.find_elements("css selector", "#measurements thead th")[index]
 
 
-def test_a_click_sorts_and_another_turns_it_round(browser: Chrome, page: str) -> None:
-    """By number and not by letter, what was not measured last either way, and the heading says it."""
+def test_a_click_sorts_and_another_reverses(browser: Chrome, page: str) -> None:
+    """By number, not by letter; cells that were not measured come last either way, and the heading shows the direction."""
     look(browser, page)
     assert column(browser, 1) == ["9.00", "18.0", "19.5", "52.0", "\N{EN DASH}"]
     button = heading(browser, 4).find_element("css selector", "button")
@@ -66,7 +66,7 @@ def test_a_click_sorts_and_another_turns_it_round(browser: Chrome, page: str) ->
 
 
 def test_the_keyboard_sorts_too(browser: Chrome, page: str) -> None:
-    """A heading can be reached by Tab and pressed by Enter."""
+    """A heading can be reached by Tab and activated by Enter."""
     look(browser, page)
     button = heading(browser, 0).find_element("css selector", "button")
     button.send_keys("\ue007")
@@ -75,8 +75,8 @@ def test_the_keyboard_sorts_too(browser: Chrome, page: str) -> None:
     assert browser.switch_to.active_element == button
 
 
-def test_nothing_is_complained_of(browser: Chrome, page: str) -> None:
-    """No script fails, and the page's own policy forbids nothing that it needs."""
+def test_the_browser_reports_no_error(browser: Chrome, page: str) -> None:
+    """No script fails, and the page's own policy allows everything that it needs."""
     look(browser, page)
     assert [entry["message"] for entry in browser.get_log("browser")] == []
     natural = browser.execute_script("return [...document.images].map(image => image.naturalWidth)")
@@ -85,7 +85,7 @@ def test_nothing_is_complained_of(browser: Chrome, page: str) -> None:
 
 
 @pytest.mark.parametrize(("width", "media"), [(360, "screen"), (1280, "screen"), (690, "print")])
-def test_it_is_as_wide_as_the_reader(browser: Chrome, page: str, width: int, media: str) -> None:
+def test_it_fits_the_width(browser: Chrome, page: str, width: int, media: str) -> None:
     """On a phone wide tables and charts scroll inside themselves; on a screen and on A4 nothing is cut off."""
     look(browser, page, width, media)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
@@ -95,8 +95,8 @@ def test_it_is_as_wide_as_the_reader(browser: Chrome, page: str, width: int, med
         assert browser.execute_script(code) == []
 
 
-def test_charts_take_the_ink_of_a_dark_page(browser: Chrome, page: str) -> None:
-    """Their text is light where the reader wants it dark."""
+def test_charts_take_the_text_colour_of_a_dark_page(browser: Chrome, page: str) -> None:
+    """Their text is light in dark mode."""
     look(browser, page)
     colours = []
     for scheme in ("light", "dark"):

@@ -1,4 +1,4 @@
-"""What a report writes: files that stand alone, for the whole of it and for what is left of it."""
+"""The files that a report writes, for whole and for partial reports."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from reports import PIXEL, answers, bench_result, report, row, usual
 from edge_resnet.core.errors import MissingDependencyError
 from edge_resnet.measurement.report.advice import answer_lines, findings
 from edge_resnet.measurement.report.record import MissingResult, Pair, read_report
-from edge_resnet.measurement.report.table import environment, records, to_csv, warnings_of
+from edge_resnet.measurement.report.table import caveats_of, environment, records, to_csv
 from edge_resnet.measurement.report.write import Questions, check_drawable, write_report
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The usual report on disk."""
+    """The usual report, written."""
     folder = tmp_path_factory.mktemp("report")
     write_report(usual(), folder, Questions(20.0, 2.0))
     return folder
@@ -38,8 +38,8 @@ def test_all_files_are_there_and_nothing_else(folder: Path) -> None:
     assert read_report(folder / "report.json") == usual()
 
 
-def test_the_page_stands_alone(folder: Path) -> None:
-    """It names no other file and no host: images are in it, and so are style and script."""
+def test_the_page_is_self_contained(folder: Path) -> None:
+    """It refers to no other file and no host: it holds its images, style and script."""
     page = (folder / "report.html").read_text(encoding="utf-8")
     for target in re.findall(r'(?:src|href)="([^"]+)"', page):
         assert target.startswith(("#", "data:image/"))
@@ -49,7 +49,7 @@ def test_the_page_stands_alone(folder: Path) -> None:
 
 
 def test_the_page_answers_what_was_asked(folder: Path) -> None:
-    """Both questions first, then what came out, with the hole and its reason."""
+    """Both answers first, then the findings; the missing result with its reason."""
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "The most accurate under 20.0 ms: resnet50 int8, 76.2 % at 19.5 ms." in page
     assert "The fastest within 2 points of the best: resnet50 int8" in page
@@ -58,13 +58,13 @@ def test_the_page_answers_what_was_asked(folder: Path) -> None:
 
 
 def test_no_id_is_used_twice(folder: Path) -> None:
-    """Charts in one page do not take each other's clips and markers."""
+    """Charts in one page do not use each other's clips and markers."""
     ids = re.findall(r'\bid="([^"]+)"', (folder / "report.html").read_text(encoding="utf-8"))
     assert len(ids) == len(set(ids))
 
 
 def test_the_csv_has_a_line_per_row_with_plain_numbers() -> None:
-    """The fastest first; empty where nothing was measured."""
+    """The fastest first; an empty cell where a figure was not measured."""
     lines = list(csv.DictReader(io.StringIO(to_csv(usual()))))
     assert [line["label"] for line in lines] == ["resnet18 int8", "resnet18 fp32", "resnet50 int8", "resnet50 fp32"]
     assert float(lines[0]["p90_ms"]) == 9.0
@@ -74,24 +74,24 @@ def test_the_csv_has_a_line_per_row_with_plain_numbers() -> None:
 
 
 def test_the_same_report_gives_the_same_page(folder: Path, tmp_path: Path) -> None:
-    """Nothing of the time or the machine that draws is in it."""
+    """It does not depend on when or where it is drawn."""
     write_report(read_report(folder / "report.json"), tmp_path, Questions(20.0, 2.0))
     for name in ("report.html", "report.md", "front.svg", "front.png"):
         assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
 
 
 def test_latency_alone_is_a_report_that_says_so(tmp_path: Path) -> None:
-    """No front and no answers; the first sentence says what is missing."""
+    """No front and no choices; the first sentence says that accuracy is missing."""
     found = report(row("resnet18 fp32", 18.0, None), row("resnet18 int8", 9.0, None, "int8"))
     write_report(found, tmp_path)
-    assert findings(found)[0] == ("Fastest: resnet18 int8, 9.00 ms p90. Nothing is said of accuracy: it was not measured.")
+    assert findings(found)[0] == "Fastest: resnet18 int8, 9.00 ms p90. Accuracy was not measured."
     assert not (tmp_path / "front.svg").exists()
     assert (tmp_path / "latencies.svg").exists()
-    assert "Which one to take" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Which network to choose" not in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_accuracy_alone_is_a_report_too(tmp_path: Path) -> None:
-    """Where every latency is a hole, the accuracies are shown."""
+    """Where every latency is missing, the accuracies are shown."""
     write_report(report(row("resnet18 fp32", None, answers(300))), tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "75.0" in page
@@ -99,11 +99,11 @@ def test_accuracy_alone_is_a_report_too(tmp_path: Path) -> None:
 
 
 def test_a_pair_without_labels_shows_what_changes(tmp_path: Path) -> None:
-    """Agreement is known without labels; points are not made up."""
+    """Agreement is known without labels; points are not."""
     pair = Pair("resnet18 fp32", "resnet18 int8", 40, 95.0, 2, None, None)
     found = report(row("resnet18 fp32", 18.0, None), row("resnet18 int8", 9.0, None, "int8"), pairs=(pair,))
     write_report(found, tmp_path)
-    assert "gives the same answer on 95.0 % of 40 images" in " ".join(findings(found))
+    assert "predicts the same class for 95.0 % of 40 images" in " ".join(findings(found))
     assert "no labels" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert not (tmp_path / "cost.svg").exists()
 
@@ -118,24 +118,24 @@ def test_names_cannot_break_the_page(tmp_path: Path) -> None:
     assert "\\|" in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
-def test_disturbed_latencies_are_called_doubtful_at_the_top() -> None:
-    """Who reads only the summary learns it."""
+def test_disturbed_latencies_are_called_unreliable_in_the_summary() -> None:
+    """A reader of only the summary learns it."""
     one = row("resnet18 fp32", 18.0, answers(300))
     assert one.latency is not None
     conditions = replace(one.latency.conditions, others_share=0.4)
     busy = replace(one, latency=replace(one.latency, conditions=conditions))
-    assert not any("doubtful" in line for line in findings(report(one)))
-    assert any("doubtful: other programs took up to 40 %" in line for line in findings(report(busy)))
+    assert not any("unreliable" in line for line in findings(report(one)))
+    assert any("unreliable: other programs used up to 40 % of the CPU" in line for line in findings(report(busy)))
 
 
-def test_a_warning_is_said_once_with_everyone_it_concerns() -> None:
-    """Two rows with the same words are one line."""
+def test_a_warning_is_given_once_with_all_its_rows() -> None:
+    """Two rows with the same warning are one line."""
     rows = [replace(row(f"r{i} fp32", 9.0 + i, None), latency=bench_result(9.0 + i, warnings=("it was hot",))) for i in (0, 1)]
-    assert warnings_of(report(*rows)) == ["r0 fp32, r1 fp32: it was hot"]
+    assert caveats_of(report(*rows)) == ["r0 fp32, r1 fp32: it was hot"]
 
 
 def test_the_environment_names_each_machine_once() -> None:
-    """Rows of one machine share its line; another one gets its own."""
+    """Rows of one machine share a line; another machine has its own."""
     one, other = row("a fp32", 9.0, None), row("b fp32", 10.0, None)
     assert other.latency is not None
     device = replace(other.latency.device, board="a board", power_mode="25W")
@@ -147,21 +147,21 @@ def test_the_environment_names_each_machine_once() -> None:
 
 
 def test_questions_without_an_answer_say_so() -> None:
-    """Nothing is that fast; nothing has both figures."""
+    """No network is that fast; no network has both figures."""
     lines = answer_lines(usual(), 1.0, None) + answer_lines(report(row("a fp32", 5.0, None)), None, 1.0)
     assert lines == [
-        "The most accurate under 1.00 ms: nothing that was measured is that fast.",
-        "The fastest within 1 point of the best: no row has both accuracy and latency.",
+        "The most accurate under 1.00 ms: no measured network is that fast.",
+        "The fastest within 1 point of the best: no network has both an accuracy and a latency.",
     ]
 
 
 def test_records_have_the_same_keys_in_every_row() -> None:
-    """Programs need not ask which figures a row has."""
+    """Programs need not check which figures a row has."""
     keys = [list(record) for record in records(usual())]
     assert all(one == keys[0] for one in keys)
 
 
-def test_missing_packages_are_said_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_packages_are_reported_before_anything_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the command that installs them."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError) as caught:
