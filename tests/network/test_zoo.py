@@ -96,14 +96,14 @@ def test_a_tiny_network_counted_by_hand(shortcut: Shortcut, plain: bool, project
     stage2 = 9 * 16 * 32 * 4 * 4 + 9 * 32 * 32 * 4 * 4
     stage3 = 9 * 32 * 64 * 2 * 2 + 9 * 64 * 64 * 2 * 2
     expected = stem + stage1 + stage2 + stage3 + 64 * 10 + projections
-    assert measure(ModelSpec("cifar", 8, shortcut, plain, classes=10, input_size=8))[1] == expected
+    assert measure(ModelSpec("cifar", 8, shortcut, plain, classes=10, input_size=8)).multiply_adds == expected
 
 
 def test_parameters_counted_by_hand() -> None:
     """Filters, two numbers per batch-normalised channel, and the classifier with its bias."""
     filters = 9 * (3 * 16 + 2 * 16 * 16 + 16 * 32 + 32 * 32 + 32 * 64 + 64 * 64)
     norms = 2 * (16 + 2 * 16 + 2 * 32 + 2 * 64)
-    assert measure(ModelSpec("cifar", 8, "A", classes=10, input_size=8))[0] == filters + norms + 64 * 10 + 10
+    assert measure(ModelSpec("cifar", 8, "A", classes=10, input_size=8)).parameters == filters + norms + 64 * 10 + 10
 
 
 @pytest.mark.parametrize("stride_on_first", [False, True])
@@ -123,9 +123,9 @@ def test_torchs_own_counter_agrees(spec: ModelSpec, stride_on_first: bool) -> No
         network = build_network(spec, stride_on_first=stride_on_first).eval()
         with FlopCounterMode(display=False) as counter:
             network(torch.empty(1, 3, spec.input_size, spec.input_size))
-    parameters, multiply_adds = measure(spec, stride_on_first=stride_on_first)
-    assert counter.get_total_flops() == 2 * multiply_adds
-    assert parameters == sum(parameter.numel() for parameter in network.parameters())
+    size = measure(spec, stride_on_first=stride_on_first)
+    assert counter.get_total_flops() == 2 * size.multiply_adds
+    assert size.parameters == sum(parameter.numel() for parameter in network.parameters())
 
 
 @pytest.mark.parametrize("depth", TABLE_1)

@@ -30,7 +30,7 @@ def complexity(request: ExperimentRequest, progress: Progress | None = None) -> 
     for place, fact in enumerate(facts):
         if progress is not None:
             progress("measure", place, len(facts))
-        twins.append(measure(replace(fact.spec, plain=True))[0])
+        twins.append(measure(replace(fact.spec, plain=True)).parameters)
     if progress is not None:
         progress("measure", len(facts), len(facts))
     imagenet = [fact for fact in facts if fact.spec.family == "imagenet"]

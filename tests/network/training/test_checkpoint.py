@@ -37,13 +37,13 @@ def test_a_checkpoint_cut_short_is_refused(trained: Path, share: float) -> None:
     (trained / NAME).write_bytes(content[: int(len(content) * share)])
     with pytest.raises(WeightsError, match="damaged") as caught:
         go_on(trained)
-    assert "start anew" in caught.value.hint
+    assert "restart" in caught.value.hint
 
 
 def test_a_file_of_something_else_is_no_checkpoint(trained: Path) -> None:
     """Sound safetensors without a training in them are refused."""
     (trained / NAME).write_bytes((trained / "weights.safetensors").read_bytes())
-    with pytest.raises(WeightsError, match="is none"):
+    with pytest.raises(WeightsError, match="not a checkpoint"):
         go_on(trained)
 
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.network.training import fit
 from edge_resnet.network.training.distributed import World
-from edge_resnet.network.training.loader import MemoryLoader, batch_of
+from edge_resnet.network.training.loader import MemoryLoader, effective_batch
 from edge_resnet.network.training.log import read_log
 
 PROGRAM = Path(__file__).with_name("together.py")
@@ -114,9 +114,9 @@ def plain():  # type: ignore[no-untyped-def]
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     """The hint is a batch that can; too few images for all is an error as well."""
     world = World(0, 3, torch.device("cpu"))
-    with pytest.raises(ConfigError, match="cannot be shared by 3") as caught:
-        batch_of(1000, dataclasses.replace(QUICK, batch=128), world)
+    with pytest.raises(ConfigError, match="cannot be divided among 3") as caught:
+        effective_batch(1000, dataclasses.replace(QUICK, batch=128), world)
     assert "--batch 129" in caught.value.hint
     with pytest.raises(DataError, match="needs two"):
-        batch_of(5, dataclasses.replace(QUICK, batch=129), world)
-    assert batch_of(100, dataclasses.replace(QUICK, batch=129), world) == 99
+        effective_batch(5, dataclasses.replace(QUICK, batch=129), world)
+    assert effective_batch(100, dataclasses.replace(QUICK, batch=129), world) == 99

@@ -245,7 +245,7 @@ def test_a_later_one_ends_with_the_last_whole_epochs_weights(tmp_path: Path) -> 
 def test_patience_ends_a_training_that_learns_nothing_more() -> None:
     """At a rate of next to nothing no test is better than the first."""
     result = fit(little_net(), stripes_data(), dataclasses.replace(QUICK, epochs=50, rate=1e-12, patience=3))
-    assert result.stopped == "no better test in 3 of them"
+    assert result.stopped == "no improvement in 3 tests"
     assert 4 <= len(result.records) < 20
 
 
@@ -280,7 +280,7 @@ def test_a_folder_with_a_training_is_not_overwritten(tmp_path: Path) -> None:
     """Without resume it is refused before anything is trained."""
     fit(little_net(), stripes_data(), dataclasses.replace(QUICK, epochs=1), folder=tmp_path)
     before = (tmp_path / "checkpoint.safetensors").read_bytes()
-    with pytest.raises(ConfigError, match="holds a training already"):
+    with pytest.raises(ConfigError, match="already contains a training"):
         fit(little_net(), stripes_data(), QUICK, folder=tmp_path)
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
 
@@ -318,7 +318,7 @@ def test_a_head_that_is_too_narrow_is_found_before_training() -> None:
 def test_images_too_small_for_the_network() -> None:
     """A network that cannot compute the size says so at once, with the remedy."""
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(8), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(4, 4))
-    with pytest.raises(ConfigError, match="cannot take images of 16 pixels") as caught:
+    with pytest.raises(ConfigError, match="cannot process images of 16 pixels") as caught:
         fit(network, stripes_data(), QUICK)
     assert "--input-size" in caught.value.hint
 

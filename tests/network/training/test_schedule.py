@@ -67,13 +67,13 @@ def test_the_warm_up_holds_until_the_error_is_below_80_percent() -> None:
     """With the mean of 50 batches at 80 % and above the low rate stays; below it, it ends and never comes back."""
     warm_up = WarmUp(0.01)
     for _ in range(60):
-        warm_up.saw(90.0)
+        warm_up.add(90.0)
     assert (warm_up.active, warm_up.rate(0.1)) == (True, 0.01)
     for _ in range(50):
-        warm_up.saw(79.0)
+        warm_up.add(79.0)
     assert (warm_up.active, warm_up.rate(0.1)) == (False, 0.1)
     for _ in range(60):
-        warm_up.saw(99.0)
+        warm_up.add(99.0)
     assert not warm_up.active
 
 
@@ -81,7 +81,7 @@ def test_one_lucky_batch_does_not_end_the_warm_up() -> None:
     """It takes fifty batches to know."""
     warm_up = WarmUp(0.01)
     for _ in range(49):
-        warm_up.saw(0.0)
+        warm_up.add(0.0)
     assert warm_up.active
 
 
@@ -89,12 +89,12 @@ def test_a_warm_up_goes_on_with_what_it_remembered() -> None:
     """Made anew from its errors it ends at the same batch."""
     first = WarmUp(0.01)
     for _ in range(30):
-        first.saw(70.0)
+        first.add(70.0)
     second = WarmUp(0.01, first.errors)
     for _ in range(19):
-        second.saw(70.0)
+        second.add(70.0)
     assert second.active
-    second.saw(70.0)
+    second.add(70.0)
     assert not second.active
 
 
