@@ -161,4 +161,8 @@ def _print_table(table: Table) -> None:
         drawn.add_column(column.title, justify="right" if column.numeric else "left", no_wrap=index == 0, overflow="fold")
     for row in table.rows:
         drawn.add_row(*(Text(column.text(cell)) for column, cell in zip(table.columns, row, strict=True)))
-    Console(width=80, color_system=None).print(drawn)
+    console = Console(width=80, color_system=None)
+    with console.capture() as captured:
+        console.print(drawn)
+    for line in captured.get().splitlines():
+        typer.echo(line.rstrip())

@@ -92,7 +92,9 @@ def _read(path: Path) -> StateDict:
 def _unwrapped(content: object, path: Path, max_depth: int = 8) -> StateDict:
     """The state dict inside a checkpoint, wherever the repository put it. A dict can contain itself, hence ``max_depth``."""
     if not isinstance(content, dict):
-        raise WeightsError(f"{path} contains a {type(content).__name__}, not a state dict", hint=f"--weights takes {_FORMATS}")
+        raise WeightsError(
+            f"weights file {path} contains a {type(content).__name__}, not a state dict", hint=f"--weights takes {_FORMATS}"
+        )
     inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)), None)
     if inner is not None and max_depth > 0:
         return _unwrapped(inner, path, max_depth - 1)
