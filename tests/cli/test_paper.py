@@ -28,8 +28,8 @@ def set_of_three(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def small(data: str, *words: str) -> tuple[str, ...]:
-    return ("paper", "degradation", "--data", data, "--test-data", data, "--input-size", "16", "--batch", "10", *words)
+def small(data: str, *args: str) -> tuple[str, ...]:
+    return ("paper", "degradation", "--data", data, "--test-data", data, "--input-size", "16", "--batch", "10", *args)
 
 
 def test_every_experiment_can_be_named() -> None:
@@ -47,8 +47,8 @@ def test_the_help_shows_each_kind_of_use() -> None:
 
 def test_a_small_degradation(cli: Cli, set_of_three: str) -> None:
     """Prints a line per network, the verdicts, the differences and the page; a second run is refused, a resumed one is equal."""
-    words = small(set_of_three, "--depths", "8,14", "--epochs", "1")
-    outcome = cli(*words)
+    args = small(set_of_three, "--depths", "8,14", "--epochs", "1")
+    outcome = cli(*args)
     assert outcome.code == 0, outcome.err
     lines = outcome.out.splitlines()
     assert [line.split()[0] for line in lines if line.startswith(("plain-", "ResNet-")) and "'s" not in line] == [
@@ -60,9 +60,9 @@ def test_a_small_degradation(cli: Cli, set_of_three: str) -> None:
     assert "differs from the paper: epochs: 1 (the paper: 164)" in lines
     assert lines[-1] == "the page is at paper/degradation/index.html"
     assert Path("paper/degradation/index.html").is_file()
-    assert_refused(cli(*words), "already contains an experiment", "--resume")
-    assert_refused(cli(*words, "--resume", "--seed", "1"), "another seed")
-    assert cli(*words, "--resume").out == outcome.out
+    assert_refused(cli(*args), "already contains an experiment", "--resume")
+    assert_refused(cli(*args, "--resume", "--seed", "1"), "another seed")
+    assert cli(*args, "--resume").out == outcome.out
 
 
 def test_tables_are_aligned_and_fit_eighty_columns(capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,8 +79,8 @@ def test_tables_are_aligned_and_fit_eighty_columns(capsys: pytest.CaptureFixture
 
 def test_json_alone(cli: Cli, set_of_three: str, tiny_weights: Path) -> None:
     """--json prints the content of the file and nothing else."""
-    words = ("paper", "responses", "--weights", f"8={tiny_weights}", "--data", set_of_three, "--json", "-o", "out")
-    outcome = cli(*words)
+    args = ("paper", "responses", "--weights", f"8={tiny_weights}", "--data", set_of_three, "--json", "-o", "out")
+    outcome = cli(*args)
     assert outcome.code == 0, outcome.err
     printed, written = json.loads(outcome.out), json.loads(Path("out/responses.json").read_text(encoding="utf-8"))
     assert {**printed, "created": ""} == {**written, "created": ""}
@@ -108,7 +108,7 @@ def test_interrupted(cli: Cli, set_of_three: str, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("args", "message"),
     [
         (("widths",), "widths"),
         (("complexity", "--epochs", "3"), "trains nothing"),
@@ -122,9 +122,9 @@ def test_interrupted(cli: Cli, set_of_three: str, monkeypatch: pytest.MonkeyPatc
         (("responses", "--from", "nowhere", "--data", "digits"), "nowhere"),
     ],
 )
-def test_what_is_refused(cli: Cli, words: tuple[str, ...], said: str) -> None:
+def test_what_is_refused(cli: Cli, args: tuple[str, ...], message: str) -> None:
     """One error line, one hint line, exit code 2, and no folder."""
-    assert_refused(cli("paper", *words), said)
+    assert_refused(cli("paper", *args), message)
     assert not Path("paper").exists() or not any(Path("paper").iterdir())
 
 

@@ -90,15 +90,15 @@ def test_a_sweep_of_depths_continues_without_the_weights_of_one(
     cli: Cli, weights_dir: Path, smooth_images: Path, tmp_path: Path
 ) -> None:
     """Depth 8 is measured; depth 14 is listed as not measured on stderr and on the page."""
-    words = ("--family", "cifar", "--depths", "8,14", "--weights-dir", str(weights_dir), "--data", str(smooth_images))
-    outcome = cli("report", *words, *QUICK, "--calib-images", "20", "--calib-method", "max", "--allow-random", "-o", "out")
+    args = ("--family", "cifar", "--depths", "8,14", "--weights-dir", str(weights_dir), "--data", str(smooth_images))
+    outcome = cli("report", *args, *QUICK, "--calib-images", "20", "--calib-method", "max", "--allow-random", "-o", "out")
     assert outcome.code == 0, outcome.err
     assert "not measured: resnet14-cifar fp32, resnet14-cifar int8: there are no weights for resnet14-cifar" in outcome.err
     page = (tmp_path / "out/report.html").read_text(encoding="utf-8")
     assert "there are no weights for resnet14-cifar" in page
     assert "44 of the 64 images of smooth" in page
     assert "correction: bias" in page
-    again = cli("report", *words, *QUICK, "--calib-images", "20", "--calib-method", "max", "--allow-random", "-o", "out")
+    again = cli("report", *args, *QUICK, "--calib-images", "20", "--calib-method", "max", "--allow-random", "-o", "out")
     assert "measured in" not in again.err
     assert ": made" not in again.err
 
@@ -149,9 +149,9 @@ def test_a_real_ctrl_c_on_a_terminal(given: tuple[str, ...], tmp_path: Path) -> 
     """Lines with the remaining time are above the bars; SIGINT after the first line still writes a page."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
-    words = [sys.executable, "-m", "edge_resnet", "report", *given, "--seconds", "60"]
+    args = [sys.executable, "-m", "edge_resnet", "report", *given, "--seconds", "60"]
     printed, sent = b"", False
-    with subprocess.Popen(words, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+    with subprocess.Popen(args, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         with suppress(OSError):  # the other end is closed
             while block := os.read(ours, 1 << 16):
@@ -189,7 +189,7 @@ def test_a_result_file_is_drawn_without_any_network(cli: Cli, given: tuple[str, 
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("args", "message"),
     [
         ((), "nothing to report on"),
         (("--depths", ""), "nothing to report on"),
@@ -203,9 +203,9 @@ def test_a_result_file_is_drawn_without_any_network(cli: Cli, given: tuple[str, 
         (("nowhere",), "no artifact at nowhere"),
     ],
 )
-def test_invalid_requests_are_refused(cli: Cli, words: tuple[str, ...], said: str) -> None:
+def test_invalid_requests_are_refused(cli: Cli, args: tuple[str, ...], message: str) -> None:
     """One error and one hint, before anything is measured."""
-    assert_refused(cli("report", *words), said)
+    assert_refused(cli("report", *args), message)
 
 
 def test_labels_of_another_network_are_refused(cli: Cli, given: tuple[str, ...], tmp_path: Path) -> None:

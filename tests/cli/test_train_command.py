@@ -73,22 +73,22 @@ def test_json_alone_on_stdout(cli: Cli, folders: Path) -> None:
 def test_momentum_as_the_paper_has_it(cli: Cli, folders: Path) -> None:
     """Nesterov momentum is the default, can be switched off, and is off without momentum."""
     options = []
-    for number, words in enumerate(((), ("--no-nesterov",), ("--momentum", "0"))):
-        outcome = cli("train", *TINY, "--data", str(folders), "--epochs", "1", "-o", f"run{number}", "--json", *words)
+    for number, args in enumerate(((), ("--no-nesterov",), ("--momentum", "0"))):
+        outcome = cli("train", *TINY, "--data", str(folders), "--epochs", "1", "-o", f"run{number}", "--json", *args)
         options.append(json.loads(outcome.out)["options"])
     assert [(one["momentum"], one["nesterov"]) for one in options] == [(0.9, True), (0.9, False), (0.0, False)]
 
 
 def test_resume_force_and_neither(cli: Cli, folders: Path) -> None:
     """A second training in the folder is refused, --resume continues it, --force replaces it."""
-    words = ("train", *TINY, "--data", str(folders), "-o", "run")
-    assert cli(*words, "--epochs", "2", "--max-steps", "1").code == 0
-    refused = cli(*words, "--epochs", "2")
+    args = ("train", *TINY, "--data", str(folders), "-o", "run")
+    assert cli(*args, "--epochs", "2", "--max-steps", "1").code == 0
+    refused = cli(*args, "--epochs", "2")
     assert refused.code == 2
     assert "--resume" in refused.err
-    assert cli(*words, "--epochs", "2", "--resume").code == 0
+    assert cli(*args, "--epochs", "2", "--resume").code == 0
     assert len(Path("run/log.csv").read_text().splitlines()) == 3
-    assert cli(*words, "--epochs", "1", "--force").code == 0
+    assert cli(*args, "--epochs", "1", "--force").code == 0
     assert len(Path("run/log.csv").read_text().splitlines()) == 2
 
 
@@ -100,8 +100,8 @@ def test_fine_tuning_keeps_what_is_frozen(cli: Cli, folders: Path) -> None:
     from edge_resnet.network import build_network
 
     save_file(build_network(ModelSpec("cifar", 8, "A", classes=10, input_size=32)).state_dict(), "ten.safetensors")
-    words = ("--weights", "ten.safetensors", "--freeze", "layer2", "--epochs", "1", "-o", "run")
-    outcome = cli("train", *TINY, "--shortcut", "A", "--data", str(folders), *words)
+    args = ("--weights", "ten.safetensors", "--freeze", "layer2", "--epochs", "1", "-o", "run")
+    outcome = cli("train", *TINY, "--shortcut", "A", "--data", str(folders), *args)
     assert outcome.code == 0, outcome.err
     before, after = load_file("ten.safetensors"), load_file("run/weights.safetensors")
     assert after["fc.weight"].shape[0] == 2
@@ -110,7 +110,7 @@ def test_fine_tuning_keeps_what_is_frozen(cli: Cli, folders: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("args", "message"),
     [
         (("--data", "absent"), "neither a path nor a set"),
         (("--data", "{set}", "--rate", "0"), "learning rate"),
@@ -121,11 +121,11 @@ def test_fine_tuning_keeps_what_is_frozen(cli: Cli, folders: Path) -> None:
         (("--data", "{set}/train/red"), "no labels"),
     ],
 )
-def test_invalid_trainings_are_refused(cli: Cli, folders: Path, words: tuple[str, ...], said: str) -> None:
+def test_invalid_trainings_are_refused(cli: Cli, folders: Path, args: tuple[str, ...], message: str) -> None:
     """Exit code 2, and a line that says what is wrong."""
-    outcome = cli("train", *TINY, *(word.format(set=folders) for word in words), "-o", "run")
+    outcome = cli("train", *TINY, *(word.format(set=folders) for word in args), "-o", "run")
     assert outcome.code == 2
-    assert said in outcome.err
+    assert message in outcome.err
 
 
 def test_classes_that_differ_are_named(cli: Cli, folders: Path) -> None:
@@ -149,20 +149,20 @@ def test_one_class_is_too_few(cli: Cli, folders: Path) -> None:
 
 def test_ctrl_c_keeps_the_last_whole_epoch(folders: Path, tmp_path: Path) -> None:
     """After the first epoch: exit code 130, no traceback, and a checkpoint for --resume."""
-    words = [sys.executable, "-m", "edge_resnet", "train", *TINY, "--data", str(folders), "-o", str(tmp_path / "run")]
+    args = [sys.executable, "-m", "edge_resnet", "train", *TINY, "--data", str(folders), "-o", str(tmp_path / "run")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen([*words, "--epochs", "5000"], stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen([*args, "--epochs", "5000"], stderr=subprocess.PIPE, text=True, env=environment) as process:
         deadline = time.monotonic() + 120
         while not (tmp_path / "run" / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, printed = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "--resume" in said
-    assert "Traceback" not in said
+    assert "--resume" in printed
+    assert "Traceback" not in printed
     lines = len((tmp_path / "run" / "log.csv").read_text().splitlines())
     done = subprocess.run(
-        [*words, "--epochs", f"{lines}", "--resume"], capture_output=True, text=True, check=False, env=environment
+        [*args, "--epochs", f"{lines}", "--resume"], capture_output=True, text=True, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr
 
@@ -173,7 +173,7 @@ def test_help_has_examples(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("args", "message"),
     [
         (("--max-drop", "0.5"), "--max-drop is only for --qat"),
         (("--qat", "absent", "--depth", "20"), "--depth cannot be used with --qat"),
@@ -181,8 +181,8 @@ def test_help_has_examples(cli: Cli) -> None:
         (("--qat", "absent", "--epochs", "1"), "no artifact at absent"),
     ],
 )
-def test_options_of_fine_tuning_and_of_training_cannot_be_mixed(cli: Cli, words: tuple[str, ...], said: str) -> None:
+def test_options_of_fine_tuning_and_of_training_cannot_be_mixed(cli: Cli, args: tuple[str, ...], message: str) -> None:
     """An option that does not apply is refused by name; the others are passed to fine-tuning."""
-    outcome = cli("train", "--data", "digits", *words)
+    outcome = cli("train", "--data", "digits", *args)
     assert outcome.code == 2
-    assert said in outcome.err
+    assert message in outcome.err

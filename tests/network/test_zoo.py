@@ -1,4 +1,4 @@
-"""The measured table against the paper, torchvision's documentation and sums done by hand. Knows no weights."""
+"""The measured table against the paper, torchvision's documentation and hand calculations. Uses no weights."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ def test_table_lists_the_papers_networks(table: list[NetworkFacts]) -> None:
 
 
 def test_multiply_adds_are_the_papers(table: list[NetworkFacts]) -> None:
-    """With the stride where the paper has it, table 1's multiply-adds are met within 2 %."""
+    """With the paper's stride, multiply-adds agree with table 1 within 2 %."""
     for facts in table[:5]:
         assert facts.paper_stride_multiply_adds / 1e9 == pytest.approx(TABLE_1[facts.spec.depth], rel=0.02)
 
 
 def test_multiply_adds_are_torchvisions(table: list[NetworkFacts]) -> None:
-    """With the stride where torchvision has it, its documented operations are met to the last printed digit."""
+    """With torchvision's stride, they agree with its documentation to the last printed digit."""
     assert {facts.spec.depth: round(facts.multiply_adds / 1e9, 3) for facts in table[:5]} == TORCHVISION_GMACS
 
 
 def test_the_stride_costs_only_bottlenecks(table: list[NetworkFacts]) -> None:
-    """Moving the stride changes nothing where there are no bottlenecks and saves work where there are."""
+    """The paper's stride changes nothing without bottlenecks, and saves multiply-adds with them."""
     for facts in table:
         if facts.block == "basic":
             assert facts.paper_stride_multiply_adds == facts.multiply_adds
@@ -73,7 +73,7 @@ def test_the_stride_costs_only_bottlenecks(table: list[NetworkFacts]) -> None:
 
 
 def test_parameters_are_the_known_ones(table: list[NetworkFacts]) -> None:
-    """ImageNet's counts are torchvision's exactly, CIFAR's are table 6's to the digits it prints."""
+    """ImageNet's counts are exactly torchvision's; CIFAR's are those of table 6 to its printed digits."""
     assert {facts.spec.depth: facts.parameters for facts in table[:5]} == TORCHVISION
     for facts in table[5:]:
         printed = TABLE_6[facts.spec.depth]
@@ -118,7 +118,7 @@ def test_parameters_counted_by_hand() -> None:
     ids=lambda spec: spec.name,
 )
 def test_torchs_own_counter_agrees(spec: ModelSpec, stride_on_first: bool) -> None:
-    """Two floating-point operations per multiply-add: torch's counter says twice ours, and the parameters are the network's."""
+    """Two floating-point operations per multiply-add: torch's counter gives twice ours, and the parameters are the network's."""
     with torch.device("meta"):
         network = build_network(spec, stride_on_first=stride_on_first).eval()
         with FlopCounterMode(display=False) as counter:
@@ -148,7 +148,7 @@ def test_names_follow_the_head() -> None:
 
 
 def test_names_are_in_the_order_of_the_real_labels(real_data: Path) -> None:
-    """The class index that the sample images were labelled with has the name that their list gives."""
+    """The class indices of the sample images have the names in their list."""
     import csv
 
     names = class_names(ModelSpec("imagenet", 18)) or ()

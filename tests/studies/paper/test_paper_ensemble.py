@@ -61,13 +61,13 @@ def test_zero_probabilities_do_not_divide_by_zero() -> None:
 def test_halves_split_every_class(count: int, classes: int, share: float, seed: int) -> None:
     """The parts make up the whole, neither is empty, and the held-out share of every class is exact to less than two images."""
     labels = np.arange(count) % classes
-    held, rest = halves(labels, share, seed)
-    assert sorted([*held, *rest]) == list(range(count))
-    assert len(held)
+    held_out, rest = halves(labels, share, seed)
+    assert sorted([*held_out, *rest]) == list(range(count))
+    assert len(held_out)
     assert len(rest)
     for label in range(classes):
         of_class = int((labels == label).sum())
-        assert abs((labels[held] == label).sum() - share * of_class) < 2
+        assert abs((labels[held_out] == label).sum() - share * of_class) < 2
 
 
 def test_halves_depend_on_the_seed_alone() -> None:
@@ -82,7 +82,7 @@ def asked(small_set: Path, output: Path, *named: str, **changed: object) -> Expe
 
 
 def test_two_networks_as_one(weights: Save, small_set: Path, tmp_path: Path) -> None:
-    """Errors are of the images not held out, for the networks and both averages, with the weights."""
+    """Errors are of the images not held_out out, for the networks and both averages, with the weights."""
     named = [f"8={weights(LIKE)}", f"14={weights(replace(LIKE, depth=14))}"]
     result, page = run_experiment(asked(small_set, tmp_path / "out", *named, held_out=0.4))
     data = result.data
@@ -122,11 +122,11 @@ def test_interrupted_with_two_answers(weights: Save, small_set: Path, tmp_path: 
     named = [f"{depth}={weights(replace(LIKE, depth=depth))}" for depth in (8, 14, 20)]
     real, calls = module.probabilities, []
 
-    def interrupting(*words: object) -> np.ndarray:
-        calls.append(words)
+    def interrupting(*args: object) -> np.ndarray:
+        calls.append(args)
         if len(calls) > 2 * left:
             raise KeyboardInterrupt
-        return real(*words)  # type: ignore[arg-type]
+        return real(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "probabilities", interrupting)
     left = 2  # two calls a network: 90 images in batches of 64

@@ -32,7 +32,7 @@ def test_each_number_has_its_place() -> None:
 def test_each_experiment_has_a_claim() -> None:
     """Every experiment has the paper's claim, with a section or table."""
     assert set(CLAIMS) == set(EXPERIMENTS)
-    assert all(any(word in claim for word in ("section", "table")) for claim in CLAIMS.values())
+    assert all(any(place in claim for place in ("section", "table")) for claim in CLAIMS.values())
 
 
 def test_tables_two_and_three_agree() -> None:

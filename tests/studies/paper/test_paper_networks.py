@@ -66,13 +66,13 @@ def test_the_same_name_twice(weights: Save) -> None:
 def test_what_cannot_be_opened(weights: Save, tmp_path: Path) -> None:
     """No weights, no file, weights of another depth, a folder without networks: each is an error that names it."""
     file = weights(replace(LIKE, depth=14))
-    for named, error, words in (
+    for named, error, message in (
         ([], ConfigError, "no weights"),
         ([str(file)], ConfigError, str(file)),
         (["8="], ConfigError, "8="),
         ([f"8={file}"], WeightsError, "do not fit"),
     ):
-        with pytest.raises(error, match=words):
+        with pytest.raises(error, match=message):
             open_networks(named, LIKE)
     with pytest.raises(WeightsError) as wrong:
         open_networks([f"8={file}"], LIKE)

@@ -42,7 +42,7 @@ def test_a_folder_is_claimed_once(tmp_path: Path) -> None:
     claim(tmp_path / "a", SETTINGS)
     with pytest.raises(BuildError) as taken:
         claim(tmp_path / "a", SETTINGS)
-    assert all(word in taken.value.hint for word in ("--resume", "--force", "-o"))
+    assert all(option in taken.value.hint for option in ("--resume", "--force", "-o"))
     claim(tmp_path / "a", SETTINGS, resume=True)
 
 

@@ -94,23 +94,23 @@ def test_the_experiment_compares_as_figure_seven(weights: Save, small_set: Path,
     rows = {row["network"]: row for row in result.tables[0].as_dicts()}
     assert [rows[name]["layers"] for name in ("ResNet-8", "ResNet-14", "plain-8")] == [7, 13, 7]
     assert [chart.name for chart in result.charts] == ["responses-order", "responses-sorted"]
-    said = " ".join(result.verdicts)
-    assert "ResNet-14's layers respond" in said
-    assert "than plain-8's" in said
+    verdicts = " ".join(result.verdicts)
+    assert "ResNet-14's layers respond" in verdicts
+    assert "than plain-8's" in verdicts
     means = {one["network"]: one["mean"] for one in result.data["networks"]}
-    than = "less" if means["ResNet-8"] < means["plain-8"] else "not less"
-    assert f"ResNet-8's layers respond {than} than plain-8's" in said
+    verdict = "less" if means["ResNet-8"] < means["plain-8"] else "not less"
+    assert f"ResNet-8's layers respond {verdict} than plain-8's" in verdicts
 
 
 def test_interrupted_after_one(weights: Save, small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in the second network keeps the first and marks the result as interrupted."""
     real, calls = module.layer_deviations, []
 
-    def interrupting(*words: object) -> dict[str, float]:
-        calls.append(words)
+    def interrupting(*args: object) -> dict[str, float]:
+        calls.append(args)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(*words)  # type: ignore[arg-type]
+        return real(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "layer_deviations", interrupting)
     named = (f"8={weights(LIKE)}", f"14={weights(replace(LIKE, depth=14))}")

@@ -31,12 +31,12 @@ def test_degradation_from_end_to_end(finished: tuple[ExperimentRequest, Experime
     assert not result.interrupted
     assert len(result.verdicts) == 3
     assert {chart.name for chart in result.charts} == {"degradation-plain", "degradation-residual"}
-    said = {item.what: item.here for item in result.differences}
-    assert said["epochs"] == "2"
-    assert said["steps"] == "6"
-    assert said["depths"] == "8, 14"
-    assert said["training images"] == "90 of small"
-    assert said["classes"] == "3"
+    differences = {item.what: item.here for item in result.differences}
+    assert differences["epochs"] == "2"
+    assert differences["steps"] == "6"
+    assert differences["depths"] == "8, 14"
+    assert differences["training images"] == "90 of small"
+    assert differences["classes"] == "3"
     assert "Degradation" in (request.output / "index.html").read_text(encoding="utf-8")
     again, _ = run_experiment(
         ExperimentRequest("responses", tmp_path / "r", data=request.data, classes=3, input_size=16, source=request.output)
@@ -111,9 +111,9 @@ def test_twins_start_with_the_same_weights(training: Make, monkeypatch: pytest.M
     seen: dict[str, Any] = {}
     real = module.fit
 
-    def spying(network: Any, *words: Any, folder: Path, **more: Any) -> Any:
+    def spying(network: Any, *args: Any, folder: Path, **options: Any) -> Any:
         seen[folder.name] = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        return real(network, *words, folder=folder, **more)
+        return real(network, *args, folder=folder, **options)
 
     monkeypatch.setattr(module, "fit", spying)
     train_networks(training(epochs=1), [replace(EIGHT, plain=True), EIGHT])
@@ -152,7 +152,7 @@ def test_depth_goes_through_table_six(training: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("experiment", "changed", "words"),
+    ("experiment", "changed", "message"),
     [
         ("degradation", {"depths": (8,)}, "one depth"),
         ("degradation", {"data": "", "test_data": ""}, "no train images"),
@@ -164,10 +164,10 @@ def test_depth_goes_through_table_six(training: Make) -> None:
         ("degradation", {"training": None}, "no training"),
     ],
 )
-def test_what_is_refused(training: Make, experiment: str, changed: dict[str, Any], words: str) -> None:
+def test_what_is_refused(training: Make, experiment: str, changed: dict[str, Any], message: str) -> None:
     """An invalid request is a ConfigError with a hint, and leaves no folder."""
     request = training(experiment, **changed)
-    with pytest.raises(ConfigError, match=words) as refused:
+    with pytest.raises(ConfigError, match=message) as refused:
         run_experiment(request)
     assert refused.value.hint
     assert not request.output.exists()

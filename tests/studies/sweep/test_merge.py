@@ -106,8 +106,8 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     """So are an evaluation with invalid values and a missing file."""
     strange = _evaluation(tmp_path)
     strange.write_text(strange.read_text().replace('"top1": 75.0', '"top1": "high"'))
-    for path, words in ((strange, "top1"), (tmp_path / "none.json", "cannot be read")):
-        with pytest.raises(DataError, match=words):
+    for path, message in ((strange, "top1"), (tmp_path / "none.json", "cannot be read")):
+        with pytest.raises(DataError, match=message):
             from_files([path])
     (tmp_path / "list.json").write_text('{"a": 1}')
     with pytest.raises(DataError, match="not what edge-resnet bench writes"):
