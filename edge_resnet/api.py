@@ -212,12 +212,12 @@ def compile(  # noqa: A001 - the command's name
 
 def evaluate(
     model: Model | Artifact | PathLike, data: PathLike | ImageSet, *, backend: str | None = None,
-    simulate_int8: bool = False, keep: bool = False, allow_random: bool = False, progress: Progress | None = None,
+    simulate_int8: bool = False, per_image: bool = False, allow_random: bool = False, progress: Progress | None = None,
 ) -> Evaluation:  # fmt: skip
     """Top-1, top-5 and agreement with FP32 on labelled images, in percent, with 95 % intervals.
 
     ``data``: what ``open_images`` takes or gives. ``backend``: None is the model's own. ``simulate_int8``: TensorRT's INT8,
-    computed on this machine. ``keep``: the result holds what is right image by image, for ``compare``. Raises ConfigError for
+    computed on this machine. ``per_image``: the result says which images are right, for ``compare``. Raises ConfigError for
     random weights unless ``allow_random``, DataError where labels are missing or belong to another network.
     """
     with _extras():
@@ -232,7 +232,7 @@ def evaluate(
             name, simulate = model.backend, simulate_int8 or model.variant == "simulated"
         images = data if isinstance(data, ImageSet) else open_images(data, labels=artifact.labels)
         prepare_engine(artifact, name, "simulated" if simulate else "native", progress=progress)
-        return measure(artifact, images, backend=name, simulate=simulate, keep=keep, progress=progress)
+        return measure(artifact, images, backend=name, simulate=simulate, per_image=per_image, progress=progress)
 
 
 def benchmark(

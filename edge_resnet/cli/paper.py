@@ -1,4 +1,4 @@
-"""``edge-resnet paper``. Knows the options and how a finding is printed; the experiments are edge_resnet.studies.paper's."""
+"""``edge-resnet paper``: the options, and how a result is printed. The experiments are in edge_resnet.studies.paper."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from edge_resnet.core.records import Shortcut as ShortcutName
 if TYPE_CHECKING:
     from edge_resnet.network.training import TrainOptions
     from edge_resnet.studies.paper import ExperimentResult
+    from edge_resnet.studies.paper.result import Table
 
 __all__ = ["paper"]
 
@@ -29,18 +30,20 @@ _SCHEDULES = Literal["one-cycle", "paper-cifar", "paper-imagenet", "cosine", "co
 def paper(
     experiment: Annotated[
         Literal["degradation", "shortcuts", "depth", "responses", "complexity", "tencrop", "multiscale", "ensemble"],
-        typer.Argument(help="What to run; the first three train."),
+        typer.Argument(help="The experiment; the first three train."),
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder (default: paper/EXPERIMENT).")] = None,
-    family: Annotated[FamilyName | None, typer.Option(help="cifar or imagenet (default: what the paper has there).")] = None,
-    depths: Annotated[str, typer.Option(help="Layers, such as 20,56 (default: the paper's).")] = "",
-    shortcut: Annotated[ShortcutName | None, typer.Option(help="Option of the shortcuts (default: the paper's).")] = None,
+    family: Annotated[FamilyName | None, typer.Option(help="cifar or imagenet (default: as in the paper).")] = None,
+    depths: Annotated[str, typer.Option(help="Layers, for example 20,56 (default: the paper's).")] = "",
+    shortcut: Annotated[ShortcutName | None, typer.Option(help="Shortcut option (default: the paper's).")] = None,
     data: Annotated[str, typer.Option(help="Folder of class folders, CSV, .npz, or a name.", rich_help_panel=_IMAGES)] = "",
-    test_data: Annotated[str, typer.Option(help="The same, to test on (a name has both).", rich_help_panel=_IMAGES)] = "",
-    images: Annotated[int | None, typer.Option(help="Train on so many of them.", rich_help_panel=_IMAGES)] = None,
-    test_images: Annotated[int | None, typer.Option(help="Test on so many.", rich_help_panel=_IMAGES)] = None,
-    classes: Annotated[int | None, typer.Option(help="Width of the head.", rich_help_panel=_IMAGES)] = None,
-    input_size: Annotated[int | None, typer.Option(help="Side of the square, pixels.", rich_help_panel=_IMAGES)] = None,
+    test_data: Annotated[
+        str, typer.Option(help="Test images, given like --data (a name has both).", rich_help_panel=_IMAGES)
+    ] = "",
+    images: Annotated[int | None, typer.Option(help="Number of images to train on.", rich_help_panel=_IMAGES)] = None,
+    test_images: Annotated[int | None, typer.Option(help="Number of images to test on.", rich_help_panel=_IMAGES)] = None,
+    classes: Annotated[int | None, typer.Option(help="Number of classes.", rich_help_panel=_IMAGES)] = None,
+    input_size: Annotated[int | None, typer.Option(help="Side of the input in pixels.", rich_help_panel=_IMAGES)] = None,
     mean: Annotated[
         tuple[float, float, float], typer.Option(help="Per channel, RGB, in 0..1.", rich_help_panel=_IMAGES)
     ] = IMAGENET_MEAN,
@@ -52,33 +55,36 @@ def paper(
         typer.Option(metavar="NAME=FILE", help="A network and its weights; repeatable.", rich_help_panel=_WEIGHTS),
     ] = None,
     source: Annotated[
-        Path | None, typer.Option("--from", metavar="DIR", help="Networks that an experiment trained.", rich_help_panel=_WEIGHTS)
+        Path | None,
+        typer.Option("--from", metavar="DIR", help="Use the networks that an experiment trained.", rich_help_panel=_WEIGHTS),
     ] = None,
-    scales: Annotated[str, typer.Option(help="Short sides for multiscale, pixels.", rich_help_panel=_WEIGHTS)] = "",
-    flips: Annotated[bool, typer.Option(help="multiscale: mirror images too.", rich_help_panel=_WEIGHTS)] = True,
-    held_out: Annotated[float, typer.Option(help="ensemble: share to choose weights on.", rich_help_panel=_WEIGHTS)] = 0.5,
-    epochs: Annotated[float | None, typer.Option(help="Passes (default: 164, imagenet 120).", rich_help_panel=_TRAINING)] = None,
-    batch: Annotated[int | None, typer.Option(help="Default: 128, imagenet 256.", rich_help_panel=_TRAINING)] = None,
+    scales: Annotated[str, typer.Option(help="multiscale: short sides in pixels.", rich_help_panel=_WEIGHTS)] = "",
+    flips: Annotated[bool, typer.Option(help="multiscale: use mirror images too.", rich_help_panel=_WEIGHTS)] = True,
+    held_out: Annotated[
+        float, typer.Option(help="ensemble: share of images to choose weights on.", rich_help_panel=_WEIGHTS)
+    ] = 0.5,
+    epochs: Annotated[float | None, typer.Option(help="Epochs (default: 164, imagenet 120).", rich_help_panel=_TRAINING)] = None,
+    batch: Annotated[int | None, typer.Option(help="Batch size (default: 128, imagenet 256).", rich_help_panel=_TRAINING)] = None,
     rate: Annotated[float | None, typer.Option(help="Highest learning rate (default: 0.1).", rich_help_panel=_TRAINING)] = None,
     schedule: Annotated[
-        _SCHEDULES | None, typer.Option(help="Of the rate, shortened with the epochs.", rich_help_panel=_TRAINING)
+        _SCHEDULES | None, typer.Option(help="Learning rate schedule, scaled to the epochs.", rich_help_panel=_TRAINING)
     ] = None,
     precision: Annotated[
-        Literal["auto", "fp32", "bf16"] | None, typer.Option(help="Default: fp32.", rich_help_panel=_TRAINING)
+        Literal["auto", "fp32", "bf16"] | None, typer.Option(help="Arithmetic (default: fp32).", rich_help_panel=_TRAINING)
     ] = None,
     augment: Annotated[
         Literal["none", "shift", "cifar", "imagenet", "scales"] | None,
-        typer.Option(help="Default: the paper's.", rich_help_panel=_TRAINING),
+        typer.Option(help="Augmentation (default: the paper's).", rich_help_panel=_TRAINING),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of weights, order, augmentation and samples.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with what the folder holds.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Begin anew in it.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of weights, order, augmentation and samples.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue the experiment in the folder.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the experiment in the folder.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print only JSON to stdout.")] = False,
 ) -> None:
-    """Run an experiment of He et al. 2015 and set its numbers beside the paper's, on a page, as charts and as JSON.
+    """Run an experiment of He et al. 2015 and compare its numbers with the paper's, on a page, as charts and as JSON.
 
-    The defaults are the paper's, which is days of training: choose depths, images and epochs. The page says what was scaled
-    down. Ctrl-C ends it with what there is, and --resume goes on.
+    The defaults are the paper's and take days of training: choose depths, images and epochs. The page lists all differences from
+    the paper. Ctrl-C ends the experiment with the results so far, and --resume continues it.
 
     edge-resnet paper complexity
 
@@ -97,7 +103,9 @@ def paper(
     given = {"epochs": epochs, "batch": batch, "rate": rate, "schedule": schedule, "precision": precision, "augment": augment}
     wanted = {name: value for name, value in given.items() if value is not None}
     if wanted and experiment not in TRAINING:
-        raise ConfigError(f"{experiment} trains nothing: --{next(iter(wanted))} is for those that do", hint=", ".join(TRAINING))
+        raise ConfigError(
+            f"{experiment} trains nothing: --{next(iter(wanted))} is for the experiments that train", hint=", ".join(TRAINING)
+        )
     request = ExperimentRequest(
         experiment=experiment, output=output or Path("paper") / experiment, family=chosen, depths=_numbers("--depths", depths),
         shortcut=shortcut, data=data, test_data=test_data, images=images, test_images=test_images, classes=classes,
@@ -106,17 +114,17 @@ def paper(
         training=_training(chosen, wanted) if experiment in TRAINING else None,
     )  # fmt: skip
     with progress_bars() as progress:
-        finding, page = run_experiment(request, resume=resume, force=force, progress=progress)
+        result, page = run_experiment(request, resume=resume, force=force, progress=progress)
     if json_output:
-        typer.echo(to_json(finding))
+        typer.echo(to_json(result))
     else:
-        _report(finding, page)
-    if finding.interrupted:
+        _print_result(result, page)
+    if result.interrupted:
         raise typer.Exit(_INTERRUPTED)
 
 
 def _training(family: FamilyName, wanted: Mapping[str, object]) -> TrainOptions:
-    """The paper's recipe with what was asked for."""
+    """The paper's recipe with the options that the user chose."""
     from edge_resnet.studies.paper.scale import paper_options
 
     return replace(paper_options(family), **wanted)  # type: ignore[arg-type]
@@ -126,18 +134,35 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError as error:
-        raise ConfigError(f"{option} takes whole numbers with commas between, not {text}", hint=f"{option} 20,56") from error
+        raise ConfigError(f"{option} takes whole numbers separated by commas, not {text}", hint=f"{option} 20,56") from error
 
 
-def _report(finding: ExperimentResult, page: Path) -> None:
-    typer.echo(finding.title + (" (a part: interrupted)" if finding.interrupted else ""))
-    for table in finding.tables:
+def _print_result(result: ExperimentResult, page: Path) -> None:
+    typer.echo(result.title + (" (incomplete: interrupted)" if result.interrupted else ""))
+    for table in result.tables:
         typer.echo("")
-        for line in table.lines():
-            typer.echo(line)
+        _print_table(table)
     typer.echo("")
-    for sentence in finding.verdicts:
+    for sentence in result.verdicts:
         typer.echo(sentence)
-    for item in finding.scaled:
-        typer.echo(f"scaled down: {item.what}: {item.here} (the paper: {item.paper})")
+    for item in result.differences:
+        typer.echo(f"differs from the paper: {item.what}: {item.here} (the paper: {item.paper})")
     typer.echo(f"the page is at {page}")
+
+
+def _print_table(table: Table) -> None:
+    """Print a table in eighty columns, whatever the width of the terminal; long headers and cells are wrapped."""
+    from rich.console import Console
+    from rich.table import Table as TextTable
+    from rich.text import Text
+
+    drawn = TextTable(box=None, pad_edge=False, padding=(0, 1, 0, 0))
+    for index, column in enumerate(table.columns):
+        drawn.add_column(column.title, justify="right" if column.numeric else "left", no_wrap=index == 0, overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*(Text(column.text(cell)) for column, cell in zip(table.columns, row, strict=True)))
+    console = Console(width=80, color_system=None)
+    with console.capture() as captured:
+        console.print(drawn)
+    for line in captured.get().splitlines():
+        typer.echo(line.rstrip())

@@ -1,8 +1,9 @@
-"""``edge-resnet report``. Knows the options and how a sweep is told; ``sweep`` measures and ``report`` draws."""
+"""``edge-resnet report``: the options, and the lines about progress and results. ``sweep`` measures, ``report`` draws."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,31 +17,54 @@ from edge_resnet.core.records import FAMILY_SHORTCUT, Correction, Family, ModelS
 
 if TYPE_CHECKING:
     from edge_resnet.measurement.report import Questions, Report
-    from edge_resnet.studies.sweep import SweepRequest
+    from edge_resnet.studies.sweep import CellOutcome, SweepRequest
     from edge_resnet.studies.sweep.plan import Network
 
 __all__ = ["report"]
 
 _INTERRUPTED = 130
 _SWEEP, _ASK = "What to measure", "Questions"
-_DEPTHS = "Networks to build, for example 18,34,50,101,152."
-_WEIGHTS = "Folder with a file of weights per depth, found by its name (default: torchvision's weights)."
+_DEPTHS = "Depths of the networks to build, for example 18,34,50,101,152."
+_WEIGHTS = "Folder with a weights file per depth, found by its name (default: torchvision's weights)."
 _DATA = "Labelled images: folder of class folders, CSV, .npz, or a name (default: latency only)."
-_CALIB = "Images for INT8 (default: a part of --data is held out for it)."
-_CORRECT = "none, bias, or learned, which takes minutes a network."
+_CALIB = "Calibration images for INT8 (default: a part of --data is held out)."
+_CORRECT = "none, bias, or learned, which takes minutes per network."
+
+
+@dataclass(frozen=True)
+class _Output:
+    """Where the report goes, what to do with one that is there, and whether to print JSON."""
+
+    folder: Path
+    resume: bool
+    force: bool
+    json: bool
+
+
+@dataclass(frozen=True)
+class _NetworkOptions:
+    """The options for all networks to build."""
+
+    family: Family
+    shortcut: Shortcut | None
+    classes: int | None
+    weights_dir: Path | None
+    weights: str
 
 
 def report(
     inputs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[ARTIFACT|RESULT.json]...", help="Artifacts to measure, results to show beside them."),
+        typer.Argument(metavar="[ARTIFACT|RESULT.json]...", help="Artifacts to measure, and result files to show beside them."),
     ] = None,
     depths: Annotated[str, typer.Option(help=_DEPTHS, rich_help_panel=_SWEEP)] = "",
-    precisions: Annotated[str, typer.Option(help="Each of them: fp32, fp16, int8.", rich_help_panel=_SWEEP)] = "fp32,int8",
-    backends: Annotated[str, typer.Option(help="auto, tensorrt, openvino, onnxruntime.", rich_help_panel=_SWEEP)] = "auto",
-    batch: Annotated[str, typer.Option(help="1: image after image; more: offline.", rich_help_panel=_SWEEP)] = "1,8",
+    precisions: Annotated[str, typer.Option(help="One or more of fp32, fp16, int8.", rich_help_panel=_SWEEP)] = "fp32,int8",
+    backends: Annotated[
+        str, typer.Option(help="One or more of auto, tensorrt, openvino, onnxruntime.", rich_help_panel=_SWEEP)
+    ] = "auto",
+    batch: Annotated[str, typer.Option(help="1: single-stream; larger: offline.", rich_help_panel=_SWEEP)] = "1,8",
     data: Annotated[str | None, typer.Option(help=_DATA, rich_help_panel=_SWEEP)] = None,
-    seconds: Annotated[float, typer.Option(help="Of each latency measurement at least.", rich_help_panel=_SWEEP)] = 5.0,
+    seconds: Annotated[float, typer.Option(help="Minimum duration of each latency measurement.", rich_help_panel=_SWEEP)] = 5.0,
     family: options.Family = "imagenet",
     shortcut: options.Shortcut = None,
     classes: options.Classes = None,
@@ -56,20 +80,20 @@ def report(
     seed: options.Seed = None,
     allow_random: options.AllowRandom = False,
     under_ms: Annotated[
-        float | None, typer.Option(help="Which is the most accurate under so many ms?", rich_help_panel=_ASK)
+        float | None, typer.Option(help="Find the most accurate network within this latency.", rich_help_panel=_ASK)
     ] = None,
     within_points: Annotated[
-        float | None, typer.Option(help="Which is the fastest within so many points of the best?", rich_help_panel=_ASK)
+        float | None, typer.Option(help="Find the fastest network within so many points of the best.", rich_help_panel=_ASK)
     ] = None,
-    title: Annotated[str, typer.Option(help="Of the page.", rich_help_panel="Output")] = "Accuracy against latency",
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder.", rich_help_panel="Output")] = Path("report"),
-    resume: Annotated[bool, typer.Option(help="Go on with a report that is there.", rich_help_panel="Output")] = True,
-    force: Annotated[bool, typer.Option("--force", help="Measure anew what is there.", rich_help_panel="Output")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.", rich_help_panel="Output")] = False,
+    title: Annotated[str, typer.Option(help="Title of the page.", rich_help_panel="Output")] = "Accuracy against latency",
+    output: Annotated[Path, typer.Option("--output", "-o", help="Output folder.", rich_help_panel="Output")] = Path("report"),
+    resume: Annotated[bool, typer.Option(help="Resume an existing report.", rich_help_panel="Output")] = True,
+    force: Annotated[bool, typer.Option("--force", help="Measure an existing report again.", rich_help_panel="Output")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print only JSON to stdout.", rich_help_panel="Output")] = False,
 ) -> None:
-    """Measure networks, precisions and backends on the same images, and draw accuracy against latency as a page.
+    """Measure networks, precisions and backends on the same images, and write a page of accuracy against latency.
 
-    What is interrupted goes on where it ended. Result files, also other reports, are shown beside what is measured.
+    An interrupted run is resumed by the same command. Result files, including other reports, are shown beside the measurements.
 
     edge-resnet report --depths 18,50 --data val/ -o report
 
@@ -85,12 +109,13 @@ def report(
     questions = Questions(_positive(under_ms, "--under-ms"), _positive(within_points, "--within-points"))
     named = named_recipe(calib_recipe, family, (calib_method, calib_images, None, seed, correct))
     chosen = _numbers(depths, "--depths")
+    network_options = _NetworkOptions(family, shortcut, classes, weights_dir, weights)
     request = SweepRequest(
-        networks=tuple(_network(depth, (family, shortcut, classes), weights_dir, weights) for depth in chosen),
+        networks=tuple(_network(depth, network_options) for depth in chosen),
         precisions=_precisions(precisions),
         artifacts=tuple(path for path in inputs or () if path.suffix.lower() != ".json"),
         results=tuple(path for path in inputs or () if path.suffix.lower() == ".json"),
-        backends=tuple(_words(backends)),
+        backends=tuple(_parts(backends)),
         batches=_numbers(batch, "--batch"),
         data=data,
         calibration_data=calib_data,
@@ -98,54 +123,55 @@ def report(
         seconds=seconds,
         allow_random=allow_random,
         title=title,
-        options=_said(seconds, named.recipe.method, correct) if chosen else {"Seconds a measurement": f"{seconds:g}"},
+        options=_shown_options(seconds, named.recipe.method, correct) if chosen else {"Seconds a measurement": f"{seconds:g}"},
     )
     check_drawable()
-    _run(request, questions, output, (resume, force, json_output))
+    _run(request, questions, _Output(output, resume, force, json_output))
 
 
-def _run(request: SweepRequest, questions: Questions, output: Path, words: tuple[bool, bool, bool]) -> None:
-    """Measure, write, tell. ``words``: --resume, --force and --json."""
+def _run(request: SweepRequest, questions: Questions, output: _Output) -> None:
+    """Measure, write the report, and print the results."""
     from edge_resnet.measurement.report import write_report
     from edge_resnet.studies.sweep import sweep
     from edge_resnet.studies.sweep.cells import claim
 
-    resume, force, json_output = words
-    cells = claim(output, resume=resume, force=force)
-    # A line per cell says how much time is left; on a terminal bars below it say how the cell at hand goes.
+    cells = claim(output.folder, resume=output.resume, force=output.force)
+    # A line per cell reports the remaining time; on a terminal, bars below show the progress of the current cell.
     with progress_bars() as progress:
-        found = sweep(request, output, cells, progress=progress, told=_tell)
-    page = write_report(found, output, questions)
-    if json_output:
+        found = sweep(request, output.folder, cells, progress=progress, observer=_print_cell)
+    page = write_report(found, output.folder, questions)
+    if output.json:
         typer.echo(json.dumps(_as_json(found, page)))
     else:
-        _report(found, questions, page)
+        _print_report(found, questions, page)
     if found.interrupted:
         raise typer.Exit(_INTERRUPTED)
 
 
-def _network(depth: int, kind: tuple[Family, Shortcut | None, int | None], folder: Path | None, weights: str) -> Network:
+def _network(depth: int, chosen: _NetworkOptions) -> Network:
     from edge_resnet.studies.sweep.plan import Network, find_weights
 
-    family, shortcut, classes = kind
+    family = chosen.family
     size, width = (224, 1000) if family == "imagenet" else (32, 10)
-    model = ModelSpec(family, depth, shortcut or FAMILY_SHORTCUT[family], False, classes or width, size)
-    path = None if folder is None else find_weights(folder, depth)
-    chosen = weights if folder is None else None if path is None else str(path)
-    return Network(model, Preprocess(256 if family == "imagenet" else size, size), chosen)
+    model = ModelSpec(family, depth, chosen.shortcut or FAMILY_SHORTCUT[family], False, chosen.classes or width, size)
+    weights: str | None = chosen.weights
+    if chosen.weights_dir is not None:
+        path = find_weights(chosen.weights_dir, depth)
+        weights = None if path is None else str(path)
+    return Network(model, Preprocess(256 if family == "imagenet" else size, size), weights)
 
 
 def _precisions(text: str) -> tuple[Precision, ...]:
-    return tuple(dict.fromkeys(_words(text)))  # type: ignore[arg-type]  # the request refuses other words
+    return tuple(dict.fromkeys(_parts(text)))  # type: ignore[arg-type]  # the request refuses other names
 
 
-def _words(text: str) -> list[str]:
+def _parts(text: str) -> list[str]:
     return [part.strip().lower() for part in text.split(",") if part.strip()]
 
 
 def _numbers(text: str, option: str) -> tuple[int, ...]:
     try:
-        return tuple(dict.fromkeys(int(part) for part in _words(text)))
+        return tuple(dict.fromkeys(int(part) for part in _parts(text)))
     except ValueError as error:
         raise ConfigError(f"{option} takes whole numbers, not {text}", hint=f"for example {option} 18,50") from error
 
@@ -156,19 +182,17 @@ def _positive(value: float | None, option: str) -> float | None:
     return value
 
 
-def _said(seconds: float, method: str, correct: str) -> dict[str, str]:
-    """Options that a reader of the report must know."""
-    learned = (
-        ""
-        if correct == "learned"
-        else "; --correct learned, which build takes by default, is more accurate and takes minutes more"
-    )
-    return {"INT8": f"ranges by {method}, correction: {correct}{learned}", "Seconds a measurement": f"{seconds:g}"}
+def _shown_options(seconds: float, method: str, correct: str) -> dict[str, str]:
+    """The options that the report shows."""
+    advice = "; --correct learned, the default of build, is more accurate and takes minutes longer"
+    ranges = f"ranges by {method}, correction: {correct}{'' if correct == 'learned' else advice}"
+    return {"INT8": ranges, "Seconds a measurement": f"{seconds:g}"}
 
 
-def _tell(name: str, how: str, seconds: float, left_s: float) -> None:
-    left = f"; about {left_s / 60:.0f} min left" if left_s >= 90 else f"; about {left_s:.0f} s left"
-    typer.echo(f"{name}: {how}{f' in {seconds:.0f} s' if how in ('made', 'measured') else ''}{left}", err=True)
+def _print_cell(cell: CellOutcome) -> None:
+    left = f"about {cell.left_s / 60:.0f} min left" if cell.left_s >= 90 else f"about {cell.left_s:.0f} s left"
+    duration = f" in {cell.seconds:.0f} s" if cell.outcome in ("made", "measured") else ""
+    typer.echo(f"{cell.name}: {cell.outcome}{duration}; {left}", err=True)
 
 
 def _as_json(found: Report, page: Path) -> dict[str, object]:
@@ -177,17 +201,17 @@ def _as_json(found: Report, page: Path) -> dict[str, object]:
     from edge_resnet.measurement.report.table import records
 
     pairs = [{key: value for key, value in asdict(pair).items() if key not in ("flips", "classes")} for pair in found.pairs]
-    holes = [asdict(hole) for hole in found.holes]
-    return {"report": str(page), "rows": records(found), "pairs": pairs, "holes": holes, "interrupted": found.interrupted}
+    missing = [asdict(one) for one in found.holes]
+    return {"report": str(page), "rows": records(found), "pairs": pairs, "holes": missing, "interrupted": found.interrupted}
 
 
-def _report(found: Report, questions: Questions, page: Path) -> None:
+def _print_report(found: Report, questions: Questions, page: Path) -> None:
     from edge_resnet.measurement.report.advice import answer_lines, findings
 
     for line in (*answer_lines(found, questions.under_ms, questions.within_points), *findings(found)):
         typer.echo(line)
-    for hole in found.holes:
-        typer.echo(f"not measured: {hole.what}: {hole.reason}{f' ({hole.remedy})' if hole.remedy else ''}", err=True)
+    for one in found.holes:
+        typer.echo(f"not measured: {one.what}: {one.reason}{f' ({one.remedy})' if one.remedy else ''}", err=True)
     if found.interrupted:
-        typer.echo("interrupted: the same command goes on where this ended", err=True)
+        typer.echo("interrupted: run the same command again to continue", err=True)
     typer.echo(f"the page is {page}")

@@ -72,9 +72,16 @@ class MissingDependencyError(EdgeResnetError, ImportError):
 
 
 class WeightsError(EdgeResnetError):
-    """Weights cannot be downloaded or read, or do not fit the network."""
+    """Weights cannot be downloaded or read, or do not fit the network.
+
+    ``classes`` is the width of the head in the file, if the file fits a known network; None otherwise.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str, *, hint: str = "", classes: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.classes = classes
 
 
 class ExportError(EdgeResnetError):

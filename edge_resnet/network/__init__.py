@@ -1,4 +1,7 @@
-"""The networks of He et al. 2015 and their weights: what other rooms need of them. Knows nothing of ONNX."""
+"""The networks of He et al. 2015: modules, weights, export to ONNX, and training.
+
+Does not know about INT8, artifacts or devices. Requires torch; only ``network.export`` loads onnx.
+"""
 
 from edge_resnet.network.pretrained import Checkpoint, shipped_checkpoint
 from edge_resnet.network.resnet import ResNet, build_network

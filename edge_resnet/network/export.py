@@ -1,7 +1,7 @@
-"""Torch model → verified ONNX: uint8 images in, logits out. Knows nothing of INT8, labels or folders.
+"""Exports a torch model to ONNX (uint8 images in, logits out) and verifies it. Does not know about INT8, labels or artifacts.
 
-The TorchScript exporter at opset 17 is used on purpose: it writes GlobalAveragePool, which every TensorRT reads alike. The newer
-exporter writes ReduceMean with its axes as an input, over which TensorRT 8.x silently reduces all of them.
+The TorchScript exporter at opset 17 is used on purpose: it writes GlobalAveragePool, which all TensorRT versions read the same
+way. The newer exporter writes ReduceMean with its axes as an input; TensorRT 8.x ignores them silently and reduces all axes.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ INPUT = "images"
 OUTPUT = "logits"
 #: The newest opset that TensorRT 8.6 reads.
 OPSET = 17
-#: Batches at which torch and ONNX Runtime must agree: one, two, and one that no power of two hides.
+#: Batch sizes at which torch and ONNX Runtime must agree; 5 because it is not a power of two.
 VERIFY_BATCHES = (1, 2, 5)
-#: Largest difference of a logit, relative to the largest logit: fp32 sums in another order stay ten times below it.
+#: Largest allowed difference of a logit relative to the largest logit. FP32 sums in another order stay ten times below it.
 TOLERANCE = 1e-4
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 class Deployable(nn.Module):
     """A network with its normalisation in front: (N, H, W, 3) uint8 RGB in, (N, classes) float32 logits out.
 
-    The image meets the Cast first: TensorRT 8.6 refuses any UINT8 tensor beyond the input itself.
+    The Cast comes first: TensorRT 8.6 refuses any UINT8 tensor except the input itself.
     """
 
     def __init__(self, network: nn.Module, preprocess: Preprocess) -> None:
@@ -60,13 +60,13 @@ class Deployable(nn.Module):
 def export(model: Deployable, input_size: int, path: Path) -> None:
     """Write ``model`` as ONNX: opset 17, batch norm folded, dynamic batch, one file.
 
-    Raises ExportError where the exporter fails or writes what TensorRT 8.6 cannot read.
+    Raises ExportError if the exporter fails or writes an opset that TensorRT 8.6 cannot read.
     """
     model.eval()
     example = torch.zeros(1, input_size, input_size, 3, dtype=torch.uint8)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it announces its successor on each call; see the module's docstring
+            warnings.simplefilter("ignore")  # it announces its successor on every call; see the module's docstring
             torch.onnx.export(
                 model,
                 (example,),
@@ -83,7 +83,7 @@ def export(model: Deployable, input_size: int, path: Path) -> None:
     proto = onnx.load(path)
     opset = next(entry.version for entry in proto.opset_import if entry.domain in ("", "ai.onnx"))
     if opset != OPSET:
-        raise ExportError(f"torch wrote opset {opset} where {OPSET} was asked for", hint="TensorRT 8.6 reads up to 17")
+        raise ExportError(f"torch wrote opset {opset} instead of {OPSET}", hint="use a torch version that exports opset 17")
     _dissolve_identities(proto.graph)
     _store_constants(proto.graph)
     _name_after_modules(proto.graph)
@@ -92,10 +92,10 @@ def export(model: Deployable, input_size: int, path: Path) -> None:
 
 
 def verify(model: Deployable, path: Path, pixels: npt.NDArray[np.uint8]) -> float:
-    """Compare torch with ONNX Runtime at batch 1, 2 and 5 on ``images`` (≥ 5, H, W, 3) uint8 RGB.
+    """Compare torch with ONNX Runtime at batch 1, 2 and 5 on ``pixels`` (≥ 5, H, W, 3) uint8 RGB.
 
-    Returns the largest absolute difference of a logit. Raises ExportError where it exceeds 1e-4, or 1e-4 of the largest logit
-    where that is above 1: no class that led by twice as much can have changed.
+    Returns the largest absolute difference of a logit. Raises ExportError if it exceeds 1e-4 times the largest logit (1e-4 if
+    that is below 1): a class that leads by more than twice this cannot have changed.
     """
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     worst = 0.0
@@ -108,19 +108,19 @@ def verify(model: Deployable, path: Path, pixels: npt.NDArray[np.uint8]) -> floa
             raise ExportError(f"the exported graph returns {measured.shape} for batch {batch}, torch {expected.shape}")
         difference = float(np.abs(measured - expected).max())
         allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
-        if not difference <= allowed:  # a NaN is no agreement either
+        if not difference <= allowed:  # "not <=" rather than ">", so that a NaN fails
             changed = int((measured.argmax(1) != expected.argmax(1)).sum())
             raise ExportError(
                 f"the exported graph differs from torch at batch {batch}: max abs {difference:.2e}, {changed} classes changed",
-                hint="report it with the versions that edge-resnet doctor prints",
+                hint="report this with the versions that `edge-resnet doctor` prints",
             )
         worst = max(worst, difference)
-    _log.info("export verified: torch and ONNX Runtime differ by %.2e at most", worst)
+    _log.info("export verified: torch and ONNX Runtime differ by at most %.2e", worst)
     return worst
 
 
 def _dissolve_identities(graph: onnx.GraphProto) -> None:
-    """Remove the Identity nodes through which the exporter shares equal biases: a bias must be an initializer."""
+    """Remove the Identity nodes by which the exporter shares equal biases: a bias must be an initializer."""
     same: dict[str, str] = {}
     for node in graph.node:
         if node.op_type == "Identity":
@@ -133,7 +133,7 @@ def _dissolve_identities(graph: onnx.GraphProto) -> None:
 
 
 def _store_constants(graph: onnx.GraphProto) -> None:
-    """Turn Constant nodes, such as option A's fixed filter, into initializers: quantization looks for weights there."""
+    """Turn Constant nodes, such as option A's fixed filter, into initializers, where quantization looks for weights."""
     for node in [node for node in graph.node if node.op_type == "Constant"]:
         tensor = graph.initializer.add()
         tensor.CopyFrom(node.attribute[0].t)
@@ -142,9 +142,9 @@ def _store_constants(graph: onnx.GraphProto) -> None:
 
 
 def _name_after_modules(graph: onnx.GraphProto) -> None:
-    """Give every node, tensor and weight the name of its torch module: ``layer1.0.conv1``, ``layer1.0.conv1.weight``.
+    """Name every node, tensor and weight after its torch module: ``layer1.0.conv1``, ``layer1.0.conv1.weight``.
 
-    These names are what a calibration table, a Q/DQ listing and an engine's layer report show to people.
+    Calibration tables, Q/DQ listings and layer reports show these names.
     """
     weights = {tensor.name for tensor in graph.initializer}
     new: dict[str, str] = {INPUT: INPUT, OUTPUT: OUTPUT}
@@ -156,7 +156,9 @@ def _name_after_modules(graph: onnx.GraphProto) -> None:
             if name in weights:
                 new.setdefault(name, f"{node.name}.{role}")
     if len(set(new.values())) != len(new):
-        raise ExportError("two tensors of the exported graph would get one name", hint="name the network's modules apart")
+        raise ExportError(
+            "two tensors of the exported graph would get one name", hint="give the network's modules different names"
+        )
     for tensor in graph.initializer:
         tensor.name = new.get(tensor.name, tensor.name)
     for node in graph.node:
@@ -171,7 +173,7 @@ def _module_name(name: str, op_type: str) -> str:
     path: list[str] = []
     for module in modules:
         if path and module.startswith(path[-1] + "."):
-            path.pop()  # torch repeats the container: layer1/layer1.0
+            path.pop()  # torch repeats the container, as in layer1/layer1.0
         path.append(module)
     own = op_type in ("Conv", "Gemm", "GlobalAveragePool") or (path and path[-1].lower().startswith(op_type.lower()))
     return ".".join(path if own else [*path, leaf.lower()])

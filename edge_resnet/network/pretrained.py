@@ -1,7 +1,7 @@
-"""The checkpoints that come with the package, each with what its INT8 derives from. Knows nothing of networks and graphs.
+"""The checkpoints that ship with the package, and downloads of weights checked by sha256. Does not know about networks.
 
-A folder of ``calibration/checkpoints``: ``checkpoint.json``, ``weights.safetensors``, ``calibration.json`` and
-``corrections.npz`` as an artifact has them, and of the training ``log.csv`` and ``result.json``.
+Each folder in ``calibration/checkpoints`` holds ``checkpoint.json`` and ``weights.safetensors``, ``calibration.json`` and
+``corrections.npz`` as in an artifact, and ``log.csv`` and ``result.json`` of the training.
 """
 
 from __future__ import annotations
@@ -25,59 +25,59 @@ from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import ModelSpec, Preprocess, Progress
 
 if TYPE_CHECKING:
-    from importlib.abc import Traversable  # where Python 3.10 has it
+    from importlib.abc import Traversable  # its place in Python 3.10
 
 __all__ = ["Checkpoint", "download", "shipped_checkpoint"]
 
-
 TIMEOUT_S = 30.0
-
-
+#: Bytes per read of a download.
 BLOCK = 1 << 18
+
+_RECORD, _WEIGHTS = "checkpoint.json", "weights.safetensors"
 
 
 def download(url: str, target: Path, sha256_prefix: str, *, progress: Progress | None = None) -> Path:
-    """Fetch ``url`` to ``target`` unless it is there; either way its sha256 must begin with ``sha256_prefix``.
+    """Download ``url`` to ``target`` unless the file exists. In both cases its sha256 must start with ``sha256_prefix``.
 
-    Progress counts bytes. Raises WeightsError that names the URL and the target where there is no network, the answer is cut
-    short, or the hash differs; then nothing is left at ``target`` that was not there before.
+    Progress counts bytes. Raises WeightsError that names the URL and the target if the download fails or is incomplete, or the
+    hash differs; ``target`` is then unchanged.
     """
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
         if target.exists():
             if not sha256_of(target).startswith(sha256_prefix):
-                raise WeightsError(f"{target} is damaged: its sha256 does not begin with {sha256_prefix}", hint=f"rm {target}")
+                raise WeightsError(f"{target} is damaged: its sha256 does not start with {sha256_prefix}", hint=f"rm {target}")
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         digest = _stream(url, part, progress)
         if not digest.startswith(sha256_prefix):
             raise WeightsError(
-                f"{url} has sha256 {digest[:12]}…, not {sha256_prefix}…", hint="try again; --weights PATH takes a file"
+                f"{url} has sha256 {digest[:12]}…, not {sha256_prefix}…", hint="try again, or use a file with --weights PATH"
             )
         part.rename(target)
-    except (OSError, HTTPException, ValueError) as error:  # ValueError: an address or a header that cannot be parsed
+    except (OSError, HTTPException, ValueError) as error:  # ValueError: a URL or a header that cannot be parsed
         reason = getattr(error, "reason", error)
         if isinstance(error, HTTPError):
-            reason = error  # with the status, which its reason lacks
-            error.close()  # it is the open answer as well
+            reason = error  # its text includes the status, which its reason does not
+            error.close()  # it also holds the open response
         raise WeightsError(
             f"cannot download {url}: {reason}",
-            hint=f"fetch it elsewhere and put it at {target}, or name a file with --weights PATH",
+            hint=f"download it on another machine to {target}, or use a file with --weights PATH",
         ) from error
     finally:
-        with suppress(OSError):  # where the folder is none, or may not be written to, no part was written either
+        with suppress(OSError):  # no part was written, or its folder does not exist
             part.unlink()
     return target
 
 
 def _stream(url: str, part: Path, progress: Progress | None) -> str:
-    """Write the answer to ``part`` and return its sha256; a cut answer is an OSError."""
+    """Write the response to ``part`` and return its sha256. Raises OSError for an incomplete response."""
     digest = hashlib.sha256()
-    with urlopen(url, timeout=TIMEOUT_S) as answer, part.open("wb") as file:  # noqa: S310 - torchvision's own https addresses
-        total, done = int(answer.headers.get("Content-Length") or 0), 0
+    with urlopen(url, timeout=TIMEOUT_S) as response, part.open("wb") as file:  # noqa: S310 - torchvision's own https addresses
+        total, done = int(response.headers.get("Content-Length") or 0), 0
         if progress is not None:
             progress("download", 0, total)
-        while block := answer.read(BLOCK):
+        while block := response.read(BLOCK):
             file.write(block)
             digest.update(block)
             done += len(block)
@@ -88,13 +88,13 @@ def _stream(url: str, part: Path, progress: Progress | None) -> str:
     return digest.hexdigest()
 
 
-_RECORD, _WEIGHTS = "checkpoint.json", "weights.safetensors"
-
-
 @dataclass(frozen=True)
 class Checkpoint:
-    """``model``: the network, its ``weights`` the checkpoint's id. ``preprocess``: what it was trained with. ``sha256``: of the
-    weights, which the ranges belong to. ``top1``: measured, in percent of ``images``. ``calibrated_on``: the images."""
+    """A trained network with its calibration.
+
+    ``model``: the network; its ``weights`` is the checkpoint's id. ``preprocess``: as in training. ``sha256``: of the weights
+    file. ``top1``: accuracy on ``images`` in percent. ``calibrated_on``: the calibration set.
+    """
 
     model: ModelSpec
     preprocess: Preprocess
@@ -105,19 +105,21 @@ class Checkpoint:
     folder: Traversable
 
     def weights(self) -> bytes:
-        """The safetensors file. Raises WeightsError where it is not the one that was measured."""
+        """The content of the safetensors file. Raises WeightsError if its hash is not ``sha256``."""
         content = (self.folder / _WEIGHTS).read_bytes()
         if hashlib.sha256(content).hexdigest() != self.sha256:
-            raise WeightsError(f"the checkpoint {self.model.weights} of this installation is damaged", hint="install it again")
+            raise WeightsError(
+                f"the checkpoint {self.model.weights} of this installation is damaged", hint="reinstall edge-resnet"
+            )
         return content
 
     def fits(self, model: ModelSpec) -> bool:
-        """Whether it is this network, whatever its weights."""
+        """Whether ``model`` is this network, ignoring the weights."""
         return replace(model, weights=self.model.weights) == self.model
 
 
 def shipped_checkpoint(model: ModelSpec) -> Checkpoint | None:
-    """The checkpoint for a network of these shapes; None where none ships."""
+    """The checkpoint that ships for this network, or None."""
     root = resources.files("edge_resnet.calibration") / "checkpoints"
     folders = sorted((entry for entry in root.iterdir() if (entry / _RECORD).is_file()), key=lambda entry: entry.name)
     return next((found for found in map(_read, folders) if found.fits(model)), None)

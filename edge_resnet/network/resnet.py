@@ -1,7 +1,7 @@
-"""The residual networks of He et al. 2015 (arXiv:1512.03385) and their plain twins. Knows nothing of weights or files.
+"""The residual networks of He et al. 2015 (arXiv:1512.03385) and their plain twins. Does not know about weights or files.
 
-ImageNet with option B is torchvision's network, key for key: its bottlenecks carry the stride on the 3x3 convolution, where the
-paper has it on the first 1x1 (``stride_on_first`` builds that one).
+The ImageNet networks with option B have torchvision's state dict keys and its bottleneck, with the stride on the 3x3
+convolution. The paper has the stride on the first 1x1; ``stride_on_first`` builds that variant.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edge_resnet.core.records import ModelSpec, Shortcut
 
 __all__ = ["BOTTLENECK_FROM", "BasicBlock", "Bottleneck", "PadShortcut", "ResNet", "build_network"]
 
-#: ImageNet networks of this depth and more have bottlenecks (section 4.1).
+#: ImageNet networks have bottlenecks from this depth on (section 4.1).
 BOTTLENECK_FROM = 50
 #: Blocks per stage of the ImageNet networks (table 1).
 STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
@@ -24,7 +24,7 @@ STAGES = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 
 
 @dataclass(frozen=True)
 class _BlockKind:
-    """What all blocks of a network share. ``shortcut`` None is the plain twin."""
+    """What all blocks of a network have in common. ``shortcut`` is None for a plain network."""
 
     shortcut: Shortcut | None
     stride_on_first: bool = False
@@ -33,7 +33,7 @@ class _BlockKind:
 class ResNet(nn.Module):
     """(N, 3, H, W) float32, normalised → logits (N, classes) float32.
 
-    ``stride_on_first``: put a bottleneck's stride on its first 1x1 convolution, as the paper does and torchvision does not.
+    ``stride_on_first``: put a bottleneck's stride on its first 1x1 convolution, like the paper and unlike torchvision.
     """
 
     def __init__(self, spec: ModelSpec, *, stride_on_first: bool = False) -> None:
@@ -53,8 +53,8 @@ class ResNet(nn.Module):
         for index, count in enumerate(blocks):
             planes = width * 2**index
             layers = []
-            for place in range(count):
-                layers.append(block(channels, planes, 2 if index > 0 and place == 0 else 1, kind))
+            for position in range(count):
+                layers.append(block(channels, planes, 2 if index > 0 and position == 0 else 1, kind))
                 channels = planes * block.expansion
             name = f"layer{index + 1}"
             self.add_module(name, nn.Sequential(*layers))
@@ -117,10 +117,10 @@ class Bottleneck(nn.Module):
 
 
 class PadShortcut(nn.Module):
-    """Option A: subsample by the stride and pad with zero channels, as many before as after (which checkpoints rely on).
+    """Option A: subsample by the stride and pad with zero channels, half of them on each side (which checkpoints rely on).
 
-    In an ONNX export the same numbers come from a fixed 1x1 convolution: TensorRT fuses that with the Add behind it, whereas a
-    Slice and a Pad stay kernels of their own.
+    It is exported to ONNX as an equivalent fixed 1x1 convolution: TensorRT fuses that with the following Add, whereas Slice and
+    Pad remain separate kernels.
     """
 
     def __init__(self, channels: int, planes: int, stride: int) -> None:
@@ -141,12 +141,12 @@ class PadShortcut(nn.Module):
 
 
 def build_network(spec: ModelSpec, *, stride_on_first: bool = False) -> ResNet:
-    """The network of ``spec`` with fresh weights, drawn from torch's global generator."""
+    """Build the network of ``spec`` with random weights from torch's global generator."""
     return ResNet(spec, stride_on_first=stride_on_first)
 
 
 def _shortcut(channels: int, planes: int, stride: int, option: Shortcut | None) -> nn.Module | None:
-    """The module on the shortcut: None for an identity, and for a plain network, which has no shortcut at all."""
+    """The module on the shortcut: None for an identity; ``_Absent`` in a plain network, which has no shortcut."""
     changes = stride != 1 or channels != planes
     if option is None:
         return _Absent()
@@ -160,7 +160,7 @@ class _Absent(nn.Module):
 
 
 def _joined(residual: torch.Tensor, x: torch.Tensor, shortcut: nn.Module | None, relu: nn.Module) -> torch.Tensor:
-    """ReLU(residual + shortcut(x)); ReLU(residual) where there is no shortcut."""
+    """ReLU(residual + shortcut(x)), or ReLU(residual) without a shortcut."""
     if not isinstance(shortcut, _Absent):
         residual = residual + (x if shortcut is None else shortcut(x))
     out: torch.Tensor = relu(residual)
@@ -168,7 +168,7 @@ def _joined(residual: torch.Tensor, x: torch.Tensor, shortcut: nn.Module | None,
 
 
 def _initialise(network: nn.Module) -> None:
-    """He et al.'s initialisation for ReLU networks (arXiv:1502.01852), fan-out as torchvision."""
+    """He et al.'s initialisation for ReLU networks (arXiv:1502.01852), by fan-out as in torchvision."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

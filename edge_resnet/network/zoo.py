@@ -1,4 +1,4 @@
-"""The known networks, measured: layers, parameters and multiply-adds beside the paper's figures. Knows nothing of weights."""
+"""Parameters and multiply-adds of the paper's networks, measured and compared with its figures. Does not know about weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import nn
 from edge_resnet.core.records import ModelSpec
 from edge_resnet.network.resnet import BOTTLENECK_FROM, build_network
 
-__all__ = ["CIFAR10_NAMES", "NetworkFacts", "class_names", "measure", "paper_table"]
+__all__ = ["CIFAR10_NAMES", "NetworkFacts", "NetworkSize", "class_names", "measure", "paper_table"]
 
 CIFAR10_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -21,9 +21,20 @@ PAPER_CIFAR_MPARAMS = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7, 1202: 1
 
 
 @dataclass(frozen=True)
+class NetworkSize:
+    """Trainable parameters, and multiply-adds for one image."""
+
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
 class NetworkFacts:
-    """One network: ``multiply_adds`` as built here, ``paper_stride_multiply_adds`` with the paper's placement of the
-    stride, and the paper's figure: multiply-adds in 10⁹ for ImageNet, parameters in 10⁶ for CIFAR."""
+    """One network beside the paper's figure for it.
+
+    ``multiply_adds``: as built here. ``paper_stride_multiply_adds``: with the stride where the paper has it.
+    ``paper_figure``: multiply-adds in 10⁹ for ImageNet, parameters in 10⁶ for CIFAR.
+    """
 
     spec: ModelSpec
     block: str
@@ -35,16 +46,16 @@ class NetworkFacts:
 
 
 def paper_table() -> list[NetworkFacts]:
-    """The paper's networks, ImageNet's with option B and CIFAR's with option A, measured from their modules."""
+    """The paper's networks (ImageNet with option B, CIFAR with option A), measured on their modules."""
     imagenet = [(ModelSpec("imagenet", depth), figure) for depth, figure in PAPER_GMACS.items()]
     cifar = [(ModelSpec("cifar", depth, "A", classes=10, input_size=32), fig) for depth, fig in PAPER_CIFAR_MPARAMS.items()]
     return [_facts(spec, figure) for spec, figure in (*imagenet, *cifar)]
 
 
-def measure(spec: ModelSpec, *, stride_on_first: bool = False) -> tuple[int, int]:
-    """Parameters and multiply-adds of one image: convolutions and the classifier, as the paper counts.
+def measure(spec: ModelSpec, *, stride_on_first: bool = False) -> NetworkSize:
+    """Count parameters and the multiply-adds of convolutions and the classifier, as the paper does.
 
-    Runs on torch's meta device: shapes without memory or arithmetic.
+    Runs on torch's meta device, which needs neither memory nor arithmetic.
     """
     with torch.device("meta"):
         network = build_network(spec, stride_on_first=stride_on_first).eval()
@@ -57,11 +68,11 @@ def measure(spec: ModelSpec, *, stride_on_first: bool = False) -> tuple[int, int
             module.register_forward_hook(lambda m, _, out: counts.append(_multiply_adds(m, out)))
     with torch.inference_mode():
         network(image)
-    return parameters, sum(counts)
+    return NetworkSize(parameters, sum(counts))
 
 
 def class_names(spec: ModelSpec) -> tuple[str, ...] | None:
-    """The names of ImageNet's 1000 or CIFAR-10's ten classes; None for a head of another width."""
+    """The names of ImageNet's 1000 or CIFAR-10's ten classes; None for another number of classes."""
     if spec.family == "cifar":
         return CIFAR10_NAMES if spec.classes == len(CIFAR10_NAMES) else None
     if spec.classes != 1000:
@@ -73,14 +84,22 @@ def class_names(spec: ModelSpec) -> tuple[str, ...] | None:
 
 
 def _facts(spec: ModelSpec, figure: float) -> NetworkFacts:
-    parameters, multiply_adds = measure(spec)
+    size = measure(spec)
     bottleneck = spec.family == "imagenet" and spec.depth >= BOTTLENECK_FROM
-    as_paper = measure(spec, stride_on_first=True)[1] if bottleneck else multiply_adds
-    return NetworkFacts(spec, "bottleneck" if bottleneck else "basic", spec.depth, parameters, multiply_adds, as_paper, figure)
+    paper_stride = measure(spec, stride_on_first=True).multiply_adds if bottleneck else size.multiply_adds
+    return NetworkFacts(
+        spec=spec,
+        block="bottleneck" if bottleneck else "basic",
+        layers=spec.depth,
+        parameters=size.parameters,
+        multiply_adds=size.multiply_adds,
+        paper_stride_multiply_adds=paper_stride,
+        paper_figure=figure,
+    )
 
 
 def _leave_out_elementwise(network: nn.Module) -> None:
-    """Replace what the paper does not count and what keeps shapes: it is half the time that 1202 layers take."""
+    """Replace modules that are not counted and keep the shape: they take half of the time for 1202 layers."""
     for module in list(network.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.BatchNorm2d | nn.ReLU):
@@ -88,7 +107,7 @@ def _leave_out_elementwise(network: nn.Module) -> None:
 
 
 def _multiply_adds(module: nn.Module, out: torch.Tensor) -> int:
-    """Products summed by one layer: every output value takes as many as its filter has weights."""
+    """Multiply-adds of one layer: each output value takes as many as its filter has weights."""
     weight = module.weight
     assert isinstance(weight, torch.Tensor)
     return out.numel() * weight[0].numel()

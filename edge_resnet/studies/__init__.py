@@ -1,4 +1,4 @@
-"""Questions that take many networks: the experiments of He et al. 2015, and the measurements behind a report.
+"""Studies of many networks: the experiments of He et al. 2015, and the measurements behind a report.
 
-Nothing else depends on it. Loads torch where networks are trained.
+Only the command line and the API depend on it. Loads torch where networks are trained or built.
 """

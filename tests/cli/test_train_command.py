@@ -1,4 +1,4 @@
-"""`edge-resnet train`: from images to weights that build takes, resumed, refused, interrupted."""
+"""`edge-resnet train`: from images to weights for build; resumed, refused, interrupted."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """Red and blue images with noise, 40 to learn from and 16 to be tested on, as class folders."""
+    """Noisy red and blue images in class folders, 40 for training and 16 for testing."""
     rng = np.random.default_rng(0)
     for part, count in (("train", 20), ("val", 8)):
         for name, channel in (("blue", 2), ("red", 0)):
@@ -44,15 +44,15 @@ def folders(tmp_path: Path) -> Path:
     return tmp_path / "set"
 
 
-def test_the_line_it_ends_with_builds(cli: Cli, folders: Path) -> None:
-    """Trained on class folders, the command that `next:` names makes an artifact with their names, and it is right."""
+def test_the_printed_build_command_works(cli: Cli, folders: Path) -> None:
+    """After training on class folders, the command after `next:` builds an accurate artifact with their names."""
     outcome = cli("train", *TINY, "--data", str(folders), "--epochs", "8", "--batch", "10", "-o", "runs/colours")
     assert outcome.code == 0, outcome.err
     assert "epoch 8/8" in outcome.err
     line = next(line for line in outcome.out.splitlines() if line.startswith("next: "))
-    words = shlex.split(line.removeprefix("next: "))
-    assert words[:2] == ["edge-resnet", "build"]
-    fp32 = [word for word in words[2:] if word != "--int8"]
+    command = shlex.split(line.removeprefix("next: "))
+    assert command[:2] == ["edge-resnet", "build"]
+    fp32 = [argument for argument in command[2:] if argument != "--int8"]
     built = cli("build", *fp32[: fp32.index("--calib-data")], "--fp32", "-o", "a/colours")
     assert built.code == 0, built.err
     assert Path("a/colours/labels.txt").read_text().split() == ["blue", "red"]
@@ -63,7 +63,7 @@ def test_the_line_it_ends_with_builds(cli: Cli, folders: Path) -> None:
 
 
 def test_json_alone_on_stdout(cli: Cli, folders: Path) -> None:
-    """--json prints result.json, with the line that builds."""
+    """--json prints result.json, with the build command."""
     outcome = cli("train", *TINY, "--data", str(folders), "--epochs", "1", "-o", "run", "--json")
     found = json.loads(outcome.out)
     assert found == json.loads(Path("run/result.json").read_text())
@@ -71,37 +71,37 @@ def test_json_alone_on_stdout(cli: Cli, folders: Path) -> None:
 
 
 def test_momentum_as_the_paper_has_it(cli: Cli, folders: Path) -> None:
-    """Nesterov's form is the default, can be switched off, and goes with the momentum."""
+    """Nesterov momentum is the default, can be switched off, and is off without momentum."""
     options = []
-    for number, words in enumerate(((), ("--no-nesterov",), ("--momentum", "0"))):
-        outcome = cli("train", *TINY, "--data", str(folders), "--epochs", "1", "-o", f"run{number}", "--json", *words)
+    for number, args in enumerate(((), ("--no-nesterov",), ("--momentum", "0"))):
+        outcome = cli("train", *TINY, "--data", str(folders), "--epochs", "1", "-o", f"run{number}", "--json", *args)
         options.append(json.loads(outcome.out)["options"])
     assert [(one["momentum"], one["nesterov"]) for one in options] == [(0.9, True), (0.9, False), (0.0, False)]
 
 
 def test_resume_force_and_neither(cli: Cli, folders: Path) -> None:
-    """A second training in the folder is refused, --resume goes on, --force starts anew."""
-    words = ("train", *TINY, "--data", str(folders), "-o", "run")
-    assert cli(*words, "--epochs", "2", "--max-steps", "1").code == 0
-    refused = cli(*words, "--epochs", "2")
+    """A second training in the folder is refused, --resume continues it, --force replaces it."""
+    args = ("train", *TINY, "--data", str(folders), "-o", "run")
+    assert cli(*args, "--epochs", "2", "--max-steps", "1").code == 0
+    refused = cli(*args, "--epochs", "2")
     assert refused.code == 2
     assert "--resume" in refused.err
-    assert cli(*words, "--epochs", "2", "--resume").code == 0
+    assert cli(*args, "--epochs", "2", "--resume").code == 0
     assert len(Path("run/log.csv").read_text().splitlines()) == 3
-    assert cli(*words, "--epochs", "1", "--force").code == 0
+    assert cli(*args, "--epochs", "1", "--force").code == 0
     assert len(Path("run/log.csv").read_text().splitlines()) == 2
 
 
 def test_fine_tuning_keeps_what_is_frozen(cli: Cli, folders: Path) -> None:
-    """From ten classes to two: the head is new, frozen stages are the file's."""
+    """From ten classes to two: the head is new, and frozen stages keep the weights of the file."""
     from safetensors.torch import load_file, save_file
 
     from edge_resnet.core.records import ModelSpec
     from edge_resnet.network import build_network
 
     save_file(build_network(ModelSpec("cifar", 8, "A", classes=10, input_size=32)).state_dict(), "ten.safetensors")
-    words = ("--weights", "ten.safetensors", "--freeze", "layer2", "--epochs", "1", "-o", "run")
-    outcome = cli("train", *TINY, "--shortcut", "A", "--data", str(folders), *words)
+    args = ("--weights", "ten.safetensors", "--freeze", "layer2", "--epochs", "1", "-o", "run")
+    outcome = cli("train", *TINY, "--shortcut", "A", "--data", str(folders), *args)
     assert outcome.code == 0, outcome.err
     before, after = load_file("ten.safetensors"), load_file("run/weights.safetensors")
     assert after["fc.weight"].shape[0] == 2
@@ -110,7 +110,7 @@ def test_fine_tuning_keeps_what_is_frozen(cli: Cli, folders: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("args", "message"),
     [
         (("--data", "absent"), "neither a path nor a set"),
         (("--data", "{set}", "--rate", "0"), "learning rate"),
@@ -121,15 +121,15 @@ def test_fine_tuning_keeps_what_is_frozen(cli: Cli, folders: Path) -> None:
         (("--data", "{set}/train/red"), "no labels"),
     ],
 )
-def test_what_cannot_be_trained(cli: Cli, folders: Path, words: tuple[str, ...], said: str) -> None:
-    """Exit 2, and a line that says what is wrong."""
-    outcome = cli("train", *TINY, *(word.format(set=folders) for word in words), "-o", "run")
+def test_invalid_trainings_are_refused(cli: Cli, folders: Path, args: tuple[str, ...], message: str) -> None:
+    """Exit code 2, and a line that says what is wrong."""
+    outcome = cli("train", *TINY, *(word.format(set=folders) for word in args), "-o", "run")
     assert outcome.code == 2
-    assert said in outcome.err
+    assert message in outcome.err
 
 
 def test_classes_that_differ_are_named(cli: Cli, folders: Path) -> None:
-    """A class folder that val lacks."""
+    """A class folder that is missing in val."""
     (folders / "val" / "red").rename(folders / "val" / "green")
     outcome = cli("train", *TINY, "--data", str(folders))
     assert outcome.code == 2
@@ -137,7 +137,7 @@ def test_classes_that_differ_are_named(cli: Cli, folders: Path) -> None:
 
 
 def test_one_class_is_too_few(cli: Cli, folders: Path) -> None:
-    """With one folder there is nothing to tell apart."""
+    """A single class folder is refused."""
     for part in ("train", "val"):
         for path in (folders / part / "red").iterdir():
             path.unlink()
@@ -148,41 +148,41 @@ def test_one_class_is_too_few(cli: Cli, folders: Path) -> None:
 
 
 def test_ctrl_c_keeps_the_last_whole_epoch(folders: Path, tmp_path: Path) -> None:
-    """After the first epoch's line: exit 130, no traceback, a checkpoint that --resume takes."""
-    words = [sys.executable, "-m", "edge_resnet", "train", *TINY, "--data", str(folders), "-o", str(tmp_path / "run")]
+    """After the first epoch: exit code 130, no traceback, and a checkpoint for --resume."""
+    args = [sys.executable, "-m", "edge_resnet", "train", *TINY, "--data", str(folders), "-o", str(tmp_path / "run")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen([*words, "--epochs", "5000"], stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen([*args, "--epochs", "5000"], stderr=subprocess.PIPE, text=True, env=environment) as process:
         deadline = time.monotonic() + 120
         while not (tmp_path / "run" / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
             time.sleep(0.05)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, printed = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "--resume" in said
-    assert "Traceback" not in said
+    assert "--resume" in printed
+    assert "Traceback" not in printed
     lines = len((tmp_path / "run" / "log.csv").read_text().splitlines())
     done = subprocess.run(
-        [*words, "--epochs", f"{lines}", "--resume"], capture_output=True, text=True, check=False, env=environment
+        [*args, "--epochs", f"{lines}", "--resume"], capture_output=True, text=True, check=False, env=environment
     )
     assert done.returncode == 0, done.stderr
 
 
 def test_help_has_examples(cli: Cli) -> None:
-    """A line that can be typed."""
+    """The help shows a complete command."""
     assert "edge-resnet train --family cifar --depth 20" in " ".join(cli("train", "--help").out.split())
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("args", "message"),
     [
-        (("--max-drop", "0.5"), "--max-drop belongs to --qat"),
-        (("--qat", "absent", "--depth", "20"), "--depth means nothing with --qat"),
-        (("--qat", "absent", "--resume"), "--resume means nothing with --qat"),
+        (("--max-drop", "0.5"), "--max-drop is only for --qat"),
+        (("--qat", "absent", "--depth", "20"), "--depth cannot be used with --qat"),
+        (("--qat", "absent", "--resume"), "--resume cannot be used with --qat"),
         (("--qat", "absent", "--epochs", "1"), "no artifact at absent"),
     ],
 )
-def test_words_of_fine_tuning_and_of_training_do_not_mix(cli: Cli, words: tuple[str, ...], said: str) -> None:
-    """What was typed and means nothing is refused by its name; the rest goes to fine-tuning."""
-    outcome = cli("train", "--data", "digits", *words)
+def test_options_of_fine_tuning_and_of_training_cannot_be_mixed(cli: Cli, args: tuple[str, ...], message: str) -> None:
+    """An option that does not apply is refused by name; the others are passed to fine-tuning."""
+    outcome = cli("train", "--data", "digits", *args)
     assert outcome.code == 2
-    assert said in outcome.err
+    assert message in outcome.err

@@ -1,4 +1,4 @@
-"""Downloads from a real server on loopback: whole and right, or not at all."""
+"""Downloads from a real server on loopback: complete and with the right hash, or not at all."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DIGEST = hashlib.sha256(BODY).hexdigest()
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """/whole serves the body, /short promises more than it sends, anything else is not there."""
+    """/whole serves the body, /short announces more than it sends, anything else is a 404."""
 
     def do_GET(self) -> None:
         if self.path == "/missing":
@@ -35,7 +35,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """The address of the server."""
+    """The server's base URL."""
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
     thread = threading.Thread(target=httpd.serve_forever)
     thread.start()
@@ -56,14 +56,14 @@ def test_the_file_arrives_whole_with_progress(server: str, tmp_path: Path) -> No
 
 
 def test_a_cached_file_needs_no_network(tmp_path: Path) -> None:
-    """What is there with the right hash is used as it is."""
+    """A cached file with the right hash is used without a download."""
     target = tmp_path / "w.bin"
     target.write_bytes(BODY)
     assert download("http://127.0.0.1:9/never", target, DIGEST[:8]) == target
 
 
 def test_a_damaged_cached_file_is_named(tmp_path: Path) -> None:
-    """A cached file with another hash is not used, not replaced, and named with the command that removes it."""
+    """A cached file with another hash is neither used nor replaced; the hint is the command that removes it."""
     target = tmp_path / "w.bin"
     target.write_bytes(BODY[:-1])
     with pytest.raises(WeightsError, match="damaged") as caught:
@@ -73,7 +73,7 @@ def test_a_damaged_cached_file_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("name", "prefix"), [("whole", "deadbeef"), ("short", DIGEST[:8]), ("missing", DIGEST[:8])])
 def test_nothing_is_left_of_a_failed_download(server: str, tmp_path: Path, name: str, prefix: str) -> None:
-    """A wrong hash, an answer cut short and a 404 are errors that name the URL, and leave no file."""
+    """A wrong hash, an incomplete response and a 404 are errors that name the URL, and leave no file."""
     with pytest.raises(WeightsError) as caught:
         download(f"{server}/{name}", tmp_path / "w.bin", prefix)
     assert f"{server}/{name}" in caught.value.message
@@ -81,8 +81,8 @@ def test_nothing_is_left_of_a_failed_download(server: str, tmp_path: Path, name:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_no_network_names_all_that_helps(tmp_path: Path) -> None:
-    """The URL, the place in the cache and the option that takes a file."""
+def test_without_a_network_the_error_says_what_to_do(tmp_path: Path) -> None:
+    """It has the URL, the path in the cache and the option for a file."""
     with pytest.raises(WeightsError) as caught:
         download("http://127.0.0.1:9/w.bin", tmp_path / "w.bin", "00")
     assert "http://127.0.0.1:9/w.bin" in caught.value.message
@@ -92,7 +92,7 @@ def test_no_network_names_all_that_helps(tmp_path: Path) -> None:
 
 
 def test_an_interrupted_download_leaves_nothing(server: str, tmp_path: Path) -> None:
-    """Ctrl-C in the middle removes what had arrived."""
+    """Ctrl-C during a download removes the partial file."""
 
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
@@ -102,7 +102,7 @@ def test_an_interrupted_download_leaves_nothing(server: str, tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written(server: str, tmp_path: Path) -> None:
+def test_a_target_that_cannot_be_written(server: str, tmp_path: Path) -> None:
     """A cache folder that is a file is an error of the same kind, not a traceback."""
     (tmp_path / "cache").write_text("in the way")
     with pytest.raises(WeightsError):

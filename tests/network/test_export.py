@@ -1,4 +1,4 @@
-"""export.py: the graph's anatomy and names over families and shortcuts, its numbers beside torch's, and graphs that lie."""
+"""export.py: structure and names of the graph for all families and shortcuts, its results against torch's, and wrong graphs."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ NETWORKS = {
     "resnet18": ModelSpec("imagenet", 18, classes=10, input_size=32),
     "resnet50a": ModelSpec("imagenet", 50, "A", classes=10, input_size=32),
 }
-#: All that TensorRT 8.6 has to read.
+#: All operators that TensorRT 8.6 has to read.
 OPS = {"Cast", "Transpose", "Sub", "Mul", "Conv", "Relu", "MaxPool", "Add", "GlobalAveragePool", "Flatten", "Gemm"}
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread() -> Iterator[None]:
-    """OpenMP's threads wait for each other: several are ten times slower than one where another process has a core."""
+    """OpenMP's threads wait for each other: if another process uses a core, several are ten times slower than one."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -83,7 +83,7 @@ def scale(graph: onnx.GraphProto, name: str, factor: float) -> None:
 
 
 def test_torch_and_onnx_runtime_agree(spec: ModelSpec, model: Deployable, path: Path) -> None:
-    """At the batches that verify tries and at one that it does not, logits agree to 1e-4 of the largest; verify says how well."""
+    """At the batches that verify uses and at another one, logits agree to 1e-4 of the largest; verify returns the difference."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     images = image_batch(9, spec.input_size)
     worst = 0.0
@@ -97,7 +97,7 @@ def test_torch_and_onnx_runtime_agree(spec: ModelSpec, model: Deployable, path: 
 
 
 def test_the_graph_holds_only_what_tensorrt_reads(spec: ModelSpec, path: Path) -> None:
-    """Opset 17, eleven operators, no Constant and no Identity, valid in full, and no domain but ONNX's own."""
+    """Opset 17, eleven operators, no Constant and no Identity, valid in full, and no domain except ONNX's."""
     model = onnx.load(path)
     onnx.checker.check_model(model, full_check=True)
     assert [(entry.domain, entry.version) for entry in model.opset_import] == [("", OPSET)]
@@ -132,7 +132,7 @@ def test_batch_norm_is_folded_and_no_weight_is_lost(model: Deployable, path: Pat
 
 
 def test_names_are_those_of_the_torch_modules(model: Deployable, path: Path) -> None:
-    """A Conv or Gemm is called as its module, and its weight and bias as the module's; an Add belongs to its block."""
+    """A Conv or Gemm has the name of its module, weight and bias that of the module's; an Add that of its block."""
     graph = onnx.load(path).graph
     modules = dict(model.network.named_modules())
     for node in graph.node:
@@ -146,8 +146,8 @@ def test_names_are_those_of_the_torch_modules(model: Deployable, path: Path) -> 
     assert set(expected) <= {tensor.name for tensor in graph.initializer}
 
 
-def test_names_are_unique_and_tensors_are_called_as_their_makers(path: Path) -> None:
-    """No two nodes, tensors or weights share a name; each node's output has the node's, the logits aside."""
+def test_names_are_unique_and_tensors_have_the_names_of_their_nodes(path: Path) -> None:
+    """No two nodes, tensors or weights share a name; each node's output has the node's name, except for the logits."""
     graph = onnx.load(path).graph
     made = [output for node in graph.node for output in node.output]
     everything = made + [tensor.name for tensor in graph.initializer] + [INPUT]
@@ -157,7 +157,7 @@ def test_names_are_unique_and_tensors_are_called_as_their_makers(path: Path) -> 
     assert {tensor for node in graph.node for tensor in node.input} == set(everything) - {OUTPUT}
 
 
-def test_the_file_stands_alone(tmp_path: Path) -> None:
+def test_the_export_is_a_single_file(tmp_path: Path) -> None:
     """One file is written, with all weights inside, and two exports of one network are equal to the byte."""
     for name in ("first.onnx", "second.onnx"):
         export(deployable(small()), 16, tmp_path / name)
@@ -181,7 +181,7 @@ def test_equal_biases_of_an_untrained_network_are_no_obstacle(name: str, tmp_pat
 
 
 def test_a_network_in_training_mode_is_exported_for_inference(tmp_path: Path) -> None:
-    """Batch norm's running statistics are used, not the batch's, whatever mode the network was left in."""
+    """Batch norm's running statistics are used, not the batch's, whatever the network's mode."""
     model = deployable(small())
     wanted = torch_logits(model, image_batch(5, 16))
     export(model.train(), 16, tmp_path / "model.onnx")
@@ -190,7 +190,7 @@ def test_a_network_in_training_mode_is_exported_for_inference(tmp_path: Path) ->
 
 
 def test_the_normalisation_inside_is_torchvisions(tmp_path: Path) -> None:
-    """What the network receives is torchvision's to_tensor and normalize of the same image, here passed on as it is."""
+    """What the network receives is torchvision's to_tensor and normalize of the same image, passed through here."""
     preprocess = Preprocess(mean=(0.1, 0.5, 0.9), std=(0.2, 0.3, 1.0))
     export(Deployable(nn.Flatten(), preprocess), 12, tmp_path / "model.onnx")
     images = np.random.default_rng(0).integers(0, 256, (3, 12, 12, 3), dtype=np.uint8)
@@ -205,21 +205,21 @@ def test_the_normalisation_inside_is_torchvisions(tmp_path: Path) -> None:
     "weight", ["conv1.weight", "layer2.0.downsample.0.weight", "layer3.0.conv2.weight", "fc.bias", "mul.weight"]
 )
 def test_one_altered_weight_is_noticed(weight: str, tmp_path: Path) -> None:
-    """A graph with one weight tensor one per cent off does not pass."""
+    """A graph with one weight tensor off by one percent fails."""
     path = altered(tmp_path, lambda graph: scale(graph, weight, 1.01))
     with pytest.raises(ExportError, match="differs from torch at batch 1"):
         verify(deployable(small()), path, image_batch(5, 16))
 
 
 def test_a_weight_that_is_not_finite_is_noticed(tmp_path: Path) -> None:
-    """NaN compares as neither near nor far, and does not pass."""
+    """NaN fails, although it compares as false."""
     path = altered(tmp_path, lambda graph: scale(graph, "fc.bias", np.nan))
     with pytest.raises(ExportError, match="max abs nan"):
         verify(deployable(small()), path, image_batch(5, 16))
 
 
 def test_another_number_of_classes_is_noticed(tmp_path: Path) -> None:
-    """A graph of another head does not pass, and the message gives both shapes."""
+    """A graph with another head fails, and the message has both shapes."""
     other = ModelSpec("cifar", 8, classes=7, input_size=16)
     (tmp_path / "model.onnx").write_bytes(exported(other))
     with pytest.raises(ExportError, match=r"\(1, 7\) for batch 1, torch \(1, 10\)"):
@@ -227,7 +227,7 @@ def test_another_number_of_classes_is_noticed(tmp_path: Path) -> None:
 
 
 def test_a_graph_that_mixes_the_batch_up_is_noticed(tmp_path: Path) -> None:
-    """A graph that is right for one image and wrong for several does not pass: here it averages over the batch."""
+    """A graph that is right for one image and wrong for several fails; here it averages over the batch."""
 
     def average(graph: onnx.GraphProto) -> None:
         last = graph.node[-1]
@@ -241,14 +241,14 @@ def test_a_graph_that_mixes_the_batch_up_is_noticed(tmp_path: Path) -> None:
 
 
 class _Unexportable(nn.Module):
-    """Has an operator that opset 17 does not."""
+    """Uses an operator that opset 17 does not have."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.special.bessel_j0(x).flatten(1)
 
 
 class _Twins(nn.Module):
-    """Two ways to one name: a module called as its parent writes its operators."""
+    """Two nodes get one name: a module has the name of one of its parent's operators."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -259,20 +259,20 @@ class _Twins(nn.Module):
 
 
 def test_what_cannot_be_exported_is_an_error_of_one_line(tmp_path: Path) -> None:
-    """An operator that ONNX lacks raises ExportError with the first line of torch's explanation."""
+    """An operator that ONNX does not have raises ExportError with the first line of torch's explanation."""
     with pytest.raises(ExportError, match="could not export") as caught:
         export(Deployable(_Unexportable(), Preprocess()), 8, tmp_path / "model.onnx")
     assert "\n" not in caught.value.message
 
 
 def test_two_things_of_one_name_are_refused(tmp_path: Path) -> None:
-    """A name decides what a calibration table means, so a clash raises instead of being resolved silently."""
+    """Calibration tables refer to names, so a conflict is an error and is not resolved silently."""
     with pytest.raises(ExportError, match="one name"):
         export(Deployable(_Twins(), Preprocess()), 8, tmp_path / "model.onnx")
 
 
 def test_the_exporter_leaves_the_network_as_it_was(tmp_path: Path) -> None:
-    """No weight changes, and the network still trains: batch norm is folded in the file alone."""
+    """No weight changes, and the network can still be trained: batch norm is folded in the file only."""
     model = deployable(small())
     before = {key: value.clone() for key, value in model.state_dict().items()}
     export(model, 16, tmp_path / "model.onnx")

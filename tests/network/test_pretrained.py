@@ -1,4 +1,4 @@
-"""models/shipped.py and the folder that it reads: the checkpoint that ships is whole, small, and what its record says."""
+"""pretrained.py: the shipped checkpoint is complete, small, and matches its record."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def shipped() -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """INT8 of the shipped weights, for which no image is given."""
+    """INT8 of the shipped weights, built without images."""
     return build(_options(tmp_path_factory.mktemp("shipped") / "int8"))
 
 
@@ -72,13 +72,13 @@ def test_the_weights_are_small_and_the_ones_recorded(shipped: Checkpoint) -> Non
     ids=str,
 )
 def test_other_networks_have_none(other: ModelSpec) -> None:
-    """The checkpoint is for one network: another depth, shortcut or head is not filled with it."""
+    """The checkpoint is not loaded into a network with another depth, shortcut or head."""
     assert shipped_checkpoint(other) is None
     assert not has_own_ranges(other, SQUARE, "default")
 
 
 def test_damaged_weights_are_refused(shipped: Checkpoint, tmp_path: Path) -> None:
-    """A file that is not the one that was measured is not loaded."""
+    """A file with another hash is not loaded."""
     with resources.as_file(shipped.folder) as folder:
         copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     content = bytearray((copy / "weights.safetensors").read_bytes())
@@ -89,20 +89,20 @@ def test_damaged_weights_are_refused(shipped: Checkpoint, tmp_path: Path) -> Non
 
 
 def test_the_log_is_the_one_of_the_record(shipped: Checkpoint) -> None:
-    """The last line of the training's log has the accuracy in the record, and its options a seed."""
+    """The last line of the training's log has the accuracy in the record, and its options have a seed."""
     rows = list(csv.DictReader((shipped.folder / "log.csv").read_text(encoding="utf-8").splitlines()))
     assert 100 - float(rows[-1]["test_error"]) == pytest.approx(shipped.top1)
     assert isinstance(json.loads((shipped.folder / "result.json").read_text(encoding="utf-8"))["options"]["seed"], int)
 
 
-def test_it_is_as_good_as_it_must_be(shipped: Checkpoint) -> None:
-    """Of the 10,000 test images it names 90 % and more."""
+def test_its_accuracy_is_at_least_90_percent(shipped: Checkpoint) -> None:
+    """On the 10,000 test images."""
     assert shipped.top1 >= 90.0
     assert shipped.images == "10,000 test images of CIFAR-10"
 
 
 def test_int8_needs_no_images(shipped: Checkpoint, artifact: Artifact) -> None:
-    """A build that names no images has the shipped ranges, for the graph that it exported itself."""
+    """A build without images uses the shipped ranges for the graph that it exports."""
     table = TypeAdapter(CalibrationTable).validate_json((shipped.folder / "calibration.json").read_text(encoding="utf-8"))
     assert dict(artifact.calibration().amax) == dict(table.amax)
     assert artifact.manifest.calibration == f"{table.images} images of {shipped.calibrated_on}, as shipped"
@@ -112,21 +112,21 @@ def test_int8_needs_no_images(shipped: Checkpoint, artifact: Artifact) -> None:
 
 @pytest.mark.parametrize("weights", ["random", "own.safetensors"])
 def test_other_weights_have_no_ranges(weights: str) -> None:
-    """The ranges that ship are of the weights that ship."""
+    """The shipped ranges are for the shipped weights only."""
     assert has_own_ranges(SPEC, SQUARE, "default")
     assert not has_own_ranges(SPEC, SQUARE, weights)
     assert not has_own_ranges(SPEC, replace(SQUARE, mean=(0.5, 0.5, 0.5)), "default")
 
 
 def test_a_recipe_still_needs_images(tmp_path: Path) -> None:
-    """Who asks for another recipe has to say what to calibrate on."""
+    """Another recipe requires a calibration set."""
     with pytest.raises(CalibrationError, match="needs images"):
         build(replace(_options(tmp_path / "a"), recipe=QuantRecipe(method="max")))
     assert not (tmp_path / "a").exists()
 
 
 def test_another_graph_is_refused(shipped: Checkpoint, artifact: Artifact, tmp_path: Path) -> None:
-    """Ranges that lack a tensor of the graph are not used for it."""
+    """Ranges in which a tensor of the graph is missing are not used."""
     with resources.as_file(shipped.folder) as folder:
         copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     table = json.loads((copy / "calibration.json").read_text(encoding="utf-8"))
@@ -138,7 +138,7 @@ def test_another_graph_is_refused(shipped: Checkpoint, artifact: Artifact, tmp_p
 
 
 def test_a_thousand_test_images(real_data: Path, artifact: Artifact) -> None:
-    """On the first thousand test images INT8 names 88 % and agrees with FP32 on 98 %."""
+    """On the first thousand test images INT8 has 88 % accuracy and agrees with FP32 on 98 %."""
     found = evaluate(artifact, _test_images(real_data, 1), backend="onnxruntime")
     assert found.top1 >= 88
     assert found.agreement >= 98
@@ -146,7 +146,7 @@ def test_a_thousand_test_images(real_data: Path, artifact: Artifact) -> None:
 
 @pytest.mark.slow
 def test_all_test_images(real_data: Path, shipped: Checkpoint, artifact: Artifact) -> None:
-    """On all of them FP32 has the recorded accuracy, and INT8 in TensorRT's form agrees on 99 %."""
+    """On all test images FP32 has the recorded accuracy, and INT8 in TensorRT's form agrees on 99 %."""
     found = evaluate(artifact, _test_images(real_data, 10), backend="onnxruntime", simulate=True)
     assert found.fp32_top1 == pytest.approx(shipped.top1, abs=0.05)
     assert found.agreement >= 99

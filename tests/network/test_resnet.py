@@ -1,4 +1,4 @@
-"""The networks against torchvision, the paper's tables and their own definition. Knows no weights file."""
+"""The networks against torchvision, the paper's tables and their own definition. Uses no weights files."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def on_meta(spec: ModelSpec, *, stride_on_first: bool = False) -> ResNet:
 
 
 def lively_state(network: nn.Module, seed: int = 0) -> dict[str, torch.Tensor]:
-    """A state dict with weights of He's scale and batch norms that all differ, whatever device the network is on."""
+    """A state dict with weights of He's scale and batch norms that all differ, on any device."""
     draw = torch.Generator().manual_seed(seed)
     state = {}
     for key, value in network.state_dict().items():
@@ -70,7 +70,7 @@ def parameters(network: nn.Module) -> int:
 
 @pytest.mark.parametrize("depth", COMPUTED)
 def test_imagenet_option_b_is_torchvisions_network(depth: int) -> None:
-    """The same keys in the same order, the same shapes, and with the same state dict the same logits."""
+    """Keys, their order and shapes are equal, and with the same state dict the logits are equal."""
     with torch.device("meta"):
         theirs = torchvision.models.get_model(f"resnet{depth}")
     ours = on_meta(ModelSpec("imagenet", depth))
@@ -88,7 +88,7 @@ def test_imagenet_option_b_is_torchvisions_network(depth: int) -> None:
 
 @pytest.mark.parametrize("depth", DEPTHS)
 def test_first_convolution_may_carry_the_stride(depth: int) -> None:
-    """stride_on_first moves a bottleneck's stride from its 3x3 to its first 1x1 and changes no parameter and no basic block."""
+    """stride_on_first moves a bottleneck's stride to its first 1x1; neither parameters nor basic blocks change."""
     usual, papers = on_meta(ModelSpec("imagenet", depth)), on_meta(ModelSpec("imagenet", depth), stride_on_first=True)
     assert {k: v.shape for k, v in usual.state_dict().items()} == {k: v.shape for k, v in papers.state_dict().items()}
     for (name, ours), (_, theirs) in zip(blocks_of(usual), blocks_of(papers), strict=True):
@@ -105,7 +105,7 @@ HUGE = pytest.param("cifar", 1202, marks=pytest.mark.slow)
     ("family", "depth"), [*(("imagenet", d) for d in DEPTHS), *(("cifar", d) for d in (8, 20, 32, 44, 56, 110)), HUGE]
 )
 def test_depth_counts_the_layers_with_weights(family: str, depth: int) -> None:
-    """Convolutions on the main path and the classifier are as many as the network's name says (section 4)."""
+    """The number of convolutions on the main path plus the classifier is the network's depth (section 4)."""
     spec = ModelSpec("imagenet", depth) if family == "imagenet" else cifar(depth=depth)
     layers = [n for n, m in on_meta(spec).named_modules() if isinstance(m, nn.Conv2d | nn.Linear) and "downsample" not in n]
     assert len(layers) == depth
@@ -134,7 +134,7 @@ def test_each_option_has_its_module_on_each_shortcut(spec: ModelSpec, option: Sh
 
 @pytest.mark.parametrize("family", ["cifar", "imagenet"])
 def test_shortcuts_of_option_a_cost_nothing(family: str) -> None:
-    """A has the parameters and the keys of the plain twin, and B and C have more, in this order."""
+    """A has the parameters and keys of the plain twin; B has more, and C more than B."""
     depth = 20 if family == "cifar" else 34
 
     def built(option: Shortcut, *, plain: bool = False) -> ResNet:
@@ -160,12 +160,12 @@ def test_shortcuts_of_option_a_cost_nothing(family: str) -> None:
     ],
 )
 def test_cifar_parameters_are_table_6s(depth: int, printed: float, digits: int) -> None:
-    """With option A the number of parameters is the paper's, to the digits it prints."""
+    """With option A the number of parameters is the paper's, to its printed digits."""
     assert round(parameters(on_meta(cifar(depth=depth))) / 1e6, digits) == printed
 
 
 def test_plain_twin_adds_nothing() -> None:
-    """A plain block is its residual branch through the ReLU, so the network differs from its twin with the same weights."""
+    """A plain block is its residual branch and the ReLU, so the network differs from its twin with the same weights."""
     plain, residual = build_network(cifar(plain=True)), build_network(cifar())
     state = lively_state(residual)
     plain.load_state_dict(state)
@@ -235,7 +235,7 @@ def test_gradients_reach_every_parameter(spec: ModelSpec) -> None:
 
 
 def test_seed_determines_the_weights() -> None:
-    """The same seed draws the same network, another seed another one."""
+    """The same seed draws the same weights, another seed others."""
     first, same, other = (seeded(cifar("B"), seed).state_dict() for seed in (3, 3, 4))
     assert all(torch.equal(value, same[key]) for key, value in first.items())
     assert not torch.equal(first["conv1.weight"], other["conv1.weight"])
@@ -264,7 +264,7 @@ def pad_cases(draw: st.DrawFn) -> tuple[PadShortcut, torch.Tensor]:
 @settings(max_examples=80)
 @given(case=pad_cases())
 def test_padding_keeps_the_pixels_between_zero_channels(case: tuple[PadShortcut, torch.Tensor]) -> None:
-    """Option A: every stride-th pixel, with zero channels before and after, the odd one behind."""
+    """Option A: every stride-th pixel, with zero channels before and after, and the odd one after."""
     shortcut, x = case
     out = shortcut(x)
     channels, zeros = x.shape[1], out.shape[1] - x.shape[1]
@@ -288,7 +288,7 @@ def test_export_form_of_padding_computes_the_same(case: tuple[PadShortcut, torch
 
 
 def test_exported_padding_is_one_convolution() -> None:
-    """A real export has a Conv and neither Slice nor Pad, and ONNX Runtime computes what torch does, at sizes of any parity."""
+    """A real export has a Conv and neither Slice nor Pad, and ONNX Runtime computes the same as torch, for even and odd sizes."""
     shortcut, file = PadShortcut(6, 12, 2).eval(), io.BytesIO()
     axes = {"x": {0: "n", 2: "h", 3: "w"}}
     torch.onnx.export(shortcut, (images(1, 6, 8, 8),), file, dynamo=False, opset_version=17, input_names=["x"], dynamic_axes=axes)

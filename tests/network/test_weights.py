@@ -1,4 +1,4 @@
-"""Weights from files of every kind and style, and what does not fit or cannot be trusted."""
+"""Weights from files of every format and layout, and files that do not fit or are not safe."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _equal(left: State, right: State) -> bool:
 
 
 def _assert_refused(path: Path, spec: ModelSpec = SPEC, match: str = "weights") -> WeightsError:
-    """Loading is a one-line error with a hint, exit 2, and the network keeps its weights."""
+    """Loading raises a one-line error with a hint and exit code 2, and the network keeps its weights."""
     torch.manual_seed(5)
     network = build_network(spec)
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -55,7 +55,7 @@ def _assert_refused(path: Path, spec: ModelSpec = SPEC, match: str = "weights") 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".th", ".safetensors"])
 def test_every_format(tmp_path: Path, suffix: str) -> None:
-    """The same tensors come back from each format, and the id is the file's hash."""
+    """Each format gives the same tensors, and the id is the file's hash."""
     path = tmp_path / f"w{suffix}"
     save_file(_state(), path) if suffix == ".safetensors" else torch.save(_state(), path)
     assert _equal(_load(path), _state())
@@ -78,7 +78,7 @@ def test_any_repositorys_keys(
     wrapper: str | None,
     counters: bool,
 ) -> None:
-    """Prefixes of wrappers, linear for fc, shortcut for downsample, a wrapped dict: the tensors are the same."""
+    """Prefixes of wrappers, linear for fc, shortcut for downsample, a nested dict: the tensors are the same."""
     state = {}
     for key, value in _state().items():
         if not counters and key.endswith("num_batches_tracked"):
@@ -101,7 +101,7 @@ def test_half_precision_is_widened(tmp_path: Path) -> None:
 
 
 def test_random_leaves_the_network_as_it_is() -> None:
-    """`random` changes nothing and says so."""
+    """`random` changes nothing and is the id."""
     torch.manual_seed(1)
     network = build_network(SPEC)
     before = {key: value.clone() for key, value in network.state_dict().items()}
@@ -110,20 +110,22 @@ def test_random_leaves_the_network_as_it_is() -> None:
 
 
 def test_the_first_of_each_fault_is_named(tmp_path: Path) -> None:
-    """Missing, unexpected and misshapen keys are told apart, with both shapes."""
+    """Missing and unexpected keys, and keys of another shape with both shapes."""
     state = dict(_state())
     del state["bn1.weight"]
     state["extra.weight"] = torch.zeros(1)
     state["conv1.weight"] = torch.zeros(16, 1, 3, 3)
     save_file(state, tmp_path / "w.safetensors")
-    message = _assert_refused(tmp_path / "w.safetensors").message
+    error = _assert_refused(tmp_path / "w.safetensors")
+    message = error.message
+    assert error.classes is None
     assert "bn1.weight is missing" in message
     assert "extra.weight is unexpected" in message
-    assert "conv1.weight is (16, 1, 3, 3) and not (16, 3, 3, 3)" in message
+    assert "conv1.weight has shape (16, 1, 3, 3), not (16, 3, 3, 3)" in message
 
 
 @pytest.mark.parametrize(
-    ("other", "words"),
+    ("other", "options"),
     [
         (replace(SPEC, depth=14), "--depth 14"),
         (replace(SPEC, classes=7), "--classes 7"),
@@ -134,24 +136,26 @@ def test_the_first_of_each_fault_is_named(tmp_path: Path) -> None:
     ],
     ids=lambda value: value.name if isinstance(value, ModelSpec) else value,
 )
-def test_the_hint_says_which_network_would_fit(tmp_path: Path, other: ModelSpec, words: str) -> None:
-    """A file of another network is recognised by its keys."""
+def test_the_hint_says_which_network_would_fit(tmp_path: Path, other: ModelSpec, options: str) -> None:
+    """A file of another network is recognised by its keys; its number of classes is a field of the error."""
     save_file(_state(other), tmp_path / "w.safetensors")
-    assert words in _assert_refused(tmp_path / "w.safetensors").hint
+    error = _assert_refused(tmp_path / "w.safetensors")
+    assert options in error.hint
+    assert error.classes == other.classes
 
 
 def test_values_that_are_not_finite(tmp_path: Path) -> None:
-    """A diverged training is not deployed."""
+    """The weights of a diverged training are refused."""
     state = dict(_state())
     state["fc.weight"] = state["fc.weight"].clone().fill_(float("nan"))
     save_file(state, tmp_path / "w.safetensors")
-    _assert_refused(tmp_path / "w.safetensors", match="fc.weight holds a value that is not finite")
+    _assert_refused(tmp_path / "w.safetensors", match="fc.weight contains a value that is not finite")
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
-def test_files_cut_short(tmp_path: Path, suffix: str, share: float) -> None:
-    """Wherever a file is cut, it is refused."""
+def test_truncated_files(tmp_path: Path, suffix: str, share: float) -> None:
+    """A truncated file is refused, wherever it ends."""
     path = tmp_path / f"w{suffix}"
     save_file(_state(), path) if suffix == ".safetensors" else torch.save(_state(), path)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
@@ -159,7 +163,7 @@ def test_files_cut_short(tmp_path: Path, suffix: str, share: float) -> None:
 
 
 class _Runs:
-    """Would leave a file behind if anything called it."""
+    """Would create a file if anything called it."""
 
     target: Path
 
@@ -176,7 +180,7 @@ def test_pickled_code_is_not_run(
     evil = _Runs()
     evil.target = tmp_path / "pwned"
     save(wrap(evil), tmp_path / "w.pth")
-    _assert_refused(tmp_path / "w.pth", match="hold code or are not weights")
+    _assert_refused(tmp_path / "w.pth", match="contains code or is not a weights file")
     assert not (tmp_path / "pwned").exists()
 
 
@@ -197,7 +201,7 @@ def _folder(path: Path) -> None:
     ids=["folder", "text", "list", "no tensors", "a tensor", "missing"],
 )
 def test_what_is_no_state_dict(tmp_path: Path, spoil: Callable[[Path], object]) -> None:
-    """Folders, text, other objects and nothing at all are refused."""
+    """Folders, text, other objects and missing files are refused."""
     spoil(tmp_path / "w.pth")
     _assert_refused(tmp_path / "w.pth")
 
@@ -221,7 +225,7 @@ def test_other_networks_have_no_default_weights(spec: ModelSpec) -> None:
 
 
 def test_default_weights_are_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What lies in torch.hub's checkpoints under torchvision's name is used without a network."""
+    """A file in torch.hub's checkpoints with torchvision's name is used without a network."""
     spec = ModelSpec(depth=18)
     torch.manual_seed(3)
     (tmp_path / "checkpoints").mkdir()
@@ -245,5 +249,5 @@ def test_default_weights_are_downloaded_once(tmp_path: Path, monkeypatch: pytest
     ids=str,
 )
 def test_real_checkpoints_load(real_data: Path, spec: ModelSpec, file: str) -> None:
-    """The published files load, and fit no other option silently."""
+    """The published files load, and are refused for another shortcut option."""
     assert load_weights(build_network(spec), spec, str(real_data / "weights" / file)).startswith("sha256:")

@@ -1,4 +1,4 @@
-"""The measured table against the paper, torchvision's documentation and sums done by hand. Knows no weights."""
+"""The measured table against the paper, torchvision's documentation and hand calculations. Uses no weights."""
 
 from __future__ import annotations
 
@@ -54,18 +54,18 @@ def test_table_lists_the_papers_networks(table: list[NetworkFacts]) -> None:
 
 
 def test_multiply_adds_are_the_papers(table: list[NetworkFacts]) -> None:
-    """With the stride where the paper has it, table 1's multiply-adds are met within 2 %."""
+    """With the paper's stride, multiply-adds agree with table 1 within 2 %."""
     for facts in table[:5]:
         assert facts.paper_stride_multiply_adds / 1e9 == pytest.approx(TABLE_1[facts.spec.depth], rel=0.02)
 
 
 def test_multiply_adds_are_torchvisions(table: list[NetworkFacts]) -> None:
-    """With the stride where torchvision has it, its documented operations are met to the last printed digit."""
+    """With torchvision's stride, they agree with its documentation to the last printed digit."""
     assert {facts.spec.depth: round(facts.multiply_adds / 1e9, 3) for facts in table[:5]} == TORCHVISION_GMACS
 
 
 def test_the_stride_costs_only_bottlenecks(table: list[NetworkFacts]) -> None:
-    """Moving the stride changes nothing where there are no bottlenecks and saves work where there are."""
+    """The paper's stride changes nothing without bottlenecks, and saves multiply-adds with them."""
     for facts in table:
         if facts.block == "basic":
             assert facts.paper_stride_multiply_adds == facts.multiply_adds
@@ -74,7 +74,7 @@ def test_the_stride_costs_only_bottlenecks(table: list[NetworkFacts]) -> None:
 
 
 def test_parameters_are_the_known_ones(table: list[NetworkFacts]) -> None:
-    """ImageNet's counts are torchvision's exactly, CIFAR's are table 6's to the digits it prints."""
+    """ImageNet's counts are exactly torchvision's; CIFAR's are those of table 6 to its printed digits."""
     assert {facts.spec.depth: facts.parameters for facts in table[:5]} == TORCHVISION
     for facts in table[5:]:
         printed = TABLE_6[facts.spec.depth]
@@ -97,14 +97,14 @@ def test_a_tiny_network_counted_by_hand(shortcut: Shortcut, plain: bool, project
     stage2 = 9 * 16 * 32 * 4 * 4 + 9 * 32 * 32 * 4 * 4
     stage3 = 9 * 32 * 64 * 2 * 2 + 9 * 64 * 64 * 2 * 2
     expected = stem + stage1 + stage2 + stage3 + 64 * 10 + projections
-    assert measure(ModelSpec("cifar", 8, shortcut, plain, classes=10, input_size=8))[1] == expected
+    assert measure(ModelSpec("cifar", 8, shortcut, plain, classes=10, input_size=8)).multiply_adds == expected
 
 
 def test_parameters_counted_by_hand() -> None:
     """Filters, two numbers per batch-normalised channel, and the classifier with its bias."""
     filters = 9 * (3 * 16 + 2 * 16 * 16 + 16 * 32 + 32 * 32 + 32 * 64 + 64 * 64)
     norms = 2 * (16 + 2 * 16 + 2 * 32 + 2 * 64)
-    assert measure(ModelSpec("cifar", 8, "A", classes=10, input_size=8))[0] == filters + norms + 64 * 10 + 10
+    assert measure(ModelSpec("cifar", 8, "A", classes=10, input_size=8)).parameters == filters + norms + 64 * 10 + 10
 
 
 @pytest.mark.parametrize("stride_on_first", [False, True])
@@ -119,14 +119,14 @@ def test_parameters_counted_by_hand() -> None:
     ids=lambda spec: spec.name,
 )
 def test_torchs_own_counter_agrees(spec: ModelSpec, stride_on_first: bool) -> None:
-    """Two floating-point operations per multiply-add: torch's counter says twice ours, and the parameters are the network's."""
+    """Two floating-point operations per multiply-add: torch's counter gives twice ours, and the parameters are the network's."""
     with torch.device("meta"):
         network = build_network(spec, stride_on_first=stride_on_first).eval()
         with FlopCounterMode(display=False) as counter:
             network(torch.empty(1, 3, spec.input_size, spec.input_size))
-    parameters, multiply_adds = measure(spec, stride_on_first=stride_on_first)
-    assert counter.get_total_flops() == 2 * multiply_adds
-    assert parameters == sum(parameter.numel() for parameter in network.parameters())
+    size = measure(spec, stride_on_first=stride_on_first)
+    assert counter.get_total_flops() == 2 * size.multiply_adds
+    assert size.parameters == sum(parameter.numel() for parameter in network.parameters())
 
 
 @pytest.mark.parametrize("depth", TABLE_1)
@@ -149,7 +149,7 @@ def test_names_follow_the_head() -> None:
 
 
 def test_names_are_in_the_order_of_the_real_labels(real_data: Path) -> None:
-    """The class index that the sample images were labelled with has the name that their list gives."""
+    """The class indices of the sample images have the names in their list."""
     import csv
 
     names = class_names(ModelSpec("imagenet", 18)) or ()

@@ -1,4 +1,4 @@
-"""A training's memory on disk, in one safetensors file that nothing in is executed. Knows nothing of data and schedules."""
+"""Checkpoints of a training: its whole state in one safetensors file, without pickle. Does not know about images or schedules."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,98 +16,100 @@ from edge_resnet.core.errors import ConfigError, WeightsError
 from edge_resnet.core.files import replace_files
 from edge_resnet.network.training.options import EpochRecord, TrainOptions
 
-__all__ = ["CHECKPOINT", "WEIGHTS", "Memory", "read_checkpoint", "save_weights", "write_checkpoint"]
+__all__ = ["CHECKPOINT", "WEIGHTS", "StateDict", "TrainState", "read_checkpoint", "save_weights", "write_checkpoint"]
 
 CHECKPOINT = "checkpoint.safetensors"
 WEIGHTS = "weights.safetensors"
 
-State = dict[str, torch.Tensor]
+StateDict: TypeAlias = dict[str, torch.Tensor]
 
 _SCHEMA = 1
-#: Options that may differ when a training goes on: they change what is looked at or how long it lasts, no step.
+#: The state dicts of a TrainState.
+_GROUPS = ("network", "momentum", "average", "best")
+#: Options that may change on resume: they affect the duration and the tests, but no step that was done.
 _FREE = frozenset({"epochs", "max_steps", "patience", "keep", "tensorboard", "workers", "test_every", "device"})
 
 
 @dataclass(frozen=True)
-class Memory:
-    """Where a training stands after a whole epoch. ``network``, ``average`` and ``best`` are state dicts, ``momentum``
-    the optimizer's buffers by parameter; ``warm_up`` the errors that it averages, None where it is over."""
+class TrainState:
+    """The state of a training after a whole epoch.
+
+    ``network``, ``average`` and ``best`` are state dicts. ``momentum``: the optimizer's buffers by parameter name. ``warm_up``:
+    the errors that the warm-up averages, None if it is over. ``data``: the name and size of the training set.
+    """
 
     options: TrainOptions
     records: tuple[EpochRecord, ...]
-    network: State
-    momentum: State
-    average: State = field(default_factory=dict)
-    best: State = field(default_factory=dict)
+    network: StateDict
+    momentum: StateDict
+    average: StateDict = field(default_factory=dict)
+    best: StateDict = field(default_factory=dict)
     warm_up: tuple[float, ...] | None = None
     data: str = ""
     seconds: float = 0.0
 
 
-def write_checkpoint(path: Path, memory: Memory) -> None:
-    """Replace the checkpoint whole; raises OSError, and then the old one is still there."""
+def write_checkpoint(path: Path, state: TrainState) -> None:
+    """Replace the checkpoint atomically. Raises OSError and leaves the old one unchanged if it cannot be written."""
     tensors = {
         f"{group}/{name}": tensor.detach().cpu().contiguous()
         for group in _GROUPS
-        for name, tensor in getattr(memory, group).items()
+        for name, tensor in getattr(state, group).items()
     }
     notes = {
         "schema": _SCHEMA,
-        "options": asdict(memory.options),
-        "records": [asdict(record) for record in memory.records],
-        "warm_up": memory.warm_up,
-        "data": memory.data,
-        "seconds": memory.seconds,
+        "options": asdict(state.options),
+        "records": [asdict(record) for record in state.records],
+        "warm_up": state.warm_up,
+        "data": state.data,
+        "seconds": state.seconds,
     }
     _save(path, tensors, {"edge-resnet": json.dumps(notes)})
 
 
-def read_checkpoint(path: Path, like: Memory) -> Memory:
-    """Read a checkpoint that goes on from where ``like``, a fresh training, starts.
+def read_checkpoint(path: Path, fresh: TrainState) -> TrainState:
+    """Read a checkpoint to resume the training whose initial state is ``fresh``.
 
-    Raises WeightsError where the file is damaged or of another network, ConfigError where an option differs that would change
-    what has been done.
+    Raises WeightsError if the file is damaged or of another network, ConfigError if the images differ, or an option that
+    affects the steps already done.
     """
     try:
         with safe_open(path, framework="pt") as file:
             notes = json.loads(file.metadata()["edge-resnet"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
         if notes["schema"] != _SCHEMA:
-            raise WeightsError(f"{path} has schema {notes['schema']}, this edge-resnet reads {_SCHEMA}", hint="start anew")
+            raise WeightsError(f"{path} has schema {notes['schema']}, this version reads {_SCHEMA}", hint="restart the training")
         groups = {group: _group(tensors, group) for group in _GROUPS}
         records = tuple(EpochRecord(**record) for record in notes["records"])
         options = TrainOptions(**notes["options"])
         warm_up = None if notes["warm_up"] is None else tuple(notes["warm_up"])
-        memory = Memory(options, records, **groups, warm_up=warm_up, data=notes["data"], seconds=notes["seconds"])
+        state = TrainState(options, records, **groups, warm_up=warm_up, data=notes["data"], seconds=notes["seconds"])
     except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
         if isinstance(error, ConfigError):
             raise
-        message = f"checkpoint {path} is damaged or is none ({error})"
-        raise WeightsError(message, hint="delete it and start anew, or put back a copy") from error
-    _refuse_other_network(path, memory.network, like.network)
-    _refuse_other_options(path, memory, like)
-    return memory
+        message = f"{path} is damaged or not a checkpoint ({error})"
+        raise WeightsError(message, hint="delete it and restart the training, or restore a copy") from error
+    _refuse_other_network(path, state.network, fresh.network)
+    _refuse_other_options(path, state, fresh)
+    return state
 
 
 def save_weights(path: Path, network: Mapping[str, torch.Tensor], notes: Mapping[str, str]) -> None:
-    """Write a state dict for ``build --weights``; raises OSError and leaves what was there."""
+    """Write a state dict for ``build --weights``. Raises OSError and leaves an existing file unchanged if it cannot."""
     _save(path, {name: tensor.detach().cpu().contiguous() for name, tensor in network.items()}, dict(notes))
 
 
-_GROUPS = ("network", "momentum", "average", "best")
-
-
-def _save(path: Path, tensors: State, notes: dict[str, str]) -> None:
+def _save(path: Path, tensors: StateDict, notes: dict[str, str]) -> None:
     def write(part: Path) -> None:
         try:
             save_file(tensors, part, metadata=notes)
-        except SafetensorError as error:  # wraps what the system said: a full disk, a folder without permission
+        except SafetensorError as error:  # it wraps the system's error: a full disk, a missing permission
             raise OSError(str(error)) from error
 
     replace_files({path: write})
 
 
-def _group(tensors: State, group: str) -> State:
+def _group(tensors: StateDict, group: str) -> StateDict:
     return {name.removeprefix(f"{group}/"): tensor for name, tensor in tensors.items() if name.startswith(f"{group}/")}
 
 
@@ -115,15 +118,16 @@ def _refuse_other_network(path: Path, found: Mapping[str, torch.Tensor], needed:
     if shapes != wanted:
         key = next(name for name in [*wanted, *shapes] if shapes.get(name) != wanted.get(name))
         message = f"checkpoint {path} is of another network: {key} is {shapes.get(key, 'absent')} there"
-        raise WeightsError(f"{message}, {wanted.get(key, 'absent')} here", hint="the same words as before, or another folder")
+        hint = "use the same options as before, or another folder"
+        raise WeightsError(f"{message}, {wanted.get(key, 'absent')} here", hint=hint)
 
 
-def _refuse_other_options(path: Path, memory: Memory, like: Memory) -> None:
-    before, now = asdict(memory.options), asdict(like.options)
+def _refuse_other_options(path: Path, state: TrainState, fresh: TrainState) -> None:
+    before, now = asdict(state.options), asdict(fresh.options)
     for name, value in now.items():
         if name not in _FREE and before[name] != value:
             message = f"checkpoint {path} was trained with {name} {before[name]}, not {value}"
-            raise ConfigError(message, hint="the same words as before, or another folder")
-    if memory.data != like.data:
-        message = f"checkpoint {path} was trained on {memory.data}, not on {like.data}"
-        raise ConfigError(message, hint="the same images as before, or another folder")
+            raise ConfigError(message, hint="use the same options as before, or another folder")
+    if state.data != fresh.data:
+        message = f"checkpoint {path} was trained on {state.data}, not on {fresh.data}"
+        raise ConfigError(message, hint="use the same images as before, or another folder")

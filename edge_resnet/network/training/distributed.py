@@ -1,4 +1,4 @@
-"""The processes that train together, as torchrun starts them; one alone is the same with nothing to share. Knows no network."""
+"""The processes that train together, as started by torchrun, or a single one. Does not know about networks or images."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch import nn
 
 from edge_resnet.core.errors import ConfigError
 
-__all__ = ["World", "joined"]
+__all__ = ["World", "process_group"]
 
 
 @dataclass(frozen=True)
 class World:
-    """This process among ``size``: ``rank`` 0 writes. ``device``: where it computes."""
+    """This process, ``rank`` of ``size``, and the ``device`` that it computes on."""
 
     rank: int
     size: int
@@ -27,11 +27,11 @@ class World:
 
     @property
     def writes(self) -> bool:
-        """Whether this process writes files and talks."""
+        """Whether this process writes files and reports progress."""
         return self.rank == 0
 
     def share(self, batch: int) -> slice:
-        """The part of a batch of ``batch`` images that this process takes."""
+        """The part of a batch of ``batch`` images that this process trains on."""
         each = batch // self.size
         return slice(self.rank * each, (self.rank + 1) * each)
 
@@ -44,8 +44,8 @@ class World:
         found: list[float] = sums.tolist()
         return found
 
-    def mean_statistics(self, network: nn.Module) -> None:
-        """Give every process the mean of all processes' batch norm statistics: each saw only its part of the images."""
+    def average_statistics(self, network: nn.Module) -> None:
+        """Average the batch norm statistics over all processes: each has seen only its part of the images."""
         if self.size == 1:
             return
         for buffer in network.buffers():
@@ -54,25 +54,25 @@ class World:
                 buffer.div_(self.size)
 
     def all_see(self, path: Path) -> bool:
-        """Whether every process finds ``path``. Raises ConfigError where only some do."""
+        """Whether ``path`` exists for every process. Raises ConfigError if it does for some only."""
         self.wait()
         seen = int(self.total([float(path.exists())])[0])
         if 0 < seen < self.size:
-            message = f"{seen} of {self.size} processes find {path}"
-            raise ConfigError(message, hint="-o must name a folder that all machines share")
+            message = f"only {seen} of {self.size} processes can see {path}"
+            raise ConfigError(message, hint="-o must be a folder that all machines share")
         return seen == self.size
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have reached this point."""
         if self.size > 1:
             dist.barrier()
 
 
 @contextmanager
-def joined(device: str) -> Iterator[World]:
-    """Join the processes that torchrun started, and leave them at the end; alone where there are none.
+def process_group(device: str) -> Iterator[World]:
+    """Join the processes that torchrun started, if any, and leave them at the end.
 
-    ``device``: ``auto`` is this process's GPU where there is one, else the CPU. Raises ConfigError where it cannot be had.
+    ``device``: ``auto`` is this process's GPU if there is one, else the CPU. Raises ConfigError if the device is not available.
     """
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     where = _device(device)
@@ -92,10 +92,10 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"there is no device {name!r}", hint="auto, cpu or cuda") from error
+        raise ConfigError(f"there is no device {name!r}", hint="--device takes auto, cpu or cuda") from error
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise ConfigError("torch sees no GPU here", hint="--device cpu, or a torch built for CUDA and a driver")
+            raise ConfigError("torch finds no GPU", hint="use --device cpu, or install a driver and a torch built for CUDA")
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
         torch.cuda.set_device(device)
     return device

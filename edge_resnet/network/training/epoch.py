@@ -1,4 +1,7 @@
-"""The training loop: SGD with momentum (He et al. 2015, sections 3.4 and 4.2). Knows nothing of where images come from."""
+"""One epoch of SGD with momentum (He et al. 2015, sections 3.4 and 4.2), with weight averaging and bfloat16 if asked for.
+
+Does not know where images come from, nor about tests and checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -21,18 +24,28 @@ from torch.nn.parallel import DistributedDataParallel
 from edge_resnet.core.records import Preprocess, Progress
 from edge_resnet.network.training.distributed import World
 from edge_resnet.network.training.loader import TrainBatch, TrainLoader
-from edge_resnet.network.training.options import TrainOptions, TrainPrecision, Watcher
+from edge_resnet.network.training.options import TrainObserver, TrainOptions, TrainPrecision
 from edge_resnet.network.training.schedule import WarmUp, rate_at
 from edge_resnet.network.training.validation import normalise
 
-__all__ = ["Diverged", "EpochLosses", "Learner", "WeightAverage", "one_pass", "steps_of", "uses_bf16"]
+__all__ = ["Diverged", "EpochLosses", "Learner", "WeightAverage", "total_steps", "train_epoch", "uses_bf16"]
+
+#: Steps between two checks of the loss on a GPU: reading it waits for the GPU.
+_CHECK_EVERY = 20
+#: Linux's names for instructions that multiply bfloat16: AMX and AVX512 on x86, Armv8.6 and later on ARM.
+_BF16_FLAGS = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+class Diverged(Exception):  # noqa: N818 - not an error: a reason to stop, reported in the result
+    """The loss is not finite."""
 
 
 class WeightAverage:
-    """``network`` is the average, in eval mode; it begins as a copy of the one that is trained.
+    """An exponential moving average of a network's weights. ``network`` is the average, in eval mode.
 
-    The decay grows as (1 + step) / (10 + step) up to ``decay``: a young average would otherwise remember its random start.
-    Statistics are averaged as weights are: those of one step belong to that step's weights.
+    The decay grows as (1 + step) / (10 + step) up to ``decay``, so that the initial random weights are soon forgotten. Batch
+    norm statistics are averaged like weights, because the statistics of one step belong to the weights of that step.
     """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
@@ -41,26 +54,21 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, network: nn.Module, step: int) -> None:
-        """Move towards ``network`` after its ``step``-th step, counted from 0."""
+        """Move the average towards ``network`` after its ``step``-th step, counted from 0."""
         share = 1 - min(self._decay, (1 + step) / (10 + step))
-        mine, theirs = self.network.state_dict(), network.state_dict()
-        floats = [name for name, value in mine.items() if value.is_floating_point()]
-        torch._foreach_lerp_([mine[name] for name in floats], [theirs[name] for name in floats], share)
-        for name in mine.keys() - set(floats):
-            mine[name].copy_(theirs[name])
-
-
-#: Steps between two looks at the loss on a GPU: each look waits for it.
-_LOOK = 20
-
-
-class Diverged(Exception):  # noqa: N818 - a way to stop, told in the result
-    """The loss is not finite."""
+        averaged, current = self.network.state_dict(), network.state_dict()
+        floats = [name for name, value in averaged.items() if value.is_floating_point()]
+        torch._foreach_lerp_([averaged[name] for name in floats], [current[name] for name in floats], share)
+        for name in averaged.keys() - set(floats):
+            averaged[name].copy_(current[name])
 
 
 @dataclass(eq=False)
 class Learner:
-    """A network in training, with all that changes at a step. ``wrapped``: what computes it, shared with other processes."""
+    """A network in training, with everything that changes at a step.
+
+    ``wrapped`` computes the network: DistributedDataParallel under torchrun, else the network itself. ``step``: steps done.
+    """
 
     network: nn.Module
     wrapped: nn.Module
@@ -74,22 +82,22 @@ class Learner:
 
     @classmethod
     def of(cls, network: nn.Module, options: TrainOptions, preprocess: Preprocess, world: World) -> Learner:
-        """A fresh one for ``network``, which lies on the world's device."""
+        """A new learner for ``network``, which is on the world's device."""
         wrapped: nn.Module = network
         if world.size > 1:
-            # Statistics are averaged at the end of an epoch; sent from rank 0 at each step they would lose the others' part.
-            # torch 2.13 renamed the switch.
+            # Statistics are averaged at the end of an epoch. Broadcast from rank 0 at every step, those of the others would be
+            # lost. torch 2.13 renamed the parameter.
             known = inspect.signature(DistributedDataParallel).parameters
-            switch = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-            quiet: dict[str, Any] = {switch: False}
-            wrapped = DistributedDataParallel(network, **quiet)
+            parameter = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+            no_broadcast: dict[str, Any] = {parameter: False}
+            wrapped = DistributedDataParallel(network, **no_broadcast)
         average = None if options.ema is None else WeightAverage(network, options.ema)
         return cls(network, wrapped, _optimizer(network, options), average, WarmUp(options.warm_up), options, preprocess, world)
 
 
 @dataclass(frozen=True)
 class EpochLosses:
-    """One pass: the last rate, mean loss, share of errors in percent, images learned over all processes."""
+    """One epoch: the last learning rate, mean training loss, training error in percent, images over all processes."""
 
     rate: float
     loss: float
@@ -98,43 +106,43 @@ class EpochLosses:
     seconds: float
 
 
-def steps_of(options: TrainOptions, feed: TrainLoader) -> int:
-    """Steps of the whole training, one at least."""
-    return max(1, round(options.epochs * feed.steps))
+def total_steps(options: TrainOptions, loader: TrainLoader) -> int:
+    """Steps of the whole training, at least one."""
+    return max(1, round(options.epochs * loader.steps))
 
 
-def one_pass(learner: Learner, feed: TrainLoader, epoch: int, last: int, progress: Progress | None) -> EpochLosses:
-    """Train through epoch ``epoch``, counted from 0, or to step ``last``. Raises Diverged where the loss is not finite."""
-    steps = steps_of(learner.options, feed)
+def train_epoch(learner: Learner, loader: TrainLoader, epoch: int, last: int, progress: Progress | None) -> EpochLosses:
+    """Train epoch ``epoch``, counted from 0, at most up to step ``last``. Raises Diverged if the loss is not finite."""
+    steps = total_steps(learner.options, loader)
     started = time.monotonic()
-    # Whatever a network draws by itself (dropout) depends on the epoch too, so that nothing has to be remembered.
+    # What the network itself draws (dropout) depends on the epoch, so that a checkpoint needs no generator state.
     sequence = np.random.SeedSequence([learner.options.seed, epoch, learner.world.rank])
     torch.manual_seed(int(sequence.generate_state(1)[0]))
-    tally = _Tally(learner.world)
+    totals = _EpochTotals(learner.world)
     rate = 0.0
     with _learning(learner.network):
-        for batch in feed.epoch(epoch):
+        for batch in loader.epoch(epoch):
             if learner.step >= last:
                 break
             rate = learner.warm_up.rate(rate_at(learner.options, learner.step, steps))
             loss, wrong = _step(learner, batch, rate)
-            tally.add(loss, wrong, len(batch[1]))
+            totals.add(loss, wrong, len(batch[1]))
             if learner.warm_up.active:
                 error, images = learner.world.total([float(wrong), float(len(batch[1]))])
-                learner.warm_up.saw(100 * error / images)
+                learner.warm_up.add(100 * error / images)
             learner.step += 1
-            if learner.world.device.type == "cpu" or learner.step % _LOOK == 0:
-                tally.look(progress, epoch)
+            if learner.world.device.type == "cpu" or learner.step % _CHECK_EVERY == 0:
+                totals.check(progress, epoch)
                 if progress is not None:
                     progress("train", learner.step, steps)
-    mean, error, images = tally.means()
+    mean_loss, mean_error, count = totals.means()
     if not all(bool(torch.isfinite(parameter).all()) for parameter in learner.network.parameters()):
         raise Diverged
-    return EpochLosses(rate, mean, error, images, time.monotonic() - started)
+    return EpochLosses(rate, mean_loss, mean_error, count, time.monotonic() - started)
 
 
 def _step(learner: Learner, batch: TrainBatch, rate: float) -> tuple[torch.Tensor, torch.Tensor]:
-    """One step of SGD: the summed loss and the number of wrong answers, both still on the device."""
+    """One step of SGD. Returns the summed loss and the number of wrong predictions, both on the device."""
     device, options = learner.world.device, learner.options
     pixels, labels = (tensor.to(device, non_blocking=True) for tensor in batch)
     inputs = normalise(pixels, learner.preprocess, channels_last=options.channels_last)
@@ -152,8 +160,8 @@ def _step(learner: Learner, batch: TrainBatch, rate: float) -> tuple[torch.Tenso
         return loss.detach() * len(labels), (logits.argmax(1) != labels).sum()
 
 
-class _Tally:
-    """Sums over a pass, kept on the device."""
+class _EpochTotals:
+    """Sums over an epoch, kept on the device."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -166,17 +174,17 @@ class _Tally:
         self._wrong += wrong
         self._images += images
 
-    def look(self, progress: Progress | None, epoch: int) -> None:
-        """Tell a watcher the means so far of this process's images. Raises Diverged."""
+    def check(self, progress: Progress | None, epoch: int) -> None:
+        """Give an observer the means of this process's images so far. Raises Diverged if the loss is not finite."""
         loss = float(self._loss) / self._images
-        # Processes must stop together: where there are several they find out at the end of the epoch.
+        # Several processes must stop together: they check at the end of the epoch.
         if not math.isfinite(loss) and self._world.size == 1:
             raise Diverged
-        if isinstance(progress, Watcher):
+        if isinstance(progress, TrainObserver):
             progress.running(epoch + 1, loss, 100 * float(self._wrong) / self._images)
 
     def means(self) -> tuple[float, float, int]:
-        """Mean loss, error in percent and number of images, over all processes."""
+        """Mean loss, error in percent and number of images, over all processes. Raises Diverged if the loss is not finite."""
         loss, wrong, images = self._world.total([float(self._loss), float(self._wrong), float(self._images)])
         if not math.isfinite(loss):
             raise Diverged
@@ -185,7 +193,7 @@ class _Tally:
 
 @contextmanager
 def _learning(network: nn.Module) -> Iterator[None]:
-    """Train mode, but for batch norms that are frozen: their statistics belong to weights that stay."""
+    """Train mode, except for frozen batch norms: their statistics belong to weights that do not change."""
     network.train()
     for module in network.modules():
         own = list(module.parameters(recurse=False))
@@ -198,34 +206,27 @@ def _learning(network: nn.Module) -> Iterator[None]:
 
 
 def _optimizer(network: nn.Module, options: TrainOptions) -> torch.optim.SGD:
-    """Biases and batch norms, the vectors, decay as all else does in the paper; ``decay_norms`` False spares them."""
-    learned = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    vectors = [] if options.decay_norms else [parameter for parameter in learned if parameter.ndim <= 1]
-    spared = {id(parameter) for parameter in vectors}
-    groups = [{"params": [p for p in learned if id(p) not in spared], "weight_decay": options.weight_decay}]
-    if vectors:
-        groups.append({"params": vectors, "weight_decay": 0.0})
+    """SGD on the parameters that are not frozen; without ``decay_norms``, biases and batch norms have no weight decay."""
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    undecayed = [] if options.decay_norms else [parameter for parameter in trainable if parameter.ndim <= 1]
+    excluded = {id(parameter) for parameter in undecayed}
+    groups = [{"params": [p for p in trainable if id(p) not in excluded], "weight_decay": options.weight_decay}]
+    if undecayed:
+        groups.append({"params": undecayed, "weight_decay": 0.0})
     return torch.optim.SGD(groups, lr=options.rate, momentum=options.momentum, nesterov=options.nesterov)
 
 
-#: What Linux calls instructions that multiply bfloat16: AMX and AVX512 on x86, ARM's from v8.6 on.
-_FLAGS = frozenset({"amx_bf16", "avx512_bf16", "bf16"})
-
-
-_CPUINFO = Path("/proc/cpuinfo")
-
-
 def uses_bf16(precision: TrainPrecision, device: torch.device) -> bool:
-    """Whether to compute in bfloat16 under autocast; ``auto`` does where the device has instructions for it."""
+    """Whether to compute in bfloat16 under autocast; ``auto`` does if the device has instructions for it."""
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(_FLAGS & _cpu_flags())
+    return bool(_BF16_FLAGS & _cpu_flags())
 
 
 def _cpu_flags() -> set[str]:
-    """The first processor's features; none where the system does not list them."""
+    """The features of the first processor; empty if the system does not list them."""
     try:
         lines = _CPUINFO.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,4 +1,7 @@
-"""A training as the command line asks for it: from words to weights, and the line that builds them. Knows no options' names."""
+"""A training from start to end: open the images, make the network, train it, and prepare the folder for ``edge-resnet build``.
+
+Does not know about the command line, except for the ``build`` command that it composes.
+"""
 
 from __future__ import annotations
 
@@ -37,11 +40,25 @@ from edge_resnet.network.training.options import TrainData, TrainOptions, TrainR
 __all__ = ["LABELS", "STAGES", "JobResult", "NetworkChoice", "TrainJob", "run_job", "start_network"]
 
 LABELS = "labels.txt"
+#: The stages that ``freeze`` may name, from the input to the head.
+STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
+
+_STEM_MODULES = ("conv1", "bn1")
+#: The head's width and the input size of a family's own images, and the smallest input that its last stage can see.
+_USUAL_CLASSES = {"cifar": 10, "imagenet": 1000}
+_USUAL_SIZE = {"cifar": 32, "imagenet": 224}
+_MIN_SIZE = {"cifar": 8, "imagenet": 32}
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class NetworkChoice:
-    """The network as a user names it: ``classes`` and ``input_size`` None are what the images and the family have."""
+    """The network that the user asks for.
+
+    ``classes`` and ``input_size`` are None for those of the images and of the family. ``weights``: ``random``, ``default`` or
+    a file. ``freeze``: the last of ``STAGES`` to keep unchanged, None for none.
+    """
 
     family: Family
     depth: int
@@ -57,7 +74,11 @@ class NetworkChoice:
 
 @dataclass(frozen=True)
 class TrainJob:
-    """``data``, ``held_out``: what ``open_pair`` takes. ``folder``: None is runs/NAME. ``force``: replace a training there."""
+    """A training to run.
+
+    ``data``, ``held_out``: the arguments of ``open_pair``. ``folder``: None for runs/NAME. ``resume``: continue from the
+    checkpoint in the folder. ``force``: replace a training in the folder.
+    """
 
     network: NetworkChoice
     data: str
@@ -70,7 +91,7 @@ class TrainJob:
 
 @dataclass(frozen=True)
 class JobResult:
-    """``build``: the command that makes an artifact of the weights in ``folder``."""
+    """A finished training. ``build``: the command that makes an artifact of the weights in ``folder``."""
 
     folder: Path
     model: ModelSpec
@@ -79,143 +100,128 @@ class JobResult:
 
 
 def run_job(job: TrainJob, *, progress: Progress | None = None) -> JobResult:
-    """Open the images, make the network, train it, and leave in the folder what ``build`` needs.
+    """Open the images, make the network, train it, and write into the folder what ``build`` needs.
 
     Raises what ``open_pair``, ``start_network`` and ``fit`` raise.
     """
-    words = job.network
+    choice = job.network
     train, test = open_pair(job.data, job.held_out)
     check_classes(train)
-    spec = _spec(words, train)
+    spec = _spec(choice, train)
     for part in (train, test):
         if part is not None:
             require_labels(part)
             check_labels(part, spec.classes)
-    size = spec.input_size
-    preprocess = Preprocess(size if words.family == "cifar" else round(size * 256 / 224), size, mean=words.mean, std=words.std)
+    crop = spec.input_size
+    resize = crop if choice.family == "cifar" else round(crop * 256 / 224)
     folder = job.folder or Path("runs") / spec.name
-    if job.force and os.environ.get("RANK", "0") == "0":
+    writes = os.environ.get("RANK", "0") == "0"
+    if job.force and writes:
         for name in (CHECKPOINT, LOG, RESULT, WEIGHTS, LABELS):
             (folder / name).unlink(missing_ok=True)
-    network = start_network(spec, words.weights, seed=job.options.seed, freeze=words.freeze, progress=progress)
-    data = TrainData(train, test, preprocess)
+    network = start_network(spec, choice.weights, seed=job.options.seed, freeze=choice.freeze, progress=progress)
+    data = TrainData(train, test, Preprocess(resize, crop, mean=choice.mean, std=choice.std))
     result = fit(network, data, job.options, folder=folder, resume=job.resume, progress=progress)
-    line = _build_line(job, spec, folder, train)
-    if os.environ.get("RANK", "0") == "0":
-        _add_network(folder, spec, line, train)
-    return JobResult(folder, spec, result, line)
-
-
-def _spec(words: NetworkChoice, train: ImageSet) -> ModelSpec:
-    """The network, with a head for the classes that the images have."""
-    highest = max(require_labels(train)) + 1
-    usual = 10 if words.family == "cifar" else 1000
-    classes = words.classes or len(train.class_names) or (usual if train.name.startswith("imagenette") else highest)
-    size = words.input_size or (32 if words.family == "cifar" else 224)
-    least = 8 if words.family == "cifar" else 32
-    if size < least:
-        message = f"images of {size} pixels are too small for {words.family}'s networks: the last stage would see none"
-        raise ConfigError(message, hint=f"--input-size {least} or more, or --family cifar")
-    return ModelSpec(words.family, words.depth, words.shortcut, words.plain, classes, size, words.weights)
-
-
-def _build_line(job: TrainJob, spec: ModelSpec, folder: Path, train: ImageSet) -> str:
-    words = job.network
-    line = ["edge-resnet", "build", "--family", spec.family, "--depth", str(spec.depth)]
-    line += ["--shortcut", spec.shortcut] if spec.shortcut != FAMILY_SHORTCUT[spec.family] else []
-    line += ["--plain"] if spec.plain else []
-    line += ["--weights", str(folder / WEIGHTS)]
-    if train.class_names:
-        line += ["--labels", str(folder / LABELS)]
-    elif spec.classes != (10 if spec.family == "cifar" else 1000):
-        line += ["--classes", str(spec.classes)]
-    line += ["--input-size", str(words.input_size)] if words.input_size else []
-    for name, values, usual in (("--mean", words.mean, IMAGENET_MEAN), ("--std", words.std, IMAGENET_STD)):
-        line += [name, *map(str, values)] if values != usual else []
-    calibration = job.data if job.data in NAMES and not os.path.lexists(job.data) else _origin(train)
-    return shlex.join([*line, "--int8", "--calib-data", calibration])
-
-
-def _origin(train: ImageSet) -> str:
-    """Where the set lies, as ``--calib-data`` takes it: the archive, or the folder above the class folders."""
-    where = train.where(0)
-    return where.rpartition("[")[0] if where.endswith("]") else str(Path(where).parent.parent)
-
-
-def _add_network(folder: Path, spec: ModelSpec, line: str, train: ImageSet) -> None:
-    """Say in result.json what the weights are of, and write the names of the classes."""
-    try:
-        record = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        record |= {"network": {**asdict(spec), "weights": str(folder / WEIGHTS)}, "started_from": spec.weights, "build": line}
-        texts = {folder / RESULT: json.dumps(record, indent=2) + "\n"}
-        if train.class_names:
-            texts[folder / LABELS] = "\n".join(train.class_names) + "\n"
-        replace_files({path: partial(Path.write_text, data=text, encoding="utf-8") for path, text in texts.items()})
-    except OSError as error:
-        raise BuildError(f"{folder} cannot be written: {error}", hint="free some space, then --resume") from error
-
-
-logger = logging.getLogger(__name__)
-
-
-#: What ``freeze`` may name, from the image to the head; all before it is frozen with it.
-STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
-
-
-_STEM = ("conv1", "bn1")
+    command = _build_command(job, spec, folder, train)
+    if writes:
+        _add_network(folder, spec, command, train)
+    return JobResult(folder, spec, result, command)
 
 
 def start_network(
     spec: ModelSpec, weights: str, *, seed: int, freeze: str | None = None, progress: Progress | None = None
 ) -> ResNet:
-    """Make the network of ``spec`` from ``weights``: random, default, or a file, also one with a head of another width.
+    """Make the network of ``spec`` and load ``weights``: random, default, or a file.
 
-    Where the head's width differs only the head is new, drawn with ``seed``. ``freeze``: a stage of ``STAGES`` that the
-    network has; it and all before it keep their weights, and their batch norms their statistics. Raises WeightsError where
-    the weights do not fit, ConfigError for a stage that is not there.
+    If the weights are of the same network with another number of classes, the head is new, drawn with ``seed``. ``freeze``
+    names a stage of ``STAGES``: it and all stages before it keep their weights and batch norm statistics. Raises WeightsError
+    if the weights do not fit, ConfigError if the network does not have the stage.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_network(spec)
     if weights != "random":
-        _fill(network, spec, weights, progress)
+        _load(network, spec, weights, progress)
     if freeze is not None:
         _freeze(network, freeze, weights)
     return network
 
 
-def _fill(network: ResNet, spec: ModelSpec, weights: str, progress: Progress | None) -> None:
-    """Load ``weights``; where they are the same network's with another head, all but the head."""
-    classes = spec.classes if weights != "default" else 10 if spec.family == "cifar" else 1000
+def _spec(choice: NetworkChoice, train: ImageSet) -> ModelSpec:
+    """The chosen network, with a head for the classes of the images."""
+    highest = max(require_labels(train)) + 1
+    usual = _USUAL_CLASSES[choice.family]
+    classes = choice.classes or len(train.class_names) or (usual if train.name.startswith("imagenette") else highest)
+    size = choice.input_size or _USUAL_SIZE[choice.family]
+    min_size = _MIN_SIZE[choice.family]
+    if size < min_size:
+        message = f"images of {size} pixels are too small for the {choice.family} networks: nothing is left for the last stage"
+        raise ConfigError(message, hint=f"--input-size {min_size} or more, or --family cifar")
+    return ModelSpec(choice.family, choice.depth, choice.shortcut, choice.plain, classes, size, choice.weights)
+
+
+def _build_command(job: TrainJob, spec: ModelSpec, folder: Path, train: ImageSet) -> str:
+    choice = job.network
+    command = ["edge-resnet", "build", "--family", spec.family, "--depth", str(spec.depth)]
+    command += ["--shortcut", spec.shortcut] if spec.shortcut != FAMILY_SHORTCUT[spec.family] else []
+    command += ["--plain"] if spec.plain else []
+    command += ["--weights", str(folder / WEIGHTS)]
+    if train.class_names:
+        command += ["--labels", str(folder / LABELS)]
+    elif spec.classes != _USUAL_CLASSES[spec.family]:
+        command += ["--classes", str(spec.classes)]
+    command += ["--input-size", str(choice.input_size)] if choice.input_size else []
+    for option, values, usual in (("--mean", choice.mean, IMAGENET_MEAN), ("--std", choice.std, IMAGENET_STD)):
+        command += [option, *map(str, values)] if values != usual else []
+    calibration = job.data if job.data in NAMES and not os.path.lexists(job.data) else _origin(train)
+    return shlex.join([*command, "--int8", "--calib-data", calibration])
+
+
+def _origin(train: ImageSet) -> str:
+    """The path of the set for ``--calib-data``: its archive, or the folder that contains the class folders."""
+    where = train.where(0)
+    return where.rpartition("[")[0] if where.endswith("]") else str(Path(where).parent.parent)
+
+
+def _add_network(folder: Path, spec: ModelSpec, command: str, train: ImageSet) -> None:
+    """Add the network and the build command to result.json, and write the class names."""
+    try:
+        record = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        record |= {"network": {**asdict(spec), "weights": str(folder / WEIGHTS)}, "started_from": spec.weights, "build": command}
+        texts = {folder / RESULT: json.dumps(record, indent=2) + "\n"}
+        if train.class_names:
+            texts[folder / LABELS] = "\n".join(train.class_names) + "\n"
+        replace_files({path: partial(Path.write_text, data=text, encoding="utf-8") for path, text in texts.items()})
+    except OSError as error:
+        raise BuildError(f"{folder} cannot be written: {error}", hint="free some disk space, then use --resume") from error
+
+
+def _load(network: ResNet, spec: ModelSpec, weights: str, progress: Progress | None) -> None:
+    """Load ``weights``; if they have another number of classes, load everything except the head."""
+    classes = spec.classes if weights != "default" else _USUAL_CLASSES[spec.family]
     try:
         donor = network if classes == spec.classes else build_network(replace(spec, classes=classes))
         load_weights(donor, replace(spec, classes=classes), weights, progress=progress)
     except WeightsError as error:
-        other = _width_of_file(error)
-        if other is None or other == classes:
+        if error.classes is None or error.classes == classes:
             raise
-        donor = build_network(replace(spec, classes=other))
-        load_weights(donor, replace(spec, classes=other), weights)
+        donor_spec = replace(spec, classes=error.classes)
+        donor = build_network(donor_spec)
+        load_weights(donor, donor_spec, weights)
     if donor is not network:
         body = {name: tensor for name, tensor in donor.state_dict().items() if not name.startswith("fc.")}
         network.load_state_dict(body, strict=False)
         logger.info("the head is new: %d classes, %d in the weights", spec.classes, donor.fc.out_features)
 
 
-def _width_of_file(error: WeightsError) -> int | None:
-    """The head's width in the file, where the error says that only that differs."""
-    _, found, width = error.hint.partition("--classes ")
-    return int(width) if found and width.isdigit() else None
-
-
 def _freeze(network: ResNet, stage: str, weights: str) -> None:
     names = [name for name in STAGES if name == "stem" or hasattr(network, name)]
     if stage not in names:
-        raise ConfigError(f"{stage!r} is no stage of this network", hint=f"--freeze takes one of {', '.join(names)}")
+        raise ConfigError(f"this network has no stage {stage!r}", hint=f"--freeze takes one of {', '.join(names)}")
     if weights == "random":
-        raise ConfigError("random weights are not worth freezing", hint="--weights default, or a file")
+        raise ConfigError("freezing random weights is not useful", hint="--weights default, or a file")
     for name in names[: names.index(stage) + 1]:
-        for part in _STEM if name == "stem" else (name,):
+        for part in _STEM_MODULES if name == "stem" else (name,):
             module = getattr(network, part)
             assert isinstance(module, nn.Module)
             module.requires_grad_(requires_grad=False)

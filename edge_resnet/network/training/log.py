@@ -1,4 +1,4 @@
-"""What is kept of a training beside its weights: log.csv, TensorBoard's events, result.json. Knows nothing of how it trains."""
+"""The files that a training writes beside its weights: log.csv, TensorBoard events, result.json. Does not know how it trains."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ RESULT = "result.json"
 
 
 def write_log(folder: Path, records: Sequence[EpochRecord]) -> None:
-    """Write ``log.csv``: a line per epoch, the fields of EpochRecord; an empty cell where there was no test."""
+    """Write ``log.csv``: a line per epoch with the fields of EpochRecord; the test's cells are empty if there was none."""
     text = io.StringIO()
     writer = csv.DictWriter(text, [field.name for field in fields(EpochRecord)], lineterminator="\n")
     writer.writeheader()
@@ -44,14 +44,14 @@ def read_log(folder: Path) -> tuple[EpochRecord, ...]:
 
 
 def write_result(folder: Path, result: TrainResult, options: TrainOptions, extra: Mapping[str, Any]) -> None:
-    """Write ``result.json``: how it ended, every option, what it ran on, and ``extra``."""
+    """Write ``result.json``: the result, every option, the machine, and ``extra``."""
     record = {**describe(result), "options": asdict(options), **extra, "machine": _machine()}
     text = json.dumps(record, indent=2) + "\n"
     replace_files({folder / RESULT: lambda path: path.write_text(text, encoding="utf-8")})
 
 
 def describe(result: TrainResult) -> dict[str, Any]:
-    """The result's figures for JSON: the last epoch's, the best one's, and how it ended."""
+    """The result for JSON: the last epoch, the best epoch, and how the training ended."""
     last, best = result.records[-1], result.best
     return {
         "epochs": len(result.records),
@@ -68,7 +68,7 @@ def describe(result: TrainResult) -> dict[str, Any]:
 
 
 class Events(AbstractContextManager["Events"]):
-    """TensorBoard's event file in ``folder``; writes nothing where it is not ``wanted``."""
+    """TensorBoard's event file in ``folder``; does nothing unless ``wanted``. ``purge``: the first step to write again."""
 
     def __init__(self, folder: Path, *, wanted: bool, purge: int = 0) -> None:
         self._writer: Any = None
@@ -76,12 +76,12 @@ class Events(AbstractContextManager["Events"]):
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
-                hint = "pip install 'edge-resnet[train]', or leave --tensorboard out"
+                hint = "pip install 'edge-resnet[train]', or leave out --tensorboard"
                 raise MissingDependencyError("tensorboard is not installed", hint=hint) from error
             self._writer = SummaryWriter(folder, purge_step=purge)
 
     def add(self, record: EpochRecord) -> None:
-        """The epoch's figures at its step."""
+        """Write an epoch's values at its step."""
         if self._writer is not None:
             for name, value in asdict(record).items():
                 if value is not None and name not in ("epoch", "step"):
@@ -99,7 +99,7 @@ def _record(row: Mapping[str, str]) -> EpochRecord:
 
 
 def _machine() -> dict[str, Any]:
-    """What may explain a figure: versions, threads, the processor."""
+    """Versions and hardware that may explain a result."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "edge_resnet": __version__,

@@ -1,4 +1,4 @@
-"""What a training is asked to do, checked once. Knows nothing of networks and images."""
+"""The options of a training, validated, and its results as records. Does not know about networks or images."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ __all__ = [
     "EpochRecord",
     "Schedule",
     "TrainData",
+    "TrainObserver",
     "TrainOptions",
     "TrainPrecision",
     "TrainResult",
-    "Watcher",
     "usual_augmentation",
 ]
 
 
 @dataclass(frozen=True, eq=False)
 class TrainData:
-    """Labelled images to learn from and, where there are any, to be tested on; ``preprocess`` is the network's input."""
+    """Labelled images to train on and optionally to test on. ``preprocess`` makes the network's input of them."""
 
     train: ImageSet
     test: ImageSet | None
@@ -34,11 +34,11 @@ class TrainData:
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """One pass, counted from 1. ``step``: steps done by its end. ``rate``: the learning rate of its last step.
+    """One epoch, counted from 1. ``step``: total steps at its end. ``rate``: the learning rate of its last step.
 
-    ``train_loss``, ``train_error``: mean cross-entropy (of the smoothed labels, where they are) and share of wrong answers in
-    percent, running over the augmented epoch while the weights change. ``test_loss``, ``test_error``: of the images held
-    out, None where they were not asked. ``seconds``: the pass without its test. ``images_per_s``: images learned a second.
+    ``train_loss``, ``train_error``: mean cross-entropy (with label smoothing, if any) and error in percent, accumulated over
+    the augmented images while the weights change. ``test_loss``, ``test_error``: the same on the test images, None if the epoch
+    was not tested. ``seconds``: without the test. ``images_per_s``: training images per second.
     """
 
     epoch: int
@@ -54,9 +54,12 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class TrainResult:
-    """``best``: the epoch with the lowest test error (training error without a test). ``stopped``: why it ended before its
-    time, None where it did not; ``diverged``: because the loss was not finite. ``seconds``: of all passes and tests, those
-    before a resume included."""
+    """The outcome of a training.
+
+    ``best``: the epoch with the lowest test error, or training error if nothing was tested. ``stopped``: why the training ended
+    early, None if it did not. ``diverged``: it ended because the loss was not finite. ``seconds``: of all epochs and tests,
+    including those before a resume.
+    """
 
     records: tuple[EpochRecord, ...]
     best: EpochRecord
@@ -66,39 +69,39 @@ class TrainResult:
 
 
 @runtime_checkable
-class Watcher(Protocol):
-    """A Progress that is also told how the training goes."""
+class TrainObserver(Protocol):
+    """A Progress that is also notified of losses and epochs."""
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Steps done of all."""
+        """``done`` of ``total`` steps are done."""
 
     def running(self, epoch: int, loss: float, error: float) -> None:
-        """The means of this epoch so far; ``error`` in percent."""
+        """The means of the current epoch so far; ``error`` in percent."""
 
     def epoch(self, record: EpochRecord) -> None:
         """An epoch has ended."""
 
 
 Schedule: TypeAlias = Literal["one-cycle", "paper-cifar", "paper-imagenet", "cosine", "constant"]
-#: ``auto`` takes bf16 where this processor multiplies it in hardware.
+#: ``auto`` is bf16 if the processor has instructions for it.
 TrainPrecision: TypeAlias = Literal["auto", "fp32", "bf16"]
-#: ``shift``: padded by 4 and cropped; ``cifar``: also mirrored (section 4.2); ``imagenet``: a part of the image of random
-#: scale and aspect, mirrored; ``scales``: the paper's own (section 3.4): a short side between 256 and 480, cropped, mirrored.
+#: ``shift``: padded by 4 pixels and cropped. ``cifar``: also mirrored (section 4.2). ``imagenet``: a crop of random scale and
+#: aspect ratio, mirrored. ``scales``: the paper's (section 3.4): resized to a short side of 256 to 480, cropped, mirrored.
 Augmentation: TypeAlias = Literal["none", "shift", "cifar", "imagenet", "scales"]
 
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """SGD with momentum over ``epochs`` passes, which need not be whole.
+    """SGD with momentum for ``epochs`` epochs, which need not be a whole number. Raises ConfigError for invalid values.
 
-    ``batch``: images a step, over all processes together; an epoch leaves the last ones out that fill no batch.
-    ``rate``: the schedule's highest learning rate. ``warm_up``: a rate to begin with until the training error is below 80 %
-    (0.01 for 110 layers, section 4.2). ``decay_norms``: decay biases and batch norms too, as the paper does. ``ema``: decay a
-    step of a moving average of weights and statistics, which is then what is tested and kept. ``channels_last``: the memory
-    format that most processors prefer. ``max_steps``: stop there, on the schedule of all epochs. ``test_every``: epochs
-    between two tests. ``patience``: stop after so many tests without a better one. ``keep``: the weights of the last epoch,
-    or of the one that tested best, which is then an optimistic figure. ``workers``: processes that decode images which do
-    not stay in memory. ``device``: ``auto``, ``cpu``, ``cuda``.
+    ``batch``: images per step, over all processes; images that do not fill the last batch of an epoch are left out.
+    ``rate``: the schedule's highest learning rate. ``warm_up``: the rate to start with, until the training error is below 80 %
+    (0.01 for 110 layers, section 4.2). ``decay_norms``: apply weight decay to biases and batch norms too, as the paper does.
+    ``ema``: decay per step of a moving average of weights and statistics; the average is then what is tested and kept.
+    ``channels_last``: the memory format that is faster on most processors. ``max_steps``: stop after so many steps of the full
+    schedule. ``test_every``: epochs between tests. ``patience``: stop after so many tests without improvement. ``keep``: the
+    weights of the last epoch, or of the best test, whose error is then optimistic. ``workers``: processes that decode images
+    that do not stay in memory. ``device``: ``auto``, ``cpu`` or ``cuda``.
     """
 
     epochs: float = 30
@@ -128,22 +131,30 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         _require(0 < self.epochs < 1e6, f"epochs must be above 0, not {self.epochs}", "30 is a good start")
-        _require(self.batch >= 1, f"a batch holds at least one image, not {self.batch}", "128 is usual")
+        _require(self.batch >= 1, f"a batch has at least one image, not {self.batch}", "128 is usual")
         _require(_positive(self.rate), f"the learning rate must be above 0, not {self.rate}", "0.1 is usual")
         _require(0 <= self.momentum < 1, f"momentum must lie in [0, 1), not {self.momentum}", "0.9 is usual")
-        _require(not self.nesterov or self.momentum > 0, "Nesterov's form needs a momentum", "nesterov=False, or 0.9")
-        _require(0 <= self.weight_decay < 1, f"weight decay must lie in [0, 1), not {self.weight_decay}", "1e-4 is the paper's")
-        _require(self.warm_up is None or _positive(self.warm_up), f"warm-up must be above 0, not {self.warm_up}", "0.01")
-        _require(0 <= self.label_smoothing < 1, f"label smoothing must lie in [0, 1), not {self.label_smoothing}", "0.1")
-        _require(self.ema is None or 0 < self.ema < 1, f"ema must lie in (0, 1), not {self.ema}", "0.999 for a step of many")
-        _require(self.seed >= 0, f"a seed is 0 or more, not {self.seed}", "any whole number")
+        _require(
+            not self.nesterov or self.momentum > 0,
+            "Nesterov momentum needs a momentum above 0",
+            "use momentum 0.9, or nesterov=False",
+        )
+        _require(0 <= self.weight_decay < 1, f"weight decay must lie in [0, 1), not {self.weight_decay}", "the paper uses 1e-4")
+        _require(
+            self.warm_up is None or _positive(self.warm_up),
+            f"the warm-up rate must be above 0, not {self.warm_up}",
+            "0.01 is usual",
+        )
+        _require(0 <= self.label_smoothing < 1, f"label smoothing must lie in [0, 1), not {self.label_smoothing}", "0.1 is usual")
+        _require(self.ema is None or 0 < self.ema < 1, f"ema must lie in (0, 1), not {self.ema}", "0.999 is usual")
+        _require(self.seed >= 0, f"the seed must be 0 or more, not {self.seed}", "use a whole number")
         for name in ("max_steps", "patience", "test_every"):
             value = getattr(self, name)
             _require(value is None or value >= 1, f"{name} must be at least 1, not {value}")
         _require(self.workers >= 0, f"workers must be 0 or more, not {self.workers}", "0 decodes in the training process")
         for name, kind in _CHOICES.items():
             value = getattr(self, name)
-            _require(value in get_args(kind), f"{name} is one of {', '.join(get_args(kind))}, not {value!r}")
+            _require(value in get_args(kind), f"{name} must be one of {', '.join(get_args(kind))}, not {value!r}")
 
 
 _CHOICES = {"schedule": Schedule, "precision": TrainPrecision, "augment": Augmentation, "keep": Literal["last", "best"]}

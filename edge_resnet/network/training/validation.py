@@ -1,4 +1,4 @@
-"""Loss and error of a torch network on labelled images. Knows nothing of training."""
+"""Loss and error of a torch network on labelled images. Does not know about training."""
 
 from __future__ import annotations
 
@@ -19,8 +19,10 @@ __all__ = ["Score", "normalise", "score"]
 
 @dataclass(frozen=True, eq=False)
 class Score:
-    """``loss``: mean cross-entropy. ``error``: share of wrong answers in percent. ``logits`` (N, classes) float32 and
-    ``labels`` (N,), of the ``images`` that could be read, where asked for."""
+    """``loss``: mean cross-entropy. ``error``: in percent. Both are of the ``images`` images that could be read.
+
+    ``logits`` (N, classes) and ``labels`` (N,) are None unless they were asked for.
+    """
 
     loss: float
     error: float
@@ -30,7 +32,7 @@ class Score:
 
 
 def score(network: nn.Module, images: ImageSet, preprocess: Preprocess, *, batch: int = 500, keep_logits: bool = False) -> Score:
-    """Test ``network``, in float32 on the device where it lies; its mode is as before. Raises DataError without labels."""
+    """Test ``network`` in float32 on its own device; its training mode is unchanged. Raises DataError without labels."""
     require_labels(images)
     device = next(network.parameters()).device
     training = [(module, module.training) for module in network.modules()]
@@ -52,12 +54,12 @@ def score(network: nn.Module, images: ImageSet, preprocess: Preprocess, *, batch
     finally:
         for module, mode in training:
             module.training = mode
-    answers = [np.concatenate(column) for column in zip(*kept, strict=True)] if kept else [None, None]
-    return Score(loss / count, 100 * wrong / count, count, *answers)
+    arrays = [np.concatenate(column) for column in zip(*kept, strict=True)] if kept else [None, None]
+    return Score(loss / count, 100 * wrong / count, count, *arrays)
 
 
 def normalise(pixels: torch.Tensor, preprocess: Preprocess, *, channels_last: bool = True) -> torch.Tensor:
-    """(N, H, W, 3) uint8 → (N, 3, H, W) float32, normalised, in the memory format asked for."""
+    """(N, H, W, 3) uint8 → (N, 3, H, W) float32, normalised, channels last if asked for."""
     mean = torch.tensor(preprocess.mean, device=pixels.device).view(1, 3, 1, 1) * 255
     std = torch.tensor(preprocess.std, device=pixels.device).view(1, 3, 1, 1) * 255
     planes = pixels.permute(0, 3, 1, 2).float()
@@ -65,8 +67,8 @@ def normalise(pixels: torch.Tensor, preprocess: Preprocess, *, channels_last: bo
 
 
 def check_width(logits: torch.Tensor, labels: npt.NDArray[np.int64], images: ImageSet) -> None:
-    """Raise DataError where a label lies beyond what the network answers."""
+    """Raise DataError if a label exceeds the classes of the network."""
     highest = int(labels.max(initial=0))
     if logits.ndim != 2 or highest >= logits.shape[1]:
-        hint = f"--classes {highest + 1} or more, or give the set that the network was made for"
+        hint = f"use --classes {highest + 1} or more, or the images that the network was made for"
         raise DataError(f"{images.name} has class {highest}, the network knows 0..{logits.shape[-1] - 1}", hint=hint)

@@ -1,6 +1,6 @@
-"""The experiments of He et al. 2015 (arXiv:1512.03385), run at a chosen scale and set beside the paper's numbers.
+"""The experiments of He et al. 2015 (arXiv:1512.03385) at a chosen scale, compared with the paper's numbers.
 
-Knows nothing of artifacts and of the command line.
+Does not know about artifacts or the command line.
 """
 
 from edge_resnet.studies.paper.experiments import EXPERIMENTS, TRAINING, run_experiment

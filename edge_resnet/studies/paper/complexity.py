@@ -1,4 +1,4 @@
-"""Tables 1 and 6 measured: parameters and multiply-adds of the networks as built here. Knows nothing of weights or images."""
+"""Tables 1 and 6: parameters and multiply-adds of the networks as built here. Does not know about weights or images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edge_resnet.network.zoo import measure
 from edge_resnet.studies.paper.figures import CIFAR_MPARAMS, IMAGENET_GFLOPS
 from edge_resnet.studies.paper.networks import printed_name
 from edge_resnet.studies.paper.request import ExperimentRequest
-from edge_resnet.studies.paper.result import Column, ExperimentResult, Scaled, Table
+from edge_resnet.studies.paper.result import Column, ExperimentResult, SetupDifference, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,26 +24,26 @@ _VGG16_GFLOPS = 15.3
 
 
 def complexity(request: ExperimentRequest, progress: Progress | None = None) -> ExperimentResult:
-    """Measure every network of tables 1 and 6, and each one's plain twin; needs no images."""
+    """Measure every network of tables 1 and 6, and its plain twin. Needs no images."""
     facts = paper_table()
     twins = []
     for place, fact in enumerate(facts):
         if progress is not None:
             progress("measure", place, len(facts))
-        twins.append(measure(replace(fact.spec, plain=True))[0])
+        twins.append(measure(replace(fact.spec, plain=True)).parameters)
     if progress is not None:
         progress("measure", len(facts), len(facts))
     imagenet = [fact for fact in facts if fact.spec.family == "imagenet"]
     cifar = [fact for fact in facts if fact.spec.family == "cifar"]
     return ExperimentResult(
-        "complexity",
-        "Complexity of the paper's networks, measured",
-        _verdicts(imagenet, cifar, dict(zip((fact.spec for fact in facts), twins, strict=True))),
-        (_imagenet_table(imagenet), _cifar_table(cifar)),
-        (_chart(imagenet),),
-        (Scaled("networks", "trained", "built with fresh weights: the counts need no training"),),
-        request.settings(),
-        {"networks": [_record(fact, twin) for fact, twin in zip(facts, twins, strict=True)]},
+        experiment="complexity",
+        title="Complexity of the paper's networks, measured",
+        verdicts=_verdicts(imagenet, cifar, dict(zip((fact.spec for fact in facts), twins, strict=True))),
+        tables=(_imagenet_table(imagenet), _cifar_table(cifar)),
+        charts=(_chart(imagenet),),
+        differences=(SetupDifference("networks", "trained", "not trained, which the counts do not need"),),
+        settings=request.settings(),
+        data={"networks": [_record(fact, twin) for fact, twin in zip(facts, twins, strict=True)]},
     )
 
 
@@ -54,18 +54,18 @@ def _verdicts(imagenet: list[NetworkFacts], cifar: list[NetworkFacts], twins: di
     less = "fewer" if macs < _VGG16_GFLOPS else "not fewer"
     gaps = {f.spec: abs(f.paper_stride_multiply_adds / 1e9 - IMAGENET_GFLOPS[f.spec.depth]) for f in imagenet}
     widest = max(gaps, key=gaps.__getitem__)
-    but = f", but for {', '.join(printed_name(f.spec) for f in off)}" if off else ""
+    exceptions = f", except for {', '.join(printed_name(f.spec) for f in off)}" if off else ""
     same = all(twins[fact.spec] == fact.parameters for fact in cifar)
     return (
-        f"{printed_name(deepest.spec)} takes {macs:.2f} · 10⁹ multiply-adds, {less} than VGG-16's {_VGG16_GFLOPS} · 10⁹.",
-        f"With the paper's stride they differ from table 1 by at most {gaps[widest]:.2f} · 10⁹ ({printed_name(widest)}).",
-        f"The parameters agree with table 6 to its last digit{but}.",
-        f"Shortcuts of option A add {'no' if same else 'some'} parameters to the plain twins.",
+        f"{printed_name(deepest.spec)} has {macs:.2f} · 10⁹ multiply-adds, {less} than VGG-16's {_VGG16_GFLOPS} · 10⁹.",
+        f"With the paper's stride, they differ from table 1 by at most {gaps[widest]:.2f} · 10⁹ ({printed_name(widest)}).",
+        f"The parameters agree with table 6 to its last digit{exceptions}.",
+        f"Option A shortcuts add {'no' if same else 'some'} parameters to the plain twins.",
     )
 
 
 def _rounding(figure: float) -> float:
-    """Half of the last digit printed: 1.7 and 19.4 have one behind the point, 0.27 two; and a hair for binary fractions."""
+    """Half of the last printed digit (1.7 and 19.4 have one decimal, 0.27 has two), plus a margin for binary fractions."""
     return (0.05 if round(figure, 1) == figure else 0.005) + 1e-9
 
 
@@ -86,7 +86,7 @@ def _imagenet_table(facts: list[NetworkFacts]) -> Table:
         for f in facts
     )
     caption = (
-        "Table 1: ImageNet, option B, one image of 224 x 224. As built: torchvision's bottlenecks, "
+        "Table 1: ImageNet, option B, one image of 224 x 224. As built here: torchvision's bottlenecks, "
         "with the stride on the 3x3 convolution; the paper has it on the first 1x1."
     )
     return Table(caption, columns, rows)
@@ -125,8 +125,8 @@ def _chart(facts: list[NetworkFacts]) -> Chart:
         axes.set_ylim(0, 17)
         axes.legend(loc="upper left", bbox_to_anchor=(0.0, 0.88))
 
-    words = ", ".join(f"ResNet-{depth} {value:.1f}" for depth, value in zip(depths, lines[1][1], strict=True))
-    alt = f"Bars of multiply-adds in billions at 224 x 224, with the paper's stride: {words}; VGG-16 has {_VGG16_GFLOPS}."
+    values = ", ".join(f"ResNet-{depth} {value:.1f}" for depth, value in zip(depths, lines[1][1], strict=True))
+    alt = f"Bars of multiply-adds in billions at 224 x 224, with the paper's stride: {values}; VGG-16 has {_VGG16_GFLOPS}."
     return draw("complexity", "Multiply-adds of one image", paint, alt=alt)
 
 

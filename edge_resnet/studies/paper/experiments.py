@@ -1,4 +1,4 @@
-"""The table of experiments, and the one way to run them: claim a folder, run, write. Knows no options of the command line."""
+"""The table of experiments, and how to run one: claim a folder, run, write the results. Does not know the command line."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ EXPERIMENTS: Mapping[str, str] = MappingProxyType(
         "ensemble": "edge_resnet.studies.paper.ensemble:ensemble",
     }
 )
-#: Those that train.
+#: The experiments that train.
 TRAINING = ("degradation", "shortcuts", "depth")
 
 
 def run_experiment(
     request: ExperimentRequest, *, resume: bool = False, force: bool = False, progress: Progress | None = None
 ) -> tuple[ExperimentResult, Path]:
-    """Run one experiment and write what it found; returns that, and the page.
+    """Run one experiment and write its results. Returns them, and the path of the page.
 
-    ``resume``: go on in a folder that holds a part of it. ``force``: begin anew there. Ctrl-C ends the work: what is done is
-    written and the finding says so; KeyboardInterrupt is raised only where nothing is done yet. Raises ConfigError for an unknown
-    experiment, BuildError for a folder that is taken, and what the experiment raises.
+    ``resume``: continue an interrupted experiment in the folder. ``force``: replace the one in the folder. On Ctrl-C the results
+    so far are written and marked as interrupted; KeyboardInterrupt is raised only if there are none. Raises ConfigError for an
+    unknown experiment, BuildError if the folder is in use, and what the experiment raises.
     """
     if request.experiment not in EXPERIMENTS:
-        raise ConfigError(f"no experiment is called {request.experiment!r}", hint=f"choose one of {', '.join(EXPERIMENTS)}")
+        raise ConfigError(f"there is no experiment {request.experiment!r}", hint=f"choose one of {', '.join(EXPERIMENTS)}")
     if resume and request.experiment not in TRAINING:
-        raise ConfigError(f"{request.experiment} trains nothing that could be resumed", hint="--force begins anew")
+        raise ConfigError(f"{request.experiment} trains nothing and cannot be resumed", hint="--force restarts it")
     module, _, function = EXPERIMENTS[request.experiment].partition(":")
     experiment: Experiment = getattr(import_module(module), function)
     claim(request.output, request.settings(), resume=resume, force=force)
     try:
-        finding = experiment(request, progress)
+        result = experiment(request, progress)
     except BaseException:
         release(request.output)
         raise
-    return finding, publish(finding, request.output)
+    return result, publish(result, request.output)

@@ -1,6 +1,6 @@
-"""The numbers that He et al. 2015 (arXiv:1512.03385) print, each with the place where they stand. Knows nothing of ours.
+"""The numbers printed in He et al. 2015 (arXiv:1512.03385), each with its table or section. Does not know about our results.
 
-What the paper draws and does not print (figures 1, 4, 6 and 7) is described in words and never read off a curve.
+What the paper only draws (figures 1, 4, 6 and 7) is described in words; no number is read off a curve.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class PaperError:
-    """Error rates in percent. ``top5`` None where the paper gives none; ``spread``: of five runs, where it gives one."""
+    """Error rates in percent. ``top5`` is None and ``spread``, over five runs, is empty if the paper does not give them."""
 
     top1: float
     top5: float | None = None
@@ -55,7 +55,7 @@ CIFAR_ERROR: Mapping[int, PaperError] = MappingProxyType(
 CIFAR_MPARAMS: Mapping[int, float] = MappingProxyType({20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7, 1202: 19.4})
 #: Depth → multiply-adds in 10⁹ at 224 x 224 (the table calls them FLOPs).
 IMAGENET_GFLOPS: Mapping[int, float] = MappingProxyType({18: 1.8, 34: 3.6, 50: 3.8, 101: 7.6, 152: 11.3})
-#: Network → ImageNet validation error, 10-crop: the twins of figure 4, option A.
+#: Network → ImageNet validation error, 10-crop: the plain and residual networks of figure 4, option A.
 TWIN_ERROR: Mapping[str, PaperError] = MappingProxyType(
     {
         "plain-18": PaperError(27.94),
@@ -64,7 +64,7 @@ TWIN_ERROR: Mapping[str, PaperError] = MappingProxyType(
         "ResNet-34": PaperError(25.03),
     }
 )
-#: Network → ImageNet validation error, 10-crop. From 50 layers on the shortcuts are option B.
+#: Network → ImageNet validation error, 10-crop; option B from 50 layers on.
 TEN_CROP_ERROR: Mapping[str, PaperError] = MappingProxyType(
     {
         "plain-34": PaperError(28.54, 10.02),
@@ -86,14 +86,14 @@ MULTISCALE_ERROR: Mapping[str, PaperError] = MappingProxyType(
         "ResNet-152": PaperError(19.38, 4.49),
     }
 )
-#: Network → ImageNet validation error of one centre crop: the authors' released models, not the paper.
+#: Network → ImageNet validation error of one centre crop, of the models that the authors released; not in the paper.
 ONE_CROP_ERROR: Mapping[str, PaperError] = MappingProxyType(
     {"ResNet-50": PaperError(24.7, 7.8), "ResNet-101": PaperError(23.6, 7.1), "ResNet-152": PaperError(23.0, 6.7)}
 )
-#: Short sides in pixels of multi-scale testing.
+#: Short sides of multi-scale testing in pixels.
 SCALES = (224, 256, 384, 480, 640)
 
-#: Where each of the above stands.
+#: Where each of the above is printed.
 SOURCES: Mapping[str, str] = MappingProxyType(
     {
         "CIFAR_ERROR": "table 6, section 4.2",
@@ -107,20 +107,20 @@ SOURCES: Mapping[str, str] = MappingProxyType(
     }
 )
 
-#: What the paper says that an experiment is to show, and where.
+#: What each experiment shows according to the paper, and where.
 CLAIMS: Mapping[str, str] = MappingProxyType(
     {
         "degradation": "Deeper plain networks have higher training error; with shortcuts depth lowers it again "
         "(section 4.1 with figure 4, section 4.2 with figure 6).",
-        "shortcuts": "Projections (B, C) are a little better than zero-padded identity (A) and not essential "
+        "shortcuts": "Projections (B, C) are slightly better than zero-padded identity (A), but not essential "
         "(section 4.1, table 3).",
         "depth": "Test error falls from 20 to 110 layers; 1202 layers train as well and overfit (section 4.2, table 6).",
-        "responses": "Residual branches respond less than plain layers, and less the deeper the network (section 4.2, figure 7).",
-        "complexity": "152 layers take fewer multiply-adds than VGG-16 (15.3 · 10⁹); a CIFAR network of 110 layers "
+        "responses": "Residual branches respond less than plain layers, and less in deeper networks (section 4.2, figure 7).",
+        "complexity": "152 layers have fewer multiply-adds than VGG-16 (15.3 · 10⁹); a CIFAR network of 110 layers "
         "has 1.7 · 10⁶ parameters (tables 1 and 6).",
-        "tencrop": "Averaged over ten crops the scores err less than on one (section 3.4, table 3).",
-        "multiscale": "Fully convolutional testing at five scales errs less again (section 3.4, table 4).",
-        "ensemble": "Six networks of different depths together err less than the best of them: 3.57 % top-5 on the "
+        "tencrop": "Scores averaged over ten crops have a lower error than one crop (section 3.4, table 3).",
+        "multiscale": "Fully convolutional testing at five scales has a lower error still (section 3.4, table 4).",
+        "ensemble": "Six networks of different depths together have a lower error than the best of them: 3.57 % top-5 on the "
         "test set against 4.49 % on validation (section 4.1, tables 4 and 5).",
     }
 )

@@ -1,4 +1,4 @@
-"""What an experiment was asked to do, checked once, and the data that it names. Knows nothing of what the experiments do."""
+"""The settings of an experiment, validated, and the images that they name. Does not know what the experiments do."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge_resnet.images.datasets import NAMES, Split, open_data
 from edge_resnet.images.imageset import ImageSet, balanced_sample, check_labels, require_labels, require_several
 from edge_resnet.network.training import TrainOptions
 
-__all__ = ["ExperimentRequest", "labelled"]
+__all__ = ["ExperimentRequest", "open_labelled"]
 
 #: The paper's ratio of the resized short side to the crop: 256 to 224.
 _RESIZE = 256 / 224
@@ -21,13 +21,13 @@ _RESIZE = 256 / 224
 
 @dataclass(frozen=True)
 class ExperimentRequest:
-    """What the user asked for.
+    """The settings of one experiment.
 
-    ``depths``: empty for the paper's. ``shortcut``: None for the paper's (A for CIFAR and the twins, B for ImageNet).
-    ``data``, ``test_data``: what ``open_data`` takes. ``images``, ``test_images``: how many of them, drawn class by class; None
-    for all. ``classes``, ``input_size``: None for the family's. ``weights``: ``NAME=FILE`` each. ``source``: the output folder
-    of an experiment that trained. ``scales``, ``flips``: of multi-scale testing. ``held_out``: the share of the images that
-    weights are chosen on. ``training``: None where nothing is trained.
+    ``depths``: empty for the paper's. ``shortcut``: None for the paper's (A for CIFAR and for plain against residual, B for
+    ImageNet). ``data``, ``test_data``: arguments of ``open_data``. ``images``, ``test_images``: the number to draw, balanced by
+    class; None for all. ``classes``, ``input_size``: None for the family's. ``weights``: ``NAME=FILE`` each. ``source``: the
+    output folder of an experiment that trained. ``scales``, ``flips``: for multi-scale testing. ``held_out``: the share of the
+    images on which an ensemble's weights are chosen. ``training``: None if nothing is trained.
     """
 
     experiment: str
@@ -59,12 +59,12 @@ class ExperimentRequest:
         if not 0 < self.held_out < 1:
             raise ConfigError(f"--held-out must lie between 0 and 1, not {self.held_out}", hint="0.5 halves the images")
         if self.seed < 0:
-            raise ConfigError(f"a seed is 0 or more, not {self.seed}", hint="the same one draws the same images")
+            raise ConfigError(f"the seed must be 0 or more, not {self.seed}", hint="the same seed draws the same images")
         if len(set(self.depths)) < len(self.depths):
-            raise ConfigError("a depth is named twice", hint="for example --depths 20,56")
+            raise ConfigError("a depth is given twice", hint="for example --depths 20,56")
 
-    def like(self, *, shortcut: Shortcut | None = None) -> ModelSpec:
-        """A network of the family, of a depth to be replaced, with ``shortcut`` where the user chose none."""
+    def base_spec(self, *, shortcut: Shortcut | None = None) -> ModelSpec:
+        """A network of the family whose depth is to be replaced, with ``shortcut`` if the user chose none."""
         small = self.family == "cifar"
         return ModelSpec(
             self.family,
@@ -76,17 +76,17 @@ class ExperimentRequest:
 
     @property
     def side(self) -> int:
-        """Of the square that the network sees, in pixels."""
+        """The side of the network's input in pixels."""
         return self.input_size or (32 if self.family == "cifar" else 224)
 
     @property
     def preprocess(self) -> Preprocess:
-        """CIFAR's images are taken whole; of ImageNet's the short side is resized to 8/7 of the crop (section 3.4)."""
+        """CIFAR images are used whole; the short side of ImageNet images is resized to 8/7 of the crop (section 3.4)."""
         resize = self.side if self.family == "cifar" else round(self.side * _RESIZE)
         return Preprocess(resize, self.side, mean=self.mean, std=self.std)
 
     def settings(self) -> dict[str, Any]:
-        """What was asked for, as JSON has it; where the output lies does not count."""
+        """All settings for JSON, except the output folder."""
         shown = {name: value for name, value in vars(self).items() if name not in ("output", "training", "source")}
         if self.source is not None:
             shown["source"] = str(self.source)
@@ -95,18 +95,18 @@ class ExperimentRequest:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in shown.items()}
 
 
-def labelled(
+def open_labelled(
     request: ExperimentRequest, split: Split, *, classes: int | None = None, names: Sequence[str] | None = None
 ) -> ImageSet:
-    """The labelled images of one part, as many as were asked for, drawn class by class with the request's seed.
+    """Open the labelled images of one split; if fewer were asked for, draw them balanced by class with the request's seed.
 
-    ``names``: what the network calls its classes, to number class folders by. Raises ConfigError where no data are named,
-    DataError where they have no labels or do not fit ``classes``, where that is known.
+    ``names``: the network's class names, to number class folders by. Raises ConfigError if no images are given, DataError if
+    they have no labels or a label exceeds ``classes``.
     """
     argument, count = (request.data, request.images) if split == "train" else (_test_argument(request), request.test_images)
     if not argument:
         option = "--data" if split == "train" or not request.training else "--test-data"
-        raise ConfigError(f"no {split} images are named", hint=f"{option}: a folder of class folders, a CSV, an .npz, or cifar10")
+        raise ConfigError(f"no {split} images are given", hint=f"{option}: a folder of class folders, a CSV, an .npz, or cifar10")
     images = open_data(argument, split=split, label_names=names)
     require_labels(images)
     require_several(images)
@@ -116,7 +116,7 @@ def labelled(
 
 
 def _test_argument(request: ExperimentRequest) -> str:
-    """The images to test on: those named, the other part of a set with two parts, else none."""
+    """The test images: those given, or the other split of a named set; without training, ``data``."""
     if request.test_data:
         return request.test_data
     return request.data if request.training is None or request.data in NAMES else ""

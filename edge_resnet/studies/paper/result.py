@@ -1,22 +1,22 @@
-"""What an experiment found, as frozen records: tables, charts, sentences, and what was scaled down. Draws and runs nothing."""
+"""The result of an experiment: tables, charts, conclusions, and the differences from the paper's setup. Runs nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from edge_resnet.measurement.page.figure import Chart
 
-__all__ = ["Cell", "Column", "ExperimentResult", "Scaled", "Table"]
+__all__ = ["Cell", "Column", "ExperimentResult", "SetupDifference", "Table"]
 
-#: A text, a number, or None where there is none.
+#: A text, a number, or None for an empty cell.
 Cell: TypeAlias = str | int | float | None
 
 
 @dataclass(frozen=True)
 class Column:
-    """``key``: its name in JSON. ``digits``: behind the point of its numbers; None: a column of texts and whole numbers."""
+    """``key``: the name in JSON. ``digits``: decimal places of a column of numbers, None for a column of texts."""
 
     title: str
     key: str
@@ -24,11 +24,11 @@ class Column:
 
     @property
     def numeric(self) -> bool:
-        """Whether the column is aligned as numbers are."""
+        """Whether the column is aligned to the right."""
         return self.digits is not None
 
     def text(self, cell: Cell) -> str:
-        """The cell as a reader sees it; a hyphen where there is none."""
+        """The cell for people; a hyphen if it is empty."""
         if cell is None:
             return "-"
         if isinstance(cell, str):
@@ -38,33 +38,20 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """``rows``: a cell per column."""
+    """A captioned table. ``rows``: a cell per column."""
 
     caption: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[Cell, ...], ...]
 
     def as_dicts(self) -> list[dict[str, Cell]]:
-        """The rows by the columns' keys, for JSON."""
+        """The rows for JSON, by the columns' keys."""
         return [{column.key: cell for column, cell in zip(self.columns, row, strict=True)} for row in self.rows]
-
-    def lines(self) -> list[str]:
-        """The table for a terminal: a header and a line per row, numbers flush right."""
-        texts = [[c.title for c in self.columns]]
-        texts += [[c.text(cell) for c, cell in zip(self.columns, row, strict=True)] for row in self.rows]
-        widths = [max(len(row[place]) for row in texts) for place in range(len(self.columns))]
-        return ["  ".join(self._padded(row, widths)).rstrip() for row in texts]
-
-    def _padded(self, row: Sequence[str], widths: Sequence[int]) -> list[str]:
-        return [
-            text.rjust(width) if column.numeric else text.ljust(width)
-            for text, width, column in zip(row, widths, self.columns, strict=True)
-        ]
 
 
 @dataclass(frozen=True)
-class Scaled:
-    """One thing that is not as in the paper: what it is, how it is there, how it is here."""
+class SetupDifference:
+    """One thing that differs from the paper: what it is, its value in the paper, and its value here."""
 
     what: str
     paper: str
@@ -73,10 +60,10 @@ class Scaled:
 
 @dataclass(frozen=True)
 class ExperimentResult:
-    """One experiment's outcome. ``verdicts``: what our numbers say, one sentence each, never more than they do.
+    """The result of one experiment.
 
-    ``settings``: what it was asked for. ``data``: every number behind the tables and charts, for JSON. ``interrupted``: it is a
-    part of what was asked for.
+    ``verdicts``: conclusions, one sentence each, that the numbers support. ``differences``: from the paper's setup.
+    ``settings``: the request. ``data``: every number behind the tables and charts, for JSON. ``interrupted``: it is incomplete.
     """
 
     experiment: str
@@ -84,7 +71,7 @@ class ExperimentResult:
     verdicts: tuple[str, ...]
     tables: tuple[Table, ...]
     charts: tuple[Chart, ...]
-    scaled: tuple[Scaled, ...]
+    differences: tuple[SetupDifference, ...]
     settings: Mapping[str, Any]
     data: Mapping[str, Any] = field(default_factory=dict)
     interrupted: bool = False

@@ -1,4 +1,7 @@
-"""Hits of several ways to look at an image, counted image by image on the same images. Knows no way but by its function."""
+"""Which images a network classifies correctly, by averaging scheme, and what follows: error rates, paired differences, a table.
+
+Does not know the schemes, except as functions.
+"""
 
 from __future__ import annotations
 
@@ -10,33 +13,36 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.core.records import Preprocess, Progress
-from edge_resnet.core.statistics import mcnemar_exact, paired_drop_interval, wilson_interval
+from edge_resnet.core.statistics import PairedDifference, paired_difference, wilson_interval
 from edge_resnet.images.preprocess import ImageArray
-from edge_resnet.studies.paper.networks import Member, Probabilities, probabilities
+from edge_resnet.studies.paper.networks import LoadedNetwork, Probabilities, probabilities
 from edge_resnet.studies.paper.result import Cell, Column, Table
 
 __all__ = [
-    "Difference",
     "ErrorRate",
     "Hits",
+    "ImageViews",
     "Scheme",
     "Tally",
-    "View",
     "count_hits",
-    "difference",
+    "difference_record",
+    "difference_text",
+    "error_difference",
     "error_rate",
     "errors_table",
     "hits_of",
+    "with_significance",
 ]
 
-
-#: (N, 2) bool: whether the label is the best class, and whether it is among the best five.
+#: (N, 2) bool: whether the label is the top-1 class, and whether it is among the top 5.
 Hits: TypeAlias = npt.NDArray[np.bool_]
+#: An averaging scheme: the probabilities of an image's views, (views, classes) → (classes,).
+Scheme: TypeAlias = Callable[[Probabilities], Probabilities]
 
 
 @dataclass(frozen=True)
 class ErrorRate:
-    """Of ``images``, in percent; ``top1_ci95``: Wilson's interval."""
+    """Errors on ``images`` images in percent. ``top1_ci95``: Wilson's interval."""
 
     images: int
     top1: float
@@ -45,56 +51,8 @@ class ErrorRate:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Error of the one minus that of the other on the same images, in points; below zero the one is better.
-
-    ``ci95``: Tango's paired interval. ``p``: exact two-sided p-value of McNemar's test that they err equally often.
-    """
-
-    points: float
-    ci95: tuple[float, float]
-    p: float
-
-    @property
-    def text(self) -> str:
-        """For a table: ``-1.80 (-3.40 to -0.20)``."""
-        return f"{self.points:+.2f} ({self.ci95[0]:+.2f} to {self.ci95[1]:+.2f})"
-
-    @property
-    def told_apart(self) -> bool:
-        """Whether the interval leaves out zero."""
-        return self.ci95[0] > 0 or self.ci95[1] < 0
-
-
-def hits_of(answers: Probabilities, labels: npt.NDArray[np.int64]) -> Hits:
-    """Where ``answers`` (N, classes) put ``labels`` (N,) first, and among the first five; ties go to the lower class."""
-    order = np.argsort(-answers, axis=1, kind="stable")[:, :5] == labels[:, None]
-    return np.stack([order[:, 0], order.any(axis=1)], axis=1)
-
-
-def error_rate(hits: Hits) -> ErrorRate:
-    """Sum up one way to answer; needs at least one image."""
-    count = len(hits)
-    wrong = count - hits.sum(axis=0)
-    low, high = wilson_interval(int(wrong[0]), count)
-    return ErrorRate(count, 100 * float(wrong[0]) / count, 100 * float(wrong[1]) / count, (100 * low, 100 * high))
-
-
-def difference(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> Difference:
-    """How the error of ``one`` differs from that of ``other``, both (N,): which of the same images each gets right."""
-    only_one = int(np.sum(one & ~other))
-    only_other = int(np.sum(other & ~one))
-    low, high = paired_drop_interval(only_other, only_one, len(one))
-    return Difference(100 * (only_other - only_one) / len(one), (100 * low, 100 * high), mcnemar_exact(only_one, only_other))
-
-
-#: Probabilities of an image's views, (views, classes), → (classes,).
-Scheme: TypeAlias = Callable[[Probabilities], Probabilities]
-
-
-@dataclass(frozen=True)
-class View:
-    """One image: its views in groups of one size, each (n, H, W, 3) uint8 RGB, and its class."""
+class ImageViews:
+    """One image: its views in groups of equal size, each (n, H, W, 3) uint8 RGB, and its class."""
 
     views: tuple[ImageArray, ...]
     label: int
@@ -102,49 +60,89 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Tally:
-    """One network's hits by scheme, the first of which is what the others are compared with."""
+    """One network's hits by scheme. The others are compared with the first."""
 
     name: str
     hits: Mapping[str, Hits]
     interrupted: bool
 
     def rates(self) -> dict[str, ErrorRate]:
-        """Of every scheme."""
+        """The error rate of every scheme."""
         return {scheme: error_rate(hits) for scheme, hits in self.hits.items()}
 
-    def differences(self) -> dict[str, Difference]:
-        """Of every scheme but the first from the first."""
+    def differences(self) -> dict[str, PairedDifference]:
+        """The difference of every other scheme from the first."""
         first, *others = self.hits
-        return {scheme: difference(self.hits[scheme][:, 0], self.hits[first][:, 0]) for scheme in others}
+        return {scheme: error_difference(self.hits[scheme][:, 0], self.hits[first][:, 0]) for scheme in others}
 
 
 def count_hits(
-    member: Member, looks: Iterable[View], schemes: Mapping[str, Scheme], spec: Preprocess, progress: Progress
+    network: LoadedNetwork, images: Iterable[ImageViews], schemes: Mapping[str, Scheme], spec: Preprocess, progress: Progress
 ) -> Tally:
-    """Answer every look in every scheme's way; Ctrl-C ends it with the images so far, if there is one.
+    """Classify every image with every scheme. On Ctrl-C returns the images so far, or raises KeyboardInterrupt if there are none.
 
-    ``progress`` is called for every image with their number so far as ``done`` and 0 as ``total``: the caller knows how many
-    there are.
+    ``progress`` is called for every image with 0 as ``total``: the caller knows how many there are.
     """
     hits: dict[str, list[Hits]] = {scheme: [] for scheme in schemes}
-    done, interrupted = 0, False
+    interrupted = False
     try:
-        for done, look in enumerate(looks, 1):
-            answers = np.concatenate([probabilities(member.network, views, spec) for views in look.views])
-            label = np.array([look.label])
-            found = [hits_of(scheme(answers)[None], label) for scheme in schemes.values()]
+        for done, image in enumerate(images, 1):
+            by_view = np.concatenate([probabilities(network.module, views, spec) for views in image.views])
+            label = np.array([image.label])
+            found = [hits_of(scheme(by_view)[None], label) for scheme in schemes.values()]
             for rows, row in zip(hits.values(), found, strict=True):
                 rows.append(row)
-            progress(member.name, done, 0)
+            progress(network.name, done, 0)
     except KeyboardInterrupt:
         interrupted = True
     if not hits or not next(iter(hits.values())):
         raise KeyboardInterrupt
-    return Tally(member.name, {scheme: np.concatenate(rows) for scheme, rows in hits.items()}, interrupted)
+    return Tally(network.name, {scheme: np.concatenate(rows) for scheme, rows in hits.items()}, interrupted)
+
+
+def hits_of(predicted: Probabilities, labels: npt.NDArray[np.int64]) -> Hits:
+    """Whether ``predicted`` (N, classes) ranks ``labels`` (N,) first, and among the first five; lower classes win ties."""
+    order = np.argsort(-predicted, axis=1, kind="stable")[:, :5] == labels[:, None]
+    return np.stack([order[:, 0], order.any(axis=1)], axis=1)
+
+
+def error_rate(hits: Hits) -> ErrorRate:
+    """The error rate of at least one image."""
+    count = len(hits)
+    wrong = count - hits.sum(axis=0)
+    low, high = wilson_interval(int(wrong[0]), count)
+    return ErrorRate(count, 100 * float(wrong[0]) / count, 100 * float(wrong[1]) / count, (100 * low, 100 * high))
+
+
+def error_difference(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> PairedDifference:
+    """Error of ``one`` minus error of ``other`` in points, from which of the same images each gets right, both (N,).
+
+    A negative difference means that ``one`` is better.
+    """
+    only_one = int(np.sum(one & ~other))
+    only_other = int(np.sum(other & ~one))
+    return paired_difference(only_other, only_one, len(one))
+
+
+def difference_text(found: PairedDifference) -> str:
+    """For a table: ``-1.80 (-3.40 to -0.20)``."""
+    return f"{found.points:+.2f} ({found.ci95[0]:+.2f} to {found.ci95[1]:+.2f})"
+
+
+def with_significance(found: PairedDifference) -> str:
+    """For a sentence: ``-1.80 points (95 % interval -3.40 to -0.20, McNemar p = 0.027, significant)``."""
+    verdict = "significant" if found.significant else "no significant difference"
+    low, high = found.ci95
+    return f"{found.points:+.2f} points (95 % interval {low:+.2f} to {high:+.2f}, McNemar p = {found.p:.2g}, {verdict})"
+
+
+def difference_record(found: PairedDifference) -> dict[str, float | tuple[float, float]]:
+    """The difference for JSON."""
+    return {"points": found.points, "ci95": found.ci95, "p": found.p}
 
 
 def errors_table(caption: str, tallies: Sequence[Tally], paper: Callable[[str, str], str | None]) -> Table:
-    """A row per network and scheme; ``paper``: what the paper has for (network, scheme)."""
+    """A row per network and scheme. ``paper`` gives the paper's errors for (network, scheme)."""
     columns = (
         Column("network", "network"),
         Column("tested on", "scheme"),
@@ -159,7 +157,7 @@ def errors_table(caption: str, tallies: Sequence[Tally], paper: Callable[[str, s
     for tally in tallies:
         differences = tally.differences()
         for scheme, rate in tally.rates().items():
-            apart = differences[scheme].text if scheme in differences else None
+            against = difference_text(differences[scheme]) if scheme in differences else None
             interval = f"{rate.top1_ci95[0]:.2f} to {rate.top1_ci95[1]:.2f}"
-            rows.append((tally.name, scheme, rate.top1, interval, rate.top5, apart, paper(tally.name, scheme), rate.images))
+            rows.append((tally.name, scheme, rate.top1, interval, rate.top5, against, paper(tally.name, scheme), rate.images))
     return Table(caption, columns, tuple(rows))

@@ -1,6 +1,6 @@
-"""Testing given weights in several ways on the same labelled images: what ten crops and several scales share.
+"""Tests given networks on several views of the same labelled images: the common part of ten crops and several scales.
 
-Knows neither: a ``Way`` says how an image is looked at and how its answers are joined.
+Does not know which views: a ``ViewProtocol`` says how they are made and how their probabilities are averaged.
 """
 
 from __future__ import annotations
@@ -15,100 +15,111 @@ from edge_resnet.images.imageset import ImageSet, require_labels
 from edge_resnet.images.preprocess import ImageArray
 from edge_resnet.measurement.page.figure import MARKERS, SERIES, Chart, draw
 from edge_resnet.network import class_names
-from edge_resnet.studies.paper.networks import open_members
-from edge_resnet.studies.paper.request import ExperimentRequest, labelled
-from edge_resnet.studies.paper.result import ExperimentResult, Scaled
-from edge_resnet.studies.paper.tally import Scheme, Tally, View, count_hits, errors_table
+from edge_resnet.studies.paper.networks import open_networks
+from edge_resnet.studies.paper.request import ExperimentRequest, open_labelled
+from edge_resnet.studies.paper.result import ExperimentResult, SetupDifference
+from edge_resnet.studies.paper.tally import (
+    ImageViews,
+    Scheme,
+    Tally,
+    count_hits,
+    difference_record,
+    errors_table,
+    with_significance,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["Way", "errors_by_way"]
+__all__ = ["ViewProtocol", "run_protocol"]
 
-#: Images of the set that the paper tests on.
+#: The images that the paper tests on.
 _PAPER_IMAGES = "50,000 of ImageNet's validation set"
 
 
 @dataclass(frozen=True)
-class Way:
-    """``views``: an image's views in groups of one size. ``schemes``: the first is what the others are compared with.
-    ``paper``: what the paper has for (network, scheme). ``scaled``: what is not as in the paper."""
+class ViewProtocol:
+    """How to test on several views of an image.
+
+    ``views``: makes the views of an image, in groups of equal size. ``schemes``: by name; the others are compared with the
+    first. ``paper``: gives the paper's errors for (network, scheme). ``differences``: from the paper's setup.
+    """
 
     title: str
     views: Callable[[ImageArray], tuple[ImageArray, ...]]
     schemes: Mapping[str, Scheme]
     paper: Callable[[str, str], str | None]
-    scaled: tuple[Scaled, ...]
+    differences: tuple[SetupDifference, ...]
 
 
-def errors_by_way(request: ExperimentRequest, way: Way, progress: Progress | None) -> ExperimentResult:
-    """Test every network that the request names, image by image.
+def run_protocol(request: ExperimentRequest, protocol: ViewProtocol, progress: Progress | None) -> ExperimentResult:
+    """Test every network of the request, image by image.
 
-    Raises ConfigError for CIFAR's networks, which the paper tests on one view; WeightsError and DataError for what does not fit.
+    Raises ConfigError for CIFAR networks, which the paper tests on one view; WeightsError and DataError for weights and images
+    that do not fit.
     """
     if request.family != "imagenet":
         raise ConfigError(
-            f"{request.experiment} is how the paper tests ImageNet's networks; CIFAR's see the one image (section 4.2)",
+            f"{request.experiment} is for ImageNet networks; the paper tests CIFAR networks on one view (section 4.2)",
             hint="--family imagenet",
         )
-    like = request.like()
-    members = open_members(request.weights, like, source=request.source, progress=progress)
-    images = labelled(request, "test", classes=like.classes, names=class_names(like))
+    base = request.base_spec()
+    networks = open_networks(request.weights, base, source=request.source, progress=progress)
+    images = open_labelled(request, "test", classes=base.classes, names=class_names(base))
+    count = _with_total(progress, len(images))
     tallies: list[Tally] = []
-    for member in members:
+    for network in networks:
         try:
-            tallies.append(count_hits(member, _looks(images, way), way.schemes, request.preprocess, _counted(progress, images)))
+            tallies.append(count_hits(network, _views(images, protocol), protocol.schemes, request.preprocess, count))
         except KeyboardInterrupt:
             if not tallies:
                 raise
             break
         if tallies[-1].interrupted:
             break
-    interrupted = len(tallies) < len(members) or tallies[-1].interrupted
+    weights = ", ".join(f"{network.name}: {network.weights[:19]}" for network in networks)
     return ExperimentResult(
-        request.experiment,
-        way.title,
-        tuple(_verdict(tally) for tally in tallies),
-        (errors_table("Errors on the same images; below zero is better than the first way.", tallies, way.paper),),
-        (_chart(request.experiment, way.title, tallies),),
-        (
-            Scaled("images", _PAPER_IMAGES, f"{len(images):,} of {images.name}"),
-            Scaled("weights", "the paper's own", ", ".join(f"{m.name}: {m.weights[:19]}" for m in members)),
-            *way.scaled,
+        experiment=request.experiment,
+        title=protocol.title,
+        verdicts=tuple(_verdict(tally) for tally in tallies),
+        tables=(errors_table("Errors on the same images; negative differences are better.", tallies, protocol.paper),),
+        charts=(_chart(request.experiment, protocol.title, tallies),),
+        differences=(
+            SetupDifference("images", _PAPER_IMAGES, f"{len(images):,} of {images.name}"),
+            SetupDifference("weights", "the paper's own", weights),
+            *protocol.differences,
         ),
-        request.settings(),
-        {"networks": [_record(tally) for tally in tallies]},
-        interrupted,
+        settings=request.settings(),
+        data={"networks": [_record(tally) for tally in tallies]},
+        interrupted=len(tallies) < len(networks) or tallies[-1].interrupted,
     )
 
 
-def _looks(images: ImageSet, way: Way) -> Iterator[View]:
+def _views(images: ImageSet, protocol: ViewProtocol) -> Iterator[ImageViews]:
     labels = require_labels(images)
-    return (View(way.views(images.load(index)), labels[index]) for index in range(len(images)))
+    return (ImageViews(protocol.views(images.load(index)), labels[index]) for index in range(len(images)))
 
 
-def _counted(progress: Progress | None, images: ImageSet) -> Progress:
+def _with_total(progress: Progress | None, total: int) -> Progress:
     def report(stage: str, done: int, _: int) -> None:
         if progress is not None:
-            progress(stage, done, len(images))
+            progress(stage, done, total)
 
     return report
 
 
 def _verdict(tally: Tally) -> str:
+    """The last scheme, which averages all views, against the first."""
     rates, differences = tally.rates(), tally.differences()
     first, last = next(iter(rates)), list(rates)[-1]
-    found = differences[last]
-    apart = "told apart from it" if found.told_apart else "not told apart from it"
     return (
-        f"{tally.name}: {last} err on {rates[last].top1:.2f} % of {rates[last].images:,} images, {first} on "
-        f"{rates[first].top1:.2f} %: {found.points:+.2f} points (95 % interval {found.ci95[0]:+.2f} to "
-        f"{found.ci95[1]:+.2f}, McNemar p = {found.p:.2g}), {apart}."
+        f"{tally.name}: the error is {rates[last].top1:.2f} % with {last} and {rates[first].top1:.2f} % with {first}, on "
+        f"{rates[last].images:,} images: {with_significance(differences[last])}."
     )
 
 
 def _chart(name: str, title: str, tallies: Sequence[Tally]) -> Chart:
-    """Each network's top-1 error in every way, with its interval: a column of points per way."""
+    """Each network's top-1 error with its interval, in a column per scheme."""
     schemes = list(tallies[0].hits)
 
     def paint(axes: Axes) -> None:
@@ -129,13 +140,13 @@ def _chart(name: str, title: str, tallies: Sequence[Tally]) -> Chart:
         axes.grid(visible=False, axis="x")
         axes.legend()
 
-    words = "; ".join(f"{t.name}: " + ", ".join(f"{s} {rate.top1:.2f}" for s, rate in t.rates().items()) for t in tallies)
-    return draw(name, title, paint, alt=f"Top-1 error in percent by the way of testing. {words}.")
+    errors = "; ".join(f"{t.name}: " + ", ".join(f"{s} {rate.top1:.2f}" for s, rate in t.rates().items()) for t in tallies)
+    return draw(name, title, paint, alt=f"Top-1 error in percent by way of testing. {errors}.")
 
 
 def _record(tally: Tally) -> dict[str, object]:
     return {
         "network": tally.name,
         "errors": {scheme: asdict(rate) for scheme, rate in tally.rates().items()},
-        "against_first": {scheme: asdict(apart) for scheme, apart in tally.differences().items()},
+        "against_first": {scheme: difference_record(found) for scheme, found in tally.differences().items()},
     }

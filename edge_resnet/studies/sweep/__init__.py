@@ -1,9 +1,9 @@
-"""Measures networks, precisions, backends and batch sizes beside each other, cell by cell, and goes on where it was interrupted.
+"""Measures networks, precisions, backends and batch sizes for a report, one cell after the other, and resumes where it stopped.
 
-Knows no page and draws nothing: what it finds is a Report. Loads torch and onnx only where a network is to be built.
+The result is a Report; it does not know how that is drawn. Loads torch and onnx only if a network has to be built.
 """
 
 from edge_resnet.studies.sweep.plan import SweepRequest
-from edge_resnet.studies.sweep.run import Told, sweep
+from edge_resnet.studies.sweep.run import CellOutcome, SweepObserver, sweep
 
-__all__ = ["SweepRequest", "Told", "sweep"]
+__all__ = ["CellOutcome", "SweepObserver", "SweepRequest", "sweep"]

@@ -1,6 +1,6 @@
-"""What a sweep has found, as a Report: rows, pairs of the same network, and the images on which these differ.
+"""Assembles the results of a sweep into a Report: rows, pairs of the same network, and the images on which they differ.
 
-Knows no page. A report that names images holds them as thumbnails, so that it can be read elsewhere.
+Does not know how a report is drawn. Images are included as thumbnails, so that the report can be read on another machine.
 """
 
 from __future__ import annotations
@@ -22,25 +22,26 @@ from edge_resnet.measurement.accuracy import accuracy_of
 from edge_resnet.measurement.bench.result import BenchResult
 from edge_resnet.measurement.predictions import Predictions
 from edge_resnet.measurement.report.record import KIND, SCHEMA, ClassChange, Flip, MissingResult, Pair, Report, Row, Setup
-from edge_resnet.studies.sweep.merge import Loaded
+from edge_resnet.studies.sweep.merge import LoadedResults
 from edge_resnet.studies.sweep.plan import SweepRequest, Target
 from edge_resnet.studies.sweep.selection import ImageSplit
 
 __all__ = ["Found", "Measured", "assemble"]
 
-#: Flips that are shown with an image, of a pair and of a report: a page is sent around by mail.
-_FLIPS, _ALL_FLIPS = 12, 48
-#: Side and quality of a thumbnail: about four kilobytes.
+#: Maximum number of flips shown with an image per pair and per report, so that the page is small enough to send.
+_MAX_PAIR_FLIPS, _MAX_FLIPS = 12, 48
+#: Side and JPEG quality of a thumbnail, which is about four kilobytes.
 _SIDE, _QUALITY = 144, 72
-#: Latencies of a row that a report keeps.
-_SAMPLES = 1000
-_CLASSES = 40
+#: Maximum number of latencies per row.
+_MAX_SAMPLES = 1000
+#: Maximum number of changed classes per pair.
+_MAX_CLASSES = 40
 _ORDER: Mapping[str, int] = MappingProxyType({"lost": 0, "won": 1, "both wrong": 2, "unlabelled": 3})
 
 
 @dataclass
 class Measured:
-    """What is known of one artifact on one backend so far."""
+    """The results of one artifact on one backend so far."""
 
     label: str
     target: Target
@@ -53,24 +54,24 @@ class Measured:
 
 @dataclass(frozen=True)
 class Found:
-    """All of it. ``loaded``: what files hold."""
+    """All results of a sweep. ``loaded``: those from result files."""
 
     measured: tuple[Measured, ...]
-    loaded: Loaded
-    holes: tuple[MissingResult, ...]
+    loaded: LoadedResults
+    missing: tuple[MissingResult, ...]
     interrupted: bool
 
 
 def assemble(request: SweepRequest, images: ImageSplit, digest: str, found: Found) -> Report:
-    """Everything that was found. ``digest``: of the images that accuracy was measured on.
+    """Assemble the report. ``digest``: of the images that accuracy was measured on.
 
-    Raises DataError where nothing was measured at all: there is nothing to report.
+    Raises DataError if nothing was measured at all.
     """
     rows = [_row(one, images.evaluation, digest) for one in found.measured if one.latencies or one.answers is not None]
     known = (*rows, *found.loaded.rows)
     if not known:
-        holes = (*found.holes, *found.loaded.holes)
-        first = holes[0] if holes else MissingResult("the files", "they hold no measurement that a report shows")
+        missing = (*found.missing, *found.loaded.missing)
+        first = missing[0] if missing else MissingResult("the files", "they contain no measurement that a report shows")
         raise DataError(f"nothing could be measured: {first.what}: {first.reason}", hint=first.remedy)
     own = () if images.evaluation is None else _pairs(found.measured, images.evaluation)
     return Report(
@@ -80,7 +81,7 @@ def assemble(request: SweepRequest, images: ImageSplit, digest: str, found: Foun
         created=datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
         rows=_unique(known),
         pairs=(*own, *found.loaded.pairs),
-        holes=_merged((*found.holes, *found.loaded.holes)),
+        holes=_merged((*found.missing, *found.loaded.missing)),
         setup=_setup(request, images, found),
         interrupted=found.interrupted,
     )
@@ -101,12 +102,12 @@ def _row(one: Measured, images: ImageSet | None, digest: str) -> Row:
 
 
 def _thinned(result: BenchResult) -> BenchResult:
-    every = max(1, -(-len(result.samples_us) // _SAMPLES))
+    every = max(1, -(-len(result.samples_us) // _MAX_SAMPLES))
     return replace(result, samples_us=result.samples_us[::every], samples_every=result.samples_every * every)
 
 
 def _unique(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Rows from files may be called as others are: then they are numbered."""
+    """Number the labels that occur twice, as rows from files may have those of others."""
     seen: dict[str, int] = {}
     named = []
     for row in rows:
@@ -115,23 +116,23 @@ def _unique(rows: Sequence[Row]) -> tuple[Row, ...]:
     return tuple(named)
 
 
-def _merged(holes: Sequence[MissingResult]) -> tuple[MissingResult, ...]:
-    """Holes with one reason are one hole."""
+def _merged(missing: Sequence[MissingResult]) -> tuple[MissingResult, ...]:
+    """Missing results with the same reason, combined."""
     merged: dict[tuple[str, str], list[str]] = {}
-    for hole in holes:
-        merged.setdefault((hole.reason, hole.remedy), []).append(hole.what)
+    for one in missing:
+        merged.setdefault((one.reason, one.remedy), []).append(one.what)
     return tuple(MissingResult(", ".join(what), reason, remedy) for (reason, remedy), what in merged.items())
 
 
 def _pairs(measured: Sequence[Measured], images: ImageSet) -> tuple[Pair, ...]:
-    """Each lower precision beside FP32 of the same network, on the same backend where that was measured."""
+    """Pair each lower precision with FP32 of the same network, on the same backend if that was measured."""
     pairs: list[Pair] = []
     for one in measured:
         references = [other for other in measured if _is_reference(other, one)]
         references.sort(key=lambda other: other.backend != one.backend)
         if one.answers is not None and one.target.precision != "fp32" and references:
-            room = _ALL_FLIPS - sum(len(pair.flips) for pair in pairs)
-            pairs.append(_pair(references[0], one, images, min(_FLIPS, room)))
+            remaining = _MAX_FLIPS - sum(len(pair.flips) for pair in pairs)
+            pairs.append(_pair(references[0], one, images, min(_MAX_PAIR_FLIPS, remaining)))
     return tuple(pairs)
 
 
@@ -142,7 +143,7 @@ def _is_reference(other: Measured, one: Measured) -> bool:
     return same and other.target.precision == "fp32" and other.answers is not None
 
 
-def _pair(reference: Measured, one: Measured, images: ImageSet, room: int) -> Pair:
+def _pair(reference: Measured, one: Measured, images: ImageSet, max_flips: int) -> Pair:
     before, after = reference.answers, one.answers
     assert before is not None
     assert after is not None
@@ -157,7 +158,7 @@ def _pair(reference: Measured, one: Measured, images: ImageSet, room: int) -> Pa
     names = one.artifact.labels
     flips = [(index, _flip(index, images, (before, after), names)) for index in flipped]
     flips.sort(key=lambda pair: (_ORDER[pair[1].kind], -pair[1].before[1] - pair[1].after[1]))
-    shown = tuple(replace(flip, thumbnail=_thumbnail(images, index)) for index, flip in flips[:room])
+    shown = tuple(replace(flip, thumbnail=_thumbnail(images, index)) for index, flip in flips[:max_flips])
     agreement = 100 * (len(read) - len(flipped)) / max(1, len(read))
     classes = () if labels is None else _classes(read, labels, (before, after), names)
     return Pair(reference.label, one.label, len(read), agreement, len(flipped), only[0], only[1], shown, classes)
@@ -174,7 +175,7 @@ def _flip(index: int, images: ImageSet, answers: tuple[Predictions, Predictions]
 
 
 def _thumbnail(images: ImageSet, index: int) -> str:
-    """The middle square as a small JPEG; empty where the image cannot be read any more."""
+    """The centre square of an image as a small JPEG; empty if the image can no longer be read."""
     try:
         image = Image.fromarray(images.load(index))
     except DataError:
@@ -190,7 +191,7 @@ def _thumbnail(images: ImageSet, index: int) -> str:
 def _classes(
     read: Sequence[int], labels: Sequence[int], answers: tuple[Predictions, Predictions], names: Sequence[str]
 ) -> tuple[ClassChange, ...]:
-    """Classes whose accuracy changed, the largest change first."""
+    """The classes whose accuracy changed most, the largest change first."""
     counts: dict[int, list[int]] = {}
     for index in read:
         count = counts.setdefault(labels[index], [0, 0, 0])
@@ -199,16 +200,16 @@ def _classes(
             count[place + 1] += one.best[index] == labels[index]
     changed = [ClassChange(names[label], *count) for label, count in counts.items() if count[1] != count[2]]
     changed.sort(key=lambda change: (-abs(change.after - change.before) / change.images, change.name))
-    return tuple(changed[:_CLASSES])
+    return tuple(changed[:_MAX_CLASSES])
 
 
 def _setup(request: SweepRequest, images: ImageSplit, found: Found) -> Setup:
-    said: dict[str, list[str]] = {}
+    labels_by_note: dict[str, list[str]] = {}
     for one in found.measured:
         warnings = () if one.artifact is None else one.artifact.manifest.warnings
         for note in dict.fromkeys((*one.notes, *warnings)):
-            said.setdefault(note, []).append(one.label)
-    notes = tuple(f"{', '.join(dict.fromkeys(labels))}: {note}" for note, labels in said.items())
+            labels_by_note.setdefault(note, []).append(one.label)
+    notes = tuple(f"{', '.join(dict.fromkeys(labels))}: {note}" for note, labels in labels_by_note.items())
     setups = found.loaded.setups
     if not found.measured and setups:
         options = setups[0].options if len(setups) == 1 else {}
@@ -217,4 +218,4 @@ def _setup(request: SweepRequest, images: ImageSplit, found: Found) -> Setup:
             for parts in zip(*((s.data, s.calibration) for s in setups), strict=True)
         )
         return Setup(data, calibration, options, tuple(note for setup in setups for note in setup.notes))
-    return Setup(images.evaluation_said, images.calibration_said, request.options, notes)
+    return Setup(images.evaluation_note, images.calibration_note, request.options, notes)

@@ -1,6 +1,6 @@
-"""The cells of a sweep on disk: each a JSON file, written whole, and used again only where nothing it depends on has changed.
+"""The cells of a sweep on disk, each a JSON file that is reused only if nothing that it depends on has changed.
 
-Knows nothing of what is measured.
+Does not know what is measured.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ __all__ = ["Cells", "claim"]
 
 SCHEMA = 1
 KIND = "edge-resnet cell"
-#: Says that a folder is a report's, from its first moment on.
-_MARK = "cells"
+#: The subfolder of the cells. It marks a folder as a report's, even before the report is written.
+_FOLDER = "cells"
 
 
 @dataclass(frozen=True)
 class Cells:
-    """``folder``: where they lie. ``resume``: those that are there may be used."""
+    """The cells in ``folder``. ``resume``: existing ones may be reused."""
 
     folder: Path
     resume: bool = True
 
     def get(self, name: str, key: Mapping[str, Any]) -> Any:
-        """The result under that name; None where there is none, it is not whole, or its key is another."""
+        """The result of that name; None if there is none, it is incomplete, or its key differs."""
         if not self.resume:
             return None
         try:
             content = json.loads(self._path(name).read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # none yet, or cut off: it is measured again
+        except (OSError, ValueError):  # missing or incomplete: it is measured again
             return None
         same = isinstance(content, dict) and content.get("kind") == KIND and content.get("schema_version") == SCHEMA
         return content.get("result") if same and content.get("key") == _plain(key) else None
 
     def put(self, name: str, key: Mapping[str, Any], result: Any) -> None:
-        """Keep a result, whole or not at all. Raises BuildError."""
+        """Write a result atomically. Raises BuildError."""
         content = {"schema_version": SCHEMA, "kind": KIND, "key": _plain(key), "result": result}
         write_whole(self._path(name), (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
 
@@ -51,28 +51,28 @@ class Cells:
 
 
 def claim(output: Path, *, resume: bool, force: bool) -> Cells:
-    """The cells of the report in ``output``, which is made where it is not there.
+    """Make the folder ``output`` unless it exists, and return the cells of the report in it.
 
-    A report's folder is gone on with where ``resume``, and measured anew where ``force``; any other folder that holds something
-    is refused, whatever is asked. Raises BuildError.
+    A report in the folder is resumed with ``resume`` and measured again with ``force``. A folder with other contents is refused
+    in any case. Raises BuildError.
     """
-    folder = output / _MARK
+    folder = output / _FOLDER
     if output.exists() and not output.is_dir():
-        raise BuildError(f"{output} exists and is no folder", hint="choose another one with -o")
+        raise BuildError(f"{output} exists and is not a folder", hint="choose another one with -o")
     if output.is_dir() and any(output.iterdir()):
         if not folder.is_dir():
-            raise BuildError(f"{output} exists and holds no report of ours", hint="choose another folder with -o")
+            raise BuildError(f"{output} is not empty and contains no report", hint="choose another folder with -o")
         if not resume and not force:
             raise BuildError(
-                f"{output} holds a report already", hint="leave out --no-resume to go on with it, or --force to measure anew"
+                f"{output} already contains a report", hint="leave out --no-resume to resume it, or --force to measure again"
             )
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BuildError(f"cannot make {folder}: {error.strerror or error}", hint="check the path") from error
+        raise BuildError(f"cannot create {folder}: {error.strerror or error}", hint="check the path") from error
     return Cells(folder, resume=resume and not force)
 
 
 def _plain(value: Any) -> Any:
-    """As JSON gives it back."""
+    """The value as JSON returns it: tuples become lists."""
     return json.loads(json.dumps(value))

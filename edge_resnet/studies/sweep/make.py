@@ -1,6 +1,6 @@
-"""Artifacts for a sweep: FP32 and FP16 from weights, INT8 from the FP32 graph. Loads torch and onnx when it is called.
+"""Builds the artifacts of a sweep: FP32 and FP16 from weights, INT8 from the FP32 graph. Loads torch and onnx when called.
 
-Knows nothing of what is measured.
+Does not know what is measured.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from edge_resnet.studies.sweep.cells import Cells
 from edge_resnet.studies.sweep.plan import Network, SweepRequest, Target
 from edge_resnet.studies.sweep.selection import ImageSplit
 
-__all__ = ["Workshop"]
+__all__ = ["ArtifactBuilder"]
 
 
 @dataclass
-class Workshop:
-    """Makes each artifact once, into ``folder``; one that an earlier run made from the same is taken as it lies there."""
+class ArtifactBuilder:
+    """Builds each artifact once, into ``folder``. An artifact that an earlier run built from the same inputs is reused."""
 
     request: SweepRequest
     folder: Path
@@ -39,11 +39,11 @@ class Workshop:
 
     @cached_property
     def evaluation_digest(self) -> str:
-        """Sha256 over the images that accuracy is measured on; empty where there are none."""
+        """Sha256 of the images that accuracy is measured on; empty if there are none."""
         return "" if self.images.evaluation is None else self.images.evaluation.digest()
 
     def artifact(self, target: Target) -> tuple[Artifact, bool]:
-        """The target's artifact, and whether it was made just now. Raises what making it raised, also the second time."""
+        """The target's artifact, and whether it was built just now. An error while building is raised on every call."""
         if target.given is not None or target.network is None:
             assert target.given is not None
             return target.given, False
@@ -56,27 +56,27 @@ class Workshop:
         if which in self._failed:
             raise self._failed[which]
         try:
-            made, fresh = self._kept_or_made(network, precision)
+            made, fresh = self._reused_or_built(network, precision)
         except EdgeResnetError as error:
             self._failed[which] = error
             raise
         self._made[which] = made
         return made, fresh
 
-    def _kept_or_made(self, network: Network, precision: Precision) -> tuple[Artifact, bool]:
+    def _reused_or_built(self, network: Network, precision: Precision) -> tuple[Artifact, bool]:
         name = f"{network.model.name}-{precision}"
         output, key = self.folder / name, self._key(network, precision)
-        kept = self.cells.get(f"{name}, build", key)
-        if kept is not None:
-            with suppress(ArtifactError):  # deleted or changed meanwhile: it is made again
+        built_before = self.cells.get(f"{name}, build", key)
+        if built_before is not None:
+            with suppress(ArtifactError):  # deleted or changed since: it is built again
                 artifact = open_artifact(output)
-                if artifact.source_digest() == kept:
+                if artifact.source_digest() == built_before:
                     return artifact, False
-        artifact = self._make(network, precision, output)
+        artifact = self._build(network, precision, output)
         self.cells.put(f"{name}, build", key, artifact.source_digest())
         return artifact, True
 
-    def _make(self, network: Network, precision: Precision, output: Path) -> Artifact:
+    def _build(self, network: Network, precision: Precision, output: Path) -> Artifact:
         allow = self.request.allow_random
         if precision == "int8":
             source, _ = self._artifact(network, "fp32")
@@ -86,7 +86,7 @@ class Workshop:
         return _make_float(network, precision, batch, output, allow_random=allow, progress=self.progress)
 
     def _key(self, network: Network, precision: Precision) -> dict[str, Any]:
-        """What an artifact depends on."""
+        """Everything that an artifact depends on."""
         weights = network.weights
         if weights not in (None, "default", "random"):
             path = Path(str(weights))
@@ -111,15 +111,15 @@ def _make_float(
     allow_random: bool = False,
     progress: Progress | None = None,
 ) -> Artifact:
-    """Build from weights, over what lies there. ``batch``: the largest that its engines serve. Raises what ``build`` raises."""
+    """Build from weights into ``output``, replacing it. ``batch``: the maximum of its engines. Raises what ``build`` raises."""
     from edge_resnet.pipelines.build import BuildOptions, build
 
     if network.weights is None:
         raise WeightsError(
-            f"there are no weights for {network.model.name}", hint="put a file with its depth in the name beside the others"
+            f"there are no weights for {network.model.name}", hint="add a file with its depth in the name to --weights-dir"
         )
     if network.weights == "random" and not allow_random:
-        raise WeightsError("random weights are worth no report", hint="--allow-random to try")
+        raise WeightsError("a report on random weights is meaningless", hint="--allow-random makes one nevertheless")
     options = BuildOptions(
         model=network.model,
         preprocess=network.preprocess,
@@ -127,7 +127,7 @@ def _make_float(
         weights=network.weights,
         output=output,
         batch=BatchProfile(1, batch, batch),
-        backend="onnxruntime",  # no engine is derived for it: those that are measured derive their own
+        backend="onnxruntime",  # derives no engine; each measured backend derives its own
         force=True,
         allow_random=allow_random,
     )
@@ -143,7 +143,7 @@ def _make_int8(
     allow_random: bool = False,
     progress: Progress | None = None,
 ) -> Artifact:
-    """Quantize the FP32 graph of ``source`` with images of ``sample``, over what lies there.
+    """Quantize the FP32 graph of ``source`` with the calibration set ``sample`` into ``output``, replacing it.
 
     Raises CalibrationError without images, and what calibration raises.
     """

@@ -1,4 +1,4 @@
-"""One measurement of an artifact on a backend, and the key of all that it depends on. Knows no order and keeps nothing."""
+"""Measures an artifact on a backend, and makes the key of everything that the result depends on. Stores nothing."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from edge_resnet.runtime.backend import BACKENDS, open_backend
 
 __all__ = ["answers_key", "latency_key", "measure_answers", "measure_latency", "read_answers", "read_latency", "refuse_fp16"]
 
-#: What a latency depends on, of a machine.
+#: The properties of a machine that latencies depend on.
 _MACHINE = ("cpu", "architecture", "usable_cores", "board", "gpu", "compute_capability", "power_mode", "tensorrt")
-#: Queries at least, image after image: enough for the interval of a p90. And batches, for their spread.
+#: Minimum number of single-stream queries, enough for the interval of a p90, and of offline batches, for their spread.
 _QUERIES, _BATCHES = 64, 8
-#: A measurement takes so many times its seconds at most, however few queries that is.
+#: A measurement takes at most so many times its seconds, even if that is too few queries.
 _MAX = 6.0
 
 
 def refuse_fp16(artifact: Artifact, backend: str) -> None:
-    """Raises ConfigError where the backend would compute an FP16 artifact in FP32, so that there is nothing to measure."""
+    """Raise ConfigError if the backend would compute an FP16 artifact in FP32, so that there is nothing to measure."""
     if artifact.manifest.precision == "fp16" and backend == "onnxruntime":
         raise ConfigError("ONNX Runtime computes FP16 networks in FP32: there is nothing to measure", hint="--backends tensorrt")
 
 
 def measure_latency(artifact: Artifact, backend: str, batch: int, seconds: float, *, progress: Progress | None = None) -> Any:
-    """Time image after image for a ``batch`` of 1, else offline in batches; as a cell keeps it."""
+    """Measure single-stream latency for a ``batch`` of 1, else offline throughput. Returns the content of a cell."""
     alone = batch == 1
     options = BenchOptions(
         scenario="single-stream" if alone else "offline",
@@ -51,32 +51,32 @@ def measure_latency(artifact: Artifact, backend: str, batch: int, seconds: float
 
 
 def read_latency(content: Any) -> BenchResult:
-    """Back from a cell."""
+    """Read the content of a cell."""
     result: BenchResult = TypeAdapter(BenchResult).validate_python(content)
     return result
 
 
 def measure_answers(artifact: Artifact, images: ImageSet, backend: str, *, progress: Progress | None = None) -> Any:
-    """Classify every image; as a cell keeps it. Raises what the backend raises, and DataError where images cannot be read."""
+    """Classify every image. Returns the content of a cell. Raises what the backend raises, and DataError for bad images."""
     with open_backend(artifact, backend) as network:
         (answers,) = predict_images([network], images, artifact.manifest.preprocess, progress=progress)
     return {"best": answers.best, "probability": answers.probability, "five": answers.in_top5}
 
 
 def read_answers(content: Any) -> Predictions:
-    """Back from a cell."""
+    """Read the content of a cell."""
     record = {**content, "in_top5": content["five"]}  # the key of the cells' files
     result: Predictions = TypeAdapter(Predictions).validate_python(record)
     return result
 
 
 def latency_key(artifact: Artifact, backend: str, batch: int, seconds: float) -> dict[str, Any]:
-    """What a latency depends on."""
+    """Everything that a latency depends on."""
     return {**_key(artifact, backend), "batch": batch, "seconds": seconds}
 
 
 def answers_key(artifact: Artifact, backend: str, data_digest: str) -> dict[str, Any]:
-    """What the answers depend on: another processor rounds otherwise."""
+    """Everything that the predictions depend on, including the machine: other processors round differently."""
     return {**_key(artifact, backend), "data": data_digest}
 
 

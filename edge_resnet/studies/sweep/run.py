@@ -1,6 +1,6 @@
-"""Runs a sweep: every cell is made, measured and kept, or becomes a hole with its reason while the rest goes on.
+"""Runs a sweep: every cell is measured and stored, or becomes a missing result with its reason, and the sweep continues.
 
-Knows the order of things; how a cell is made, measured or shown is its neighbours' to know.
+Does not know how artifacts are built, measured or reported.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from edge_resnet.pipelines.engines import prepare_engine
 from edge_resnet.runtime.backend import BACKENDS, resolve_backend
 from edge_resnet.studies.sweep.assemble import Found, Measured, assemble
 from edge_resnet.studies.sweep.cells import Cells
-from edge_resnet.studies.sweep.make import Workshop
+from edge_resnet.studies.sweep.make import ArtifactBuilder
 from edge_resnet.studies.sweep.measure import (
     answers_key,
     latency_key,
@@ -35,157 +35,183 @@ from edge_resnet.studies.sweep.merge import from_files
 from edge_resnet.studies.sweep.plan import Pace, SweepRequest, Target, cell_seconds, plan_targets
 from edge_resnet.studies.sweep.selection import ImageSplit, open_split
 
-__all__ = ["Told", "sweep"]
-
-#: Told after each cell: what it was, how it went, the seconds that it took and those that are left.
-Told: TypeAlias = Callable[[str, str, float, float], None]
+__all__ = ["CellOutcome", "SweepObserver", "sweep"]
 
 _EXTRAS = {"torch": "build", "torchvision": "build", "safetensors": "build", "onnx": "compile"}
 
 
-def sweep(
-    request: SweepRequest, output: Path, cells: Cells, *, progress: Progress | None = None, told: Told | None = None
-) -> Report:
-    """Measure all that is asked for; cells of an earlier run are used where nothing that they depend on has changed.
+@dataclass(frozen=True)
+class CellOutcome:
+    """What happened to one cell. ``outcome``: made, measured, kept, or ``not measured`` with the reason.
 
-    Artifacts that are built go to ``output``/artifacts. Ctrl-C ends the measuring: what there is becomes a report that says so;
-    where there is nothing yet, KeyboardInterrupt goes on.
-    Raises DataError where images or result files cannot be used at all, ArtifactError where a given artifact is not sound, and
-    ConfigError for a backend that does not exist.
+    ``seconds``: how long the cell took. ``left_s``: estimated time for the remaining cells.
+    """
+
+    name: str
+    outcome: str
+    seconds: float
+    left_s: float
+
+
+SweepObserver: TypeAlias = Callable[[CellOutcome], None]
+
+
+def sweep(
+    request: SweepRequest,
+    output: Path,
+    cells: Cells,
+    *,
+    progress: Progress | None = None,
+    observer: SweepObserver | None = None,
+) -> Report:
+    """Measure everything in the request. Cells of an earlier run are reused if nothing that they depend on has changed.
+
+    Artifacts are built in ``output``/artifacts. ``observer`` is called after each cell. On Ctrl-C returns a report of the
+    results so far that is marked as interrupted, or raises KeyboardInterrupt if there are none. Raises DataError if images or
+    result files cannot be used, ArtifactError if a given artifact is damaged, ConfigError for an unknown backend.
     """
     backends = _resolved(request.backends)
     targets = plan_targets(request, [open_artifact(folder) for folder in request.artifacts])
     loaded = from_files(request.results)
     images = open_split(request, targets)
-    workshop = Workshop(request, output / "artifacts", cells, images, progress)
-    session = _Session(request, cells, images, workshop, progress, told)
-    session.run([(target, backend) for target in targets for backend in backends])
-    if session.interrupted and not loaded.rows and not any(one.latencies or one.answers for one in session.measured):
+    builder = ArtifactBuilder(request, output / "artifacts", cells, images, progress)
+    run = _SweepRun(request, cells, images, builder, progress, observer)
+    run.measure_all([(target, backend) for target in targets for backend in backends])
+    if run.interrupted and not loaded.rows and not any(one.latencies or one.answers for one in run.measured):
         raise KeyboardInterrupt
-    found = Found(tuple(session.measured), loaded, tuple(session.holes), session.interrupted)
-    return assemble(request, images, workshop.evaluation_digest, found)
+    found = Found(tuple(run.measured), loaded, tuple(run.missing), run.interrupted)
+    return assemble(request, images, builder.evaluation_digest, found)
 
 
 def _resolved(names: tuple[str, ...]) -> list[str]:
-    """The table's names, each once."""
+    """The backends' names, each once."""
     found = [resolve_backend(name) for name in names]
     for name in found:
         if name not in BACKENDS:
-            raise ConfigError(f"no backend is named {name}", hint=f"choose one of {', '.join(['auto', *BACKENDS])}")
+            raise ConfigError(f"there is no backend {name}", hint=f"choose one of {', '.join(['auto', *BACKENDS])}")
     return list(dict.fromkeys(found))
 
 
 @dataclass(frozen=True)
 class _Cell:
-    """One to measure: ``kind`` for how long it takes, ``name`` for people and the file, ``key``: what it depends on."""
+    """A measurement. ``kind``: answers or latency. ``name``: shown, and the file's. ``key``: everything that it depends on."""
 
     kind: str
     name: str
     key: Mapping[str, Any]
-    make: Callable[[], Any]
+    measure: Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class _CellResult:
+    """The content of a cell. ``fresh``: it was measured now, in ``seconds``."""
+
+    content: Any
+    fresh: bool
+    seconds: float
 
 
 @dataclass
-class _Session:
-    """A sweep on its way: what is found is kept until all of it is there."""
+class _SweepRun:
+    """A sweep in progress, with its results so far."""
 
     request: SweepRequest
     cells: Cells
     images: ImageSplit
-    workshop: Workshop
+    builder: ArtifactBuilder
     progress: Progress | None
-    told: Told | None
+    observer: SweepObserver | None
     measured: list[Measured] = field(default_factory=list)
-    holes: list[MissingResult] = field(default_factory=list)
+    missing: list[MissingResult] = field(default_factory=list)
     interrupted: bool = False
     _pace: Pace = field(default_factory=Pace)
 
-    def run(self, work: Sequence[tuple[Target, str]]) -> None:
-        """All of it, up to Ctrl-C."""
+    def measure_all(self, work: Sequence[tuple[Target, str]]) -> None:
+        """Measure every target on its backend, up to Ctrl-C."""
         several = len({backend for _, backend in work}) > 1
         for target, _ in work:
             for kind in self._kinds(target):
                 self._pace.expected[kind] = self._pace.expected.get(kind, 0.0) + self._expected(kind, target)
         names = [f"{target.label} {backend}" if several else target.label for target, backend in work]
-        for place, (target, backend) in enumerate(work):
-            found = Measured(names[place], target, backend)
+        for index, (target, backend) in enumerate(work):
+            found = Measured(names[index], target, backend)
             self.measured.append(found)
             try:
                 self._measure(found)
             except KeyboardInterrupt:
                 self.interrupted = True
-                rest = ", ".join([f"the rest of {found.label}", *names[place + 1 :]])
-                self.holes.append(MissingResult(rest, "interrupted before it was measured", "the same command goes on there"))
+                rest = ", ".join([f"the rest of {found.label}", *names[index + 1 :]])
+                reason, remedy = "interrupted before it was measured", "run the same command again to continue"
+                self.missing.append(MissingResult(rest, reason, remedy))
                 return
             except EdgeResnetError as error:
-                self.holes.append(MissingResult(found.label, error.message, error.hint))
-                self._tell(found.label, f"not measured: {error.message}", 0.0)
+                self.missing.append(MissingResult(found.label, error.message, error.hint))
+                self._notify(found.label, f"not measured: {error.message}", 0.0)
             except ModuleNotFoundError as error:
                 extra = _EXTRAS.get((error.name or "").partition(".")[0])
                 if extra is None:
                     raise
-                self.holes.append(
+                self.missing.append(
                     MissingResult(found.label, f"{error.name} is not installed", f"pip install 'edge-resnet[{extra}]'")
                 )
 
     def _measure(self, found: Measured) -> None:
-        """One artifact on one backend; a hole in it leaves the rest. Raises what making it or its engine raises."""
+        """Measure one artifact on one backend. A failed cell is a missing result; raises what building or compiling raises."""
         artifact = self._artifact(found)
         refuse_fp16(artifact, found.backend)
         prepare_engine(artifact, found.backend, progress=self.progress)
         found.artifact = artifact
-        for cell in self._wanted(artifact, found):
+        for cell in self._cells(artifact, found):
             try:
-                content, how, seconds = self._kept(cell, found)
+                result = self._reused_or_measured(cell, found)
             except EdgeResnetError as error:
-                self.holes.append(MissingResult(cell.name, error.message, error.hint))
+                self.missing.append(MissingResult(cell.name, error.message, error.hint))
                 self._pace.end(cell.kind, self._expected(cell.kind, found.target), measured=False)
-                self._tell(cell.name, f"not measured: {error.message}", 0.0)
+                self._notify(cell.name, f"not measured: {error.message}", 0.0)
                 continue
             if cell.kind == "answers":
-                found.answers = read_answers(content)
+                found.answers = read_answers(result.content)
             else:
-                found.latencies.append(read_latency(content))
-            self._tell(cell.name, how, seconds)
+                found.latencies.append(read_latency(result.content))
+            self._notify(cell.name, "measured" if result.fresh else "kept", result.seconds)
             if found.latencies and found.latencies[-1].interrupted:
                 raise KeyboardInterrupt
 
-    def _wanted(self, artifact: Artifact, found: Measured) -> Iterator[_Cell]:
+    def _cells(self, artifact: Artifact, found: Measured) -> Iterator[_Cell]:
         images, backend, seconds = self.images.evaluation, found.backend, self.request.seconds
         if images is not None:
-            key = answers_key(artifact, backend, self.workshop.evaluation_digest)
+            key = answers_key(artifact, backend, self.builder.evaluation_digest)
             classify = partial(measure_answers, artifact, images, backend, progress=self.progress)
             yield _Cell("answers", f"{found.label}, accuracy", key, classify)
         for batch in self.request.batches:
             key = latency_key(artifact, backend, batch, seconds)
-            make = partial(measure_latency, artifact, backend, batch, seconds, progress=self.progress)
-            yield _Cell("latency", f"{found.label}, batch {batch}", key, make)
+            measure = partial(measure_latency, artifact, backend, batch, seconds, progress=self.progress)
+            yield _Cell("latency", f"{found.label}, batch {batch}", key, measure)
 
     def _artifact(self, found: Measured) -> Artifact:
-        """The one that was given, was made before, or is made now."""
-        self._pace.begin()
-        with _heard(found.notes):
-            artifact, fresh = self.workshop.artifact(found.target)
+        """The artifact that was given, was built before, or is built now."""
+        self._pace.start()
+        with _recorded_warnings(found.notes):
+            artifact, fresh = self.builder.artifact(found.target)
         if found.target.network is not None:
             seconds = self._pace.end("build", self._expected("build", found.target), measured=fresh)
-            self._tell(f"{found.label}, build", "made" if fresh else "kept", seconds)
+            self._notify(f"{found.label}, build", "made" if fresh else "kept", seconds)
         return artifact
 
-    def _kept(self, cell: _Cell, found: Measured) -> tuple[Any, str, float]:
-        """The cell's result, as it lies there, or measured now; which of the two, and the seconds."""
-        content, expected = self.cells.get(cell.name, cell.key), self._expected(cell.kind, found.target)
-        self._pace.begin()
-        fresh = content is None
-        if content is None:
+    def _reused_or_measured(self, cell: _Cell, found: Measured) -> _CellResult:
+        """The cell's stored result, or a new measurement, which is stored with the warnings logged during it."""
+        stored, expected = self.cells.get(cell.name, cell.key), self._expected(cell.kind, found.target)
+        self._pace.start()
+        fresh = stored is None
+        if stored is None:
             notes: list[str] = []
-            with _heard(notes):
-                result = cell.make()
-            content = {"result": result, "notes": notes}
-            if not (cell.kind == "latency" and result["interrupted"]):
-                self.cells.put(cell.name, cell.key, content)
-        found.notes.extend(content["notes"])
-        seconds = self._pace.end(cell.kind, expected, measured=fresh)
-        return content["result"], "measured" if fresh else "kept", seconds
+            with _recorded_warnings(notes):
+                content = cell.measure()
+            stored = {"result": content, "notes": notes}
+            if not (cell.kind == "latency" and content["interrupted"]):
+                self.cells.put(cell.name, cell.key, stored)
+        found.notes.extend(stored["notes"])
+        return _CellResult(stored["result"], fresh, self._pace.end(cell.kind, expected, measured=fresh))
 
     def _kinds(self, target: Target) -> list[str]:
         kinds = ["build"] if target.network is not None else []
@@ -196,15 +222,15 @@ class _Session:
         images = 0 if self.images.evaluation is None else len(self.images.evaluation)
         return cell_seconds(kind, target, self.request, images)
 
-    def _tell(self, name: str, how: str, seconds: float) -> None:
-        if self.told is not None:
-            self.told(name, how, seconds, self._pace.left_s)
+    def _notify(self, name: str, outcome: str, seconds: float) -> None:
+        if self.observer is not None:
+            self.observer(CellOutcome(name, outcome, seconds, self._pace.left_s))
 
 
 @contextmanager
-def _heard(notes: list[str]) -> Iterator[None]:
-    """What this package warns of meanwhile goes into the report too."""
-    handler = _Notes(notes)
+def _recorded_warnings(notes: list[str]) -> Iterator[None]:
+    """Add the warnings that this package logs in the meantime to ``notes``, for the report."""
+    handler = _WarningRecorder(notes)
     logger = logging.getLogger("edge_resnet")
     logger.addHandler(handler)
     try:
@@ -213,14 +239,14 @@ def _heard(notes: list[str]) -> Iterator[None]:
         logger.removeHandler(handler)
 
 
-class _Notes(logging.Handler):
-    """Appends each warning to a list, once."""
+class _WarningRecorder(logging.Handler):
+    """Appends each distinct warning to a list."""
 
     def __init__(self, notes: list[str]) -> None:
         super().__init__(logging.WARNING)
         self._notes = notes
 
     def emit(self, record: logging.LogRecord) -> None:
-        """One warning."""
+        """Append the message unless the list has it already."""
         if (text := record.getMessage()) not in self._notes:
             self._notes.append(text)

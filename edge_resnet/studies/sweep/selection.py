@@ -1,4 +1,4 @@
-"""Images for calibration and for evaluation that have nothing in common. Knows no network."""
+"""Disjoint sets of images for calibration and for evaluation. Does not know about networks."""
 
 from __future__ import annotations
 
@@ -15,43 +15,41 @@ from edge_resnet.studies.sweep.plan import SweepRequest, Target
 
 __all__ = ["ImageSplit", "hold_out", "open_split", "shared_images"]
 
-#: Held out of the evaluation at most, and as a part of it: calibration needs 128 images, and more gain little.
-_HELD_OUT, _PART = 128, 3
-#: Fewer images than this are not worth splitting.
-_MIN = 24
+#: The calibration set is at most this many images and one such part of the set: calibration gains little from more than 128.
+_MAX_HELD_OUT, _PART = 128, 3
+#: A set with fewer images is not split.
+_MIN_IMAGES = 24
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSplit:
-    """``evaluation``, ``calibration``: None where there are none; ``evaluation_said``, ``calibration_said``: a line on each for
-    people."""
+    """The images to evaluate and to calibrate on, None if there are none, and a line for the report about each."""
 
     evaluation: ImageSet | None
     calibration: ImageSet | None
-    evaluation_said: str
-    calibration_said: str
+    evaluation_note: str
+    calibration_note: str
 
 
 def hold_out(images: ImageSet, recipe: QuantRecipe) -> ImageSplit:
-    """Split a set: a third of it, 128 images or the recipe's number at most, for calibration, drawn by the recipe's seed.
+    """Split a set: a third of it, but at most 128 images or the recipe's number, is drawn for calibration with the recipe's seed.
 
-    The same images on every machine, whatever is measured. Raises DataError where there are too few to split.
+    The split is the same on every machine and for all networks. Raises DataError if there are too few images.
     """
-    if len(images) < _MIN:
+    if len(images) < _MIN_IMAGES:
         raise DataError(
-            f"{len(images)} images are too few to calibrate on some and measure on others",
-            hint="--calib-data takes images of their own for INT8",
+            f"{len(images)} images are too few to calibrate on some and evaluate on the others",
+            hint="--calib-data takes separate images for INT8",
         )
-    count = min(_HELD_OUT, recipe.images, len(images) // _PART)
+    count = min(_MAX_HELD_OUT, recipe.images, len(images) // _PART)
     chosen = set(_drawn(images, count, recipe.seed))
     evaluation = images.subset(index for index in range(len(images)) if index not in chosen)
     calibration = images.subset(sorted(chosen))
-    unlabelled = "" if images.labels is not None else ", which have no labels: accuracy was not measured, only what changes"
     return ImageSplit(
         evaluation,
         calibration,
-        f"{len(evaluation)} of the {len(images)} images of {images.name}{unlabelled}",
-        f"the other {len(calibration)} images of {images.name}, drawn with seed {recipe.seed}: none of them is evaluated",
+        f"{len(evaluation)} of the {len(images)} images of {images.name}{_without_labels(images)}",
+        f"the other {len(calibration)} images of {images.name}, drawn with seed {recipe.seed}; none of them is evaluated",
     )
 
 
@@ -65,15 +63,15 @@ def _drawn(images: ImageSet, count: int, seed: int) -> list[int]:
 
 
 def shared_images(one: ImageSet, other: ImageSet) -> int:
-    """How many images of ``one`` are in ``other`` too, byte for byte."""
+    """The number of images of ``one`` that are also in ``other``, byte for byte."""
     known = {other.source.digest(index) for index in range(len(other))}
     return sum(one.source.digest(index) in known for index in range(len(one)))
 
 
 def open_split(request: SweepRequest, targets: Sequence[Target]) -> ImageSplit:
-    """The two sets, with nothing in common unless the user gave both, which is then said.
+    """Open the images to evaluate and to calibrate on. They are disjoint, unless the user gives overlapping sets.
 
-    Raises DataError where a set cannot be opened, its labels are another network's, or there are too few images.
+    Raises DataError if a set cannot be opened, its labels do not fit a network, or it has too few images.
     """
     calibrates = any(target.network is not None and target.precision == "int8" for target in targets)
     evaluation = None
@@ -82,35 +80,40 @@ def open_split(request: SweepRequest, targets: Sequence[Target]) -> ImageSplit:
         for target in targets:
             check_labels(evaluation, target.model.classes)
     if not calibrates:
-        return ImageSplit(evaluation, None, _said(evaluation), "")
+        return ImageSplit(evaluation, None, _evaluation_note(evaluation), "")
     if request.calibration_data is None:
         if evaluation is None:
-            return ImageSplit(None, None, _said(None), "none: INT8 cannot be made without images")
+            return ImageSplit(None, None, _evaluation_note(None), "none: INT8 cannot be built without images")
         return hold_out(evaluation, request.recipe)
     given = open_data(request.calibration_data, split="train")
     require_several(given)
     sample = balanced_sample(given, request.recipe.images, request.recipe.seed)
-    said = f"{len(sample)} images of {given.name}, drawn with seed {request.recipe.seed}"
+    note = f"{len(sample)} images of {given.name}, drawn with seed {request.recipe.seed}"
     shared = 0 if evaluation is None else shared_images(sample, evaluation)
     if shared:
-        said += f"; {shared} of them are evaluated too, which flatters INT8"
-    return ImageSplit(evaluation, sample, _said(evaluation), said)
+        note += f"; {shared} of them are also used for evaluation, which favours INT8"
+    return ImageSplit(evaluation, sample, _evaluation_note(evaluation), note)
 
 
-def _said(evaluation: ImageSet | None) -> str:
+def _evaluation_note(evaluation: ImageSet | None) -> str:
     if evaluation is None:
         return "Accuracy was not measured: no images were given"
-    labels = "" if evaluation.labels is not None else ", which have no labels: accuracy was not measured, only what changes"
-    return f"{len(evaluation)} images of {evaluation.name}{labels}"
+    return f"{len(evaluation)} images of {evaluation.name}{_without_labels(evaluation)}"
+
+
+def _without_labels(images: ImageSet) -> str:
+    if images.labels is not None:
+        return ""
+    return ", which have no labels: accuracy was not measured, only how many predictions change"
 
 
 def _label_names(targets: Sequence[Target]) -> tuple[str, ...] | None:
-    """What the classes are called, to match folders with: the first artifact's labels, else the family's own names."""
+    """Class names to match class folders with: the labels of the first artifact, else the family's names."""
     given = next((target.given for target in targets if target.given is not None), None)
     if given is not None:
         return given.labels
     try:
         from edge_resnet.network import class_names
-    except ImportError:  # the build will say what is missing
+    except ImportError:  # the build reports what is missing
         return None
     return class_names(targets[0].model)

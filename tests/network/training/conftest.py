@@ -1,4 +1,4 @@
-"""Every test of training computes with one thread: small networks are faster so, and machines compare."""
+"""Training tests use one thread: it is faster for small networks, and results do not depend on the machine's cores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of training share: images that can be learned in a second, and networks that learn them."""
+"""Images that can be learned in a second, and small networks that learn them, for the tests of training."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ class LittleNet(nn.Module):
 
 
 def little_net(classes: int = 4) -> LittleNet:
-    """The same weights each time."""
+    """A network with the same weights each time."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return LittleNet(classes)
 
 
 def stripes(count: int = 96, seed: int = 0) -> ImageSet:
-    """Noisy stripes of four directions, which are the classes; mirrored, the diagonals would change places."""
+    """Noisy stripes in four directions, which are the classes; mirroring would swap the diagonals."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:SIDE, 0:SIDE]
     labels = np.arange(count) % 4
@@ -55,7 +55,7 @@ def stripes(count: int = 96, seed: int = 0) -> ImageSet:
 
 
 def stripes_data() -> TrainData:
-    """96 to learn from, 48 others to be tested on."""
+    """96 images for training and 48 others for testing."""
     return TrainData(stripes(), stripes(48, seed=1), PREPROCESS)
 
 

@@ -1,4 +1,4 @@
-"""The paper's augmentation of small images: padded, cropped, mirrored, nothing else."""
+"""The paper's augmentation of small images: padded, cropped, mirrored, and nothing else."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def augmented(images: ImageArray, seed: int, *, mirror: bool) -> ImageArray:
 @settings(max_examples=40)
 @given(st.integers(0, 9), st.sampled_from([8, 32]), st.booleans(), st.integers(0, 999))
 def test_every_augmented_image_is_a_crop_of_its_padded_source(count: int, side: int, flip: bool, seed: int) -> None:
-    """Each result is one of the 81 crops of the image padded by 4, or of its mirror image where flips are on."""
+    """Each result is one of the 81 crops of the image padded by 4, or of its mirror image with flips."""
     images = noise(count, side)
     result = augmented(images, seed, mirror=flip)
     assert result.shape == images.shape
@@ -34,7 +34,7 @@ def test_every_augmented_image_is_a_crop_of_its_padded_source(count: int, side: 
 
 
 def test_augmentation_uses_every_shift_and_half_the_mirrors() -> None:
-    """Over many images all 81 shifts occur, evenly, and about half are mirrored; the input is untouched, the seed decides."""
+    """Over many images all 81 shifts occur evenly and about half are mirrored; the input is unchanged, the seed decides."""
     image = np.zeros((16, 16, 3), np.uint8)
     image[8, 4], image[8, 11] = (255, 0, 0), (0, 255, 0)  # red left and green right, mirror images in place
     images = np.repeat(image[None], 8100, axis=0)
@@ -52,7 +52,7 @@ def test_augmentation_uses_every_shift_and_half_the_mirrors() -> None:
 
 
 def test_a_part_of_the_draws_belongs_to_that_part_of_the_images() -> None:
-    """Cut into slices, as processes share a batch, images change as they do together."""
+    """Augmented in slices, as by several processes, images are the same as together."""
     images = noise(12)
     draws = draw(12, np.random.default_rng(3), mirror=True)
     together = shifted(images, draws)

@@ -1,4 +1,4 @@
-"""A checkpoint is whole or is refused with a remedy; a disk that is full costs checkpoints and not the training."""
+"""A damaged checkpoint is refused with a hint; a full disk prevents checkpoints but does not stop the training."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAME = "checkpoint.safetensors"
 
 @pytest.fixture
 def trained(tmp_path: Path) -> Path:
-    """A folder with one epoch of four behind it."""
+    """A folder of a training with one of four epochs done."""
     fit(little_net(), stripes_data(), dataclasses.replace(QUICK, max_steps=6), folder=tmp_path)
     return tmp_path
 
@@ -31,19 +31,19 @@ def go_on(folder: Path, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.01, 0.5, 0.99])
-def test_a_checkpoint_cut_short_is_refused(trained: Path, share: float) -> None:
-    """Wherever it ends the error names the file and what to do."""
+def test_a_truncated_checkpoint_is_refused(trained: Path, share: float) -> None:
+    """Wherever it ends, the error has the file and a hint."""
     content = (trained / NAME).read_bytes()
     (trained / NAME).write_bytes(content[: int(len(content) * share)])
     with pytest.raises(WeightsError, match="damaged") as caught:
         go_on(trained)
-    assert "start anew" in caught.value.hint
+    assert "restart" in caught.value.hint
 
 
-def test_a_file_of_something_else_is_no_checkpoint(trained: Path) -> None:
-    """Sound safetensors without a training in them are refused."""
+def test_another_safetensors_file_is_not_a_checkpoint(trained: Path) -> None:
+    """A valid file without the state of a training is refused."""
     (trained / NAME).write_bytes((trained / "weights.safetensors").read_bytes())
-    with pytest.raises(WeightsError, match="is none"):
+    with pytest.raises(WeightsError, match="not a checkpoint"):
         go_on(trained)
 
 
@@ -54,29 +54,29 @@ def test_another_networks_checkpoint_is_refused(trained: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [({"batch": 32}, "batch 16, not 32"), ({"seed": 4}, "seed 0, not 4"), ({"schedule": "cosine"}, "schedule one-cycle")],
 )
-def test_options_that_would_change_what_was_done_are_refused(trained: Path, changes: dict[str, Any], said: str) -> None:
-    """Old and new value are named."""
-    with pytest.raises(ConfigError, match=said):
+def test_options_that_affect_past_steps_are_refused(trained: Path, changes: dict[str, Any], message: str) -> None:
+    """The error has the old and the new value."""
+    with pytest.raises(ConfigError, match=message):
         go_on(trained, **changes)
 
 
 def test_more_epochs_and_other_tests_are_allowed(trained: Path) -> None:
-    """They change how long it lasts and what is looked at."""
+    """They affect the duration and the tests only."""
     go_on(trained, epochs=5, test_every=2, patience=40, keep="best")
     assert len((trained / "log.csv").read_text().splitlines()) == 6
 
 
 def test_other_images_are_refused(trained: Path) -> None:
-    """A set of another size is another training."""
+    """A set of another size cannot resume a training."""
     with pytest.raises(ConfigError, match="96 images, not on stripes, 80 images"):
         fit(little_net(), TrainData(stripes(80), None, PREPROCESS), QUICK, folder=trained, resume=True)
 
 
 def test_nothing_in_a_checkpoint_is_executed(trained: Path) -> None:
-    """It is safetensors throughout: tensors, and JSON that says what they are of."""
+    """It is a safetensors file: tensors, and JSON that describes them."""
     with safe_open(trained / NAME, framework="pt") as file:
         notes = json.loads(file.metadata()["edge-resnet"])
         groups = {name.partition("/")[0] for name in file.keys()}  # noqa: SIM118 - no mapping
@@ -84,7 +84,7 @@ def test_nothing_in_a_checkpoint_is_executed(trained: Path) -> None:
     assert (notes["schema"], notes["options"]["batch"]) == (1, 16)
 
 
-def test_a_full_disk_costs_checkpoints_and_not_the_training(
+def test_a_full_disk_does_not_stop_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """From the second epoch on nothing can be written: one warning, the first checkpoint stays whole, training goes on to its
@@ -117,14 +117,14 @@ def test_a_full_disk_costs_checkpoints_and_not_the_training(
 
 
 def test_files_are_readable_by_others(trained: Path) -> None:
-    """All have the mode of any new file, not the private one that safetensors gives."""
+    """All have the mode of a new file, not the private one that safetensors uses."""
     (trained / "usual").touch()
     modes = {path.name: path.stat().st_mode for path in trained.iterdir()}
     assert set(modes.values()) == {modes["usual"]}
 
 
-def test_every_refusal_is_one_of_ours(tmp_path: Path) -> None:
-    """A folder in place of the checkpoint is an error with a hint too."""
+def test_a_folder_instead_of_a_checkpoint(tmp_path: Path) -> None:
+    """It is an EdgeResnetError with a hint."""
     (tmp_path / NAME).mkdir()
     with pytest.raises(EdgeResnetError) as caught:
         go_on(tmp_path)

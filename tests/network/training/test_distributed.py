@@ -1,4 +1,4 @@
-"""Two gloo processes under torchrun train as one does: the same losses, one set of files, going on after one of them dies."""
+"""Two gloo processes under torchrun train like one: the same losses, one set of files, resuming after one of them dies."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from safetensors.torch import load_file
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.network.training import fit
 from edge_resnet.network.training.distributed import World
-from edge_resnet.network.training.loader import MemoryLoader, batch_of
+from edge_resnet.network.training.loader import MemoryLoader, effective_batch
 from edge_resnet.network.training.log import read_log
 
 PROGRAM = Path(__file__).with_name("together.py")
 
 
-def together(folder: Path, mode: str, *words: str, restarts: int = 0) -> None:
-    """Run the program in two processes."""
+def together(folder: Path, mode: str, *args: str, restarts: int = 0) -> None:
+    """Run together.py in two processes."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
     command += ["--nproc-per-node", "2", "--max-restarts", str(restarts)]
     result = subprocess.run(
-        [*command, PROGRAM, folder, mode, *words], env=environment, capture_output=True, text=True, check=False, timeout=240
+        [*command, PROGRAM, folder, mode, *args], env=environment, capture_output=True, text=True, check=False, timeout=240
     )
     assert result.returncode == 0, result.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What two processes leave where batch norms keep their statistics."""
+    """The files of two processes with frozen batch norms."""
     folder = tmp_path_factory.mktemp("frozen")
     together(folder, "frozen")
     return folder
 
 
-def test_two_processes_learn_as_one_does(frozen: Path) -> None:
-    """With the same batches and no batch statistics the loss curve is one process's, within float error."""
+def test_two_processes_train_like_one(frozen: Path) -> None:
+    """With the same batches and no batch statistics the loss curve is that of one process, within float error."""
     network = little_net()
     for norm in (network.bn1, network.bn2):
         norm.requires_grad_(requires_grad=False)
@@ -60,7 +60,7 @@ def test_two_processes_learn_as_one_does(frozen: Path) -> None:
 
 
 def test_all_end_with_the_same_weights_and_one_writes(frozen: Path) -> None:
-    """Both processes' networks are equal to the bit; there is one log, one checkpoint, nothing half-written."""
+    """Both processes' networks are equal to the bit; there is one log, one checkpoint, and no partial file."""
     first, second = (load_file(frozen / f"rank{rank}.safetensors") for rank in (0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)
     own = {path.name for path in frozen.iterdir()} - {"rank0.safetensors", "rank1.safetensors"}
@@ -68,7 +68,7 @@ def test_all_end_with_the_same_weights_and_one_writes(frozen: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_is_started_again_and_both_go_on(tmp_path: Path, frozen: Path) -> None:
+def test_a_process_that_dies_is_restarted_and_both_resume(tmp_path: Path, frozen: Path) -> None:
     """Killed in the third epoch, restarted by torchrun, they resume from the checkpoint: the same curve and weights."""
     together(tmp_path, "frozen", "15", restarts=3)
     first, second = (load_file(folder / "weights.safetensors") for folder in (frozen, tmp_path))
@@ -77,8 +77,8 @@ def test_a_process_that_dies_is_started_again_and_both_go_on(tmp_path: Path, fro
 
 
 @pytest.mark.slow
-def test_statistics_of_batch_norms_are_all_processes(tmp_path: Path) -> None:
-    """With batch norms each normalises its own part; at the end both have the same statistics, and it learns."""
+def test_batch_norm_statistics_are_averaged_over_processes(tmp_path: Path) -> None:
+    """Each process normalises its own part; at the end both have the same statistics, and the network has learned."""
     together(tmp_path, "norms")
     first, second = (load_file(tmp_path / f"rank{rank}.safetensors") for rank in (0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)
@@ -87,7 +87,7 @@ def test_statistics_of_batch_norms_are_all_processes(tmp_path: Path) -> None:
 
 
 def test_shares_of_a_batch_make_the_batch() -> None:
-    """What three processes are fed, put together, is what one is fed: images, augmentation, labels."""
+    """The shares of three processes together are the batch of one: images, augmentation, labels."""
     options = dataclasses.replace(QUICK, batch=24)
     cpu = torch.device("cpu")
     whole = MemoryLoader.load(stripes(), PREPROCESS, options, World(0, 1, cpu))
@@ -98,11 +98,11 @@ def test_shares_of_a_batch_make_the_batch() -> None:
 
 
 def test_an_epoch_has_each_image_once_and_the_next_another_order() -> None:
-    """All that fills whole batches, none twice; the order depends on the epoch and the seed."""
-    feed = MemoryLoader(
+    """Whole batches without repetition; the order depends on the epoch and the seed."""
+    loader = MemoryLoader(
         np.arange(64, dtype=np.uint8).reshape(64, 1, 1, 1), np.arange(64), plain(), World(0, 1, torch.device("cpu"))
     )
-    orders = [torch.cat([labels for _, labels in feed.epoch(number)]).tolist() for number in (0, 0, 1)]
+    orders = [torch.cat([labels for _, labels in loader.epoch(number)]).tolist() for number in (0, 0, 1)]
     assert sorted(orders[0]) == list(range(64))
     assert orders[0] == orders[1] != orders[2]
 
@@ -111,12 +111,12 @@ def plain():  # type: ignore[no-untyped-def]
     return dataclasses.replace(QUICK, augment="none")
 
 
-def test_a_batch_that_cannot_be_shared_is_refused() -> None:
-    """The hint is a batch that can; too few images for all is an error as well."""
+def test_a_batch_that_cannot_be_divided_is_refused() -> None:
+    """The hint is a batch size that can; too few images for all processes are an error too."""
     world = World(0, 3, torch.device("cpu"))
-    with pytest.raises(ConfigError, match="cannot be shared by 3") as caught:
-        batch_of(1000, dataclasses.replace(QUICK, batch=128), world)
+    with pytest.raises(ConfigError, match="cannot be divided among 3") as caught:
+        effective_batch(1000, dataclasses.replace(QUICK, batch=128), world)
     assert "--batch 129" in caught.value.hint
     with pytest.raises(DataError, match="needs two"):
-        batch_of(5, dataclasses.replace(QUICK, batch=129), world)
-    assert batch_of(100, dataclasses.replace(QUICK, batch=129), world) == 99
+        effective_batch(5, dataclasses.replace(QUICK, batch=129), world)
+    assert effective_batch(100, dataclasses.replace(QUICK, batch=129), world) == 99

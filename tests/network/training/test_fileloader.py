@@ -1,4 +1,4 @@
-"""Images from files: decoded by processes of their own, augmented by torchvision, the same however many decode."""
+"""Images from files: decoded by worker processes, augmented by torchvision, and independent of the number of workers."""
 
 from __future__ import annotations
 
@@ -39,30 +39,30 @@ def folders(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def feed_of(folder: Path, options: TrainOptions, world: World = ALONE) -> FileLoader:
+def open_loader(folder: Path, options: TrainOptions, world: World = ALONE) -> FileLoader:
     return FileLoader(open_images(folder), WHOLE, options, world)
 
 
-def drained(feed: FileLoader, epoch: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    pixels, labels = zip(*feed.epoch(epoch), strict=True)
-    feed.close()
+def drained(loader: FileLoader, epoch: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    pixels, labels = zip(*loader.epoch(epoch), strict=True)
+    loader.close()
     return torch.cat(pixels), torch.cat(labels)
 
 
 @pytest.mark.parametrize("augment", ["none", "shift", "cifar", "imagenet", "scales"])
 def test_every_augmentation_gives_crops(folders: Path, augment: str) -> None:
-    """(N, crop, crop, 3) uint8, all images once; another epoch gives others, but for ``none``, which only shuffles."""
-    feed = feed_of(folders, dataclasses.replace(OPTIONS, augment=augment))
-    pixels, labels = drained(feed)
+    """(N, crop, crop, 3) uint8, each image once; another epoch gives other crops, except ``none``, which only shuffles."""
+    loader = open_loader(folders, dataclasses.replace(OPTIONS, augment=augment))
+    pixels, labels = drained(loader)
     assert (pixels.shape, pixels.dtype) == ((48, 16, 16, 3), torch.uint8)
     assert torch.bincount(labels).tolist() == [12] * 4
-    other, _ = drained(feed, 1)
+    other, _ = drained(loader, 1)
     changed = {image.numpy().tobytes() for image in other} - {image.numpy().tobytes() for image in pixels}
     assert bool(changed) == (augment != "none")
 
 
 def test_scale_and_aspect_differ_from_image_to_image() -> None:
-    """A ramp's crops begin in different places and have different slopes both ways."""
+    """Crops of a ramp start at different positions and have different slopes in both directions."""
     ramp = torch.arange(200, dtype=torch.uint8).expand(3, 200, 200).contiguous()
     transform = transform_of("imagenet", 20)
     torch.manual_seed(0)
@@ -74,7 +74,7 @@ def test_scale_and_aspect_differ_from_image_to_image() -> None:
 
 
 def test_the_papers_scales_are_between_256_and_480_for_224() -> None:
-    """An image's short side becomes 256 to 480 of 224: what a crop shows of it lies between 7/15 and 7/8."""
+    """The short side is resized to 256..480 for crops of 224, so a crop covers 7/15 to 7/8 of it."""
     ramp = torch.arange(200, dtype=torch.uint8).expand(3, 200, 200).contiguous()
     transform = transform_of("scales", 56)
     torch.manual_seed(0)
@@ -83,23 +83,23 @@ def test_the_papers_scales_are_between_256_and_480_for_224() -> None:
     assert 0.75 < max(shares) < 0.90
 
 
-def test_processes_change_nothing(folders: Path) -> None:
+def test_the_number_of_workers_does_not_matter(folders: Path) -> None:
     """Decoded here, by two workers, or by two machines: the same images in the same order, with a caller's generator
     untouched."""
     torch.manual_seed(9)
     expected = torch.rand(2)
     torch.manual_seed(9)
-    here = drained(feed_of(folders, OPTIONS), 3)
+    here = drained(open_loader(folders, OPTIONS), 3)
     assert torch.equal(torch.rand(2), expected)
-    workers = drained(feed_of(folders, dataclasses.replace(OPTIONS, workers=2)), 3)
+    workers = drained(open_loader(folders, dataclasses.replace(OPTIONS, workers=2)), 3)
     assert all(map(torch.equal, here, workers))
-    halves = [list(feed_of(folders, OPTIONS, World(rank, 2, torch.device("cpu"))).epoch(3)) for rank in (0, 1)]
+    halves = [list(open_loader(folders, OPTIONS, World(rank, 2, torch.device("cpu"))).epoch(3)) for rank in (0, 1)]
     joined = torch.cat([part[0] for pair in zip(*halves, strict=True) for part in pair])
     assert torch.equal(joined, here[0])
 
 
-def test_training_from_files_goes_on_to_the_bit(folders: Path, tmp_path: Path) -> None:
-    """Two epochs at once, and one and one."""
+def test_training_from_files_resumes_bit_identically(folders: Path, tmp_path: Path) -> None:
+    """Two epochs at once equal one and one more."""
     data = TrainData(open_images(folders), None, WHOLE)
     options = dataclasses.replace(OPTIONS, epochs=2)
     straight, resumed = little_net(), little_net()
@@ -110,37 +110,37 @@ def test_training_from_files_goes_on_to_the_bit(folders: Path, tmp_path: Path) -
 
 
 def test_an_image_that_cannot_be_read_is_replaced(folders: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One of 48: a warning that names it, the next one's pixels and label in its place."""
+    """One of 48: a warning names it, and the next image and its label take its place."""
     (folders / "bee" / "03.png").write_bytes(b"no image")
     with caplog.at_level(logging.WARNING):
-        pixels, _ = drained(feed_of(folders, dataclasses.replace(OPTIONS, augment="none")))
+        pixels, _ = drained(open_loader(folders, dataclasses.replace(OPTIONS, augment="none")))
     assert len(pixels) == 48
     assert len({image.numpy().tobytes() for image in pixels}) == 47
     assert "03.png" in caplog.text
 
 
-def test_many_of_them_end_it(folders: Path) -> None:
+def test_too_many_unreadable_images_are_an_error(folders: Path) -> None:
     """Above 5 % of the set the error counts them."""
     for number in range(6):
         (folders / "cat" / f"{number:02}.png").write_bytes(b"")
     with pytest.raises(DataError, match="images cannot be read"):
-        drained(feed_of(folders, OPTIONS))
+        drained(open_loader(folders, OPTIONS))
 
 
-def test_a_worker_that_dies_is_told_with_the_remedy(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed as the kernel does when memory runs out, in the midst of an epoch; the other worker is ended too."""
-    feeds: list[FileLoader] = []
+def test_a_worker_that_dies_is_an_error_with_a_hint(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed during an epoch, as by the kernel when memory runs out; the other worker is stopped too."""
+    loaders: list[FileLoader] = []
 
-    def kept(*words: Any) -> FileLoader:
-        feeds.append(FileLoader(*words))
-        return feeds[0]
+    def kept(*args: Any) -> FileLoader:
+        loaders.append(FileLoader(*args))
+        return loaders[0]
 
     monkeypatch.setattr(fileloader, "FileLoader", kept)
     pids: list[int] = []
 
     def kill(stage: str, done: int, total: int) -> None:
         if done == 2:
-            pids.extend(worker.pid for worker in feeds[0]._loader._iterator._workers)  # type: ignore[union-attr]
+            pids.extend(worker.pid for worker in loaders[0]._loader._iterator._workers)  # type: ignore[union-attr]
             os.kill(pids[0], signal.SIGKILL)
 
     data = TrainData(open_images(folders), None, WHOLE)

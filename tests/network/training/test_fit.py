@@ -1,4 +1,4 @@
-"""A training learns, repeats itself to the bit, goes on where it stopped, and says why it ends."""
+"""A training learns, is reproducible to the bit, resumes where it stopped, and reports why it ends."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from edge_resnet.network.training import EpochRecord, TrainData, TrainOptions, f
 STEPS = 6
 
 
-def test_it_learns_what_it_has_not_seen() -> None:
-    """Forty epochs over stripes tell the directions of other stripes; the records follow."""
+def test_it_generalises_to_other_images() -> None:
+    """After forty epochs on stripes it classifies other stripes; the records show it."""
     network = little_net()
     data = stripes_data()
     result = fit(network, data, dataclasses.replace(QUICK, epochs=40))
@@ -47,8 +47,8 @@ def test_it_learns_what_it_has_not_seen() -> None:
     ],
     ids=["plain", "average", "warm-up", "bf16"],
 )
-def test_stopped_and_gone_on_with_is_the_same_to_the_bit(tmp_path: Path, changes: dict[str, Any]) -> None:
-    """Four epochs, and two, a stop in the third, and the rest: weights, records and files are equal."""
+def test_resuming_is_bit_identical(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """Four epochs equal two, an interruption in the third, and the rest: weights, records and files."""
     options = dataclasses.replace(QUICK, **changes)
     straight = little_net()
     whole = fit(straight, stripes_data(), options, folder=tmp_path / "straight")
@@ -63,7 +63,7 @@ def test_stopped_and_gone_on_with_is_the_same_to_the_bit(tmp_path: Path, changes
 
 
 def interrupt_at(step: int) -> Any:
-    """Ctrl-C after so many steps."""
+    """Ctrl-C after a number of steps."""
 
     def progress(stage: str, done: int, total: int) -> None:
         if done == step:
@@ -73,12 +73,12 @@ def interrupt_at(step: int) -> Any:
 
 
 def figures(record: EpochRecord) -> EpochRecord:
-    """What does not depend on the clock."""
+    """The fields that do not depend on the clock."""
     return dataclasses.replace(record, seconds=0.0, images_per_s=0.0)
 
 
-def test_a_stop_at_max_steps_can_be_gone_on_with(tmp_path: Path) -> None:
-    """Two epochs of a schedule of four, then the rest: as four at once."""
+def test_a_stop_at_max_steps_can_be_resumed(tmp_path: Path) -> None:
+    """Two epochs of a schedule of four and then the rest equal four at once."""
     straight, resumed = little_net(), little_net()
     fit(straight, stripes_data(), QUICK)
     first = fit(resumed, stripes_data(), dataclasses.replace(QUICK, max_steps=2 * STEPS), folder=tmp_path)
@@ -88,8 +88,8 @@ def test_a_stop_at_max_steps_can_be_gone_on_with(tmp_path: Path) -> None:
     assert same(straight, resumed)
 
 
-def test_a_finished_training_resumed_is_the_finished_training(tmp_path: Path) -> None:
-    """Nothing is trained, the weights are there, also where their file was lost."""
+def test_resuming_a_finished_training_changes_nothing(tmp_path: Path) -> None:
+    """Nothing is trained, and a lost weights file is written again."""
     network, again = little_net(), little_net()
     fit(network, stripes_data(), QUICK, folder=tmp_path)
     (tmp_path / "weights.safetensors").unlink()
@@ -100,7 +100,7 @@ def test_a_finished_training_resumed_is_the_finished_training(tmp_path: Path) ->
 
 
 def test_the_seed_decides() -> None:
-    """The same seed gives the same weights, another one does not, and the caller's random numbers go on as they were."""
+    """The same seed gives the same weights, another one does not, and the caller's random numbers are unaffected."""
     networks = [little_net() for _ in range(3)]
     torch.manual_seed(5)
     expected = torch.rand(3)
@@ -112,8 +112,8 @@ def test_the_seed_decides() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_deterministic_is_torchs_strictness_for_the_time_of_the_training() -> None:
-    """It is on inside and off again afterwards."""
+def test_deterministic_is_set_during_the_training_only() -> None:
+    """torch's deterministic algorithms are on during the training and off again afterwards."""
     seen = []
 
     class Looking(LittleNet):
@@ -127,7 +127,7 @@ def test_deterministic_is_torchs_strictness_for_the_time_of_the_training() -> No
 
 
 def test_the_network_is_ready_for_inference() -> None:
-    """It ends in eval mode, its statistics have moved, its weights lie as they did."""
+    """It ends in eval mode, with updated statistics and weights in contiguous memory format."""
     network = little_net()
     fit(network, stripes_data(), dataclasses.replace(QUICK, epochs=1))
     assert not any(module.training for module in network.modules())
@@ -137,7 +137,7 @@ def test_the_network_is_ready_for_inference() -> None:
 
 
 def test_progress_counts_the_steps_of_all_epochs() -> None:
-    """From nothing to the last; the images that fill no batch wait for the next shuffle."""
+    """From 0 to the last; images that fill no batch are left out of the epoch."""
     calls: list[tuple[str, int, int]] = []
     data = TrainData(stripes(100), None, PREPROCESS)
     fit(little_net(), data, dataclasses.replace(QUICK, epochs=2, batch=32), progress=lambda *call: calls.append(call))
@@ -145,8 +145,8 @@ def test_progress_counts_the_steps_of_all_epochs() -> None:
     assert calls[-1] == ("train", 6, 6)
 
 
-def test_a_watcher_is_told_loss_and_error() -> None:
-    """Running means within the epoch, records at its end."""
+def test_an_observer_gets_loss_and_error() -> None:
+    """Running means during an epoch, and a record at its end."""
 
     class Watching:
         def __init__(self) -> None:
@@ -179,7 +179,7 @@ def test_half_epochs_and_images_fewer_than_a_batch() -> None:
 
 
 def test_the_average_is_what_is_tested_and_kept() -> None:
-    """With a moving average the network ends with other weights than without, and they test as the record says."""
+    """With a moving average the network ends with other weights than without, and their test error is that of the record."""
     network, plain = little_net(), little_net()
     data = stripes_data()
     result = fit(network, data, dataclasses.replace(QUICK, ema=0.9))
@@ -189,16 +189,16 @@ def test_the_average_is_what_is_tested_and_kept() -> None:
     assert score(network, data.test, PREPROCESS).loss == result.records[-1].test_loss
 
 
-def test_smoothed_labels_never_reach_no_loss() -> None:
-    """The loss of smoothed labels has their entropy as its floor."""
+def test_the_loss_of_smoothed_labels_has_a_floor() -> None:
+    """It is the entropy of the labels."""
     options = dataclasses.replace(QUICK, epochs=20, label_smoothing=0.2)
     share = [0.85, 0.05, 0.05, 0.05]
     floor = -sum(p * math.log(p) for p in share)
     assert fit(little_net(), stripes_data(), options).records[-1].train_loss > floor
 
 
-def test_norms_and_biases_can_be_spared_the_decay() -> None:
-    """Under a decay that dwarfs learning, all shrinks; spared, the norms' scales stay near 1."""
+def test_norms_and_biases_can_be_excluded_from_decay() -> None:
+    """Under a decay much larger than the gradients everything shrinks; excluded, the norms' scales stay near 1."""
     spared, shrunk = little_net(), little_net()
     options = dataclasses.replace(QUICK, rate=0.01, weight_decay=0.9, momentum=0.0, nesterov=False, epochs=30)
     fit(spared, stripes_data(), dataclasses.replace(options, decay_norms=False))
@@ -209,7 +209,7 @@ def test_norms_and_biases_can_be_spared_the_decay() -> None:
 
 
 def test_the_warm_up_ends_when_something_is_learned() -> None:
-    """The first steps have its rate, the last the schedule's."""
+    """The first steps have the warm-up's rate, the last one the schedule's."""
     options = dataclasses.replace(QUICK, epochs=20, schedule="constant", warm_up=0.02)
     records = fit(little_net(), stripes_data(), options).records
     assert records[0].rate == 0.02
@@ -217,14 +217,14 @@ def test_the_warm_up_ends_when_something_is_learned() -> None:
 
 
 def test_a_loss_that_is_not_finite_in_the_first_epoch_is_an_error() -> None:
-    """It names the rate that was too high."""
+    """The error has the learning rate that was too high."""
     with pytest.raises(ConfigError, match="rate of up to 1e\\+30") as caught:
         fit(little_net(), stripes_data(), dataclasses.replace(QUICK, rate=1e30))
     assert "--rate" in caught.value.hint
 
 
-def test_a_later_one_ends_with_the_last_whole_epochs_weights(tmp_path: Path) -> None:
-    """The result says so, and the weights are those that its last record tested."""
+def test_divergence_later_ends_with_the_weights_of_the_last_complete_epoch(tmp_path: Path) -> None:
+    """The result says so, and the weights are those of its last record."""
     network = little_net()
     data = stripes_data()
 
@@ -242,15 +242,15 @@ def test_a_later_one_ends_with_the_last_whole_epochs_weights(tmp_path: Path) -> 
     assert score(network, data.test, PREPROCESS).loss == result.records[-1].test_loss
 
 
-def test_patience_ends_a_training_that_learns_nothing_more() -> None:
-    """At a rate of next to nothing no test is better than the first."""
+def test_patience_ends_a_training_that_does_not_improve() -> None:
+    """At a tiny learning rate no test is better than the first."""
     result = fit(little_net(), stripes_data(), dataclasses.replace(QUICK, epochs=50, rate=1e-12, patience=3))
-    assert result.stopped == "no better test in 3 of them"
+    assert result.stopped == "no improvement in 3 tests"
     assert 4 <= len(result.records) < 20
 
 
 def test_the_best_epochs_weights_can_be_kept() -> None:
-    """They test as the best record says, which the last epoch's do not."""
+    """Their test error is that of the best record, not of the last."""
     network, data = little_net(), stripes_data()
     options = dataclasses.replace(QUICK, epochs=12, rate=0.5, schedule="constant", keep="best")
     result = fit(network, data, options)
@@ -259,14 +259,14 @@ def test_the_best_epochs_weights_can_be_kept() -> None:
     assert score(network, data.test, PREPROCESS).loss == result.best.test_loss
 
 
-def test_tests_can_be_rare_but_for_the_last() -> None:
+def test_tests_can_be_rare_except_for_the_last() -> None:
     """Every second epoch, and the last."""
     records = fit(little_net(), stripes_data(), dataclasses.replace(QUICK, epochs=5, test_every=2)).records
     assert [record.test_error is not None for record in records] == [False, True, False, True, True]
 
 
 def test_a_frozen_stage_keeps_weights_and_statistics() -> None:
-    """What takes no gradient stays to the bit, batch norms in eval mode included; the rest learns."""
+    """Frozen parameters and batch norm statistics are bit-identical; the rest is trained."""
     network, before = little_net(), little_net()
     for module in (network.conv1, network.bn1):
         module.requires_grad_(requires_grad=False)
@@ -277,10 +277,10 @@ def test_a_frozen_stage_keeps_weights_and_statistics() -> None:
 
 
 def test_a_folder_with_a_training_is_not_overwritten(tmp_path: Path) -> None:
-    """Without resume it is refused before anything is trained."""
+    """Without resume it is refused before training."""
     fit(little_net(), stripes_data(), dataclasses.replace(QUICK, epochs=1), folder=tmp_path)
     before = (tmp_path / "checkpoint.safetensors").read_bytes()
-    with pytest.raises(ConfigError, match="holds a training already"):
+    with pytest.raises(ConfigError, match="already contains a training"):
         fit(little_net(), stripes_data(), QUICK, folder=tmp_path)
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
 
@@ -291,7 +291,7 @@ def one_class() -> TrainData:
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         (one_class(), "all 20 images of cats are cat"),
         (TrainData(stripes(1), None, PREPROCESS), "needed at least"),
@@ -300,37 +300,37 @@ def one_class() -> TrainData:
     ],
     ids=["one class", "one image", "two images", "no labels"],
 )
-def test_images_that_cannot_be_learned_from(data: TrainData, said: str) -> None:
-    """Each is an error that says what is wrong; two images of two classes are enough."""
-    if not said:
+def test_images_that_cannot_be_used(data: TrainData, message: str) -> None:
+    """Each is an error that says why; two images of two classes are enough."""
+    if not message:
         assert len(fit(little_net(), data, dataclasses.replace(QUICK, epochs=1)).records) == 1
         return
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=message):
         fit(little_net(), data, QUICK)
 
 
 def test_a_head_that_is_too_narrow_is_found_before_training() -> None:
-    """The error names the class and what the network knows."""
+    """The error has the class and the network's range."""
     with pytest.raises(DataError, match="class 3, the network knows 0"):
         fit(little_net(3), stripes_data(), QUICK)
 
 
 def test_images_too_small_for_the_network() -> None:
-    """A network that cannot compute the size says so at once, with the remedy."""
+    """The network refuses the size before training, with a hint."""
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.MaxPool2d(8), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(4, 4))
-    with pytest.raises(ConfigError, match="cannot take images of 16 pixels") as caught:
+    with pytest.raises(ConfigError, match="cannot process images of 16 pixels") as caught:
         fit(network, stripes_data(), QUICK)
     assert "--input-size" in caught.value.hint
 
 
-def test_one_image_a_step_is_refused() -> None:
-    """A batch norm has no statistics of it."""
+def test_one_image_per_step_is_refused() -> None:
+    """A batch norm has no statistics of a single image."""
     with pytest.raises(DataError, match="needs two"):
         fit(little_net(), stripes_data(), dataclasses.replace(QUICK, batch=1))
 
 
-def test_synchronised_norms_want_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Alone they are what they always are; a device that is not there is refused."""
+def test_synchronised_norms_and_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a single process sync_bn changes nothing; a missing device is refused."""
     fit(little_net(), stripes_data(), dataclasses.replace(QUICK, epochs=1, sync_bn=True))
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="no GPU"):
@@ -340,7 +340,7 @@ def test_synchronised_norms_want_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_residual_network_learns_digits() -> None:
-    """ResNet-8 with option A on two hundred digits, three epochs: far from chance."""
+    """ResNet-8 with option A on two hundred digits for three epochs is far better than chance."""
     digits = pytest.importorskip("edge_resnet.images.datasets").load_named("digits", "train").subset(range(256))
     torch.manual_seed(0)
     network = build_network(ModelSpec("cifar", 8, "A", classes=10, input_size=32))

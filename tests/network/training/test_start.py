@@ -1,4 +1,4 @@
-"""The network that a training begins with: drawn from the seed, or trained weights with a new head and frozen stages."""
+"""The network that a training starts with: random, or with trained weights, a new head and frozen stages."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
-def test_random_weights_are_the_seeds() -> None:
-    """The same seed draws the same network and leaves the caller's generator alone."""
+def test_random_weights_depend_on_the_seed() -> None:
+    """The same seed draws the same weights and does not affect the caller's generator."""
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
@@ -38,14 +38,14 @@ def test_random_weights_are_the_seeds() -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_a_file_with_the_same_head_is_taken_whole(weights: Path) -> None:
-    """Every tensor is the file's."""
+def test_a_file_with_the_same_head_is_loaded_completely(weights: Path) -> None:
+    """Every tensor is that of the file."""
     torch.manual_seed(7)
     assert same(start_network(SPEC, str(weights), seed=0), build_network(SPEC))
 
 
-def test_another_head_is_new_and_the_rest_the_files(weights: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """With three classes the head has three, drawn from the seed; everything before it is the file's."""
+def test_another_head_is_new_and_the_rest_is_loaded(weights: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With three classes the head has three, drawn from the seed; everything before it is from the file."""
     spec = replace(SPEC, classes=3)
     with caplog.at_level(logging.INFO, "edge_resnet"):
         network = start_network(spec, str(weights), seed=0)
@@ -58,7 +58,7 @@ def test_another_head_is_new_and_the_rest_the_files(weights: Path, caplog: pytes
 
 
 def test_weights_of_another_depth_are_refused(weights: Path) -> None:
-    """What differs in more than the head fits nowhere; the hint says what it does fit."""
+    """Weights that differ in more than the head are refused; the hint says what they fit."""
     with pytest.raises(WeightsError, match="do not fit") as caught:
         start_network(replace(SPEC, depth=14, classes=3), str(weights), seed=0)
     assert "--depth 8" in caught.value.hint
@@ -66,7 +66,7 @@ def test_weights_of_another_depth_are_refused(weights: Path) -> None:
 
 @pytest.mark.parametrize(("stage", "frozen"), [("stem", 3), ("layer1", 9), ("layer3", 21)])
 def test_a_stage_is_frozen_with_all_before_it(weights: Path, stage: str, frozen: int) -> None:
-    """Of the 23 tensors of ResNet-8 so many take no gradient; the head always does."""
+    """That many of the 23 tensors of ResNet-8 have no gradient; the head always has one."""
     network = start_network(SPEC, str(weights), seed=0, freeze=stage)
     still = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
     assert len(still) == frozen
@@ -75,9 +75,9 @@ def test_a_stage_is_frozen_with_all_before_it(weights: Path, stage: str, frozen:
 
 
 @pytest.mark.parametrize(
-    ("stage", "weights_word", "said"), [("layer4", "", "no stage"), ("head", "", "no stage"), ("stem", "random", "freezing")]
+    ("stage", "weights_choice", "message"), [("layer4", "", "no stage"), ("head", "", "no stage"), ("stem", "random", "freezing")]
 )
-def test_what_cannot_be_frozen(weights: Path, stage: str, weights_word: str, said: str) -> None:
-    """A stage that the network lacks, and weights that are not worth it."""
-    with pytest.raises(ConfigError, match=said):
-        start_network(SPEC, weights_word or str(weights), seed=0, freeze=stage)
+def test_what_cannot_be_frozen(weights: Path, stage: str, weights_choice: str, message: str) -> None:
+    """A stage that the network does not have, and random weights."""
+    with pytest.raises(ConfigError, match=message):
+        start_network(SPEC, weights_choice or str(weights), seed=0, freeze=stage)

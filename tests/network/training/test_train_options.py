@@ -1,4 +1,4 @@
-"""Options are checked when they are made, and the error names what was wrong."""
+"""Options are validated when they are created, and the error names the invalid one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edge_resnet.network.training import TrainOptions
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ({"epochs": 0}, "epochs"),
         ({"batch": 0}, "batch"),
@@ -35,13 +35,13 @@ from edge_resnet.network.training import TrainOptions
         ({"keep": "first"}, "best"),
     ],
 )
-def test_what_makes_no_sense_is_refused(wrong: dict[str, Any], said: str) -> None:
-    """The message names the option, or what it may be."""
-    with pytest.raises(ConfigError, match=said):
+def test_invalid_options_are_refused(wrong: dict[str, Any], message: str) -> None:
+    """The message has the option, or its valid values."""
+    with pytest.raises(ConfigError, match=message):
         TrainOptions(**wrong)
 
 
 def test_edges_are_allowed() -> None:
-    """Half an epoch, no momentum in the plain form, no decay, no workers."""
+    """Half an epoch, no momentum, no decay, no workers."""
     options = TrainOptions(epochs=0.5, momentum=0.0, nesterov=False, weight_decay=0.0, workers=0, seed=0, batch=1)
     assert options.epochs == 0.5

@@ -1,4 +1,4 @@
-"""The small parts of a training: its log, its average, its test, what precision it takes."""
+"""Parts of a training: log, weight average, test, and the choice of precision."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 def test_log_and_result_say_what_was_done(tmp_path: Path) -> None:
-    """log.csv reads back as the records; result.json has the options, the figures, the versions."""
+    """log.csv is read back as the records; result.json has the options, the results and the versions."""
     options = dataclasses.replace(QUICK, test_every=2)
     result = fit(little_net(), stripes_data(), options, folder=tmp_path)
     assert read_log(tmp_path) == result.records
@@ -39,7 +39,7 @@ def test_log_and_result_say_what_was_done(tmp_path: Path) -> None:
 
 
 def test_tensorboard_gets_every_epoch(tmp_path: Path) -> None:
-    """The event file holds the losses of log.csv at their steps."""
+    """The event file has the losses of log.csv at their steps."""
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -51,8 +51,8 @@ def test_tensorboard_gets_every_epoch(tmp_path: Path) -> None:
     assert len(events.Scalars("test/error")) == 4
 
 
-def test_tensorboard_missing_is_told_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hint installs it."""
+def test_missing_tensorboard_is_an_error_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hint is the command that installs it."""
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     with pytest.raises(MissingDependencyError) as caught:
         fit(little_net(), stripes_data(), dataclasses.replace(QUICK, tensorboard=True), folder=tmp_path)
@@ -60,7 +60,7 @@ def test_tensorboard_missing_is_told_with_its_extra(tmp_path: Path, monkeypatch:
 
 
 def test_an_average_follows_weights_and_statistics() -> None:
-    """After one step of decay it stands where the formula says, buffers included, and counters are copied."""
+    """After one step the average is that of the formula, including buffers; counters are copied."""
     network = little_net()
     average = WeightAverage(network, 0.9)
     with torch.no_grad():
@@ -78,7 +78,7 @@ def test_an_average_follows_weights_and_statistics() -> None:
 
 
 def test_a_young_average_forgets_its_start() -> None:
-    """At step 0 nine tenths are the new weights, whatever the decay."""
+    """At step 0 nine tenths are the new weights, for any decay."""
     network = little_net()
     average = WeightAverage(network, 0.9999)
     with torch.no_grad():
@@ -88,7 +88,7 @@ def test_a_young_average_forgets_its_start() -> None:
 
 
 def test_the_score_is_loss_and_error_of_the_logits() -> None:
-    """Against the same sums by hand; logits and labels come in the set's order, the network's mode stays."""
+    """They equal a direct computation; logits and labels are in the set's order, and the network's mode is unchanged."""
     network, images = little_net().train(), stripes(50)
     found = score(network, images, PREPROCESS, batch=16, keep_logits=True)
     assert network.training
@@ -126,7 +126,7 @@ def test_pixels_are_normalised_as_in_the_graph() -> None:
 def test_auto_takes_bf16_where_the_processor_has_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: str, fast: bool
 ) -> None:
-    """By the features that Linux lists; what is asked for explicitly is done anywhere."""
+    """By the processor features that Linux lists; an explicit precision is used on any processor."""
     (tmp_path / "cpuinfo").write_text(f"processor : 0\n{flags}\n")
     monkeypatch.setattr(epoch, "_CPUINFO", tmp_path / "cpuinfo")
     assert uses_bf16("auto", CPU) == fast

@@ -1,4 +1,4 @@
-"""What each process of a test under torchrun does: train the little network and leave its weights. Knows no test.
+"""The program of each process under torchrun: trains the little network and saves its weights. Does not know the tests.
 
 together.py FOLDER MODE [DIE_AT]: ``frozen`` takes batch norms out of play, ``norms`` leaves them in. With DIE_AT the second
 process dies at that step of its first life.
@@ -34,7 +34,7 @@ def main(folder: Path, mode: str, die_at: int | None) -> None:
 
 
 class _Death:
-    """Ends the process, as a kernel would, at the forward pass of that number in train mode."""
+    """Kills the process, like the kernel would, at the n-th forward pass in train mode."""
 
     def __init__(self, at: int) -> None:
         self._left = at

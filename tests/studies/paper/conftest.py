@@ -1,4 +1,4 @@
-"""The smallest data and networks on which the experiments are what they are."""
+"""The smallest data and networks for the experiments."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def small_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def training(small_set: Path, tmp_path: Path) -> Make:
-    """Ask for an experiment that trains 8 and 14 layers for two epochs on the small set; keywords replace what it asks for."""
+    """Request an experiment that trains 8 and 14 layers for two epochs on the small set; keywords replace its settings."""
 
     def make(experiment: str = "degradation", *, epochs: float = 2, **changed: Any) -> ExperimentRequest:
         options = replace(paper_options("cifar"), epochs=epochs, batch=30, rate=0.05)
@@ -47,7 +47,7 @@ def training(small_set: Path, tmp_path: Path) -> Make:
 
 @pytest.fixture(scope="session")
 def finished(small_set: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[ExperimentRequest, ExperimentResult]:
-    """A degradation experiment of 8 and 14 layers that went to its end; not to be changed."""
+    """A finished degradation experiment of 8 and 14 layers; tests must not change it."""
     options = replace(paper_options("cifar"), epochs=2, batch=30, rate=0.05)
     output, data = tmp_path_factory.mktemp("finished") / "out", str(small_set)
     request = ExperimentRequest("degradation", output, depths=(8, 14), data=data, test_data=data, input_size=16, training=options)
@@ -56,7 +56,7 @@ def finished(small_set: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple
 
 @pytest.fixture
 def copied(finished: tuple[ExperimentRequest, ExperimentResult], tmp_path: Path) -> ExperimentRequest:
-    """A copy of the finished experiment that a test may damage."""
+    """A copy of the finished experiment that a test may change."""
     request = finished[0]
     shutil.copytree(request.output, tmp_path / "copy")
     return replace(request, output=tmp_path / "copy")
@@ -64,7 +64,7 @@ def copied(finished: tuple[ExperimentRequest, ExperimentResult], tmp_path: Path)
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[ModelSpec], Path]:
-    """Save seeded weights of a network to a file, whose path is returned."""
+    """Save seeded weights of a network to a file and return its path."""
     folder = tmp_path_factory.mktemp("weights")
 
     def save(spec: ModelSpec, seed: int = 0) -> Path:

@@ -1,4 +1,4 @@
-"""Weights of a mixture, the part that they are chosen on, and the ensemble of networks."""
+"""The weights of a mixture, the images that they are chosen on, and the ensemble of networks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import ModelSpec
 from edge_resnet.studies.paper import ExperimentRequest, run_experiment
-from edge_resnet.studies.paper import ensemble as room
+from edge_resnet.studies.paper import ensemble as module
 from edge_resnet.studies.paper.ensemble import halves, mixture_weights
 
 LIKE = ModelSpec("cifar", 8, "A", classes=3, input_size=32)
@@ -27,8 +27,8 @@ def likelihood(answers: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> 
 
 
 @given(st.integers(2, 4), st.integers(5, 60), st.integers(0, 1000))
-def test_no_other_weights_are_likelier(members: int, count: int, seed: int) -> None:
-    """The weights are a distribution, and none of 200 random ones, nor a single network, makes the labels likelier."""
+def test_no_other_weights_have_a_higher_likelihood(members: int, count: int, seed: int) -> None:
+    """The weights are a distribution, and neither 200 random ones nor a single network have a higher likelihood."""
     rng = np.random.default_rng(seed)
     answers = rng.dirichlet(np.ones(5), (members, count)).astype(np.float32)
     labels = rng.integers(0, 5, count)
@@ -40,8 +40,8 @@ def test_no_other_weights_are_likelier(members: int, count: int, seed: int) -> N
     assert all(likelihood(answers, labels, other) <= best + 1e-5 for other in others)
 
 
-def test_a_network_that_knows_takes_all() -> None:
-    """One that is right with certainty gets the weight; of two alike neither is preferred."""
+def test_a_perfect_network_gets_all_the_weight() -> None:
+    """One that is certain and correct gets the weight; two equal ones share it."""
     labels = np.arange(30) % 3
     knows = np.eye(3, dtype=np.float32)[labels]
     guesses = np.full((30, 3), 1 / 3, np.float32)
@@ -49,28 +49,28 @@ def test_a_network_that_knows_takes_all() -> None:
     assert mixture_weights(np.stack([guesses, guesses]), labels) == pytest.approx([0.5, 0.5])
 
 
-def test_certainly_wrong_everywhere_is_no_division_by_zero() -> None:
-    """Where every network gives a label the probability zero the weights are still a distribution."""
+def test_zero_probabilities_do_not_divide_by_zero() -> None:
+    """If every network gives the labels probability zero, the weights are still a distribution."""
     labels = np.zeros(4, np.int64)
     wrong = np.tile(np.array([0, 1, 0], np.float32), (2, 4, 1))
     assert mixture_weights(wrong, labels).sum() == pytest.approx(1)
 
 
 @given(st.integers(2, 200), st.integers(1, 12), st.floats(0.05, 0.95), st.integers(0, 100))
-def test_halves_part_every_class(count: int, classes: int, share: float, seed: int) -> None:
-    """The two parts make up all, none is empty, and of every class the share held out is off by less than two images."""
+def test_halves_split_every_class(count: int, classes: int, share: float, seed: int) -> None:
+    """The parts make up the whole, neither is empty, and the held-out share of every class is exact to less than two images."""
     labels = np.arange(count) % classes
-    held, rest = halves(labels, share, seed)
-    assert sorted([*held, *rest]) == list(range(count))
-    assert len(held)
+    held_out, rest = halves(labels, share, seed)
+    assert sorted([*held_out, *rest]) == list(range(count))
+    assert len(held_out)
     assert len(rest)
     for label in range(classes):
         of_class = int((labels == label).sum())
-        assert abs((labels[held] == label).sum() - share * of_class) < 2
+        assert abs((labels[held_out] == label).sum() - share * of_class) < 2
 
 
 def test_halves_depend_on_the_seed_alone() -> None:
-    """The same seed draws the same part, another one another."""
+    """The same seed draws the same part, another seed another part."""
     labels = np.arange(100) % 10
     assert np.array_equal(halves(labels, 0.5, 3)[0], halves(labels, 0.5, 3)[0])
     assert not np.array_equal(halves(labels, 0.5, 3)[0], halves(labels, 0.5, 4)[0])
@@ -81,10 +81,10 @@ def asked(small_set: Path, output: Path, *named: str, **changed: object) -> Expe
 
 
 def test_two_networks_as_one(weights: Save, small_set: Path, tmp_path: Path) -> None:
-    """Errors are of the part not held out; the networks, the equal and the weighted average are all there, with weights."""
+    """Errors are of the images not held_out out, for the networks and both averages, with the weights."""
     named = [f"8={weights(LIKE)}", f"14={weights(replace(LIKE, depth=14))}"]
-    finding, page = run_experiment(asked(small_set, tmp_path / "out", *named, held_out=0.4))
-    data = finding.data
+    result, page = run_experiment(asked(small_set, tmp_path / "out", *named, held_out=0.4))
+    data = result.data
     assert data["held_out_images"] + data["test_images"] == 90
     assert data["held_out_images"] == 36
     assert list(data["errors"]) == ["ResNet-8", "ResNet-14", "all, equal weights", "all, chosen weights"]
@@ -96,12 +96,12 @@ def test_two_networks_as_one(weights: Save, small_set: Path, tmp_path: Path) -> 
 
 
 def test_the_same_network_twice_is_that_network(weights: Save, small_set: Path, tmp_path: Path) -> None:
-    """An ensemble of one network and itself answers as it does: no difference, told as none."""
+    """An ensemble of a network and itself predicts the same: no significant difference."""
     file = weights(LIKE)
-    finding, _ = run_experiment(asked(small_set, tmp_path / "out", f"8={file}", f"8={file}"))
-    assert {rate["top1"] for rate in finding.data["errors"].values()} == {finding.data["errors"]["ResNet-8"]["top1"]}
-    assert all(apart["points"] == 0 for apart in finding.data["against_best_single"].values())
-    assert all("not told apart" in sentence for sentence in finding.verdicts[:2])
+    result, _ = run_experiment(asked(small_set, tmp_path / "out", f"8={file}", f"8={file}"))
+    assert {rate["top1"] for rate in result.data["errors"].values()} == {result.data["errors"]["ResNet-8"]["top1"]}
+    assert all(apart["points"] == 0 for apart in result.data["against_best_single"].values())
+    assert all("no significant difference" in sentence for sentence in result.verdicts[:2])
 
 
 def test_what_is_no_ensemble(weights: Save, small_set: Path, tmp_path: Path) -> None:
@@ -119,20 +119,20 @@ def test_what_is_no_ensemble(weights: Save, small_set: Path, tmp_path: Path) -> 
 def test_interrupted_with_two_answers(weights: Save, small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C in the third network ends it with the first two; in the second there is nothing to average, and it is raised."""
     named = [f"{depth}={weights(replace(LIKE, depth=depth))}" for depth in (8, 14, 20)]
-    real, calls = room.probabilities, []
+    real, calls = module.probabilities, []
 
-    def interrupting(*words: object) -> np.ndarray:
-        calls.append(words)
+    def interrupting(*args: object) -> np.ndarray:
+        calls.append(args)
         if len(calls) > 2 * left:
             raise KeyboardInterrupt
-        return real(*words)  # type: ignore[arg-type]
+        return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(room, "probabilities", interrupting)
+    monkeypatch.setattr(module, "probabilities", interrupting)
     left = 2  # two calls a network: 90 images in batches of 64
-    finding, page = run_experiment(asked(small_set, tmp_path / "two", *named))
-    assert finding.interrupted
-    assert list(finding.data["weights"]) == ["ResNet-8", "ResNet-14"]
-    assert "A part:" in page.read_text(encoding="utf-8")
+    result, page = run_experiment(asked(small_set, tmp_path / "two", *named))
+    assert result.interrupted
+    assert list(result.data["weights"]) == ["ResNet-8", "ResNet-14"]
+    assert "Incomplete:" in page.read_text(encoding="utf-8")
     calls.clear()
     left = 1
     with pytest.raises(KeyboardInterrupt):

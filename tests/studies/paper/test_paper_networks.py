@@ -1,4 +1,4 @@
-"""Networks by the paper's names, and with weights."""
+"""Networks by the paper's names, loaded with weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from edge_resnet.core.errors import ConfigError, DataError, WeightsError
 from edge_resnet.core.records import ModelSpec, Preprocess
-from edge_resnet.studies.paper.networks import FINISHED, named_spec, open_members, printed_name, probabilities
+from edge_resnet.studies.paper.networks import FINISHED, named_spec, open_networks, printed_name, probabilities
 
 LIKE = ModelSpec("cifar", 20, "A", classes=10, input_size=32)
 IMAGENET = ModelSpec("imagenet", 18, "B", classes=5, input_size=32)
@@ -23,7 +23,7 @@ Save = Callable[..., Path]
 
 @given(st.booleans(), st.sampled_from([8, 20, 56, 110]), st.sampled_from("ABC"))
 def test_a_printed_name_is_read_back(plain: bool, depth: int, option: str) -> None:
-    """What is printed with its option names the same network again; a plain one has no option."""
+    """The printed name with its option gives the same network again; a plain one has no option."""
     spec = replace(LIKE, plain=plain, depth=depth, shortcut=option)
     assert named_spec(printed_name(spec, option=True), replace(LIKE, shortcut=option)) == spec
 
@@ -40,7 +40,7 @@ def test_names_as_people_write_them(text: str, depth: int, plain: bool, option: 
 
 @pytest.mark.parametrize("text", ["", "vgg-16", "resnet", "20-D", "21"])
 def test_other_names_are_refused(text: str) -> None:
-    """No network, no option of that letter, no such depth: ConfigError that says what would do."""
+    """No network, no such option, no such depth: ConfigError with a hint."""
     with pytest.raises(ConfigError) as refused:
         named_spec(text, LIKE)
     assert refused.value.hint
@@ -49,53 +49,53 @@ def test_other_names_are_refused(text: str) -> None:
 def test_weights_by_name(weights: Save) -> None:
     """Each NAME=FILE gives a network in eval mode whose id is the file's hash."""
     eight, fourteen = (replace(LIKE, depth=depth) for depth in (8, 14))
-    members = open_members([f"8={weights(eight)}", f"14={weights(fourteen)}"], LIKE)
-    assert [member.name for member in members] == ["ResNet-8", "ResNet-14"]
-    assert all(member.weights.startswith("sha256:") and not member.network.training for member in members)
+    networks = open_networks([f"8={weights(eight)}", f"14={weights(fourteen)}"], LIKE)
+    assert [network.name for network in networks] == ["ResNet-8", "ResNet-14"]
+    assert all(network.weights.startswith("sha256:") and not network.module.training for network in networks)
 
 
 def test_the_same_name_twice(weights: Save) -> None:
-    """Two of one depth are told apart by their option where it differs, else by a number."""
+    """Two networks of one depth are distinguished by their option if it differs, else by a number."""
     a, b = replace(LIKE, depth=8), replace(LIKE, depth=8, shortcut="B")
-    options = open_members([f"8={weights(a)}", f"8-B={weights(b)}"], LIKE)
-    assert [member.name for member in options] == ["ResNet-8 A", "ResNet-8 B"]
-    numbers = open_members([f"8={weights(a)}", f"8={weights(a, 1)}"], LIKE)
-    assert [member.name for member in numbers] == ["ResNet-8", "ResNet-8 #2"]
+    options = open_networks([f"8={weights(a)}", f"8-B={weights(b)}"], LIKE)
+    assert [network.name for network in options] == ["ResNet-8 A", "ResNet-8 B"]
+    numbers = open_networks([f"8={weights(a)}", f"8={weights(a, 1)}"], LIKE)
+    assert [network.name for network in numbers] == ["ResNet-8", "ResNet-8 #2"]
 
 
 def test_what_cannot_be_opened(weights: Save, tmp_path: Path) -> None:
-    """Nothing named, no file named, weights of another depth, a folder without networks: each an error that names it."""
+    """No weights, no file, weights of another depth, a folder without networks: each is an error that names it."""
     file = weights(replace(LIKE, depth=14))
-    for named, error, words in (
+    for named, error, message in (
         ([], ConfigError, "no weights"),
         ([str(file)], ConfigError, str(file)),
         (["8="], ConfigError, "8="),
         ([f"8={file}"], WeightsError, "do not fit"),
     ):
-        with pytest.raises(error, match=words):
-            open_members(named, LIKE)
+        with pytest.raises(error, match=message):
+            open_networks(named, LIKE)
     with pytest.raises(WeightsError) as wrong:
-        open_members([f"8={file}"], LIKE)
+        open_networks([f"8={file}"], LIKE)
     assert "--depth 14" in wrong.value.hint
     with pytest.raises(DataError, match="no finished network"):
-        open_members([], LIKE, source=tmp_path)
+        open_networks([], LIKE, source=tmp_path)
 
 
 def test_a_damaged_record_is_named(tmp_path: Path) -> None:
-    """A folder whose network.json is cut short is a DataError that names the file."""
+    """A truncated network.json is a DataError that names the file."""
     path = tmp_path / "networks" / "resnet-8" / FINISHED
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"spec": asdict(LIKE)})[:20], encoding="utf-8")
     with pytest.raises(DataError, match=FINISHED):
-        open_members([], LIKE, source=tmp_path)
+        open_networks([], LIKE, source=tmp_path)
 
 
 def test_probabilities_sum_to_one(weights: Save) -> None:
-    """Of images of any size that the network can see, each row is a distribution."""
+    """For images of any size that the network accepts, each row is a distribution."""
     spec = replace(IMAGENET, depth=18)
-    member = open_members([f"18={weights(spec)}"], IMAGENET)[0]
+    network = open_networks([f"18={weights(spec)}"], IMAGENET)[0]
     rng = np.random.default_rng(0)
     for shape in ((3, 32, 32, 3), (1, 40, 65, 3)):
-        answers = probabilities(member.network, rng.integers(0, 256, shape, dtype=np.uint8), Preprocess(32, 32))
+        answers = probabilities(network.module, rng.integers(0, 256, shape, dtype=np.uint8), Preprocess(32, 32))
         assert answers.shape == (shape[0], 5)
         assert answers.sum(axis=1) == pytest.approx(1, abs=1e-5)

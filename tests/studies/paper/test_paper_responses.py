@@ -15,7 +15,7 @@ from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import ModelSpec, Preprocess
 from edge_resnet.network import build_network
 from edge_resnet.studies.paper import ExperimentRequest, run_experiment
-from edge_resnet.studies.paper import responses as room
+from edge_resnet.studies.paper import responses as module
 from edge_resnet.studies.paper.networks import normalised
 from edge_resnet.studies.paper.responses import layer_deviations
 
@@ -26,7 +26,7 @@ Save = Callable[..., Path]
 
 
 def test_one_pass_equals_all_at_once() -> None:
-    """Batches of any size give the deviation of all values, read off the batch norm's output by hand."""
+    """Batches of any size give the deviation of all values of the batch norm's output."""
     network = build_network(LIKE).eval()
     outputs: list[torch.Tensor] = []
     network.layer2[0].bn2.register_forward_hook(lambda _, __, out: outputs.append(out.clone()))  # type: ignore[index]
@@ -50,7 +50,7 @@ def test_one_pass_equals_all_at_once() -> None:
     ],
 )
 def test_the_layers_are_the_3x3_ones(spec: ModelSpec, layers: int) -> None:
-    """6n+1 of CIFAR's 6n+2 layers, all but the classifier; neither the 7x7 stem, nor 1x1 of bottlenecks, nor projections."""
+    """6n+1 of CIFAR's 6n+2 layers, all except the classifier; no 7x7 stem, no 1x1 of bottlenecks, no projections."""
     found = layer_deviations(build_network(spec).eval(), [PIXELS[:2]], CROP)
     assert len(found) == layers
     assert not any("downsample" in name for name in found)
@@ -58,7 +58,7 @@ def test_the_layers_are_the_3x3_ones(spec: ModelSpec, layers: int) -> None:
 
 
 def test_before_relu_and_addition() -> None:
-    """A batch norm that doubles doubles its layer's response and leaves those before as they were; hooks are gone afterwards."""
+    """Doubling a batch norm doubles its layer's response and no earlier one; hooks are removed afterwards."""
     network = build_network(LIKE).eval()
     before = layer_deviations(network, [PIXELS], CROP)
     with torch.no_grad():
@@ -70,13 +70,13 @@ def test_before_relu_and_addition() -> None:
 
 
 def test_other_networks_are_refused() -> None:
-    """A network without such a layer has nothing to measure."""
+    """A network without such a layer is a ConfigError."""
     with pytest.raises(ConfigError):
         layer_deviations(nn.Sequential(nn.Conv2d(3, 4, 1)), [PIXELS], CROP)
 
 
 def test_a_constant_layer_does_not_respond() -> None:
-    """A batch norm with weight zero has the deviation zero, not the root of a rounding below zero."""
+    """A batch norm with weight zero has deviation zero, not the root of a negative rounding error."""
     network = build_network(LIKE).eval()
     with torch.no_grad():
         network.bn1.weight.zero_()
@@ -85,37 +85,37 @@ def test_a_constant_layer_does_not_respond() -> None:
 
 
 def test_the_experiment_compares_as_figure_seven(weights: Save, small_set: Path, tmp_path: Path) -> None:
-    """Means by network, deep against shallow, residual against its plain twin; both charts in both orders."""
+    """Means by network, deep against shallow, residual against plain; charts in order and sorted."""
     specs = {"8": LIKE, "14": replace(LIKE, depth=14), "plain-8": replace(LIKE, plain=True)}
     named = tuple(f"{name}={weights(spec)}" for name, spec in specs.items())
-    finding, _ = run_experiment(
+    result, _ = run_experiment(
         ExperimentRequest("responses", tmp_path / "out", data=str(small_set), classes=3, input_size=16, weights=named)
     )
-    rows = {row["network"]: row for row in finding.tables[0].as_dicts()}
+    rows = {row["network"]: row for row in result.tables[0].as_dicts()}
     assert [rows[name]["layers"] for name in ("ResNet-8", "ResNet-14", "plain-8")] == [7, 13, 7]
-    assert [chart.name for chart in finding.charts] == ["responses-order", "responses-sorted"]
-    said = " ".join(finding.verdicts)
-    assert "ResNet-14's layers respond" in said
-    assert "than plain-8's" in said
-    means = {one["network"]: one["mean"] for one in finding.data["networks"]}
-    than = "less" if means["ResNet-8"] < means["plain-8"] else "not less"
-    assert f"ResNet-8's layers respond {than} than plain-8's" in said
+    assert [chart.name for chart in result.charts] == ["responses-order", "responses-sorted"]
+    verdicts = " ".join(result.verdicts)
+    assert "ResNet-14's layers respond" in verdicts
+    assert "than plain-8's" in verdicts
+    means = {one["network"]: one["mean"] for one in result.data["networks"]}
+    verdict = "less" if means["ResNet-8"] < means["plain-8"] else "not less"
+    assert f"ResNet-8's layers respond {verdict} than plain-8's" in verdicts
 
 
 def test_interrupted_after_one(weights: Save, small_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C in the second network keeps the first and says that it is a part."""
-    real, calls = room.layer_deviations, []
+    """Ctrl-C in the second network keeps the first and marks the result as interrupted."""
+    real, calls = module.layer_deviations, []
 
-    def interrupting(*words: object) -> dict[str, float]:
-        calls.append(words)
+    def interrupting(*args: object) -> dict[str, float]:
+        calls.append(args)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return real(*words)  # type: ignore[arg-type]
+        return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(room, "layer_deviations", interrupting)
+    monkeypatch.setattr(module, "layer_deviations", interrupting)
     named = (f"8={weights(LIKE)}", f"14={weights(replace(LIKE, depth=14))}")
-    finding, _ = run_experiment(
+    result, _ = run_experiment(
         ExperimentRequest("responses", tmp_path / "out", data=str(small_set), classes=3, input_size=16, weights=named)
     )
-    assert finding.interrupted
-    assert [one["network"] for one in finding.data["networks"]] == ["ResNet-8"]
+    assert result.interrupted
+    assert [one["network"] for one in result.data["networks"]] == ["ResNet-8"]

@@ -1,4 +1,4 @@
-"""Ten crops and several scales beside one crop, and the measured table of complexity."""
+"""Ten crops and several scales against one crop, and the table of complexity."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import ModelSpec
 from edge_resnet.images.preprocess import preprocess
 from edge_resnet.studies.paper import ExperimentRequest, run_experiment
-from edge_resnet.studies.paper import tally as room
+from edge_resnet.studies.paper import tally as module
 from edge_resnet.studies.paper.crops import at_scale
-from edge_resnet.studies.paper.networks import open_members, probabilities
+from edge_resnet.studies.paper.networks import open_networks, probabilities
 
 NET = ModelSpec("imagenet", 18, "B", classes=3, input_size=32)
 Save = Callable[..., Path]
@@ -32,7 +32,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def ask(photos: Path, weights: Save, tmp_path: Path) -> Callable[..., ExperimentRequest]:
-    """Ask for one of the two on the photos with ResNet-18 at 32 pixels."""
+    """Request one of the two experiments on the photos with ResNet-18 at 32 pixels."""
 
     def make(experiment: str, **changed: Any) -> ExperimentRequest:
         asked = {"family": "imagenet", "data": str(photos), "classes": 3, "input_size": 32, "weights": (f"18={weights(NET)}",)}
@@ -42,27 +42,27 @@ def ask(photos: Path, weights: Save, tmp_path: Path) -> Callable[..., Experiment
 
 
 def test_ten_crops_beside_one(ask: Callable[..., ExperimentRequest]) -> None:
-    """Both ways on the same images; the single crop's error is what the network says of the single crop."""
+    """Both schemes use the same images; the error on one crop is that of the network on the single crop."""
     request = ask("tencrop")
-    finding, _ = run_experiment(request)
-    errors = finding.data["networks"][0]["errors"]
+    result, _ = run_experiment(request)
+    errors = result.data["networks"][0]["errors"]
     assert list(errors) == ["one crop", "ten crops"]
     assert {rate["images"] for rate in errors.values()} == {12}
-    network = open_members(request.weights, NET)[0].network
+    network = open_networks(request.weights, NET)[0].module
     images = np.load(request.data)["images"]
     single = np.stack([preprocess(image, request.preprocess) for image in images])
     wrong = probabilities(network, single, request.preprocess).argmax(axis=1) != np.arange(12) % 3
     assert errors["one crop"]["top1"] == pytest.approx(100 * wrong.mean())
-    assert {item.what for item in finding.scaled} >= {"images", "weights", "crop, pixels"}
+    assert {item.what for item in result.differences} >= {"images", "weights", "crop, pixels"}
 
 
 def test_scales_beside_one_crop(ask: Callable[..., ExperimentRequest]) -> None:
-    """A row per scale and one for all; one scale's error is what the network says of the whole images and their mirrors."""
+    """A row per scale and one for all; a scale's error is that of the network on whole images and their mirror images."""
     request = ask("multiscale", scales=(40, 64))
-    finding, _ = run_experiment(request)
-    errors = finding.data["networks"][0]["errors"]
+    result, _ = run_experiment(request)
+    errors = result.data["networks"][0]["errors"]
     assert list(errors) == ["one crop", "whole, 40", "whole, 64", "2 scales"]
-    network = open_members(request.weights, NET)[0].network
+    network = open_networks(request.weights, NET)[0].module
     wrong = []
     for place, image in enumerate(np.load(request.data)["images"]):
         whole = at_scale(image, 64)
@@ -72,31 +72,31 @@ def test_scales_beside_one_crop(ask: Callable[..., ExperimentRequest]) -> None:
 
 
 def test_flips_can_be_left_out(ask: Callable[..., ExperimentRequest], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without mirror images each scale is one view, and the page says so."""
+    """Without mirror images each scale is one view, and the result says so."""
     sizes: list[int] = []
-    real = room.probabilities
+    real = module.probabilities
 
     def counting(network: Any, views: Any, spec: Any) -> Any:
         sizes.append(len(views))
         return real(network, views, spec)
 
-    monkeypatch.setattr(room, "probabilities", counting)
-    finding, _ = run_experiment(ask("multiscale", scales=(40,), flips=False, test_images=3))
+    monkeypatch.setattr(module, "probabilities", counting)
+    result, _ = run_experiment(ask("multiscale", scales=(40,), flips=False, test_images=3))
     assert set(sizes) == {1}
-    assert ("mirror images", "left out") in {(item.what, item.here) for item in finding.scaled}
+    assert ("mirror images", "left out") in {(item.what, item.here) for item in result.differences}
 
 
 @pytest.mark.parametrize("scales", [(16, 64), (64, 64), (9000,)])
 def test_scales_that_cannot_be(ask: Callable[..., ExperimentRequest], scales: tuple[int, ...]) -> None:
-    """Too small for five halvings, twice the same, too large: ConfigError, and no folder."""
+    """Too small for five halvings, given twice, too large: ConfigError, and no folder."""
     request = ask("multiscale", scales=scales)
     with pytest.raises(ConfigError, match="scales"):
         run_experiment(request)
     assert not request.output.exists()
 
 
-def test_cifars_networks_see_one_image(ask: Callable[..., ExperimentRequest]) -> None:
-    """Ten crops and scales are not for CIFAR's networks, as in the paper."""
+def test_cifar_networks_are_refused(ask: Callable[..., ExperimentRequest]) -> None:
+    """Ten crops and scales are for ImageNet networks only, as in the paper."""
     for experiment in ("tencrop", "multiscale"):
         with pytest.raises(ConfigError, match=experiment):
             run_experiment(ask(experiment, family="cifar"))
@@ -115,7 +115,7 @@ def test_data_that_do_not_fit(ask: Callable[..., ExperimentRequest], tmp_path: P
 
 
 def test_interrupted_in_the_middle(ask: Callable[..., ExperimentRequest]) -> None:
-    """Ctrl-C keeps the images so far; before the first there is nothing, and it is raised."""
+    """Ctrl-C keeps the images so far and marks the result as interrupted."""
 
     def stop(at: int) -> Callable[[str, int, int], None]:
         def progress(stage: str, done: int, total: int) -> None:
@@ -124,14 +124,14 @@ def test_interrupted_in_the_middle(ask: Callable[..., ExperimentRequest]) -> Non
 
         return progress
 
-    finding, page = run_experiment(ask("tencrop"), progress=stop(5))
-    assert finding.interrupted
-    assert finding.data["networks"][0]["errors"]["ten crops"]["images"] == 5
-    assert "A part:" in page.read_text(encoding="utf-8")
+    result, page = run_experiment(ask("tencrop"), progress=stop(5))
+    assert result.interrupted
+    assert result.data["networks"][0]["errors"]["ten crops"]["images"] == 5
+    assert "Incomplete:" in page.read_text(encoding="utf-8")
 
 
 def test_the_papers_figures_stand_beside(ask: Callable[..., ExperimentRequest], weights: Save) -> None:
-    """A depth that tables 3 and 4 have gets their figure; other scales than the paper's get none."""
+    """A depth in tables 3 and 4 gets their errors; other scales than the paper's get none."""
     fifty = ModelSpec("imagenet", 50, "B", classes=3, input_size=32)
     named = (f"50={weights(fifty)}",)
     rows = run_experiment(ask("tencrop", weights=named, test_images=2))[0].tables[0].as_dicts()
@@ -141,18 +141,18 @@ def test_the_papers_figures_stand_beside(ask: Callable[..., ExperimentRequest], 
 
 
 def test_complexity_is_measured(tmp_path: Path) -> None:
-    """Parameters agree with table 6 to its last digit, multiply-adds with the paper's stride with table 1 to 0.1 · 10⁹."""
-    finding, page = run_experiment(ExperimentRequest("complexity", tmp_path / "out"))
-    imagenet, cifar = (table.as_dicts() for table in finding.tables)
+    """Parameters agree with table 6 to its last digit; multiply-adds with the paper's stride agree with table 1 to 0.1 · 10⁹."""
+    result, page = run_experiment(ExperimentRequest("complexity", tmp_path / "out"))
+    imagenet, cifar = (table.as_dicts() for table in result.tables)
     assert all(abs(float(str(row["gmacs_paper_stride"])) - float(str(row["paper_gflops"]))) < 0.1 for row in imagenet)
     assert all(abs(float(str(row["mparams"])) - float(str(row["paper_mparams"]))) < 0.05 for row in cifar)
-    assert "The parameters agree with table 6 to its last digit." in finding.verdicts
-    assert all(one["parameters"] == one["plain_parameters"] for one in finding.data["networks"] if "cifar" in one["network"])
+    assert "The parameters agree with table 6 to its last digit." in result.verdicts
+    assert all(one["parameters"] == one["plain_parameters"] for one in result.data["networks"] if "cifar" in one["network"])
     assert "VGG-16" in page.read_text(encoding="utf-8")
 
 
-def test_unknown_experiments_and_resumes_that_mean_nothing(tmp_path: Path) -> None:
-    """Another name lists the known ones; what trains nothing cannot be resumed."""
+def test_unknown_experiments_and_resuming_without_training(tmp_path: Path) -> None:
+    """An unknown name lists the known ones; an experiment that trains nothing cannot be resumed."""
     with pytest.raises(ConfigError, match="'widths'") as unknown:
         run_experiment(ExperimentRequest("widths", tmp_path / "out"))
     assert "degradation" in unknown.value.hint
@@ -165,6 +165,6 @@ def test_unknown_experiments_and_resumes_that_mean_nothing(tmp_path: Path) -> No
     "wrong", [{"images": 0}, {"test_images": -1}, {"held_out": 0.0}, {"held_out": 1.0}, {"seed": -1}, {"depths": (20, 20)}]
 )
 def test_requests_that_make_no_sense(tmp_path: Path, wrong: dict[str, Any]) -> None:
-    """A request is checked when it is made."""
+    """A request is validated when it is created."""
     with pytest.raises(ConfigError):
         ExperimentRequest("complexity", tmp_path, **wrong)

@@ -1,4 +1,4 @@
-"""Rows from files that were measured elsewhere."""
+"""Rows from result files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _evaluation(folder: Path, **changes: Any) -> Path:
 
 
 def test_scenarios_of_one_artifact_are_one_row(tmp_path: Path) -> None:
-    """Single-stream and two offline batches; of another artifact another row; multi-stream is named as not shown."""
+    """Single-stream and two offline batches share a row; another artifact has its own; multi-stream is listed as not shown."""
     results = [
         bench_result(9.0),
         offline_result(8, 100.0),
@@ -47,32 +47,32 @@ def test_scenarios_of_one_artifact_are_one_row(tmp_path: Path) -> None:
         (9.0, [8, 32]),
         (5.0, []),
     ]
-    assert ["multi-stream" in hole.what for hole in found.holes] == [True]
+    assert ["multi-stream" in one.what for one in found.missing] == [True]
 
 
 def test_an_accuracy_goes_to_the_row_of_its_artifact(tmp_path: Path) -> None:
-    """In whatever order the files come, with what is right image by image."""
+    """In any order of the files, with the predictions of every image."""
     write_results(tmp_path / "bench.json", [bench_result(9.0), bench_result(5.0, artifact_digest="cd" * 32)])
     found = from_files([_evaluation(tmp_path), tmp_path / "bench.json"])
     assert [None if one.accuracy is None else (one.accuracy.top1, one.accuracy.right) for one in found.rows] == [
         (75.0, answers(300)),
         None,
     ]
-    assert found.holes == ()
+    assert found.missing == ()
 
 
 @pytest.mark.parametrize("changes", [{"artifact_digest": "ef" * 32}, {"backend": "openvino"}, {"simulated": True}])
-def test_an_accuracy_of_something_else_is_a_hole(tmp_path: Path, changes: dict[str, Any]) -> None:
-    """Another artifact or backend, or TensorRT's INT8 computed on the row's: it says what to do."""
+def test_an_accuracy_of_another_artifact_is_a_missing_result(tmp_path: Path, changes: dict[str, Any]) -> None:
+    """So is one of another backend, or of simulated INT8; the remedy says what to do."""
     write_results(tmp_path / "bench.json", [bench_result(9.0)])
     found = from_files([tmp_path / "bench.json", _evaluation(tmp_path, **changes)])
     assert all(one.accuracy is None for one in found.rows)
-    assert "no result of bench is of its artifact" in found.holes[0].reason
-    assert found.holes[0].remedy
+    assert "no bench result of its artifact" in found.missing[0].reason
+    assert found.missing[0].remedy
 
 
-def test_two_boards_keep_apart(tmp_path: Path) -> None:
-    """Rows and pairs are called by their machine, and each report's holes by its file."""
+def test_rows_of_two_boards_stay_separate(tmp_path: Path) -> None:
+    """Rows and pairs are labelled with their machine, and missing results with their file."""
     paths = []
     for board in ("Nano", "Orin"):
         content = usual()
@@ -84,30 +84,30 @@ def test_two_boards_keep_apart(tmp_path: Path) -> None:
     assert {"resnet18 int8, Nano", "resnet18 int8, Orin"} <= labels
     assert {pair.row for pair in found.pairs} | {pair.reference for pair in found.pairs} <= labels
     assert len(found.setups) == 2
-    assert "Nano.json" in found.holes[0].what
+    assert "Nano.json" in found.missing[0].what
 
 
-def test_reports_of_one_machine_keep_their_names(tmp_path: Path) -> None:
-    """Nothing is added where nothing needs it."""
+def test_reports_of_one_machine_keep_their_labels(tmp_path: Path) -> None:
+    """The machine is added only if there are several."""
     found = from_files([_report(tmp_path, "a.json", report(row("a fp32", 9.0, answers(300))))])
     assert [one.label for one in found.rows] == ["a fp32"]
 
 
 @pytest.mark.parametrize("text", ["", "{", '[{"kind": "edge-resnet bench", "p50'])
-def test_half_a_file_is_refused(tmp_path: Path, text: str) -> None:
-    """Whatever it was going to be."""
+def test_a_truncated_file_is_refused(tmp_path: Path, text: str) -> None:
+    """Whatever kind of file it was."""
     path = tmp_path / "half.json"
     path.write_text(text)
     with pytest.raises(DataError, match="cut off"):
         from_files([path])
 
 
-def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
-    """And so is an evaluation with strange values, and no file."""
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    """So are an evaluation with invalid values and a missing file."""
     strange = _evaluation(tmp_path)
     strange.write_text(strange.read_text().replace('"top1": 75.0', '"top1": "high"'))
-    for path, words in ((strange, "top1"), (tmp_path / "none.json", "cannot be read")):
-        with pytest.raises(DataError, match=words):
+    for path, message in ((strange, "top1"), (tmp_path / "none.json", "cannot be read")):
+        with pytest.raises(DataError, match=message):
             from_files([path])
     (tmp_path / "list.json").write_text('{"a": 1}')
     with pytest.raises(DataError, match="not what edge-resnet bench writes"):
