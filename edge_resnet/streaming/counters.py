@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_resnet.core.statistics import LatencyStats, summarise
-from edge_resnet.streaming.filereader import FrameFeed
+from edge_resnet.streaming.filereader import FrameReader
 from edge_resnet.streaming.records import Prediction, RunStatus, SinkStatus, SourceStatus
 from edge_resnet.streaming.sinkqueue import SinkQueue
 
@@ -43,7 +43,7 @@ class RunSummary:
 
 
 class RunCounters:
-    """Counts predictions; asks feeds and queues for the rest. ``artifact``, ``backend``, ``precision``: what the status says."""
+    """Counts predictions; asks readers and queues for the rest. ``artifact``, ``backend``, ``precision``: what the status says."""
 
     def __init__(self, artifact: str = "", backend: str = "", precision: str = "") -> None:
         self._names = (artifact, backend, precision)
@@ -53,14 +53,14 @@ class RunCounters:
         self._recent: deque[tuple[float, Prediction]] = deque(maxlen=_RECENT)
         self._stages: defaultdict[str, float] = defaultdict(float)
         self._classes: Counter[str] = Counter()
-        self._feeds: Sequence[FrameFeed] = ()
+        self._readers: Sequence[FrameReader] = ()
         self._queues: Sequence[SinkQueue] = ()
         self.frames = 0
 
-    def start(self, feeds: Sequence[FrameFeed], queues: Sequence[SinkQueue]) -> None:
+    def start(self, readers: Sequence[FrameReader], queues: Sequence[SinkQueue]) -> None:
         """Begin: these are what the status is of."""
         self._started = time.monotonic()
-        self._feeds, self._queues = feeds, queues
+        self._readers, self._queues = readers, queues
 
     def add(self, prediction: Prediction) -> None:
         """Count a prediction."""
@@ -95,7 +95,7 @@ class RunCounters:
         )
 
     def summary(self, *, interrupted: bool) -> RunSummary:
-        """What came of it, once feeds and queues are stopped."""
+        """What came of it, once readers and queues are stopped."""
         seconds = time.monotonic() - self._started
         sources, lost = self._sources(), Counter[str]()
         for sink in self._sinks():
@@ -116,7 +116,7 @@ class RunCounters:
         )
 
     def _sources(self) -> tuple[SourceStatus, ...]:
-        return tuple(status for feed in self._feeds for status in feed.status())
+        return tuple(status for reader in self._readers for status in reader.status())
 
     def _sinks(self) -> tuple[SinkStatus, ...]:
         return tuple(queue.status() for queue in self._queues)

@@ -1,6 +1,6 @@
 """What the loop takes frames from, and files: one after another, every frame. Knows no camera and no network.
 
-Each feed reads in a thread of its own and says so through one condition, on which the loop waits.
+Each reader reads in a thread of its own and says so through one condition, on which the loop waits.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from edge_resnet.streaming.records import Frame, SourceState, SourceStatus
 from edge_resnet.streaming.sources import FrameSource
 
-__all__ = ["FileReader", "FrameFeed", "Taken", "rate", "remember"]
+__all__ = ["FileReader", "FrameReader", "Taken", "rate", "remember"]
 
 #: Frames of a file that are decoded ahead: enough that decoding and the network overlap.
 _AHEAD = 4
@@ -24,13 +24,13 @@ _WINDOW_S = 5.0
 
 
 class Taken(NamedTuple):
-    """A frame, and the feed that counts its prediction."""
+    """A frame, and the reader that counts its prediction."""
 
     frame: Frame
-    feed: FrameFeed
+    reader: FrameReader
 
 
-class FrameFeed(Protocol):
+class FrameReader(Protocol):
     """What the loop takes frames from."""
 
     def start(self) -> None:
@@ -57,7 +57,7 @@ class FrameFeed(Protocol):
         """End reading; what was read and not taken counts as dropped."""
         ...
 
-    def answered(self) -> None:
+    def count_prediction(self) -> None:
         """Count a prediction."""
         ...
 
@@ -74,7 +74,7 @@ class FileReader:
         self._frames: deque[Frame] = deque()
         self._failure: BaseException | None = None
         self._over = self._stopped = False
-        self._taken = self._answered = 0
+        self._taken = self._predicted = 0
         self._name = ""
         self._newest_ns: int | None = None
         self._rates: deque[int] = deque()
@@ -119,9 +119,9 @@ class FileReader:
         if self._thread.is_alive():
             self._thread.join(_LAST_READ_S)
 
-    def answered(self) -> None:
+    def count_prediction(self) -> None:
         """Count a prediction."""
-        self._answered += 1
+        self._predicted += 1
         remember(self._rates, time.monotonic_ns())
 
     def status(self) -> tuple[SourceStatus, ...]:
@@ -130,7 +130,7 @@ class FileReader:
         state = "opening" if state == "live" and not self._taken else state
         lost = sum(source.dropped for source in self._sources)
         age = None if self._newest_ns is None else (time.monotonic_ns() - self._newest_ns) / 1e9
-        counts = (self._taken, self._answered, self._taken - self._answered if self._stopped else 0, lost, 0)
+        counts = (self._taken, self._predicted, self._taken - self._predicted if self._stopped else 0, lost, 0)
         error = str(self._failure or "")
         return (SourceStatus(self._name, state, *counts, rate(self._rates), age, False, False, error),)
 

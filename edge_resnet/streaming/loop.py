@@ -1,6 +1,6 @@
 """The online pipeline: frames → batches → answers → sinks; it reads, predicts and writes at once. Knows no device and no format.
 
-A thread per camera (live.py) and one for files (feeds.py) read, one thread runs the network (batches.py), each sink has its own
+A thread per camera (live.py) and one for files (readers.py) read, one thread runs the network (batches.py), each sink has its own
 (queues.py). The loop here hands from one to the next and waits for whichever has news.
 """
 
@@ -19,7 +19,7 @@ from edge_resnet.runtime.backend import Backend
 from edge_resnet.runtime.postprocess import softmax, top_k
 from edge_resnet.streaming.camerareader import CameraReader, CameraSpec, RetryPolicy
 from edge_resnet.streaming.counters import RunCounters, RunSummary
-from edge_resnet.streaming.filereader import FileReader, FrameFeed, Taken
+from edge_resnet.streaming.filereader import FileReader, FrameReader, Taken
 from edge_resnet.streaming.records import Frame, Prediction
 from edge_resnet.streaming.sinkqueue import SinkQueue
 from edge_resnet.streaming.sinks import Sink
@@ -59,7 +59,7 @@ class RunOptions:
     rate: float | None = None
     roi: Roi | None = None
     smoothing: Smoothing = field(default_factory=Smoothing)
-    patience: RetryPolicy = field(default_factory=RetryPolicy)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
     only_changes: frozenset[str] = frozenset()
 
 
@@ -113,26 +113,26 @@ class _Loop:
         self._news = threading.Condition()
         cameras = [source for source in sources if isinstance(source, CameraSpec)]
         files = [source for source in sources if not isinstance(source, CameraSpec)]
-        self._feeds: list[FrameFeed] = [CameraReader(camera, self._news, options.patience, options.rate) for camera in cameras]
+        self._readers: list[FrameReader] = [CameraReader(camera, self._news, options.retry, options.rate) for camera in cameras]
         if files:
-            self._feeds.append(FileReader(files, self._news))
+            self._readers.append(FileReader(files, self._news))
         self._live = bool(cameras)
         self._queues = [
             SinkQueue(sink, lossless=not self._live, only_changes=sink.name in options.only_changes) for sink in sinks
         ]
         self._worker = Worker(backend, options.preprocess, options.roi, self._news)
         self._batch = self._worker.at_once(options.batch)
-        #: Per feed its source's name and answer: another file is another story.
+        #: Per reader its source's name and answer: another file is another story.
         self._stable: dict[int, tuple[str, AnswerSmoother]] = {}
         self._started = self._taken = 0
         self._began = self._looked = time.monotonic()
         self.interrupted = False
-        self.counters.start(self._feeds, self._queues)
+        self.counters.start(self._readers, self._queues)
 
     def turn_until_the_end(self) -> None:
         """Read, predict, write."""
-        for feed in self._feeds:
-            feed.start()
+        for reader in self._readers:
+            reader.start()
         self._hooks.ready()
         while not self._is_through():
             with self._news:
@@ -150,8 +150,8 @@ class _Loop:
 
     def end(self) -> None:
         """Stop reading, answer what is under way, let the sinks finish."""
-        for feed in self._feeds:
-            feed.stop()
+        for reader in self._readers:
+            reader.stop()
         deadline = time.monotonic() + _LAST_BATCH_S
         try:
             while len(self._worker) and time.monotonic() < deadline:
@@ -172,7 +172,7 @@ class _Loop:
 
     def _has_news(self) -> bool:
         may_take = len(self._worker) < _DEPTH and self._left() > 0
-        return self._must_act() or (may_take and any(feed.ready() for feed in self._feeds))
+        return self._must_act() or (may_take and any(reader.ready() for reader in self._readers))
 
     def _early_s(self) -> float:
         """Seconds by which it is too early to prepare a camera's next frame.
@@ -194,26 +194,26 @@ class _Loop:
             return False
         if self._left() == 0:
             return True
-        return all([feed.over() for feed in self._feeds])  # noqa: C419 - each is asked, since each may raise
+        return all([reader.over() for reader in self._readers])  # noqa: C419 - each is asked, since each may raise
 
     def _look_after(self) -> None:
         now = time.monotonic()
         if now - self._looked < _TICK_S:
             return
         self._looked = now
-        for feed in self._feeds:
-            feed.check()
+        for reader in self._readers:
+            reader.check()
         if self._worker.oldest_s() < _HUNG_S:
             self._hooks.alive()
 
     def _start(self) -> None:
-        """Take frames from every feed, another one first each time, and hand them over."""
+        """Take frames from every reader, another one first each time, and hand them over."""
         taken: list[Taken] = []
-        limit, count = self._left(), len(self._feeds)
+        limit, count = self._left(), len(self._readers)
         for offset in range(count):
-            feed = self._feeds[(self._started + offset) % count]
+            reader = self._readers[(self._started + offset) % count]
             if len(taken) < limit:
-                taken += [Taken(frame, feed) for frame in feed.take(limit - len(taken))]
+                taken += [Taken(frame, reader) for frame in reader.take(limit - len(taken))]
         if taken:
             self._started += 1
             self._taken += len(taken)
@@ -225,23 +225,23 @@ class _Loop:
             "preprocess": (batch.prepared_ns - batch.taken_ns) / 1e6,
             "inference": (batch.done_ns - batch.begun_ns) / 1e6,
         }
-        for (frame, feed), logits in zip(batch.taken, batch.logits, strict=True):
-            prediction = self._judged(frame, feed, logits, stages_ms)
+        for (frame, reader), logits in zip(batch.taken, batch.logits, strict=True):
+            prediction = self._judged(frame, reader, logits, stages_ms)
             self.counters.add(prediction)
-            feed.answered()
+            reader.count_prediction()
             for queue in self._queues:
                 queue.write(prediction, frame)
 
     def _judged(
-        self, frame: Frame, feed: FrameFeed, logits: npt.NDArray[np.float32], stages_ms: Mapping[str, float]
+        self, frame: Frame, reader: FrameReader, logits: npt.NDArray[np.float32], stages_ms: Mapping[str, float]
     ) -> Prediction:
         began_ns = time.perf_counter_ns()
         probabilities = softmax(logits)
         top = top_k(logits, self._options.labels, self._options.top, probabilities)
-        name, stable = self._stable.get(id(feed), ("", None))
+        name, stable = self._stable.get(id(reader), ("", None))
         if stable is None or name != frame.source:
             stable = AnswerSmoother(self._options.labels, self._options.smoothing)
-            self._stable[id(feed)] = (frame.source, stable)
+            self._stable[id(reader)] = (frame.source, stable)
         answer = stable.next(probabilities)
         stages = {**stages_ms, "postprocess": (time.perf_counter_ns() - began_ns) / 1e6}
         age_ns = time.monotonic_ns() - frame.captured_ns

@@ -23,7 +23,7 @@ from edge_resnet.streaming.records import Frame, Prediction
 from edge_resnet.streaming.sources import FrameSource
 
 QUICK = RetryPolicy(read_s=0.4, frozen_s=0.3, black_s=0.2, min_s=0.02, max_s=0.1, hangs=3)
-OPTIONS = RunOptions(Preprocess(resize=32, crop=32), tuple("abcdefghij"), patience=QUICK)
+OPTIONS = RunOptions(Preprocess(resize=32, crop=32), tuple("abcdefghij"), retry=QUICK)
 
 
 def noise(seed: int) -> npt.NDArray[np.uint8]:
@@ -128,7 +128,7 @@ def test_a_camera_comes_back_three_times(then: str, caplog: pytest.LogCaptureFix
 
 
 def test_a_camera_that_is_not_there_yet_is_waited_for() -> None:
-    """Opened in the feed: refused three times, then it delivers."""
+    """Opened in the reader: refused three times, then it delivers."""
     desk = Desk("refused", "refused", "no route", Scripted(10**6))
     with FakeBackend(10) as backend:
         summary = run(backend, [CameraSpec("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "frames": 5}))
@@ -153,8 +153,8 @@ def test_one_camera_that_is_gone_does_not_disturb_the_other() -> None:
 def test_readers_that_hang_for_good_end_the_run() -> None:
     """After so many the process is better started anew: an error, not a pile of threads."""
     desk = Desk(*[Scripted(1, "hang for good") for _ in range(9)])
-    with FakeBackend(10) as backend, pytest.raises(SourceError, match="given up"):
-        run(backend, [CameraSpec("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "patience": RetryPolicy(0.1, hangs=2)}))
+    with FakeBackend(10) as backend, pytest.raises(SourceError, match="has failed"):
+        run(backend, [CameraSpec("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "retry": RetryPolicy(0.1, hangs=2)}))
     assert desk.asked == 3
 
 
@@ -265,23 +265,23 @@ def test_stopping_takes_no_time_and_leaves_no_thread(then: str) -> None:
 @given(st.integers(0, 10**6))
 def test_backoff_grows_up_to_its_limit_and_is_never_nothing(attempt: int) -> None:
     """Between half and the whole of the doubled pause, at most 30 s."""
-    patience = RetryPolicy()
-    whole = min(patience.max_s, patience.min_s * 2.0 ** min(attempt, 64))
-    assert whole / 2 <= backoff(attempt, patience) <= whole
+    retry = RetryPolicy()
+    whole = min(retry.max_s, retry.min_s * 2.0 ** min(attempt, 64))
+    assert whole / 2 <= backoff(attempt, retry) <= whole
 
 
 def test_a_reader_that_was_given_up_delivers_nothing_more() -> None:
     """A hung reader that wakes up later changes neither counts nor state."""
     news = threading.Condition()
     late = Scripted(1, "hang")
-    feed = CameraReader(CameraSpec("cam", open=Desk(late, Scripted(10**6))), news, QUICK)
-    feed.start()
-    until(lambda: feed.status()[0].frames == 1)
+    reader = CameraReader(CameraSpec("cam", open=Desk(late, Scripted(10**6))), news, QUICK)
+    reader.start()
+    until(lambda: reader.status()[0].frames == 1)
     time.sleep(QUICK.read_s + 0.05)
-    feed.check()
-    until(lambda: feed.status()[0].frames > 5)
-    status = feed.status()[0]
+    reader.check()
+    until(lambda: reader.status()[0].frames > 5)
+    status = reader.status()[0]
     assert (status.state, status.reconnects) == ("live", 1)
-    feed.stop()
-    final = feed.status()[0]
+    reader.stop()
+    final = reader.status()[0]
     assert final.frames == final.dropped

@@ -12,7 +12,7 @@ from typing import Any
 from edge_resnet.core.errors import SourceError
 from edge_resnet.device.cameras import find_holder, say_cameras
 from edge_resnet.streaming.opencv import load_opencv
-from edge_resnet.streaming.sources.capture import CaptureFeed
+from edge_resnet.streaming.sources.capture import OpenCvCapture
 from edge_resnet.streaming.sources.live import LiveSource
 from edge_resnet.streaming.sources.uri import TIMEOUT, Range, Timeouts, read_options
 
@@ -56,7 +56,7 @@ def open_camera(uri: str) -> LiveSource:
     hint = (
         f"{_held(node) or 'another program may hold it'}; else plug it in again, or ask for fewer pixels (?width=640&height=480)"
     )
-    return LiveSource(name, CaptureFeed(connect, ended), Timeouts.of(options["timeout"]), hint)
+    return LiveSource(name, OpenCvCapture(connect, ended), Timeouts.of(options["timeout"]), hint)
 
 
 def _path(before: str) -> str:

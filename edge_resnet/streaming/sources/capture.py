@@ -10,10 +10,10 @@ from threading import Lock
 from typing import Any
 
 from edge_resnet.core.errors import SourceError
-from edge_resnet.streaming.sources.live import Shot
+from edge_resnet.streaming.sources.live import CapturedImage
 from edge_resnet.streaming.sources.uri import Timeouts
 
-__all__ = ["APPSINK", "CaptureFeed", "has_gstreamer", "open_ffmpeg", "open_gstreamer"]
+__all__ = ["APPSINK", "OpenCvCapture", "has_gstreamer", "open_ffmpeg", "open_gstreamer"]
 
 #: How a GStreamer pipeline must end: frames that OpenCV takes as they are, the newest only, as soon as they come.
 APPSINK = "video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
@@ -29,21 +29,21 @@ def has_gstreamer(cv2: Any) -> bool:
     return bool(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER))
 
 
-def open_gstreamer(cv2: Any, pipeline: str, patience: Timeouts) -> Any:
+def open_gstreamer(cv2: Any, pipeline: str, timeouts: Timeouts) -> Any:
     """A VideoCapture of a pipeline, opened or not."""
     capture = cv2.VideoCapture()
     # Older ones (4.6) know no timeouts for GStreamer and refuse to open with them.
-    if not capture.open(pipeline, cv2.CAP_GSTREAMER, _times(cv2, patience)):
+    if not capture.open(pipeline, cv2.CAP_GSTREAMER, _times(cv2, timeouts)):
         capture.open(pipeline, cv2.CAP_GSTREAMER)
     return capture
 
 
-def open_ffmpeg(cv2: Any, uri: str, options: str, threads: int, patience: Timeouts) -> Any:
+def open_ffmpeg(cv2: Any, uri: str, options: str, threads: int, timeouts: Timeouts) -> Any:
     """A VideoCapture of a stream, opened or not, with FFmpeg's ``options`` (``name;value|name;value``).
 
     The user's environment goes before them. ``threads`` decode, 0: one per core; each holds a frame back.
     """
-    parameters = _times(cv2, patience)
+    parameters = _times(cv2, timeouts)
     if threads and hasattr(cv2, "CAP_PROP_N_THREADS"):
         parameters += [cv2.CAP_PROP_N_THREADS, threads]
     capture = cv2.VideoCapture()
@@ -52,7 +52,7 @@ def open_ffmpeg(cv2: Any, uri: str, options: str, threads: int, patience: Timeou
     return capture
 
 
-class CaptureFeed:
+class OpenCvCapture:
     """The frames of a VideoCapture. ``connect`` opens it or raises SourceError; ``ended`` says why no more frames come."""
 
     def __init__(self, connect: Callable[[], Any], ended: Callable[[], SourceError]) -> None:
@@ -65,7 +65,7 @@ class CaptureFeed:
         """Open it."""
         self._capture = self._connect()
 
-    def read(self) -> Shot:
+    def read(self) -> CapturedImage:
         """Wait for a frame and decode it; what cannot be decoded is passed over and counted."""
         while not self._stopped:
             started = time.monotonic()
@@ -77,7 +77,7 @@ class CaptureFeed:
             captured_ns = time.monotonic_ns()
             ok, image = self._capture.retrieve()
             if ok and image is not None:
-                return Shot(image, captured_ns)
+                return CapturedImage(image, captured_ns)
             self.lost += 1
         raise self._ended()
 
@@ -91,10 +91,10 @@ class CaptureFeed:
             self._capture.release()
 
 
-def _times(cv2: Any, patience: Timeouts) -> list[int]:
+def _times(cv2: Any, timeouts: Timeouts) -> list[int]:
     # Half: where the time is over, OpenCV asks FFmpeg a second time.
-    read_ms = int(1000 * patience.read_s / 2)
-    return [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(1000 * patience.open_s), cv2.CAP_PROP_READ_TIMEOUT_MSEC, read_ms]
+    read_ms = int(1000 * timeouts.read_s / 2)
+    return [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(1000 * timeouts.open_s), cv2.CAP_PROP_READ_TIMEOUT_MSEC, read_ms]
 
 
 @contextmanager

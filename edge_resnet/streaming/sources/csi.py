@@ -8,7 +8,7 @@ from typing import Any
 
 from edge_resnet.core.errors import SourceError
 from edge_resnet.streaming.opencv import load_opencv
-from edge_resnet.streaming.sources.capture import APPSINK, CaptureFeed, has_gstreamer, open_gstreamer
+from edge_resnet.streaming.sources.capture import APPSINK, OpenCvCapture, has_gstreamer, open_gstreamer
 from edge_resnet.streaming.sources.live import LiveSource
 from edge_resnet.streaming.sources.uri import TIMEOUT, Range, Timeouts, read_options
 
@@ -49,10 +49,10 @@ def open_csi(uri: str) -> LiveSource:
             hint="pip uninstall -y opencv-python opencv-python-headless; sudo apt install python3-opencv; "
             "a virtual environment with --system-site-packages",
         )
-    patience = Timeouts.of(options["timeout"])
+    timeouts = Timeouts.of(options["timeout"])
 
     def connect() -> Any:
-        capture = open_gstreamer(cv2, csi_pipeline(int(match.group(1)), options), patience)
+        capture = open_gstreamer(cv2, csi_pipeline(int(match.group(1)), options), timeouts)
         if not capture.isOpened():
             if not has_plugin("nvarguscamerasrc"):
                 raise SourceError(
@@ -64,7 +64,7 @@ def open_csi(uri: str) -> LiveSource:
     def ended() -> SourceError:
         return SourceError(f"{name} gives no more frames", hint=_HINT)
 
-    return LiveSource(name, CaptureFeed(connect, ended), patience, _HINT)
+    return LiveSource(name, OpenCvCapture(connect, ended), timeouts, _HINT)
 
 
 def csi_pipeline(sensor: int, options: dict[str, float]) -> str:

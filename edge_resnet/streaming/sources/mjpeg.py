@@ -19,7 +19,7 @@ from PIL import Image
 
 from edge_resnet.core.errors import SourceError
 from edge_resnet.streaming.sources.connection import answer_challenge, connect, refused_login
-from edge_resnet.streaming.sources.live import LiveSource, Shot
+from edge_resnet.streaming.sources.live import LiveSource, CapturedImage
 from edge_resnet.streaming.sources.multipart import Parts
 from edge_resnet.streaming.sources.uri import TIMEOUT, Address, Range, Timeouts, parse_address, public_uri, take_options
 
@@ -39,16 +39,16 @@ def open_mjpeg(uri: str) -> LiveSource:
     SourceError where the server is not reached, refuses, or sends something else.
     """
     rest, options = take_options(uri, {"timeout": TIMEOUT, "verify": Range(1, 0, 1)})
-    name, address, patience = public_uri(rest), parse_address(rest), Timeouts.of(options["timeout"])
-    feed = _Feed(name, address, patience, verify=bool(options["verify"]))
-    return LiveSource(name, feed, patience, "is the camera on, and does the network carry its stream?")
+    name, address, timeouts = public_uri(rest), parse_address(rest), Timeouts.of(options["timeout"])
+    capture = _MjpegCapture(name, address, timeouts, verify=bool(options["verify"]))
+    return LiveSource(name, capture, timeouts, "is the camera on, and does the network carry its stream?")
 
 
-class _Feed:
+class _MjpegCapture:
     """One request, whose answer never ends."""
 
-    def __init__(self, name: str, address: Address, patience: Timeouts, *, verify: bool) -> None:
-        self._name, self._address, self._patience = name, address, patience
+    def __init__(self, name: str, address: Address, timeouts: Timeouts, *, verify: bool) -> None:
+        self._name, self._address, self._timeouts = name, address, timeouts
         self._context = _tls(verify=verify) if address.scheme == "https" else None
         self._socket: socket.socket | None = None
         self._response: http.client.HTTPResponse | None = None
@@ -70,7 +70,7 @@ class _Feed:
                 response = self._request(answer)
         self._parts = Parts(self._receive, self._judge(response), _is_whole)
 
-    def read(self) -> Shot:
+    def read(self) -> CapturedImage:
         assert self._parts is not None
         while True:
             try:
@@ -81,7 +81,7 @@ class _Feed:
                 raise SourceError(f"{self._name}: {error.message}", hint=error.hint) from None
             image = _decode(part.body)
             if image is not None:
-                return Shot(image, part.began_ns)
+                return CapturedImage(image, part.began_ns)
             self._unreadable += 1
 
     def interrupt(self) -> None:
@@ -97,7 +97,7 @@ class _Feed:
                     resource.close()
 
     def _request(self, authorization: str | None) -> http.client.HTTPResponse:
-        address, timeout = self._address, self._patience.read_s
+        address, timeout = self._address, self._timeouts.read_s
         port = address.port or _PORTS[address.scheme]
         self._socket = connect(address, port, timeout)
         if self._stopped:
@@ -150,7 +150,7 @@ class _Feed:
         try:
             return self._response.read1(65536)
         except TimeoutError:
-            message = f"{self._name} sent nothing for {self._patience.read_s:g} s"
+            message = f"{self._name} sent nothing for {self._timeouts.read_s:g} s"
             raise SourceError(message, hint="is the camera still on, and reached by the network?") from None
         except (OSError, ValueError, http.client.HTTPException):
             return b""

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from edge_resnet.core.errors import SourceError
 from edge_resnet.streaming.opencv import load_opencv
-from edge_resnet.streaming.sources.capture import APPSINK, CaptureFeed, has_gstreamer, open_ffmpeg, open_gstreamer
+from edge_resnet.streaming.sources.capture import APPSINK, OpenCvCapture, has_gstreamer, open_ffmpeg, open_gstreamer
 from edge_resnet.streaming.sources.connection import answer_challenge, connect, refused_login
 from edge_resnet.streaming.sources.csi import has_plugin
 from edge_resnet.streaming.sources.live import LiveSource
@@ -40,13 +40,13 @@ def open_rtsp(uri: str) -> LiveSource:
     SourceError where the server is not reached, refuses, has no video or gives no frame.
     """
     rest, options = take_options(uri, {"timeout": TIMEOUT, "threads": _THREADS})
-    name, address, patience = public_uri(rest), parse_address(rest), Timeouts.of(options["timeout"])
+    name, address, timeouts = public_uri(rest), parse_address(rest), Timeouts.of(options["timeout"])
     cv2 = load_opencv()
 
     def connect() -> Any:
-        capture = _open(cv2, name, address, patience, int(options["threads"]))
+        capture = _open(cv2, name, address, timeouts, int(options["threads"]))
         if capture is None:
-            explain_refusal(name, address, _PORTS[address.scheme], _ASKING * patience.open_s)
+            explain_refusal(name, address, _PORTS[address.scheme], _ASKING * timeouts.open_s)
             hint = "set the camera to H.264; with GStreamer: apt install gstreamer1.0-libav"
             raise SourceError(f"{name} has no video that OpenCV can decode here", hint=hint)
         return capture
@@ -55,13 +55,13 @@ def open_rtsp(uri: str) -> LiveSource:
         return SourceError(f"{name} gives no more frames", hint="is the camera still on, and reached by the network?")
 
     hint = "is the camera on, and does the network carry its stream? a lower resolution is set on the camera's page"
-    return LiveSource(name, CaptureFeed(connect, ended), patience, hint)
+    return LiveSource(name, OpenCvCapture(connect, ended), timeouts, hint)
 
 
-def _open(cv2: Any, name: str, address: Address, patience: Timeouts, threads: int) -> Any:
+def _open(cv2: Any, name: str, address: Address, timeouts: Timeouts, threads: int) -> Any:
     """A VideoCapture by the first way that opens it, None where none does."""
     ways = ["GStreamer", "FFmpeg"] if has_gstreamer(cv2) else ["FFmpeg"]
-    times = Timeouts(_OPENING * patience.open_s / len(ways), patience.read_s)
+    times = Timeouts(_OPENING * timeouts.open_s / len(ways), timeouts.read_s)
     for way in ways:
         if way == "GStreamer":
             on_jetson = has_plugin("nvvidconv")

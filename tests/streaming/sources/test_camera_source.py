@@ -15,7 +15,7 @@ import pytest
 
 from edge_resnet.core.errors import SourceError
 from edge_resnet.streaming.sources import open_source
-from edge_resnet.streaming.sources.capture import CaptureFeed
+from edge_resnet.streaming.sources.capture import OpenCvCapture
 from edge_resnet.streaming.sources.live import LiveSource
 from edge_resnet.streaming.sources.uri import Timeouts
 
@@ -111,8 +111,8 @@ def test_a_capture_as_a_feed(tmp_path: Path) -> None:
     for index in range(20):
         writer.write(np.full((48, 64, 3), 10 * index, np.uint8))
     writer.release()
-    feed = CaptureFeed(lambda: cv2.VideoCapture(str(path)), lambda: SourceError("unplugged", hint="plug it in"))
-    with LiveSource("cam", feed, Timeouts(5, 5), "hint") as source:
+    capture = OpenCvCapture(lambda: cv2.VideoCapture(str(path)), lambda: SourceError("unplugged", hint="plug it in"))
+    with LiveSource("cam", capture, Timeouts(5, 5), "hint") as source:
         frames = list(islice(source, 20))
         with pytest.raises(SourceError, match="unplugged"):
             next(iter(source))

@@ -1,4 +1,4 @@
-"""The thread between a feed and its reader: order, ends, and that nobody waits longer than agreed."""
+"""The thread between a capture and its reader: order, ends, and that nobody waits longer than agreed."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from edge_resnet.core.errors import MissingDependencyError, SourceError
-from edge_resnet.streaming.sources.live import LiveSource, Shot
+from edge_resnet.streaming.sources.live import LiveSource, CapturedImage
 from edge_resnet.streaming.sources.uri import Timeouts
 
 _SOON = Timeouts(open_s=0.6, read_s=0.3)
 
 
-class _Feed:
+class _Capture:
     """Delivers ``count`` images and then does as ``then`` says: fail, or hang until it is interrupted."""
 
     def __init__(self, count: int, then: Exception | None = None, *, deaf: bool = False) -> None:
@@ -30,14 +30,14 @@ class _Feed:
     def open(self) -> None:
         self._interrupted.wait(self.opens_in_s)
 
-    def read(self) -> Shot:
+    def read(self) -> CapturedImage:
         if self.reads == self._count:
             if self._then is not None:
                 raise self._then
             (threading.Event() if self._deaf else self._interrupted).wait(1.2)
             raise SourceError("interrupted", hint="x")
         self.reads += 1
-        return Shot(np.full((2, 2, 3), self.reads, np.uint8), time.monotonic_ns())
+        return CapturedImage(np.full((2, 2, 3), self.reads, np.uint8), time.monotonic_ns())
 
     def interrupt(self) -> None:
         self._interrupted.set()
@@ -48,69 +48,69 @@ class _Feed:
 
 def test_every_shot_in_order_then_the_error() -> None:
     """What was delivered before the failure arrives before the failure, which stays."""
-    feed = _Feed(5, SourceError("the cable broke", hint="mend it"))
-    with LiveSource("x", feed, _SOON, "hint") as source:
+    capture = _Capture(5, SourceError("the cable broke", hint="mend it"))
+    with LiveSource("x", capture, _SOON, "hint") as source:
         assert [int(frame.image[0, 0, 0]) for frame in islice(source, 5)] == [1, 2, 3, 4, 5]
         for _ in range(2):
             with pytest.raises(SourceError, match="the cable broke"):
                 next(iter(source))
-    assert feed.closed.is_set()
+    assert capture.closed.is_set()
 
 
 def test_the_feed_waits_for_its_reader() -> None:
     """A slow reader loses nothing here: at most one shot is held ready."""
-    feed = _Feed(50, SourceError("end", hint="x"))
-    with LiveSource("x", feed, _SOON, "hint") as source:
+    capture = _Capture(50, SourceError("end", hint="x"))
+    with LiveSource("x", capture, _SOON, "hint") as source:
         time.sleep(0.1)
-        assert feed.reads <= 2
+        assert capture.reads <= 2
         assert [frame.index for frame in islice(source, 50)] == list(range(50))
 
 
 @pytest.mark.parametrize("deaf", [False, True])
 def test_a_feed_that_hangs(deaf: bool) -> None:
-    """The reader is told after its patience, whether or not the feed can be interrupted."""
-    feed = _Feed(1, deaf=deaf)
-    with LiveSource("cam", feed, _SOON, "kick it") as source:
+    """The reader is told after its patience, whether or not the capture can be interrupted."""
+    capture = _Capture(1, deaf=deaf)
+    with LiveSource("cam", capture, _SOON, "kick it") as source:
         next(iter(source))
         started = time.monotonic()
         with pytest.raises(SourceError, match=r"cam gave no frame for 0\.3 s") as caught:
             next(iter(source))
         assert 0.25 < time.monotonic() - started < 1
     assert caught.value.hint == "kick it"
-    assert feed.closed.wait(2)
+    assert capture.closed.wait(2)
 
 
 def test_a_feed_that_does_not_open() -> None:
-    """The constructor gives up when the first frame is overdue, and lets go of the feed."""
-    feed = _Feed(0)
+    """The constructor gives up when the first frame is overdue, and lets go of the capture."""
+    capture = _Capture(0)
     started = time.monotonic()
     with pytest.raises(SourceError, match=r"cam gave no frame within 0\.6 s"):
-        LiveSource("cam", feed, _SOON, "hint")
+        LiveSource("cam", capture, _SOON, "hint")
     assert time.monotonic() - started < 1.5
-    assert feed.closed.wait(1)
+    assert capture.closed.wait(1)
 
 
 @pytest.mark.parametrize("error", [SourceError("refused", hint="x"), MissingDependencyError("no cv2", hint="x")])
 def test_an_error_of_opening_is_the_constructors(error: Exception) -> None:
     """It comes as it is, and the thread ends."""
-    feed = _Feed(0, error)
+    capture = _Capture(0, error)
     with pytest.raises(type(error), match=str(error)):
-        LiveSource("cam", feed, _SOON, "hint")
-    assert feed.closed.wait(1)
+        LiveSource("cam", capture, _SOON, "hint")
+    assert capture.closed.wait(1)
 
 
 def test_a_foreign_error_is_not_quoted() -> None:
     """OpenCV's messages may hold the URI: only the kind of the error is told."""
     with pytest.raises(SourceError, match=r"^cam failed \(ValueError\)$") as caught:
-        LiveSource("cam", _Feed(0, ValueError("rtsp://u:hunter2@h")), _SOON, "hint")
+        LiveSource("cam", _Capture(0, ValueError("rtsp://u:hunter2@h")), _SOON, "hint")
     assert caught.value.__cause__ is None
     assert "hunter2" not in repr(caught.value.__context__)
 
 
 def test_closing_ends_a_waiting_reader_at_once() -> None:
-    """In another thread, without an error, even where the feed is deaf; close itself waits for the feed."""
-    feed = _Feed(1, deaf=True)
-    source = LiveSource("cam", feed, Timeouts(5, 5), "hint")
+    """In another thread, without an error, even where the capture is deaf; close itself waits for the capture."""
+    capture = _Capture(1, deaf=True)
+    source = LiveSource("cam", capture, Timeouts(5, 5), "hint")
     seen: list[float] = []
 
     def read() -> None:
@@ -124,16 +124,16 @@ def test_closing_ends_a_waiting_reader_at_once() -> None:
     source.close()
     reader.join(5)
     assert seen[0] - started < 0.6
-    assert feed.closed.is_set()
+    assert capture.closed.is_set()
     assert list(source) == []
     source.close()
 
 
 def test_lost_images_are_told() -> None:
-    """The count is the feed's, and where nothing else came the error names it."""
-    feed = _Feed(1)
-    feed.lost = 7
-    with LiveSource("cam", feed, _SOON, "hint") as source:
+    """The count is the capture's, and where nothing else came the error names it."""
+    capture = _Capture(1)
+    capture.lost = 7
+    with LiveSource("cam", capture, _SOON, "hint") as source:
         next(iter(source))
         assert source.dropped == 7
         with pytest.raises(SourceError, match="and 7 that cannot"):
