@@ -43,7 +43,8 @@ class RunSummary:
 
 
 class RunCounters:
-    """Counts predictions; asks readers and queues for the rest. ``artifact``, ``backend``, ``precision``: what the status says."""
+    """Counts predictions; asks readers and queues for the rest. ``artifact``, ``backend``, ``precision``: what the status
+    says."""
 
     def __init__(self, artifact: str = "", backend: str = "", precision: str = "") -> None:
         self._names = (artifact, backend, precision)

@@ -65,8 +65,8 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class RunHooks:
-    """Who looks on. ``stop``: set from elsewhere to end the run. ``counters``: what others read the status from. ``alive``: called
-    again and again while the run is well; ``ready``: once, when every source is open or waited for."""
+    """Who looks on. ``stop``: set from elsewhere to end the run. ``counters``: what others read the status from. ``alive``:
+    called again and again while the run is well; ``ready``: once, when every source is open or waited for."""
 
     stop: threading.Event = field(default_factory=threading.Event)
     counters: RunCounters = field(default_factory=RunCounters)

@@ -300,7 +300,7 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 def test_class_folders_are_not_written_beside(tmp_path: Path) -> None:
     """In a folder of class folders the images would be overlooked: it is refused, and a class folder is offered."""
     (tmp_path / "cats").mkdir()
-    with pytest.raises(DataError, match=r"holds folders \(cats\)") as caught:
+    with pytest.raises(DataError, match=r"contains folders \(cats\)") as caught:
         _collect(File(map(_scene, range(3))), tmp_path)
     assert str(tmp_path / "cats") in caught.value.hint
     assert _collect(File(map(_scene, range(3))), tmp_path / "cats").saved == 3

@@ -15,8 +15,8 @@ __all__ = ["JsonlSink"]
 
 
 class JsonlSink:
-    """Lines as :func:`edge_resnet.streaming.sinks.serialise.to_json` writes them, each with the system before ``write`` returns, so that a
-    reader, or a crash, finds whole lines only.
+    """Lines as :func:`edge_resnet.streaming.sinks.serialise.to_json` writes them, each with the system before ``write`` returns,
+    so that a reader, or a crash, finds whole lines only.
 
     A stream given by the caller stays open. A file is replaced, or continued with ``append``. ``max_bytes``: a larger file is
     renamed ``FILE.1`` and so on, of which ``keep`` stay. ``sync``: when lines are forced to the disk; ``interval`` does it with

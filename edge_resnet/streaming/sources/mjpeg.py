@@ -19,7 +19,7 @@ from PIL import Image
 
 from edge_resnet.core.errors import SourceError
 from edge_resnet.streaming.sources.connection import answer_challenge, connect, refused_login
-from edge_resnet.streaming.sources.live import LiveSource, CapturedImage
+from edge_resnet.streaming.sources.live import CapturedImage, LiveSource
 from edge_resnet.streaming.sources.multipart import Parts
 from edge_resnet.streaming.sources.uri import TIMEOUT, Address, Range, Timeouts, parse_address, public_uri, take_options
 

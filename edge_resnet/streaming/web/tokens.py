@@ -1,4 +1,5 @@
-"""The access token: compared, turned into a cookie, guessed at no more than ten times. Knows nothing of HTTP, and loads no server."""
+"""The access token: compared, turned into a cookie, guessed at no more than ten times. Knows nothing of HTTP, and loads no
+server."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from collections.abc import Callable
 
 from edge_resnet.core.errors import ConfigError
 
-__all__ = ["Attempts", "COOKIE_S", "Token"]
+__all__ = ["COOKIE_S", "Attempts", "Token"]
 
 
 #: How long a browser stays signed in.

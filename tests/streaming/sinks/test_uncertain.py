@@ -108,7 +108,7 @@ def test_an_image_larger_than_the_limit(tmp_path: Path) -> None:
     """It is refused, and removes nothing."""
     with UncertainSink(tmp_path, every_s=0, max_bytes=4000) as sink:
         sink.write(predicted(0, _UNSURE), with_image(height=16, width=16))
-        with pytest.raises(ConfigError, match="does not go into 4000 bytes"):
+        with pytest.raises(ConfigError, match="exceeds the limit of 4000 bytes"):
             sink.write(predicted(1, _UNSURE), with_image(height=1000, width=1000))
     assert _saved(tmp_path) == [0]
 
