@@ -1,4 +1,4 @@
-"""What a run has done so far, for its summary and for those who watch it from other threads. Decides nothing."""
+"""What a run has done so far, for its summary and for the status that other threads ask for. Decides nothing."""
 
 from __future__ import annotations
 
@@ -13,19 +13,29 @@ from edge_resnet.streaming.filereader import FrameReader
 from edge_resnet.streaming.records import Prediction, RunStatus, SinkStatus, SourceStatus
 from edge_resnet.streaming.sinkqueue import SinkQueue
 
-__all__ = ["RunCounters", "RunSummary"]
+__all__ = ["NetworkName", "RunCounters", "RunSummary"]
 
-#: Latencies kept for the summary's percentiles and for the status, the newest: a camera runs for months.
+#: How many of the newest latencies are kept for the summary's percentiles and for the status: a camera runs for months.
 _KEPT, _RECENT = 100_000, 1_000
 _WINDOW_S = 5.0
 
 
 @dataclass(frozen=True)
+class NetworkName:
+    """What runs: the artifact's name, the backend's and the precision."""
+
+    artifact: str = ""
+    backend: str = ""
+    precision: str = ""
+
+
+@dataclass(frozen=True)
 class RunSummary:
-    """``frames``: predicted. ``read``: frames that the sources gave; ``dropped``: those of them that were not predicted, since a
-    newer one came. ``missed``: frames that a source itself could not deliver. ``latency``: per frame, from having it to having
-    its answer, over the last 100,000 frames. ``stages_ms``: mean of each stage. ``classes``: how often each label was the best.
-    ``lost``: predictions that a sink did not take, by its name. ``interrupted``: ended by Ctrl-C, SIGTERM or a reader that left.
+    """``frames``: predicted. ``read``: frames that the sources delivered; ``dropped``: those of them that were not predicted,
+    because a newer one came. ``missed``: frames that a source could not deliver. ``latency``: from taking a frame to its
+    prediction, over the last 100,000 frames. ``stages_ms``: mean of each stage. ``classes``: how often each label was the best
+    one. ``lost``: predictions that a sink did not take, by its name. ``interrupted``: ended by Ctrl-C, SIGTERM or the end of an
+    output's reader.
     """
 
     frames: int
@@ -43,11 +53,10 @@ class RunSummary:
 
 
 class RunCounters:
-    """Counts predictions; asks readers and queues for the rest. ``artifact``, ``backend``, ``precision``: what the status
-    says."""
+    """Counts predictions, and asks readers and queues for the rest. ``network``: what the status calls the network."""
 
-    def __init__(self, artifact: str = "", backend: str = "", precision: str = "") -> None:
-        self._names = (artifact, backend, precision)
+    def __init__(self, network: NetworkName | None = None) -> None:
+        self._network = network or NetworkName()
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._latency_ms: deque[float] = deque(maxlen=_KEPT)
@@ -59,7 +68,7 @@ class RunCounters:
         self.frames = 0
 
     def start(self, readers: Sequence[FrameReader], queues: Sequence[SinkQueue]) -> None:
-        """Begin: these are what the status is of."""
+        """Start the clock. ``readers`` and ``queues`` are what the status describes."""
         self._started = time.monotonic()
         self._readers, self._queues = readers, queues
 
@@ -74,7 +83,7 @@ class RunCounters:
             self._classes[prediction.top[0].label] += 1
 
     def status(self) -> RunStatus:
-        """What holds now; from any thread."""
+        """The current state; may be called by any thread."""
         with self._lock:
             recent, frames = list(self._recent), self.frames
         sources, sinks = self._sources(), self._sinks()
@@ -83,7 +92,9 @@ class RunCounters:
         window = min(_WINDOW_S, max(now - self._started, 1e-9))
         predictions = [prediction for _, prediction in recent]
         return RunStatus(
-            *self._names,
+            artifact=self._network.artifact,
+            backend=self._network.backend,
+            precision=self._network.precision,
             uptime_s=now - self._started,
             ready=frames > 0 and any(source.state in ("live", "ended") for source in sources),
             predictions=frames,
@@ -96,7 +107,7 @@ class RunCounters:
         )
 
     def summary(self, *, interrupted: bool) -> RunSummary:
-        """What came of it, once readers and queues are stopped."""
+        """The summary, once readers and queues are stopped."""
         seconds = time.monotonic() - self._started
         sources, lost = self._sources(), Counter[str]()
         for sink in self._sinks():
