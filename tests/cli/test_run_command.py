@@ -45,7 +45,7 @@ def artifact(tiny_artifacts: dict[str, Artifact]) -> str:
         ((*SOURCE, "--save-video", "x.gif"), ("suffix", ".mkv")),
         ((*SOURCE, "--record-uncertain", "d", "--uncertain-below", "2"), ("(0, 1]", "0.5")),
         (("--source", "rtsp://a b/c"), ("space", "%20")),
-        (("--source", "gopher://x"), ("no source has the scheme", "rtsp")),
+        (("--source", "gopher://x"), ("there is no source with the scheme", "rtsp")),
         (("--source", "csi://0"), ("GStreamer", "python3-opencv")),
         (("--camera", "77"), ("/dev/video77", "plugged in")),
     ],

@@ -31,7 +31,7 @@ def _refusal(uri: str) -> SourceError:
 @pytest.mark.parametrize("uri", ["camera:front", "camera:9999", "v4l2://front", "v4l2://", "v4l2:///", "camera:-1"])
 def test_what_names_no_camera(uri: str) -> None:
     """A name that is neither a number nor a path is refused."""
-    assert "names no camera" in _refusal(uri).message
+    assert "is not the name of a camera" in _refusal(uri).message
 
 
 @pytest.mark.parametrize("uri", ["0?width=0", "camera:0?size=3", "v4l2:///dev/video0?fps=fast", "/dev/video0?width=99999"])
@@ -77,7 +77,7 @@ def test_a_device_that_another_holds() -> None:
         child.stdout.readline()
         error = _refusal("v4l2:///dev/full")
         child.communicate(b"\n")
-    assert "is busy" in error.message
+    assert "is in use" in error.message
     assert "process" in error.message
     assert "end that program" in error.hint
 
@@ -95,7 +95,7 @@ def test_a_device_that_is_not_ours() -> None:
             os.setreuid(0, -1)
     else:
         error = _refusal(f"v4l2://{closed[0]}")
-    assert "is not yours to open" in error.message
+    assert "may not be opened by this user" in error.message
     assert "usermod -aG video" in error.hint
 
 

@@ -89,8 +89,8 @@ def _answering(answer: bytes) -> Iterator[Address]:
     ("answer", "match"),
     [
         (b"RTSP/1.0 404 Not Found\r\n\r\n", "has no stream of that path"),
-        (b"RTSP/1.0 453 Not Enough Bandwidth\r\nX: y\r\n\r\n", "refuses, 453 Not Enough Bandwidth"),
-        (b"RTSP/1.0 401 Unauthorized\r\nWWW-Authenticate: Negotiate\r\n\r\n", "wants a user and a password"),
+        (b"RTSP/1.0 453 Not Enough Bandwidth\r\nX: y\r\n\r\n", "refuses with 453 Not Enough Bandwidth"),
+        (b"RTSP/1.0 401 Unauthorized\r\nWWW-Authenticate: Negotiate\r\n\r\n", "requires a user and a password"),
         (b"RTSP/1.0 200 OK\r\nContent-Length: 15\r\n\r\nm=audio 0 RTP\r\n", "has no video"),
         (b"RTSP/1.0 200 OK\r\nContent-Length: 100\r\n\r\nm=aud", "does not answer within"),
         (b"RTSP/1.0 200 OK\r\n", "does not answer within"),

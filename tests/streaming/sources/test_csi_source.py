@@ -45,12 +45,12 @@ def test_the_size_that_comes_out(query: str, size: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("uri", "match"),
     [
-        ("csi://", "names no sensor"),
-        ("csi://front", "names no sensor"),
-        ("csi://0/x", "names no sensor"),
+        ("csi://", "is not the name of a sensor"),
+        ("csi://front", "is not the name of a sensor"),
+        ("csi://0/x", "is not the name of a sensor"),
         ("csi://0?flip=8", "flip must lie in 0..7"),
-        ("csi://0?fps=30!fakesink", "not understood"),
-        ("csi://0?sensor=1", "not understood"),
+        ("csi://0?fps=30!fakesink", "not valid"),
+        ("csi://0?sensor=1", "not valid"),
     ],
 )
 def test_what_is_refused(uri: str, match: str) -> None:

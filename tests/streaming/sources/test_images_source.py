@@ -102,7 +102,7 @@ def test_nothing_that_can_be_read(tmp_path: Path, count: int) -> None:
 def test_a_folder_without_images(tmp_path: Path) -> None:
     """What was looked for is said."""
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(SourceError, match="holds no images") as caught:
+    with pytest.raises(SourceError, match="contains no images") as caught:
         ImagesSource(str(tmp_path))
     assert ".jpg" in caught.value.hint
 

@@ -168,8 +168,8 @@ def test_closing_from_another_thread(when: str) -> None:
 @pytest.mark.parametrize(
     ("path", "match", "hint"),
     [
-        ("/nowhere", "the server refuses, 404", "path"),
-        ("/image", "is no stream of JPEG images but image/jpeg", "MJPEG"),
+        ("/nowhere", "the server refuses with 404", "path"),
+        ("/image", "is not a stream of JPEG images but image/jpeg", "MJPEG"),
         ("/moved", r"has moved to http://\*\*\*@127", "that address"),
         ("/silent?timeout=0.3", r"does not answer within 0\.3 s", "HTTP port"),
         ("/stream?timeout=0", "must lie in", "timeout=5"),
@@ -188,7 +188,7 @@ def test_passwords(digest: bool, caplog: pytest.LogCaptureFixture) -> None:
     with MjpegServer(login=("admin", "p:w@rd/1"), digest=digest) as server, caplog.at_level(logging.DEBUG):
         with open_source(server.url("/stream", "admin:p%3Aw%40rd%2F1")) as source:
             assert {frame.source for frame in _take(source, 3)} == {f"http://***@127.0.0.1:{server.port}/stream"}
-        with pytest.raises(SourceError, match="wants a user and a password") as caught:
+        with pytest.raises(SourceError, match="requires a user and a password") as caught:
             open_source(server.url())
         assert "user:password@" in caught.value.hint
         with pytest.raises(SourceError, match="does not accept this user and password") as caught:

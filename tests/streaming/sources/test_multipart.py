@@ -99,7 +99,7 @@ def test_what_never_ends_is_refused(begin: bytes) -> None:
         taken += len(piece)
         return piece
 
-    with pytest.raises(SourceError, match=r"more than 32 MiB|header without end"):
+    with pytest.raises(SourceError, match=r"more than 32 MiB|header without an end"):
         Parts(receive, "b", _whole).next()
     assert taken < MAX_PART_BYTES + (1 << 20)
 
@@ -107,5 +107,5 @@ def test_what_never_ends_is_refused(begin: bytes) -> None:
 @pytest.mark.parametrize("boundary", ["", "--", "  "])
 def test_no_boundary(boundary: str) -> None:
     """A stream that names none is refused."""
-    with pytest.raises(SourceError, match="names no boundary"):
+    with pytest.raises(SourceError, match="declares no boundary"):
         Parts(_from(b""), boundary, _whole)
