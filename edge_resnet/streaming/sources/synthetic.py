@@ -41,7 +41,7 @@ class SyntheticSource:
     def __init__(self, uri: str) -> None:
         before, _, query = uri.removeprefix("synthetic://").partition("?")
         if before:
-            raise SourceError(f"synthetic source: {before} is not understood", hint="options follow a ?: synthetic://?frames=100")
+            raise SourceError(f"synthetic source: {before} is not valid", hint="options follow a ?: synthetic://?frames=100")
         options = read_options("synthetic source", query, _OPTIONS)
         self._frames, self._seed = int(options["frames"]), int(options["seed"])
         self._size = int(options["width"]), int(options["height"])

@@ -104,7 +104,7 @@ def test_an_mp4_is_not_there_before_it_is_whole(tmp_path: Path, caplog: pytest.L
             sink.write(predicted(frame), with_image(frame))
         assert [entry.name for entry in tmp_path.iterdir()] == ["out.part.mp4"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.mp4"]
-    assert "cannot be played if the run is cut off" in caplog.text
+    assert "cannot be played if the run is killed" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -162,7 +162,7 @@ def test_a_full_disk_is_said_and_passes(tmp_path: Path, monkeypatch: pytest.Monk
                 free = (10 << 20) if frame == 20 else real.free
                 monkeypatch.setattr(video.shutil, "disk_usage", lambda _, free=free: real._replace(free=free))
             if 20 <= frame < 40:
-                with pytest.raises(ConfigError, match="10 MiB are free, 32 MiB are kept"):
+                with pytest.raises(ConfigError, match="10 MiB are free, and 32 MiB are kept free"):
                     sink.write(predicted(frame), with_image(frame))
             else:
                 sink.write(predicted(frame), with_image(frame))
