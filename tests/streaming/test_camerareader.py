@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,8 @@ from edge_resnet.streaming.camerareader import CameraReader, CameraSpec, RetryPo
 from edge_resnet.streaming.loop import RunHooks, RunOptions, run
 from edge_resnet.streaming.records import Frame, Prediction
 from edge_resnet.streaming.sources import FrameSource
+from edge_resnet.streaming.sources.live import CapturedImage, LiveSource
+from edge_resnet.streaming.sources.uri import Timeouts
 
 QUICK = RetryPolicy(read_s=0.4, frozen_s=0.3, black_s=0.2, min_s=0.02, max_s=0.1, hangs=3)
 OPTIONS = RunOptions(Preprocess(resize=32, crop=32), tuple("abcdefghij"), retry=QUICK)
@@ -285,3 +287,74 @@ def test_a_reader_that_was_given_up_delivers_nothing_more() -> None:
     reader.stop()
     final = reader.status()[0]
     assert final.frames == final.dropped
+
+
+class Silent:
+    """A capture that gives ``count`` images and then hangs until it is interrupted, or, if ``deaf``, for good."""
+
+    def __init__(self, count: int, *, deaf: bool = False) -> None:
+        self.lost = 1
+        self.closed = threading.Event()
+        self._count, self._deaf, self._interrupted = count, deaf, threading.Event()
+
+    def open(self) -> None:
+        """Nothing to open."""
+
+    def read(self) -> CapturedImage:
+        """The next image."""
+        if self._count == 0:
+            (threading.Event() if self._deaf else self._interrupted).wait(20)
+            raise SourceError("interrupted", hint="x")
+        self._count -= 1
+        time.sleep(0.002)
+        return CapturedImage(noise(self._count), time.monotonic_ns())
+
+    def interrupt(self) -> None:
+        """Wake ``read``."""
+        self._interrupted.set()
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed.set()
+
+
+def test_a_live_source_is_read_by_its_own_thread_alone() -> None:
+    """One thread per camera: the one that opened the source has ended, and frames come all the same."""
+    reader = CameraReader(
+        CameraSpec("cam", open=lambda _: LiveSource("cam", Silent(10**6), Timeouts(5, 5), "hint")), threading.Condition(), QUICK
+    )
+    before = set(threading.enumerate())
+    reader.start()
+    until(lambda: reader.status()[0].frames > 5)
+    until(lambda: {thread.name for thread in set(threading.enumerate()) - before} == {"read cam"})
+    assert reader.ready()
+    reader.stop()
+    until(lambda: set(threading.enumerate()) <= before)
+    final = reader.status()[0]
+    assert final.frames == final.dropped
+    assert final.lost == 1
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_the_read_timeout_of_a_live_source_is_obeyed(deaf: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """A silent camera is reopened after its own timeout, not after the longer one of the policy; a hung thread holds nothing up."""
+    captures = [Silent(3, deaf=deaf), Silent(10**6)]
+    made: list[float] = []
+
+    def open_next(_: str) -> FrameSource:
+        made.append(time.monotonic())
+        return LiveSource("cam", captures[len(made) - 1], Timeouts(1.0, 0.3), "hint")
+
+    reader = CameraReader(
+        CameraSpec("cam", open=open_next), threading.Condition(), replace(QUICK, read_s=60 if not deaf else 1.0)
+    )
+    with caplog.at_level(logging.WARNING, logger="edge_resnet"):
+        reader.start()
+        until(lambda: bool(reader.check()) or len(made) == 2)
+    assert 0.3 < made[1] - made[0] < 4
+    until(lambda: reader.status()[0].state == "live")
+    status = reader.status()[0]
+    assert (status.reconnects, status.error) == (1, "")
+    assert any("cam gave no frame for 0.3 s that can be read, and 1 that cannot; reopening" in text for text in caplog.messages)
+    assert captures[0].closed.is_set() is not deaf
+    reader.stop()

@@ -130,7 +130,7 @@ def test_ctrl_c_is_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
         if next(turns) == 30:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("edge_resnet.streaming.loop._Loop._look_after", interrupt)
+    monkeypatch.setattr("edge_resnet.streaming.loop._Loop._tend", interrupt)
     with FakeBackend(10) as backend:
         summary = run(backend, [_source(0)], [sink], OPTIONS)
     assert summary.interrupted

@@ -9,8 +9,9 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from edge_resnet.core.errors import MissingDependencyError, SourceError
-from edge_resnet.streaming.sources.live import LiveSource, CapturedImage
+from edge_resnet.core.errors import EdgeResnetError, MissingDependencyError, SourceError
+from edge_resnet.streaming.records import Frame
+from edge_resnet.streaming.sources.live import CapturedImage, LiveSource
 from edge_resnet.streaming.sources.uri import Timeouts
 
 _SOON = Timeouts(open_s=0.6, read_s=0.3)
@@ -138,3 +139,94 @@ def test_lost_images_are_told() -> None:
         assert source.dropped == 7
         with pytest.raises(SourceError, match="and 7 that cannot"):
             next(iter(source))
+
+
+class _Receiver:
+    """Takes delivered frames, up to ``limit``, and the error."""
+
+    def __init__(self, limit: int = 10**6) -> None:
+        self.indices: list[int] = []
+        self.values: list[int] = []
+        self.errors: list[str] = []
+        self.threads: set[str] = set()
+        self.done = threading.Event()
+        self._limit = limit
+
+    def take(self, frame: Frame) -> bool:
+        self.indices.append(frame.index)
+        self.values.append(int(frame.image[0, 0, 0]))
+        self.threads.add(threading.current_thread().name)
+        if len(self.indices) == self._limit:
+            self.done.set()
+        return len(self.indices) < self._limit
+
+    def failed(self, error: EdgeResnetError) -> None:
+        self.errors.append(error.message)
+        self.done.set()
+
+
+def test_delivered_frames_come_in_order_from_the_reading_thread() -> None:
+    """The frame that the constructor waited for is the first one, none is held or repeated, and the failure is reported once."""
+    receiver = _Receiver()
+    with LiveSource("cam", _Capture(50, SourceError("the cable broke", hint="replace it")), _SOON, "hint") as source:
+        thread = source.deliver(receiver.take, receiver.failed)
+        assert receiver.done.wait(5)
+        thread.join(5)
+    assert receiver.indices == list(range(50))
+    assert receiver.values == list(range(1, 51))
+    assert receiver.errors == ["the cable broke"]
+    assert receiver.threads == {thread.name}
+
+
+def test_delivery_continues_an_iteration() -> None:
+    """Frames that were iterated before are not delivered again."""
+    receiver = _Receiver(3)
+    with LiveSource("cam", _Capture(9), _SOON, "hint") as source:
+        assert [frame.index for frame in islice(source, 2)] == [0, 1]
+        source.deliver(receiver.take, receiver.failed).join(5)
+    assert receiver.indices == [2, 3, 4]
+    assert receiver.errors == []
+
+
+def test_delivery_ends_when_no_more_are_wanted() -> None:
+    """The capture is closed by the thread that read it, without an error."""
+    capture, receiver = _Capture(10**6), _Receiver(4)
+    source = LiveSource("cam", capture, _SOON, "hint")
+    source.deliver(receiver.take, receiver.failed).join(5)
+    assert capture.closed.is_set()
+    assert (receiver.indices, receiver.errors) == ([0, 1, 2, 3], [])
+    source.close()
+
+
+def test_a_source_that_has_failed_already_says_so_at_once() -> None:
+    """Between the first frame and the delivery a camera may be unplugged."""
+    receiver = _Receiver()
+    with LiveSource("cam", _Capture(1, SourceError("unplugged", hint="x")), _SOON, "hint") as source:
+        next(iter(source))
+        with pytest.raises(SourceError, match="unplugged"):
+            next(iter(source))
+        source.deliver(receiver.take, receiver.failed)
+        assert receiver.errors == ["unplugged"]
+
+
+def test_closing_ends_a_delivery_without_a_frame_after_it() -> None:
+    """A thread that waits for a frame is woken; the end that the caller asked for may be reported, a frame is not."""
+    receiver = _Receiver()
+    source = LiveSource("cam", _Capture(1), Timeouts(5, 5), "hint")
+    thread = source.deliver(receiver.take, receiver.failed)
+    assert receiver.indices in ([], [0])
+    source.close()
+    assert not thread.is_alive()
+    assert receiver.indices in ([], [0])
+
+
+def test_what_is_overdue() -> None:
+    """The error is that of the iteration, its remedy and the unreadable images included; the caller decides when to ask."""
+    capture = _Capture(1)
+    capture.lost = 2
+    with LiveSource("cam", capture, _SOON, "check the cable") as source:
+        assert source.overdue(0.29) is None
+        error = source.overdue(0.31)
+    assert error is not None
+    assert error.message == "cam gave no frame for 0.3 s that can be read, and 2 that cannot"
+    assert error.hint == "check the cable"

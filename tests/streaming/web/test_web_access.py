@@ -11,7 +11,7 @@ from urllib.parse import urlencode, urlsplit
 import pytest
 from webstage import PATIENCE_S, TOKEN, Reader, Reply, ask, frame, prediction, served
 
-from edge_resnet.streaming.web import WebSink, access
+from edge_resnet.streaming.web import WebSink, tokens
 from edge_resnet.streaming.web.tokens import Attempts, Token
 
 GUARDED = ("/", "/static/page.js", "/stream/0.mjpeg", "/api/predictions", "/api/status", "/metrics", "/nothing")
@@ -119,7 +119,7 @@ def test_a_cookie_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     cookie = Token(TOKEN).cookie()
     assert Token(TOKEN).signed(cookie)
     now = time.time()
-    monkeypatch.setattr(access.time, "time", lambda: now + access.COOKIE_S + 2)
+    monkeypatch.setattr(tokens.time, "time", lambda: now + tokens.COOKIE_S + 2)
     assert not Token(TOKEN).signed(cookie)
 
 

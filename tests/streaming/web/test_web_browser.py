@@ -108,7 +108,7 @@ def test_it_shows_image_answer_and_health(browser: Chrome, sink: WebSink) -> Non
     visit(browser, sink.url)
     assert until(lambda: 190 < pixel(browser)[0] < 210)
     assert until(lambda: text(browser, "#answer") == LABELS[1])
-    assert text(browser, "#sureness") == "60.0 % sure"
+    assert text(browser, "#sureness") == "60.0 % probability"
     rows = browser.execute_script(
         "return [...document.querySelectorAll('#bars li')].map(row => [row.innerText, row.querySelector('.fill').style.width])"
     )
@@ -167,9 +167,9 @@ def test_another_camera_is_chosen_with_the_keyboard(browser: Chrome, sink: WebSi
     ActionChains(browser).send_keys(Keys.ARROW_RIGHT).perform()
     assert until(lambda: 20 < pixel(browser)[0] < 40)
     assert until(lambda: text(browser, "#answer") == "unknown")
-    assert text(browser, "#sureness") == "No class is sure enough"
+    assert text(browser, "#sureness") == "No class is probable enough"
     assert text(browser, "#view-title") == "camera:1"
-    assert browser.execute_script("return document.getElementById('image').alt") == "Live image of camera:1"
+    assert browser.execute_script("return document.getElementById('image').alt") == "Live frames of camera:1"
     browser.find_elements("css selector", "#choice span")[2].click()
     assert until(lambda: shown(browser, "#no-image"))
     assert text(browser, "#answer") == "No answer yet"
@@ -184,7 +184,7 @@ def test_a_lost_connection_is_told_and_mends_itself(browser: Chrome, script: Scr
         assert not shown(browser, "#banner")
     assert until(lambda: shown(browser, "#banner"))
     assert text(browser, "#connection") == "Not connected"
-    assert text(browser, "#no-image") == "No image"
+    assert text(browser, "#no-image") == "No frame"
     assert text(browser, "#caption") == "Not connected"
     with WebSink(urlsplit(first.url).netloc, script) as second, filmed(second, lambda _: 3):
         assert until(lambda: not shown(browser, "#banner"))
@@ -217,10 +217,10 @@ def test_a_camera_that_is_gone_makes_its_answer_an_old_one(browser: Chrome, scri
     assert until(lambda: 190 < pixel(browser)[0] < 210)
     gone = replace(source("camera:0", "reconnecting"), last_frame_age_s=37.0, error="connection refused")
     script.change(sources=(gone, *CAMERAS[1:]))
-    assert until(lambda: text(browser, "#caption") == "Reconnecting, last image 37 s ago")
+    assert until(lambda: text(browser, "#caption") == "Reconnecting, last frame 37 s ago")
     assert text(browser, "#answer-title") == "Last answer"
     assert "connection refused" in text(browser, "#cameras")
-    assert browser.execute_script("return document.getElementById('image').alt") == "Last image of camera:0"
+    assert browser.execute_script("return document.getElementById('image').alt") == "Last frame of camera:0"
 
 
 @pytest.mark.parametrize("width", [320, 390, 768])

@@ -93,7 +93,7 @@ def test_a_taken_port_is_refused_before_anything_starts() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         before = threading.active_count()
-        with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 is taken") as caught:
+        with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 is in use") as caught:
             WebSink(f"127.0.0.1:{port}", Script()).open()
         assert "another port" in caught.value.hint
         assert threading.active_count() == before

@@ -155,7 +155,7 @@ def test_a_slow_client_skips_images_and_others_do_not() -> None:
 
 def test_a_client_that_never_reads_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its place is free again after a while; so is that of a connection that asks for nothing."""
-    monkeypatch.setattr(server, "_PATIENCE_S", 1.0)
+    monkeypatch.setattr(server, "_IDLE_S", 1.0)
     with served() as sink:
         stuck = silent(sink.url, "/stream/0.mjpeg")
         parts = urlsplit(sink.url)
