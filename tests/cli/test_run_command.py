@@ -1,4 +1,4 @@
-"""``run`` as a user types it: what it refuses, what it writes where, and a disk that is full."""
+"""``run`` as a user types it: what it refuses, what it writes to each output, and a full disk."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ def artifact(tiny_artifacts: dict[str, Artifact]) -> str:
         (("--camera", "77"), ("/dev/video77", "plugged in")),
     ],
 )
-def test_what_makes_no_sense_is_one_line(cli: Cli, artifact: str, words: tuple[str, ...], parts: tuple[str, ...]) -> None:
-    """An error and its remedy, exit 2, and nothing is left behind."""
+def test_invalid_options_are_one_line(cli: Cli, artifact: str, words: tuple[str, ...], parts: tuple[str, ...]) -> None:
+    """An error with a hint, exit code 2, and no file is left behind."""
     assert_refused(cli("run", artifact, *words), *parts)
 
 
 def test_every_output_at_once(cli: Cli, artifact: str, tmp_path: Path) -> None:
-    """Lines, recording, uncertain frames and the summary as JSON agree about what was seen."""
+    """JSON lines, recording, uncertain frames and the JSON summary agree."""
     words = ("--jsonl", "out.jsonl", "--save-video", "out.mkv", "--record-uncertain", "unclear", "--uncertain-below", "1")
     summary = json.loads(cli("run", artifact, *SOURCE, *words, "--json").out)
     assert (summary["frames"], summary["read"], summary["dropped"], summary["lost"]) == (40, 40, 0, {})
@@ -68,8 +68,8 @@ def test_every_output_at_once(cli: Cli, artifact: str, tmp_path: Path) -> None:
     assert list((tmp_path / "unclear").glob("*.jpg"))
 
 
-def test_only_changes_are_told(cli: Cli, artifact: str, tmp_path: Path) -> None:
-    """With a confidence that no class reaches the answer is unknown from the first frame on, and that is one line."""
+def test_only_changes_are_written(cli: Cli, artifact: str, tmp_path: Path) -> None:
+    """With a confidence that no class reaches, the answer is unknown from the first frame on: one line."""
     words = ("--min-confidence", "0.99", "--on-change", "--jsonl", "out.jsonl", "--headless")
     assert cli("run", artifact, *SOURCE, *words).code == 0
     (row,) = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
@@ -77,7 +77,7 @@ def test_only_changes_are_told(cli: Cli, artifact: str, tmp_path: Path) -> None:
 
 
 def test_the_part_that_is_classified(cli: Cli, artifact: str, tmp_path: Path) -> None:
-    """A region changes the probabilities, and the whole frame as region does not."""
+    """A region changes the probabilities; the whole frame as region does not."""
 
     def first(name: str, *words: str) -> float:
         cli("run", artifact, *SOURCE, "--frames", "1", "--jsonl", name, "--headless", *words)
@@ -88,15 +88,15 @@ def test_the_part_that_is_classified(cli: Cli, artifact: str, tmp_path: Path) ->
     assert first("part.jsonl", "--roi", "10,10,20,20") != whole
 
 
-def test_a_duration_ends_a_source_without_end(cli: Cli, artifact: str) -> None:
-    """And that is no interruption."""
+def test_a_duration_ends_an_endless_source(cli: Cli, artifact: str) -> None:
+    """The summary does not say interrupted."""
     summary = json.loads(cli("run", artifact, "--source", "synthetic://?frames=0&fps=50", "--duration", "0.5", "--json").out)
     assert 0.4 < summary["seconds"] < 3
     assert summary["interrupted"] is False
     assert summary["read"] == summary["frames"] + summary["dropped"]
 
 
-def test_appending_goes_on(cli: Cli, artifact: str, tmp_path: Path) -> None:
+def test_appending_continues_the_file(cli: Cli, artifact: str, tmp_path: Path) -> None:
     """A second run adds its lines, and without the option it replaces them."""
     for words, count in (((), 40), (("--jsonl-append",), 80), ((), 40)):
         cli("run", artifact, *SOURCE, "--jsonl", "out.jsonl", "--headless", *words)
@@ -118,7 +118,8 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
 def test_a_full_disk_does_not_end_the_run(cli: Cli, artifact: str, tmp_path: Path) -> None:
-    """Every frame is predicted; what the disk did not take is counted and said, what it took is whole, and the exit code is 1."""
+    """Every frame is predicted; lines that were not written are counted and reported, the others are whole, and the exit code is
+    1."""
     with small_disk(tmp_path / "disk", 64) as disk:
         frames = "synthetic://?frames=400&width=64&height=48"
         outcome = cli("run", artifact, "--source", frames, "--jsonl", str(disk / "out.jsonl"), "--json")

@@ -1,4 +1,4 @@
-"""live.py: cameras that fail, hang, stand still or deliver too much; every frame is predicted, dropped or still there."""
+"""camerareader.py: cameras that fail, hang, freeze or are too fast; every frame is predicted, dropped or still in flight."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def noise(seed: int) -> npt.NDArray[np.uint8]:
 
 @dataclass
 class Scripted:
-    """A camera that does what a list says: a number of frames, then an error, a hang or the end."""
+    """A camera that delivers a number of frames and then fails, hangs or ends."""
 
     frames: int
     then: str = "end"
@@ -70,13 +70,13 @@ class Scripted:
 
 
 class Desk:
-    """Hands out cameras one after another, or fails to; counts how often it was asked."""
+    """Opens cameras one after another, or fails to; counts how often it was called."""
 
     def __init__(self, *acts: Scripted | str) -> None:
         self.acts, self.asked = list(acts), 0
 
     def __call__(self, uri: str) -> FrameSource:
-        """The next one; for ever the last kind when the list is through."""
+        """The next one; an endless camera after the last one."""
         self.asked += 1
         act = self.acts.pop(0) if self.acts else Scripted(10**6)
         if isinstance(act, str):
@@ -115,7 +115,7 @@ def until(held: Callable[[], bool], seconds: float = 10.0) -> None:
 
 @pytest.mark.parametrize("then", ["fail", "end", "crash", "hang", "hang for good"])
 def test_a_camera_comes_back_three_times(then: str, caplog: pytest.LogCaptureFixture) -> None:
-    """However it stops, it is opened again; its frames are numbered on, and none is counted twice or forgotten."""
+    """However it stops, it is reopened; frame numbers continue, and none is counted twice or lost."""
     desk = Desk(*[Scripted(6, then) for _ in range(3)], Scripted(10**6))
     kept = Kept()
     with FakeBackend(10) as backend, caplog.at_level(logging.WARNING, logger="edge_resnet"):
@@ -130,7 +130,7 @@ def test_a_camera_comes_back_three_times(then: str, caplog: pytest.LogCaptureFix
 
 
 def test_a_camera_that_is_not_there_yet_is_waited_for() -> None:
-    """Opened in the reader: refused three times, then it delivers."""
+    """Opened by the reader: refused three times, then it delivers."""
     desk = Desk("refused", "refused", "no route", Scripted(10**6))
     with FakeBackend(10) as backend:
         summary = run(backend, [CameraSpec("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "frames": 5}))
@@ -138,7 +138,7 @@ def test_a_camera_that_is_not_there_yet_is_waited_for() -> None:
 
 
 def test_one_camera_that_is_gone_does_not_disturb_the_other() -> None:
-    """Frames of the other go on while the first is tried again and again."""
+    """The other's frames continue while the first is retried."""
     gone, there = Desk(*["refused"] * 1000), Desk(Scripted(10**6, every_s=0.002))
     watch = RunHooks()
     with FakeBackend(10) as backend:
@@ -153,7 +153,7 @@ def test_one_camera_that_is_gone_does_not_disturb_the_other() -> None:
 
 
 def test_readers_that_hang_for_good_end_the_run() -> None:
-    """After so many the process is better started anew: an error, not a pile of threads."""
+    """Beyond the limit the run ends with an error, instead of a growing number of threads."""
     desk = Desk(*[Scripted(1, "hang for good") for _ in range(9)])
     with FakeBackend(10) as backend, pytest.raises(SourceError, match="has failed"):
         run(backend, [CameraSpec("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "retry": RetryPolicy(0.1, hangs=2)}))
@@ -161,7 +161,7 @@ def test_readers_that_hang_for_good_end_the_run() -> None:
 
 
 def test_the_newest_frame_wins_and_the_others_are_counted() -> None:
-    """A network slower than the camera: answers are fresh, and read = predicted + dropped."""
+    """With a network slower than the camera, predictions are fresh, and read = predicted + dropped."""
 
     class Slow(FakeBackend):
         def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -183,7 +183,7 @@ def test_the_newest_frame_wins_and_the_others_are_counted() -> None:
 
 
 def test_frames_of_several_cameras_are_classified_at_once() -> None:
-    """Two cameras and a batch of two: fewer runs than frames, and each answer goes to its own camera."""
+    """Two cameras and a batch of two: fewer inferences than frames, and each prediction belongs to its camera."""
     sizes: list[int] = []
 
     class Counting(FakeBackend):
@@ -200,8 +200,8 @@ def test_frames_of_several_cameras_are_classified_at_once() -> None:
     assert sizes.count(2) > len(sizes) // 2
 
 
-def test_a_rate_spares_the_processor() -> None:
-    """Twenty frames a second of two hundred: the rest is dropped, and counted."""
+def test_a_rate_limits_predictions() -> None:
+    """Twenty of two hundred frames per second are predicted; the rest is dropped and counted."""
     with FakeBackend(10) as backend:
         options = RunOptions(**{**vars(OPTIONS), "duration_s": 1.0, "rate": 20.0})
         summary = run(backend, [CameraSpec("cam", open=Desk(Scripted(10**6)))], [], options)
@@ -210,7 +210,7 @@ def test_a_rate_spares_the_processor() -> None:
 
 
 def test_a_source_that_is_far_too_fast_starves_nobody() -> None:
-    """A reader that never waits leaves lock and interpreter to the loop and the network: of its frames some are predicted."""
+    """A reader that never waits leaves lock and interpreter to the loop and the network: some of its frames are predicted."""
     fast = CameraSpec("synthetic://?frames=0&width=64&height=48", again=False)
     with FakeBackend(10) as backend:
         summary = run(backend, [fast], [], RunOptions(**{**vars(OPTIONS), "duration_s": 1.0}))
@@ -219,8 +219,8 @@ def test_a_source_that_is_far_too_fast_starves_nobody() -> None:
     assert summary.read == summary.frames + summary.dropped
 
 
-def test_an_image_that_stands_still_is_opened_again_once() -> None:
-    """It is stalled, said, and tried once: it may be all there is to see."""
+def test_a_frozen_camera_is_reopened_once() -> None:
+    """It is reported as stalled and reopened once: the scene may really be still."""
     desk = Desk(*[Scripted(10**6, still=True) for _ in range(9)])
     watch = RunHooks()
     seen: list[tuple[str, bool]] = []
@@ -236,8 +236,8 @@ def test_an_image_that_stands_still_is_opened_again_once() -> None:
     assert desk.asked == 2
 
 
-def test_a_source_that_ends_by_itself_is_not_opened_again() -> None:
-    """A file at its own pace: its end is the run's, its failure the run's error."""
+def test_a_source_that_ends_by_itself_is_not_reopened() -> None:
+    """A file at its own pace: its end ends the run, its failure is the run's error."""
     desk = Desk(Scripted(9))
     with FakeBackend(10) as backend:
         summary = run(backend, [CameraSpec("cam", open=desk, again=False)], [], OPTIONS)
@@ -249,7 +249,7 @@ def test_a_source_that_ends_by_itself_is_not_opened_again() -> None:
 
 @pytest.mark.parametrize("then", ["hang", "hang for good", "end"])
 def test_stopping_takes_no_time_and_leaves_no_thread(then: str) -> None:
-    """A reader that waits for a frame is woken; one that hangs for good is a daemon and holds nothing up."""
+    """A thread that waits for a frame is woken; one that hangs for good is a daemon and blocks nothing."""
     before = set(threading.enumerate())
     watch = RunHooks()
     timer = threading.Timer(0.3, watch.stop.set)
@@ -272,8 +272,8 @@ def test_backoff_grows_up_to_its_limit_and_is_never_nothing(attempt: int) -> Non
     assert whole / 2 <= backoff(attempt, retry) <= whole
 
 
-def test_a_reader_that_was_given_up_delivers_nothing_more() -> None:
-    """A hung reader that wakes up later changes neither counts nor state."""
+def test_an_abandoned_thread_delivers_nothing_more() -> None:
+    """A hung thread that wakes up later changes neither counts nor state."""
     news = threading.Condition()
     late = Scripted(1, "hang")
     reader = CameraReader(CameraSpec("cam", open=Desk(late, Scripted(10**6))), news, QUICK)
@@ -337,7 +337,7 @@ def test_a_live_source_is_read_by_its_own_thread_alone() -> None:
 
 @pytest.mark.parametrize("deaf", [False, True])
 def test_the_read_timeout_of_a_live_source_is_obeyed(deaf: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """A silent camera is reopened after its own timeout, not after the longer one of the policy; a hung thread holds nothing up."""
+    """A silent camera is reopened after its own timeout, not the longer one of the policy; a hung thread blocks nothing."""
     captures = [Silent(3, deaf=deaf), Silent(10**6)]
     made: list[float] = []
 

@@ -12,7 +12,7 @@ SCRIPT = Path(__file__).resolve().parents[2] / "benchmarks/pipeline.py"
 
 @pytest.mark.parametrize("frames", [8_000, pytest.param(200_000, marks=pytest.mark.slow)])
 def test_nothing_grows(frames: int) -> None:
-    """A camera far too fast for the network: read = predicted + dropped; memory, threads and open files stay what they were."""
+    """A camera far too fast for the network: read = predicted + dropped; memory, threads and open files do not grow."""
     spec = importlib.util.spec_from_file_location("benchmark_pipeline", SCRIPT)
     assert spec is not None
     assert spec.loader is not None

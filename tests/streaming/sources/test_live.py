@@ -1,4 +1,4 @@
-"""The thread between a capture and its reader: order, ends, and that nobody waits longer than agreed."""
+"""The thread between a capture and the caller: order, ends, and that nobody waits longer than the timeout."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SOON = Timeouts(open_s=0.6, read_s=0.3)
 
 
 class _Capture:
-    """Delivers ``count`` images and then does as ``then`` says: fail, or hang until it is interrupted."""
+    """Delivers ``count`` images and then fails with ``then``, or hangs until it is interrupted."""
 
     def __init__(self, count: int, then: Exception | None = None, *, deaf: bool = False) -> None:
         self.lost = 0
@@ -47,8 +47,8 @@ class _Capture:
         self.closed.set()
 
 
-def test_every_shot_in_order_then_the_error() -> None:
-    """What was delivered before the failure arrives before the failure, which stays."""
+def test_every_image_in_order_then_the_error() -> None:
+    """Images from before the failure arrive before the error, which stays."""
     capture = _Capture(5, SourceError("the cable broke", hint="mend it"))
     with LiveSource("x", capture, _SOON, "hint") as source:
         assert [int(frame.image[0, 0, 0]) for frame in islice(source, 5)] == [1, 2, 3, 4, 5]
@@ -58,8 +58,8 @@ def test_every_shot_in_order_then_the_error() -> None:
     assert capture.closed.is_set()
 
 
-def test_the_feed_waits_for_its_reader() -> None:
-    """A slow reader loses nothing here: at most one shot is held ready."""
+def test_the_capture_waits_for_its_caller() -> None:
+    """A slow caller loses nothing: at most one image is held."""
     capture = _Capture(50, SourceError("end", hint="x"))
     with LiveSource("x", capture, _SOON, "hint") as source:
         time.sleep(0.1)
@@ -68,8 +68,8 @@ def test_the_feed_waits_for_its_reader() -> None:
 
 
 @pytest.mark.parametrize("deaf", [False, True])
-def test_a_feed_that_hangs(deaf: bool) -> None:
-    """The reader is told after its patience, whether or not the capture can be interrupted."""
+def test_a_capture_that_hangs(deaf: bool) -> None:
+    """The caller gets an error after the timeout, whether or not the capture can be interrupted."""
     capture = _Capture(1, deaf=deaf)
     with LiveSource("cam", capture, _SOON, "kick it") as source:
         next(iter(source))
@@ -81,8 +81,8 @@ def test_a_feed_that_hangs(deaf: bool) -> None:
     assert capture.closed.wait(2)
 
 
-def test_a_feed_that_does_not_open() -> None:
-    """The constructor gives up when the first frame is overdue, and lets go of the capture."""
+def test_a_capture_that_does_not_open() -> None:
+    """The constructor raises when the first frame is overdue, and the capture is closed."""
     capture = _Capture(0)
     started = time.monotonic()
     with pytest.raises(SourceError, match=r"cam gave no frame within 0\.6 s"):
@@ -93,7 +93,7 @@ def test_a_feed_that_does_not_open() -> None:
 
 @pytest.mark.parametrize("error", [SourceError("refused", hint="x"), MissingDependencyError("no cv2", hint="x")])
 def test_an_error_of_opening_is_the_constructors(error: Exception) -> None:
-    """It comes as it is, and the thread ends."""
+    """It is raised unchanged, and the thread ends."""
     capture = _Capture(0, error)
     with pytest.raises(type(error), match=str(error)):
         LiveSource("cam", capture, _SOON, "hint")
@@ -101,7 +101,7 @@ def test_an_error_of_opening_is_the_constructors(error: Exception) -> None:
 
 
 def test_a_foreign_error_is_not_quoted() -> None:
-    """OpenCV's messages may hold the URI: only the kind of the error is told."""
+    """OpenCV's messages may contain the URI: only the type of the error is named."""
     with pytest.raises(SourceError, match=r"^cam failed \(ValueError\)$") as caught:
         LiveSource("cam", _Capture(0, ValueError("rtsp://u:hunter2@h")), _SOON, "hint")
     assert caught.value.__cause__ is None
@@ -109,7 +109,7 @@ def test_a_foreign_error_is_not_quoted() -> None:
 
 
 def test_closing_ends_a_waiting_reader_at_once() -> None:
-    """In another thread, without an error, even where the capture is deaf; close itself waits for the capture."""
+    """In another thread, without an error, even if the capture does not react; close itself waits for the capture."""
     capture = _Capture(1, deaf=True)
     source = LiveSource("cam", capture, Timeouts(5, 5), "hint")
     seen: list[float] = []
@@ -130,8 +130,8 @@ def test_closing_ends_a_waiting_reader_at_once() -> None:
     source.close()
 
 
-def test_lost_images_are_told() -> None:
-    """The count is the capture's, and where nothing else came the error names it."""
+def test_lost_images_are_counted() -> None:
+    """The count is the capture's, and the error of a timeout mentions it."""
     capture = _Capture(1)
     capture.lost = 7
     with LiveSource("cam", capture, _SOON, "hint") as source:
