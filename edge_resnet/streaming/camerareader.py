@@ -197,9 +197,10 @@ class CameraReader:
             if not self._adopt(opened, generation):
                 opened.close()
             elif isinstance(opened, LiveSource):
-                self._thread = opened.deliver(
-                    partial(self._offer, generation), lambda error: self._finish(generation, error.message)
-                )
+                thread = opened.deliver(partial(self._offer, generation), lambda error: self._finish(generation, error.message))
+                with self._news:
+                    if generation == self._generation:
+                        self._thread = thread
                 return
             else:
                 with opened:
@@ -271,12 +272,12 @@ class CameraReader:
         with self._news:
             if self._stopped.is_set() or generation != self._generation:
                 return
+            self._state, self._error = "reconnecting", reason
             self._generation += 1  # before the source is closed: that wakes its thread, which must not report an end
         if time.monotonic_ns() - self._opened_ns > self._retry.max_s * 1e9:
             self._attempt = 0  # it worked for a while: this is a new failure
         pause_s = backoff(self._attempt, self._retry) if pause else 0.0
         self._attempt += pause
-        self._state, self._error = "reconnecting", reason
         _log.warning("%s; reopening it in %.1f s", reason, pause_s)
         self._begin(None, self._close(), pause_s)
 

@@ -85,9 +85,9 @@ def run(
     """Classify every frame of the files, one file after another, and the newest frames of all cameras at once.
 
     The predictions go to every sink. Ends when all files have been read and there is no camera, at the options' limits, and on
-    ``hooks.stop``, Ctrl-C or the end of whoever reads a sink's output; then the batches in flight are completed and written, and
-    the summary says interrupted. A camera that fails is reopened; a sink that fails loses that prediction. Raises what a file or
-    the backend raises, after the predictions of earlier frames were written.
+    ``hooks.stop``, Ctrl-C, or when the reader of a sink's output is gone; then the batches in flight are completed and written,
+    and the summary says interrupted. A camera that fails is reopened; a sink that fails loses that prediction. Raises what a file
+    or the backend raises, after the predictions of earlier frames were written.
     """
     loop = _Loop(backend, sources, sinks, options, hooks or RunHooks())
     try:
@@ -224,7 +224,7 @@ class _Loop:
         assert batch.logits is not None
         stages_ms = {
             "preprocess": (batch.prepared_ns - batch.taken_ns) / 1e6,
-            "inference": (batch.done_ns - batch.begun_ns) / 1e6,
+            "inference": (batch.done_ns - batch.started_ns) / 1e6,
         }
         for (frame, reader), logits in zip(batch.taken, batch.logits, strict=True):
             prediction = self._predict(frame, reader, logits, stages_ms)

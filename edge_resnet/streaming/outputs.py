@@ -99,7 +99,7 @@ def _writers(wanted: Outputs, run: RunView) -> Iterator[Sink]:
 
 
 def _displays(wanted: Outputs, run: RunView) -> Iterator[Sink]:
-    """Sinks that a person looks at. The terminal comes last: nothing else may be printed while its table is drawn."""
+    """Sinks for a person to watch. The terminal comes last: nothing else may be printed while its table is drawn."""
     if wanted.window:
         from edge_resnet.streaming.sinks.window import WindowSink
 

@@ -25,7 +25,7 @@ _QUIET_S = 60.0
 class SinkQueue:
     """Passes predictions to a sink in order. If the queue is full they are lost and counted; if ``lossless``, the caller waits.
 
-    ``only_changes``: pass on only those whose answer changed. ``gone``: set when whoever reads the sink's output has left.
+    ``only_changes``: pass on only those whose answer changed. ``gone``: set when the reader of the sink's output is gone.
     """
 
     def __init__(self, sink: Sink, *, lossless: bool, only_changes: bool = False) -> None:

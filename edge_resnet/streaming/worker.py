@@ -60,7 +60,7 @@ class Batch:
     taken_ns: int
     prepared_ns: int
     #: 0 until it runs.
-    begun_ns: int
+    started_ns: int
     done_ns: int = 0
     logits: Logits | None = None
     error: BaseException | None = None
@@ -98,19 +98,19 @@ class Worker:
         """Preprocess frames and queue them as a batch."""
         taken_ns = time.perf_counter_ns()
         images = [frame.image if self.roi is None else self.roi.of(frame.image) for frame, _ in taken]
-        backend, begun_ns = self._pipelined, 0
+        backend, started_ns = self._pipelined, 0
         if backend is not None and backend.resizes:
-            begun_ns = prepared_ns = taken_ns  # the device preprocesses, too
+            started_ns = prepared_ns = taken_ns  # the device preprocesses, too
             run = partial(backend.result, backend.submit_frames(images))
         else:
             pixels = np.stack([preprocess_bgr(image, self.preprocess) for image in images])
             prepared_ns = time.perf_counter_ns()
             if backend is not None:
-                begun_ns = prepared_ns
+                started_ns = prepared_ns
                 run = partial(backend.result, backend.submit(pixels))
             else:
                 run = partial(self.backend.infer, pixels)
-        batch = Batch(list(taken), run, taken_ns, prepared_ns, begun_ns)
+        batch = Batch(list(taken), run, taken_ns, prepared_ns, started_ns)
         self.preparing_s = _blend(self.preparing_s, (time.perf_counter_ns() - taken_ns) / 1e9)
         self._in_flight.append(batch)
         self._queue.put(batch)
@@ -126,14 +126,14 @@ class Worker:
         batch = self._in_flight.popleft()
         if batch.error is not None:
             raise batch.error
-        self.running_s = _blend(self.running_s, (batch.done_ns - batch.begun_ns) / 1e9)
+        self.running_s = _blend(self.running_s, (batch.done_ns - batch.started_ns) / 1e9)
         return batch
 
     def left_s(self) -> float:
         """Seconds until the running batch is expected to be done."""
-        if not self._in_flight or not self._in_flight[0].begun_ns:
+        if not self._in_flight or not self._in_flight[0].started_ns:
             return self.running_s
-        return max(0.0, self.running_s - (time.perf_counter_ns() - self._in_flight[0].begun_ns) / 1e9)
+        return max(0.0, self.running_s - (time.perf_counter_ns() - self._in_flight[0].started_ns) / 1e9)
 
     def oldest_s(self) -> float:
         """Seconds since the frames of the oldest batch in flight were taken, 0 if there is none."""
@@ -146,7 +146,7 @@ class Worker:
 
     def _serve(self) -> None:
         while (batch := self._queue.get()) is not None:
-            batch.begun_ns = batch.begun_ns or time.perf_counter_ns()
+            batch.started_ns = batch.started_ns or time.perf_counter_ns()
             try:
                 batch.logits = batch.run()
             except BaseException as error:  # raised again in the loop's thread

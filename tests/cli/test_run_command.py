@@ -25,7 +25,7 @@ def artifact(tiny_artifacts: dict[str, Artifact]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("words", "parts"),
+    ("arguments", "parts"),
     [
         ((), ("run needs a source", "--camera 0")),
         ((*SOURCE, "--roi", "1,2"), ("four whole numbers", "--roi")),
@@ -50,15 +50,15 @@ def artifact(tiny_artifacts: dict[str, Artifact]) -> str:
         (("--camera", "77"), ("/dev/video77", "plugged in")),
     ],
 )
-def test_invalid_options_are_one_line(cli: Cli, artifact: str, words: tuple[str, ...], parts: tuple[str, ...]) -> None:
+def test_invalid_options_are_one_line(cli: Cli, artifact: str, arguments: tuple[str, ...], parts: tuple[str, ...]) -> None:
     """An error with a hint, exit code 2, and no file is left behind."""
-    assert_refused(cli("run", artifact, *words), *parts)
+    assert_refused(cli("run", artifact, *arguments), *parts)
 
 
 def test_every_output_at_once(cli: Cli, artifact: str, tmp_path: Path) -> None:
     """JSON lines, recording, uncertain frames and the JSON summary agree."""
-    words = ("--jsonl", "out.jsonl", "--save-video", "out.mkv", "--record-uncertain", "unclear", "--uncertain-below", "1")
-    summary = json.loads(cli("run", artifact, *SOURCE, *words, "--json").out)
+    arguments = ("--jsonl", "out.jsonl", "--save-video", "out.mkv", "--record-uncertain", "unclear", "--uncertain-below", "1")
+    summary = json.loads(cli("run", artifact, *SOURCE, *arguments, "--json").out)
     assert (summary["frames"], summary["read"], summary["dropped"], summary["lost"]) == (40, 40, 0, {})
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["frame"] for row in rows] == list(range(40))
@@ -70,8 +70,8 @@ def test_every_output_at_once(cli: Cli, artifact: str, tmp_path: Path) -> None:
 
 def test_only_changes_are_written(cli: Cli, artifact: str, tmp_path: Path) -> None:
     """With a confidence that no class reaches, the answer is unknown from the first frame on: one line."""
-    words = ("--min-confidence", "0.99", "--on-change", "--jsonl", "out.jsonl", "--headless")
-    assert cli("run", artifact, *SOURCE, *words).code == 0
+    arguments = ("--min-confidence", "0.99", "--on-change", "--jsonl", "out.jsonl", "--headless")
+    assert cli("run", artifact, *SOURCE, *arguments).code == 0
     (row,) = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert (row["answer"]["label"], row["answer"]["class_index"], row["answer"]["changed"]) == ("unknown", -1, True)
 
@@ -79,8 +79,8 @@ def test_only_changes_are_written(cli: Cli, artifact: str, tmp_path: Path) -> No
 def test_the_part_that_is_classified(cli: Cli, artifact: str, tmp_path: Path) -> None:
     """A region changes the probabilities; the whole frame as region does not."""
 
-    def first(name: str, *words: str) -> float:
-        cli("run", artifact, *SOURCE, "--frames", "1", "--jsonl", name, "--headless", *words)
+    def first(name: str, *arguments: str) -> float:
+        cli("run", artifact, *SOURCE, "--frames", "1", "--jsonl", name, "--headless", *arguments)
         return float(json.loads((tmp_path / name).read_text())["top"][0]["probability"])
 
     whole = first("whole.jsonl")
@@ -98,8 +98,8 @@ def test_a_duration_ends_an_endless_source(cli: Cli, artifact: str) -> None:
 
 def test_appending_continues_the_file(cli: Cli, artifact: str, tmp_path: Path) -> None:
     """A second run adds its lines, and without the option it replaces them."""
-    for words, count in (((), 40), (("--jsonl-append",), 80), ((), 40)):
-        cli("run", artifact, *SOURCE, "--jsonl", "out.jsonl", "--headless", *words)
+    for arguments, count in (((), 40), (("--jsonl-append",), 80), ((), 40)):
+        cli("run", artifact, *SOURCE, "--jsonl", "out.jsonl", "--headless", *arguments)
         assert len((tmp_path / "out.jsonl").read_text().splitlines()) == count
 
 

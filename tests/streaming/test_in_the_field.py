@@ -23,9 +23,9 @@ from edge_resnet.artifact.folder import Artifact
 class Running:
     """``edge-resnet run`` in a process, and the lines it has written."""
 
-    def __init__(self, artifact: Path, out: Path, *words: str) -> None:
+    def __init__(self, artifact: Path, out: Path, *arguments: str) -> None:
         self.out = out
-        command = [sys.executable, "-m", "edge_resnet", "run", str(artifact), "--headless", "--jsonl", str(out), *words]
+        command = [sys.executable, "-m", "edge_resnet", "run", str(artifact), "--headless", "--jsonl", str(out), *arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def lines(self) -> list[str]:
@@ -67,9 +67,9 @@ class Running:
 
 
 @contextmanager
-def running(artifact: Artifact, out: Path, *words: str) -> Iterator[Running]:
+def running(artifact: Artifact, out: Path, *arguments: str) -> Iterator[Running]:
     """A run that is ended in any case."""
-    found = Running(artifact.folder, out, *words)
+    found = Running(artifact.folder, out, *arguments)
     try:
         yield found
     finally:
@@ -152,8 +152,8 @@ def test_a_password_is_nowhere(tiny_artifacts: dict[str, Artifact], tmp_path: Pa
 def test_two_cameras_on_one_engine(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
     """One of them stalls: the other continues, and the first comes back."""
     with MjpegServer(fps=30) as left, MjpegServer(fps=30) as right:
-        words = ("--source", f"{left.url('/stream')}?timeout=2", "--source", f"{right.url('/stall')}?timeout=1")
-        with running(tiny_artifacts["int8"], tmp_path / "out.jsonl", *words) as run:
+        arguments = ("--source", f"{left.url('/stream')}?timeout=2", "--source", f"{right.url('/stall')}?timeout=1")
+        with running(tiny_artifacts["int8"], tmp_path / "out.jsonl", *arguments) as run:
             run.more(120, 60)
             run.until(lambda: len({json.loads(line)["source"] for line in run.lines()}) == 2, 20)
             said = run.end()

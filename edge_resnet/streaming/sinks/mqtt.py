@@ -127,14 +127,17 @@ class MqttSink:
         self._in_flight.append(info)
 
     def close(self) -> None:
-        """Wait up to three seconds for what is under way, say offline and disconnect. Raises EdgeResnetError where messages are
-        left, with their number, and where the broker did not confirm the end: what this machine buffered may be lost."""
+        """Publish offline, wait up to three seconds for messages in flight, and disconnect.
+
+        Raises EdgeResnetError with the number of messages that are left, or if the broker did not confirm the end: then messages
+        in the system's buffers may be lost.
+        """
         if self._closed:
             return
         self._closed = True
         ends, confirmed = time.monotonic() + _DRAIN_S, True
         if self._client.is_connected():
-            # The broker acknowledges it after all that was sent before it, QoS 0 included.
+            # The broker confirms this message after all that were sent before it, including those of QoS 0.
             last = self._client.publish(self._status, "offline", qos=1, retain=True)
             while time.monotonic() < ends and (self._forget_delivered() or not _is_delivered(last)):
                 time.sleep(0.005)

@@ -121,7 +121,7 @@ class UncertainSink:
             self._sizes[stem] = sum((self._folder / f"{stem}{suffix}").stat().st_size for suffix in (".jpg", ".json"))
 
     def _make_room(self, size: int) -> None:
-        """Remove the oldest until the limit holds; those that somebody has moved away are only forgotten."""
+        """Remove the oldest until the limit holds; those that the user has moved away are only forgotten."""
         while self._sizes and sum(self._sizes.values()) + size > self._max_bytes:
             stem = next(iter(self._sizes))
             for suffix in (".jpg", ".json"):

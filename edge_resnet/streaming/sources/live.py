@@ -1,4 +1,4 @@
-"""A live source: its frames are read in a thread of its own, so that nobody waits for a frame longer than the timeout.
+"""A live source: its frames are read in a thread of its own, so that no caller waits for a frame longer than the timeout.
 
 Does not know about cameras or protocols: those are captures. OpenCV cannot be interrupted or closed while it reads, and some of
 its backends have no timeout. The caller therefore waits for the thread and may stop waiting.
@@ -121,8 +121,8 @@ class LiveSource:
     def deliver(self, take: Callable[[Frame], bool], failed: Callable[[EdgeResnetError], object]) -> threading.Thread:
         """Call ``take`` with each frame as soon as it is read, until it returns False, and ``failed`` once if no more will come.
 
-        Both are called on the source's own thread, which is returned; only where the source has failed already is ``failed``
-        called before this returns. Nobody waits for frames any more: the caller watches the time with ``overdue``.
+        Both are called on the source's own thread, which is returned; if the source has failed already, ``failed`` is called
+        before this returns. The source itself no longer applies the read timeout: the caller checks it with ``overdue``.
         """
         with self._changed:
             self._receiver = _Receiver(take, failed)

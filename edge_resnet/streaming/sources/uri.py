@@ -114,7 +114,8 @@ def parse_address(uri: str) -> Address:
 
 
 def take_options(uri: str, known: Mapping[str, Range]) -> tuple[str, dict[str, float]]:
-    """Remove the ``known`` options from a network URI's query; returns the URI with the server's options alone, and ours."""
+    """Remove the ``known`` options from a network URI's query; returns the URI with the server's own options, and the values of
+    ``known``."""
     before, mark, query = uri.partition("?")
     ours: list[str] = []
     theirs: list[str] = []

@@ -38,10 +38,10 @@ class EventFilter:
 class Subscriber:
     """One client's queue: filled by the web sink's thread, emptied by the server's."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, wanted: EventFilter, hub: EventHub, latest: LatestFrames) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, wanted: EventFilter, event_hub: EventHub, latest: LatestFrames) -> None:
         self._loop = loop
         self._filter = wanted
-        self._hub = hub
+        self._event_hub = event_hub
         self._latest = latest
         self._lock = threading.Lock()
         self._queue: deque[Newest] = deque()
@@ -68,14 +68,14 @@ class Subscriber:
 
     async def chunks(self, wake: asyncio.Event) -> AsyncGenerator[bytes, None]:
         """The newest of each source, then events as they come, and a comment if none came for a while."""
-        self._hub.join(self)
+        self._event_hub.join(self)
         try:
             for newest in self._latest.all_newest():
                 self.offer(newest)
             async for chunk in self._endless(wake):
                 yield chunk
         finally:
-            self._hub.leave(self)
+            self._event_hub.leave(self)
 
     async def _endless(self, wake: asyncio.Event) -> AsyncGenerator[bytes, None]:
         yield _RETRY

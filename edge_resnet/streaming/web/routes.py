@@ -40,9 +40,9 @@ _BUSY = {"Retry-After": "5"}
 class Api:
     """Its methods handle the routes, on the server's thread."""
 
-    def __init__(self, latest: LatestFrames, hub: EventHub, streams: Streams, pool: Executor) -> None:
+    def __init__(self, latest: LatestFrames, event_hub: EventHub, streams: Streams, pool: Executor) -> None:
         self._latest = latest
-        self._hub = hub
+        self._event_hub = event_hub
         self._streams = streams
         self._pool = pool
         self._images = JpegStream(latest, pool)
@@ -58,7 +58,7 @@ class Api:
 
     async def predictions(self, request: Request) -> Response | Stream:
         """Predictions as they come, after the newest of each source."""
-        subscriber = Subscriber(asyncio.get_running_loop(), _event_filter(request), self._hub, self._latest)
+        subscriber = Subscriber(asyncio.get_running_loop(), _event_filter(request), self._event_hub, self._latest)
         return self._open(_EVENTS, LISTENERS, events.MEDIA_TYPE, subscriber.chunks)
 
     async def status(self, request: Request) -> Response:  # noqa: ARG002
@@ -94,7 +94,7 @@ class Api:
     def _clients(self) -> Clients:
         counts = dict(self._streams.counts)
         listeners = counts.pop(_EVENTS, 0)
-        return Clients(sum(counts.values()), listeners, self._hub.lost)
+        return Clients(sum(counts.values()), listeners, self._event_hub.lost)
 
 
 def _event_filter(request: Request) -> EventFilter:

@@ -74,7 +74,7 @@ class WebSink:
         running = self._running
         if newest is not None and running is not None:
             running.metrics.observe(newest)
-            running.hub.publish(newest)
+            running.event_hub.publish(newest)
 
     def close(self) -> None:
         """End the server within a second, whichever clients are connected."""
@@ -93,7 +93,7 @@ class WebSink:
 @dataclass(frozen=True)
 class _Running:
     server: Server
-    hub: EventHub
+    event_hub: EventHub
     metrics: Metrics
     pool: ThreadPoolExecutor
     port: int
@@ -108,10 +108,10 @@ def _start(latest: LatestFrames, address: Address, token: Token | None, sock: so
     except ImportError as error:
         raise MissingDependencyError(f"--web needs {error.name}", hint="pip install 'edge-resnet[web]'") from error
     latest.status()
-    hub, streams = EventHub(), Streams()
+    event_hub, streams = EventHub(), Streams()
     pool = ThreadPoolExecutor(2, thread_name_prefix="web")
-    api = Api(latest, hub, streams, pool)
+    api = Api(latest, event_hub, streams, pool)
     port: int = sock.getsockname()[1]
     server = Server(build_app(api, token, address.host if address.loopback else None), sock, streams)
     server.start()
-    return _Running(server, hub, api.metrics, pool, port)
+    return _Running(server, event_hub, api.metrics, pool, port)

@@ -86,14 +86,14 @@ def test_a_queue_keeps_the_newest() -> None:
     """Of a thousand at once the client gets the number of lost ones, and the last 256."""
 
     async def told() -> str:
-        hub, feed = EventHub(), LatestFrames(Script())
-        subscriber = Subscriber(asyncio.get_running_loop(), EventFilter(), hub, feed)
+        event_hub, latest = EventHub(), LatestFrames(Script())
+        subscriber = Subscriber(asyncio.get_running_loop(), EventFilter(), event_hub, latest)
         async with aclosing(subscriber.chunks(asyncio.Event())) as chunks:
             assert (await anext(chunks)).startswith(b"retry:")
             for index in range(1000):
-                newest = feed.put(prediction(index), frame(index))
+                newest = latest.put(prediction(index), frame(index))
                 assert newest is not None
-                hub.publish(newest)
+                event_hub.publish(newest)
             return (await anext(chunks)).decode()
 
     text = asyncio.run(told())
