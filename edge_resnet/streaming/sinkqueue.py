@@ -20,6 +20,7 @@ _log = logging.getLogger(__name__)
 _QUEUED, _QUEUED_FRAMES = 512, 8
 #: Seconds after which the same error of a sink is logged again.
 _QUIET_S = 60.0
+_NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 
 
 class SinkQueue:
@@ -105,6 +106,3 @@ class SinkQueue:
             _log.warning("%s lost a prediction: %s", self._sink.name, text)
             self._logged_s = now
         self._error = text
-
-
-_NO_IMAGE = np.zeros((0, 0, 3), np.uint8)

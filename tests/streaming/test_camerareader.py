@@ -295,6 +295,7 @@ class Silent:
     def __init__(self, count: int, *, deaf: bool = False) -> None:
         self.lost = 1
         self.closed = threading.Event()
+        self.released = threading.Event()
         self._count, self._deaf, self._interrupted = count, deaf, threading.Event()
 
     def open(self) -> None:
@@ -303,7 +304,7 @@ class Silent:
     def read(self) -> CapturedImage:
         """The next image."""
         if self._count == 0:
-            (threading.Event() if self._deaf else self._interrupted).wait(20)
+            (self.released if self._deaf else self._interrupted).wait(20)
             raise SourceError("interrupted", hint="x")
         self._count -= 1
         time.sleep(0.002)
@@ -357,4 +358,6 @@ def test_the_read_timeout_of_a_live_source_is_obeyed(deaf: bool, caplog: pytest.
     assert (status.reconnects, status.error) == (1, "")
     assert any("cam gave no frame for 0.3 s that can be read, and 1 that cannot; reopening" in text for text in caplog.messages)
     assert captures[0].closed.is_set() is not deaf
+    captures[0].released.set()
+    assert captures[0].closed.wait(5)
     reader.stop()

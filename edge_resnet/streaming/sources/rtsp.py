@@ -31,6 +31,8 @@ _THREADS = Range(2, 0, 64)
 _LATENCY_MS = 100
 #: Shares of the timeout for the first frame: for opening, and for finding out why that failed.
 _OPENING, _ASKING = 0.6, 0.25
+#: Of headers and description; those of cameras have one or two kB.
+_MAX_BYTES = 65536
 
 
 def open_rtsp(uri: str) -> LiveSource:
@@ -99,10 +101,6 @@ def rtsp_pipeline(address: Address, *, on_jetson: bool) -> str:
 def _quoted(value: str) -> str:
     """A string for gst_parse_launch; an unescaped quote would end it, and could begin another element."""
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-#: Of headers and description; those of cameras have one or two kB.
-_MAX_BYTES = 65536
 
 
 class _Reply(NamedTuple):

@@ -19,7 +19,6 @@ from edge_resnet.streaming.web.tokens import Attempts, Token
 
 __all__ = ["OPEN", "Guard", "too_many"]
 
-
 #: Open to everyone: the health checks, and the sign-in form.
 OPEN = frozenset({"/healthz", "/readyz", "/login", "/static/page.css", "/static/icon.svg"})
 _LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})

@@ -35,6 +35,8 @@ WATCHERS = 8
 LISTENERS = 32
 _EVENTS = "events"
 _BUSY = {"Retry-After": "5"}
+#: Longer than any network takes for a frame, and longer than a camera takes to reconnect.
+_MAX_QUIET_S = 10.0
 
 
 class Api:
@@ -128,10 +130,6 @@ def build_app(api: Api, token: Token | None, host: str | None) -> ASGIApp:
     # A path with a trailing slash is not found: a redirect would be built from the Host header.
     app.router.redirect_slashes = False
     return Guard(app, token, host, attempts, pages.sign_in)
-
-
-#: Longer than any network takes for a frame, and longer than a camera takes to reconnect.
-_MAX_QUIET_S = 10.0
 
 
 def health(status: RunStatus, quiet_s: float) -> tuple[bool, str]:
