@@ -46,14 +46,14 @@ def claim_size(image: bytes, width: int, height: int) -> bytes:
 
 
 class MjpegServer:
-    """Serves at ``url(path)``; frames per second ``fps``; image i is ``paint(i)`` (H, W, 3) RGB, counted for each reader anew.
+    """Serves at ``url(path)`` with ``fps`` frames per second; image i is ``paint(i)`` (H, W, 3) RGB, counted per request.
 
-    Paths: /stream, without a length /plain, with dashes in the boundary's header /dashes, chunked /chunked; every third image
-    cut short /cut, or shorter than its length says /lying, or no image at all /garbage, or of 65,500 x 65,500 pixels /huge;
-    after five images no more /stall; a byte now and then /drip; an image without end /endless; one that announces 100 GB
-    /giant; two images and the end /short; no answer /silent; a single image /image; elsewhere /moved; else: not found.
-    ``login``: user and password, asked for by Digest where ``digest``. ``tls``: https with its certificate. ``readers``: requests
-    answered so far.
+    Paths: /stream; /plain has no lengths, /dashes has dashes in the header's boundary, /chunked is chunked. Every third image is
+    cut short in /cut, shorter than its length in /lying, not an image in /garbage, of 65,500 x 65,500 pixels in /huge. /stall ends
+    sending after five images, /drip sends a byte now and then, /endless an image without an end, /giant one that announces 100 GB,
+    /short two images. /silent does not answer, /image is a single image, /moved redirects. Any other path is not found.
+    ``login``: user and password, with Digest if ``digest``. ``tls``: https with its certificate. ``readers``: the number of requests
+    so far.
     """
 
     def __init__(

@@ -110,13 +110,13 @@ def test_a_camera_that_is_killed_three_times(
             before = before or (run.memory_mib(), run.threads())
         assert run.memory_mib() - before[0] < 24
         assert run.threads() <= before[1] + 1
-        said = run.end()
+        log = run.end()
     rows = [json.loads(line) for line in run.lines()]
     numbers = [row["frame"] for row in rows]
     assert numbers == sorted(set(numbers))
-    assert f"{len(rows)} frames in" in said
-    assert "3 reconnects" in said
-    assert said.count("reopening it") >= 3
+    assert f"{len(rows)} frames in" in log
+    assert "3 reconnects" in log
+    assert log.count("reopening it") >= 3
 
 
 def test_a_camera_that_is_not_there_at_boot(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
@@ -144,8 +144,8 @@ def test_a_password_is_nowhere(tiny_artifacts: dict[str, Artifact], tmp_path: Pa
             time.sleep(0.5)
             server.start()
             run.more(5)
-            said = run.end()
-    assert "s3cret" not in said
+            log = run.end()
+    assert "s3cret" not in log
     assert "s3cret" not in "".join(run.lines())
 
 
@@ -156,5 +156,5 @@ def test_two_cameras_on_one_engine(tiny_artifacts: dict[str, Artifact], tmp_path
         with running(tiny_artifacts["int8"], tmp_path / "out.jsonl", *arguments) as run:
             run.more(120, 60)
             run.until(lambda: len({json.loads(line)["source"] for line in run.lines()}) == 2, 20)
-            said = run.end()
-    assert "reconnect" in said
+            log = run.end()
+    assert "reconnect" in log

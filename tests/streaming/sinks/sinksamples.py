@@ -45,8 +45,7 @@ def with_image(frame: int = 0, *, height: int = 48, width: int = 64, source: str
 
 @contextmanager
 def files_up_to(size: int) -> Iterator[None]:
-    """While it lasts, the system lets no file of this process grow beyond ``size`` bytes and cuts a write there, as a full disk
-    does."""
+    """Inside the block no file of this process grows beyond ``size`` bytes: a write is cut off there, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

@@ -197,8 +197,8 @@ def test_the_interval_runs_while_no_line_is_written(tmp_path: Path, monkeypatch:
 
 
 def test_a_killed_process_leaves_whole_lines(tmp_path: Path) -> None:
-    """A process that is killed while it writes leaves whole lines, but for the last: a system may take a part of that, and the
-    next process cuts it off and goes on."""
+    """A process that is killed while it writes leaves whole lines, except perhaps for the last one, which the next process cuts
+    off."""
     path = tmp_path / "out.jsonl"
     code = (
         "import sys, itertools\nfrom pathlib import Path\nfrom edge_resnet.streaming.sinks.linefile import LineFile\n"

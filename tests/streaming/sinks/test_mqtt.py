@@ -225,8 +225,8 @@ def test_a_broker_that_is_suspended(broker: Mosquitto, monkeypatch: pytest.Monke
     assert slowest < 1.0
     assert len(sink._in_flight) <= 10
     # With QoS 0 the machine's own buffers may have taken all of them by now: then none is left, and none was confirmed.
-    said = r"has not taken the last \d+ messages: it is slow"
-    with pytest.raises(EdgeResnetError, match=said if qos else said + "|has not confirmed the end.*it is slow"):
+    pattern = r"has not taken the last \d+ messages: it is slow"
+    with pytest.raises(EdgeResnetError, match=pattern if qos else pattern + "|has not confirmed the end.*it is slow"):
         sink.close()
     sink.close()
     broker.signal(signal.SIGCONT)
@@ -249,9 +249,9 @@ def test_an_end_that_is_not_confirmed(broker: Mosquitto, monkeypatch: pytest.Mon
 def test_no_broker_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a broker a run starts, QoS 1 keeps what fits, the rest is refused, and close returns soon."""
     monkeypatch.setattr(mqtt, "_DRAIN_S", 0.3)
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # bound and not listening: refuses
-        sink = MqttSink(_at(nobody.getsockname()[1]), qos=1, in_flight=5)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound and not listening: refuses
+        sink = MqttSink(_at(closed.getsockname()[1]), qos=1, in_flight=5)
         for number in range(5):
             sink.write(predicted(number), FRAME)
         with pytest.raises(EdgeResnetError, match=r"5 messages wait for the MQTT broker .*: no connection"):
@@ -282,9 +282,9 @@ def test_the_password(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
             with pytest.raises(EdgeResnetError, match="refuses the connection: Not authorized") as caught:
                 sink.write(predicted(), FRAME)
             sink.close()
-        said = f"{caplog.text} {caught.value} {wrong!r} {sink!r} {vars(sink)}"
+        texts = f"{caplog.text} {caught.value} {wrong!r} {sink!r} {vars(sink)}"
         assert "Not authorized" in caplog.text
-        assert "wr0ng" not in said
+        assert "wr0ng" not in texts
     finally:
         broker.kill()
 

@@ -48,7 +48,7 @@ with WindowSink(lambda: stops.append(1), per_source=sources > 1) as sink:
 print(json.dumps({"frames": len(done), "stops": len(stops)}), flush=True)
 """
 
-#: What a window manager sends when somebody clicks on the cross; there is none on this screen.
+#: What a window manager sends when the user clicks the close button; this screen has none.
 _CLOSE = """
 import ctypes, sys
 class Message(ctypes.Structure):

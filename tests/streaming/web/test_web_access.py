@@ -80,12 +80,12 @@ def test_signing_in_sets_a_cookie_that_opens_everything(sink: WebSink) -> None:
     """The cookie is not the token, is hidden from scripts and other sites, and expires after a week."""
     answer = _sign_in(sink, TOKEN, Origin=sink.url.rstrip("/"))
     assert (answer.status, answer.headers["location"]) == (303, "/")
-    told = answer.headers["set-cookie"].lower()
-    assert "httponly" in told
-    assert "samesite=strict" in told
-    assert "max-age=604800" in told
-    assert TOKEN not in told
-    assert f"edge_resnet_{urlsplit(sink.url).port}=" in told
+    header = answer.headers["set-cookie"].lower()
+    assert "httponly" in header
+    assert "samesite=strict" in header
+    assert "max-age=604800" in header
+    assert TOKEN not in header
+    assert f"edge_resnet_{urlsplit(sink.url).port}=" in header
     assert ask(sink.url, "/api/status", headers=_cookie(answer)).status == 200
     with Reader(sink.url, "/api/predictions", _cookie(answer)) as reader:
         assert reader.data()["frame"] == 0

@@ -45,7 +45,7 @@ def test_the_page_and_its_files_are_served(calm: WebSink) -> None:
         assert found.headers["content-type"].startswith(kind)
 
 
-def test_the_page_asks_nobody_else(calm: WebSink) -> None:
+def test_the_page_requests_nothing_from_other_hosts(calm: WebSink) -> None:
     """None of its files contains an address of another host; the icon's namespace is only a name."""
     for path in ("/", "/static/page.css", "/static/page.js"):
         text = ask(calm.url, path).text
@@ -161,12 +161,12 @@ def test_predictions_come_as_events(sink: WebSink) -> None:
         assert reader.data()["frame"] == 1
         sink.write(prediction(2, answer=Answer(-1, "unknown", 0.3, True)), frame(2))
         event = reader.event()
-    told = json.loads(event["data"])
+    content = json.loads(event["data"])
     assert event["id"] == "3"
-    assert told["source_index"] == 0
-    assert told["answer"] == {"class_index": -1, "label": "unknown", "probability": 0.3, "changed": True}
-    assert {"source", "frame", "captured_ns", "age_ms", "top", "stages_ms", "wall_ns"} < set(told)
-    assert told["top"][0] == {"class_index": 0, "label": "coffee mug", "probability": 0.6}
+    assert content["source_index"] == 0
+    assert content["answer"] == {"class_index": -1, "label": "unknown", "probability": 0.3, "changed": True}
+    assert {"source", "frame", "captured_ns", "age_ms", "top", "stages_ms", "wall_ns"} < set(content)
+    assert content["top"][0] == {"class_index": 0, "label": "coffee mug", "probability": 0.6}
 
 
 def test_on_change_only_changes_come(sink: WebSink) -> None:
@@ -203,12 +203,12 @@ def test_the_status_is_the_runs(script: Script, sink: WebSink) -> None:
     """All its fields and the version; numbers that are not finite are null, invalid text is escaped."""
     script.change(frames_per_s=float("nan"), sinks=(SinkStatus("jsonl", 1, 2, "name \udcff"),))
     assert until(lambda: ask(sink.url, "/api/status").json()["frames_per_s"] is None)
-    told = ask(sink.url, "/api/status").json()
-    assert told["artifact"] == "resnet50-int8"
-    assert told["version"]
-    assert told["sources"][0]["state"] == "live"
-    assert told["latency"]["p99_ms"] == 9.0
-    assert told["sinks"][0] == {"name": "jsonl", "written": 1, "lost": 2, "error": "name \udcff"}
+    content = ask(sink.url, "/api/status").json()
+    assert content["artifact"] == "resnet50-int8"
+    assert content["version"]
+    assert content["sources"][0]["state"] == "live"
+    assert content["latency"]["p99_ms"] == 9.0
+    assert content["sinks"][0] == {"name": "jsonl", "written": 1, "lost": 2, "error": "name \udcff"}
 
 
 def test_many_pages_ask_the_run_a_few_times(script: Script, sink: WebSink) -> None:

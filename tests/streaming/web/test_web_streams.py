@@ -62,7 +62,7 @@ def _free(sink: WebSink, path: str) -> bool:
         return reader.status == 200
 
 
-def test_a_client_that_does_not_read_loses_events_and_is_told() -> None:
+def test_a_client_that_does_not_read_loses_events_and_gets_their_number() -> None:
     """The pipeline is not blocked; the client's queue is limited; losses are counted."""
     with served() as sink:
         sock = silent(sink.url, "/api/predictions")
@@ -85,7 +85,7 @@ def test_a_client_that_does_not_read_loses_events_and_is_told() -> None:
 def test_a_queue_keeps_the_newest() -> None:
     """Of a thousand at once the client gets the number of lost ones, and the last 256."""
 
-    async def told() -> str:
+    async def sent() -> str:
         event_hub, latest = EventHub(), LatestFrames(Script())
         subscriber = Subscriber(asyncio.get_running_loop(), EventFilter(), event_hub, latest)
         async with aclosing(subscriber.chunks(asyncio.Event())) as chunks:
@@ -96,7 +96,7 @@ def test_a_queue_keeps_the_newest() -> None:
                 event_hub.publish(newest)
             return (await anext(chunks)).decode()
 
-    text = asyncio.run(told())
+    text = asyncio.run(sent())
     assert f'event: lost\ndata: {{"lost": {1000 - QUEUE}}}' in text
     frames = [json.loads(line[6:])["frame"] for line in text.splitlines() if line.startswith('data: {"source"')]
     assert frames == list(range(1000 - QUEUE, 1000))
