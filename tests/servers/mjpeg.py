@@ -49,11 +49,11 @@ class MjpegServer:
     """Serves at ``url(path)`` with ``fps`` frames per second; image i is ``paint(i)`` (H, W, 3) RGB, counted per request.
 
     Paths: /stream; /plain has no lengths, /dashes has dashes in the header's boundary, /chunked is chunked. Every third image is
-    cut short in /cut, shorter than its length in /lying, not an image in /garbage, of 65,500 x 65,500 pixels in /huge. /stall ends
-    sending after five images, /drip sends a byte now and then, /endless an image without an end, /giant one that announces 100 GB,
-    /short two images. /silent does not answer, /image is a single image, /moved redirects. Any other path is not found.
-    ``login``: user and password, with Digest if ``digest``. ``tls``: https with its certificate. ``readers``: the number of requests
-    so far.
+    cut short in /cut, shorter than its length in /lying, not an image in /garbage, of 65,500 x 65,500 pixels in /huge. /stall
+    ends sending after five images, /drip sends a byte now and then, /endless an image without an end, /giant one that announces
+    100 GB, /short two images. /silent does not answer, /image is a single image, /moved redirects. Any other path is not found.
+    ``login``: user and password, with Digest if ``digest``. ``tls``: https with its certificate. ``readers``: the number of
+    requests so far.
     """
 
     def __init__(

@@ -9,7 +9,7 @@ from http.cookies import SimpleCookie
 from urllib.parse import urlencode, urlsplit
 
 import pytest
-from webstage import PATIENCE_S, TOKEN, Reader, Reply, ask, frame, prediction, served
+from webstage import TIMEOUT_S, TOKEN, Reader, Reply, ask, frame, prediction, served
 
 from edge_resnet.streaming.web import WebSink, tokens
 from edge_resnet.streaming.web.tokens import Attempts, Token
@@ -202,7 +202,7 @@ def test_a_form_too_long_is_refused(sink: WebSink) -> None:
     """Four KiB are enough for any token; headers may have 16."""
     assert _sign_in(sink, "x" * 5000).status == 413
     parts = urlsplit(sink.url)
-    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=PATIENCE_S) as client:
+    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=TIMEOUT_S) as client:
         client.sendall(f"GET /healthz HTTP/1.1\r\nHost: {parts.netloc}\r\nX-Long: {'x' * 20_000}".encode())
         assert client.recv(100).startswith(b"HTTP/1.1 400")
 

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import numpy.typing as npt
 import pytest
-from webstage import PATIENCE_S, Reader, Script, ask, frame, prediction, served, silent, until
+from webstage import TIMEOUT_S, Reader, Script, ask, frame, prediction, served, silent, until
 
 from edge_resnet.streaming.records import Frame
 from edge_resnet.streaming.web import WebSink, jpegstream, server
@@ -75,7 +75,7 @@ def test_a_client_that_does_not_read_loses_events_and_gets_their_number() -> Non
             slowest = max(slowest, time.perf_counter() - began)
         assert slowest < 0.5
         assert until(lambda: _value(sink, "edge_resnet_web_events_lost_total") > QUEUE)
-        sock.settimeout(PATIENCE_S)
+        sock.settimeout(TIMEOUT_S)
         text = b""
         while b"event: lost" not in text:
             text = text[-20:] + sock.recv(65536)
@@ -159,11 +159,11 @@ def test_a_client_that_never_reads_is_disconnected(monkeypatch: pytest.MonkeyPat
     with served() as sink:
         stuck = silent(sink.url, "/stream/0.mjpeg")
         parts = urlsplit(sink.url)
-        idle = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=PATIENCE_S)
-        half = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=PATIENCE_S)
+        idle = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=TIMEOUT_S)
+        half = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=TIMEOUT_S)
         half.sendall(b"GET / HTTP/1.1\r\nHost: local")
         assert until(lambda: _value(sink, 'edge_resnet_web_clients{kind="images"}') == 1)
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + TIMEOUT_S
         index = 0
         while _value(sink, 'edge_resnet_web_clients{kind="images"}') == 1 and time.monotonic() < end:
             sink.write(prediction(index), Frame(NOISE, index, 0, "camera:0"))

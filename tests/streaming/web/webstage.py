@@ -20,8 +20,8 @@ from edge_resnet.streaming.web import WebSink
 
 LABELS = ("coffee mug", "espresso", "teapot", "soup bowl", "cup")
 TOKEN = "a-token-for-the-tests"
-#: Nothing on loopback takes longer, on a busy machine either.
-PATIENCE_S = 10.0
+#: Nothing on loopback takes longer, not even on a busy machine.
+TIMEOUT_S = 10.0
 
 
 def source(name: str = "camera:0", state: SourceState = "live") -> SourceStatus:
@@ -100,7 +100,7 @@ def ask(
 ) -> Reply:
     """One request on a connection of its own."""
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE_S)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
     try:
         connection.request(method, path, body=body, headers=headers or {})
         answer = connection.getresponse()
@@ -114,11 +114,11 @@ class Reader:
 
     def __init__(self, url: str, path: str, headers: dict[str, str] | None = None) -> None:
         parts = urlsplit(url)
-        self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE_S)
+        self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
         self._connection.request("GET", path, headers=headers or {})
         self.answer = self._connection.getresponse()
         self.status = self.answer.status
-        self._end = time.monotonic() + PATIENCE_S
+        self._end = time.monotonic() + TIMEOUT_S
 
     def line(self) -> str:
         """The next line of the body."""
@@ -186,7 +186,7 @@ def silent(url: str, path: str) -> socket.socket:
     return sock
 
 
-def until(condition: Callable[[], object], seconds: float = PATIENCE_S) -> bool:
+def until(condition: Callable[[], object], seconds: float = TIMEOUT_S) -> bool:
     """Whether a condition becomes true in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
