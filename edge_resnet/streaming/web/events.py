@@ -142,7 +142,7 @@ class EventHub:
 
 def _event(newest: Newest) -> str:
     fields = prediction_fields(newest.prediction)
-    del fields["time"]  # the page formats wall_ns itself, in the viewer's time zone
+    del fields["time"]  # the same as wall_ns, and never a key of the events
     return f"id: {newest.number}\ndata: {encode_json({**fields, 'source_index': newest.index})}\n\n"
 
 
