@@ -1,15 +1,15 @@
-"""What the pipeline costs beside the network: frames per second on a video, latency added to a camera's, a soak, and the start.
+"""What the pipeline costs besides the network: frames per second on a video, latency added to a camera's, a soak test, the start.
 
     python benchmarks/pipeline.py ARTIFACT --video clip.mp4 [--rounds 7] [--soak 200000] [--json FILE]
 
-video     frames per second of `run --headless`'s loop on the file, over those of the bare backend on the same frames,
-          preprocessed beforehand; the two take turns. ``bound``: what the cores allow of that ratio, from the processor time
-          that the network, decoding and preprocessing take a frame in the same round, the network's waiting for its own
-          threads included; ``of_bound``: how much of it is reached
-live      a synthetic camera at a rate the network follows: age at the answer minus the network's own time, percentiles.
-          ``floor``: what preprocessing alone takes of it, one call after each such pause, with nothing else running
-soak      a camera that is far too fast, through a network that is none, until so many frames were read: memory, threads and
-          open files before and after, whether every frame is accounted for, and whether the network still got its share
+video     frames per second of the loop of `run --headless` on the file, divided by those of the backend alone on the same
+          frames, preprocessed beforehand; the two alternate. ``bound``: the highest ratio that the cores allow, computed from
+          the processor time of network, decoding and preprocessing in the same round, including the time that the network's
+          threads spin; ``of_bound``: the share of it that is reached
+live      a synthetic camera at a rate that the network can follow: age at the prediction minus the network's time, percentiles.
+          ``floor``: the part of preprocessing alone, one call after each such pause, with nothing else running
+soak      a camera that is far too fast, with a fake network, until so many frames were read: memory, threads and open files
+          before and after, whether every frame is accounted for, and whether enough frames were predicted
 start     seconds from the command to its first line of JSON, with the engine in the cache
 """
 
@@ -44,14 +44,14 @@ from edge_resnet.streaming.records import Frame, Prediction
 from edge_resnet.streaming.sources import open_source
 
 RATIO, ADDED_MS, START_S = 0.95, 3.0, 1.0
-#: The percentiles keep the last 100,000 latencies: 3 MiB; the rest is the allocator's.
+#: For the percentiles the last 100,000 latencies are kept, 3 MiB; the rest is due to the allocator.
 GROWN_MIB = 8.0
-#: Of a camera that is far too fast this share is predicted at least: its reader must not keep the rest from running.
+#: The minimum share of frames predicted with a camera that is far too fast: its reader must not starve the other threads.
 MIN_SHARE = 0.05
 
 
 def main() -> None:
-    """Measure what was asked for, print it as it comes, and judge it."""
+    """Measure, print and judge each part in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("artifact", type=Path)
     parser.add_argument("--video", type=Path)
@@ -83,12 +83,12 @@ def main() -> None:
 
 
 def options_of(artifact: Artifact) -> RunOptions:
-    """As `run` has them."""
+    """The options of `run`."""
     return RunOptions(artifact.manifest.preprocess, artifact.labels, batch=artifact.manifest.batch.max)
 
 
 def on_a_video(artifact: Artifact, backend: Backend, path: Path, rounds: int) -> dict[str, float]:
-    """Ratios of frames per second, round by round, and the bound that processor time sets."""
+    """Ratios of frames per second, round by round, and the bound given by processor time."""
     spec = artifact.manifest.preprocess
     with open_source(str(path)) as source:
         images = [preprocess_bgr(frame.image, spec)[None] for frame in source]
@@ -100,7 +100,7 @@ def on_a_video(artifact: Artifact, backend: Backend, path: Path, rounds: int) ->
         with open_source(str(path)) as source:
             whole = run(backend, [source], [], options_of(artifact)).frames_per_s
         _, rest_s = timed(lambda: prepare(path, spec))
-        # Where the network alone keeps every core busy, decoding and preprocessing can hide behind nothing.
+        # If the network alone keeps every core busy, decoding and preprocessing cannot run in parallel to it.
         bound = min(1.0, cores * bare_s / (network_s + rest_s))
         ratio = whole * bare_s / count
         row = {
@@ -135,7 +135,7 @@ def timed(call: Any) -> tuple[float, float]:
 
 
 class Ages:
-    """A sink that keeps what latencies are made of."""
+    """A sink that keeps the ages and inference times."""
 
     name, wants_frames = "ages", False
 
@@ -159,7 +159,7 @@ class Ages:
 
 
 def on_a_camera(artifact: Artifact, backend: Backend, size: str, fps: float, seconds: float) -> dict[str, Any]:
-    """Milliseconds between capture and answer that are not the network's."""
+    """Milliseconds between capture and prediction besides the network's."""
     ages = Ages()
     width, _, height = size.partition("x")
     uri = f"synthetic://?fps={fps:g}&width={width}&height={height}"
@@ -170,7 +170,7 @@ def on_a_camera(artifact: Artifact, backend: Backend, size: str, fps: float, sec
             began = time.perf_counter()
             preprocess_bgr(frame.image, artifact.manifest.preprocess)
             floor.append(1e3 * (time.perf_counter() - began))
-    # The first frames find cold caches and threads that sleep.
+    # The first frames meet cold caches and sleeping threads.
     added, inference, floor = sorted(ages.added_ms[10:]), sorted(ages.inference_ms[10:]), sorted(floor[10:])
     found = {f"added_p{share:g}_ms": percentile(added, share) for share in (50, 90, 99, 100)}
     alone = {f"floor_p{share:g}_ms": percentile(floor, share) for share in (50, 99)}
@@ -178,18 +178,18 @@ def on_a_camera(artifact: Artifact, backend: Backend, size: str, fps: float, sec
 
 
 def soak(frames: int) -> dict[str, Any]:
-    """What grows over that many frames of a fast camera."""
+    """How memory, threads and open files grow over so many frames of a fast camera."""
     options = RunOptions(preprocess=Preprocess(resize=32, crop=32), labels=tuple("abcdefghij"))
 
     def through(count: int) -> RunSummary:
         def enough() -> None:
-            if sum(source.frames for source in watch.counters.status().sources) >= count:
-                watch.stop.set()
+            if sum(source.frames for source in hooks.counters.status().sources) >= count:
+                hooks.stop.set()
 
-        watch = RunHooks(alive=enough)
+        hooks = RunHooks(alive=enough)
         camera = CameraSpec("synthetic://?frames=0&width=64&height=48", again=False)
         with FakeBackend(10, 32) as backend:
-            return run(backend, [camera], [], options, watch)
+            return run(backend, [camera], [], options, hooks)
 
     through(frames // 20)
     before, began = resources(), time.monotonic()
@@ -210,7 +210,7 @@ def soak(frames: int) -> dict[str, Any]:
 
 
 def resources() -> dict[str, float]:
-    """Of this process, after what is garbage is collected and ended threads are gone."""
+    """Those of this process, after garbage collection and the end of other threads."""
     gc.collect()
     deadline = time.monotonic() + 5
     while threading.active_count() > 1 and time.monotonic() < deadline:
@@ -249,8 +249,8 @@ def start(folder: Path, times: int = 7) -> dict[str, float]:
 
 def say(name: str, found: dict[str, Any], passed: bool) -> None:
     """One line per figure group."""
-    words = ", ".join(f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in found.items())
-    print(f"{name:6}{'PASS' if passed else 'FAIL'}  {words}", flush=True)
+    figures = ", ".join(f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in found.items())
+    print(f"{name:6}{'PASS' if passed else 'FAIL'}  {figures}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``edge-resnet run``. Knows the options and how a run is told; the loop is edge_resnet.streaming.loop's."""
+"""``edge-resnet run``: reads the options and prints the summary. The run itself is edge_resnet.streaming.session."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ def run(
     backend: options.Backend = "auto",
     simulate_int8: options.SimulateInt8 = False,
 ) -> None:
-    """Classify frames with the newest artifact, or the one that is named.
+    """Classify frames with the newest artifact, or with the given one.
 
-    Cameras are read until Ctrl-C, and opened again when they fail.
+    Cameras are read until Ctrl-C, and reopened when they fail.
 
     edge-resnet run --camera 0
 
@@ -78,7 +78,7 @@ def run(
 
     uris = [*(f"camera:{index}" for index in camera or []), *(source or [])]
     if not uris:
-        raise ConfigError("run needs something to look at", hint="--camera 0, or --source IMAGE, FOLDER, VIDEO, rtsp://…")
+        raise ConfigError("run needs a source", hint="--camera 0, or --source IMAGE, FOLDER, VIDEO, rtsp://…")
     quiet = headless or json_output or jsonl == "-"
     outputs = Outputs(
         console=None if quiet else _echo,
@@ -90,7 +90,7 @@ def run(
     variant: Variant = "simulated" if simulate_int8 else "native"
     with progress_bars() as progress:
         opened = open_with_engine(artifact, backend, variant, progress=progress)
-    wanted = RunOptions(
+    run_options = RunOptions(
         preprocess=opened.manifest.preprocess,
         labels=opened.labels,
         top=top,
@@ -107,12 +107,12 @@ def run(
         partial(open_backend, opened, backend, variant),
         Inputs(tuple(uris), realtime=realtime, keep_trying=keep_trying),
         outputs,
-        wanted,
+        run_options,
     )
-    _let_go_of_stdout()
+    _flush_stdout()
     if json_output:
         typer.echo(json.dumps(asdict(summary)))
-    _tell(summary)
+    _print_summary(summary)
     if summary.lost and not summary.interrupted:
         raise typer.Exit(1)
 
@@ -133,16 +133,16 @@ def _roi(text: str) -> Roi:
     return Roi(x, y, width, height)
 
 
-def _let_go_of_stdout() -> None:
-    """Where the reader of stdout has gone, what is left for it must not fail once more when Python ends."""
+def _flush_stdout() -> None:
+    """Flush now: if the reader of stdout has gone, Python would otherwise fail with another error at its end."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _tell(summary: RunSummary) -> None:
-    """The summary, on stderr: stdout belongs to the answers."""
+def _print_summary(summary: RunSummary) -> None:
+    """Print to stderr: stdout is for predictions."""
     stages = ", ".join(f"{stage} {milliseconds:.2f}" for stage, milliseconds in summary.stages_ms.items())
     counts = {"dropped": summary.dropped, "unreadable": summary.missed, "reconnects": summary.reconnects}
     notes = "".join(f", {count} {what}" for what, count in counts.items() if count)
@@ -154,22 +154,27 @@ def _tell(summary: RunSummary) -> None:
     )
     for name, count in summary.lost.items():
         typer.echo(f"{name} did not take {count} predictions", err=True)
-    most = list(summary.classes.items())[:3]
-    if most:
-        typer.echo("most often: " + ", ".join(f"{label} {count}" for label, count in most), err=True)
+    frequent = list(summary.classes.items())[:3]
+    if frequent:
+        typer.echo("most frequent: " + ", ".join(f"{label} {count}" for label, count in frequent), err=True)
 
 
 def _check_outputs(wanted: Outputs, *, json_output: bool) -> None:
-    """Refuse words that contradict each other, before anything is opened."""
+    """Refuse options that contradict each other, before anything is opened."""
     if wanted.jsonl == "-" and json_output:
-        raise ConfigError("--jsonl - and --json both want stdout", hint="give --jsonl a file")
+        raise ConfigError("--jsonl - and --json both write to stdout", hint="use --jsonl FILE")
     if wanted.jsonl in (None, "-") and (wanted.jsonl_append or wanted.jsonl_max_mib is not None or wanted.jsonl_sync != "never"):
-        raise ConfigError("--jsonl-append, --jsonl-max and --jsonl-sync are about a file", hint="--jsonl FILE")
-    if wanted.web is None and wanted.web_token is not None and "--web-token" in sys.argv:
-        raise ConfigError("--web-token is the page's, and there is none", hint="add --web HOST:PORT")
+        raise ConfigError("--jsonl-append, --jsonl-max and --jsonl-sync need a file", hint="add --jsonl FILE")
+    if wanted.web is None and wanted.web_token is not None and _is_given("--web-token"):
+        raise ConfigError("--web-token has no effect without --web", hint="add --web HOST:PORT")
+
+
+def _is_given(option: str) -> bool:
+    """Whether an option was written on the command line, rather than set in the environment."""
+    return any(argument.partition("=")[0] == option for argument in sys.argv)
 
 
 def _echo(line: str) -> None:
-    """A line on stdout. What its encoding lacks is escaped: labels, and names of files that are not valid text."""
+    """Print a line. Characters that stdout's encoding lacks are escaped: in labels, and in file names that are not valid text."""
     encoding = sys.stdout.encoding or "utf-8"
     typer.echo(line.encode(encoding, "backslashreplace").decode(encoding))

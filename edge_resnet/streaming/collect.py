@@ -1,19 +1,18 @@
-"""A calibration set from a camera, a video or images: frames that differ and show something, written as images.
+"""A calibration set from a camera, a video or images: frames that differ and show something, saved as images.
 
-Knows nothing of networks, ranges or which camera it is.
+Does not know about networks, ranges or kinds of cameras.
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from io import BytesIO
 from itertools import islice
 from math import isfinite
@@ -25,6 +24,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from edge_resnet.core.errors import ConfigError, DataError, SourceError
+from edge_resnet.core.files import replace_files
 from edge_resnet.core.records import Progress
 from edge_resnet.images.preprocess import ImageArray, decode_image
 from edge_resnet.streaming.records import Frame
@@ -37,27 +37,28 @@ _log = logging.getLogger(__name__)
 _Thumbnail: TypeAlias = npt.NDArray[np.float32]
 _Fault: TypeAlias = Literal["dark", "bright", "flat", "similar"]
 
-#: Averages of some hundred pixels of a camera's frame each, so that its noise does not count as a change.
+#: A thumbnail's side: each of its pixels averages some hundred of a camera's, so that noise does not count as a change.
 _SIDE = 32
-#: JPEG without chroma subsampling moves a network's ranges a tenth of what another draw of frames does, for a third of the space
-#: and a twentieth of the time of PNG (calibration/README.md has the figures).
+#: JPEG without chroma subsampling changes a network's ranges by a tenth of what another draw of frames does, and takes a third
+#: of the space and a twentieth of the time of PNG (calibration/README.md has the figures).
 _QUALITY = 95
-#: A camera finds its exposure in the first second.
+#: A camera adjusts its exposure in the first second.
 _SETTLE_S = 1.0
-#: Grey levels, 0 to 255: the brightest hundredth of a black frame, the darkest of an overexposed one, the spread of a flat one.
+#: Grey levels, 0 to 255: limits of a dark frame's 99th percentile, a bright one's 1st, and a flat one's standard deviation.
 _BLACK, _WHITE, _FLAT = 20, 235, 1.5
-#: Frames looked at per image wanted: a source that never ends is given up at some point.
-_LOOKS = 200
+#: Frames read per wanted image: a source that never ends must not be read forever.
+_MAX_READ = 200
+#: Frames skipped in a row after which a warning is logged.
 _STILL = 30
 _NAME = re.compile(r"(\d{6,})_\d{8}T\d{6}\.\d{3}Z\.jpg")
 
 
 @dataclass(frozen=True)
 class SnapshotOptions:
-    """``count``: images the folder shall hold. ``every_s``: a live source is looked at once in so many seconds.
+    """``count``: images the folder is filled up to. ``every_s``: seconds between two frames taken from a live source.
 
-    ``min_change``: a frame is kept if it differs by more than this from every image there, in grey levels (0 to 255) on average
-    over thumbnails of 32x32; 0 keeps all but exact repetitions. ``seed``: which frames of a file are drawn.
+    ``min_change``: a frame is kept if it differs from every image there by more than this, in grey levels (0 to 255) averaged
+    over thumbnails of 32x32; 0 skips exact repetitions only. ``seed``: decides which frames of a file are drawn.
     """
 
     count: int = 256
@@ -67,21 +68,21 @@ class SnapshotOptions:
 
     def __post_init__(self) -> None:
         if self.count < 1:
-            raise ConfigError(f"a set has at least one image, not {self.count}", hint="128 to 512 are enough")
+            raise ConfigError(f"a calibration set has at least one image, not {self.count}", hint="128 to 512 are enough")
         if not (isfinite(self.every_s) and self.every_s >= 0):
             raise ConfigError(f"images cannot be {self.every_s} seconds apart", hint="1 is a good start, 0 takes every frame")
         if not 0 <= self.min_change <= 255:
-            raise ConfigError(f"a change lies in 0..255 grey levels, not {self.min_change}", hint="2 is a good start")
+            raise ConfigError(f"the minimum change lies in 0..255 grey levels, not {self.min_change}", hint="2 is a good start")
         if self.seed < 0:
-            raise ConfigError(f"a seed is 0 or more, not {self.seed}", hint="the same one draws the same frames")
+            raise ConfigError(f"a seed is 0 or more, not {self.seed}", hint="the same seed draws the same frames")
 
 
 @dataclass(frozen=True)
 class SnapshotResult:
-    """What came of it.
+    """Counts of one collection.
 
-    ``saved``: images that came to the folder. ``total``: images of this kind in it now. ``skipped_…``: frames looked at and
-    not kept: too much like an image that is there, black, overexposed, or one flat colour. ``interrupted``: ended by Ctrl-C.
+    ``saved``: images added to the folder. ``total``: images in it now. ``skipped_…``: frames that were not kept because they are
+    too similar to an image there, dark, overexposed or one flat colour. ``interrupted``: ended by Ctrl-C.
     """
 
     saved: int
@@ -99,31 +100,31 @@ def collect_snapshots(
 ) -> SnapshotResult:
     """Fill ``folder`` up to ``options.count`` JPEG files of full size, named by a running number and the time of capture (UTC).
 
-    A live source is read until there are enough. Of a file, which ends, all frames are looked at (but no more than 200 for each
-    image wanted) and a seeded draw is kept, so that the images come from all of it. A folder that holds images from before
-    is continued. Each image is written whole or not at all; Ctrl-C ends the collecting and keeps them.
+    A live source is read until there are enough. Of a file, which ends, all frames are read (at most 200 per wanted image) and a
+    seeded random sample is kept, so that the images come from all of it. Images of an earlier run in the folder count. Each
+    image is written whole or not at all; Ctrl-C ends the collection and keeps them.
 
-    Raises DataError where the folder cannot be used or written, SourceError where the source fails, naming what is kept.
+    Raises DataError if the folder cannot be used or written, and SourceError, which says what is kept, if the source fails.
     """
     started = time.monotonic()
-    album = _Album(folder, options.min_change)
-    draw = _Draw(album, options, live=source.live)
-    before, interrupted = len(album), False
+    images = _SavedImages(folder, options.min_change)
+    sampler = _Sampler(images, options, live=source.live)
+    before, interrupted = len(images), False
     try:
-        _tell(progress, album, options)
-        for frame in _paced(source, options) if len(album) < options.count else ():
-            draw.offer(frame)
-            _tell(progress, album, options)
-            if source.live and len(album) >= options.count:
+        _report(progress, images, options)
+        for frame in _paced(source, options) if len(images) < options.count else ():
+            sampler.offer(frame)
+            _report(progress, images, options)
+            if source.live and len(images) >= options.count:
                 break
     except KeyboardInterrupt:
         interrupted = True
     except SourceError as error:
-        raise SourceError(f"{error.message}; {len(album)} images are in {folder}", hint=error.hint) from error
-    skipped = draw.skipped
+        raise SourceError(f"{error.message}; {len(images)} images are in {folder}", hint=error.hint) from error
+    skipped = sampler.skipped
     return SnapshotResult(
-        saved=len(album) - before,
-        total=len(album),
+        saved=len(images) - before,
+        total=len(images),
         skipped_similar=skipped["similar"],
         skipped_dark=skipped["dark"],
         skipped_bright=skipped["bright"],
@@ -133,15 +134,15 @@ def collect_snapshots(
     )
 
 
-def _tell(progress: Progress | None, album: _Album, options: SnapshotOptions) -> None:
+def _report(progress: Progress | None, images: _SavedImages, options: SnapshotOptions) -> None:
     if progress is not None:
-        progress("collect", len(album), max(options.count, len(album)))
+        progress("collect", len(images), max(options.count, len(images)))
 
 
 def _paced(source: FrameSource, options: SnapshotOptions) -> Iterator[Frame]:
-    """The frames to look at: a live source's now and then, a file's one after another."""
+    """The frames to consider: at intervals from a live source, one after another from a file."""
     if not source.live:
-        yield from islice(source, _LOOKS * options.count)
+        yield from islice(source, _MAX_READ * options.count)
         return
     due: float | None = None
     for frame in source:
@@ -152,45 +153,45 @@ def _paced(source: FrameSource, options: SnapshotOptions) -> Iterator[Frame]:
             yield frame
 
 
-class _Draw:
-    """Which frames become images."""
+class _Sampler:
+    """Decides which frames are saved."""
 
-    def __init__(self, album: _Album, options: SnapshotOptions, *, live: bool) -> None:
+    def __init__(self, images: _SavedImages, options: SnapshotOptions, *, live: bool) -> None:
         self.skipped: Counter[_Fault] = Counter()
-        self._album = album
-        self._kept_before = len(album)
-        self._places = options.count - len(album)
+        self._images = images
+        self._kept_before = len(images)
+        self._places = options.count - len(images)
         self._rng = np.random.default_rng(options.seed)
         self._live = live
         self._fit = 0
         self._still = 0
 
     def offer(self, frame: Frame) -> None:
-        """Keep the frame, in a place of its own or of an earlier one, or count why not."""
+        """Save the frame, perhaps in place of an earlier one, or count why it is skipped."""
         image = np.ascontiguousarray(frame.image[..., ::-1])
         thumbnail = _thumbnail(image)
-        fault = self._album.fault(thumbnail)
+        fault = self._images.fault(thumbnail)
         self._warn_of_stillness(fault)
         if fault is not None:
             self.skipped[fault] += 1
             return
         self._fit += 1
         if self._fit <= self._places:
-            self._album.add(image, thumbnail, frame.captured_ns)
+            self._images.add(image, thumbnail, frame.captured_ns)
             return
-        # Vitter's algorithm R: each of the frames that fit has the same chance, however many are to come.
+        # Vitter's algorithm R: each suitable frame has the same chance, however many there are.
         place = int(self._rng.integers(self._fit))
         if place < self._places:
-            self._album.replace(self._kept_before + place, image, thumbnail, frame.captured_ns)
+            self._images.replace(self._kept_before + place, image, thumbnail, frame.captured_ns)
 
     def _warn_of_stillness(self, fault: _Fault | None) -> None:
         self._still = 0 if fault is None else self._still + 1
         if self._live and self._still and self._still % _STILL == 0:
-            hint = "move the camera, or what it sees" if fault == "similar" else "is the lens covered?"
-            _log.warning("the last %d frames looked at show nothing new (%s): %s", self._still, fault, hint)
+            hint = "move the camera or the scene" if fault == "similar" else "is the lens covered?"
+            _log.warning("the last %d frames were skipped (%s): %s", self._still, fault, hint)
 
 
-class _Album:
+class _SavedImages:
     """The images of one folder, with their thumbnails."""
 
     def __init__(self, folder: Path, min_change: float) -> None:
@@ -200,14 +201,14 @@ class _Album:
         self._thumbnails: list[_Thumbnail] = []
         earlier = _earlier(folder)
         for path in earlier:
-            self._take_up(path)
+            self._add_earlier(path)
         self._next = 1 + max(map(_number, earlier), default=0)
 
     def __len__(self) -> int:
         return len(self._files)
 
     def fault(self, thumbnail: _Thumbnail) -> _Fault | None:
-        """Why a frame is not worth keeping."""
+        """Why a frame is not worth saving, None if it is."""
         low, high = np.percentile(thumbnail, [1, 99])
         if high < _BLACK:
             return "dark"
@@ -222,48 +223,39 @@ class _Album:
         return None
 
     def add(self, image: ImageArray, thumbnail: _Thumbnail, captured_ns: int) -> None:
-        """Write one more image."""
+        """Save one more image."""
         self._files.append(self._write(image, captured_ns))
         self._thumbnails.append(thumbnail)
 
     def replace(self, place: int, image: ImageArray, thumbnail: _Thumbnail, captured_ns: int) -> None:
-        """Write an image and remove the one in whose place it comes."""
+        """Save an image in place of an earlier one, which is removed."""
         old = self._files[place]
         self._files[place] = self._write(image, captured_ns)
         self._thumbnails[place] = thumbnail
         old.unlink(missing_ok=True)
 
-    def _take_up(self, path: Path) -> None:
+    def _add_earlier(self, path: Path) -> None:
         try:
             thumbnail = _thumbnail(decode_image(path))
         except DataError as error:
-            _log.warning("passed over an image: %s", error)
+            _log.warning("skipped an image: %s", error)
             return
         self._files.append(path)
         self._thumbnails.append(thumbnail)
 
     def _write(self, image: ImageArray, captured_ns: int) -> Path:
         path = self._folder / f"{self._next:06d}_{_utc(captured_ns)}.jpg"
-        work = self._folder / f".{path.name}.{os.getpid()}.part"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with work.open("wb") as file:
-                file.write(_jpeg(image))
-                file.flush()
-                os.fsync(file.fileno())  # a device may lose its power right after
-            work.rename(path)
+            replace_files({path: partial(Path.write_bytes, data=_jpeg(image))})
         except OSError as error:
-            hint = f"free some space or name another folder; the {len(self)} images there are kept, and the next run goes on"
+            hint = f"free some space or name another folder; the {len(self)} images there are kept, and the next run continues"
             raise DataError(f"cannot write {path}: {error.strerror or error}", hint=hint) from error
-        finally:
-            with suppress(OSError):
-                work.unlink()
         self._next += 1
         return path
 
 
 def _earlier(folder: Path) -> list[Path]:
-    """The images that an earlier run left, by number."""
+    """The images of earlier runs, by number."""
     try:
         entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
         below = sorted(entry.name for entry in entries if entry.is_dir())
@@ -271,9 +263,9 @@ def _earlier(folder: Path) -> list[Path]:
         return []
     except OSError as error:
         raise DataError(f"{folder} cannot be used: {error.strerror}", hint="name a folder that you may write to") from error
-    if below:  # a reader takes those for the classes and would not see the images beside them
-        hint = f"name a folder of its own, or one of them, such as {folder / below[0]}"
-        raise DataError(f"{folder} holds folders ({', '.join(below[:3])})", hint=hint)
+    if below:  # a reader would take these for classes and ignore the images beside them
+        hint = f"name another folder, or one of these, such as {folder / below[0]}"
+        raise DataError(f"{folder} contains folders ({', '.join(below[:3])})", hint=hint)
     return sorted((entry for entry in entries if _NAME.fullmatch(entry.name)), key=_number)
 
 
@@ -287,14 +279,14 @@ def _thumbnail(image: ImageArray) -> _Thumbnail:
 
 
 def _jpeg(image: ImageArray) -> bytes:
-    # Encoded in memory: into a file Pillow writes past Python, and takes a write that the disk cut short for done.
+    # Encoded in memory: writing to a file, Pillow bypasses Python and does not notice a write that a full disk cut short.
     content = BytesIO()
     Image.fromarray(image).save(content, "JPEG", quality=_QUALITY, subsampling=0)
     return content.getvalue()
 
 
 def _utc(captured_ns: int) -> str:
-    """The moment of capture, given on the monotonic clock, as a name: 20261103T141502.123Z."""
+    """The time of capture, given on the monotonic clock, as a name: 20261103T141502.123Z."""
     ago_s = (time.monotonic_ns() - captured_ns) / 1e9
     stamp = datetime.fromtimestamp(time.time() - ago_s, timezone.utc)
     return f"{stamp:%Y%m%dT%H%M%S}.{stamp.microsecond // 1000:03d}Z"

@@ -1,4 +1,4 @@
-"""What a run has done so far, for its summary and for those who watch it from other threads. Decides nothing."""
+"""What a run has done so far, for its summary and for the status that other threads ask for. Decides nothing."""
 
 from __future__ import annotations
 
@@ -9,23 +9,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from edge_resnet.core.statistics import LatencyStats, summarise
-from edge_resnet.streaming.filereader import FrameFeed
+from edge_resnet.streaming.filereader import FrameReader
 from edge_resnet.streaming.records import Prediction, RunStatus, SinkStatus, SourceStatus
 from edge_resnet.streaming.sinkqueue import SinkQueue
 
-__all__ = ["RunCounters", "RunSummary"]
+__all__ = ["NetworkName", "RunCounters", "RunSummary"]
 
-#: Latencies kept for the summary's percentiles and for the status, the newest: a camera runs for months.
+#: How many of the newest latencies are kept for the summary's percentiles and for the status: a camera runs for months.
 _KEPT, _RECENT = 100_000, 1_000
 _WINDOW_S = 5.0
 
 
 @dataclass(frozen=True)
+class NetworkName:
+    """What runs: the artifact's name, the backend's and the precision."""
+
+    artifact: str = ""
+    backend: str = ""
+    precision: str = ""
+
+
+@dataclass(frozen=True)
 class RunSummary:
-    """``frames``: predicted. ``read``: frames that the sources gave; ``dropped``: those of them that were not predicted, since a
-    newer one came. ``missed``: frames that a source itself could not deliver. ``latency``: per frame, from having it to having
-    its answer, over the last 100,000 frames. ``stages_ms``: mean of each stage. ``classes``: how often each label was the best.
-    ``lost``: predictions that a sink did not take, by its name. ``interrupted``: ended by Ctrl-C, SIGTERM or a reader that left.
+    """``frames``: predicted. ``read``: frames that the sources delivered; ``dropped``: those of them that were not predicted,
+    because a newer one came. ``missed``: frames that a source could not deliver. ``latency``: from taking a frame to its
+    prediction, over the last 100,000 frames. ``stages_ms``: mean of each stage. ``classes``: how often each label was the best
+    one. ``lost``: predictions that a sink did not take, by its name. ``interrupted``: ended by Ctrl-C, SIGTERM or the end of an
+    output's reader.
     """
 
     frames: int
@@ -43,24 +53,24 @@ class RunSummary:
 
 
 class RunCounters:
-    """Counts predictions; asks feeds and queues for the rest. ``artifact``, ``backend``, ``precision``: what the status says."""
+    """Counts predictions, and asks readers and queues for the rest. ``network``: what the status calls the network."""
 
-    def __init__(self, artifact: str = "", backend: str = "", precision: str = "") -> None:
-        self._names = (artifact, backend, precision)
+    def __init__(self, network: NetworkName | None = None) -> None:
+        self._network = network or NetworkName()
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._latency_ms: deque[float] = deque(maxlen=_KEPT)
         self._recent: deque[tuple[float, Prediction]] = deque(maxlen=_RECENT)
         self._stages: defaultdict[str, float] = defaultdict(float)
         self._classes: Counter[str] = Counter()
-        self._feeds: Sequence[FrameFeed] = ()
+        self._readers: Sequence[FrameReader] = ()
         self._queues: Sequence[SinkQueue] = ()
         self.frames = 0
 
-    def start(self, feeds: Sequence[FrameFeed], queues: Sequence[SinkQueue]) -> None:
-        """Begin: these are what the status is of."""
+    def start(self, readers: Sequence[FrameReader], queues: Sequence[SinkQueue]) -> None:
+        """Start the clock. ``readers`` and ``queues`` are what the status describes."""
         self._started = time.monotonic()
-        self._feeds, self._queues = feeds, queues
+        self._readers, self._queues = readers, queues
 
     def add(self, prediction: Prediction) -> None:
         """Count a prediction."""
@@ -73,7 +83,7 @@ class RunCounters:
             self._classes[prediction.top[0].label] += 1
 
     def status(self) -> RunStatus:
-        """What holds now; from any thread."""
+        """The current state; may be called by any thread."""
         with self._lock:
             recent, frames = list(self._recent), self.frames
         sources, sinks = self._sources(), self._sinks()
@@ -82,7 +92,9 @@ class RunCounters:
         window = min(_WINDOW_S, max(now - self._started, 1e-9))
         predictions = [prediction for _, prediction in recent]
         return RunStatus(
-            *self._names,
+            artifact=self._network.artifact,
+            backend=self._network.backend,
+            precision=self._network.precision,
             uptime_s=now - self._started,
             ready=frames > 0 and any(source.state in ("live", "ended") for source in sources),
             predictions=frames,
@@ -95,7 +107,7 @@ class RunCounters:
         )
 
     def summary(self, *, interrupted: bool) -> RunSummary:
-        """What came of it, once feeds and queues are stopped."""
+        """The summary, once readers and queues are stopped."""
         seconds = time.monotonic() - self._started
         sources, lost = self._sources(), Counter[str]()
         for sink in self._sinks():
@@ -116,7 +128,7 @@ class RunCounters:
         )
 
     def _sources(self) -> tuple[SourceStatus, ...]:
-        return tuple(status for feed in self._feeds for status in feed.status())
+        return tuple(status for reader in self._readers for status in reader.status())
 
     def _sinks(self) -> tuple[SinkStatus, ...]:
         return tuple(queue.status() for queue in self._queues)

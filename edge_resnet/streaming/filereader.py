@@ -1,6 +1,6 @@
-"""What the loop takes frames from, and files: one after another, every frame. Knows no camera and no network.
+"""The protocol of readers, and the reader of files: one file after another, every frame. Does not know about cameras or networks.
 
-Each feed reads in a thread of its own and says so through one condition, on which the loop waits.
+Each reader has a thread of its own. All notify one condition, on which the loop waits.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import NamedTuple, Protocol
 from edge_resnet.streaming.records import Frame, SourceState, SourceStatus
 from edge_resnet.streaming.sources import FrameSource
 
-__all__ = ["FileReader", "FrameFeed", "Taken", "rate", "remember"]
+__all__ = ["FileReader", "FrameReader", "Taken", "rate", "remember"]
 
-#: Frames of a file that are decoded ahead: enough that decoding and the network overlap.
+#: Frames of a file that are decoded ahead, so that decoding and inference overlap.
 _AHEAD = 4
 _LAST_READ_S = 0.5
 #: Seconds over which frames per second are counted.
@@ -24,40 +24,40 @@ _WINDOW_S = 5.0
 
 
 class Taken(NamedTuple):
-    """A frame, and the feed that counts its prediction."""
+    """A frame, and the reader it came from."""
 
     frame: Frame
-    feed: FrameFeed
+    reader: FrameReader
 
 
-class FrameFeed(Protocol):
+class FrameReader(Protocol):
     """What the loop takes frames from."""
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start to read."""
         ...
 
     def ready(self) -> bool:
-        """Whether ``take`` would give a frame."""
+        """Whether ``take`` would return a frame."""
         ...
 
     def take(self, limit: int) -> list[Frame]:
-        """The next frames, up to ``limit``; a camera gives its newest alone."""
+        """The next frames, at most ``limit``; of a camera only the newest."""
         ...
 
     def over(self) -> bool:
-        """Whether no frame will come any more. Raises SourceError where that is because the source failed."""
+        """Whether no more frames will come. Raises SourceError if that is because the source failed."""
         ...
 
     def check(self) -> None:
-        """Called now and then by the loop: look after a reader that hangs."""
+        """Called by the loop a few times a second: notice a source that hangs."""
         ...
 
     def stop(self) -> None:
-        """End reading; what was read and not taken counts as dropped."""
+        """Stop reading; frames that were not taken count as dropped."""
         ...
 
-    def answered(self) -> None:
+    def count_prediction(self) -> None:
         """Count a prediction."""
         ...
 
@@ -74,22 +74,22 @@ class FileReader:
         self._frames: deque[Frame] = deque()
         self._failure: BaseException | None = None
         self._over = self._stopped = False
-        self._taken = self._answered = 0
+        self._taken = self._predicted = 0
         self._name = ""
         self._newest_ns: int | None = None
         self._rates: deque[int] = deque()
         self._thread = threading.Thread(target=self._read, name="files", daemon=True)
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start to read."""
         self._thread.start()
 
     def ready(self) -> bool:
-        """Whether a frame is decoded."""
+        """Whether there is a decoded frame."""
         return bool(self._frames)
 
     def take(self, limit: int) -> list[Frame]:
-        """The next frames that are decoded, up to ``limit``."""
+        """The next decoded frames, at most ``limit``."""
         with self._news:
             taken = [self._frames.popleft() for _ in range(min(limit, len(self._frames)))]
             self._taken += len(taken)
@@ -99,7 +99,7 @@ class FileReader:
         return taken
 
     def over(self) -> bool:
-        """Whether the last file is through; raises what ended it otherwise."""
+        """Whether all files have been read. Raises the error that ended the reading, if there was one."""
         with self._news:
             over = self._over and not self._frames
         if over and self._failure is not None:
@@ -108,10 +108,10 @@ class FileReader:
         return over
 
     def check(self) -> None:
-        """A file is waited for."""
+        """Nothing to do: a file may take as long as it needs."""
 
     def stop(self) -> None:
-        """End reading after the frame at hand, and wait for that: the caller may close a source that is not read any more."""
+        """Stop after the current frame and wait for that, so that the caller may close the sources."""
         with self._news:
             self._stopped = True
             self._frames.clear()
@@ -119,20 +119,32 @@ class FileReader:
         if self._thread.is_alive():
             self._thread.join(_LAST_READ_S)
 
-    def answered(self) -> None:
+    def count_prediction(self) -> None:
         """Count a prediction."""
-        self._answered += 1
+        self._predicted += 1
         remember(self._rates, time.monotonic_ns())
 
     def status(self) -> tuple[SourceStatus, ...]:
-        """One line for all files: the one at hand gives the name."""
+        """One status for all files, named after the current one."""
         state: SourceState = "failed" if self._failure else "ended" if self._over and not self._frames else "live"
         state = "opening" if state == "live" and not self._taken else state
         lost = sum(source.dropped for source in self._sources)
         age = None if self._newest_ns is None else (time.monotonic_ns() - self._newest_ns) / 1e9
-        counts = (self._taken, self._answered, self._taken - self._answered if self._stopped else 0, lost, 0)
-        error = str(self._failure or "")
-        return (SourceStatus(self._name, state, *counts, rate(self._rates), age, False, False, error),)
+        status = SourceStatus(
+            source=self._name,
+            state=state,
+            frames=self._taken,
+            predicted=self._predicted,
+            dropped=self._taken - self._predicted if self._stopped else 0,
+            lost=lost,
+            reconnects=0,
+            frames_per_s=rate(self._rates),
+            last_frame_age_s=age,
+            frozen=False,
+            black=False,
+            error=str(self._failure or ""),
+        )
+        return (status,)
 
     def _read(self) -> None:
         try:
@@ -144,7 +156,7 @@ class FileReader:
                             return
                         self._frames.append(frame)
                         self._news.notify_all()
-        except BaseException as error:  # whatever it is, the loop raises it when the frames before are answered
+        except BaseException as error:  # the loop raises it after the frames before it were predicted
             self._failure = error
         finally:
             with self._news:
@@ -153,14 +165,14 @@ class FileReader:
 
 
 def remember(times: deque[int], now_ns: int) -> None:
-    """Note that something happened; what lies before the window is forgotten."""
+    """Add an event to ``times`` and drop those before the window."""
     times.append(now_ns)
     while times and now_ns - times[0] > _WINDOW_S * 1e9:
         times.popleft()
 
 
 def rate(times: deque[int]) -> float:
-    """Times per second over the window, or since the first where that is shorter."""
+    """Events per second over the window, or since the first event if that is shorter."""
     recent = [at for at in tuple(times) if time.monotonic_ns() - at <= _WINDOW_S * 1e9]
     if len(recent) < 2:
         return 0.0

@@ -1,7 +1,7 @@
-"""The online pipeline: frames → batches → answers → sinks; it reads, predicts and writes at once. Knows no device and no format.
+"""The online pipeline: frames → batches → predictions → sinks, all at the same time. Does not know about devices or formats.
 
-A thread per camera (live.py) and one for files (feeds.py) read, one thread runs the network (batches.py), each sink has its own
-(queues.py). The loop here hands from one to the next and waits for whichever has news.
+One thread per camera (camerareader.py) and one for all files (filereader.py) read, one thread runs the network (worker.py), and
+each sink has its own (sinkqueue.py). The loop here passes the results on and waits until one of the threads has news.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from edge_resnet.runtime.backend import Backend
 from edge_resnet.runtime.postprocess import softmax, top_k
 from edge_resnet.streaming.camerareader import CameraReader, CameraSpec, RetryPolicy
 from edge_resnet.streaming.counters import RunCounters, RunSummary
-from edge_resnet.streaming.filereader import FileReader, FrameFeed, Taken
+from edge_resnet.streaming.filereader import FileReader, FrameReader, Taken
 from edge_resnet.streaming.records import Frame, Prediction
 from edge_resnet.streaming.sinkqueue import SinkQueue
 from edge_resnet.streaming.sinks import Sink
@@ -29,25 +29,26 @@ from edge_resnet.streaming.worker import Batch, Roi, Worker
 
 __all__ = ["CameraSpec", "RetryPolicy", "Roi", "RunCounters", "RunHooks", "RunOptions", "RunSummary", "Smoothing", "run"]
 
-#: Batches under way: one runs while the next is prepared.
+#: Batches in flight: one runs while the next is prepared.
 _DEPTH = 2
-#: The loop turns at least so often, seconds: for the watchdog, and for readers that hang.
+#: Seconds between two turns of the loop at most: for the watchdog, and to notice readers that hang.
 _TICK_S = 0.25
-#: A batch that takes longer has hung with its device: the watchdog is not fed any more.
+#: A batch that takes longer hangs, and the watchdog is no longer fed; seconds.
 _HUNG_S = 30.0
-#: A camera's next frame is prepared so much before the network is expected to be free, seconds.
+#: How long before the network is expected to be free the next frame of a camera is prepared, seconds.
 _SPARE_S = 0.001
-#: What is left at the end gets so long: batches under way, and sinks after a signal.
+#: Time limits at the end, seconds: for batches in flight, for sinks of cameras or after a signal, and for sinks of files.
 _LAST_BATCH_S, _SINKS_S, _SINKS_OF_FILES_S = 0.8, 0.8, 600.0
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """``labels``: one per class. ``top``: answers per frame. ``frames``, ``duration_s``: stop after as many, None for all.
+    """``labels``: one per class. ``top``: classes per prediction. ``frames``, ``duration_s``: stop after as many, None for no
+    limit.
 
-    ``batch``: frames of several cameras, or of a file, that are classified at once. ``rate``: frames per second and camera, None
-    for all. ``roi``: the part that is classified. ``only_changes``: sinks by name that get a prediction only where its answer
-    changed.
+    ``batch``: the maximum number of frames, of several cameras or of a file, classified at once. ``rate``: maximum frames per
+    second and camera, None for no limit. ``roi``: the part of each frame that is classified. ``only_changes``: names of sinks
+    that get a prediction only if its answer changed.
     """
 
     preprocess: Preprocess
@@ -59,14 +60,14 @@ class RunOptions:
     rate: float | None = None
     roi: Roi | None = None
     smoothing: Smoothing = field(default_factory=Smoothing)
-    patience: RetryPolicy = field(default_factory=RetryPolicy)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
     only_changes: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
 class RunHooks:
-    """Who looks on. ``stop``: set from elsewhere to end the run. ``counters``: what others read the status from. ``alive``: called
-    again and again while the run is well; ``ready``: once, when every source is open or waited for."""
+    """How other threads observe and end a run. ``stop``: set it to end the run. ``counters``: for the status. ``alive``: called
+    several times a second while the run is healthy. ``ready``: called once, when every source has been opened or is awaited."""
 
     stop: threading.Event = field(default_factory=threading.Event)
     counters: RunCounters = field(default_factory=RunCounters)
@@ -83,14 +84,14 @@ def run(
 ) -> RunSummary:
     """Classify every frame of the files, one file after another, and the newest frames of all cameras at once.
 
-    The predictions go to every sink. Ends when the files are through and there is no camera, at the options' limits, and where
-    ``hooks.stop``, Ctrl-C or a reader of an output that goes away says so: then what is under way is answered and written, and
-    the summary says interrupted. A camera that fails is opened again; a sink that fails loses that prediction. Raises what a file
-    and the backend raise, after the answers to the frames before were written.
+    The predictions go to every sink. Ends when all files have been read and there is no camera, at the options' limits, and on
+    ``hooks.stop``, Ctrl-C, or when the reader of a sink's output is gone; then the batches in flight are completed and written,
+    and the summary says interrupted. A camera that fails is reopened; a sink that fails loses that prediction. Raises what a file
+    or the backend raises, after the predictions of earlier frames were written.
     """
     loop = _Loop(backend, sources, sinks, options, hooks or RunHooks())
     try:
-        loop.turn_until_the_end()
+        loop.run_to_the_end()
     except KeyboardInterrupt:
         loop.interrupted = True
     finally:
@@ -99,7 +100,7 @@ def run(
 
 
 class _Loop:
-    """Hands frames to the worker and its batches to the sinks."""
+    """Passes frames to the worker, and its batches to the sinks."""
 
     def __init__(
         self,
@@ -113,35 +114,35 @@ class _Loop:
         self._news = threading.Condition()
         cameras = [source for source in sources if isinstance(source, CameraSpec)]
         files = [source for source in sources if not isinstance(source, CameraSpec)]
-        self._feeds: list[FrameFeed] = [CameraReader(camera, self._news, options.patience, options.rate) for camera in cameras]
+        self._readers: list[FrameReader] = [CameraReader(camera, self._news, options.retry, options.rate) for camera in cameras]
         if files:
-            self._feeds.append(FileReader(files, self._news))
+            self._readers.append(FileReader(files, self._news))
         self._live = bool(cameras)
         self._queues = [
             SinkQueue(sink, lossless=not self._live, only_changes=sink.name in options.only_changes) for sink in sinks
         ]
         self._worker = Worker(backend, options.preprocess, options.roi, self._news)
-        self._batch = self._worker.at_once(options.batch)
-        #: Per feed its source's name and answer: another file is another story.
-        self._stable: dict[int, tuple[str, AnswerSmoother]] = {}
+        self._batch = self._worker.batch_size(options.batch)
+        #: Per reader, its source's name and smoother: each file starts with a new one.
+        self._smoothers: dict[int, tuple[str, AnswerSmoother]] = {}
         self._started = self._taken = 0
-        self._began = self._looked = time.monotonic()
+        self._began = self._checked = time.monotonic()
         self.interrupted = False
-        self.counters.start(self._feeds, self._queues)
+        self.counters.start(self._readers, self._queues)
 
-    def turn_until_the_end(self) -> None:
-        """Read, predict, write."""
-        for feed in self._feeds:
-            feed.start()
+    def run_to_the_end(self) -> None:
+        """Run until the sources end, a limit is reached, or the run is interrupted."""
+        for reader in self._readers:
+            reader.start()
         self._hooks.ready()
         while not self._is_through():
             with self._news:
                 self._news.wait_for(self._has_news, timeout=_TICK_S)
                 if self._early_s() > 0:
                     self._news.wait_for(self._must_act, timeout=self._early_s())
-            self._look_after()
+            self._tend()
             while (batch := self._worker.finished()) is not None:
-                self._answer(batch)
+                self._publish(batch)
             self.interrupted = self._hooks.stop.is_set() or any(queue.gone.is_set() for queue in self._queues)
             if self.interrupted:
                 return
@@ -149,9 +150,9 @@ class _Loop:
                 self._start()
 
     def end(self) -> None:
-        """Stop reading, answer what is under way, let the sinks finish."""
-        for feed in self._feeds:
-            feed.stop()
+        """Stop reading, complete the batches in flight, and let the sinks finish."""
+        for reader in self._readers:
+            reader.stop()
         deadline = time.monotonic() + _LAST_BATCH_S
         try:
             while len(self._worker) and time.monotonic() < deadline:
@@ -159,11 +160,11 @@ class _Loop:
                     self._news.wait_for(self._worker.is_done, timeout=max(0.0, deadline - time.monotonic()))
                 batch = self._worker.finished()
                 if batch is not None:
-                    self._answer(batch)
+                    self._publish(batch)
         finally:
             self._worker.close(max(0.0, deadline - time.monotonic()))
-            patient = not self._live and not self.interrupted
-            deadline = time.monotonic() + (_SINKS_OF_FILES_S if patient else _SINKS_S)
+            is_complete = not self._live and not self.interrupted  # then no prediction may be lost
+            deadline = time.monotonic() + (_SINKS_OF_FILES_S if is_complete else _SINKS_S)
             for queue in self._queues:
                 queue.close(max(0.0, deadline - time.monotonic()))
 
@@ -172,19 +173,19 @@ class _Loop:
 
     def _has_news(self) -> bool:
         may_take = len(self._worker) < _DEPTH and self._left() > 0
-        return self._must_act() or (may_take and any(feed.ready() for feed in self._feeds))
+        return self._must_act() or (may_take and any(reader.ready() for reader in self._readers))
 
     def _early_s(self) -> float:
         """Seconds by which it is too early to prepare a camera's next frame.
 
-        One that waits for the network grows old, and a newer one may come.
+        While a frame waits for the network it ages, and a newer one may arrive.
         """
         if not self._live or len(self._worker) != 1 or self._worker.is_done():
             return 0.0
         return self._worker.left_s() - 1.25 * self._worker.preparing_s - _SPARE_S
 
     def _left(self) -> int:
-        """Frames that may still be taken."""
+        """The number of frames that may still be taken for a batch."""
         return self._batch if self._options.frames is None else min(self._batch, self._options.frames - self._taken)
 
     def _is_through(self) -> bool:
@@ -194,55 +195,55 @@ class _Loop:
             return False
         if self._left() == 0:
             return True
-        return all([feed.over() for feed in self._feeds])  # noqa: C419 - each is asked, since each may raise
+        return all([reader.over() for reader in self._readers])  # noqa: C419 - ask each one, since each may raise
 
-    def _look_after(self) -> None:
+    def _tend(self) -> None:
         now = time.monotonic()
-        if now - self._looked < _TICK_S:
+        if now - self._checked < _TICK_S:
             return
-        self._looked = now
-        for feed in self._feeds:
-            feed.check()
+        self._checked = now
+        for reader in self._readers:
+            reader.check()
         if self._worker.oldest_s() < _HUNG_S:
             self._hooks.alive()
 
     def _start(self) -> None:
-        """Take frames from every feed, another one first each time, and hand them over."""
+        """Take frames from the readers, starting with another one each time, and start a batch."""
         taken: list[Taken] = []
-        limit, count = self._left(), len(self._feeds)
+        limit, count = self._left(), len(self._readers)
         for offset in range(count):
-            feed = self._feeds[(self._started + offset) % count]
+            reader = self._readers[(self._started + offset) % count]
             if len(taken) < limit:
-                taken += [Taken(frame, feed) for frame in feed.take(limit - len(taken))]
+                taken += [Taken(frame, reader) for frame in reader.take(limit - len(taken))]
         if taken:
             self._started += 1
             self._taken += len(taken)
             self._worker.start(taken)
 
-    def _answer(self, batch: Batch) -> None:
+    def _publish(self, batch: Batch) -> None:
         assert batch.logits is not None
         stages_ms = {
             "preprocess": (batch.prepared_ns - batch.taken_ns) / 1e6,
-            "inference": (batch.done_ns - batch.begun_ns) / 1e6,
+            "inference": (batch.done_ns - batch.started_ns) / 1e6,
         }
-        for (frame, feed), logits in zip(batch.taken, batch.logits, strict=True):
-            prediction = self._judged(frame, feed, logits, stages_ms)
+        for (frame, reader), logits in zip(batch.taken, batch.logits, strict=True):
+            prediction = self._predict(frame, reader, logits, stages_ms)
             self.counters.add(prediction)
-            feed.answered()
+            reader.count_prediction()
             for queue in self._queues:
                 queue.write(prediction, frame)
 
-    def _judged(
-        self, frame: Frame, feed: FrameFeed, logits: npt.NDArray[np.float32], stages_ms: Mapping[str, float]
+    def _predict(
+        self, frame: Frame, reader: FrameReader, logits: npt.NDArray[np.float32], stages_ms: Mapping[str, float]
     ) -> Prediction:
         began_ns = time.perf_counter_ns()
         probabilities = softmax(logits)
         top = top_k(logits, self._options.labels, self._options.top, probabilities)
-        name, stable = self._stable.get(id(feed), ("", None))
-        if stable is None or name != frame.source:
-            stable = AnswerSmoother(self._options.labels, self._options.smoothing)
-            self._stable[id(feed)] = (frame.source, stable)
-        answer = stable.next(probabilities)
+        name, smoother = self._smoothers.get(id(reader), ("", None))
+        if smoother is None or name != frame.source:
+            smoother = AnswerSmoother(self._options.labels, self._options.smoothing)
+            self._smoothers[id(reader)] = (frame.source, smoother)
+        answer = smoother.next(probabilities)
         stages = {**stages_ms, "postprocess": (time.perf_counter_ns() - began_ns) / 1e6}
         age_ns = time.monotonic_ns() - frame.captured_ns
         wall_ns = time.time_ns() - age_ns

@@ -1,32 +1,36 @@
-"""Which sinks a run writes to. Knows their options, reads no flags, and opens none before it must."""
+"""Which sinks a run writes to: their options as one record, and opening them. Does not know about flags of a command line.
+
+A sink's module, and the library that it needs, is loaded only if that sink is asked for.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
+
+from edge_resnet.streaming.sinks.linefile import Sync
 
 if TYPE_CHECKING:
     from edge_resnet.streaming.records import RunStatus
     from edge_resnet.streaming.sinks import Sink
 
-__all__ = ["Outputs", "RunView", "Sync", "open_sinks"]
+__all__ = ["Outputs", "RunView", "open_sinks"]
 
 _MIB = 1 << 20
-
-#: When a JSON-lines file is written through to the disk.
-Sync: TypeAlias = Literal["never", "interval", "always"]
 
 
 @dataclass(frozen=True)
 class Outputs:
-    """The sinks that are wanted.
+    """The sinks that are asked for; sizes in MiB.
 
-    ``console``: takes a line of text for a person, None where nothing is printed but a count of frames on a terminal's stderr.
-    ``jsonl``: a file, or ``-`` for stdout. ``web``: ``HOST:PORT``. ``mqtt``: ``HOST[:PORT]/TOPIC``. Sizes in MiB.
-    ``uncertain_below``: frames whose best probability is lower are kept in the folder ``record_uncertain``.
+    ``console``: takes lines of text for a person; None prints nothing but, if stderr is a terminal, a counter of frames there.
+    ``jsonl``: a file, or ``-`` for stdout. ``mqtt``: ``mqtt://[user:password@]host[:port]/topic``. ``web``: ``HOST:PORT``.
+    ``record_uncertain``: a folder for frames whose best probability is below ``uncertain_below``.
     """
 
     console: Callable[[str], object] | None = None
@@ -46,9 +50,10 @@ class Outputs:
 
 @dataclass(frozen=True)
 class RunView:
-    """What sinks may ask of a run: its ``status``, to ``stop`` it, whether a source is ``live``, whether there are ``several``.
+    """What sinks need of a run: its ``status``, a way to ``stop`` it, whether a source is ``live``, whether there are
+    ``several``.
 
-    ``tell``: takes a line that a person should read now, such as the page's address.
+    ``tell``: takes a line that a person should read at once, such as the page's address.
     """
 
     status: Callable[[], RunStatus]
@@ -58,49 +63,63 @@ class RunView:
     tell: Callable[[str], object]
 
 
-def open_sinks(wanted: Outputs, run: RunView) -> list[Sink]:
-    """The sinks, not entered yet. Raises ConfigError and MissingDependencyError for those that cannot be had."""
-    sinks: list[Sink] = [*_terminal(wanted, run)]
+@contextmanager
+def open_sinks(wanted: Outputs, run: RunView) -> Iterator[list[Sink]]:
+    """The sinks, open until the end of the ``with`` block; those opened before one that fails are closed.
+
+    Raises ConfigError if an option cannot be used, and MissingDependencyError if a library is not installed.
+    """
+    with ExitStack() as stack:
+        yield [stack.enter_context(sink) for sink in chain(_writers(wanted, run), _displays(wanted, run))]
+
+
+def _writers(wanted: Outputs, run: RunView) -> Iterator[Sink]:
+    """Sinks that write to files and brokers, each made when the one before is open."""
     if wanted.jsonl is not None:
         from edge_resnet.streaming.sinks.jsonl import JsonlSink
 
         target = sys.stdout if wanted.jsonl == "-" else Path(wanted.jsonl)
         max_bytes = None if wanted.jsonl_max_mib is None else int(wanted.jsonl_max_mib * _MIB)
-        # Whoever keeps older files wants to keep what a run before has written.
+        # A limit keeps older files, so it also keeps what an earlier run has written.
         append = wanted.jsonl_append or max_bytes is not None
-        sinks.append(JsonlSink(target, append=append, max_bytes=max_bytes, sync=wanted.jsonl_sync))
+        yield JsonlSink(target, append=append, max_bytes=max_bytes, sync=wanted.jsonl_sync)
     if wanted.mqtt is not None:
         from edge_resnet.streaming.sinks.mqtt import MqttSink, parse_broker
 
-        sinks.append(MqttSink(parse_broker(wanted.mqtt)))
+        yield MqttSink(parse_broker(wanted.mqtt))
     if wanted.save_video is not None:
         from edge_resnet.streaming.sinks.video import VideoSink
 
-        sinks.append(VideoSink(wanted.save_video, per_source=run.several))
+        yield VideoSink(wanted.save_video, per_source=run.several)
     if wanted.record_uncertain is not None:
         from edge_resnet.streaming.sinks.uncertain import UncertainSink
 
         max_bytes = int(wanted.uncertain_max_mib * _MIB)
-        sinks.append(UncertainSink(wanted.record_uncertain, below=wanted.uncertain_below, max_bytes=max_bytes))
+        yield UncertainSink(wanted.record_uncertain, below=wanted.uncertain_below, max_bytes=max_bytes)
+
+
+def _displays(wanted: Outputs, run: RunView) -> Iterator[Sink]:
+    """Sinks for a person to watch. The terminal comes last: nothing else may be printed while its table is drawn."""
     if wanted.window:
         from edge_resnet.streaming.sinks.window import WindowSink
 
-        sinks.append(WindowSink(run.stop, per_source=run.several))
+        yield WindowSink(run.stop, per_source=run.several)
     if wanted.web is not None:
         from edge_resnet.streaming.web import WebSink
 
         page = WebSink(wanted.web, run.status, token=wanted.web_token)
         page.open()
         run.tell(f"the page is at {page.url}")
-        sinks.append(page)
-    return sinks
+        yield page
+    if wanted.console is not None and not (run.live and sys.stdout.isatty()):
+        from edge_resnet.streaming.sinks.terminal import ConsoleSink
 
+        yield ConsoleSink(wanted.console)
+    elif wanted.console is not None:
+        from edge_resnet.streaming.sinks.terminal import TableSink
 
-def _terminal(wanted: Outputs, run: RunView) -> list[Sink]:
-    from edge_resnet.streaming.sinks.terminal import ConsoleSink, FrameCounter, TableSink
+        yield TableSink(run.status)
+    elif sys.stderr.isatty():
+        from edge_resnet.streaming.sinks.terminal import FrameCounter
 
-    if wanted.console is None:
-        return [FrameCounter()] if sys.stderr.isatty() else []
-    if run.live and sys.stdout.isatty():
-        return [TableSink(run.status)]
-    return [ConsoleSink(wanted.console)]
+        yield FrameCounter()

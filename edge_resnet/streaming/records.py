@@ -1,4 +1,4 @@
-"""One image from a source. Knows nothing of where it comes from or goes to."""
+"""Frames, predictions, and the status of a run, its sources and its sinks. Does not know how any of them comes about."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["Answer", "Frame", "Prediction", "RunStatus", "SinkStatus", "SourceSt
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One image: ``image`` (H, W, 3) uint8 BGR as captured, not to be changed.
+    """One image of a source: ``image`` (H, W, 3) uint8 BGR as captured, not to be changed.
 
-    ``index``: in its source, from 0. ``captured_ns``: on the monotonic clock. ``source``: the file or camera, without a password.
+    ``index``: in its source, from 0. ``captured_ns``: on the monotonic clock. ``source``: the file or camera, without password.
     """
 
     image: npt.NDArray[np.uint8]
@@ -30,9 +30,9 @@ class Frame:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is held to be seen: a class, or ``unknown`` with ``class_index`` -1 where no class is sure enough.
+    """The class after smoothing, or ``unknown`` with ``class_index`` -1 if no class is probable enough.
 
-    ``probability``: smoothed. ``changed``: it differs from the answer to the source's frame before; the first one does.
+    ``probability``: smoothed. ``changed``: whether it differs from the source's previous answer; true for the first one.
     """
 
     class_index: int
@@ -43,11 +43,11 @@ class Answer:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says of one frame.
+    """The classification of one frame.
 
     ``source``: where the frame came from. ``frame``: its index there. ``captured_ns``: monotonic clock at capture.
     ``age_ms``: capture to prediction. ``top``: best first. ``stages_ms``: preprocess, inference, postprocess. ``wall_ns``: wall
-    clock at capture, since 1970. ``answer``: what the run holds to be seen after smoothing, None where nobody asked.
+    clock at capture, since 1970. ``answer``: the class after smoothing, None outside a run.
     """
 
     source: str
@@ -60,17 +60,17 @@ class Prediction:
     answer: Answer | None = None
 
 
-#: ``opening``: no frame yet; ``live``: frames come; ``stalled``: none came for a while, or the same or a black one again and
-#: again; ``reconnecting``: it failed and is tried again; ``ended``: a file is through; ``failed``: it is given up.
+#: ``opening``: no frame yet; ``live``: frames arrive; ``stalled``: frames arrive, but they are identical or black;
+#: ``reconnecting``: it failed and is being reopened; ``ended``: a file was read to its end; ``failed``: it is not retried.
 SourceState: TypeAlias = Literal["opening", "live", "stalled", "reconnecting", "ended", "failed"]
 
 
 @dataclass(frozen=True)
 class SourceStatus:
-    """``source``: its name, without a password. ``frames``: read so far; each is ``predicted``, ``dropped`` because a newer one
-    won, or still under way. ``lost``: frames that the source itself says it could not deliver. ``reconnects``: times that it
-    delivered again after a failure. ``frames_per_s``: over the last seconds. ``last_frame_age_s``: since the newest frame was
-    captured, None before the first. ``error``: the last, in a line.
+    """``source``: its name, without password. ``frames``: read so far; each is ``predicted``, ``dropped`` in favour of a newer
+    one, or still in flight. ``lost``: frames that the source could not deliver. ``reconnects``: how often it delivered again
+    after a failure. ``frames_per_s``: over the last seconds. ``last_frame_age_s``: since the newest frame was captured, None
+    before the first. ``error``: the last one, in a line.
     """
 
     source: str
@@ -89,7 +89,8 @@ class SourceStatus:
 
 @dataclass(frozen=True)
 class SinkStatus:
-    """``written``: predictions it took. ``lost``: those it did not take, too slow or failed. ``error``: the last, in a line."""
+    """``written``: predictions it took. ``lost``: those it did not, being too slow or failing. ``error``: the last one, in a
+    line."""
 
     name: str
     written: int
@@ -99,8 +100,9 @@ class SinkStatus:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """``predictions``: since the start. ``latency``: frame at hand to answer; ``age``: capture to answer; of the last frames.
-    ``stages_ms``: mean of each stage over the last frames. ``ready``: the engine answers and a source is live or through.
+    """``predictions``: since the start. ``latency``: from taking a frame to its prediction; ``age``: from its capture; of the
+    last frames. ``stages_ms``: mean of each stage over the last frames. ``ready``: there was a prediction, and a source is live
+    or has ended.
     """
 
     artifact: str

@@ -1,4 +1,4 @@
-"""A run from start to end: sources opened, sinks opened, signals obeyed, systemd told. Knows no flags and no artifact."""
+"""A run from start to end: opens sources and sinks, handles signals, reports to systemd. Knows no flags and no artifacts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from edge_resnet.runtime.backend import Backend
 from edge_resnet.streaming.camerareader import CameraSpec
-from edge_resnet.streaming.counters import RunCounters, RunSummary
+from edge_resnet.streaming.counters import NetworkName, RunCounters, RunSummary
 from edge_resnet.streaming.loop import RunHooks, RunOptions, run
 from edge_resnet.streaming.notify import Notifier
 from edge_resnet.streaming.outputs import Outputs, RunView, open_sinks
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Inputs", "Session", "run_session"]
 
-#: Seconds between two lines for ``systemctl status``.
+#: Seconds between two updates of the line that ``systemctl status`` shows.
 _STATUS_S = 10.0
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The sources of a run. ``uris``: as ``open_source`` takes them. ``realtime``: files at their own pace. ``keep_trying``: a
-    camera that is not there is waited for."""
+    """The sources of a run. ``uris``: as for ``open_source``. ``realtime``: videos play at their own pace. ``keep_trying``: wait
+    for cameras that are not there yet, instead of an error."""
 
     uris: tuple[str, ...]
     realtime: bool = False
@@ -42,9 +42,10 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Session:
-    """What a run is called: the ``artifact``'s name and its ``precision``, as the status shows them.
+    """What the caller brings to a run: the ``artifact``'s name and its ``precision``, as the status shows them.
 
-    ``tell``: takes a line that a person should read now, such as the page's address. ``sinks``: further ones, opened by the run.
+    ``tell``: takes a line that a person should read at once, such as the page's address. ``sinks``: further sinks, which the run
+    enters and closes.
     """
 
     artifact: str
@@ -60,40 +61,42 @@ def run_session(
     outputs: Outputs,
     options: RunOptions,
 ) -> RunSummary:
-    """Open sources, network and sinks, and classify until the sources end, the options' limits, Ctrl-C or SIGTERM.
+    """Open sources, network and sinks, and classify until the sources end, a limit of the options, Ctrl-C or SIGTERM.
 
-    Sources are opened before the network: that there is no such camera is said at once. In a thread other than the main one no
-    signal is handled. Raises what opening and running them raise.
+    Sources are opened before the network, so that a missing camera is reported at once. Signals are handled only in the main
+    thread. Raises what opening and running raise; whatever was opened is closed.
     """
     with ExitStack() as stack:
         notifier = stack.enter_context(Notifier())
-        sources = [_opened(uri, inputs, stack) for uri in inputs.uris]
+        cameras = stack.enter_context(ExitStack())
+        sources = [_open(uri, inputs, stack, cameras) for uri in inputs.uris]
         network = stack.enter_context(open_network())
-        counters = RunCounters(session.artifact, network.name, session.precision)
+        counters = RunCounters(NetworkName(session.artifact, network.name, session.precision))
         hooks = RunHooks(counters=counters, alive=_Heartbeat(notifier, counters.status), ready=notifier.ready)
         live = any(isinstance(source, CameraSpec) for source in sources)
         view = RunView(counters.status, hooks.stop.set, live, several=len(sources) > 1, tell=session.tell)
-        sinks = [stack.enter_context(sink) for sink in (*open_sinks(outputs, view), *session.sinks)]
+        sinks = [*stack.enter_context(open_sinks(outputs, view)), *map(stack.enter_context, session.sinks)]
         with _stopped_by_signals(hooks):
+            cameras.pop_all()  # from here on their readers close them, and do not wait for a camera that hangs
             summary = run(network, sources, sinks, options, hooks)
         notifier.stopping()
     return summary
 
 
-def _opened(uri: str, inputs: Inputs, stack: ExitStack) -> FrameSource | CameraSpec:
-    """What a URI names, opened, unless it is a camera that is waited for."""
+def _open(uri: str, inputs: Inputs, files: ExitStack, cameras: ExitStack) -> FrameSource | CameraSpec:
+    """The source of a URI: opened, unless it is a camera that may be missing."""
     opener: Callable[[str], FrameSource] = partial(open_source, realtime=inputs.realtime)
     again = is_camera(uri)
     if again and inputs.keep_trying:
         return CameraSpec(uri, None, again=True, open=opener)
     opened = opener(uri)
     if opened.live:
-        return CameraSpec(uri, opened, again=again, open=opener)
-    return stack.enter_context(opened)
+        return CameraSpec(uri, cameras.enter_context(opened), again=again, open=opener)
+    return files.enter_context(opened)
 
 
 class _Heartbeat:
-    """Tells systemd that the run is alive, and every ten seconds what ``systemctl status`` shows."""
+    """Reports to systemd that the run is alive, and every ten seconds a line for ``systemctl status``."""
 
     def __init__(self, notifier: Notifier, status: Callable[[], RunStatus]) -> None:
         self._notifier, self._status = notifier, status
@@ -106,12 +109,12 @@ class _Heartbeat:
             self._last_s = now
             status = self._status()
             live = sum(source.state in ("live", "ended") for source in status.sources)
-            self._notifier.status(f"{live} of {len(status.sources)} sources live, {status.frames_per_s:.1f} frames a second")
+            self._notifier.status(f"{live} of {len(status.sources)} sources live, {status.frames_per_s:.1f} frames per second")
 
 
 @contextmanager
 def _stopped_by_signals(hooks: RunHooks) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM asks the run to end with what is under way; the second one ends it at once."""
+    """The first Ctrl-C or SIGTERM ends the run after the batches in flight; the second one ends it at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

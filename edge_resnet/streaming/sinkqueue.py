@@ -1,4 +1,4 @@
-"""A sink in its own thread behind a queue: however slow it is, however often it fails, predicting goes on. Knows no format."""
+"""A sink in its own thread behind a queue: however slow it is or often it fails, prediction continues. Knows no format."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from edge_resnet.streaming.sinks import Sink
 __all__ = ["SinkQueue"]
 
 _log = logging.getLogger(__name__)
-#: Predictions that wait for a sink: of one that wants frames few, since a frame of 1080p takes 6 MB.
+#: Predictions that wait for a sink: few if it wants frames, since a frame of 1080p takes 6 MB.
 _QUEUED, _QUEUED_FRAMES = 512, 8
-#: The same error of a sink is said once in so many seconds.
+#: Seconds after which the same error of a sink is logged again.
 _QUIET_S = 60.0
+_NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 
 
 class SinkQueue:
-    """Hands predictions to a sink in order. Those that find the queue full are lost and counted; where ``lossless`` they wait.
+    """Passes predictions to a sink in order. If the queue is full they are lost and counted; if ``lossless``, the caller waits.
 
-    ``only_changes``: hand on only those whose answer changed. ``gone``: set when the reader of the sink's output has left.
+    ``only_changes``: pass on only those whose answer changed. ``gone``: set when the reader of the sink's output is gone.
     """
 
     def __init__(self, sink: Sink, *, lossless: bool, only_changes: bool = False) -> None:
@@ -36,7 +37,7 @@ class SinkQueue:
         self._news = threading.Condition()
         self._closing = False
         self._written = self._lost = 0
-        self._error, self._said_at = "", 0.0
+        self._error, self._logged_s = "", 0.0
         self._thread = threading.Thread(target=self._serve, name=f"sink {sink.name}", daemon=True)
         self._thread.start()
 
@@ -56,7 +57,7 @@ class SinkQueue:
             self._news.notify_all()
 
     def close(self, within_s: float) -> None:
-        """Let the sink take what waits, for so many seconds at most; what is left then is lost. The sink stays open."""
+        """Let the sink take what waits, for at most so many seconds; the rest is lost. The sink stays open."""
         with self._news:
             self._closing = True
             self._news.notify_all()
@@ -89,22 +90,19 @@ class SinkQueue:
                 self._lost += len(self._waiting)
                 self._waiting.clear()
                 self._news.notify_all()
-        except Exception as error:  # a sink's library may raise anything, and the next prediction is tried
+        except Exception as error:  # a sink's library may raise anything, and the next prediction must be tried
             self._lost += 1
-            self._say(error)
+            self._log_error(error)
         else:
             self._written += 1
             if self._error:
                 _log.warning("%s takes predictions again; %d were lost", self._sink.name, self._lost)
                 self._error = ""
 
-    def _say(self, error: Exception) -> None:
+    def _log_error(self, error: Exception) -> None:
         text = error.message if isinstance(error, EdgeResnetError) else f"{type(error).__name__}: {error}".partition("\n")[0]
         now = time.monotonic()
-        if text != self._error or now - self._said_at > _QUIET_S:
+        if text != self._error or now - self._logged_s > _QUIET_S:
             _log.warning("%s lost a prediction: %s", self._sink.name, text)
-            self._said_at = now
+            self._logged_s = now
         self._error = text
-
-
-_NO_IMAGE = np.zeros((0, 0, 3), np.uint8)

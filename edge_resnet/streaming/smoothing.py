@@ -1,4 +1,4 @@
-"""An answer that does not flicker: probabilities smoothed over frames, and a change only where it is clear. Knows no frames."""
+"""Answers that do not flicker: probabilities smoothed over frames, and hysteresis against changes. Does not look at images."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from edge_resnet.streaming.records import Answer
 
 __all__ = ["UNKNOWN", "AnswerSmoother", "Smoothing"]
 
-#: ``none``: each frame for itself; ``exponential``: a mean in which a frame counts less the older it is; ``vote``: the class that
-#: was best in most of the last frames.
+#: ``none``: each frame by itself; ``exponential``: a mean in which older frames weigh less; ``vote``: the class that was the best
+#: one in most of the last frames.
 Method: TypeAlias = Literal["none", "exponential", "vote"]
 UNKNOWN = "unknown"
 #: A value per class.
@@ -25,9 +25,9 @@ _Row: TypeAlias = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Smoothing:
-    """``frames``: over how many; an exponential mean weighs the newest 2 / (frames + 1). ``hysteresis``: by how much another
-    class must lead, in probability or share of the votes, and by how much a held one may fall below ``min_confidence``. Where the
-    smoothed probability of the class is less than that, the answer is unknown."""
+    """``frames``: how many to smooth over; the exponential mean gives the newest the weight 2 / (frames + 1). ``hysteresis``: by
+    how much another class must lead, in probability or share of the votes, and by how much the current one may fall below
+    ``min_confidence``. If the smoothed probability of the class is below ``min_confidence``, the answer is unknown."""
 
     method: Method = "none"
     frames: int = 10
@@ -37,7 +37,7 @@ class Smoothing:
     def __post_init__(self) -> None:
         if self.frames < 1:
             raise ConfigError(
-                f"smoothing takes 1 frame or more, not {self.frames}", hint="10 is a third of a second at 30 per second"
+                f"smoothing takes at least 1 frame, not {self.frames}", hint="10 is a third of a second at 30 frames per second"
             )
         for name in ("hysteresis", "min_confidence"):
             value = getattr(self, name)
@@ -46,7 +46,7 @@ class Smoothing:
 
 
 class AnswerSmoother:
-    """The answer of one source, frame after frame."""
+    """Answers of one source, frame after frame."""
 
     def __init__(self, labels: Sequence[str], smoothing: Smoothing) -> None:
         self._labels, self._smoothing = labels, smoothing
@@ -56,15 +56,15 @@ class AnswerSmoother:
         self._held: int | None = None
 
     def next(self, probabilities: npt.NDArray[np.float32]) -> Answer:
-        """Take the probabilities (C,) of the next frame; the answer that holds now."""
+        """The answer after the next frame, given its probabilities (C,)."""
         scores, smoothed = self._smoothed(probabilities.astype(np.float64))
         best = int(scores.argmax())
         held, before = self._held, self._held
         if held is None or held < 0 or scores[best] > scores[held] + self._smoothing.hysteresis:
             held = best
-        # A class that is held already may fall a little lower than one that is to come must rise.
-        least = self._smoothing.min_confidence - (self._smoothing.hysteresis if held == before else 0.0)
-        if smoothed[held] < least:
+        # The current class may fall a little lower than a new one must rise.
+        min_probability = self._smoothing.min_confidence - (self._smoothing.hysteresis if held == before else 0.0)
+        if smoothed[held] < min_probability:
             held = -1
         self._held = held
         if held < 0:
@@ -72,7 +72,7 @@ class AnswerSmoother:
         return Answer(held, self._labels[held], float(smoothed[held]), held != before)
 
     def _smoothed(self, newest: _Row) -> tuple[_Row, _Row]:
-        """What decides between classes, and how probable each is; (C,) both."""
+        """The scores that decide between classes, and the smoothed probabilities; (C,) both."""
         if self._smoothing.method == "none":
             return newest, newest
         if self._smoothing.method == "exponential":

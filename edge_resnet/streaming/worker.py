@@ -1,4 +1,5 @@
-"""Batches on their way through the backend: prepared by the caller, run in a thread of its own, both at once. Opens no source."""
+"""Batches on their way through the backend: prepared by the caller while another one runs in the worker's thread. Opens no
+source."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from edge_resnet.streaming.filereader import Taken
 
 __all__ = ["Batch", "Roi", "Worker"]
 
-#: How much the newest duration counts in the expected one.
+#: Weight of the newest duration in the expected one.
 _NEWEST = 0.2
 
 
@@ -35,14 +36,16 @@ class Roi:
 
     def __post_init__(self) -> None:
         if min(self.x, self.y) < 0 or min(self.width, self.height) < 1:
-            raise ConfigError(f"a region of {self.width}x{self.height} at {self.x},{self.y} is none", hint="--roi 100,50,640,480")
+            raise ConfigError(
+                f"{self.width}x{self.height} at {self.x},{self.y} is not a region of a frame", hint="--roi 100,50,640,480"
+            )
 
     def of(self, image: ImageArray) -> ImageArray:
-        """The part, as a view. Raises ConfigError where it does not lie in the image."""
+        """The part, as a view. Raises ConfigError if it is not inside the image."""
         height, width = image.shape[:2]
         if self.x + self.width > width or self.y + self.height > height:
             raise ConfigError(
-                f"the region {self.x},{self.y},{self.width},{self.height} does not lie in a frame of {width}x{height}",
+                f"the region {self.x},{self.y},{self.width},{self.height} is not inside a frame of {width}x{height}",
                 hint="--roi x,y,width,height in pixels of the frame",
             )
         return image[self.y : self.y + self.height, self.x : self.x + self.width]
@@ -50,14 +53,14 @@ class Roi:
 
 @dataclass
 class Batch:
-    """Frames that are classified at once; times on time.perf_counter_ns."""
+    """Frames that are classified together; times as of time.perf_counter_ns."""
 
     taken: list[Taken]
     run: Callable[[], Logits]
     taken_ns: int
     prepared_ns: int
     #: 0 until it runs.
-    begun_ns: int
+    started_ns: int
     done_ns: int = 0
     logits: Logits | None = None
     error: BaseException | None = None
@@ -65,85 +68,85 @@ class Batch:
 
 @dataclass
 class Worker:
-    """Runs batches one after another; ``news`` is told when one is done. ``close`` ends the thread."""
+    """Runs batches one after another, and notifies ``news`` when one is done. ``close`` ends the thread."""
 
     backend: Backend
     preprocess: Preprocess
     roi: Roi | None
     news: threading.Condition
-    #: Seconds that a batch is expected to be prepared and to be run.
+    #: Expected seconds to prepare and to run a batch.
     preparing_s: float = 0.0
     running_s: float = 0.0
-    _under_way: deque[Batch] = field(default_factory=deque)
+    _in_flight: deque[Batch] = field(default_factory=deque)
     _queue: queue.SimpleQueue[Batch | None] = field(default_factory=queue.SimpleQueue)
 
     def __post_init__(self) -> None:
-        # Asked once: a protocol is looked up name by name.
+        # Checked once: isinstance with a protocol looks up each of its members.
         self._pipelined = self.backend if isinstance(self.backend, PipelinedBackend) else None
         self._thread = threading.Thread(target=self._serve, name="inference", daemon=True)
         self._thread.start()
 
     def __len__(self) -> int:
-        """Batches under way."""
-        return len(self._under_way)
+        """The number of batches in flight."""
+        return len(self._in_flight)
 
-    def at_once(self, wanted: int) -> int:
-        """How many frames make a batch, where ``wanted`` are wished for: a device's engine has its limit."""
+    def batch_size(self, wanted: int) -> int:
+        """The largest batch up to ``wanted`` that the backend takes."""
         return wanted if self._pipelined is None else min(wanted, self._pipelined.most)
 
     def start(self, taken: Sequence[Taken]) -> None:
-        """Prepare frames and hand them over."""
+        """Preprocess frames and queue them as a batch."""
         taken_ns = time.perf_counter_ns()
         images = [frame.image if self.roi is None else self.roi.of(frame.image) for frame, _ in taken]
-        backend, begun_ns = self._pipelined, 0
+        backend, started_ns = self._pipelined, 0
         if backend is not None and backend.resizes:
-            begun_ns = prepared_ns = taken_ns  # preprocessing is a part of what the device does
+            started_ns = prepared_ns = taken_ns  # the device preprocesses, too
             run = partial(backend.result, backend.submit_frames(images))
         else:
             pixels = np.stack([preprocess_bgr(image, self.preprocess) for image in images])
             prepared_ns = time.perf_counter_ns()
             if backend is not None:
-                begun_ns = prepared_ns
+                started_ns = prepared_ns
                 run = partial(backend.result, backend.submit(pixels))
             else:
                 run = partial(self.backend.infer, pixels)
-        batch = Batch(list(taken), run, taken_ns, prepared_ns, begun_ns)
+        batch = Batch(list(taken), run, taken_ns, prepared_ns, started_ns)
         self.preparing_s = _blend(self.preparing_s, (time.perf_counter_ns() - taken_ns) / 1e9)
-        self._under_way.append(batch)
+        self._in_flight.append(batch)
         self._queue.put(batch)
 
     def is_done(self) -> bool:
-        """Whether ``finished`` would give a batch."""
-        return bool(self._under_way) and self._under_way[0].done_ns > 0
+        """Whether ``finished`` would return a batch."""
+        return bool(self._in_flight) and self._in_flight[0].done_ns > 0
 
     def finished(self) -> Batch | None:
-        """The oldest batch, where it is done; raises what its run raised."""
+        """The oldest batch if it is done, else None. Raises what its run raised."""
         if not self.is_done():
             return None
-        batch = self._under_way.popleft()
+        batch = self._in_flight.popleft()
         if batch.error is not None:
             raise batch.error
-        self.running_s = _blend(self.running_s, (batch.done_ns - batch.begun_ns) / 1e9)
+        self.running_s = _blend(self.running_s, (batch.done_ns - batch.started_ns) / 1e9)
         return batch
 
     def left_s(self) -> float:
-        """Seconds until the one batch that runs is expected to be done."""
-        if not self._under_way or not self._under_way[0].begun_ns:
+        """Seconds until the running batch is expected to be done."""
+        if not self._in_flight or not self._in_flight[0].started_ns:
             return self.running_s
-        return max(0.0, self.running_s - (time.perf_counter_ns() - self._under_way[0].begun_ns) / 1e9)
+        return max(0.0, self.running_s - (time.perf_counter_ns() - self._in_flight[0].started_ns) / 1e9)
 
     def oldest_s(self) -> float:
-        """Seconds since the oldest batch that is under way was taken; 0 where there is none."""
-        return (time.perf_counter_ns() - self._under_way[0].taken_ns) / 1e9 if self._under_way else 0.0
+        """Seconds since the frames of the oldest batch in flight were taken, 0 if there is none."""
+        return (time.perf_counter_ns() - self._in_flight[0].taken_ns) / 1e9 if self._in_flight else 0.0
 
     def close(self, within_s: float) -> None:
-        """End the thread once the batches are through, or leave it after so many seconds."""
+        """End the thread when its batches are done, or abandon it after so many seconds."""
         self._queue.put(None)
         self._thread.join(within_s)
 
     def _serve(self) -> None:
         while (batch := self._queue.get()) is not None:
-            batch.begun_ns = batch.begun_ns or time.perf_counter_ns()
+            batch.started_ns = batch.started_ns or time.perf_counter_ns()
             try:
                 batch.logits = batch.run()
             except BaseException as error:  # raised again in the loop's thread

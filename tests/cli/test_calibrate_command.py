@@ -105,7 +105,7 @@ def test_an_interruption_keeps_the_images(tmp_path: Path, number: int) -> None:
         (("--source", CLIP, "-o", "x", "--min-change", "300"), ("0..255 grey levels",)),
         (("--source", CLIP, "-o", "x", "--seed", "-1"), ("a seed is 0 or more",)),
         (("--source", "nowhere.mp4", "-o", "x"), ("nowhere.mp4 does not exist",)),
-        (("--source", "", "-o", "x"), ("the source has no name",)),
+        (("--source", "", "-o", "x"), ("the name of the source is empty",)),
         (("--from-camera", "77", "-o", "x"), ("there is no camera /dev/video77", "/dev/video")),
         (("artifacts/a", "--source", CLIP, "-o", "x"), ("an artifact does not go with collecting", "--calib-data")),
         (("--source", CLIP, "-o", "x", "--sweep"), ("--sweep does not go with collecting",)),

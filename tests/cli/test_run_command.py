@@ -1,4 +1,4 @@
-"""``run`` as a user types it: what it refuses, what it writes where, and a disk that is full."""
+"""``run`` as a user types it: what it refuses, what it writes to each output, and a full disk."""
 
 from __future__ import annotations
 
@@ -25,40 +25,40 @@ def artifact(tiny_artifacts: dict[str, Artifact]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("words", "parts"),
+    ("arguments", "parts"),
     [
-        ((), ("something to look at", "--camera 0")),
+        ((), ("run needs a source", "--camera 0")),
         ((*SOURCE, "--roi", "1,2"), ("four whole numbers", "--roi")),
-        ((*SOURCE, "--roi", "60,40,64,48"), ("does not lie in a frame of 64x48", "--roi")),
+        ((*SOURCE, "--roi", "60,40,64,48"), ("is not inside a frame of 64x48", "--roi")),
         ((*SOURCE, "--roi", "0,0,0,5"), ("region", "--roi")),
         ((*SOURCE, "--rate", "0"), ("above 0", "--rate")),
         ((*SOURCE, "--duration", "nan"), ("above 0", "--duration")),
-        ((*SOURCE, "--smooth", "vote", "--smooth-frames", "0"), ("1 frame or more", "10")),
+        ((*SOURCE, "--smooth", "vote", "--smooth-frames", "0"), ("at least 1 frame", "10")),
         ((*SOURCE, "--hysteresis", "1.5"), ("0..1", "hysteresis")),
         ((*SOURCE, "--min-confidence", "-1"), ("0..1", "min confidence")),
-        ((*SOURCE, "--jsonl", "-", "--json"), ("both want stdout", "file")),
-        ((*SOURCE, "--jsonl-append"), ("about a file", "--jsonl FILE")),
-        ((*SOURCE, "--jsonl", "-", "--jsonl-max", "1"), ("about a file", "--jsonl FILE")),
+        ((*SOURCE, "--jsonl", "-", "--json"), ("both write to stdout", "--jsonl FILE")),
+        ((*SOURCE, "--jsonl-append"), ("need a file", "--jsonl FILE")),
+        ((*SOURCE, "--jsonl", "-", "--jsonl-max", "1"), ("need a file", "--jsonl FILE")),
         ((*SOURCE, "--web", "0.0.0.0:0"), ("no token", "--web-token")),
         ((*SOURCE, "--web", "nonsense"), ("HOST:PORT", "127.0.0.1")),
         ((*SOURCE, "--mqtt", "mqtt://host"), ("MQTT", "mqtt://")),
         ((*SOURCE, "--save-video", "x.gif"), ("suffix", ".mkv")),
         ((*SOURCE, "--record-uncertain", "d", "--uncertain-below", "2"), ("(0, 1]", "0.5")),
         (("--source", "rtsp://a b/c"), ("space", "%20")),
-        (("--source", "gopher://x"), ("no source has the scheme", "rtsp")),
+        (("--source", "gopher://x"), ("there is no source with the scheme", "rtsp")),
         (("--source", "csi://0"), ("GStreamer", "python3-opencv")),
         (("--camera", "77"), ("/dev/video77", "plugged in")),
     ],
 )
-def test_what_makes_no_sense_is_one_line(cli: Cli, artifact: str, words: tuple[str, ...], parts: tuple[str, ...]) -> None:
-    """An error and its remedy, exit 2, and nothing is left behind."""
-    assert_refused(cli("run", artifact, *words), *parts)
+def test_invalid_options_are_one_line(cli: Cli, artifact: str, arguments: tuple[str, ...], parts: tuple[str, ...]) -> None:
+    """An error with a hint, exit code 2, and no file is left behind."""
+    assert_refused(cli("run", artifact, *arguments), *parts)
 
 
 def test_every_output_at_once(cli: Cli, artifact: str, tmp_path: Path) -> None:
-    """Lines, recording, uncertain frames and the summary as JSON agree about what was seen."""
-    words = ("--jsonl", "out.jsonl", "--save-video", "out.mkv", "--record-uncertain", "unclear", "--uncertain-below", "1")
-    summary = json.loads(cli("run", artifact, *SOURCE, *words, "--json").out)
+    """JSON lines, recording, uncertain frames and the JSON summary agree."""
+    arguments = ("--jsonl", "out.jsonl", "--save-video", "out.mkv", "--record-uncertain", "unclear", "--uncertain-below", "1")
+    summary = json.loads(cli("run", artifact, *SOURCE, *arguments, "--json").out)
     assert (summary["frames"], summary["read"], summary["dropped"], summary["lost"]) == (40, 40, 0, {})
     rows = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert [row["frame"] for row in rows] == list(range(40))
@@ -68,19 +68,19 @@ def test_every_output_at_once(cli: Cli, artifact: str, tmp_path: Path) -> None:
     assert list((tmp_path / "unclear").glob("*.jpg"))
 
 
-def test_only_changes_are_told(cli: Cli, artifact: str, tmp_path: Path) -> None:
-    """With a confidence that no class reaches the answer is unknown from the first frame on, and that is one line."""
-    words = ("--min-confidence", "0.99", "--on-change", "--jsonl", "out.jsonl", "--headless")
-    assert cli("run", artifact, *SOURCE, *words).code == 0
+def test_only_changes_are_written(cli: Cli, artifact: str, tmp_path: Path) -> None:
+    """With a confidence that no class reaches, the answer is unknown from the first frame on: one line."""
+    arguments = ("--min-confidence", "0.99", "--on-change", "--jsonl", "out.jsonl", "--headless")
+    assert cli("run", artifact, *SOURCE, *arguments).code == 0
     (row,) = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
     assert (row["answer"]["label"], row["answer"]["class_index"], row["answer"]["changed"]) == ("unknown", -1, True)
 
 
 def test_the_part_that_is_classified(cli: Cli, artifact: str, tmp_path: Path) -> None:
-    """A region changes the probabilities, and the whole frame as region does not."""
+    """A region changes the probabilities; the whole frame as region does not."""
 
-    def first(name: str, *words: str) -> float:
-        cli("run", artifact, *SOURCE, "--frames", "1", "--jsonl", name, "--headless", *words)
+    def first(name: str, *arguments: str) -> float:
+        cli("run", artifact, *SOURCE, "--frames", "1", "--jsonl", name, "--headless", *arguments)
         return float(json.loads((tmp_path / name).read_text())["top"][0]["probability"])
 
     whole = first("whole.jsonl")
@@ -88,18 +88,18 @@ def test_the_part_that_is_classified(cli: Cli, artifact: str, tmp_path: Path) ->
     assert first("part.jsonl", "--roi", "10,10,20,20") != whole
 
 
-def test_a_duration_ends_a_source_without_end(cli: Cli, artifact: str) -> None:
-    """And that is no interruption."""
+def test_a_duration_ends_an_endless_source(cli: Cli, artifact: str) -> None:
+    """The summary does not say interrupted."""
     summary = json.loads(cli("run", artifact, "--source", "synthetic://?frames=0&fps=50", "--duration", "0.5", "--json").out)
     assert 0.4 < summary["seconds"] < 3
     assert summary["interrupted"] is False
     assert summary["read"] == summary["frames"] + summary["dropped"]
 
 
-def test_appending_goes_on(cli: Cli, artifact: str, tmp_path: Path) -> None:
+def test_appending_continues_the_file(cli: Cli, artifact: str, tmp_path: Path) -> None:
     """A second run adds its lines, and without the option it replaces them."""
-    for words, count in (((), 40), (("--jsonl-append",), 80), ((), 40)):
-        cli("run", artifact, *SOURCE, "--jsonl", "out.jsonl", "--headless", *words)
+    for arguments, count in (((), 40), (("--jsonl-append",), 80), ((), 40)):
+        cli("run", artifact, *SOURCE, "--jsonl", "out.jsonl", "--headless", *arguments)
         assert len((tmp_path / "out.jsonl").read_text().splitlines()) == count
 
 
@@ -118,7 +118,8 @@ def small_disk(folder: Path, kilobytes: int) -> Iterator[Path]:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
 def test_a_full_disk_does_not_end_the_run(cli: Cli, artifact: str, tmp_path: Path) -> None:
-    """Every frame is predicted; what the disk did not take is counted and said, what it took is whole, and the exit code is 1."""
+    """Every frame is predicted; lines that were not written are counted and reported, the others are whole, and the exit code is
+    1."""
     with small_disk(tmp_path / "disk", 64) as disk:
         frames = "synthetic://?frames=400&width=64&height=48"
         outcome = cli("run", artifact, "--source", frames, "--jsonl", str(disk / "out.jsonl"), "--json")

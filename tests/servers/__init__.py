@@ -1,1 +1,1 @@
-"""Cameras of the network on loopback: real servers that tests start, stop, stall and restart on a port of their own."""
+"""Network cameras on loopback: real servers that tests start, stop, stall and restart on their own port."""

@@ -1,4 +1,4 @@
-"""An MJPEG camera: http.server and Pillow. Its faults are paths, so that one server has them all."""
+"""An MJPEG camera from http.server and Pillow. Each fault is a path, so that one server has all of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIZE = (64, 48)
 
 
 def brightness(index: int) -> int:
-    """Of the default image ``index``: it tells which one it is, up to 40 of them."""
+    """The brightness of the default image ``index``, which identifies up to 40 of them."""
     return 6 * (index % 40)
 
 
@@ -39,21 +39,21 @@ def jpeg(image: npt.NDArray[np.uint8]) -> bytes:
 
 
 def claim_size(image: bytes, width: int, height: int) -> bytes:
-    """The same JPEG, whose header claims another size."""
+    """The same JPEG with another size in its header."""
     at = re.search(rb"\xff\xc0..\x08", image, re.DOTALL)
     assert at is not None
     return image[: at.end()] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + image[at.end() + 4 :]
 
 
 class MjpegServer:
-    """Serves at ``url(path)``; frames per second ``fps``; image i is ``paint(i)`` (H, W, 3) RGB, counted for each reader anew.
+    """Serves at ``url(path)`` with ``fps`` frames per second; image i is ``paint(i)`` (H, W, 3) RGB, counted per request.
 
-    Paths: /stream, without a length /plain, with dashes in the boundary's header /dashes, chunked /chunked; every third image
-    cut short /cut, or shorter than its length says /lying, or no image at all /garbage, or of 65,500 x 65,500 pixels /huge;
-    after five images no more /stall; a byte now and then /drip; an image without end /endless; one that announces 100 GB
-    /giant; two images and the end /short; no answer /silent; a single image /image; elsewhere /moved; else: not found.
-    ``login``: user and password, asked for by Digest where ``digest``. ``tls``: https with its certificate. ``readers``: requests
-    answered so far.
+    Paths: /stream; /plain has no lengths, /dashes has dashes in the header's boundary, /chunked is chunked. Every third image is
+    cut short in /cut, shorter than its length in /lying, not an image in /garbage, of 65,500 x 65,500 pixels in /huge. /stall
+    ends sending after five images, /drip sends a byte now and then, /endless an image without an end, /giant one that announces
+    100 GB, /short two images. /silent does not answer, /image is a single image, /moved redirects. Any other path is not found.
+    ``login``: user and password, with Digest if ``digest``. ``tls``: https with its certificate. ``readers``: the number of
+    requests so far.
     """
 
     def __init__(
@@ -75,11 +75,11 @@ class MjpegServer:
         self._server: _Server | None = None
 
     def url(self, path: str = "/stream", login: str = "") -> str:
-        """The address of a path, ``login`` (``user:password``) in it where given."""
+        """The address of a path, with ``login`` (``user:password``) if given."""
         return f"{'https' if self.tls else 'http'}://{login + '@' if login else ''}127.0.0.1:{self.port}{path}"
 
     def start(self) -> MjpegServer:
-        """Listen, on the port of before where there was one."""
+        """Listen, on the previous port if there was one."""
         self._server = _Server(self)
         self.port = self._server.server_address[1]
         self.running = True
@@ -87,7 +87,7 @@ class MjpegServer:
         return self
 
     def stop(self) -> None:
-        """End every connection and listen no more."""
+        """End every connection and stop listening."""
         self.running = False
         if self._server is not None:
             self._server.shutdown()
@@ -101,11 +101,11 @@ class MjpegServer:
         self.start()
 
     def pause(self) -> None:
-        """Send nothing more on any connection, and keep them."""
+        """Stop sending on all connections, but keep them."""
         self.flowing.clear()
 
     def resume(self) -> None:
-        """Go on."""
+        """Continue sending."""
         self.flowing.set()
 
     def __enter__(self) -> MjpegServer:
@@ -140,7 +140,7 @@ class _Server(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A reader that goes away is no error."""
+        """A client that disconnects is not an error."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -155,7 +155,7 @@ class _Handler(BaseHTTPRequestHandler):
         super().finish()
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base's signature
-        """Say nothing."""
+        """Log nothing."""
 
     def do_GET(self) -> None:
         camera = self.server.camera
@@ -202,7 +202,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _wait(self, seconds: float) -> None:
-        """Wait, but not beyond the server's end."""
+        """Wait, but not beyond the end of the server."""
         end = threading.Event()
         while seconds > 0 and self.server.camera.running:
             end.wait(min(seconds, 0.1))
@@ -231,7 +231,7 @@ _WAYS = (
 
 
 def _pieces(way: str, paint: Painter) -> Iterator[bytes]:
-    """What is sent, an image's worth at a time."""
+    """The bytes of the response, one image at a time."""
     index = 0
     while True:
         data = jpeg(paint(index))

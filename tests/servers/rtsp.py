@@ -1,4 +1,4 @@
-"""An RTSP camera: GStreamer's server in a child of the system's Python, which can be killed, stalled and started again."""
+"""An RTSP camera: GStreamer's server in a child of the system's Python, which can be killed, stalled and restarted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CHILD = Path(__file__).with_name("rtsp_child.py")
 
 @cache
 def why_no_rtsp() -> str:
-    """Why the server cannot run here, empty where it can: a test skips with it."""
+    """Why the server cannot run here, empty if it can: the reason for skipping a test."""
     code = (
         "import gi; gi.require_version('Gst', '1.0'); gi.require_version('GstRtspServer', '1.0')\n"
         "from gi.repository import Gst, GstRtspServer; Gst.init(None)\n"
@@ -36,7 +36,7 @@ def why_no_rtsp() -> str:
 
 
 class RtspServer:
-    """Serves 320 x 240 at 30 frames per second at ``url("/h264")``, sound alone at ``url("/audio")``."""
+    """Serves 320 x 240 at 30 frames per second at ``url("/h264")``, audio alone at ``url("/audio")``."""
 
     def __init__(self, *, login: tuple[str, str] | None = None, digest: bool = False) -> None:
         self.port = 0
@@ -44,11 +44,11 @@ class RtspServer:
         self._child: subprocess.Popen[str] | None = None
 
     def url(self, path: str = "/h264", login: str = "") -> str:
-        """The address of a path, ``login`` (``user:password``) in it where given."""
+        """The address of a path, with ``login`` (``user:password``) if given."""
         return f"rtsp://{login + '@' if login else ''}127.0.0.1:{self.port}{path}"
 
     def start(self) -> RtspServer:
-        """Listen, on the port of before where there was one."""
+        """Listen, on the previous port if there was one."""
         words = [*(self._login or ()), *(["digest"] if self._digest else [])]
         deadline = time.monotonic() + 20
         while True:
@@ -65,7 +65,7 @@ class RtspServer:
             time.sleep(0.2)
 
     def stop(self) -> None:
-        """Kill it: connections break."""
+        """Kill the process: connections break."""
         if self._child is not None:
             self._child.kill()
             self._child.wait(10)
@@ -75,17 +75,17 @@ class RtspServer:
             self._child = None
 
     def restart(self) -> None:
-        """Kill it and listen again on the same port."""
+        """Kill the process and listen again on the same port."""
         self.stop()
         self.start()
 
     def pause(self) -> None:
-        """Stop its process: connections stay, and nothing comes."""
+        """Suspend the process: connections stay, but carry nothing."""
         assert self._child is not None
         os.kill(self._child.pid, signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let its process go on."""
+        """Continue the process."""
         assert self._child is not None
         os.kill(self._child.pid, signal.SIGCONT)
 

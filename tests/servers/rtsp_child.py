@@ -1,6 +1,6 @@
-"""The RTSP server itself, on GStreamer's, run by the system's Python: argv[1] the port (0: any), argv[2:4] user and password.
+"""The RTSP server itself, GStreamer's, run by the system's Python: argv[1] is the port (0: any), argv[2:4] user and password.
 
-Prints its port. Paths: /h264 and /audio; argv[4] "digest" has the password asked for by Digest. Ends with its standard input.
+Prints its port. Paths: /h264 and /audio; with argv[4] "digest" the password is requested by Digest. Ends with its standard input.
 """
 
 from __future__ import annotations

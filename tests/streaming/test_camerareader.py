@@ -1,4 +1,4 @@
-"""live.py: cameras that fail, hang, stand still or deliver too much; every frame is predicted, dropped or still there."""
+"""camerareader.py: cameras that fail, hang, freeze or are too fast; every frame is predicted, dropped or still in flight."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,11 @@ from edge_resnet.streaming.camerareader import CameraReader, CameraSpec, RetryPo
 from edge_resnet.streaming.loop import RunHooks, RunOptions, run
 from edge_resnet.streaming.records import Frame, Prediction
 from edge_resnet.streaming.sources import FrameSource
+from edge_resnet.streaming.sources.live import CapturedImage, LiveSource
+from edge_resnet.streaming.sources.uri import Timeouts
 
 QUICK = RetryPolicy(read_s=0.4, frozen_s=0.3, black_s=0.2, min_s=0.02, max_s=0.1, hangs=3)
-OPTIONS = RunOptions(Preprocess(resize=32, crop=32), tuple("abcdefghij"), patience=QUICK)
+OPTIONS = RunOptions(Preprocess(resize=32, crop=32), tuple("abcdefghij"), retry=QUICK)
 
 
 def noise(seed: int) -> npt.NDArray[np.uint8]:
@@ -32,7 +34,7 @@ def noise(seed: int) -> npt.NDArray[np.uint8]:
 
 @dataclass
 class Scripted:
-    """A camera that does what a list says: a number of frames, then an error, a hang or the end."""
+    """A camera that delivers a number of frames and then fails, hangs or ends."""
 
     frames: int
     then: str = "end"
@@ -68,13 +70,13 @@ class Scripted:
 
 
 class Desk:
-    """Hands out cameras one after another, or fails to; counts how often it was asked."""
+    """Opens cameras one after another, or fails to; counts how often it was called."""
 
     def __init__(self, *acts: Scripted | str) -> None:
         self.acts, self.asked = list(acts), 0
 
     def __call__(self, uri: str) -> FrameSource:
-        """The next one; for ever the last kind when the list is through."""
+        """The next one; an endless camera after the last one."""
         self.asked += 1
         act = self.acts.pop(0) if self.acts else Scripted(10**6)
         if isinstance(act, str):
@@ -113,7 +115,7 @@ def until(held: Callable[[], bool], seconds: float = 10.0) -> None:
 
 @pytest.mark.parametrize("then", ["fail", "end", "crash", "hang", "hang for good"])
 def test_a_camera_comes_back_three_times(then: str, caplog: pytest.LogCaptureFixture) -> None:
-    """However it stops, it is opened again; its frames are numbered on, and none is counted twice or forgotten."""
+    """However it stops, it is reopened; frame numbers continue, and none is counted twice or lost."""
     desk = Desk(*[Scripted(6, then) for _ in range(3)], Scripted(10**6))
     kept = Kept()
     with FakeBackend(10) as backend, caplog.at_level(logging.WARNING, logger="edge_resnet"):
@@ -128,7 +130,7 @@ def test_a_camera_comes_back_three_times(then: str, caplog: pytest.LogCaptureFix
 
 
 def test_a_camera_that_is_not_there_yet_is_waited_for() -> None:
-    """Opened in the feed: refused three times, then it delivers."""
+    """Opened by the reader: refused three times, then it delivers."""
     desk = Desk("refused", "refused", "no route", Scripted(10**6))
     with FakeBackend(10) as backend:
         summary = run(backend, [CameraSpec("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "frames": 5}))
@@ -136,30 +138,30 @@ def test_a_camera_that_is_not_there_yet_is_waited_for() -> None:
 
 
 def test_one_camera_that_is_gone_does_not_disturb_the_other() -> None:
-    """Frames of the other go on while the first is tried again and again."""
+    """The other's frames continue while the first is retried."""
     gone, there = Desk(*["refused"] * 1000), Desk(Scripted(10**6, every_s=0.002))
-    watch = RunHooks()
+    hooks = RunHooks()
     with FakeBackend(10) as backend:
         options = RunOptions(**{**vars(OPTIONS), "frames": 100})
-        summary = run(backend, [CameraSpec("a", open=gone), CameraSpec("b", open=there)], [], options, watch)
+        summary = run(backend, [CameraSpec("a", open=gone), CameraSpec("b", open=there)], [], options, hooks)
     assert summary.frames == 100
     assert gone.asked >= 2
-    states = {status.source: status for status in watch.counters.status().sources}
+    states = {status.source: status for status in hooks.counters.status().sources}
     assert states["a"].state in ("reconnecting", "opening")
     assert states["a"].error == "refused"
     assert states["cam"].predicted == 100
 
 
 def test_readers_that_hang_for_good_end_the_run() -> None:
-    """After so many the process is better started anew: an error, not a pile of threads."""
+    """Beyond the limit the run ends with an error, instead of a growing number of threads."""
     desk = Desk(*[Scripted(1, "hang for good") for _ in range(9)])
-    with FakeBackend(10) as backend, pytest.raises(SourceError, match="given up"):
-        run(backend, [CameraSpec("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "patience": RetryPolicy(0.1, hangs=2)}))
+    with FakeBackend(10) as backend, pytest.raises(SourceError, match="has failed"):
+        run(backend, [CameraSpec("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "retry": RetryPolicy(0.1, hangs=2)}))
     assert desk.asked == 3
 
 
 def test_the_newest_frame_wins_and_the_others_are_counted() -> None:
-    """A network slower than the camera: answers are fresh, and read = predicted + dropped."""
+    """With a network slower than the camera, predictions are fresh, and read = predicted + dropped."""
 
     class Slow(FakeBackend):
         def infer(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -174,14 +176,14 @@ def test_the_newest_frame_wins_and_the_others_are_counted() -> None:
             [kept],
             RunOptions(**{**vars(OPTIONS), "frames": 30}),
         )
-    assert summary.dropped > 100
+    assert summary.dropped > summary.frames, "even on a busy machine"
     assert summary.read == 30 + summary.dropped
     ages = sorted(prediction.age_ms for prediction in kept.predictions)
     assert ages[15] < 30 + 25, "half of the answers are about one inference old"
 
 
 def test_frames_of_several_cameras_are_classified_at_once() -> None:
-    """Two cameras and a batch of two: fewer runs than frames, and each answer goes to its own camera."""
+    """Two cameras and a batch of two: fewer inferences than frames, and each prediction belongs to its camera."""
     sizes: list[int] = []
 
     class Counting(FakeBackend):
@@ -198,8 +200,8 @@ def test_frames_of_several_cameras_are_classified_at_once() -> None:
     assert sizes.count(2) > len(sizes) // 2
 
 
-def test_a_rate_spares_the_processor() -> None:
-    """Twenty frames a second of two hundred: the rest is dropped, and counted."""
+def test_a_rate_limits_predictions() -> None:
+    """Twenty of two hundred frames per second are predicted; the rest is dropped and counted."""
     with FakeBackend(10) as backend:
         options = RunOptions(**{**vars(OPTIONS), "duration_s": 1.0, "rate": 20.0})
         summary = run(backend, [CameraSpec("cam", open=Desk(Scripted(10**6)))], [], options)
@@ -208,7 +210,7 @@ def test_a_rate_spares_the_processor() -> None:
 
 
 def test_a_source_that_is_far_too_fast_starves_nobody() -> None:
-    """A reader that never waits leaves lock and interpreter to the loop and the network: of its frames some are predicted."""
+    """A reader that never waits leaves lock and interpreter to the loop and the network: some of its frames are predicted."""
     fast = CameraSpec("synthetic://?frames=0&width=64&height=48", again=False)
     with FakeBackend(10) as backend:
         summary = run(backend, [fast], [], RunOptions(**{**vars(OPTIONS), "duration_s": 1.0}))
@@ -217,25 +219,25 @@ def test_a_source_that_is_far_too_fast_starves_nobody() -> None:
     assert summary.read == summary.frames + summary.dropped
 
 
-def test_an_image_that_stands_still_is_opened_again_once() -> None:
-    """It is stalled, said, and tried once: it may be all there is to see."""
+def test_a_frozen_camera_is_reopened_once() -> None:
+    """It is reported as stalled and reopened once: the scene may really be still."""
     desk = Desk(*[Scripted(10**6, still=True) for _ in range(9)])
-    watch = RunHooks()
+    hooks = RunHooks()
     seen: list[tuple[str, bool]] = []
 
     def look() -> None:
-        (status,) = watch.counters.status().sources
+        (status,) = hooks.counters.status().sources
         seen.append((status.state, status.frozen))
 
     with FakeBackend(10) as backend:
-        watch = RunHooks(alive=look)
-        run(backend, [CameraSpec("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "duration_s": 2.5}), watch)
+        hooks = RunHooks(alive=look)
+        run(backend, [CameraSpec("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "duration_s": 2.5}), hooks)
     assert ("stalled", True) in seen
     assert desk.asked == 2
 
 
-def test_a_source_that_ends_by_itself_is_not_opened_again() -> None:
-    """A file at its own pace: its end is the run's, its failure the run's error."""
+def test_a_source_that_ends_by_itself_is_not_reopened() -> None:
+    """A file at its own pace: its end ends the run, its failure is the run's error."""
     desk = Desk(Scripted(9))
     with FakeBackend(10) as backend:
         summary = run(backend, [CameraSpec("cam", open=desk, again=False)], [], OPTIONS)
@@ -247,14 +249,14 @@ def test_a_source_that_ends_by_itself_is_not_opened_again() -> None:
 
 @pytest.mark.parametrize("then", ["hang", "hang for good", "end"])
 def test_stopping_takes_no_time_and_leaves_no_thread(then: str) -> None:
-    """A reader that waits for a frame is woken; one that hangs for good is a daemon and holds nothing up."""
+    """A thread that waits for a frame is woken; one that hangs for good is a daemon and blocks nothing."""
     before = set(threading.enumerate())
-    watch = RunHooks()
-    timer = threading.Timer(0.3, watch.stop.set)
+    hooks = RunHooks()
+    timer = threading.Timer(0.3, hooks.stop.set)
     timer.start()
     started = time.monotonic()
     with FakeBackend(10) as backend:
-        summary = run(backend, [CameraSpec("cam", open=Desk(Scripted(3, then)))], [], OPTIONS, watch)
+        summary = run(backend, [CameraSpec("cam", open=Desk(Scripted(3, then)))], [], OPTIONS, hooks)
     assert time.monotonic() - started < 2
     assert summary.interrupted
     timer.join()
@@ -265,23 +267,97 @@ def test_stopping_takes_no_time_and_leaves_no_thread(then: str) -> None:
 @given(st.integers(0, 10**6))
 def test_backoff_grows_up_to_its_limit_and_is_never_nothing(attempt: int) -> None:
     """Between half and the whole of the doubled pause, at most 30 s."""
-    patience = RetryPolicy()
-    whole = min(patience.max_s, patience.min_s * 2.0 ** min(attempt, 64))
-    assert whole / 2 <= backoff(attempt, patience) <= whole
+    retry = RetryPolicy()
+    whole = min(retry.max_s, retry.min_s * 2.0 ** min(attempt, 64))
+    assert whole / 2 <= backoff(attempt, retry) <= whole
 
 
-def test_a_reader_that_was_given_up_delivers_nothing_more() -> None:
-    """A hung reader that wakes up later changes neither counts nor state."""
+def test_an_abandoned_thread_delivers_nothing_more() -> None:
+    """A hung thread that wakes up later changes neither counts nor state."""
     news = threading.Condition()
     late = Scripted(1, "hang")
-    feed = CameraReader(CameraSpec("cam", open=Desk(late, Scripted(10**6))), news, QUICK)
-    feed.start()
-    until(lambda: feed.status()[0].frames == 1)
+    reader = CameraReader(CameraSpec("cam", open=Desk(late, Scripted(10**6))), news, QUICK)
+    reader.start()
+    until(lambda: reader.status()[0].frames == 1)
     time.sleep(QUICK.read_s + 0.05)
-    feed.check()
-    until(lambda: feed.status()[0].frames > 5)
-    status = feed.status()[0]
+    reader.check()
+    until(lambda: reader.status()[0].frames > 5)
+    status = reader.status()[0]
     assert (status.state, status.reconnects) == ("live", 1)
-    feed.stop()
-    final = feed.status()[0]
+    reader.stop()
+    final = reader.status()[0]
     assert final.frames == final.dropped
+
+
+class Silent:
+    """A capture that gives ``count`` images and then hangs until it is interrupted, or, if ``deaf``, for good."""
+
+    def __init__(self, count: int, *, deaf: bool = False) -> None:
+        self.lost = 1
+        self.closed = threading.Event()
+        self.released = threading.Event()
+        self._count, self._deaf, self._interrupted = count, deaf, threading.Event()
+
+    def open(self) -> None:
+        """Nothing to open."""
+
+    def read(self) -> CapturedImage:
+        """The next image."""
+        if self._count == 0:
+            (self.released if self._deaf else self._interrupted).wait(20)
+            raise SourceError("interrupted", hint="x")
+        self._count -= 1
+        time.sleep(0.002)
+        return CapturedImage(noise(self._count), time.monotonic_ns())
+
+    def interrupt(self) -> None:
+        """Wake ``read``."""
+        self._interrupted.set()
+
+    def close(self) -> None:
+        """Note it."""
+        self.closed.set()
+
+
+def test_a_live_source_is_read_by_its_own_thread_alone() -> None:
+    """One thread per camera: the one that opened the source has ended, and frames come all the same."""
+    reader = CameraReader(
+        CameraSpec("cam", open=lambda _: LiveSource("cam", Silent(10**6), Timeouts(5, 5), "hint")), threading.Condition(), QUICK
+    )
+    before = set(threading.enumerate())
+    reader.start()
+    until(lambda: reader.status()[0].frames > 5)
+    until(lambda: {thread.name for thread in set(threading.enumerate()) - before} == {"read cam"})
+    assert reader.ready()
+    reader.stop()
+    until(lambda: set(threading.enumerate()) <= before)
+    final = reader.status()[0]
+    assert final.frames == final.dropped
+    assert final.lost == 1
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+def test_the_read_timeout_of_a_live_source_is_obeyed(deaf: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """A silent camera is reopened after its own timeout, not the longer one of the policy; a hung thread blocks nothing."""
+    captures = [Silent(3, deaf=deaf), Silent(10**6)]
+    made: list[float] = []
+
+    def open_next(_: str) -> FrameSource:
+        made.append(time.monotonic())
+        return LiveSource("cam", captures[len(made) - 1], Timeouts(1.0, 0.3), "hint")
+
+    reader = CameraReader(
+        CameraSpec("cam", open=open_next), threading.Condition(), replace(QUICK, read_s=60 if not deaf else 1.0)
+    )
+    with caplog.at_level(logging.WARNING, logger="edge_resnet"):
+        reader.start()
+        until(lambda: bool(reader.check()) or len(made) == 2)
+    assert 0.3 < made[1] - made[0] < 4
+    until(lambda: reader.status()[0].state == "live")
+    status = reader.status()[0]
+    assert (status.reconnects, status.error) == (1, "")
+    assert any("cam gave no frame for 0.3 s that can be read, and 1 that cannot; reopening" in text for text in caplog.messages)
+    assert captures[0].closed.is_set() is not deaf
+    captures[0].released.set()
+    assert captures[0].closed.wait(5)
+    reader.stop()

@@ -1,4 +1,4 @@
-"""snapshots.py: frames become images, each once, whole, differing, from all of a file, and a folder is gone on with."""
+"""collect.py: frames become images, each once, whole, different, from all of a file, and a folder is continued."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _flat(level: int) -> _Pixels:
 
 
 class Camera:
-    """A live source on a clock of its own: frame i is captured i / ``rate`` seconds after the first."""
+    """A live source with its own clock: frame i is captured i / ``rate`` seconds after the first."""
 
     live = True
     dropped = 0
@@ -61,7 +61,7 @@ class Camera:
             raise self._error
 
     def close(self) -> None:
-        """There is nothing to let go of."""
+        """Nothing to release."""
 
     def __enter__(self) -> Camera:
         return self
@@ -71,13 +71,13 @@ class Camera:
 
 
 class File(Camera):
-    """A source that ends and waits for its reader."""
+    """A source that ends and waits for its caller."""
 
     live = False
 
 
 def _images(folder: Path) -> list[Path]:
-    """What is in the folder, hidden files included, in the order of names."""
+    """The names in the folder, hidden files included, sorted."""
     return sorted(folder.iterdir())
 
 
@@ -86,7 +86,7 @@ def _collect(source: Camera, folder: Path, count: int = 8, every_s: float = 1.0,
 
 
 def test_frames_become_images_of_full_size_and_right_colour(tmp_path: Path) -> None:
-    """A frame comes back upright, in its size, in RGB, within what JPEG changes."""
+    """A frame is read back upright, in its size, in RGB, up to the loss of JPEG."""
     result = _collect(File([_scene(1, (120, 160))[..., ::-1]]), tmp_path / "set")
     (path,) = _images(tmp_path / "set")
     assert (result.saved, result.total, result.interrupted) == (1, 1, False)
@@ -98,7 +98,7 @@ def test_frames_become_images_of_full_size_and_right_colour(tmp_path: Path) -> N
 
 
 def test_names_tell_the_order_and_the_time(tmp_path: Path) -> None:
-    """Names sort in the order of capture and carry its moment, in UTC."""
+    """Names sort in the order of capture and contain its time, in UTC."""
     before = datetime.now(timezone.utc)
     with open_source("synthetic://?frames=40") as source:
         collect_snapshots(source, tmp_path, SnapshotOptions(count=5))
@@ -111,7 +111,7 @@ def test_names_tell_the_order_and_the_time(tmp_path: Path) -> None:
 
 
 def test_a_camera_is_left_when_there_are_enough(tmp_path: Path) -> None:
-    """A live source is read no further than for the images wanted."""
+    """A live source is not read further than needed."""
     camera = Camera(map(_scene, range(1000)))
     result = _collect(camera, tmp_path, count=6)
     assert (result.saved, result.total) == (6, 6)
@@ -120,7 +120,7 @@ def test_a_camera_is_left_when_there_are_enough(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("every_s", [0.0, 0.5, 1.0, 3.0])
 def test_images_of_a_camera_are_apart(tmp_path: Path, every_s: float) -> None:
-    """The first second passes while the exposure settles; then one frame in ``every_s`` seconds is taken, or each."""
+    """The first second is skipped while the exposure settles; then one frame in ``every_s`` seconds is taken."""
     rate, count = 10.0, 5
     camera = Camera((_scene(index) for index in range(1000)), rate)
     _collect(camera, tmp_path, count, every_s)
@@ -129,7 +129,7 @@ def test_images_of_a_camera_are_apart(tmp_path: Path, every_s: float) -> None:
 
 
 def test_only_changes_are_kept(tmp_path: Path) -> None:
-    """Frames like an image that is there are passed over, also like an older one, noise or not."""
+    """Frames similar to a saved image, also an older one, are skipped, with and without noise."""
     rng = np.random.default_rng(0)
     scenes = [_scene(1, (240, 320)), _scene(2, (240, 320))]
     noisy = [np.clip(scenes[i % 2] + rng.normal(0, 8, (240, 320, 3)), 0, 255).astype(np.uint8) for i in range(12)]
@@ -137,8 +137,8 @@ def test_only_changes_are_kept(tmp_path: Path) -> None:
     assert (result.saved, result.skipped_similar) == (2, 10)
 
 
-def test_without_a_least_change_only_repetitions_are_dropped(tmp_path: Path) -> None:
-    """min_change 0 keeps what differs at all, and a frozen camera's one frame once."""
+def test_without_a_minimum_change_only_repetitions_are_skipped(tmp_path: Path) -> None:
+    """min_change 0 saves whatever differs, and the frame of a frozen camera once."""
     moving = [np.roll(_scene(1), index, axis=1) for index in range(4)]
     result = _collect(File([*moving, moving[3], moving[3]]), tmp_path, min_change=0)
     assert (result.saved, result.skipped_similar) == (4, 2)
@@ -147,7 +147,7 @@ def test_without_a_least_change_only_repetitions_are_dropped(tmp_path: Path) -> 
 @given(changes=st.lists(st.integers(0, 3), min_size=1, max_size=12), seed=st.integers(0, 99))
 @settings(max_examples=25)
 def test_no_two_images_are_alike(changes: list[int], seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Whatever repeats in a file, the set holds each scene at most once, and every scene where there is room."""
+    """Whatever repeats in a file, the folder has each scene at most once, and every scene if there is room."""
     folder = tmp_path_factory.mktemp("set")
     options = SnapshotOptions(count=6, seed=seed)
     result = collect_snapshots(File(_scene(change) for change in changes), folder, options)
@@ -168,7 +168,7 @@ def test_no_two_images_are_alike(changes: list[int], seed: int, tmp_path_factory
     ids=["black", "video black", "white", "overexposed", "grey", "a blue screen"],
 )
 def test_frames_that_show_nothing_are_not_kept(tmp_path: Path, image: _Pixels, counter: str) -> None:
-    """Black, overexposed and one-coloured frames are counted by what is wrong with them, sensor noise or not."""
+    """Dark, overexposed and one-coloured frames are counted by kind, with and without noise."""
     noise = np.random.default_rng(0).normal(0, 3, image.shape)
     noisy = np.clip(image + noise, 0, 255).astype(np.uint8)
     result = _collect(File([image, noisy, _scene(1)]), tmp_path)
@@ -176,7 +176,7 @@ def test_frames_that_show_nothing_are_not_kept(tmp_path: Path, image: _Pixels, c
 
 
 def test_dim_and_light_scenes_are_kept(tmp_path: Path) -> None:
-    """Night with a lamp and a sheet of paper with a few words are scenes, not faults."""
+    """A lamp at night and a sheet of paper with a few words are valid scenes."""
     night = _flat(4)
     night[4:10, 10:16] = 180
     paper = _flat(252)
@@ -185,7 +185,7 @@ def test_dim_and_light_scenes_are_kept(tmp_path: Path) -> None:
 
 
 def test_a_draw_from_a_file_comes_from_all_of_it(tmp_path: Path) -> None:
-    """Of 100 frames 20 are drawn: as many from each quarter as chance gives, and not the first 20."""
+    """Of 100 frames 20 are drawn: from each quarter about as many, not the first 20."""
     frames = [_scene(index, (24, 32)) for index in range(100)]
     quarters = np.zeros(4, int)
     for seed in range(10):
@@ -199,7 +199,7 @@ def test_a_draw_from_a_file_comes_from_all_of_it(tmp_path: Path) -> None:
 
 
 def test_the_seed_decides_the_draw(tmp_path: Path) -> None:
-    """The same seed draws the same frames, another one others."""
+    """The same seed draws the same frames, another seed draws others."""
     contents = []
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         frames = File(_scene(index, (24, 32)) for index in range(60))
@@ -208,16 +208,16 @@ def test_the_seed_decides_the_draw(tmp_path: Path) -> None:
     assert contents[0] == contents[1] != contents[2]
 
 
-def test_a_source_without_end_is_given_up(tmp_path: Path) -> None:
-    """A source that is no camera and never ends is looked at 200 times per image wanted."""
+def test_an_endless_source_is_limited(tmp_path: Path) -> None:
+    """Of an endless source that is not live, 200 frames per wanted image are read."""
     with open_source("synthetic://?frames=0&width=64&height=48") as source:
         result = collect_snapshots(source, tmp_path, SnapshotOptions(count=3))
     assert result.total == 3
     assert result.saved + result.skipped_similar <= 600
 
 
-def test_a_folder_is_gone_on_with(tmp_path: Path) -> None:
-    """A second run fills up to the count, keeps every earlier image and its number, and takes no scene twice."""
+def test_a_folder_is_continued(tmp_path: Path) -> None:
+    """A second run fills up to the count, keeps every earlier image and its number, and saves no scene twice."""
     first = _collect(Camera(map(_scene, range(9))), tmp_path, count=3)
     earlier = {path.name: path.read_bytes() for path in _images(tmp_path)}
     second = _collect(File(map(_scene, range(9))), tmp_path, count=7)
@@ -230,7 +230,7 @@ def test_a_folder_is_gone_on_with(tmp_path: Path) -> None:
 
 
 def test_a_full_folder_is_left_alone(tmp_path: Path) -> None:
-    """Where there are enough images the source is not read."""
+    """If there are enough images, the source is not read."""
     _collect(Camera(map(_scene, range(9))), tmp_path, count=3)
     camera = Camera(map(_scene, range(9)))
     result = _collect(camera, tmp_path, count=2)
@@ -238,7 +238,7 @@ def test_a_full_folder_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_other_files_are_left_and_not_counted(tmp_path: Path) -> None:
-    """The user's own images and notes stay, and a damaged image of ours is passed over with a warning."""
+    """The user's own images and notes stay, and a damaged image of an earlier run is skipped with a warning."""
     Image.fromarray(_scene(1)).save(tmp_path / "mine.png")
     (tmp_path / "notes.txt").write_text("the barn, in the morning")
     (tmp_path / "000004_20261103T101112.123Z.jpg").write_bytes(b"\xff\xd8 torn")
@@ -249,7 +249,7 @@ def test_other_files_are_left_and_not_counted(tmp_path: Path) -> None:
 
 
 def test_the_set_can_be_calibrated_on(tmp_path: Path) -> None:
-    """What is collected opens as an image set with every image in it."""
+    """The folder opens as an image set with every image in it."""
     _collect(Camera(map(_scene, range(9))), tmp_path / "set", count=4)
     images = open_images(tmp_path / "set")
     assert len(images) == 4
@@ -258,14 +258,14 @@ def test_the_set_can_be_calibrated_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("at", [0, 1, 3])
 def test_ctrl_c_keeps_what_is_there(tmp_path: Path, at: int) -> None:
-    """An interruption ends the collecting, says so, and leaves whole images alone."""
+    """An interruption ends the collection, is reported, and leaves whole images."""
     result = _collect(Camera(map(_scene, range(at + 1)), error=KeyboardInterrupt()), tmp_path / "set")
     assert (result.interrupted, result.saved) == (True, at)
     assert [decode_image(path).shape for path in (tmp_path / "set").glob("*")] == [(48, 64, 3)] * at
 
 
 def test_an_unplugged_camera_names_what_is_kept(tmp_path: Path) -> None:
-    """The source's error passes on, with the number of images and their folder."""
+    """The source's error is raised, with the number of images and their folder."""
     camera = Camera(map(_scene, range(4)), error=SourceError("camera:0 stopped after 4 frames", hint="is it still plugged in?"))
     with pytest.raises(SourceError, match=rf"stopped after 4 frames; 3 images are in {tmp_path}") as caught:
         _collect(camera, tmp_path)
@@ -274,7 +274,7 @@ def test_an_unplugged_camera_names_what_is_kept(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_one_line_and_leaves_no_half_image(tmp_path: Path) -> None:
-    """Where no more bytes can be written, the images before stay, nothing half-written is left, and the next run goes on."""
+    """On a full disk earlier images stay, no incomplete file is left, and the next run continues."""
     _collect(Camera(map(_scene, range(4))), tmp_path, count=2)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (500, hard))
@@ -298,16 +298,16 @@ def test_a_file_is_no_folder(tmp_path: Path) -> None:
 
 
 def test_class_folders_are_not_written_beside(tmp_path: Path) -> None:
-    """In a folder of class folders the images would be overlooked: it is refused, and a class folder is offered."""
+    """In a folder of class folders the images would be overlooked: it is refused, and a class folder is suggested."""
     (tmp_path / "cats").mkdir()
-    with pytest.raises(DataError, match=r"holds folders \(cats\)") as caught:
+    with pytest.raises(DataError, match=r"contains folders \(cats\)") as caught:
         _collect(File(map(_scene, range(3))), tmp_path)
     assert str(tmp_path / "cats") in caught.value.hint
     assert _collect(File(map(_scene, range(3))), tmp_path / "cats").saved == 3
 
 
-def test_a_camera_that_shows_nothing_new_is_told_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Thirty frames without a new image are one warning with a remedy, and thirty more another."""
+def test_a_camera_that_shows_nothing_new_is_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Thirty frames without a new image are one warning with a hint, and thirty more another."""
     with caplog.at_level(logging.WARNING):
         _collect(Camera([_scene(1)] * 64), tmp_path / "still")
         _collect(Camera([_flat(0)] * 34), tmp_path / "dark")
@@ -316,7 +316,7 @@ def test_a_camera_that_shows_nothing_new_is_told_of(tmp_path: Path, caplog: pyte
 
 
 def test_progress_counts_images(tmp_path: Path) -> None:
-    """Progress starts at what is there, rises to the count and never beyond."""
+    """Progress starts at the images there, and rises to the count."""
     calls: list[tuple[str, int, int]] = []
     _collect(Camera(map(_scene, range(9))), tmp_path, count=2)
     options = SnapshotOptions(count=4)
@@ -341,8 +341,8 @@ def test_progress_counts_images(tmp_path: Path) -> None:
         {"seed": -1},
     ],
 )
-def test_options_that_make_no_sense_are_refused(words: dict[str, float]) -> None:
-    """No images, a pause that is none, a change that no grey level has: one line with a remedy."""
+def test_invalid_options_are_refused(words: dict[str, float]) -> None:
+    """No images, a negative pause, an impossible change: one line with a hint."""
     with pytest.raises(ConfigError) as caught:
         SnapshotOptions(**words)  # type: ignore[arg-type]
     assert caught.value.hint
@@ -379,7 +379,7 @@ def test_collecting_needs_neither_torch_nor_onnx(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("clip", "frames", "least"), [("bird.mkv", 63, 8), ("bottle-detection.mp4", 1189, 100)])
 def test_real_videos_give_real_sets(real_data: Path, tmp_path: Path, clip: str, frames: int, least: int) -> None:
-    """Of a real clip a good part is near-duplicates; what is kept is of full size and from its whole length."""
+    """Much of a real clip is near-duplicates; the saved frames have full size and come from its whole length."""
     with open_source(str(real_data / "video" / clip)) as source:
         result = collect_snapshots(source, tmp_path, SnapshotOptions(count=500))
     assert result.saved + result.skipped_similar == frames

@@ -1,4 +1,4 @@
-"""The command against real servers on loopback that are killed and come back: it recovers, forgets nothing, and does not grow."""
+"""The command against real servers on loopback that are killed and come back: it recovers, loses nothing, and does not grow."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from edge_resnet.artifact.folder import Artifact
 
 
 class Running:
-    """``edge-resnet run`` in a process, with the lines that it has written."""
+    """``edge-resnet run`` in a process, and the lines it has written."""
 
-    def __init__(self, artifact: Path, out: Path, *words: str) -> None:
+    def __init__(self, artifact: Path, out: Path, *arguments: str) -> None:
         self.out = out
-        command = [sys.executable, "-m", "edge_resnet", "run", str(artifact), "--headless", "--jsonl", str(out), *words]
+        command = [sys.executable, "-m", "edge_resnet", "run", str(artifact), "--headless", "--jsonl", str(out), *arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def lines(self) -> list[str]:
@@ -34,7 +34,7 @@ class Running:
         return text.split("\n")[:-1]
 
     def until(self, held: Callable[[], bool], seconds: float) -> None:
-        """Wait for it, while the process lives."""
+        """Wait for a condition while the process lives."""
         deadline = time.monotonic() + seconds
         while not held() and time.monotonic() < deadline and self.process.poll() is None:
             time.sleep(0.05)
@@ -43,21 +43,21 @@ class Running:
             raise AssertionError(self.process.communicate()[1])
 
     def more(self, count: int, seconds: float = 30) -> None:
-        """Wait for so many lines more."""
+        """Wait for so many more lines."""
         wanted = len(self.lines()) + count
         self.until(lambda: len(self.lines()) >= wanted, seconds)
 
     def memory_mib(self) -> float:
-        """Resident."""
+        """Resident memory of the process."""
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     def threads(self) -> int:
-        """Of the process."""
+        """Threads of the process."""
         return len(list(Path(f"/proc/{self.process.pid}/task").iterdir()))
 
     def end(self) -> str:
-        """SIGTERM; what it said at the end. Soon, where other tests run beside it, and with exit code 0."""
+        """Send SIGTERM; returns stderr. Checks that the process exits within two seconds, with code 0."""
         self.process.send_signal(signal.SIGTERM)
         sent = time.monotonic()
         _, err = self.process.communicate(timeout=20)
@@ -67,9 +67,9 @@ class Running:
 
 
 @contextmanager
-def running(artifact: Artifact, out: Path, *words: str) -> Iterator[Running]:
-    """Ended whatever happens."""
-    found = Running(artifact.folder, out, *words)
+def running(artifact: Artifact, out: Path, *arguments: str) -> Iterator[Running]:
+    """A run that is ended in any case."""
+    found = Running(artifact.folder, out, *arguments)
     try:
         yield found
     finally:
@@ -80,7 +80,7 @@ def running(artifact: Artifact, out: Path, *words: str) -> Iterator[Running]:
 
 @pytest.fixture(params=["mjpeg", "rtsp"])
 def camera(request: pytest.FixtureRequest) -> Iterator[tuple[Any, str]]:
-    """A server that can be stopped and started again on its port, and its URI."""
+    """A server that can be stopped and restarted on its port, and its URI."""
     if request.param == "rtsp":
         if why_no_rtsp():
             pytest.skip(why_no_rtsp())
@@ -95,7 +95,7 @@ def camera(request: pytest.FixtureRequest) -> Iterator[tuple[Any, str]]:
 def test_a_camera_that_is_killed_three_times(
     camera: tuple[Any, str], tiny_artifacts: dict[str, Artifact], tmp_path: Path, kills: int
 ) -> None:
-    """It recovers each time; every prediction ever made is in the file, once; memory and threads stay what they were."""
+    """It recovers each time; every prediction is in the file, once; memory and threads do not grow."""
     server, uri = camera
     with running(tiny_artifacts["int8"], tmp_path / "out.jsonl", "--source", uri) as run:
         run.more(20)
@@ -111,17 +111,17 @@ def test_a_camera_that_is_killed_three_times(
             before = before or (run.memory_mib(), run.threads())
         assert run.memory_mib() - before[0] < 24
         assert run.threads() <= before[1] + 1
-        said = run.end()
+        log = run.end()
     rows = [json.loads(line) for line in run.lines()]
     numbers = [row["frame"] for row in rows]
     assert numbers == sorted(set(numbers))
-    assert f"{len(rows)} frames in" in said
-    assert f"{kills} reconnect" in said
-    assert said.count("it is opened again") >= kills
+    assert f"{len(rows)} frames in" in log
+    assert f"{kills} reconnect" in log
+    assert log.count("reopening it") >= kills
 
 
 def test_a_camera_that_is_not_there_at_boot(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
-    """With --keep-trying it is waited for; without, it is an error at once."""
+    """With --keep-trying the run waits for it; without, it is an error at once."""
     with MjpegServer(fps=30) as server:
         uri = server.url("/stream")
         server.stop()
@@ -132,11 +132,11 @@ def test_a_camera_that_is_not_there_at_boot(tiny_artifacts: dict[str, Artifact],
             assert run.process.poll() is None
             server.start()
             run.more(10)
-            assert "it is opened again" in run.end()
+            assert "reopening it" in run.end()
 
 
 def test_a_password_is_nowhere(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
-    """Not in the answers, and not in what is said when the camera goes away and comes back."""
+    """Neither in the predictions nor in the messages when the camera goes away and comes back."""
     with MjpegServer(fps=30, login=("me", "s3cret")) as server:
         uri = server.url("/stream").replace("http://", "http://me:s3cret@")
         with running(tiny_artifacts["int8"], tmp_path / "out.jsonl", "--source", uri) as run:
@@ -145,17 +145,17 @@ def test_a_password_is_nowhere(tiny_artifacts: dict[str, Artifact], tmp_path: Pa
             time.sleep(0.5)
             server.start()
             run.more(5)
-            said = run.end()
-    assert "s3cret" not in said
+            log = run.end()
+    assert "s3cret" not in log
     assert "s3cret" not in "".join(run.lines())
 
 
 def test_two_cameras_on_one_engine(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
-    """One of them stalls: the other goes on, and the first comes back."""
+    """One of them stalls: the other continues, and the first comes back."""
     with MjpegServer(fps=30) as left, MjpegServer(fps=30) as right:
-        words = ("--source", f"{left.url('/stream')}?timeout=2", "--source", f"{right.url('/stall')}?timeout=1")
-        with running(tiny_artifacts["int8"], tmp_path / "out.jsonl", *words) as run:
+        arguments = ("--source", f"{left.url('/stream')}?timeout=2", "--source", f"{right.url('/stall')}?timeout=1")
+        with running(tiny_artifacts["int8"], tmp_path / "out.jsonl", *arguments) as run:
             run.more(120, 60)
             run.until(lambda: len({json.loads(line)["source"] for line in run.lines()}) == 2, 20)
-            said = run.end()
-    assert "reconnect" in said
+            log = run.end()
+    assert "reconnect" in log

@@ -1,4 +1,4 @@
-"""What systemd is told, read from a real socket that stands for its own."""
+"""What systemd receives, read from a real socket in its place."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edge_resnet.streaming.notify import Notifier
 
 @pytest.fixture
 def manager(tmp_path: Path) -> Iterator[socket.socket]:
-    """The manager's end: a datagram socket at a path, which waits a second at most."""
+    """The manager's end: a datagram socket at a path, which waits at most a second."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as found:
         found.bind(str(tmp_path / "notify"))
         found.settimeout(1)
@@ -31,7 +31,7 @@ def _environment(manager: socket.socket, **more: str) -> dict[str, str]:
 
 
 def test_each_call_is_one_datagram(manager: socket.socket) -> None:
-    """The assignments are those of sd_notify(3), and each call says that it was taken."""
+    """The assignments are those of sd_notify(3), and each call returns that it was taken."""
     with Notifier(_environment(manager)) as notifier:
         taken = [notifier.ready(), notifier.watchdog(), notifier.status("2 cameras live"), notifier.stopping()]
     assert taken == [True] * 4
@@ -39,14 +39,14 @@ def test_each_call_is_one_datagram(manager: socket.socket) -> None:
 
 
 def test_a_state_may_bring_a_line(manager: socket.socket) -> None:
-    """Ready and its status arrive together, so that systemctl never shows an older line beside it."""
+    """Ready and its status arrive together, so that systemctl never shows an older line."""
     with Notifier(_environment(manager)) as notifier:
         notifier.ready("on TensorRT")
     assert manager.recv(999) == b"READY=1\nSTATUS=on TensorRT"
 
 
 def test_an_abstract_socket_is_found() -> None:
-    """A name with @ is one in the abstract namespace, which containers get."""
+    """A name with @ is in the abstract namespace, which containers get."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as found:
         found.bind("")  # the kernel chooses an abstract name
         found.settimeout(1)
@@ -58,7 +58,7 @@ def test_an_abstract_socket_is_found() -> None:
 
 @pytest.mark.parametrize("name", [None, "", "@", "relative", "vsock:2:1234"])
 def test_without_a_manager_nothing_happens(name: str | None) -> None:
-    """No socket, or one of a kind that is not spoken here: every call is a quiet no."""
+    """Without a socket, or with one of an unknown kind, every call returns False."""
     environment = {"WATCHDOG_USEC": "1000000"} | ({} if name is None else {"NOTIFY_SOCKET": name})
     with Notifier(environment) as notifier:
         assert not notifier.connected
@@ -67,7 +67,7 @@ def test_without_a_manager_nothing_happens(name: str | None) -> None:
 
 
 def test_the_environment_is_the_process_own_by_default(manager: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under systemd nobody has to pass anything."""
+    """Under systemd nothing has to be passed."""
     monkeypatch.setenv("NOTIFY_SOCKET", manager.getsockname())
     with Notifier() as notifier:
         assert notifier.connected
@@ -87,24 +87,24 @@ def test_the_interval_is_half_of_what_is_allowed(manager: socket.socket) -> None
 
 @pytest.mark.parametrize("usec", ["", "0", "-1", "soon", "1.5", "²"])
 def test_a_watchdog_of_no_length_is_none(manager: socket.socket, usec: str) -> None:
-    """What is no positive whole number of microseconds asks for nothing."""
+    """Anything but a positive whole number of microseconds means no watchdog."""
     assert _interval_s(manager, WATCHDOG_USEC=usec) is None
 
 
 def test_another_process_watchdog_is_not_ours(manager: socket.socket) -> None:
-    """A child inherits the variables, and WATCHDOG_PID says that they are its parent's."""
+    """A child inherits the variables, and WATCHDOG_PID says that they are for its parent."""
     assert _interval_s(manager, WATCHDOG_USEC="60000000", WATCHDOG_PID=str(os.getppid())) is None
 
 
 def test_text_cannot_say_more_than_text(manager: socket.socket) -> None:
-    """A label with a line end in it stays one line: it cannot make the service ready."""
+    """A label with a line end stays one line: it cannot make the service ready."""
     with Notifier(_environment(manager)) as notifier:
         notifier.status("sees a cat\nREADY=1\r\n MAINPID=1 ")
     assert manager.recv(999) == b"STATUS=sees a cat READY=1 MAINPID=1"
 
 
 def test_long_text_is_cut_between_letters(manager: socket.socket) -> None:
-    """512 bytes at most, and still UTF-8."""
+    """512 bytes at most, and still valid UTF-8."""
     with Notifier(_environment(manager)) as notifier:
         assert notifier.status("x" + "ä" * 9999)
     text = manager.recv(99999).decode("utf-8")
@@ -112,21 +112,21 @@ def test_long_text_is_cut_between_letters(manager: socket.socket) -> None:
 
 
 def test_text_that_is_no_unicode_is_sent_anyway(manager: socket.socket) -> None:
-    """A file name with stray bytes must not raise in the middle of a run."""
+    """A file name with invalid bytes must not raise in the middle of a run."""
     with Notifier(_environment(manager)) as notifier:
         assert notifier.status("clip\udcff.mp4")
     assert manager.recv(999) == b"STATUS=clip?.mp4"
 
 
-def test_a_manager_that_went_away_is_told_of_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_manager_that_went_away_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """No exception, False, and one line in the log however often it is tried."""
     with caplog.at_level(logging.WARNING), Notifier({"NOTIFY_SOCKET": str(tmp_path / "gone")}) as notifier:
         assert not any(notifier.watchdog() for _ in range(5))
     assert len(caplog.records) == 1
 
 
-def test_a_manager_that_does_not_read_does_not_hold_us_up(manager: socket.socket) -> None:
-    """When the socket is full the message is given up at once."""
+def test_a_manager_that_does_not_read_blocks_nothing(manager: socket.socket) -> None:
+    """If the socket is full the message is dropped at once."""
     with Notifier(_environment(manager)) as notifier:
         started = time.monotonic()
         taken = [notifier.status("x" * 500) for _ in range(5000)]
@@ -135,7 +135,7 @@ def test_a_manager_that_does_not_read_does_not_hold_us_up(manager: socket.socket
 
 
 def test_ready_is_not_lost_in_a_full_socket(manager: socket.socket) -> None:
-    """A state that did not arrive goes along with the next message: else systemd would wait for it until the start times out."""
+    """A state that did not arrive is sent with the next message: else systemd would wait until the start times out."""
     with Notifier(_environment(manager)) as notifier:
         while notifier.watchdog():
             pass
@@ -158,8 +158,8 @@ def _read_all(manager: socket.socket) -> list[bytes]:
     return read
 
 
-def test_a_socket_made_anew_is_found_again(tmp_path: Path) -> None:
-    """systemd may start itself again: the same path, another socket."""
+def test_a_recreated_socket_is_found(tmp_path: Path) -> None:
+    """systemd may restart itself: the same path, another socket."""
     path = tmp_path / "notify"
     with Notifier({"NOTIFY_SOCKET": str(path)}) as notifier:
         for _ in range(2):
@@ -173,7 +173,7 @@ def test_a_socket_made_anew_is_found_again(tmp_path: Path) -> None:
 
 
 def test_closing_twice_is_fine(manager: socket.socket) -> None:
-    """After it nothing is sent and nothing raises."""
+    """Afterwards nothing is sent and nothing raises."""
     notifier = Notifier(_environment(manager))
     notifier.close()
     notifier.close()
@@ -181,7 +181,7 @@ def test_closing_twice_is_fine(manager: socket.socket) -> None:
 
 
 def test_it_needs_nothing_but_the_standard_library() -> None:
-    """Loading it loads no package that is not Python's own."""
+    """Importing it loads only the standard library."""
     code = (
         "import sys, edge_resnet.streaming.notify as n\n"
         "print(sorted({m.split('.')[0] for m in sys.modules} & {'numpy', 'pydantic', 'typer', 'rich', 'cv2', 'systemd'}))"

@@ -1,4 +1,4 @@
-"""The online pipeline: every frame answered once, timed, and ended cleanly."""
+"""The online pipeline: every frame is predicted once, timed, and the run ends cleanly."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ OPTIONS = RunOptions(Preprocess(resize=32, crop=32), tuple("abcdefghij"))
 
 
 class Collector:
-    """A sink that keeps what it is given, and knows whether it was closed."""
+    """A sink that keeps what it gets, and whether it was closed."""
 
     name = "collector"
     wants_frames = True
@@ -69,8 +69,8 @@ def _source(frames: int) -> SyntheticSource:
     return SyntheticSource(f"synthetic://?frames={frames}&width=64&height=48")
 
 
-def test_every_frame_is_answered_once_and_in_order() -> None:
-    """Frames of two sources come out one after another, each in every sink."""
+def test_every_frame_is_predicted_once_and_in_order() -> None:
+    """Frames of two sources come one source after another, each in every sink."""
     sinks = [Collector(), Collector()]
     with FakeBackend(10) as backend:
         summary = run(backend, [_source(5), _source(3)], sinks, OPTIONS)
@@ -82,7 +82,7 @@ def test_every_frame_is_answered_once_and_in_order() -> None:
 
 
 def test_times_are_consistent() -> None:
-    """Stages are positive, their sum is within the frame's age, and all frames fit in the run."""
+    """Stages are positive, their sum is within the frame's age, and all frames are within the run."""
     sink = Collector()
     with FakeBackend(10) as backend:
         summary = run(backend, [_source(20)], [sink], OPTIONS)
@@ -96,7 +96,7 @@ def test_times_are_consistent() -> None:
 
 @pytest.mark.parametrize(("limit", "expected"), [(1, 1), (5, 5), (7, 7), (100, 8)])
 def test_the_limit_counts_over_all_sources(limit: int, expected: int) -> None:
-    """`frames` ends the run, wherever that falls."""
+    """`frames` counts the frames of all sources."""
     options = RunOptions(OPTIONS.preprocess, OPTIONS.labels, frames=limit)
     with FakeBackend(10) as backend:
         assert run(backend, [_source(5), _source(3)], [], options).frames == expected
@@ -104,7 +104,7 @@ def test_the_limit_counts_over_all_sources(limit: int, expected: int) -> None:
 
 @pytest.mark.parametrize("top", [1, 3, 50])
 def test_as_many_answers_as_asked_for(top: int) -> None:
-    """No more than there are classes."""
+    """But no more than there are classes."""
     sink = Collector()
     with FakeBackend(10) as backend:
         run(backend, [_source(1)], [sink], RunOptions(OPTIONS.preprocess, OPTIONS.labels, top=top))
@@ -112,7 +112,7 @@ def test_as_many_answers_as_asked_for(top: int) -> None:
 
 
 def test_a_reader_that_goes_away_is_an_end() -> None:
-    """The run ends with a summary of what was done, and the sink is not asked again."""
+    """The run ends with a summary so far, and the sink is not called again."""
     sink = Collector(fail_at=4, error=BrokenPipeError)
     with FakeBackend(10) as backend:
         summary = run(backend, [_source(0)], [sink], OPTIONS)
@@ -122,7 +122,7 @@ def test_a_reader_that_goes_away_is_an_end() -> None:
 
 
 def test_ctrl_c_is_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whenever it strikes in the loop: what is under way is answered, and the summary says interrupted."""
+    """At any point of the loop: batches in flight are completed, and the summary says interrupted."""
     sink = Collector()
     turns = iter(range(40))
 
@@ -130,7 +130,7 @@ def test_ctrl_c_is_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
         if next(turns) == 30:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("edge_resnet.streaming.loop._Loop._look_after", interrupt)
+    monkeypatch.setattr("edge_resnet.streaming.loop._Loop._tend", interrupt)
     with FakeBackend(10) as backend:
         summary = run(backend, [_source(0)], [sink], OPTIONS)
     assert summary.interrupted
@@ -138,7 +138,7 @@ def test_ctrl_c_is_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_source_that_fails_is_an_error() -> None:
-    """What was answered before stays with the sinks, which the caller closes."""
+    """Earlier predictions stay with the sinks, which the caller closes."""
     with pytest.raises(SourceError, match="stopped after 3 frames"), Collector() as sink, FakeBackend(10) as backend:
         run(backend, [Unplugged("synthetic://?frames=9&width=16&height=16")], [sink], OPTIONS)
     assert sink.closed
@@ -146,7 +146,7 @@ def test_a_source_that_fails_is_an_error() -> None:
 
 
 def test_the_same_frames_get_the_same_answers() -> None:
-    """Two runs over a seeded source answer alike."""
+    """Two runs over a seeded source give the same predictions."""
     answers = []
     for _ in range(2):
         sink = Collector()
@@ -159,7 +159,7 @@ def test_the_same_frames_get_the_same_answers() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.alone
 def test_a_signal_ends_the_command_cleanly(tiny_artifacts: dict[str, Artifact], tmp_path: Path, number: int) -> None:
-    """Within two seconds of the signal: exit 0, every line whole, a summary that says interrupted."""
+    """Within two seconds of the signal: exit code 0, every line whole, a summary that says interrupted."""
     out = tmp_path / "out.jsonl"
     command = [
         *(sys.executable, "-m", "edge_resnet", "run", str(tiny_artifacts["int8"].folder), "--headless"),
@@ -180,7 +180,7 @@ def test_a_signal_ends_the_command_cleanly(tiny_artifacts: dict[str, Artifact], 
 
 
 def test_a_reader_that_goes_away(tiny_artifacts: dict[str, Artifact]) -> None:
-    """`run --jsonl - | head -1` prints one line and nothing of Python's."""
+    """`run --jsonl - | head -1` prints one line and no message of Python's."""
     command = (
         f"set -o pipefail; {sys.executable} -m edge_resnet run {tiny_artifacts['int8'].folder} "
         "--source 'synthetic://?frames=2000' --jsonl - | head -1"
@@ -194,7 +194,7 @@ def test_a_reader_that_goes_away(tiny_artifacts: dict[str, Artifact]) -> None:
 
 
 class Device(FakeBackend):
-    """A backend that has batches under way, and takes frames as captured."""
+    """A backend with batches in flight that takes frames as captured."""
 
     most = 2
 
@@ -213,7 +213,7 @@ class Device(FakeBackend):
         return np.stack([preprocess_bgr(frame, OPTIONS.preprocess) for frame in frames])
 
     def result(self, ticket: npt.NDArray[np.uint8]) -> Logits:
-        """Answer."""
+        """The logits."""
         return self.infer(ticket)
 
     def infer_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Logits:
@@ -222,7 +222,7 @@ class Device(FakeBackend):
 
 
 def test_a_device_that_preprocesses_gets_frames_as_captured() -> None:
-    """Where it does, the frames reach it as they are, and preprocessing takes the processor no time; the answers are the same."""
+    """The frames reach it unchanged, and preprocessing takes no processor time; the predictions are the same."""
     answers, times = [], []
     for device in (Device(resizes=True), Device(resizes=False)):
         sink = Collector()

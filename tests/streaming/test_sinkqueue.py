@@ -1,4 +1,4 @@
-"""outlets.py: a sink that is slow, fails, hangs or leaves never holds up who writes, and every prediction is accounted for."""
+"""sinkqueue.py: a sink that is slow, fails, hangs or leaves never blocks the caller, and every prediction is accounted for."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def prediction(index: int, *, changed: bool = True) -> Prediction:
 
 
 class Slow:
-    """A sink that waits for the test before each prediction, or fails at some."""
+    """A sink that waits for the test before each prediction, or fails for some."""
 
     name = "slow"
 
@@ -62,7 +62,7 @@ def wait_for(held: object) -> None:
 
 @pytest.mark.parametrize("lossless", [True, False])
 def test_all_predictions_arrive_in_order(lossless: bool) -> None:
-    """Where the sink keeps up, whatever becomes of those that it cannot take."""
+    """If the sink keeps up; others are counted as lost."""
     sink = Slow()
     outlet = SinkQueue(sink, lossless=lossless)
     for index in range(300):
@@ -73,8 +73,8 @@ def test_all_predictions_arrive_in_order(lossless: bool) -> None:
 
 
 @pytest.mark.parametrize(("wants_frames", "kept"), [(True, 8), (False, 512)])
-def test_a_sink_that_hangs_loses_and_holds_nobody_up(wants_frames: bool, kept: int) -> None:
-    """Writing takes no time; what the queue cannot hold is lost, and the rest comes in order once the sink goes on."""
+def test_a_sink_that_hangs_blocks_nobody(wants_frames: bool, kept: int) -> None:
+    """Writing takes no time; what the queue cannot hold is lost, and the rest arrives in order later."""
     sink = Slow(wants_frames=wants_frames, held=True)
     outlet = SinkQueue(sink, lossless=False)
     outlet.write(prediction(0), FRAME)
@@ -91,7 +91,7 @@ def test_a_sink_that_hangs_loses_and_holds_nobody_up(wants_frames: bool, kept: i
 
 
 def test_lossless_waits() -> None:
-    """A file's frames wait for a slow sink."""
+    """The frames of a file wait for a slow sink."""
     sink = Slow(wants_frames=True, held=True)
     outlet = SinkQueue(sink, lossless=True)
     writer = threading.Thread(target=lambda: [outlet.write(prediction(index), FRAME) for index in range(40)], daemon=True)
@@ -104,8 +104,8 @@ def test_lossless_waits() -> None:
     assert sink.taken == list(range(40))
 
 
-def test_a_failing_sink_is_tried_again_and_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    """Twenty predictions find the disk full: they are lost, two lines say so, the others are written."""
+def test_a_failing_sink_is_retried_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Twenty predictions meet a full disk: they are lost, two lines say so, the others are written."""
     sink = Slow(failing=range(5, 25))
     outlet = SinkQueue(sink, lossless=True)
     with caplog.at_level(logging.WARNING, logger="edge_resnet"):
@@ -119,8 +119,8 @@ def test_a_failing_sink_is_tried_again_and_said_once(caplog: pytest.LogCaptureFi
     ]  # fmt: skip
 
 
-def test_a_sink_that_hangs_for_good_does_not_hold_up_the_end() -> None:
-    """After the time that it is given, what waits is lost, and said."""
+def test_a_sink_that_hangs_for_good_does_not_block_the_end() -> None:
+    """After the time limit the waiting predictions are lost and counted."""
     outlet = SinkQueue(Slow(held=True), lossless=False)
     for index in range(10):
         outlet.write(prediction(index), FRAME)
@@ -149,8 +149,8 @@ def test_a_reader_that_left_is_known() -> None:
 
 
 @pytest.mark.parametrize("wants_frames", [True, False])
-def test_images_are_kept_for_those_who_look_at_them(wants_frames: bool) -> None:
-    """A queue of predictions holds no frames alive."""
+def test_images_are_kept_only_for_sinks_that_want_them(wants_frames: bool) -> None:
+    """A queue of predictions keeps no images in memory."""
     sink = Slow(wants_frames=wants_frames)
     outlet = SinkQueue(sink, lossless=True)
     outlet.write(prediction(0), FRAME)
@@ -159,7 +159,7 @@ def test_images_are_kept_for_those_who_look_at_them(wants_frames: bool) -> None:
 
 
 def test_only_changes() -> None:
-    """A sink that wants events gets the predictions whose answer changed, and the others are no loss."""
+    """A sink for events gets the predictions whose answer changed, and the others do not count as lost."""
     sink = Slow()
     outlet = SinkQueue(sink, lossless=True, only_changes=True)
     for index in range(9):

@@ -1,4 +1,4 @@
-"""stable.py: laws of an answer that does not flicker."""
+"""smoothing.py: properties of an answer that does not flicker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def probabilities(row: list[float]) -> npt.NDArray[np.float32]:
 
 
 def sure(index: int, probability: float = 0.9) -> npt.NDArray[np.float32]:
-    """That class with that probability, the others alike."""
+    """Probabilities with one class at the given value, and the others equal."""
     row = np.full(4, (1 - probability) / 3, np.float32)
     row[index] = probability
     return row
@@ -29,7 +29,7 @@ def sure(index: int, probability: float = 0.9) -> npt.NDArray[np.float32]:
 
 @given(METHODS, st.integers(1, 20), st.integers(0, 3), st.integers(1, 30))
 def test_what_stays_the_same_is_answered_at_once_and_changes_once(method: str, frames: int, index: int, count: int) -> None:
-    """The first frame already gives the answer, and only it is a change."""
+    """The first frame already has the answer, and only that one is a change."""
     stable = AnswerSmoother(LABELS, Smoothing(method, frames, hysteresis=0.1, min_confidence=0.3))  # type: ignore[arg-type]
     answers = [stable.next(sure(index)) for _ in range(count)]
     assert {answer.label for answer in answers} == {LABELS[index]}
@@ -40,7 +40,7 @@ def test_what_stays_the_same_is_answered_at_once_and_changes_once(method: str, f
 def test_an_answer_is_a_class_or_unknown(
     method: str, frames: int, hysteresis: float, least: float, rows: list[list[float]]
 ) -> None:
-    """Its label is its index's, its probability a probability, and changed says truly whether it differs from the one before."""
+    """The label is that of the index, the probability is one, and changed is true if it differs from the answer before."""
     stable = AnswerSmoother(LABELS, Smoothing(method, frames, hysteresis, least))  # type: ignore[arg-type]
     before: int | None = None
     for row in rows:
@@ -55,7 +55,7 @@ def test_an_answer_is_a_class_or_unknown(
 
 @given(ROWS)
 def test_without_smoothing_the_answer_is_the_best_class(rows: list[list[float]]) -> None:
-    """Each frame for itself, whatever came before."""
+    """Each frame by itself, whatever came before."""
     stable = AnswerSmoother(LABELS, Smoothing())
     for row in rows:
         wanted = probabilities(row)
@@ -64,7 +64,7 @@ def test_without_smoothing_the_answer_is_the_best_class(rows: list[list[float]])
 
 @pytest.mark.parametrize("method", ["exponential", "vote"])
 def test_a_glitch_does_not_change_the_answer(method: str) -> None:
-    """One frame among ten says dog: it stays a cat. Twelve in a row say dog: it is one."""
+    """One frame in ten says dog: it stays a cat. Twelve in a row say dog: it becomes one."""
     stable = AnswerSmoother(LABELS, Smoothing(method, 10, hysteresis=0.1))  # type: ignore[arg-type]
     for _ in range(10):
         stable.next(sure(0))
@@ -85,7 +85,7 @@ def test_two_that_are_nearly_alike_do_not_flicker() -> None:
 
 
 def test_below_the_confidence_it_is_unknown_until_it_is_clear_again() -> None:
-    """A held class may fall a little below; one that is to come must reach the whole."""
+    """The current class may fall a little below; a new one must reach the full confidence."""
     stable = AnswerSmoother(LABELS, Smoothing(hysteresis=0.1, min_confidence=0.6))
     shown = [stable.next(sure(0, value)).label for value in (0.55, 0.7, 0.55, 0.45, 0.55, 0.65)]
     assert shown == ["unknown", "cat", "cat", "unknown", "unknown", "cat"]
@@ -93,13 +93,13 @@ def test_below_the_confidence_it_is_unknown_until_it_is_clear_again() -> None:
 
 @pytest.mark.parametrize("wrong", [{"frames": 0}, {"hysteresis": 1.0}, {"hysteresis": -0.1}, {"min_confidence": 1.5}])
 def test_wrong_smoothing_is_refused(wrong: dict[str, float]) -> None:
-    """With the range that is right."""
+    """The error names the valid range."""
     with pytest.raises(ConfigError):
         Smoothing("vote", **wrong)  # type: ignore[arg-type]
 
 
 def test_votes_are_no_probability() -> None:
-    """Ten frames that are hardly sure agree: the answer is as sure as they are, and unknown where that is not enough."""
+    """Ten frames with low probabilities agree: the answer has their probability, and is unknown if that is too low."""
     doubtful = probabilities([0.3, 0.25, 0.25, 0.2])
     stable, strict = (AnswerSmoother(LABELS, Smoothing("vote", 10, min_confidence=least)) for least in (0.0, 0.5))
     for _ in range(10):

@@ -1,4 +1,4 @@
-"""Where predictions go: the protocol. Knows no format and no device."""
+"""Where predictions go: the protocol. Does not know about formats or devices."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ __all__ = ["Sink"]
 class Sink(Protocol):
     """Takes predictions in order. A context manager; ``close`` writes what is held back and may be called twice.
 
-    All calls come from one thread, which is not the one that predicts.
+    ``write`` is always called by the same thread, which is not the one that predicts.
     """
 
-    #: What the status and the log call it, for example ``jsonl``.
+    #: Its name in the status and the log, for example ``jsonl``.
     name: str
-    #: Whether it looks at the frame; where not, it may get one without pixels.
+    #: Whether it uses the image; if not, it may get a frame without pixels.
     wants_frames: bool
 
     def write(self, prediction: Prediction, frame: Frame) -> None:
-        """Take one prediction and the frame it is of, which is shared and not to be changed.
+        """Take one prediction and its frame, which is shared and must not be changed.
 
-        Raises EdgeResnetError where it cannot be written; the next one is tried again.
+        Raises EdgeResnetError if it cannot be written; the next one is tried all the same.
         """
         ...
 
     def close(self) -> None:
-        """Write what is held back and let go."""
+        """Write what is held back, and release files and connections."""
         ...
 
     def __enter__(self) -> Sink: ...

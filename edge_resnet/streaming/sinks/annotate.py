@@ -1,4 +1,4 @@
-"""The answer drawn into an image: white letters on a dark box, legible on anything. Knows nothing of where it is shown."""
+"""Draws the answer into a frame: white text on a dark box, legible on any image. Does not know where it is shown."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from edge_resnet.streaming.sinks.serialise import utc
 
 __all__ = ["Annotator", "drawable"]
 
-#: Sought in the system's font folders, in this order; Pillow's own font knows ASCII alone.
+#: Searched for in the system's font folders, in this order; Pillow's own font has only ASCII.
 _FONTS = ("NotoSansCJK-Regular.ttc", "DejaVuSans.ttf", "LiberationSans-Regular.ttf", "NotoSans-Regular.ttf")
-#: Height of a letter as a share of the image's, and the least in pixels.
+#: Height of the text as a share of the image's, and its minimum in pixels.
 _SHARE, _MIN = 1 / 24, 9
-#: Sources whose frame rate is remembered: images of a folder are a source each.
+#: Sources whose frame rate is remembered: each image of a folder is a source.
 _SOURCES = 64
 _INK, _BOX = 255, 32
 
@@ -26,9 +26,9 @@ _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 class Annotator:
-    """Draws label and probability, below them the source's frame rate and the time of capture (UTC).
+    """Draws label and probability, and below them the source's frame rate and the time of capture (UTC).
 
-    The rate is that of the last thirty frames drawn of the source, by ``captured_ns``.
+    The rate is that of the source's last thirty frames drawn, by ``captured_ns``.
     """
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ class Annotator:
         image: npt.NDArray[np.uint8] = frame.image.copy()
         rate = self._rate(prediction)
         best = prediction.answer or prediction.top[0]
-        # A label may be long and the image narrow: the number comes first, so that it is never what is cut off.
+        # A label may be long and the image narrow: the number comes first, so that it is never cut off.
         lines = (f"{100 * best.probability:.0f} %  {best.label}", _below(prediction, rate))
         box = _text_box(lines, image.shape[0], image.shape[1])
         image[: box.shape[0], : box.shape[1]] = box[..., None]
@@ -55,7 +55,7 @@ class Annotator:
 
 
 def drawable(text: str, font: _Font) -> str:
-    """The text with the characters that the font lacks, or that are none, escaped as Python writes them."""
+    """The text with characters that are not printable or not in the font escaped, as Python writes them."""
     return "".join(letter if _has(letter, font) else letter.encode("unicode_escape").decode("ascii") for letter in text)
 
 
@@ -65,7 +65,7 @@ def _below(prediction: Prediction, rate: float | None) -> str:
 
 
 def _text_box(lines: tuple[str, ...], height: int, width: int) -> npt.NDArray[np.uint8]:
-    """The lines as grey levels (h, w), no larger than the image; letters shrink before anything is cut off."""
+    """The lines as grey levels (h, w), no larger than the image; the text shrinks before anything is cut off."""
     size = max(_MIN, round(height * _SHARE))
     while True:
         font = _font(size)

@@ -1,4 +1,4 @@
-"""A line of JSON per frame, to a file or a stream. Knows nothing of what reads it."""
+"""A line of JSON per frame, to a file or a stream. Does not know who reads it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ __all__ = ["JsonlSink"]
 
 
 class JsonlSink:
-    """Lines as :func:`edge_resnet.streaming.sinks.serialise.to_json` writes them, each with the system before ``write`` returns, so that a
-    reader, or a crash, finds whole lines only.
+    """Writes lines as :func:`edge_resnet.streaming.sinks.serialise.to_json` makes them, each one handed to the system before
+    ``write`` returns: a reader finds only whole lines, also after a crash.
 
     A stream given by the caller stays open. A file is replaced, or continued with ``append``. ``max_bytes``: a larger file is
-    renamed ``FILE.1`` and so on, of which ``keep`` stay. ``sync``: when lines are forced to the disk; ``interval`` does it with
-    the first frame that comes a second after the last time. All of these are for files.
+    renamed to ``FILE.1`` and so on, of which ``keep`` remain. ``sync``: when lines are synced to disk; ``interval``: with the
+    first frame that comes at least a second after the last time. All three apply to files.
 
-    Where the disk is full ``write`` fails and takes a half written line back; the next line is tried again.
+    If the disk is full ``write`` fails and removes what it wrote of the line; the next line is tried again.
     """
 
     name = "jsonl"
@@ -38,11 +38,11 @@ class JsonlSink:
         sync: Sync = "never",
     ) -> None:
         if max_bytes is not None and max_bytes < 1:
-            raise ConfigError(f"a file of {max_bytes} bytes holds no line", hint="some MiB are a good start")
+            raise ConfigError(f"a file of {max_bytes} bytes is too small for a line", hint="some MiB are a good start")
         if keep < 1:
             raise ConfigError(f"at least one older file is kept, not {keep}", hint="5 is a good start")
         if sync not in get_args(Sync):
-            raise ConfigError(f"lines are not synced {sync!r}", hint=f"choose {', '.join(get_args(Sync))}")
+            raise ConfigError(f"{sync!r} is not a way to sync lines", hint=f"choose {', '.join(get_args(Sync))}")
         self._name = str(target) if isinstance(target, Path) else "the output"
         self._stream = None if isinstance(target, Path) else target
         self._file: LineFile | None = None
@@ -54,7 +54,7 @@ class JsonlSink:
                 raise ConfigError(f"cannot write {target}: {error.strerror}", hint="choose another file with --jsonl") from error
 
     def write(self, prediction: Prediction, frame: Frame) -> None:  # noqa: ARG002 - the protocol's signature
-        """Write one line. Raises ConfigError where the disk does not take it, BrokenPipeError where the reader has gone."""
+        """Write one line. Raises ConfigError if it cannot be written, BrokenPipeError if the reader of the stream has gone."""
         try:
             if self._file is not None:
                 self._file.write(to_json(prediction))
@@ -69,7 +69,8 @@ class JsonlSink:
             raise self._refused(error) from error
 
     def close(self) -> None:
-        """Close the file; leave a stream open. Raises ConfigError where the disk does not take the rest, unless write said so."""
+        """Close the file; leave a stream open. Raises ConfigError if the rest cannot be written, unless ``write`` has failed
+        already."""
         if self._file is None:
             return
         try:

@@ -1,4 +1,4 @@
-"""A file that holds whole lines only, and takes its turn with older ones. Knows nothing of what the lines say."""
+"""A file of whole lines, rotated by size. Does not know what the lines contain."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ __all__ = ["LineFile", "Sync"]
 
 _log = logging.getLogger(__name__)
 
-#: When what was written is forced to the disk: never (the system does it within about half a minute), once a second, each line.
+#: When lines are synced to disk: never (the system does it within about half a minute), once a second, or each line.
 Sync: TypeAlias = Literal["never", "interval", "always"]
 
 _EVERY_S = 1.0
-#: The end of a file that is looked through for its last newline; no line is nearly as long.
+#: How much of the end of a file is searched for its last newline; no line is nearly as long.
 _TAIL = 1 << 20
 
 
 class LineFile:
-    """Appends lines to ``path``; with ``max_bytes`` a line that would make it larger goes to a new file of that name, the older
-    ones are ``path.1`` (the newest) to ``path.keep``, and what is older still is gone.
+    """Appends lines to ``path``. With ``max_bytes`` a line that would make it larger goes to a new file of that name; the older
+    files are ``path.1`` (the newest) to ``path.keep``, and those before them are deleted.
 
-    A line is written whole or not at all: where the disk takes a part only, the part is taken back. A file that is continued and
-    ends in half a line, as after a power cut, loses the half if it is the beginning of a JSON object, and is given a newline
-    otherwise. Where the files cannot be renamed the line goes to the old one. A file that somebody else renames or removes is
-    begun anew within a second. Raises OSError.
+    A line is written whole or not at all: if the disk takes only a part, that part is removed. If a file that is continued ends
+    in an incomplete line, as after a power cut, the line is cut off if it is the beginning of a JSON object, and is ended by a
+    newline otherwise. If the files cannot be renamed, the line goes to the old one. A file that another program renames or
+    removes is created again within a second. Raises OSError.
     """
 
     def __init__(self, path: Path, *, append: bool, max_bytes: int | None = None, keep: int = 5, sync: Sync = "never") -> None:
@@ -38,7 +38,7 @@ class LineFile:
         self._max_bytes = max_bytes
         self._keep = keep
         self._sync = sync
-        self._synced_s = self._looked_s = time.monotonic()
+        self._synced_s = self._checked_s = time.monotonic()
         self._dirty = False
         self._ragged = False
         self._rotates = True
@@ -46,7 +46,7 @@ class LineFile:
         try:
             self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
             if append and self._regular:
-                self._mend()
+                self._repair_end()
         except OSError:
             self.close()
             raise
@@ -64,19 +64,19 @@ class LineFile:
         self.tick()
 
     def tick(self) -> None:
-        """Force to the disk what is due; to be called now and then where no line is written."""
+        """Sync what is due; to be called at times when no line is written."""
         now = time.monotonic()
         if self._dirty and (self._sync == "always" or (self._sync == "interval" and now - self._synced_s >= _EVERY_S)):
-            self._force()
+            self._sync_data()
             self._synced_s = now
 
     def close(self) -> None:
-        """Force the rest to the disk, where that was asked for, and close."""
+        """Sync the rest, unless ``sync`` is never, and close."""
         if self._fd is None:
             return
         try:
             if self._dirty and self._sync != "never":
-                self._force()
+                self._sync_data()
         finally:
             fd, self._fd = self._fd, None
             os.close(fd)
@@ -89,11 +89,11 @@ class LineFile:
         return size > 0 and size + more > self._max_bytes
 
     def _is_gone(self) -> bool:
-        """Whether somebody else has renamed or removed the file; looked for once a second."""
+        """Whether another program has renamed or removed the file; checked once a second."""
         now = time.monotonic()
-        if now - self._looked_s < _EVERY_S:
+        if now - self._checked_s < _EVERY_S:
             return False
-        self._looked_s = now
+        self._checked_s = now
         return not self._is_at(self._path)
 
     def _append(self, data: bytes) -> None:
@@ -105,13 +105,13 @@ class LineFile:
             while done < len(data):
                 done += os.write(self._fd, data[done:])
         except OSError:
-            self._take_back(done)
+            self._remove_incomplete(done)
             raise
         self._ragged = False
         self._dirty = True
 
-    def _take_back(self, count: int) -> None:
-        """The disk took ``count`` bytes of a line and no more."""
+    def _remove_incomplete(self, count: int) -> None:
+        """Remove an incomplete line, of which ``count`` bytes were written."""
         assert self._fd is not None
         if not (count and self._regular):
             self._ragged = self._ragged or count > 0
@@ -121,19 +121,19 @@ class LineFile:
         except OSError:
             self._ragged = True
 
-    def _force(self) -> None:
+    def _sync_data(self) -> None:
         assert self._fd is not None
         if self._regular:
             os.fdatasync(self._fd)
         self._dirty = False
 
     def _rotate(self) -> None:
-        """Start a new file; where that fails, stay with the old one and try again with the next line."""
+        """Start a new file; if that fails, keep the old one and try again with the next line."""
         assert self._fd is not None
         try:
             if self._sync != "never":
-                self._force()
-            if self._is_at(self._path):  # else an earlier attempt, or somebody else, has renamed it already
+                self._sync_data()
+            if self._is_at(self._path):  # else an earlier attempt, or another program, has renamed it already
                 self._shift()
             new = _open(self._path, 0)
             os.close(self._fd)
@@ -142,7 +142,7 @@ class LineFile:
                 _sync_folder(self._path.parent)
         except OSError as error:
             if self._rotates:
-                _log.warning("%s cannot be begun anew, its lines go to the old file: %s", self._path, error.strerror)
+                _log.warning("%s cannot be rotated, its lines go to the old file: %s", self._path, error.strerror)
             self._rotates = False
 
     def _is_at(self, path: Path) -> bool:
@@ -152,8 +152,8 @@ class LineFile:
         return False
 
     def _shift(self) -> None:
-        """Make room for ``path`` as ``path.1``. Only up to the first gap: a rotation that failed half way must not, tried again
-        and again, push every old file out."""
+        """Rename ``path`` to ``path.1``, and the older files up to the first gap: else a rotation that failed half way would,
+        repeated, delete every old file."""
         gap = next((place for place in range(1, self._keep) if not self._older(place).exists()), self._keep)
         for place in range(gap, 0, -1):
             self._older(place - 1).replace(self._older(place))
@@ -161,8 +161,8 @@ class LineFile:
     def _older(self, place: int) -> Path:
         return Path(f"{self._path}.{place}") if place else self._path
 
-    def _mend(self) -> None:
-        """See to it that the next line begins a line."""
+    def _repair_end(self) -> None:
+        """Cut off an incomplete last line, or have the next write end it."""
         assert self._fd is not None
         size = os.fstat(self._fd).st_size
         with self._path.open("rb") as file:
@@ -171,11 +171,13 @@ class LineFile:
         half = tail[tail.rfind(b"\n") + 1 :]
         if not half:
             return
-        text = half.rstrip(b"\0")  # what a file system had promised and not yet written reads as zeros
+        text = half.rstrip(b"\0")  # blocks that a file system has allocated and not yet written read as zeros
         if len(half) < _TAIL and text.startswith(b"{") and not _is_whole(text):
             text = b""
         if len(text) < len(half):
-            _log.warning("%s ended in half a line, as after a power cut: %d bytes are cut off", self._path, len(half) - len(text))
+            _log.warning(
+                "%s ended in an incomplete line, as after a power cut: %d bytes are cut off", self._path, len(half) - len(text)
+            )
             os.ftruncate(self._fd, size - len(half) + len(text))
         self._ragged = bool(text)
 
@@ -193,7 +195,7 @@ def _is_whole(line: bytes) -> bool:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Force a new name to the disk; not every file system can."""
+    """Sync a new name to disk; not every file system can."""
     with suppress(OSError):
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:

@@ -1,4 +1,4 @@
-"""Predictions to an MQTT broker, through paho-mqtt. Knows nothing of who subscribes."""
+"""Publishes predictions to an MQTT broker through paho-mqtt. Does not know who subscribes."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _PORTS: Mapping[str, int] = {"mqtt": 1883, "mqtts": 8883}
 _KEEPALIVE_S = 30
 _CONNECT_S = 5.0
 _RETRY_S = (1, 30)
-#: How long ``close`` waits for what is under way, and then for the connection to end.
+#: How long ``close`` waits for messages in flight, and then for the connection to end.
 _DRAIN_S, _END_S = 3.0, 2.0
 
 
 @dataclass(frozen=True)
 class Broker:
-    """Where to publish. ``topic``: of the predictions; ``topic/status`` says online or offline. The password is in no repr."""
+    """Where to publish. ``topic``: of the predictions; ``topic/status`` is online or offline. The password is not in the repr."""
 
     host: str
     port: int
@@ -51,9 +51,9 @@ class Broker:
 
 
 def parse_broker(uri: str) -> Broker:
-    """Take ``mqtt://[user:password@]host[:port]/topic`` apart; user and password may be percent-encoded.
+    """Parse ``mqtt://[user:password@]host[:port]/topic``; user and password may be percent-encoded.
 
-    Raises ConfigError, which names no part of the URI that may hold a password.
+    Raises ConfigError, which quotes no part of the URI, since any may hold a password.
     """
     try:
         parts = urlsplit(uri)
@@ -61,28 +61,28 @@ def parse_broker(uri: str) -> Broker:
     except ValueError:
         parts, port = SplitResult("", "", "", "", ""), None
     topic = unquote(parts.path.removeprefix("/"))
-    # An unescaped / ? or # in a password ends the host early: the rest, with its @, would be published as the topic.
+    # An unescaped / ? or # in a password ends the host early: the rest of the password would be published in the topic.
     torn = "?" in uri or "#" in uri or "@" in topic
     if parts.scheme not in _PORTS or not parts.hostname or port == 0 or torn:
-        raise ConfigError("the address of the MQTT broker cannot be understood", hint=_FORM)
+        raise ConfigError("the address of the MQTT broker is not valid", hint=_FORM)
     if not topic or any(sign in topic for sign in "+#\0") or topic.startswith("$"):
-        raise ConfigError("an MQTT topic to publish to is a path without + and #", hint=_FORM)
+        raise ConfigError("the MQTT topic must be a path without + and #", hint=_FORM)
     user = None if parts.username is None else unquote(parts.username)
     password = None if parts.password is None else unquote(parts.password)
     return Broker(parts.hostname, port or _PORTS[parts.scheme], topic, parts.scheme == "mqtts", user, password)
 
 
 class MqttSink:
-    """Publishes each prediction as :func:`edge_resnet.streaming.sinks.serialise.to_json` writes it, and, retained, ``online`` to
-    ``topic/status``; ``offline`` at the end, by the broker itself where the run is cut off.
+    """Publishes each prediction as :func:`edge_resnet.streaming.sinks.serialise.to_json` makes it, and, retained, ``online`` to
+    ``topic/status``; at the end ``offline``, which the broker itself publishes if the connection breaks.
 
-    ``write`` never waits. ``qos`` 0: what is written while there is no connection is lost, and said so; what was under way when
-    it broke is lost unsaid. ``qos`` 1: it is kept and sent again until the broker has it, perhaps twice. At most ``in_flight``
-    messages are under way: more are refused. The connection is made, and made again, in the background; the first one is waited
-    for, up to five seconds, so that a short run is not over before it. ``ca_file``: what signs the broker's certificate, with
-    mqtts://; the system's where None.
+    ``write`` never waits. ``qos`` 0: messages written without a connection are lost, and ``write`` raises; those in flight when
+    it breaks are lost silently. ``qos`` 1: messages are kept and sent again until the broker confirms them, perhaps twice. At
+    most ``in_flight`` messages are in flight: more are refused. The connection is made, and restored, in the background; the
+    first one is awaited for up to five seconds, so that a short run does not end before it. ``ca_file``: the certificate
+    authority for mqtts://, None for the system's.
 
-    Raises ConfigError where the certificates cannot be read; importing the module, MissingDependencyError without paho-mqtt.
+    Raises ConfigError if the certificates cannot be read; importing the module raises MissingDependencyError without paho-mqtt.
     """
 
     name = "mqtt"
@@ -90,15 +90,15 @@ class MqttSink:
 
     def __init__(self, broker: Broker, *, qos: int = 0, in_flight: int = 100, ca_file: Path | None = None) -> None:
         if qos not in (0, 1):
-            raise ConfigError(f"MQTT predictions are published with QoS 0 or 1, not {qos}", hint="1 loses nothing on the way")
+            raise ConfigError(f"MQTT predictions are published with QoS 0 or 1, not {qos}", hint="1 loses no message")
         if in_flight < 1:
-            raise ConfigError(f"at least one message is under way, not {in_flight}", hint="100 is a good start")
+            raise ConfigError(f"at least one message is in flight, not {in_flight}", hint="100 is a good start")
         self._where = f"{broker.host}:{broker.port}"
         self._topic = broker.topic
         self._status = f"{broker.topic}/status"
         self._qos = qos
         self._limit = in_flight
-        self._under_way: deque[MQTTMessageInfo] = deque()
+        self._in_flight: deque[MQTTMessageInfo] = deque()
         self._fault = "not connected yet"
         self._closed = False
         self._tried = threading.Event()
@@ -113,35 +113,38 @@ class MqttSink:
             _log.warning("MQTT broker %s: no answer yet", self._where)
 
     def write(self, prediction: Prediction, frame: Frame) -> None:  # noqa: ARG002 - the protocol's signature
-        """Hand one prediction to the connection. Raises EdgeResnetError where it cannot take it."""
+        """Publish one prediction. Raises EdgeResnetError if there is no connection or too many messages are in flight."""
         if self._closed:
             raise EdgeResnetError("the connection to the MQTT broker is closed")
         self._forget_delivered()
-        if len(self._under_way) >= self._limit:
-            raise EdgeResnetError(f"{len(self._under_way)} messages wait for the MQTT broker {self._where}: {self._state()}")
+        if len(self._in_flight) >= self._limit:
+            raise EdgeResnetError(f"{len(self._in_flight)} messages wait for the MQTT broker {self._where}: {self._state()}")
         info = self._client.publish(self._topic, to_json(prediction), qos=self._qos)
         if info.rc == MQTTErrorCode.MQTT_ERR_NO_CONN and self._qos == 1:
-            info.rc = MQTTErrorCode.MQTT_ERR_SUCCESS  # paho keeps it for the next connection, and would count it as given up
+            info.rc = MQTTErrorCode.MQTT_ERR_SUCCESS  # paho keeps it for the next connection, but marks it as failed
         if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise EdgeResnetError(f"the MQTT broker {self._where} cannot be reached: {self._state()}")
-        self._under_way.append(info)
+        self._in_flight.append(info)
 
     def close(self) -> None:
-        """Wait up to three seconds for what is under way, say offline and disconnect. Raises EdgeResnetError where messages are
-        left, with their number, and where the broker did not confirm the end: what this machine buffered may be lost."""
+        """Publish offline, wait up to three seconds for messages in flight, and disconnect.
+
+        Raises EdgeResnetError with the number of messages that are left, or if the broker did not confirm the end: then messages
+        in the system's buffers may be lost.
+        """
         if self._closed:
             return
         self._closed = True
         ends, confirmed = time.monotonic() + _DRAIN_S, True
         if self._client.is_connected():
-            # The broker acknowledges it after all that was sent before it, QoS 0 included.
+            # The broker confirms this message after all that were sent before it, including those of QoS 0.
             last = self._client.publish(self._status, "offline", qos=1, retain=True)
             while time.monotonic() < ends and (self._forget_delivered() or not _is_delivered(last)):
                 time.sleep(0.005)
             confirmed = _is_delivered(last)
         left, state = self._forget_delivered(), self._state()
         self._client.disconnect()
-        # Joined from aside: a name server that does not answer holds paho's thread for longer than a service may take to end.
+        # Joined in a thread: a name server that does not answer blocks paho's thread for longer than a service may take to end.
         ending = threading.Thread(target=self._client.loop_stop, daemon=True)
         ending.start()
         ending.join(_END_S)
@@ -149,7 +152,7 @@ class MqttSink:
             raise EdgeResnetError(f"the MQTT broker {self._where} has not taken the last {left} messages: {state}")
         if not confirmed:
             raise EdgeResnetError(
-                f"the MQTT broker {self._where} has not confirmed the end: what was sent last may be lost, {state}"
+                f"the MQTT broker {self._where} has not confirmed the end, and the last messages may be lost: {state}"
             )
 
     def __enter__(self) -> MqttSink:
@@ -159,15 +162,15 @@ class MqttSink:
         self.close()
 
     def _forget_delivered(self) -> int:
-        """How many messages are under way. Those that a lost connection took with it count as delivered: nobody will know."""
-        while self._under_way and _is_delivered(self._under_way[0]):
-            self._under_way.popleft()
-        return len(self._under_way)
+        """How many messages are in flight. Those lost with a connection count as delivered, since there is no way to know."""
+        while self._in_flight and _is_delivered(self._in_flight[0]):
+            self._in_flight.popleft()
+        return len(self._in_flight)
 
     def _state(self) -> str:
         return "it is slow" if self._client.is_connected() else self._fault
 
-    # What follows runs in paho's thread. The types are paho's own, of which nothing else here needs to know.
+    # The methods below run in paho's thread; their parameters have paho's own types.
 
     def _connected(self, client: Client, _data: object, _flags: object, reason: Any, _properties: object) -> None:
         if reason.is_failure:
@@ -180,7 +183,7 @@ class MqttSink:
         self._note("no connection")
 
     def _disconnected(self, _client: object, _data: object, _flags: object, reason: Any, _properties: object) -> None:
-        # Where the connection was refused, the reason given then says more.
+        # If the connection was refused, the reason given then is more specific.
         if not self._closed and not self._fault:
             self._note(f"the connection was lost: {reason}")
 
@@ -194,7 +197,7 @@ class MqttSink:
 def _is_delivered(info: MQTTMessageInfo) -> bool:
     try:
         return info.is_published()
-    except (ValueError, RuntimeError):  # paho's way to say that it was given up
+    except (ValueError, RuntimeError):  # paho's way to report that it was dropped
         return True
 
 
@@ -209,5 +212,5 @@ def _client(broker: Broker, ca_file: Path | None) -> Client:
         try:
             client.tls_set(ca_certs=None if ca_file is None else str(ca_file))
         except OSError as error:
-            raise ConfigError(f"{ca_file} holds no certificate that can be used", hint="name a PEM file") from error
+            raise ConfigError(f"{ca_file} contains no usable certificate", hint="use a PEM file") from error
     return client

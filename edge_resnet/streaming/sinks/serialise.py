@@ -1,4 +1,7 @@
-"""A prediction as one line of JSON, the same for files, brokers and images laid aside. Knows nothing of where it goes."""
+"""A prediction as JSON: the same fields in files, MQTT messages, events of the web page and saved images.
+
+Does not know where the JSON goes.
+"""
 
 from __future__ import annotations
 
@@ -9,37 +12,19 @@ from typing import Any
 
 from edge_resnet.streaming.records import Prediction
 
-__all__ = ["to_json", "utc"]
+__all__ = ["encode_json", "prediction_fields", "to_json", "utc"]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 def to_json(prediction: Prediction) -> str:
-    """One line without its newline. Keys: source, frame, captured_ns, wall_ns, time, age_ms, top, stages_ms, answer.
-
-    ASCII, other letters escaped: so any terminal takes it, and the name of a file that is no text. A number that is not finite,
-    which JSON cannot say, is null.
-    """
-    record = _record(prediction)
-    try:
-        return json.dumps(record, allow_nan=False)
-    except ValueError:
-        return json.dumps(_finite(record), allow_nan=False)
+    """One line without its newline. Keys: source, frame, captured_ns, wall_ns, time, age_ms, top, stages_ms, answer."""
+    return encode_json(prediction_fields(prediction))
 
 
-def utc(wall_ns: int) -> str | None:
-    """Nanoseconds since 1970 as ISO 8601 in UTC with milliseconds, ``2026-11-25T14:15:02.123Z``; None for 0, which is no time."""
-    if wall_ns == 0:
-        return None
-    try:
-        moment = _EPOCH + timedelta(milliseconds=wall_ns // 1_000_000)
-    except OverflowError:
-        return None
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-
-
-def _record(prediction: Prediction) -> dict[str, Any]:
-    # Written out: dataclasses.asdict copies deeply, which costs several times as much.
+def prediction_fields(prediction: Prediction) -> dict[str, Any]:
+    """What every output says of a prediction, in the documented order; ``time`` is ``wall_ns`` as text."""
+    # Written out: dataclasses.asdict makes deep copies, which takes several times as long.
     answer = prediction.answer
     return {
         "source": prediction.source,
@@ -62,9 +47,31 @@ def _record(prediction: Prediction) -> dict[str, Any]:
     }
 
 
+def encode_json(value: object) -> str:
+    """JSON that every parser reads, on one line: numbers that are not finite become null, as JSON has no such numbers.
+
+    ASCII with other characters escaped, so that it suits any terminal and also holds file names that are not valid text.
+    """
+    try:
+        return json.dumps(value, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(value), allow_nan=False)
+
+
+def utc(wall_ns: int) -> str | None:
+    """Nanoseconds since 1970 as ISO 8601 in UTC with milliseconds, ``2026-11-25T14:15:02.123Z``; None for 0 (not known)."""
+    if wall_ns == 0:
+        return None
+    try:
+        moment = _EPOCH + timedelta(milliseconds=wall_ns // 1_000_000)
+    except OverflowError:
+        return None
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not isfinite(value) else value

@@ -1,4 +1,4 @@
-"""A table for a person at a terminal, a row per source, drawn over and over. Knows nothing of how a run comes to its figures."""
+"""What a terminal shows of a run: a table with a row per source, lines, or a counter. Does not know how the run works."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from edge_resnet.streaming.records import Frame, Prediction, RunStatus, SourceSt
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
-    from edge_resnet.streaming.records import Frame
-
 __all__ = ["ConsoleSink", "FrameCounter", "TableSink"]
 
-#: Drawn this often whether or not a frame comes: the age of a camera that gives none must be seen to grow.
+#: Updates per second, whether or not frames arrive: the age of a camera without frames must be seen to grow.
 _PER_S = 4
 _BAR = 12
-#: Sources whose newest answer is remembered: images of a folder are a source each.
+#: Sources whose newest prediction is remembered: each image of a folder is a source.
 _SOURCES = 256
+#: A line of a stream is printed at least so often, even if the answer does not change.
+_EVERY_NS = 1_000_000_000
 _STYLES = {"live": "green", "opening": "cyan", "ended": "dim", "stalled": "yellow", "reconnecting": "yellow", "failed": "red"}
 
 
 class TableSink:
-    """Shows, per source: state, answer, its probability as a bar, frames a second, age of the newest frame; below, the run.
+    """Shows, per source: state, answer, its probability as a bar, frames per second, age of the newest frame; below, the run.
 
-    ``status`` is asked four times a second, from a thread of its own. What the terminal's encoding lacks is escaped.
+    ``status`` is called four times a second by a thread of its own. Characters that the terminal's encoding lacks are escaped.
     """
 
     name = "table"
@@ -46,7 +46,7 @@ class TableSink:
         self._started = False
 
     def write(self, prediction: Prediction, frame: Frame) -> None:  # noqa: ARG002 - the protocol's signature
-        """Remember one prediction for the next time the table is drawn."""
+        """Keep one prediction for the next update."""
         with self._lock:
             self._newest.pop(prediction.source, None)
             self._newest[prediction.source] = prediction
@@ -55,7 +55,7 @@ class TableSink:
         self._start()
 
     def close(self) -> None:
-        """Draw it a last time and leave it on the screen."""
+        """Draw the table a last time and leave it on the screen."""
         if self._started:
             self._live.stop()
 
@@ -98,19 +98,19 @@ class TableSink:
         return Group(table, Text(self._safe(_summary(status))), *errors)
 
     def _bar(self, probability: float) -> str:
-        # A probability that is no number compares false with everything: no bar.
+        # NaN compares false with everything: then there is no bar.
         full = min(_BAR, round(_BAR * probability)) if probability > 0 else 0
         on, off = ("#", ".") if self._ascii else ("█", "░")
         return f"{on * full}{off * (_BAR - full)} {100 * probability:3.0f} %"
 
     def _safe(self, text: str) -> str:
-        """What neither moves the cursor nor is beyond the terminal's encoding."""
+        """The text with control characters, and those that the terminal's encoding lacks, escaped."""
         plain = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text)
         return plain.encode(self._console.encoding, "backslashreplace").decode(self._console.encoding)
 
 
 def _of(source: SourceStatus, newest: dict[str, Prediction], *, alone: bool) -> Prediction | None:
-    """The newest prediction of a source. A folder's images bear names of their own, which begin with the folder's."""
+    """The newest prediction of a source. The images of a folder have names that begin with the folder's."""
     if source.source in newest:
         return newest[source.source]
     fits = [prediction for name, prediction in newest.items() if alone or name.startswith(f"{source.source.rstrip('/')}/")]
@@ -125,8 +125,8 @@ def _best(prediction: Prediction | None) -> tuple[str, float] | None:
 
 
 def _state(source: SourceStatus) -> str:
-    seen = "frozen" if source.frozen else "black" if source.black else ""
-    return f"{source.state}, {seen}" if seen else source.state
+    fault = "frozen" if source.frozen else "black" if source.black else ""
+    return f"{source.state}, {fault}" if fault else source.state
 
 
 def _summary(status: RunStatus) -> str:
@@ -138,48 +138,43 @@ def _summary(status: RunStatus) -> str:
 
 
 def _errors(status: RunStatus) -> list[str]:
-    """One line for each source and sink that is in trouble now, or has lost something."""
+    """One line for each source that has failed, and each sink that has lost predictions."""
     sources = [
         f"{source.source}: {source.error}" for source in status.sources if source.error and source.state not in ("live", "ended")
     ]
     return sources + [f"{sink.name}: {sink.lost} lost, {sink.error}" for sink in status.sinks if sink.lost]
 
 
-#: A stream whose answer does not change is still heard of this often.
-_EVERY_NS = 1_000_000_000
-
-
 class ConsoleSink:
-    """Hands lines to ``echo``. A stream's source stays the same from frame to frame: then only changes are told, and once a
-    second that it still runs."""
+    """Passes lines to ``echo``: of a stream only changes of the answer and one line per second, of image files every one."""
 
     name = "console"
     wants_frames = False
 
     def __init__(self, echo: Callable[[str], object]) -> None:
         self._echo = echo
-        self._told: dict[str, Prediction] = {}
+        self._printed: dict[str, Prediction] = {}
 
     def write(self, prediction: Prediction, frame: Frame) -> None:  # noqa: ARG002 - the protocol's signature
-        """Tell of one prediction, or keep quiet."""
-        last = self._told.get(prediction.source)
-        # The same image given twice is frame 0 both times.
+        """Print one prediction, unless it is like the one before."""
+        last = self._printed.get(prediction.source)
+        # An image given twice is frame 0 both times.
         if last is not None and last.frame < prediction.frame:
             same = _answer(last) == _answer(prediction)
             if same and prediction.captured_ns - last.captured_ns < _EVERY_NS:
                 return
-        self._told.pop(prediction.source, None)
-        self._told[prediction.source] = prediction
-        if len(self._told) > _SOURCES:
-            del self._told[next(iter(self._told))]
+        self._printed.pop(prediction.source, None)
+        self._printed[prediction.source] = prediction
+        if len(self._printed) > _SOURCES:
+            del self._printed[next(iter(self._printed))]
         answers = ", ".join(f"{score.label} {100 * score.probability:.1f} %" for score in prediction.top[:3])
         answer, milliseconds = prediction.answer, sum(prediction.stages_ms.values())
-        # Smoothing may hold on to what is not the frame's best class, or to none.
+        # After smoothing the answer may not be the frame's best class, or be unknown.
         held = f"{answer.label} <- " if answer and answer.class_index != prediction.top[0].class_index else ""
         self._echo(f"{prediction.source} #{prediction.frame}: {held}{answers}   ({milliseconds:.1f} ms)")
 
     def close(self) -> None:
-        """There is nothing held back."""
+        """Nothing is held back."""
 
     def __enter__(self) -> ConsoleSink:
         return self
@@ -193,7 +188,7 @@ def _answer(prediction: Prediction) -> int:
 
 
 class FrameCounter:
-    """A sink for a run that prints no lines: a spinner on a terminal with the frames so far and the newest answer."""
+    """For a run that prints no lines: a spinner on a terminal's stderr with the count of frames and the newest class."""
 
     name = "progress"
     wants_frames = False
@@ -211,7 +206,7 @@ class FrameCounter:
         self._status.update(f"{self._frames} frames, {best.label} {100 * best.probability:.0f} %")
 
     def close(self) -> None:
-        """Take the spinner away."""
+        """Remove the spinner."""
         self._status.stop()
 
     def __enter__(self) -> FrameCounter:

@@ -1,11 +1,10 @@
-"""Frames that the network is not sure of, laid aside to be labelled later. Knows nothing of training."""
+"""Frames with a low probability, saved to be labelled later. Does not know about training."""
 
 from __future__ import annotations
 
-import json
-import os
 import re
 from contextlib import suppress
+from functools import partial
 from io import BytesIO
 from math import isfinite
 from pathlib import Path
@@ -15,25 +14,29 @@ import numpy as np
 from PIL import Image
 
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.files import replace_files
 from edge_resnet.streaming.records import Frame, Prediction
-from edge_resnet.streaming.sinks.serialise import to_json, utc
+from edge_resnet.streaming.sinks.serialise import encode_json, prediction_fields, utc
 
 __all__ = ["UncertainSink"]
 
 #: As for calibration sets: without chroma subsampling.
 _QUALITY = 95
 _NAME = re.compile(r"(\d{6,})(_[0-9TZ.]+)?\.jpg")
+#: What an interrupted write leaves.
+_TORN = re.compile(r"\.(\d{6,})(_[0-9TZ.]+)?\.(jpg|json)(\.\d+)?\.part")
 _SOURCES = 1024
 
 
 class UncertainSink:
-    """Saves a frame whose best probability (the answer's, smoothed, where there is one) is below ``below``: as JPEG of full size
-    and, beside it, ``NAME.json``, one line with file, source, frame, time, probability and top (the best three). So
-    ``cat DIR/*.json`` is a list of all.
+    """Saves a frame whose best probability (the smoothed answer's, if there is one) is below ``below``: as a JPEG file of full
+    size and, beside it, ``NAME.json``, one line with file, source, frame, time, probability and top (the best three). So
+    ``cat DIR/*.json`` lists all of them.
 
-    At most one per source in ``every_s`` seconds of capture. Images and lines together stay below ``max_bytes``: the oldest go
-    first. Names begin with a running number, which a later run continues: a clock that was set back changes no order. Each file
-    is written whole and forced to the disk, or not at all; where the disk is full ``write`` fails, and the next frame is tried.
+    At most one frame per source in ``every_s`` seconds of capture. Images and lines together stay below ``max_bytes``: the oldest
+    are removed. Names begin with a running number, which a later run continues: a clock that was set back does not change the
+    order. Each file is written whole and synced to disk, or not at all; if the disk is full ``write`` fails, and the next frame
+    is tried again.
     """
 
     name = "uncertain"
@@ -41,11 +44,11 @@ class UncertainSink:
 
     def __init__(self, folder: Path, *, below: float = 0.5, every_s: float = 1.0, max_bytes: int = 1 << 30) -> None:
         if not 0 < below <= 1:
-            raise ConfigError(f"a probability to stay below lies in (0, 1], not {below}", hint="0.5 is a good start")
+            raise ConfigError(f"a probability limit lies in (0, 1], not {below}", hint="0.5 is a good start")
         if not (isfinite(every_s) and every_s >= 0):
             raise ConfigError(f"images cannot be {every_s} seconds apart", hint="1 is a good start, 0 takes every frame")
         if max_bytes < 1:
-            raise ConfigError(f"{max_bytes} bytes hold no image", hint="1 GiB is a good start")
+            raise ConfigError(f"{max_bytes} bytes are too few for an image", hint="1 GiB is a good start")
         self._folder = folder
         self._below = below
         self._every_ns = every_s * 1e9
@@ -54,14 +57,14 @@ class UncertainSink:
         self._sizes: dict[str, int] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._take_up()
+            self._find_saved()
         except OSError as error:
-            hint = "name a folder that you may write to with --record-uncertain"
+            hint = "name a folder that you may write to: --record-uncertain DIR"
             raise ConfigError(f"cannot use {folder}: {error.strerror}", hint=hint) from error
         self._next = 1 + max((int(stem.split("_")[0]) for stem in self._sizes), default=0)
 
     def write(self, prediction: Prediction, frame: Frame) -> None:
-        """Save the frame where it is due. Raises ConfigError where the disk does not take it."""
+        """Save the frame if it is due. Raises ConfigError if it cannot be written."""
         best = prediction.answer or prediction.top[0]
         if best.probability >= self._below or not self._is_due(prediction):
             return
@@ -70,24 +73,24 @@ class UncertainSink:
         line = _line(prediction, f"{stem}.jpg", best.probability)
         size = len(image) + len(line)
         if size > self._max_bytes:
-            hint = "allow more space, or use smaller frames"
-            raise ConfigError(f"an image of {size} bytes does not go into {self._max_bytes} bytes of images", hint=hint)
+            hint = "raise --uncertain-max, or use smaller frames"
+            raise ConfigError(f"an image of {size} bytes exceeds the limit of {self._max_bytes} bytes for all images", hint=hint)
         try:
             self._make_room(size)
-            # The line first: an image without its line would be taken for one that somebody else put there.
-            _write(self._folder / f"{stem}.json", line)
-            _write(self._folder / f"{stem}.jpg", image)
+            # The line first: an image without its line would be taken for a file of the user's.
+            contents = {f"{stem}.json": line, f"{stem}.jpg": image}
+            replace_files({self._folder / name: partial(Path.write_bytes, data=data) for name, data in contents.items()})
         except OSError as error:
             with suppress(OSError):
                 (self._folder / f"{stem}.json").unlink(missing_ok=True)
-            hint = "free some space, or name another folder with --record-uncertain"
+            hint = "free some space, or name another folder: --record-uncertain DIR"
             raise ConfigError(f"cannot write {self._folder / stem}.jpg: {error.strerror}", hint=hint) from error
         self._next += 1
         self._sizes[stem] = size
         self._saved_ns[prediction.source] = prediction.captured_ns
 
     def close(self) -> None:
-        """There is nothing held back."""
+        """Nothing is held back."""
 
     def __enter__(self) -> UncertainSink:
         return self
@@ -98,7 +101,7 @@ class UncertainSink:
     def _is_due(self, prediction: Prediction) -> bool:
         last = self._saved_ns.pop(prediction.source, None)
         if last is None:
-            # Images of a folder are a source each: those that were seen longest ago are forgotten.
+            # Each image of a folder is a source: those seen longest ago are forgotten.
             if len(self._saved_ns) >= _SOURCES:
                 del self._saved_ns[next(iter(self._saved_ns))]
             return True
@@ -106,20 +109,19 @@ class UncertainSink:
         passed_ns = prediction.captured_ns - last
         return passed_ns < 0 or passed_ns >= self._every_ns
 
-    def _take_up(self) -> None:
-        """Find what an earlier run left, oldest first, and remove what it left half written."""
+    def _find_saved(self) -> None:
+        """Find what an earlier run saved, oldest first, and remove what it left incomplete."""
         names = {path.name for path in self._folder.iterdir()}
         for name in names:
-            torn = name.endswith(".part") and _NAME.fullmatch(name[1:].removesuffix(".part").replace(".json", ".jpg"))
             alone = name.endswith(".json") and _NAME.fullmatch(f"{name[:-5]}.jpg") and f"{name[:-5]}.jpg" not in names
-            if torn or alone:
+            if alone or _TORN.fullmatch(name):
                 (self._folder / name).unlink(missing_ok=True)
         stems = [name[:-4] for name in names if _NAME.fullmatch(name) and f"{name[:-4]}.json" in names]
         for stem in sorted(stems, key=lambda stem: int(stem.split("_")[0])):
             self._sizes[stem] = sum((self._folder / f"{stem}{suffix}").stat().st_size for suffix in (".jpg", ".json"))
 
     def _make_room(self, size: int) -> None:
-        """Remove the oldest until there is room; those that somebody has taken away are forgotten on the way."""
+        """Remove the oldest until the limit holds; those that the user has moved away are only forgotten."""
         while self._sizes and sum(self._sizes.values()) + size > self._max_bytes:
             stem = next(iter(self._sizes))
             for suffix in (".jpg", ".json"):
@@ -128,33 +130,19 @@ class UncertainSink:
 
 
 def _line(prediction: Prediction, file: str, probability: float) -> bytes:
-    whole = json.loads(to_json(prediction))
-    record = {key: whole[key] for key in ("source", "frame", "wall_ns", "time")}
-    probability_or_none = probability if isfinite(probability) else None
-    return (json.dumps({"file": file, **record, "probability": probability_or_none, "top": whole["top"][:3]}) + "\n").encode()
+    fields = prediction_fields(prediction)
+    origin = {key: fields[key] for key in ("source", "frame", "wall_ns", "time")}
+    return (encode_json({"file": file, **origin, "probability": probability, "top": fields["top"][:3]}) + "\n").encode()
 
 
 def _stamp(wall_ns: int) -> str:
-    """The time of capture as a part of a name, ``_20261103T141502.123Z``; nothing where it is not known."""
+    """The time of capture as a part of a name, ``_20261103T141502.123Z``; empty if it is not known."""
     time = utc(wall_ns)
     return f"_{time.replace('-', '').replace(':', '')}" if time else ""
 
 
 def _jpeg(frame: Frame) -> bytes:
-    # Encoded in memory: into a file Pillow writes past Python, and takes a write that the disk cut short for done.
+    # Encoded in memory: writing to a file, Pillow bypasses Python and does not notice a write that a full disk cut short.
     content = BytesIO()
     Image.fromarray(np.ascontiguousarray(frame.image[..., ::-1])).save(content, "JPEG", quality=_QUALITY, subsampling=0)
     return content.getvalue()
-
-
-def _write(path: Path, content: bytes) -> None:
-    work = path.with_name(f".{path.name}.part")
-    try:
-        with work.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # a device may lose its power right after
-        work.rename(path)
-    finally:
-        with suppress(OSError):
-            work.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Annotated video through OpenCV. Knows nothing of how the answers came about."""
+"""Annotated video through OpenCV. Does not know how the answers are made."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ _log = logging.getLogger(__name__)
 
 _Image = npt.NDArray[np.uint8]
 
-#: Codecs to try, in order, as OpenCV's four letters. H.264 (avc1) plays in browsers; pip's OpenCV cannot write it.
+#: Codecs to try, in order, by their four characters. H.264 (avc1) plays in browsers; pip's OpenCV cannot write it.
 _CODECS = {".mp4": ("avc1", "mp4v"), ".mkv": ("mp4v", "MJPG"), ".avi": ("MJPG", "mp4v")}
 #: Containers that cannot be played before they are closed.
 _FRAGILE = frozenset({".mp4"})
-#: Frames held back until the frame rate is known, at most so many and so many bytes.
+#: Limits, in frames and bytes, of what is held back until the frame rate is known.
 _MEASURED, _HELD_BYTES = 30, 64 << 20
 _SLOWEST, _FASTEST = 1.0, 120.0
-#: OpenCV does not say when the disk is full, so that no frame is written where less than this is free.
+#: OpenCV does not report a full disk: no frame is written if less than this is free.
 _RESERVE = 32 << 20
 _FILES = 16
 
 
 class VideoSink:
-    """Records what was predicted, the answer drawn into each frame, at a constant frame rate: ``fps``, or that of the first
-    frames by ``captured_ns``. Frames that come unevenly are not repeated: the time drawn into them is the true one.
+    """Records the predicted frames with the answer drawn in, at a constant frame rate: ``fps``, or that of the first frames by
+    ``captured_ns``. If frames come unevenly none is repeated: the time drawn into them is the correct one.
 
-    The suffix says how: .mkv and .avi can be played after a crash, up to the last second; .mp4 only after it was closed, and has
-    ``.part`` in its name until then. Nothing is replaced: where the file exists, ``NAME.2.mkv`` is written, and so on.
-    ``per_source``: a file per source, ``NAME-camera-0.mkv``, for up to 16. The first frame's size is the video's; a frame of
-    another size is shrunk or enlarged into it, with black edges. Less than 32 MiB of free space count as a full disk.
+    The suffix sets the format: .mkv and .avi can be played after a crash, up to the last second; .mp4 only after it was closed,
+    and it has ``.part`` in its name until then. Nothing is replaced: if the file exists, ``NAME.2.mkv`` is written, and so on.
+    ``per_source``: a file per source, ``NAME-camera-0.mkv``, for up to 16. The first frame sets the size of the video; frames of
+    another size are scaled to fit, with black borders. Less than 32 MiB of free space counts as a full disk.
     """
 
     name = "video"
@@ -51,9 +51,9 @@ class VideoSink:
 
     def __init__(self, path: Path, *, fps: float | None = None, per_source: bool = False, reserve: int = _RESERVE) -> None:
         if path.suffix.lower() not in _CODECS:
-            raise ConfigError(f"{path.name} has no suffix of a video", hint=f"choose one of {', '.join(_CODECS)}")
+            raise ConfigError(f"{path.name} does not have the suffix of a video", hint=f"choose one of {', '.join(_CODECS)}")
         if fps is not None and not _SLOWEST <= fps <= _FASTEST:
-            raise ConfigError(f"a video has {_SLOWEST:.0f} to {_FASTEST:.0f} frames a second, not {fps}", hint="30 is usual")
+            raise ConfigError(f"a video has {_SLOWEST:.0f} to {_FASTEST:.0f} frames per second, not {fps}", hint="30 is usual")
         if not path.parent.is_dir():
             raise ConfigError(f"cannot write {path}: the folder {path.parent} does not exist", hint=f"mkdir -p {path.parent}")
         self._cv2 = load_opencv("--save-video needs")
@@ -64,16 +64,16 @@ class VideoSink:
         self._annotator = Annotator()
         self._recordings: dict[str, _Recording] = {}
         if path.suffix.lower() in _FRAGILE:
-            _log.warning("%s cannot be played if the run is cut off: .mkv can", path.name)
+            _log.warning("%s cannot be played if the run is killed; .mkv can", path.name)
 
     def write(self, prediction: Prediction, frame: Frame) -> None:
-        """Draw the answer into a copy of the frame and record it. Raises ConfigError where that cannot be done."""
+        """Draw the answer into a copy of the frame and record it. Raises ConfigError if that fails."""
         recording = self._recording(prediction.source if self._per_source else "")
         _check_space(self._path, self._reserve)
         recording.write(self._annotator.draw(prediction, frame), prediction.captured_ns)
 
     def close(self) -> None:
-        """Write what is held back and finish the files. Raises ConfigError where one cannot be finished."""
+        """Write what is held back and finish the files. Raises ConfigError if one cannot be finished."""
         recordings, self._recordings = self._recordings, {}
         with ExitStack() as stack:
             for recording in recordings.values():
@@ -88,20 +88,20 @@ class VideoSink:
     def _recording(self, source: str) -> _Recording:
         recording = self._recordings.get(source)
         if recording is not None and recording.is_gone():
-            _log.warning("somebody has removed %s: another recording begins", recording.path)
+            _log.warning("%s was removed: a new recording starts", recording.path)
             del self._recordings[source]
             with suppress(ConfigError):
                 recording.close()
         if source not in self._recordings:
             if len(self._recordings) >= _FILES:
-                raise ConfigError(f"--save-video writes at most {_FILES} files, one per source", hint="name fewer sources")
+                raise ConfigError(f"--save-video writes at most {_FILES} files, one per source", hint="use fewer sources")
             stem = f"{self._path.stem}-{_slug(source)}" if source else self._path.stem
             self._recordings[source] = _Recording(self._cv2, self._path.with_name(stem + self._path.suffix), self._fps)
         return self._recordings[source]
 
 
 class _Recording:
-    """One file. Images are held back until the frame rate is known."""
+    """One file. Frames are held back until the frame rate is known."""
 
     def __init__(self, cv2: Any, path: Path, fps: float | None) -> None:
         self._cv2 = cv2
@@ -137,11 +137,11 @@ class _Recording:
             self._work.rename(self.path)
         except OSError as error:
             raise ConfigError(
-                f"cannot rename {self._work}: {error.strerror}", hint="the recording is whole under that name"
+                f"cannot rename {self._work}: {error.strerror}", hint="the recording is complete under that name"
             ) from error
 
     def _begin(self) -> None:
-        """Open the file and write what was held back. Where it cannot be opened, the newest image alone is given up."""
+        """Open the file and write what was held back. If it cannot be opened, only the newest frame is lost."""
         height, width = self._held[0][0].shape[:2]
         # Video codecs that store colour at half the resolution refuse odd sizes.
         self._size = (max(2, width // 2 * 2), max(2, height // 2 * 2))
@@ -151,7 +151,7 @@ class _Recording:
         except ConfigError:
             self._held.pop()
             raise
-        _log.info("recording %s: %s, %dx%d, %.1f frames a second", self.path, codec, *self._size, fps)
+        _log.info("recording %s: %s, %dx%d, %.1f frames per second", self.path, codec, *self._size, fps)
         for image, _ in self._held:
             self._writer.write(self._fitted(image))
         self._held.clear()
@@ -177,7 +177,8 @@ def _open(cv2: Any, path: Path, fps: float, size: tuple[int, int]) -> tuple[Any,
             return writer, codec
         writer.release()
     raise ConfigError(
-        f"OpenCV cannot write {path} (tried {', '.join(codecs)})", hint="may the folder be written to? else choose .avi or .mkv"
+        f"OpenCV cannot write {path} (tried {', '.join(codecs)})",
+        hint="check the permissions of the folder, or choose .avi or .mkv",
     )
 
 
@@ -187,11 +188,13 @@ def _check_space(path: Path, reserve: int) -> None:
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}", hint="choose another file with --save-video") from error
     if free < reserve:
-        raise ConfigError(f"cannot write {path}: {free >> 20} MiB are free, {reserve >> 20} MiB are kept", hint="free some space")
+        raise ConfigError(
+            f"cannot write {path}: only {free >> 20} MiB are free, and {reserve >> 20} MiB are kept free", hint="free some space"
+        )
 
 
 def _measured(captured_ns: list[int]) -> float:
-    """Frames a second, rounded to a tenth, of the frames held back; 10 where it cannot be told."""
+    """Frames per second, rounded to a tenth, of the frames held back; 10 if it cannot be computed."""
     span_ns = captured_ns[-1] - captured_ns[0]
     if span_ns <= 0:
         return 10.0
@@ -207,5 +210,5 @@ def _unused(path: Path) -> Path:
 
 
 def _slug(source: str) -> str:
-    """What a source is called in the name of a file: its last letters, digits and dots."""
+    """A source's name as a part of a file name: its last letters, digits and dots."""
     return re.sub(r"[^A-Za-z0-9.]+", "-", source).strip("-.")[-60:] or "source"

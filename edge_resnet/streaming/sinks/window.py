@@ -1,4 +1,4 @@
-"""Annotated frames in a window on the screen, through OpenCV. Knows nothing of how a run is ended: it is given the call."""
+"""Annotated frames in a window on the screen, through OpenCV. Does not know how a run ends: it calls ``stop``."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edge_resnet.streaming.sinks.annotate import Annotator
 __all__ = ["WindowSink"]
 
 _REMEDY = "use --web instead: a browser on this or another machine shows the same"
-#: Windows of one run; images of a folder are a source each, and share one.
+#: Maximum number of windows; the images of a folder are sources that share one.
 _WINDOWS = 16
 _WIDEST, _HIGHEST = 1280, 720
 _KEYS = (ord("q"), ord("Q"), 27)
@@ -29,12 +29,12 @@ _FONTS = "/usr/share/fonts/truetype/dejavu"
 
 
 class WindowSink:
-    """Shows what was predicted, the answer drawn into each frame. ``per_source``: a window per source, for up to 16.
+    """Shows the predicted frames with the answer drawn in. ``per_source``: a window per source, for up to 16.
 
-    q, Esc, or closing the window calls ``stop``, once; from then on frames are passed over. Keys are read as frames come: with a
-    camera that gives none, Ctrl-C ends the run. The window belongs to the thread that calls ``write`` first.
+    q, Esc, or closing the window calls ``stop`` once; later frames are skipped. Keys are read when frames arrive: with a camera
+    that gives none, Ctrl-C ends the run. The window belongs to the thread that calls ``write`` first.
 
-    Raises ConfigError where there is no screen, or OpenCV was built without windows.
+    Raises ConfigError if there is no screen, or OpenCV was built without windows.
     """
 
     name = "window"
@@ -50,7 +50,7 @@ class WindowSink:
         self._titles: set[str] = set()
 
     def write(self, prediction: Prediction, frame: Frame) -> None:
-        """Show one frame and read the keys. Raises ConfigError where OpenCV cannot show it."""
+        """Show one frame and read the keys. Raises ConfigError if OpenCV cannot show it."""
         if self._stopped:
             return
         title = f"edge-resnet {prediction.source}" if self._per_source else "edge-resnet"
@@ -71,7 +71,7 @@ class WindowSink:
         if not self._titles:
             return
         self._titles.clear()
-        with suppress(self._cv2.error):  # a window that somebody has closed is closed
+        with suppress(self._cv2.error):  # the user may have closed the window
             self._cv2.destroyAllWindows()
             self._cv2.waitKey(1)
 
@@ -84,12 +84,12 @@ class WindowSink:
     def _is_closed(self) -> bool:
         try:
             return any(self._cv2.getWindowProperty(title, self._cv2.WND_PROP_VISIBLE) < 1 for title in self._titles)
-        except self._cv2.error:  # what Qt answers when its last window was closed
+        except self._cv2.error:  # raised by Qt when its last window was closed
             return True
 
     def _open(self, title: str, width: int, height: int) -> None:
         if len(self._titles) >= _WINDOWS:
-            raise ConfigError(f"--window opens at most {_WINDOWS} windows, one per source", hint="name fewer sources")
+            raise ConfigError(f"--window opens at most {_WINDOWS} windows, one per source", hint="use fewer sources")
         self._cv2.namedWindow(title, self._cv2.WINDOW_NORMAL | self._cv2.WINDOW_KEEPRATIO)
         scale = min(1.0, _WIDEST / width, _HIGHEST / height)
         self._cv2.resizeWindow(title, max(1, round(width * scale)), max(1, round(height * scale)))
@@ -102,10 +102,10 @@ def _check_screen(cv2: Any) -> None:
     framework = getattr(cv2, "currentUIFramework", None)  # since OpenCV 4.5.3
     if framework is not None and not framework():
         raise ConfigError("this OpenCV was built without windows (opencv-python-headless?)", hint=_REMEDY)
-    # pip's OpenCV names a folder of fonts that it does not bring, and Qt complains of it on stderr for each window.
+    # pip's OpenCV refers to a folder of fonts that it does not contain, and Qt reports that on stderr for each window.
     if not Path(os.environ.get("QT_QPA_FONTDIR", "/")).is_dir():
         os.environ["QT_QPA_FONTDIR"] = _FONTS
-    # Qt ends the whole process where it finds no screen, and raises nothing: so a child tries first.
+    # Without a screen Qt aborts the whole process instead of raising: a child process tries first.
     try:
         probe = subprocess.run([sys.executable, "-c", _PROBE], capture_output=True, timeout=_PROBE_S, check=False)
     except subprocess.TimeoutExpired as error:

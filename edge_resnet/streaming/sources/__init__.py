@@ -1,4 +1,4 @@
-"""Where frames come from: the protocol, the table of schemes, and how a URI is opened. Knows no camera and no codec itself.
+"""Where frames come from: the protocol, the table of schemes, and opening a URI. Does not know about cameras or codecs itself.
 
 A new source is one file in this folder and one line in ``SCHEMES``.
 """
@@ -19,7 +19,7 @@ from edge_resnet.streaming.sources.uri import public_uri
 
 __all__ = ["SCHEMES", "FrameSource", "is_camera", "open_source", "public_uri"]
 
-#: What OpenCV is asked to read; anything else with a name is taken for an image.
+#: Files that OpenCV reads; any other file is taken for an image.
 VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mjpeg", ".wmv", ".flv"})
 
 
@@ -28,20 +28,20 @@ class FrameSource(Protocol):
 
     @property
     def live(self) -> bool:
-        """Whether new frames come however fast they are read: a camera's do, a file waits."""
+        """Whether new frames arrive no matter how fast they are read: those of a camera do, a file waits."""
         ...
 
     @property
     def dropped(self) -> int:
-        """Frames that could not be delivered: unreadable images, images of a stream that came damaged."""
+        """Frames that could not be delivered: unreadable files, damaged images of a stream."""
         ...
 
     def __iter__(self) -> Iterator[Frame]:
-        """Deliver every frame in order. Raises SourceError where the source fails for good or gives no frame in time."""
+        """Deliver every frame in order. Raises SourceError if the source fails or gives no frame in time."""
         ...
 
     def close(self) -> None:
-        """Let go of the device or the file. An iteration that waits in another thread ends."""
+        """Release the device or the file. An iteration that waits in another thread ends."""
         ...
 
     def __enter__(self) -> FrameSource: ...
@@ -49,7 +49,7 @@ class FrameSource(Protocol):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None: ...
 
 
-#: Scheme → what opens its URIs: a class or a function of the URI.
+#: Scheme → the class or function that opens its URIs.
 SCHEMES: Mapping[str, str] = MappingProxyType(
     {
         "camera": "edge_resnet.streaming.sources.camera:open_camera",
@@ -67,19 +67,19 @@ SCHEMES: Mapping[str, str] = MappingProxyType(
 
 
 def open_source(uri: str, *, realtime: bool = False) -> FrameSource:
-    """Open what a URI names.
+    """Open the source that a URI names.
 
-    ``0``, ``camera:0`` or ``v4l2:///dev/video0?width=1280&height=720&fps=30`` (a camera), ``csi://0`` (a Jetson's sensor),
+    ``0``, ``camera:0`` or ``v4l2:///dev/video0?width=1280&height=720&fps=30`` (a camera), ``csi://0`` (a sensor of a Jetson),
     ``rtsp://…``, ``rtsps://…`` (a network camera), ``http://…``, ``https://…`` (a stream of JPEG images), a video file, an
-    image, a folder of images, a glob, or ``synthetic://?frames=100&width=640&height=480&seed=0&fps=30``. ``realtime``: a
-    video file's frames come by its own clock, as if it were a camera.
+    image, a folder of images, a glob, or ``synthetic://?frames=100&width=640&height=480&seed=0&fps=30``. ``realtime``: the
+    frames of a video file come at their own pace, as if from a camera.
 
-    Waits for a live source's first frame: at most 10 seconds, or twice the URI's ``timeout``. Raises SourceError where there is
-    nothing of that name or it gives no frame, MissingDependencyError where OpenCV is needed and absent. No error and no name of
-    a frame holds the password of a URI.
+    Waits for the first frame of a live source: at most 10 seconds, or twice the URI's ``timeout``. Raises SourceError if the
+    source does not exist or gives no frame, and MissingDependencyError if it needs OpenCV and that is not installed. Neither
+    errors nor the names of frames contain the password of a URI.
     """
     if not uri:
-        raise SourceError("the source has no name", hint="use a camera index, a video file or images; . is this folder")
+        raise SourceError("the name of the source is empty", hint="use a camera index, a video file or images; . is this folder")
     try:
         return _opener(uri, realtime=realtime)(uri)
     except OSError as error:
@@ -92,7 +92,7 @@ def _opener(uri: str, *, realtime: bool) -> Callable[[str], FrameSource]:
     scheme = _scheme(uri)
     if scheme not in SCHEMES:
         raise SourceError(
-            f"no source has the scheme {scheme}", hint=f"known are {', '.join(SCHEMES)}; or name a file or a folder"
+            f"there is no source with the scheme {scheme}", hint=f"use one of {', '.join(SCHEMES)}, or a file or a folder"
         )
     module, name = SCHEMES[scheme].split(":")
     opener: Callable[..., FrameSource] = getattr(importlib.import_module(module), name)
@@ -100,12 +100,12 @@ def _opener(uri: str, *, realtime: bool) -> Callable[[str], FrameSource]:
 
 
 def is_camera(uri: str) -> bool:
-    """Whether it names a camera or a stream, which is worth opening again when it fails; a file is not."""
+    """Whether a URI names a camera or a stream, which is reopened when it fails; a file is not."""
     return _scheme(uri) not in ("synthetic", "video", "images")
 
 
 def _scheme(uri: str) -> str:
-    """The line of the table for a URI; files are told apart by their names."""
+    """The key in the table for a URI; videos and images are distinguished by their suffixes."""
     if re.fullmatch(r"(\d+|/dev/(video\d+|(v4l|edge-resnet)/.+))(\?.*)?", uri, re.ASCII):
         return "camera"
     match = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://|(camera):", uri)

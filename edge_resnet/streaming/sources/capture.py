@@ -1,4 +1,4 @@
-"""OpenCV's captures: opened with timeouts, read as a feed. Knows nothing of what is captured."""
+"""OpenCV's VideoCapture, opened and read with timeouts. Does not know what is captured."""
 
 from __future__ import annotations
 
@@ -10,40 +10,40 @@ from threading import Lock
 from typing import Any
 
 from edge_resnet.core.errors import SourceError
-from edge_resnet.streaming.sources.live import Shot
+from edge_resnet.streaming.sources.live import CapturedImage
 from edge_resnet.streaming.sources.uri import Timeouts
 
-__all__ = ["APPSINK", "CaptureFeed", "has_gstreamer", "open_ffmpeg", "open_gstreamer"]
+__all__ = ["APPSINK", "OpenCvCapture", "has_gstreamer", "open_ffmpeg", "open_gstreamer"]
 
-#: How a GStreamer pipeline must end: frames that OpenCV takes as they are, the newest only, as soon as they come.
+#: The end of a GStreamer pipeline: frames in OpenCV's own layout, only the newest, as soon as they arrive.
 APPSINK = "video/x-raw,format=BGR ! appsink drop=true max-buffers=1 sync=false"
 _FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
-#: The environment is the whole process's, and OpenCV reads it whenever it opens something.
+#: The environment belongs to the whole process, and OpenCV reads it whenever it opens a stream.
 _environment = Lock()
-#: A read that fails after so long ran out of its own time; one that fails sooner was told that no more will come.
+#: Seconds: a read that fails later has timed out, one that fails sooner means that no more frames will come.
 _QUICK_S = 0.25
 
 
 def has_gstreamer(cv2: Any) -> bool:
-    """Whether this OpenCV is built with GStreamer; its list of backends names it even where it is not."""
+    """Whether this OpenCV is built with GStreamer. Its list of backends contains GStreamer even if it is not."""
     return bool(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER))
 
 
-def open_gstreamer(cv2: Any, pipeline: str, patience: Timeouts) -> Any:
-    """A VideoCapture of a pipeline, opened or not."""
+def open_gstreamer(cv2: Any, pipeline: str, timeouts: Timeouts) -> Any:
+    """A VideoCapture of a pipeline, which may have failed to open."""
     capture = cv2.VideoCapture()
-    # Older ones (4.6) know no timeouts for GStreamer and refuse to open with them.
-    if not capture.open(pipeline, cv2.CAP_GSTREAMER, _times(cv2, patience)):
+    # OpenCV 4.6 has no timeouts for GStreamer and refuses to open with them.
+    if not capture.open(pipeline, cv2.CAP_GSTREAMER, _times(cv2, timeouts)):
         capture.open(pipeline, cv2.CAP_GSTREAMER)
     return capture
 
 
-def open_ffmpeg(cv2: Any, uri: str, options: str, threads: int, patience: Timeouts) -> Any:
-    """A VideoCapture of a stream, opened or not, with FFmpeg's ``options`` (``name;value|name;value``).
+def open_ffmpeg(cv2: Any, uri: str, options: str, threads: int, timeouts: Timeouts) -> Any:
+    """A VideoCapture of a stream, which may have failed to open, with FFmpeg's ``options`` (``name;value|name;value``).
 
-    The user's environment goes before them. ``threads`` decode, 0: one per core; each holds a frame back.
+    Options in the user's environment take precedence. ``threads``: for decoding, 0: one per core; each delays by one frame.
     """
-    parameters = _times(cv2, patience)
+    parameters = _times(cv2, timeouts)
     if threads and hasattr(cv2, "CAP_PROP_N_THREADS"):
         parameters += [cv2.CAP_PROP_N_THREADS, threads]
     capture = cv2.VideoCapture()
@@ -52,8 +52,8 @@ def open_ffmpeg(cv2: Any, uri: str, options: str, threads: int, patience: Timeou
     return capture
 
 
-class CaptureFeed:
-    """The frames of a VideoCapture. ``connect`` opens it or raises SourceError; ``ended`` says why no more frames come."""
+class OpenCvCapture:
+    """The frames of a VideoCapture. ``connect`` opens it or raises SourceError; ``ended`` makes the error for its end."""
 
     def __init__(self, connect: Callable[[], Any], ended: Callable[[], SourceError]) -> None:
         self.lost = 0
@@ -62,39 +62,39 @@ class CaptureFeed:
         self._stopped = False
 
     def open(self) -> None:
-        """Open it."""
+        """Open the VideoCapture."""
         self._capture = self._connect()
 
-    def read(self) -> Shot:
-        """Wait for a frame and decode it; what cannot be decoded is passed over and counted."""
+    def read(self) -> CapturedImage:
+        """Wait for a frame and decode it; frames that cannot be decoded are skipped and counted."""
         while not self._stopped:
             started = time.monotonic()
             if not self._capture.grab():
                 if time.monotonic() - started < _QUICK_S:
                     break
                 continue
-            # Taken between the two: waiting for the frame is not its age, decoding it is.
+            # Taken between the two: the time for decoding counts as the frame's age, the wait for it does not.
             captured_ns = time.monotonic_ns()
             ok, image = self._capture.retrieve()
             if ok and image is not None:
-                return Shot(image, captured_ns)
+                return CapturedImage(image, captured_ns)
             self.lost += 1
         raise self._ended()
 
     def interrupt(self) -> None:
-        """Have the read that is under way be the last."""
+        """Make the current read the last one."""
         self._stopped = True
 
     def close(self) -> None:
-        """Let go of the device."""
+        """Release the device."""
         if self._capture is not None:
             self._capture.release()
 
 
-def _times(cv2: Any, patience: Timeouts) -> list[int]:
-    # Half: where the time is over, OpenCV asks FFmpeg a second time.
-    read_ms = int(1000 * patience.read_s / 2)
-    return [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(1000 * patience.open_s), cv2.CAP_PROP_READ_TIMEOUT_MSEC, read_ms]
+def _times(cv2: Any, timeouts: Timeouts) -> list[int]:
+    # Half of it: OpenCV tries FFmpeg a second time after a timeout.
+    read_ms = int(1000 * timeouts.read_s / 2)
+    return [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(1000 * timeouts.open_s), cv2.CAP_PROP_READ_TIMEOUT_MSEC, read_ms]
 
 
 @contextmanager

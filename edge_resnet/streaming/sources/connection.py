@@ -1,4 +1,4 @@
-"""Reaching a host, and answering its demand for a password; errors for a person. Knows no protocol of images."""
+"""TCP connections, and HTTP and RTSP authentication, with clear errors. Does not know about image formats."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ _HASHES = {"MD5": "md5", "SHA-256": "sha256"}
 
 
 def connect(address: Address, port: int, timeout_s: float) -> socket.socket:
-    """A connection to the host. Raises SourceError that says why there is none."""
+    """A connection to the host. Raises SourceError with the reason if that fails."""
     place = f"{address.host}, port {address.port or port}"
     try:
         return socket.create_connection((address.host, address.port or port), timeout_s)
     except (socket.gaierror, UnicodeError) as error:
         raise SourceError(
-            f"no host is called {address.host}", hint="check the spelling, or use its number; is the network up?"
+            f"the host {address.host} cannot be resolved", hint="check the spelling and the network, or use its IP address"
         ) from error
     except TimeoutError as error:
         raise SourceError(
-            f"no answer from {place} within {timeout_s:g} s", hint=f"is the camera on and in this network? ping {address.host}"
+            f"no answer from {place} within {timeout_s:g} s", hint=f"check that the camera is on: ping {address.host}"
         ) from error
     except ConnectionRefusedError as error:
-        raise SourceError(f"nothing listens at {place}", hint="is the camera's server running, and is this its port?") from error
+        raise SourceError(
+            f"nothing listens at {place}", hint="check that the camera's server is running, and its port"
+        ) from error
     except OSError as error:
         raise SourceError(f"{place} cannot be reached: {error.strerror}", hint=f"ip route get {address.host}") from error
 
@@ -39,7 +41,7 @@ def connect(address: Address, port: int, timeout_s: float) -> socket.socket:
 def answer_challenge(challenges: Sequence[str], method: str, target: str, address: Address) -> str | None:
     """The Authorization header for a server's WWW-Authenticate headers (RFC 7617 Basic, RFC 7616 Digest), Digest first.
 
-    ``target``: what the request line names. None where the address has no password or no challenge is understood.
+    ``target``: that of the request line. None if the address has no password or no challenge is supported.
     """
     if not (address.user or address.password):
         return None
@@ -54,13 +56,13 @@ def answer_challenge(challenges: Sequence[str], method: str, target: str, addres
 
 
 def refused_login(name: str, address: Address) -> SourceError:
-    """The error for a server that wants a password, or another one."""
+    """The error for a server that requires a password, or another one."""
     if address.user or address.password:
         return SourceError(
-            f"{name} does not accept this user and password", hint="special characters in them are written as %40 for @"
+            f"{name} does not accept this user and password", hint="check both; special characters are escaped, such as @ as %40"
         )
     scheme = address.scheme
-    return SourceError(f"{name} wants a user and a password", hint=f"as in {scheme}://user:password@{address.place}/…")
+    return SourceError(f"{name} requires a user and a password", hint=f"as in {scheme}://user:password@{address.place}/…")
 
 
 def _digest(rest: str, method: str, target: str, address: Address) -> str | None:
@@ -77,17 +79,17 @@ def _digest(rest: str, method: str, target: str, address: Address) -> str | None
         return hashlib.new(_HASHES[algorithm], text.encode(), usedforsecurity=False).hexdigest()
 
     secret, request = digest(f"{address.user}:{realm}:{address.password}"), digest(f"{method}:{target}")
-    said = {"username": address.user, "realm": realm, "nonce": nonce, "uri": target}
+    parameters = {"username": address.user, "realm": realm, "nonce": nonce, "uri": target}
     plain = {"algorithm": algorithm} if "algorithm" in fields else {}
-    if "auth" in [word.strip() for word in fields.get("qop", "").split(",")]:
+    if "auth" in [option.strip() for option in fields.get("qop", "").split(",")]:
         once = secrets.token_hex(8)
-        said |= {"cnonce": once, "response": digest(f"{secret}:{nonce}:00000001:{once}:auth:{request}")}
+        parameters |= {"cnonce": once, "response": digest(f"{secret}:{nonce}:00000001:{once}:auth:{request}")}
         plain |= {"qop": "auth", "nc": "00000001"}
     else:
-        said["response"] = digest(f"{secret}:{nonce}:{request}")
+        parameters["response"] = digest(f"{secret}:{nonce}:{request}")
     if "opaque" in fields:
-        said["opaque"] = fields["opaque"]
-    escaped = {key: value.replace("\\", "\\\\").replace('"', '\\"') for key, value in said.items()}
+        parameters["opaque"] = fields["opaque"]
+    escaped = {key: value.replace("\\", "\\\\").replace('"', '\\"') for key, value in parameters.items()}
     return "Digest " + ", ".join(
         [*(f'{key}="{value}"' for key, value in escaped.items()), *(f"{k}={v}" for k, v in plain.items())]
     )

@@ -1,4 +1,4 @@
-"""A CSI sensor of a Jetson, through GStreamer's nvarguscamerasrc. Knows nothing of USB cameras. Not seen to run on a board."""
+"""A CSI sensor of a Jetson, through GStreamer's nvarguscamerasrc. Does not know about USB cameras. Not yet run on a board."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from edge_resnet.core.errors import SourceError
 from edge_resnet.streaming.opencv import load_opencv
-from edge_resnet.streaming.sources.capture import APPSINK, CaptureFeed, has_gstreamer, open_gstreamer
+from edge_resnet.streaming.sources.capture import APPSINK, OpenCvCapture, has_gstreamer, open_gstreamer
 from edge_resnet.streaming.sources.live import LiveSource
 from edge_resnet.streaming.sources.uri import TIMEOUT, Range, Timeouts, read_options
 
@@ -24,22 +24,20 @@ _OPTIONS = {
     "out_height": _SIZE,
     "timeout": TIMEOUT,
 }
-_HINT = (
-    "sudo systemctl restart nvargus-daemon; is the ribbon seated, and the sensor chosen with /opt/nvidia/jetson-io/jetson-io.py?"
-)
+_HINT = "sudo systemctl restart nvargus-daemon; check the ribbon cable, and the sensor in /opt/nvidia/jetson-io/jetson-io.py"
 
 
 def open_csi(uri: str) -> LiveSource:
     """Open ``csi://0?width=1920&height=1080&fps=30&flip=0&out_width=…&out_height=…``.
 
-    width, height, fps: a mode that the sensor has. flip: nvvidconv's flip-method (2 turns by 180 degrees). out_…: the
-    frame's size, scaled in hardware; one alone keeps the shape. Raises SourceError where OpenCV has no GStreamer or the
-    sensor gives no frame.
+    width, height, fps: a mode of the sensor. flip: nvvidconv's flip-method (2 rotates by 180 degrees). out_…: the size of the
+    frames, scaled in hardware; one alone keeps the aspect ratio. Raises SourceError if OpenCV has no GStreamer or the sensor
+    gives no frame.
     """
     before, _, query = uri.partition("?")
     match = re.fullmatch(r"csi://(\d{1,2})/?", before, re.IGNORECASE)
     if match is None:
-        raise SourceError(f"{before} names no sensor", hint="use csi://0")
+        raise SourceError(f"{before} is not the name of a sensor", hint="use csi://0")
     name = f"csi://{int(match.group(1))}"
     options = read_options(name, query, _OPTIONS)
     cv2 = load_opencv()
@@ -49,14 +47,14 @@ def open_csi(uri: str) -> LiveSource:
             hint="pip uninstall -y opencv-python opencv-python-headless; sudo apt install python3-opencv; "
             "a virtual environment with --system-site-packages",
         )
-    patience = Timeouts.of(options["timeout"])
+    timeouts = Timeouts.of(options["timeout"])
 
     def connect() -> Any:
-        capture = open_gstreamer(cv2, csi_pipeline(int(match.group(1)), options), patience)
+        capture = open_gstreamer(cv2, csi_pipeline(int(match.group(1)), options), timeouts)
         if not capture.isOpened():
             if not has_plugin("nvarguscamerasrc"):
                 raise SourceError(
-                    f"{name}: GStreamer has no nvarguscamerasrc here", hint="csi:// is for a Jetson: a USB camera is 0"
+                    f"{name}: GStreamer has no nvarguscamerasrc here", hint="csi:// works on a Jetson only; a USB camera is 0"
                 )
             raise SourceError(f"{name} gives no frames", hint=_HINT)
         return capture
@@ -64,18 +62,18 @@ def open_csi(uri: str) -> LiveSource:
     def ended() -> SourceError:
         return SourceError(f"{name} gives no more frames", hint=_HINT)
 
-    return LiveSource(name, CaptureFeed(connect, ended), patience, _HINT)
+    return LiveSource(name, OpenCvCapture(connect, ended), timeouts, _HINT)
 
 
 def csi_pipeline(sensor: int, options: dict[str, float]) -> str:
-    """The pipeline's text. nvvidconv scales and turns in hardware; videoconvert only drops the fourth channel."""
+    """The pipeline's description. nvvidconv scales and rotates in hardware; videoconvert only drops the fourth channel."""
     width, height, fps, flip = (int(options[key]) for key in ("width", "height", "fps", "flip"))
     out_width, out_height = int(options["out_width"]), int(options["out_height"])
-    # Odd methods but 0, 2, 4 and 6 turn by a quarter or across the diagonal.
+    # Odd methods rotate by a quarter turn or mirror at a diagonal, which swaps the sides.
     shape = (height, width) if flip in (1, 3, 5, 7) else (width, height)
     if not (out_width or out_height):
         out_width, out_height = shape
-    # Even numbers: the frame comes from a format that halves both sides for colour.
+    # Even numbers: the sensor's format stores colour at half the resolution.
     out_width = out_width or 2 * round(out_height * shape[0] / shape[1] / 2)
     out_height = out_height or 2 * round(out_width * shape[1] / shape[0] / 2)
     return (
@@ -86,5 +84,5 @@ def csi_pipeline(sensor: int, options: dict[str, float]) -> str:
 
 
 def has_plugin(name: str, root: Path = Path("/")) -> bool:
-    """Whether GStreamer's plugin of that name lies where Debian's and JetPack's packages put it."""
+    """Whether GStreamer's plugin of that name is where the packages of Debian and JetPack install it."""
     return any(root.glob(f"usr/lib/*/gstreamer-1.0/libgst{name}.so"))

@@ -1,4 +1,4 @@
-"""Images as frames: one file, a folder, or a glob. Knows nothing of videos, cameras or classes."""
+"""Image files as frames: one file, a folder, or a glob. Does not know about videos, cameras or classes."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _log = logging.getLogger(__name__)
 
 
 class ImagesSource:
-    """The images that a path or a glob names, in natural order: ``img2`` before ``img10``.
+    """The images of a path or a glob in natural order: ``img2`` before ``img10``.
 
-    An image that cannot be read is dropped with a warning; where none can be read, or the only one, SourceError is raised.
-    Hidden files of a folder are passed over. ``images://PATH`` names any file an image.
+    An image that cannot be read is dropped with a warning; if none can be read, SourceError is raised. Hidden files of a folder
+    are skipped. ``images://PATH`` takes a file of any name for an image.
     """
 
     live = False
@@ -49,14 +49,14 @@ class ImagesSource:
                 self.dropped += 1
                 if index == 0 and done == len(self._paths):
                     none = "" if done == 1 else f"none of the {done} images of {self._uri} can be read, the last because "
-                    raise SourceError(none + error.message, hint=error.hint or "give images") from error
+                    raise SourceError(none + error.message, hint=error.hint or "use other images") from error
                 _log.warning("dropped an image: %s", error)
                 continue
             yield Frame(image, index, captured_ns, str(path))
             index += 1
 
     def close(self) -> None:
-        """End the iteration after the image at hand."""
+        """End the iteration after the current image."""
         self._closed.set()
 
     def __enter__(self) -> ImagesSource:
@@ -73,14 +73,16 @@ def _paths(uri: str) -> list[Path]:
     if path.is_dir():
         found = [entry for entry in path.iterdir() if _is_image(entry) and not entry.name.startswith(".")]
         if not found:
-            raise SourceError(f"{uri} holds no images", hint=f"looked for {', '.join(sorted(SUFFIXES))}")
+            raise SourceError(f"{uri} contains no images", hint=f"looked for {', '.join(sorted(SUFFIXES))}")
     elif any(mark in uri for mark in "*?["):
         names = glob.glob(uri, recursive=True)  # noqa: PTH207 - takes absolute patterns
         found = [Path(name) for name in names if _is_image(Path(name))]
         if not found:
-            raise SourceError(f"no image matches {uri}", hint="quote the pattern, so that the shell leaves it alone")
+            raise SourceError(
+                f"no image matches {uri}", hint="check the pattern, and quote it so that the shell does not expand it"
+            )
     else:
-        raise SourceError(f"{uri} does not exist", hint="name a file, a folder, a glob or a camera index")
+        raise SourceError(f"{uri} does not exist", hint="use a file, a folder, a glob or a camera index")
     return sorted(found, key=lambda entry: (_natural(str(entry)), str(entry)))
 
 

@@ -1,7 +1,7 @@
-"""A source whose frames come when they come, read in a thread of its own so that nothing waits longer than it says.
+"""A live source: its frames are read in a thread of its own, so that no caller waits for a frame longer than the timeout.
 
-Knows no camera and no protocol: those are feeds. OpenCV can neither be interrupted nor closed while it reads, and some of its
-readers know no timeout; so whoever iterates waits for the thread, and may stop waiting.
+Does not know about cameras or protocols: those are captures. OpenCV cannot be interrupted or closed while it reads, and some of
+its backends have no timeout. The caller therefore waits for the thread and may stop waiting.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from types import TracebackType
 from typing import NamedTuple, Protocol
 
@@ -21,100 +22,131 @@ from edge_resnet.core.errors import EdgeResnetError, SourceError
 from edge_resnet.streaming.records import Frame
 from edge_resnet.streaming.sources.uri import Timeouts
 
-__all__ = ["Feed", "LiveSource", "Shot"]
+__all__ = ["Capture", "CapturedImage", "LiveSource"]
 
 _log = logging.getLogger(__name__)
 
-#: Beyond the patience for a frame: what a reader needs to notice that its time is over.
+#: Added to the read timeout when the source is closed: the thread needs this long to notice that it should end.
 _GRACE_S = 1.0
 
 
-class Shot(NamedTuple):
+class CapturedImage(NamedTuple):
     """One image (H, W, 3) uint8 BGR, and when it was captured on the monotonic clock."""
 
     image: npt.NDArray[np.uint8]
     captured_ns: int
 
 
-class Feed(Protocol):
-    """What delivers images. ``open``, ``read`` and ``close`` are called by one thread, ``interrupt`` by any."""
+class Capture(Protocol):
+    """Delivers images. ``open``, ``read`` and ``close`` are called by one thread, ``interrupt`` by any thread."""
 
     @property
     def lost(self) -> int:
-        """Images that came and could not be read."""
+        """Images that arrived and could not be read."""
         ...
 
     def open(self) -> None:
-        """Connect. Raises SourceError that says why not."""
+        """Connect. Raises SourceError with the reason if that fails."""
         ...
 
-    def read(self) -> Shot:
-        """Wait for the next image. Raises SourceError where no more will come."""
+    def read(self) -> CapturedImage:
+        """Wait for the next image. Raises SourceError if no more will come."""
         ...
 
     def interrupt(self) -> None:
-        """Make ``open`` and ``read`` return soon, where that is possible."""
+        """Make ``open`` and ``read`` return soon, if that is possible."""
         ...
 
     def close(self) -> None:
-        """Let go of the device or the connection; also where ``open`` failed."""
+        """Release the device or the connection; also called after ``open`` failed."""
         ...
 
 
-class LiveSource:
-    """The frames of a feed under ``name``, the first of which is there once the constructor returns.
+@dataclass(frozen=True)
+class _Receiver:
+    take: Callable[[Frame], bool]
+    failed: Callable[[EdgeResnetError], object]
 
-    A frame waits for its reader, and the next is taken when it is gone: whoever must not be late reads all the time. Raises
-    SourceError where the feed fails, or where a frame does not come in time; ``hint`` is the remedy of the latter.
+
+class LiveSource:
+    """The frames of ``capture`` under ``name``. The first frame is there when the constructor returns.
+
+    When iterated, a frame is held until it is taken, and only then is the next one read: a caller that needs the newest frame
+    uses ``deliver``. Raises SourceError if the capture fails or a frame does not come in time; ``hint`` is the remedy for the
+    latter.
     """
 
     live = True
 
-    def __init__(self, name: str, feed: Feed, patience: Timeouts, hint: str) -> None:
-        self.dropped = 0
-        self._name, self._feed, self._patience, self._hint = name, feed, patience, hint
+    def __init__(self, name: str, capture: Capture, timeouts: Timeouts, hint: str) -> None:
+        self._name, self._capture, self._timeouts, self._hint = name, capture, timeouts, hint
         self._changed = threading.Condition()
-        self._shot: Shot | None = None
+        self._held: CapturedImage | None = None
+        self._receiver: _Receiver | None = None
         self._error: EdgeResnetError | None = None
         self._closed = False
         self._index = 0
         # A daemon: a driver that never returns must not keep the process alive.
         self._thread = threading.Thread(target=self._work, name=f"read {name}", daemon=True)
         self._thread.start()
-        # Python ends a process hard (SIGABRT) where OpenCV comes back to a thread that was left behind.
+        # Python aborts the process (SIGABRT) if OpenCV returns to a thread that still runs when the interpreter ends.
         atexit.register(self.close)
         try:
             with self._changed:
-                self._await(patience.open_s, f"gave no frame within {patience.open_s:g} s")
-                if self._shot is None and self._error is not None:
+                self._wait(timeouts.open_s, f"gave no frame within {timeouts.open_s:g} s")
+                if self._held is None and self._error is not None:
                     raise self._error
         except BaseException:
             self.close()
             raise
 
+    @property
+    def dropped(self) -> int:
+        """Images that arrived and could not be read."""
+        return self._capture.lost
+
     def __iter__(self) -> Iterator[Frame]:
         while True:
             with self._changed:
-                self._await(self._patience.read_s, f"gave no frame for {self._patience.read_s:g} s")
+                self._wait(self._timeouts.read_s, f"gave no frame for {self._timeouts.read_s:g} s")
                 if self._closed:
                     return
-                shot, self._shot = self._shot, None
-                if shot is None:
+                held, self._held = self._held, None
+                if held is None:
                     assert self._error is not None
                     raise self._error
                 self._changed.notify_all()
-            yield Frame(shot.image, self._index, shot.captured_ns, self._name)
-            self._index += 1
+            yield self._next_frame(held)
+
+    def deliver(self, take: Callable[[Frame], bool], failed: Callable[[EdgeResnetError], object]) -> threading.Thread:
+        """Call ``take`` with each frame as soon as it is read, until it returns False, and ``failed`` once if no more will come.
+
+        Both are called on the source's own thread, which is returned; if the source has failed already, ``failed`` is called
+        before this returns. The source itself no longer applies the read timeout: the caller checks it with ``overdue``.
+        """
+        with self._changed:
+            self._receiver = _Receiver(take, failed)
+            error = self._error
+            self._changed.notify_all()
+        if error is not None:
+            failed(error)
+        return self._thread
+
+    def overdue(self, waited_s: float) -> SourceError | None:
+        """The error for a caller that has waited so long for a frame, None while that is within the read timeout."""
+        if waited_s < self._timeouts.read_s:
+            return None
+        return self._late(f"gave no frame for {self._timeouts.read_s:g} s")
 
     def close(self) -> None:
-        """End the iteration, in whichever thread, at once; then wait for the reader to let go, as long as a frame may take."""
+        """End the iteration at once, in whichever thread; then wait for the reading thread as long as a frame may take."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._feed.interrupt()
-        self._thread.join(self._patience.read_s + _GRACE_S)
+        self._capture.interrupt()
+        self._thread.join(self._timeouts.read_s + _GRACE_S)
         if self._thread.is_alive():
-            _log.warning("%s does not let go of its device", self._name)
+            _log.warning("%s does not release its device", self._name)
         else:
             atexit.unregister(self.close)
 
@@ -124,38 +156,59 @@ class LiveSource:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
         self.close()
 
-    def _await(self, seconds: float, complaint: str) -> None:
-        """Wait, with the lock held, until there is a frame, an error or an end."""
-        done = self._changed.wait_for(lambda: self._closed or self._shot is not None or self._error is not None, seconds)
-        self.dropped = self._feed.lost
-        if not done:
-            lost = f" that can be read, and {self.dropped} that cannot" if self.dropped else ""
-            self._error = SourceError(f"{self._name} {complaint}{lost}", hint=self._hint)
-            self._feed.interrupt()
+    def _wait(self, seconds: float, complaint: str) -> None:
+        """Wait, with the lock held, until there is a frame, an error or the end."""
+        if not self._changed.wait_for(lambda: self._closed or self._held is not None or self._error is not None, seconds):
+            self._error = self._late(complaint)
+            self._capture.interrupt()
             raise self._error
+
+    def _late(self, complaint: str) -> SourceError:
+        unreadable = f" that can be read, and {self.dropped} that cannot" if self.dropped else ""
+        return SourceError(f"{self._name} {complaint}{unreadable}", hint=self._hint)
+
+    def _next_frame(self, captured: CapturedImage) -> Frame:
+        frame = Frame(captured.image, self._index, captured.captured_ns, self._name)
+        self._index += 1
+        return frame
 
     def _work(self) -> None:
         try:
-            self._feed.open()
-            while self._hand_over(self._feed.read()):
+            self._capture.open()
+            while self._hand_over(self._capture.read()):
                 pass
         except EdgeResnetError as error:
             self._fail(error)
-        except Exception as error:  # OpenCV's; their text may hold the URI, password and all
+        except Exception as error:  # OpenCV's; the text may hold the URI with its password
             _log.debug("%s failed with %s", self._name, type(error).__name__)
             self._fail(SourceError(f"{self._name} failed ({type(error).__name__})", hint=self._hint))
         finally:
             with suppress(Exception):
-                self._feed.close()
+                self._capture.close()
 
-    def _hand_over(self, shot: Shot) -> bool:
+    def _hand_over(self, captured: CapturedImage) -> bool:
+        """Deliver an image, or hold it until it is taken; False if no more are wanted."""
         with self._changed:
-            self._shot = shot
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._closed or self._error is not None or self._shot is None)
-            return not self._closed and self._error is None
+            if self._receiver is None:
+                self._held = captured
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._held is None or self._receiver is not None or self._is_over())
+                if self._held is None:
+                    return not self._is_over()
+                if self._receiver is not None:
+                    self._held = None
+            if self._is_over():
+                return False
+            receiver = self._receiver
+        return receiver is not None and receiver.take(self._next_frame(captured))
+
+    def _is_over(self) -> bool:
+        return self._closed or self._error is not None
 
     def _fail(self, error: EdgeResnetError) -> None:
         with self._changed:
             self._error = self._error or error
             self._changed.notify_all()
+            receiver = self._receiver
+        if receiver is not None:
+            receiver.failed(error)

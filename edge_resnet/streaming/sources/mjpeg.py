@@ -1,6 +1,6 @@
 """Streams of JPEG images over HTTP (multipart/x-mixed-replace), read with the standard library and Pillow.
 
-Knows nothing of other videos over HTTP. OpenCV would read these streams too, but takes half an image for a whole one.
+Does not know about other videos over HTTP. OpenCV reads these streams, too, but accepts incomplete images.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from PIL import Image
 
 from edge_resnet.core.errors import SourceError
 from edge_resnet.streaming.sources.connection import answer_challenge, connect, refused_login
-from edge_resnet.streaming.sources.live import LiveSource, Shot
+from edge_resnet.streaming.sources.live import CapturedImage, LiveSource
 from edge_resnet.streaming.sources.multipart import Parts
 from edge_resnet.streaming.sources.uri import TIMEOUT, Address, Range, Timeouts, parse_address, public_uri, take_options
 
 __all__ = ["open_mjpeg"]
 
 _PORTS = {"http": 80, "https": 443}
-#: More than any camera has; a JPEG of a few bytes can claim 4,294 million.
+#: More than any camera has. A JPEG of a few bytes can claim 4,294 million.
 _MAX_PIXELS = 50_000_000
-_NO_STREAM = "name the address of its MJPEG stream; for video over the network use rtsp://, for a file download it"
+_NO_STREAM = "use the address of its MJPEG stream; for other video streams use rtsp://, and download files"
 
 
 def open_mjpeg(uri: str) -> LiveSource:
     """Open ``http://user:password@host/stream``, also ``https://``; Basic and Digest passwords.
 
-    In the query ``timeout=5`` and, for https, ``verify=0`` (a camera's certificate is mostly its own) are ours and not sent. A
-    image that is cut short, or claims more than 50 million pixels, is passed over and counted. No proxy is used. Raises
-    SourceError where the server is not reached, refuses, or sends something else.
+    In the query ``timeout=5`` and, for https, ``verify=0`` (most cameras have a self-signed certificate) are options of
+    edge-resnet and not sent. An image that is cut short, or claims more than 50 million pixels, is skipped and counted. No proxy
+    is used. Raises SourceError if the server cannot be reached, refuses, or sends something else.
     """
     rest, options = take_options(uri, {"timeout": TIMEOUT, "verify": Range(1, 0, 1)})
-    name, address, patience = public_uri(rest), parse_address(rest), Timeouts.of(options["timeout"])
-    feed = _Feed(name, address, patience, verify=bool(options["verify"]))
-    return LiveSource(name, feed, patience, "is the camera on, and does the network carry its stream?")
+    name, address, timeouts = public_uri(rest), parse_address(rest), Timeouts.of(options["timeout"])
+    capture = _MjpegCapture(name, address, timeouts, verify=bool(options["verify"]))
+    return LiveSource(name, capture, timeouts, "check that the camera is on, and the bandwidth of the network")
 
 
-class _Feed:
-    """One request, whose answer never ends."""
+class _MjpegCapture:
+    """One request, whose response does not end."""
 
-    def __init__(self, name: str, address: Address, patience: Timeouts, *, verify: bool) -> None:
-        self._name, self._address, self._patience = name, address, patience
+    def __init__(self, name: str, address: Address, timeouts: Timeouts, *, verify: bool) -> None:
+        self._name, self._address, self._timeouts = name, address, timeouts
         self._context = _tls(verify=verify) if address.scheme == "https" else None
         self._socket: socket.socket | None = None
         self._response: http.client.HTTPResponse | None = None
@@ -70,7 +70,7 @@ class _Feed:
                 response = self._request(answer)
         self._parts = Parts(self._receive, self._judge(response), _is_whole)
 
-    def read(self) -> Shot:
+    def read(self) -> CapturedImage:
         assert self._parts is not None
         while True:
             try:
@@ -81,7 +81,7 @@ class _Feed:
                 raise SourceError(f"{self._name}: {error.message}", hint=error.hint) from None
             image = _decode(part.body)
             if image is not None:
-                return Shot(image, part.began_ns)
+                return CapturedImage(image, part.began_ns)
             self._unreadable += 1
 
     def interrupt(self) -> None:
@@ -97,7 +97,7 @@ class _Feed:
                     resource.close()
 
     def _request(self, authorization: str | None) -> http.client.HTTPResponse:
-        address, timeout = self._address, self._patience.read_s
+        address, timeout = self._address, self._timeouts.read_s
         port = address.port or _PORTS[address.scheme]
         self._socket = connect(address, port, timeout)
         if self._stopped:
@@ -113,19 +113,19 @@ class _Feed:
             connection.request("GET", address.target, headers=headers)
             self._response = connection.getresponse()
         except ssl.SSLError as error:
-            hint = "where the certificate is the camera's own: ?verify=0; else is it an https port?"
+            hint = "for a self-signed certificate add ?verify=0; else check that it is an https port"
             raise SourceError(f"{self._name}: no secure connection ({error.reason or 'TLS failed'})", hint=hint) from None
         except TimeoutError:
-            hint = "restart the camera's server; is it an HTTP port?"
+            hint = "restart the camera's server, and check that it is an HTTP port"
             message = f"{self._name} accepts the connection and does not answer within {timeout:g} s"
             raise SourceError(message, hint=hint) from None
         except (OSError, ValueError, http.client.HTTPException):
-            hint = "is it the address of an MJPEG stream? rtsp:// cameras have another port"
-            raise SourceError(f"{self._name} does not answer as an HTTP server does", hint=hint) from None
+            hint = "check the address; rtsp:// uses another port"
+            raise SourceError(f"{self._name} does not answer as an HTTP server", hint=hint) from None
         return self._response
 
     def _judge(self, response: http.client.HTTPResponse) -> str:
-        """The boundary between the images. Raises SourceError for an answer that is no stream of them."""
+        """The boundary between the images. Raises SourceError if the response is not a stream of images."""
         name, status = self._name, response.status
         if status == 401:
             raise refused_login(name, self._address)
@@ -134,29 +134,27 @@ class _Feed:
             raise SourceError(f"{name} has moved{' to ' + where if where else ''}", hint="use that address")
         if status != 200:
             reason = re.sub(r"[^ -~]", "?", response.reason or "")[:80]
-            raise SourceError(
-                f"{name}: the server refuses, {status} {reason}".rstrip(), hint="is the path right? a browser shows it"
-            )
+            raise SourceError(f"{name}: the server refuses with {status} {reason}".rstrip(), hint="check the path in a browser")
         message: Message = response.headers
         if message.get_content_type() == "multipart/x-mixed-replace":
             boundary = message.get_boundary()
             if boundary:
                 return boundary
         kind = re.sub(r"[^ -~]", "?", message.get_content_type())[:80]
-        raise SourceError(f"{name} is no stream of JPEG images but {kind}", hint=_NO_STREAM)
+        raise SourceError(f"{name} is not a stream of JPEG images but {kind}", hint=_NO_STREAM)
 
     def _receive(self) -> bytes:
         assert self._response is not None
         try:
             return self._response.read1(65536)
         except TimeoutError:
-            message = f"{self._name} sent nothing for {self._patience.read_s:g} s"
-            raise SourceError(message, hint="is the camera still on, and reached by the network?") from None
+            message = f"{self._name} sent nothing for {self._timeouts.read_s:g} s"
+            raise SourceError(message, hint="check that the camera is on and the network reaches it") from None
         except (OSError, ValueError, http.client.HTTPException):
             return b""
 
     def _ended(self) -> SourceError:
-        return SourceError(f"{self._name} has ended: the server closed the stream", hint="is the camera still on?")
+        return SourceError(f"{self._name} has ended: the server closed the stream", hint="check that the camera is still on")
 
 
 def _tls(*, verify: bool) -> ssl.SSLContext:
@@ -168,12 +166,12 @@ def _tls(*, verify: bool) -> ssl.SSLContext:
 
 
 def _is_whole(body: bytes) -> bool:
-    """Whether it begins as a JPEG and ends as one; some cameras pad with zeros or line ends."""
+    """Whether it has the begin and the end of a JPEG; some cameras pad with zeros or line ends."""
     return body.startswith(b"\xff\xd8") and body.rstrip(b"\x00\r\n").endswith(b"\xff\xd9")
 
 
 def _decode(body: bytes) -> npt.NDArray[np.uint8] | None:
-    """The image (H, W, 3) BGR; None where it is none, cut short, or too large."""
+    """The image (H, W, 3) BGR; None if it is not a JPEG, cut short, or too large."""
     if not _is_whole(body):
         return None
     try:
@@ -183,6 +181,6 @@ def _decode(body: bytes) -> npt.NDArray[np.uint8] | None:
                 return None
             image.load()
             pixels = (image if image.mode == "RGB" else image.convert("RGB")).tobytes("raw", "BGR")
-    except Exception:  # Pillow's decoders raise anything on damaged data
+    except Exception:  # Pillow's decoders may raise anything for damaged data
         return None
     return np.frombuffer(pixels, np.uint8).reshape(height, width, 3)

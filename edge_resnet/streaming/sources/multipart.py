@@ -1,6 +1,6 @@
-"""Cuts a stream of multipart/x-mixed-replace (RFC 2046) into its parts, within bounds. Knows neither sockets nor images.
+"""Splits a stream of multipart/x-mixed-replace (RFC 2046) into its parts, within limits. Knows neither sockets nor images.
 
-Cameras take liberties: a boundary with its dashes in the header or without, lengths that are wrong or missing.
+Cameras deviate from the standard: boundaries in the header with or without their dashes, lengths that are wrong or missing.
 """
 
 from __future__ import annotations
@@ -14,39 +14,38 @@ from edge_resnet.core.errors import SourceError
 
 __all__ = ["MAX_PART_BYTES", "Part", "Parts"]
 
-#: A JPEG of 50 million pixels at high quality; more than that between two boundaries is no image.
+#: A JPEG of 50 million pixels at high quality: more bytes between two boundaries are not an image.
 MAX_PART_BYTES = 32 * 2**20
 _MAX_HEADER_BYTES = 16384
 _DASH = ord("-")
+_HINT = "check in a browser that it is an MJPEG stream"
 
 
 class Part(NamedTuple):
-    """``began_ns``: when its header was there, on the monotonic clock."""
+    """``began_ns``: when its header had arrived, on the monotonic clock."""
 
     body: bytes
     began_ns: int
 
 
 class Parts:
-    """The parts of what ``receive`` returns piece by piece (empty at the end) between lines of ``boundary``.
+    """The parts between lines of ``boundary``. ``receive`` returns the stream piece by piece, and empty bytes at its end.
 
-    ``whole`` says of a body whether nothing is missing: one that is not may hold the next part, of which its length knew nothing.
+    ``whole`` says whether a body is complete: if not, its length was wrong and the body may include the next part.
     """
 
     def __init__(self, receive: Callable[[], bytes], boundary: str, whole: Callable[[bytes], bool]) -> None:
         #: Parts that were cut off or ran into the next one.
         self.cut = 0
         self._receive, self._whole = receive, whole
-        word = boundary.strip().lstrip("-").encode("latin-1", "replace")
-        if not word:
-            raise SourceError(
-                "the stream names no boundary between its images", hint="is it an MJPEG stream? a browser shows one"
-            )
-        self._mark = b"--" + word
+        name = boundary.strip().lstrip("-").encode("latin-1", "replace")
+        if not name:
+            raise SourceError("the stream declares no boundary between its images", hint=_HINT)
+        self._mark = b"--" + name
         self._buffer = bytearray()
 
     def next(self) -> Part:
-        """Wait for the next part. Raises EOFError at the end, SourceError where a part or its header exceeds what is sane."""
+        """Wait for the next part. Raises EOFError at the end, SourceError if a part or its header is too long."""
         self._skip_to_mark()
         while True:
             length = self._read_header()
@@ -58,16 +57,16 @@ class Parts:
             self._skip_to_mark()
 
     def _skip_to_mark(self) -> None:
-        """Drop what lies before a mark, and the mark."""
+        """Drop everything up to and including the next mark."""
         del self._buffer[: self._find_mark()[1]]
 
     def _read_header(self) -> int | None:
-        """The lines after a mark, up to an empty one; returns the length that they announce."""
+        """Read the lines after a mark up to an empty one; returns the content length, None if there is none."""
         while (end := re.search(rb"\r?\n[ \t]*\r?\n", self._buffer)) is None:
             if self._buffer.startswith(b"--"):
                 raise EOFError
             if len(self._buffer) > _MAX_HEADER_BYTES:
-                raise SourceError("the stream sends a header without end", hint="is it an MJPEG stream? a browser shows one")
+                raise SourceError("the stream sends a header without an end", hint=_HINT)
             self._fill()
         if self._buffer.startswith(b"--"):
             raise EOFError
@@ -88,7 +87,7 @@ class Parts:
             return body
         if self._search(body, 0) is not None:
             return None
-        # Not ours to judge, or the length is too short; either way the next mark is where to go on.
+        # Either this is not a JPEG or the length is too short: continue at the next mark.
         del self._buffer[:length]
         return body
 
@@ -99,7 +98,7 @@ class Parts:
         return body
 
     def _find_mark(self, *, in_part: bool = False) -> tuple[int, int]:
-        """Where the next mark begins, its line's end before it included, and where it ends."""
+        """Where the next mark begins, including the line end before it, and where it ends."""
         start = 0
         while (mark := self._search(self._buffer, start)) is None:
             start = max(0, len(self._buffer) - len(self._mark))
@@ -107,7 +106,7 @@ class Parts:
         return mark
 
     def _search(self, data: bytes | bytearray, start: int) -> tuple[int, int] | None:
-        # An expression for the same would take a fifth of a core at a camera's rate.
+        # A regular expression would take a fifth of a core at a camera's frame rate.
         while (at := data.find(self._mark, start)) >= 0:
             begin = at
             while begin > 0 and data[begin - 1] == _DASH:
@@ -132,5 +131,5 @@ class Parts:
 def _too_large() -> SourceError:
     return SourceError(
         f"the stream sends more than {MAX_PART_BYTES // 2**20} MiB as one image",
-        hint="is it an MJPEG stream? a browser shows one",
+        hint=_HINT,
     )

@@ -1,4 +1,4 @@
-"""Waits until it is time for a frame. Knows nothing of frames."""
+"""Waits until a frame is due. Does not know about frames themselves."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Pace"]
 
 
 class Pace:
-    """A clock that starts with the first frame; ``stop``, from any thread, ends the wait under way and all to come."""
+    """A clock that starts with the first frame. ``stop``, from any thread, ends the current wait and all later ones."""
 
     def __init__(self) -> None:
         self._stopped = Event()
@@ -17,13 +17,13 @@ class Pace:
 
     @property
     def stopped(self) -> bool:
-        """Whether it was stopped."""
+        """Whether ``stop`` was called."""
         return self._stopped.is_set()
 
     def wait(self, seconds: float) -> int:
-        """Wait until ``seconds`` after the first call's moment; returns the moment that was due, in ns on the monotonic clock.
+        """Wait until ``seconds`` after the time of the first call; returns the time that was due, in ns on the monotonic clock.
 
-        What is late is due at once, and keeps the moment at which it was due.
+        If that time has passed, it is returned at once.
         """
         now = time.monotonic_ns()
         if self._start_ns is None:

@@ -1,4 +1,4 @@
-"""Streams of network cameras over RTSP, by GStreamer or FFmpeg as this OpenCV has them. Knows nothing of reconnecting."""
+"""Streams of network cameras over RTSP, through OpenCV's GStreamer or FFmpeg. Does not know about reconnecting."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from edge_resnet.core.errors import SourceError
 from edge_resnet.streaming.opencv import load_opencv
-from edge_resnet.streaming.sources.capture import APPSINK, CaptureFeed, has_gstreamer, open_ffmpeg, open_gstreamer
+from edge_resnet.streaming.sources.capture import APPSINK, OpenCvCapture, has_gstreamer, open_ffmpeg, open_gstreamer
 from edge_resnet.streaming.sources.connection import answer_challenge, connect, refused_login
 from edge_resnet.streaming.sources.csi import has_plugin
 from edge_resnet.streaming.sources.live import LiveSource
@@ -21,49 +21,54 @@ __all__ = ["explain_refusal", "open_rtsp", "rtsp_pipeline"]
 _log = logging.getLogger(__name__)
 
 _PORTS = {"rtsp": 554, "rtsps": 322}
-#: TCP: what UDP loses shows as grey blocks, which a network takes for an image. Without fpsprobesize FFmpeg looks at twenty
+#: TCP: packets lost over UDP show as grey blocks, which a network would classify. Without fpsprobesize FFmpeg analyses twenty
 #: frames before it gives the first.
 _FFMPEG = "rtsp_transport;tcp|fflags;nobuffer|fpsprobesize;0"
-#: FFmpeg's own choice is one per core, and each is a frame of delay. Two decoded 1080p at 71 frames per second, one at 41 (x86).
+#: FFmpeg's default is one thread per core, and each delays by one frame. Two decode 1080p at 71 frames per second, one at 41
+#: (x86).
 _THREADS = Range(2, 0, 64)
-#: How long GStreamer holds packets back to put them in order; over TCP they are.
+#: How long GStreamer buffers packets to reorder them; over TCP they arrive in order.
 _LATENCY_MS = 100
-#: Of the time for the first frame: for opening, and for asking why that failed.
+#: Shares of the timeout for the first frame: for opening, and for finding out why that failed.
 _OPENING, _ASKING = 0.6, 0.25
+#: Of headers and description; those of cameras have one or two kB.
+_MAX_BYTES = 65536
 
 
 def open_rtsp(uri: str) -> LiveSource:
-    """Open ``rtsp://user:password@host:554/path``, also ``rtsps://``; ``timeout=5`` in the query is ours and not sent, and so is
-    ``threads=2``, FFmpeg's decoders: each holds a frame back, and too few fall behind (0: one per core).
+    """Open ``rtsp://user:password@host:554/path``, also ``rtsps://``.
 
-    GStreamer where OpenCV is built with it, on a Jetson with its decoder, else FFmpeg; which one is logged. Raises
-    SourceError where the server is not reached, refuses, has no video or gives no frame.
+    Two options in the query are edge-resnet's and not sent: ``timeout=5``, and ``threads=2``, FFmpeg's threads for decoding: each
+    delays by one frame, and too few are too slow (0: one per core).
+
+    Uses GStreamer if OpenCV is built with it, on a Jetson with its hardware decoder, else FFmpeg; the log says which. Raises
+    SourceError if the server cannot be reached, refuses, has no video or gives no frame.
     """
     rest, options = take_options(uri, {"timeout": TIMEOUT, "threads": _THREADS})
-    name, address, patience = public_uri(rest), parse_address(rest), Timeouts.of(options["timeout"])
+    name, address, timeouts = public_uri(rest), parse_address(rest), Timeouts.of(options["timeout"])
     cv2 = load_opencv()
 
     def connect() -> Any:
-        capture = _open(cv2, name, address, patience, int(options["threads"]))
+        capture = _open(cv2, name, address, timeouts, int(options["threads"]))
         if capture is None:
-            explain_refusal(name, address, _PORTS[address.scheme], _ASKING * patience.open_s)
+            explain_refusal(name, address, _PORTS[address.scheme], _ASKING * timeouts.open_s)
             hint = "set the camera to H.264; with GStreamer: apt install gstreamer1.0-libav"
             raise SourceError(f"{name} has no video that OpenCV can decode here", hint=hint)
         return capture
 
     def ended() -> SourceError:
-        return SourceError(f"{name} gives no more frames", hint="is the camera still on, and reached by the network?")
+        return SourceError(f"{name} gives no more frames", hint="check that the camera is on and the network reaches it")
 
-    hint = "is the camera on, and does the network carry its stream? a lower resolution is set on the camera's page"
-    return LiveSource(name, CaptureFeed(connect, ended), patience, hint)
+    hint = "check that the camera is on, and the bandwidth of the network; a lower resolution is set on the camera's page"
+    return LiveSource(name, OpenCvCapture(connect, ended), timeouts, hint)
 
 
-def _open(cv2: Any, name: str, address: Address, patience: Timeouts, threads: int) -> Any:
-    """A VideoCapture by the first way that opens it, None where none does."""
-    ways = ["GStreamer", "FFmpeg"] if has_gstreamer(cv2) else ["FFmpeg"]
-    times = Timeouts(_OPENING * patience.open_s / len(ways), patience.read_s)
-    for way in ways:
-        if way == "GStreamer":
+def _open(cv2: Any, name: str, address: Address, timeouts: Timeouts, threads: int) -> Any:
+    """A VideoCapture by the first backend that opens the stream, None if none does."""
+    backends = ["GStreamer", "FFmpeg"] if has_gstreamer(cv2) else ["FFmpeg"]
+    times = Timeouts(_OPENING * timeouts.open_s / len(backends), timeouts.read_s)
+    for backend in backends:
+        if backend == "GStreamer":
             on_jetson = has_plugin("nvvidconv")
             capture = open_gstreamer(cv2, rtsp_pipeline(address, on_jetson=on_jetson), times)
             decoder = "the Jetson's decoder" if on_jetson else "decodebin"
@@ -71,35 +76,31 @@ def _open(cv2: Any, name: str, address: Address, patience: Timeouts, threads: in
             capture = open_ffmpeg(cv2, address.full, _FFMPEG, threads, times)
             decoder = "its own decoders"
         if capture.isOpened():
-            _log.info("%s is read with %s, %s, over TCP", name, way, decoder)
+            _log.info("%s is read with %s, %s, over TCP", name, backend, decoder)
             return capture
         capture.release()
     return None
 
 
 def rtsp_pipeline(address: Address, *, on_jetson: bool) -> str:
-    """The pipeline's text, with the password in it.
+    """The pipeline's description, with the password in it.
 
-    On a Jetson decodebin picks nvv4l2decoder, whose frames only nvvidconv brings out of the GPU's memory (not seen to run).
+    On a Jetson decodebin chooses nvv4l2decoder, whose frames only nvvidconv copies out of the GPU's memory (not yet run on one).
     """
     properties = {"location": address.bare}
     if address.user or address.password:
         properties |= {"user-id": address.user, "user-pw": address.password}
-    said = " ".join(f"{key}={_quoted(value)}" for key, value in properties.items())
+    source = " ".join(f"{key}={_quoted(value)}" for key, value in properties.items())
     convert = "nvvidconv ! video/x-raw,format=BGRx ! videoconvert" if on_jetson else "videoconvert"
     return (
-        f"rtspsrc {said} protocols=tcp latency={_LATENCY_MS} drop-on-latency=true ! application/x-rtp,media=video ! "
+        f"rtspsrc {source} protocols=tcp latency={_LATENCY_MS} drop-on-latency=true ! application/x-rtp,media=video ! "
         f"decodebin ! {convert} ! {APPSINK}"
     )
 
 
 def _quoted(value: str) -> str:
-    """A string of gst_parse_launch, in which a mark would end it or begin another element."""
+    """A string for gst_parse_launch; an unescaped quote would end it, and could begin another element."""
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-#: Headers and description; those of cameras have one or two kB.
-_MAX_BYTES = 65536
 
 
 class _Reply(NamedTuple):
@@ -110,10 +111,11 @@ class _Reply(NamedTuple):
 
 
 def explain_refusal(name: str, address: Address, port: int, timeout_s: float) -> None:
-    """Raise SourceError where the server cannot be reached, wants another password, or has no video at this address.
+    """Raise SourceError if the server cannot be reached, requires another password, or has no video at this address.
 
-    One DESCRIBE (RFC 2326), which begins no session. Not asked before opening: a server that has just been asked may refuse the
-    next connection (503 of GStreamer's). An answer that is not understood is let pass. For rtsps only the connection is tried.
+    Sends one DESCRIBE (RFC 2326), which begins no session. Called only after opening has failed: a server that was just asked may
+    refuse the next connection (GStreamer's answers 503). A reply that is not understood is ignored. For rtsps only the connection
+    is tried.
     """
     deadline = time.monotonic() + timeout_s
     with connect(address, port, timeout_s) as connection:
@@ -125,7 +127,7 @@ def explain_refusal(name: str, address: Address, port: int, timeout_s: float) ->
                 answer = answer_challenge(reply.challenges, "DESCRIBE", address.bare, address)
                 reply = _describe(connection, address, deadline, answer) if answer else reply
         except TimeoutError as error:
-            hint = "restart the camera's server; is it an RTSP port?"
+            hint = "restart the camera's server, and check that it is an RTSP port"
             raise SourceError(f"{name} accepts the connection and does not answer within {timeout_s:g} s", hint=hint) from error
         except OSError:
             return
@@ -173,12 +175,10 @@ def _judge(name: str, address: Address, reply: _Reply) -> None:
     if reply.status == 401:
         raise refused_login(name, address)
     if reply.status == 404:
-        raise SourceError(f"{name}: the server has no stream of that path", hint="the camera's manual names its RTSP paths")
+        raise SourceError(f"{name}: the server has no stream of that path", hint="the camera's manual lists its RTSP paths")
     if reply.status >= 400:
         raise SourceError(
-            f"{name}: the server refuses, {reply.status} {reply.reason}", hint="the camera's own page or log may say why"
+            f"{name}: the server refuses with {reply.status} {reply.reason}", hint="the camera's page or log may show the reason"
         )
     if reply.status == 200 and "m=" in reply.body and "m=video" not in reply.body:
-        raise SourceError(
-            f"{name} has no video in it", hint="choose the path of a video stream; this one carries sound or data only"
-        )
+        raise SourceError(f"{name} has no video", hint="use the path of a video stream; this one carries only audio or data")

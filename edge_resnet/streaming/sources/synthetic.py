@@ -1,4 +1,4 @@
-"""Moving coloured discs, seeded: frames for trying a pipeline where there is no camera. Knows nothing of files."""
+"""Moving coloured discs, seeded: frames for trying a pipeline without a camera. Does not know about files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["COLOURS", "SyntheticSource"]
 
 #: Name → BGR of the disc; frame i of seed s shows ``SyntheticSource.label(i)``.
 COLOURS = {"red": (40, 40, 220), "green": (60, 200, 60), "blue": (220, 80, 40), "yellow": (40, 210, 230)}
-#: Frames for which one disc stays: long enough that an answer can settle.
+#: Frames for which a disc keeps its colour: long enough for smoothing.
 HOLD = 30
 _SIZE = (1, 8192)
 _OPTIONS = {
@@ -31,9 +31,9 @@ _OPTIONS = {
 
 
 class SyntheticSource:
-    """``synthetic://?frames=300&width=640&height=480&seed=0``: as fast as they are read; ``frames=0`` never ends.
+    """``synthetic://?frames=300&width=640&height=480&seed=0``: as fast as it is read; ``frames=0`` never ends.
 
-    With ``fps=30`` it is ``live``: each frame comes when it is time, and is stamped with that time.
+    With ``fps=30`` it is ``live``: each frame comes when it is due, and that is its time of capture.
     """
 
     dropped = 0
@@ -41,7 +41,7 @@ class SyntheticSource:
     def __init__(self, uri: str) -> None:
         before, _, query = uri.removeprefix("synthetic://").partition("?")
         if before:
-            raise SourceError(f"synthetic source: {before} is not understood", hint="options follow a ?: synthetic://?frames=100")
+            raise SourceError(f"synthetic source: {before} is not valid", hint="options follow a ?: synthetic://?frames=100")
         options = read_options("synthetic source", query, _OPTIONS)
         self._frames, self._seed = int(options["frames"]), int(options["seed"])
         self._size = int(options["width"]), int(options["height"])
@@ -54,7 +54,7 @@ class SyntheticSource:
         shade = 90 + 40 * np.sin(6 * x + self._phase[0]) + 30 * np.cos(5 * y + self._phase[1])
         self._ground = np.repeat(shade.astype(np.uint8)[..., None], 3, axis=2)
         self._radius = max(1, min(self._size) // 4)
-        # For each row of the disc, how far it reaches to both sides.
+        # For each row of the disc, its extent to both sides of the centre.
         rows = np.arange(1 - self._radius, self._radius)
         reach = np.ceil(np.sqrt(self._radius**2 - rows**2)).astype(int) - 1
         self._rows = tuple(zip(rows.tolist(), reach.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""URIs of sources: their options, network addresses, and names that hold no password. Opens nothing."""
+"""URIs of sources: their options, network addresses, and names without passwords. Opens nothing."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from edge_resnet.core.errors import SourceError
 __all__ = ["TIMEOUT", "Address", "Range", "Timeouts", "parse_address", "public_uri", "read_options", "take_options"]
 
 _MASK = "***"
-#: In a query or, as some recorders want it, in the path. The value goes to the next mark that no such value holds unescaped.
+#: In the query or, for some recorders, in the path. The value extends to the next character that must be escaped in it.
 _SECRET = re.compile(
     r"(?i)((?<![a-z])(?:pass(?:word|wd|wort|phrase)?|pwd|psw|token|secret|auth|(?:api_?)?key|sig(?:nature)?)=)[^&;?#]+"
 )
 
 
 class Range(NamedTuple):
-    """What a number among the options may be, ends included; ``whole`` ones have no decimal point."""
+    """The values that an option may have, bounds included; ``whole``: without a decimal point."""
 
     default: float
     low: float
@@ -30,14 +30,14 @@ class Range(NamedTuple):
 
 
 class Timeouts(NamedTuple):
-    """Seconds: for the first frame, and for each one after it."""
+    """Seconds to wait for the first frame, and for each later one."""
 
     open_s: float
     read_s: float
 
     @classmethod
     def of(cls, timeout: float) -> Timeouts:
-        """As the option ``timeout`` says: that long for a frame, and twice as long for the first."""
+        """Those of the option ``timeout``: so long for a frame, and twice as long for the first."""
         return cls(2 * timeout, timeout)
 
 
@@ -47,7 +47,7 @@ TIMEOUT = Range(5, 0.1, 600, whole=False)
 
 @dataclass(frozen=True)
 class Address:
-    """Where a stream is. ``target``: path and query, as the server wants them. ``port``: None for the scheme's own."""
+    """The address of a stream. ``target``: path and query as sent to the server. ``port``: None for the scheme's default."""
 
     scheme: str
     host: str
@@ -58,28 +58,28 @@ class Address:
 
     @property
     def place(self) -> str:
-        """Host and port for a person."""
+        """Host and port, for messages."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port is None else f"{host}:{self.port}"
 
     @property
     def bare(self) -> str:
-        """The URI without user and password. A query may hold a secret still: ``public_uri`` is for people."""
+        """The URI without user and password. The query may contain a secret: use ``public_uri`` for messages."""
         return f"{self.scheme}://{self.place}{self.target}"
 
     @property
     def full(self) -> str:
-        """The URI with user and password, their special characters escaped. Not for people."""
+        """The URI with user and password, their special characters escaped. Never for messages."""
         if not (self.user or self.password):
             return self.bare
         return f"{self.scheme}://{quote(self.user, safe='')}:{quote(self.password, safe='')}@{self.place}{self.target}"
 
 
 def public_uri(uri: str) -> str:
-    """The URI as it may be shown: user and password, and values such as ``?token=…``, are replaced by ``***``.
+    """The URI for messages: user and password, and values such as ``?token=…``, are replaced by ``***``.
 
-    Of a password with a bare ``/`` or ``@`` nothing is shown either: up to the last ``@`` all counts as user and password, except
-    where what follows ``://`` has no room for one. Names of files are returned as they are.
+    A password with an unescaped ``/`` or ``@`` is hidden, too: everything up to the last ``@`` counts as user and password,
+    unless the part after ``://`` cannot contain any. Names of files are returned unchanged.
     """
     scheme, mark, rest = uri.partition("://")
     if not mark or scheme.lower() in ("video", "images", "v4l2", "synthetic"):
@@ -91,21 +91,21 @@ def public_uri(uri: str) -> str:
 
 
 def parse_address(uri: str) -> Address:
-    """Take a network URI apart. Raises SourceError, without the password, where it is malformed."""
+    """Parse a network URI. Raises SourceError, without the password, if it is malformed."""
     name = public_uri(uri)
     if re.search(r"[\x00-\x20\x7f]", uri):
-        raise SourceError(f"{name!r} holds a space or a control character", hint="write %20 for a space, and quote the URI")
+        raise SourceError(f"{name!r} contains a space or a control character", hint="write %20 for a space, and quote the URI")
     scheme, _, rest = uri.partition("://")
     match = re.fullmatch(r"([^/?#]*)([^#]*)(?:#.*)?", rest)
     authority, target = match.groups() if match else ("", "")
     login, _, place = authority.rpartition("@")
     found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+(?:%[\w.]+)?)\]|([^\[\]:]+))(?::(\d{1,5}))?", place)
     port = int(found.group(3)) if found and found.group(3) else None
-    # Of "admin:12/34@camera" the host would be admin, and the port a part of the password.
+    # In "admin:12/34@camera" the host would be admin and the port a part of the password.
     torn = not login and port is not None and "@" in target and "." not in place and not place.startswith(("[", "localhost:"))
     if found is None or torn or (port is not None and not 1 <= port <= 65535):
         raise SourceError(
-            f"{name} names no host and port",
+            f"{name} has no valid host and port",
             hint=f"as in {scheme}://user:password@192.168.1.9:554/path; escape / as %2F, # as %23",
         )
     user, _, password = login.partition(":")
@@ -114,7 +114,8 @@ def parse_address(uri: str) -> Address:
 
 
 def take_options(uri: str, known: Mapping[str, Range]) -> tuple[str, dict[str, float]]:
-    """Take our options out of a network URI's query and leave the others, which are the server's, as they are."""
+    """Remove the ``known`` options from a network URI's query; returns the URI with the server's own options, and the values of
+    ``known``."""
     before, mark, query = uri.partition("?")
     ours: list[str] = []
     theirs: list[str] = []
@@ -125,13 +126,15 @@ def take_options(uri: str, known: Mapping[str, Range]) -> tuple[str, dict[str, f
 
 
 def read_options(name: str, query: str, known: Mapping[str, Range]) -> dict[str, float]:
-    """The numbers of a query, defaults for those it leaves out. Raises SourceError that names what is not understood."""
+    """The values of a query, with defaults for missing ones. Raises SourceError that names an unknown or invalid option."""
     options = {key: limits.default for key, limits in known.items()}
     for key, value in parse_qsl(query, keep_blank_values=True):
         limits = known.get(key)
         pattern = r"[0-9]{1,9}" if limits is None or limits.whole else r"[0-9]{1,9}(\.[0-9]{1,6})?"
         if limits is None or not re.fullmatch(pattern, value, re.ASCII):
-            raise SourceError(f"{name}: {key}={value} is not understood", hint=f"options are {', '.join(known)}, numbers")
+            raise SourceError(
+                f"{name}: the option {key}={value} is not valid", hint=f"options are {', '.join(known)}; their values are numbers"
+            )
         options[key] = float(value)
         if not limits.low <= options[key] <= limits.high:
             example = f"for example ?{key}={limits.default:g}"

@@ -1,4 +1,4 @@
-"""A video file, every frame of it, through OpenCV; as fast as it is read, or by its own clock. Knows nothing of cameras."""
+"""A video file through OpenCV, every frame; as fast as it is read, or at its own pace. Does not know about cameras."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ __all__ = ["VideoSource"]
 
 _log = logging.getLogger(__name__)
 
-_HINT = "is it a whole video? ffmpeg -i FILE says what is in it"
+_HINT = "check that the file is complete: ffmpeg -i FILE shows what is in it"
 #: Timestamps of a damaged file may jump by hours.
 _LONGEST_GAP_S = 5.0
 
 
 class VideoSource:
-    """Frames of a video file in order; none is skipped, however slow the reader. ``video://PATH`` names any file a video.
+    """The frames of a video file in order; none is skipped. ``video://PATH`` takes a file of any name for a video.
 
-    ``realtime``: it is ``live``, each frame comes at its own time, and is stamped with it.
+    ``realtime``: it is ``live``: each frame comes at its own time, and that is its time of capture.
     """
 
     dropped = 0
@@ -40,11 +40,11 @@ class VideoSource:
         self._path = uri.removeprefix("video://")
         path = Path(self._path)
         if not path.is_file():
-            raise SourceError(f"{self._path} does not exist", hint="name a video file")
+            raise SourceError(f"{self._path} does not exist", hint="check the path")
         if path.stat().st_size == 0:
-            raise SourceError(f"{self._path} is empty (0 bytes)", hint="was its recording cut off? record or copy it again")
+            raise SourceError(f"{self._path} is empty (0 bytes)", hint="record or copy it again")
         self._capture = self._cv2.VideoCapture(self._path)
-        # OpenCV may not let go of a file while it reads it.
+        # OpenCV must not close a file while it reads it.
         self._reading = Lock()
         self._pace = Pace()
         if not self._capture.isOpened():
@@ -72,9 +72,9 @@ class VideoSource:
             index += 1
         if index == 0:
             raise SourceError(f"{self._path} has no frame that can be decoded", hint=_HINT)
-        # Many containers only estimate the count from the duration, a frame or two off.
+        # Many containers estimate the count from the duration, and are off by a frame or two.
         if expected - index > max(2, expected // 10):
-            _log.warning("%s ended after %d of about %d frames: is it whole?", self._path, index, expected)
+            _log.warning("%s ended after %d of about %d frames: it may be incomplete", self._path, index, expected)
 
     def close(self) -> None:
         """End the iteration, in whichever thread, and close the file."""
@@ -93,7 +93,7 @@ class VideoSource:
             return float(self._capture.get(number))
 
     def _read(self) -> tuple[npt.NDArray[np.uint8] | None, float]:
-        """The next frame, None at the end, and its time in the file in seconds."""
+        """The next frame, None at the end, and its time in the file, in seconds."""
         with self._reading:
             if self._pace.stopped:
                 return None, 0.0
@@ -102,5 +102,5 @@ class VideoSource:
 
 
 def _next(before_s: float, stamp_s: float, gap_s: float) -> float:
-    """When the next frame is due: at its own time where that makes sense, else by the frame rate."""
+    """When the next frame is due: at its own time if that is plausible, else after the frame rate's interval."""
     return stamp_s if before_s < stamp_s <= before_s + _LONGEST_GAP_S else before_s + gap_s

@@ -1,4 +1,4 @@
-"""A page and an API on a running classifier, over HTTP. Knows nothing of cameras and networks: it shows what it is handed."""
+"""A page and an API for a running classifier, over HTTP. Does not know about cameras or networks: it shows what it is given."""
 
 from edge_resnet.streaming.web.sink import WebSink
 

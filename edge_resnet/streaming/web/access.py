@@ -1,7 +1,7 @@
-"""Who may ask what: the Host header, the token, the headers of every answer. Knows no route's content.
+"""Access control: the Host header, the token, the headers of every response. Does not know what the routes do.
 
-Each request passes here first. On loopback the Host header is checked: else any web page could reach the server through a name of
-its own that resolves to 127.0.0.1 (DNS rebinding).
+Every request passes here first. On loopback the Host header is checked: else any web site could reach the server through a host
+name of its own that resolves to 127.0.0.1 (DNS rebinding).
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from edge_resnet.streaming.web.tokens import Attempts, Token
 
 __all__ = ["OPEN", "Guard", "too_many"]
 
-
-#: Told to anyone: whether it lives, and the form to sign in with.
+#: Open to everyone: the health checks, and the sign-in form.
 OPEN = frozenset({"/healthz", "/readyz", "/login", "/static/page.css", "/static/icon.svg"})
 _LOCAL = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _HEADERS: Mapping[str, str] = MappingProxyType(
@@ -36,8 +35,8 @@ _HEADERS: Mapping[str, str] = MappingProxyType(
 
 
 class Guard:
-    """Around the routes. ``host``: the bound one where only this machine can reach the server, None beyond. ``sign_in``: what a
-    browser without a token is shown."""
+    """Wraps the routes. ``host``: the bound host if only this machine can reach the server, else None. ``sign_in``: makes the
+    page for a browser without a token."""
 
     def __init__(
         self, routes: ASGIApp, token: Token | None, host: str | None, attempts: Attempts, sign_in: Callable[[], Response]
@@ -49,7 +48,7 @@ class Guard:
         self._attempts = attempts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, or refuse it."""
+        """Answer or refuse a request."""
         if scope["type"] != "http":
             return
         refusal = self._refusal(scope, Headers(scope=scope))
@@ -65,7 +64,7 @@ class Guard:
 
     def _refusal(self, scope: Scope, headers: Headers) -> Response | None:
         if self._hosts is not None and _host(headers) not in self._hosts:
-            return PlainTextResponse("this server answers to localhost alone\n", 400)
+            return PlainTextResponse("this server answers requests to localhost only\n", 400)
         if self._token is None or scope["path"] in OPEN:
             return None
         if self._token.signed(_cookie(headers, cookie_name(scope))):
@@ -81,21 +80,21 @@ class Guard:
             self._attempts.wrong(address)
         elif "text/html" in headers.get("accept", ""):
             return self._sign_in()
-        return PlainTextResponse("a token is needed: Authorization: Bearer TOKEN\n", 401, {"WWW-Authenticate": "Bearer"})
+        return PlainTextResponse("a token is required: Authorization: Bearer TOKEN\n", 401, {"WWW-Authenticate": "Bearer"})
 
 
 def too_many(wait_s: float) -> Response:
-    """The answer to an address that guessed too often."""
+    """The response to an address that sent too many wrong tokens."""
     return PlainTextResponse("too many wrong tokens, wait a minute\n", 429, {"Retry-After": str(math.ceil(wait_s))})
 
 
 def client(scope: Scope) -> str:
-    """The address of who asks; headers of proxies are not believed."""
+    """The client's address; headers of proxies are not trusted."""
     return str(scope["client"][0]) if scope.get("client") else ""
 
 
 def cookie_name(scope: Scope) -> str:
-    """Browsers keep one cookie jar for all ports of a host, so the name holds the port."""
+    """The cookie's name. It contains the port, since browsers share cookies between all ports of a host."""
     return f"edge_resnet_{scope['server'][1]}"
 
 

@@ -1,4 +1,4 @@
-"""Frames → JPEG → multipart/x-mixed-replace, only while someone watches. Knows nothing of predictions."""
+"""Frames → JPEG → multipart/x-mixed-replace, only while a client is connected. Does not know about predictions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MEDIA_TYPE = "multipart/x-mixed-replace; boundary=frame"
 _SIDE = 960
 _QUALITY = 75
 _EVERY_S = 0.1
-#: A source that stands still: its image is sent again, so that a client that is gone is noticed.
+#: Seconds after which a frame is sent again if there is no newer one: so a client that is gone is noticed.
 _AGAIN_S = 5.0
 
 
@@ -37,20 +37,20 @@ def encode(image: npt.NDArray[np.uint8]) -> bytes:
 
 
 class JpegStream:
-    """Encodes a source's newest frame at most ten times a second, however many watch. Used on the server's thread."""
+    """Encodes a source's newest frame at most ten times a second for all its clients. Used on the server's thread."""
 
-    def __init__(self, feed: LatestFrames, pool: Executor) -> None:
-        self._feed = feed
+    def __init__(self, latest: LatestFrames, pool: Executor) -> None:
+        self._latest = latest
         self._pool = pool
         self._encoded: dict[int, tuple[int, float, asyncio.Future[bytes]]] = {}
 
     async def parts(self, index: int, wake: asyncio.Event) -> AsyncGenerator[bytes, None]:
-        """Parts of a multipart stream: the newest image each time, those between are skipped."""
-        # Browsers show a part when its boundary has come, so each part ends with the next one's.
+        """Parts of a multipart stream: the newest frame each time; those between are skipped."""
+        # Browsers show a part when the boundary after it has arrived, so each part ends with that.
         yield b"--frame\r\n"
         sent, sent_s = 0, 0.0
         while True:
-            newest = self._feed.newest(index)
+            newest = self._latest.newest(index)
             if newest and (newest.number > sent or time.monotonic() - sent_s > _AGAIN_S):
                 number, jpeg = await self._jpeg(index, newest)
                 if number > sent or time.monotonic() - sent_s > _AGAIN_S:

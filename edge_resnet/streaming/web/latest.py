@@ -1,6 +1,6 @@
-"""The newest frame and prediction of each source, and the run's status, for many readers. Knows nothing of HTTP.
+"""The newest frame and prediction of each source, and the run's status, for many clients. Does not know about HTTP.
 
-``put`` is called by the pipeline and only stores; everything else is called by the server.
+``put`` is called by the sink's thread and only stores; everything else is called by the server.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from edge_resnet.streaming.records import Frame, Prediction, RunStatus
 
 __all__ = ["LatestFrames", "Newest"]
 
-#: Many pages that ask within this time are told the same.
+#: Seconds for which a status is reused, however many clients ask.
 _STATUS_S = 0.25
-#: A frame of a name not heard of yet: the status is asked this often at most.
+#: Minimum seconds between two requests of the status because of an unknown source.
 _LOOK_AGAIN_S = 1.0
 
 
 @dataclass(frozen=True, eq=False)
 class Newest:
-    """``number`` counts all predictions of the run from 1. ``index``: which of the status's sources it belongs to."""
+    """``number`` counts all predictions of the run from 1. ``index``: the position of its source in the status."""
 
     number: int
     index: int
@@ -32,7 +32,7 @@ class Newest:
 
 
 class LatestFrames:
-    """Holds one frame per source, however many come. Safe to use from several threads."""
+    """Holds the newest frame of each source. Safe to use from several threads."""
 
     def __init__(self, status: Callable[[], RunStatus]) -> None:
         self._ask = status
@@ -45,7 +45,7 @@ class LatestFrames:
         self.last_put_s = time.monotonic()
 
     def put(self, prediction: Prediction, frame: Frame) -> Newest | None:
-        """Store; None where the prediction belongs to no source of the status."""
+        """Store a prediction; None if it belongs to no source of the status."""
         index, name = self._owner(frame.source)
         self.last_put_s = time.monotonic()
         if index < 0:
@@ -66,16 +66,16 @@ class LatestFrames:
             return self._status
 
     def newest(self, index: int) -> Newest | None:
-        """The newest of one source of the status, None before its first."""
+        """The newest frame of a source of the status, None before the first one."""
         names = self._names
         return self._newest.get(names[index]) if index < len(names) else None
 
     def all_newest(self) -> list[Newest]:
-        """The newest of each source that has one, oldest first."""
+        """The newest frame of each source that has one, oldest first."""
         return sorted(self._newest.values(), key=lambda newest: newest.number)
 
     def _owner(self, name: str) -> tuple[int, str]:
-        """Which source of the status a frame's name belongs to, -1 for none: the files of a folder have names of their own."""
+        """Index and name of the status's source that a frame belongs to, -1 for none: files of a folder have their own names."""
         if name not in self._names and time.monotonic() - self._asked_s > _LOOK_AGAIN_S:
             self.status()
         names = self._names

@@ -1,6 +1,6 @@
-"""A run's status and its latencies as Prometheus's text. Knows nothing of HTTP.
+"""A run's status and latencies in Prometheus's text format. Does not know about HTTP.
 
-The names are promised: dashboards and alerts are built on them. Times are in seconds.
+The names must not change: dashboards and alerts depend on them. Times are in seconds.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from edge_resnet.streaming.web.latest import Newest
 __all__ = ["MEDIA_TYPE", "Clients", "Metrics"]
 
 MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-#: From an engine on a fast GPU to a big network on a small board.
+#: From a small network on a fast GPU to a large one on a small board.
 _LATENCY_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.2, 0.5, 1.0)
-#: A camera alone holds a frame for 30 to 300 ms; beyond seconds the run lives in the past.
+#: A camera alone delays a frame by 30 to 300 ms.
 _AGE_S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 @dataclass(frozen=True)
 class Clients:
-    """``images``, ``events``: open streams. ``lost``: events that were lost for clients too slow."""
+    """``images``, ``events``: open streams of frames and of predictions. ``lost``: events that slow clients did not get."""
 
     images: int
     events: int
@@ -40,7 +40,7 @@ class Clients:
 
 
 class Metrics:
-    """``observe`` counts, on the pipeline's thread; ``text`` is what a scrape gets, on the server's."""
+    """``observe`` counts predictions, on the sink's thread; ``text`` is the response to a scrape, on the server's."""
 
     def __init__(self, status: Callable[[], RunStatus], clients: Callable[[], Clients]) -> None:
         self._status = status
@@ -60,24 +60,24 @@ class Metrics:
         return generate_latest(self._registry)
 
     def describe(self) -> list[Metric]:
-        """Nothing: the registry then does not ask for the values only to learn the names."""
+        """Nothing: else the registry would collect all values to learn the names."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """What the registry asks for at each scrape."""
+        """All metrics; called by the registry at each scrape."""
         status = self._status()
         names = _labels([source.source for source in status.sources])
         yield from _of_run(status)
         yield from _of_sources(status.sources, names)
         yield from _of_sinks(status)
-        yield self._latency.family("edge_resnet_latency_seconds", "Frame at hand to answer", names)
-        yield self._age.family("edge_resnet_age_seconds", "Capture to answer", names)
+        yield self._latency.family("edge_resnet_latency_seconds", "From taking a frame to its prediction", names)
+        yield self._age.family("edge_resnet_age_seconds", "From the capture of a frame to its prediction", names)
         clients = self._clients()
         open_now = GaugeMetricFamily("edge_resnet_web_clients", "Open streams of the web page", labels=["kind"])
         open_now.add_metric(["images"], clients.images)
         open_now.add_metric(["events"], clients.events)
         yield open_now
-        yield CounterMetricFamily("edge_resnet_web_events_lost", "Events lost for web clients too slow", value=clients.lost)
+        yield CounterMetricFamily("edge_resnet_web_events_lost", "Events that slow web clients did not get", value=clients.lost)
 
 
 class _Histograms:
@@ -108,28 +108,34 @@ class _Histograms:
 
 
 def _of_run(status: RunStatus) -> Iterator[Metric]:
-    info = GaugeMetricFamily("edge_resnet_build_info", "What runs", labels=["version", "artifact", "backend", "precision"])
+    info = GaugeMetricFamily("edge_resnet_build_info", "What is running", labels=["version", "artifact", "backend", "precision"])
     info.add_metric([__version__, *_labels([status.artifact]), status.backend, status.precision], 1)
     yield info
-    yield GaugeMetricFamily("edge_resnet_uptime_seconds", "Since the run began", value=status.uptime_s)
-    yield GaugeMetricFamily("edge_resnet_ready", "1 where the engine answers and a source is live", value=int(status.ready))
+    yield GaugeMetricFamily("edge_resnet_uptime_seconds", "Seconds since the run started", value=status.uptime_s)
+    yield GaugeMetricFamily("edge_resnet_ready", "1 if there are predictions and a source is live", value=int(status.ready))
     yield CounterMetricFamily("edge_resnet_predictions", "Predictions since the start", value=status.predictions)
-    yield GaugeMetricFamily("edge_resnet_frames_per_second", "Predictions a second, lately", value=status.frames_per_s)
+    yield GaugeMetricFamily(
+        "edge_resnet_frames_per_second", "Predictions per second over the last seconds", value=status.frames_per_s
+    )
 
 
 def _of_sources(sources: Sequence[SourceStatus], names: Sequence[str]) -> Iterator[Metric]:
     counters: tuple[tuple[str, str, Callable[[SourceStatus], float]], ...] = (
         ("edge_resnet_source_frames", "Frames read", lambda source: source.frames),
         ("edge_resnet_source_predicted", "Frames predicted", lambda source: source.predicted),
-        ("edge_resnet_source_dropped", "Frames dropped because a newer one won", lambda source: source.dropped),
+        ("edge_resnet_source_dropped", "Frames dropped in favour of a newer one", lambda source: source.dropped),
         ("edge_resnet_source_lost", "Frames that the source could not deliver", lambda source: source.lost),
         ("edge_resnet_source_reconnects", "Reconnects", lambda source: source.reconnects),
     )
     gauges: tuple[tuple[str, str, Callable[[SourceStatus], float]], ...] = (
-        ("edge_resnet_source_frames_per_second", "Frames a second, lately", lambda source: source.frames_per_s),
-        ("edge_resnet_source_last_frame_age_seconds", "Since the newest frame was captured; NaN before the first", _age),
-        ("edge_resnet_source_frozen", "1 where the same image comes again and again", lambda source: int(source.frozen)),
-        ("edge_resnet_source_black", "1 where the image is black", lambda source: int(source.black)),
+        (
+            "edge_resnet_source_frames_per_second",
+            "Predictions per second over the last seconds",
+            lambda source: source.frames_per_s,
+        ),
+        ("edge_resnet_source_last_frame_age_seconds", "Seconds since the newest frame was captured; NaN before the first", _age),
+        ("edge_resnet_source_frozen", "1 if the frames are identical", lambda source: int(source.frozen)),
+        ("edge_resnet_source_black", "1 if the frames are black", lambda source: int(source.black)),
     )
     for name, text, value in counters:
         counter = CounterMetricFamily(name, text, labels=["source"])
@@ -141,7 +147,7 @@ def _of_sources(sources: Sequence[SourceStatus], names: Sequence[str]) -> Iterat
         for label, source in zip(names, sources, strict=True):
             gauge.add_metric([label], value(source))
         yield gauge
-    state = GaugeMetricFamily("edge_resnet_source_state", "1 for the state the source is in", labels=["source", "state"])
+    state = GaugeMetricFamily("edge_resnet_source_state", "1 for the current state of the source", labels=["source", "state"])
     for label, source in zip(names, sources, strict=True):
         for name in get_args(SourceState):
             state.add_metric([label, name], int(source.state == name))
@@ -163,7 +169,7 @@ def _age(source: SourceStatus) -> float:
 
 
 def _labels(names: Sequence[str]) -> list[str]:
-    """Names as labels: text that can be encoded, and no two alike, or Prometheus refuses the whole scrape."""
+    """Names as labels: encodable, and no two equal, since Prometheus would reject the whole scrape."""
     texts: list[str] = []
     for name in names:
         text = unique = name.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""The page, its files and the form to sign in with. Knows nothing of what is shown: the page's script asks the API."""
+"""The page, its files and the sign-in form. Does not know what is shown: the page's script asks the API."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ __all__ = ["Pages"]
 
 _FORM_BYTES = 4096
 _FORM_S = 5.0
-#: All that can be asked for by name: no path is ever made from a request.
+#: The only files that can be requested: no path is ever built from a request.
 _TYPES: Mapping[str, str] = MappingProxyType({"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"})
 _WRONG = '<p class="wrong" id="wrong" role="alert">This is not the token.</p>'
 
 
 class Pages:
-    """Files that are read once, when the server starts."""
+    """The page's files, read once when the server starts."""
 
     def __init__(self, token: Token | None, attempts: Attempts) -> None:
         folder = resources.files(__package__) / "static"
@@ -47,16 +47,16 @@ class Pages:
         return Response(self._files[name], media_type=_TYPES[name], headers={"Cache-Control": "no-cache"})
 
     def sign_in(self, *, wrong: bool = False) -> Response:
-        """The form, as the answer to whoever shows no token, or a wrong one."""
+        """The form, as the response to a request without a token, or with a wrong one."""
         return HTMLResponse(self._form.replace("<!-- wrong -->", _WRONG if wrong else ""), 401)
 
     async def login(self, request: Request) -> Response:
-        """The form, and what it sends: a token is exchanged for a cookie."""
+        """Show the form, and on POST exchange its token for a cookie."""
         if request.method != "POST":
             return HTMLResponse(self._form)
         origin = request.headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
-            raise HTTPException(403, "this form is another site's")
+            raise HTTPException(403, "this form was sent by another site")
         wait_s = self._attempts.wait_s(client(request.scope))
         if wait_s > 0:
             return too_many(wait_s)
@@ -72,7 +72,7 @@ class Pages:
 
 
 async def _body(request: Request) -> str:
-    """What a form sends. Raises HTTPException where it is too long or takes too long."""
+    """The body of a form. Raises HTTPException if it is too long or takes too long."""
     body = b""
 
     async def read() -> None:

@@ -1,4 +1,4 @@
-"""What programs ask: images, predictions, status, metrics, health. Knows neither tokens nor files."""
+"""The API: images, predictions, status, metrics, health. Does not know about tokens or files."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from starlette.types import ASGIApp
 
 from edge_resnet.core import __version__
 from edge_resnet.streaming.records import RunStatus
+from edge_resnet.streaming.sinks.serialise import encode_json
 from edge_resnet.streaming.web import events, jpegstream, metrics
 from edge_resnet.streaming.web.access import Guard
-from edge_resnet.streaming.web.events import EventFilter, EventHub, Subscriber, to_json
+from edge_resnet.streaming.web.events import EventFilter, EventHub, Subscriber
 from edge_resnet.streaming.web.jpegstream import JpegStream
 from edge_resnet.streaming.web.latest import LatestFrames
 from edge_resnet.streaming.web.metrics import Clients, Metrics
@@ -28,27 +29,29 @@ from edge_resnet.streaming.web.tokens import Attempts, Token
 
 __all__ = ["LISTENERS", "WATCHERS", "Api", "build_app", "health"]
 
-#: Live images that one source is shown in at a time.
+#: Clients that may view one source at a time.
 WATCHERS = 8
-#: Clients of predictions at a time.
+#: Clients that may receive predictions at a time.
 LISTENERS = 32
 _EVENTS = "events"
 _BUSY = {"Retry-After": "5"}
+#: Longer than any network takes for a frame, and longer than a camera takes to reconnect.
+_MAX_QUIET_S = 10.0
 
 
 class Api:
-    """Its methods are the routes' handlers, on the server's thread."""
+    """Its methods handle the routes, on the server's thread."""
 
-    def __init__(self, feed: LatestFrames, hub: EventHub, streams: Streams, pool: Executor) -> None:
-        self._feed = feed
-        self._hub = hub
+    def __init__(self, latest: LatestFrames, event_hub: EventHub, streams: Streams, pool: Executor) -> None:
+        self._latest = latest
+        self._event_hub = event_hub
         self._streams = streams
         self._pool = pool
-        self._images = JpegStream(feed, pool)
-        self.metrics = Metrics(feed.status, self._clients)
+        self._images = JpegStream(latest, pool)
+        self.metrics = Metrics(latest.status, self._clients)
 
     async def stream(self, request: Request) -> Response | Stream:
-        """The live image of one source."""
+        """The live frames of one source."""
         index: int = request.path_params["index"]
         count = len((await self._status()).sources)
         if index >= count:
@@ -56,48 +59,48 @@ class Api:
         return self._open(f"images {index}", WATCHERS, jpegstream.MEDIA_TYPE, lambda wake: self._images.parts(index, wake))
 
     async def predictions(self, request: Request) -> Response | Stream:
-        """Predictions as they come, the newest of each source first."""
-        subscriber = Subscriber(asyncio.get_running_loop(), _wish(request), self._hub, self._feed)
+        """Predictions as they come, after the newest of each source."""
+        subscriber = Subscriber(asyncio.get_running_loop(), _event_filter(request), self._event_hub, self._latest)
         return self._open(_EVENTS, LISTENERS, events.MEDIA_TYPE, subscriber.chunks)
 
     async def status(self, request: Request) -> Response:  # noqa: ARG002
         """The run's status."""
-        text = to_json({"version": __version__, **asdict(await self._status())})
+        text = encode_json({"version": __version__, **asdict(await self._status())})
         return Response(text, media_type="application/json")
 
     async def scrape(self, request: Request) -> Response:  # noqa: ARG002
-        """Prometheus's text."""
+        """The metrics for Prometheus."""
         text = await asyncio.get_running_loop().run_in_executor(self._pool, self.metrics.text)
         return Response(text, headers={"Content-Type": metrics.MEDIA_TYPE})
 
     async def healthz(self, request: Request) -> Response:  # noqa: ARG002
         """Whether the pipeline makes progress."""
-        sound, reason = health(await self._status(), time.monotonic() - self._feed.last_put_s)
-        return PlainTextResponse(reason + "\n", 200 if sound else 503)
+        healthy, reason = health(await self._status(), time.monotonic() - self._latest.last_put_s)
+        return PlainTextResponse(reason + "\n", 200 if healthy else 503)
 
     async def readyz(self, request: Request) -> Response:  # noqa: ARG002
-        """Whether answers come."""
+        """Whether there are predictions."""
         ready = (await self._status()).ready
         return PlainTextResponse(
-            "ready\n" if ready else "not ready: the engine or every source is still being opened\n", 200 if ready else 503
+            "ready\n" if ready else "not ready: there is no prediction yet, or no source is live\n", 200 if ready else 503
         )
 
     async def _status(self) -> RunStatus:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._feed.status)
+        return await asyncio.get_running_loop().run_in_executor(self._pool, self._latest.status)
 
     def _open(self, kind: str, limit: int, media_type: str, chunks: Chunks) -> Response | Stream:
         if not self._streams.enter(kind, limit):
-            return PlainTextResponse(f"{limit} clients are served already\n", 503, _BUSY)
+            return PlainTextResponse(f"the limit of {limit} clients is reached\n", 503, _BUSY)
         return Stream(self._streams, kind, media_type, chunks)
 
     def _clients(self) -> Clients:
         counts = dict(self._streams.counts)
         listeners = counts.pop(_EVENTS, 0)
-        return Clients(sum(counts.values()), listeners, self._hub.lost)
+        return Clients(sum(counts.values()), listeners, self._event_hub.lost)
 
 
-def _wish(request: Request) -> EventFilter:
-    """Read the query. Raises HTTPException where it makes no sense."""
+def _event_filter(request: Request) -> EventFilter:
+    """Read the query. Raises HTTPException if it is not valid."""
     on_change = request.query_params.get("on_change", "0")
     rate = request.query_params.get("max_per_s", "0")
     if on_change not in ("0", "1"):
@@ -108,7 +111,7 @@ def _wish(request: Request) -> EventFilter:
 
 
 def build_app(api: Api, token: Token | None, host: str | None) -> ASGIApp:
-    """Every route of the server. ``host``: the bound one where only this machine can reach the server, None beyond."""
+    """The application with all routes. ``host``: the bound host if only this machine can reach the server, else None."""
     attempts = Attempts()
     pages = Pages(token, attempts)
     routes = [
@@ -124,26 +127,22 @@ def build_app(api: Api, token: Token | None, host: str | None) -> ASGIApp:
     if token is not None:
         routes.append(Route("/login", pages.login, methods=["GET", "POST"]))
     app = Starlette(routes=routes)
-    # A path with a slash too many is not found: a redirect would be built from the Host header.
+    # A path with a trailing slash is not found: a redirect would be built from the Host header.
     app.router.redirect_slashes = False
     return Guard(app, token, host, attempts, pages.sign_in)
 
 
-#: Longer than any network takes for a frame, and than a reconnect to a camera.
-_PATIENCE_S = 10.0
-
-
 def health(status: RunStatus, quiet_s: float) -> tuple[bool, str]:
-    """``quiet_s``: since the newest prediction, or since the start.
+    """Whether the run is healthy, and the reason. ``quiet_s``: since the newest prediction, or since the start.
 
-    A camera that is gone is not a fault that a restart mends: the run waits for it and stays sound. Frames that come without
-    predictions are, and so are sources that were all given up.
+    A restart does not bring back a camera that is gone: the run waits for it and stays healthy. Not healthy: frames arrive
+    without predictions, or all sources have ended and at least one of them failed.
     """
-    if quiet_s <= _PATIENCE_S:
+    if quiet_s <= _MAX_QUIET_S:
         return True, "ok"
     states = [source.state for source in status.sources]
     if states and all(state in ("failed", "ended") for state in states) and "failed" in states:
-        return False, "every source was given up"
+        return False, "every source has failed"
     if any(state == "live" for state in states):
-        return False, f"no prediction for {quiet_s:.0f} s, though frames come"
+        return False, f"no prediction for {quiet_s:.0f} s, although frames arrive"
     return True, "waiting for frames"

@@ -1,4 +1,4 @@
-"""uvicorn in a thread of its own: started, watched over, ended within a second. Knows no route."""
+"""uvicorn in a thread of its own: starts it, closes idle connections, ends it within a second. Knows no routes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["Server"]
 _log = logging.getLogger(__name__)
 
 _START_S = 10.0
-#: A connection that asks nothing, or takes nothing of what it asked for, is let go after this time.
-_PATIENCE_S = 10.0
+#: A connection that requests nothing, or reads nothing of its response, is closed after so many seconds.
+_IDLE_S = 10.0
 _CONNECTIONS = 128
 _HEADER_BYTES = 16 * 1024
 
 
 class Server:
-    """Serves an app on a listening socket, which it closes in the end."""
+    """Serves an application on a listening socket, which it closes at the end."""
 
     def __init__(self, app: ASGIApp, sock: socket.socket, streams: Streams) -> None:
         self._sock = sock
@@ -54,7 +54,7 @@ class Server:
         self._thread = threading.Thread(target=self._serve, name="web", daemon=True)
 
     def start(self) -> None:
-        """Return when it answers. Raises EdgeResnetError where it does not come up."""
+        """Start, and return when it answers. Raises EdgeResnetError if it does not start."""
         self._thread.start()
         end = time.monotonic() + _START_S
         while not self._uvicorn.started:
@@ -64,7 +64,7 @@ class Server:
             time.sleep(0.005)
 
     def stop(self) -> None:
-        """End it, open streams and all."""
+        """End the server and all open streams."""
         self._uvicorn.should_exit = True
         if self._loop is not None:
             with suppress(RuntimeError):  # it has ended by itself
@@ -91,7 +91,7 @@ class Server:
                 connection.transport.abort()
 
     async def _sweep(self) -> None:
-        """Let go of connections that have stood still for too long: uvicorn has no time limit for these."""
+        """Close connections that have been idle for too long: uvicorn has no timeout for these."""
         now = time.monotonic()
         still: dict[H11Protocol, tuple[int, float]] = {}
         for connection in self._connections():
@@ -99,10 +99,10 @@ class Server:
             waiting = connection.transport.get_write_buffer_size()
             if not (connection.flow.write_paused or cycle is None or cycle.response_complete):
                 continue
-            # A buffer whose size changes is being read, if slowly.
+            # If the size of the buffer changes, the client reads, if slowly.
             before, since_s = self._since.get(connection, (waiting, now))
             still[connection] = (waiting, since_s if before == waiting else now)
-            if now - still[connection][1] > _PATIENCE_S:
+            if now - still[connection][1] > _IDLE_S:
                 connection.transport.abort()
         self._since = still
 

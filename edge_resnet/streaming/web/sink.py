@@ -1,6 +1,6 @@
-"""The web sink: stores what it is handed and lets a server show it. Knows neither routes nor HTTP.
+"""The web sink: stores the newest predictions, which a server shows. Knows neither routes nor HTTP.
 
-The server's libraries are imported when it is opened and not before.
+The server's libraries are imported only when the sink is opened.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ __all__ = ["WebSink"]
 class WebSink:
     """A page and an API at ``address``, HOST:PORT; port 0 takes any free one.
 
-    ``status``: called by the server's threads at most four times a second. ``token``: what clients must show, None for nobody; a
-    host that others can reach is refused without one. Raises ConfigError where the address or the token cannot be used.
+    ``status``: called by the server's threads at most four times a second. ``token``: what clients must send, None for no token;
+    an address that other machines can reach is refused without one. Raises ConfigError if address or token cannot be used.
     """
 
     name = "web"
@@ -44,24 +44,24 @@ class WebSink:
                 f"{address} can be reached from other machines, and no token is set",
                 hint="set one with --web-token or EDGE_RESNET_WEB_TOKEN, or listen on 127.0.0.1",
             )
-        self._feed = LatestFrames(status)
+        self._latest = LatestFrames(status)
         self._running: _Running | None = None
         self._port = self._address.port
 
     @property
     def url(self) -> str:
-        """What to open in a browser; with port 0 it is known once the sink is open."""
+        """The URL for a browser; with port 0 it is known once the sink is open."""
         return self._address.url(self._port)
 
     def open(self) -> WebSink:
-        """Bind, then start the server; harmless when repeated.
+        """Bind, then start the server; may be called again.
 
-        Raises ConfigError where the address cannot be bound, MissingDependencyError where the server's libraries are absent.
+        Raises ConfigError if the address cannot be bound, MissingDependencyError if the server's libraries are not installed.
         """
         if self._running is None:
             sock = listen(self._address)
             try:
-                self._running = _start(self._feed, self._address, self._token, sock)
+                self._running = _start(self._latest, self._address, self._token, sock)
             except BaseException:
                 sock.close()
                 raise
@@ -69,15 +69,15 @@ class WebSink:
         return self
 
     def write(self, prediction: Prediction, frame: Frame) -> None:
-        """Store the newest of its source, and queue it for those who listen. Never waits for a client."""
-        newest = self._feed.put(prediction, frame)
+        """Store the prediction and its frame, and queue it for the clients. Never waits for a client."""
+        newest = self._latest.put(prediction, frame)
         running = self._running
         if newest is not None and running is not None:
             running.metrics.observe(newest)
-            running.hub.publish(newest)
+            running.event_hub.publish(newest)
 
     def close(self) -> None:
-        """End the server within a second, whoever still watches."""
+        """End the server within a second, whichever clients are connected."""
         running, self._running = self._running, None
         if running is not None:
             running.server.stop()
@@ -93,13 +93,13 @@ class WebSink:
 @dataclass(frozen=True)
 class _Running:
     server: Server
-    hub: EventHub
+    event_hub: EventHub
     metrics: Metrics
     pool: ThreadPoolExecutor
     port: int
 
 
-def _start(feed: LatestFrames, address: Address, token: Token | None, sock: socket.socket) -> _Running:
+def _start(latest: LatestFrames, address: Address, token: Token | None, sock: socket.socket) -> _Running:
     try:
         from edge_resnet.streaming.web.events import EventHub
         from edge_resnet.streaming.web.routes import Api, build_app
@@ -107,11 +107,11 @@ def _start(feed: LatestFrames, address: Address, token: Token | None, sock: sock
         from edge_resnet.streaming.web.streams import Streams
     except ImportError as error:
         raise MissingDependencyError(f"--web needs {error.name}", hint="pip install 'edge-resnet[web]'") from error
-    feed.status()
-    hub, streams = EventHub(), Streams()
+    latest.status()
+    event_hub, streams = EventHub(), Streams()
     pool = ThreadPoolExecutor(2, thread_name_prefix="web")
-    api = Api(feed, hub, streams, pool)
+    api = Api(latest, event_hub, streams, pool)
     port: int = sock.getsockname()[1]
     server = Server(build_app(api, token, address.host if address.loopback else None), sock, streams)
     server.start()
-    return _Running(server, hub, api.metrics, pool, port)
+    return _Running(server, event_hub, api.metrics, pool, port)

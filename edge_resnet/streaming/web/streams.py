@@ -1,7 +1,7 @@
-"""Responses without an end: counted, limited, ended together. Knows HTTP's framing, not what is streamed.
+"""Endless responses: counted, limited, ended together. Knows the framing of HTTP, not what is streamed.
 
-Nothing here is cancelled: a stream ends when its client goes, when its chunks end, or when all are told to stop. A client that
-does not read blocks only its own stream; the server lets go of it after a while.
+Nothing here is cancelled: a stream ends when its client disconnects, when its chunks end, or when all must stop. A client that
+does not read blocks only its own stream, and the server closes the connection after a while.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from starlette.types import Receive, Scope, Send
 
 __all__ = ["Chunks", "Stream", "Streams", "pause"]
 
-#: Yields what to send, or nothing (``b""``) to have it looked at whether the client is still there. The event is set when it is
-#: gone or all must end: wait for that, with a timeout, and not for anything else.
+#: Yields what to send, or ``b""`` to have only the client checked. The event is set when the client is gone or all streams must
+#: end: wait for that event, with a timeout, and for nothing else.
 Chunks: TypeAlias = Callable[[asyncio.Event], AsyncGenerator[bytes, None]]
 
 
 class Streams:
-    """The open streams of one server. Used on the server's thread alone."""
+    """The open streams of one server. Used only on the server's thread."""
 
     def __init__(self) -> None:
         self.stopping = False
@@ -30,7 +30,7 @@ class Streams:
         self._wakes: set[asyncio.Event] = set()
 
     def enter(self, kind: str, limit: int) -> bool:
-        """Count one more of its kind, or say that there are enough."""
+        """Count one more of its kind; False if the limit is reached."""
         if self.stopping or self.counts[kind] >= limit:
             return False
         self.counts[kind] += 1
@@ -41,22 +41,22 @@ class Streams:
         self.counts[kind] -= 1
 
     def stop(self) -> None:
-        """Have every stream end now."""
+        """End every stream."""
         self.stopping = True
         for wake in self._wakes:
             wake.set()
 
     def register(self, wake: asyncio.Event) -> None:
-        """Have an event set when all must stop."""
+        """Set an event when all must stop."""
         self._wakes.add(wake)
 
     def forget(self, wake: asyncio.Event) -> None:
-        """Take that back."""
+        """Undo ``register``."""
         self._wakes.discard(wake)
 
 
 class Stream:
-    """One response whose body is ``chunks``; ``kind`` was entered and is left when it ends."""
+    """One response whose body is ``chunks``. ``kind`` was entered by the caller, and is left when the response ends."""
 
     def __init__(self, streams: Streams, kind: str, media_type: str, chunks: Chunks) -> None:
         self._streams = streams
@@ -65,7 +65,7 @@ class Stream:
         self._chunks = chunks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send until it ends."""
+        """Send until the stream ends."""
         wake = asyncio.Event()
         gone = asyncio.ensure_future(_gone(receive))
         gone.add_done_callback(lambda _: wake.set())
@@ -95,7 +95,7 @@ class Stream:
 
 
 async def pause(wake: asyncio.Event, seconds: float) -> None:
-    """Wait, but not longer than until the event is set."""
+    """Wait for so long, or until the event is set."""
     try:
         await asyncio.wait_for(wake.wait(), seconds)
     except asyncio.TimeoutError:

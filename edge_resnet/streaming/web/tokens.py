@@ -1,4 +1,4 @@
-"""The access token: compared, turned into a cookie, guessed at no more than ten times. Knows nothing of HTTP, and loads no server."""
+"""The access token: comparing it, the cookie for a browser, a limit on wrong attempts. Knows no HTTP and loads no server."""
 
 from __future__ import annotations
 
@@ -16,35 +16,31 @@ __all__ = ["COOKIE_S", "Attempts", "Token"]
 
 #: How long a browser stays signed in.
 COOKIE_S = 7 * 24 * 3600
-
-
-_SHORTEST = 8
-
-
+_MIN_LENGTH = 8
 _HINT = 'make one with: python3 -c "import secrets; print(secrets.token_urlsafe())"'
 
 
 class Token:
-    """A token that a client must show. Raises ConfigError where it is too short, or no header can carry it."""
+    """A token that clients must send. Raises ConfigError if it is too short, or a header cannot contain it."""
 
     def __init__(self, secret: str) -> None:
         if not secret.isascii() or not secret.isprintable() or " " in secret:
-            raise ConfigError("the web token holds characters that no HTTP header carries", hint=_HINT)
-        if len(secret) < _SHORTEST:
-            raise ConfigError(f"the web token has {len(secret)} characters, which is soon guessed", hint=_HINT)
+            raise ConfigError("the web token contains characters that an HTTP header cannot contain", hint=_HINT)
+        if len(secret) < _MIN_LENGTH:
+            raise ConfigError(f"the web token has only {len(secret)} characters and could be guessed", hint=_HINT)
         self._key = secret.encode()
 
     def matches(self, candidate: str) -> bool:
-        """Compare in a time that tells nothing of how much was right, nor of the length."""
+        """Compare in a time that depends neither on how much is right nor on the length."""
         return hmac.compare_digest(_digest(candidate.encode("utf-8", "replace")), _digest(self._key))
 
     def cookie(self) -> str:
-        """What a browser is given to show from now on: not the token, and not forever. It outlives a restart of the server."""
+        """A cookie for a browser: not the token itself, valid for a week, also after a restart of the server."""
         until = int(time.time()) + COOKIE_S
         return f"{until}.{self._sign(str(until))}"
 
     def signed(self, cookie: str) -> bool:
-        """Whether the cookie is one of ours and not too old."""
+        """Whether this server signed the cookie and it has not expired."""
         until, _, signature = cookie.partition(".")
         if not (until.isascii() and until.isdecimal() and len(until) < 16):
             return False
@@ -56,7 +52,7 @@ class Token:
 
 
 class Attempts:
-    """Wrong tokens per address: after ten within a minute the address waits a minute. Remembers the last 1,024 addresses."""
+    """Wrong tokens per address: after ten within a minute the address must wait a minute. Keeps the last 1,024 addresses."""
 
     LIMIT = 10
     WAIT_S = 60.0
@@ -67,7 +63,7 @@ class Attempts:
         self._wrong: OrderedDict[str, tuple[int, float]] = OrderedDict()
 
     def wait_s(self, address: str) -> float:
-        """Seconds that the address has to wait, 0 where it need not."""
+        """Seconds that the address must still wait, or 0."""
         count, last_s = self._wrong.get(_network(address), (0, 0.0))
         left = last_s + self.WAIT_S - self._clock()
         return max(0.0, left) if count >= self.LIMIT else 0.0
@@ -89,7 +85,7 @@ def _digest(data: bytes) -> bytes:
 
 
 def _network(address: str) -> str:
-    """One key per client: whoever has an IPv6 address has a whole /64 of them."""
+    """One key per client: a client with an IPv6 address has a whole /64 of them."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""Predictions, frames and a disk that is full, for the tests of sinks."""
+"""Predictions, frames and a full disk, for the tests of sinks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WALL_NS = 1_795_616_102_123_000_000
 
 @dataclass(frozen=True)
 class Seen:
-    """What a prediction is to say."""
+    """The content of a prediction."""
 
     label: str = "tabby"
     probability: float = 0.75
@@ -27,7 +27,7 @@ class Seen:
 
 
 def predicted(frame: int = 0, seen: Seen = Seen(), *, per_second: float = 30.0) -> Prediction:
-    """A prediction of a source that gives so many frames a second."""
+    """A prediction of a source with a given frame rate."""
     captured_ns = round(frame * 1e9 / per_second)
     top = tuple(ClassScore(281 + place, f"{seen.label}{place or ''}", seen.probability / (place + 1)) for place in range(5))
     answer = Answer(281, seen.label, seen.probability, seen.changed)
@@ -37,7 +37,7 @@ def predicted(frame: int = 0, seen: Seen = Seen(), *, per_second: float = 30.0) 
 
 
 def with_image(frame: int = 0, *, height: int = 48, width: int = 64, source: str = "camera:0") -> Frame:
-    """A smooth frame that brightens with its number."""
+    """A smooth frame that becomes brighter with its number."""
     y, x = np.mgrid[0:height, 0:width]
     image = np.stack([x * 200 // width, y * 200 // height, np.full_like(x, 100 + frame % 100)], axis=-1).astype(np.uint8)
     return Frame(image, frame, 0, source)
@@ -45,8 +45,7 @@ def with_image(frame: int = 0, *, height: int = 48, width: int = 64, source: str
 
 @contextmanager
 def files_up_to(size: int) -> Iterator[None]:
-    """While it lasts, the system lets no file of this process grow beyond ``size`` bytes and cuts a write there, as a full disk
-    does."""
+    """Inside the block no file of this process grows beyond ``size`` bytes: a write is cut off there, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

@@ -1,4 +1,4 @@
-"""The answer in the image: legible on any background, inside any image, in any language."""
+"""The answer drawn into a frame: legible on any background, inside any image, in any language."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def _frame(kind: str, height: int = 240, width: int = 320) -> Frame:
 
 
 def _box(image: np.ndarray, before: np.ndarray) -> np.ndarray:
-    """The smallest part, from the upper left corner, outside which nothing changed."""
+    """The smallest part, from the upper left corner, outside of which nothing changed."""
     rows, columns = np.nonzero((image != before).any(axis=-1))
     return image[: rows.max() + 1, : columns.max() + 1]
 
 
 @pytest.mark.parametrize("kind", ["black", "grey", "white", "noise"])
 def test_letters_stand_out(kind: str) -> None:
-    """The same box of bright letters on dark ground, whatever is behind it; the rest of the image is as it was."""
+    """The same box of light text on a dark ground over any background; the rest of the image is unchanged."""
     frame = _frame(kind)
     image = Annotator().draw(predicted(), frame)
     box = _box(image, frame.image)
@@ -44,7 +44,7 @@ def test_letters_stand_out(kind: str) -> None:
 
 
 def test_the_frame_is_not_touched() -> None:
-    """A frame is shared: the answer is drawn into a copy."""
+    """A frame is shared, so the answer is drawn into a copy."""
     frame = with_image()
     before = frame.image.copy()
     image = Annotator().draw(predicted(), frame)
@@ -64,7 +64,7 @@ def test_letters_grow_with_the_image() -> None:
 @settings(max_examples=40)
 @given(st.integers(1, 80), st.integers(1, 80), st.text(max_size=60), st.floats())
 def test_any_label_in_any_image(height: int, width: int, label: str, probability: float) -> None:
-    """However small the image and whatever the label, an image of the same size comes back."""
+    """For any image size and any label the result has the size of the image."""
     frame = with_image(height=height, width=width)
     image = Annotator().draw(predicted(0, Seen(label, probability)), frame)
     assert image.shape == frame.image.shape
@@ -72,7 +72,7 @@ def test_any_label_in_any_image(height: int, width: int, label: str, probability
 
 
 def test_a_long_label_shrinks_before_it_is_cut() -> None:
-    """What is twice as wide as the image is drawn in smaller letters: its end is still there."""
+    """A label twice as wide as the image is drawn in smaller letters, with its end."""
     frame = _frame("white", 480, 640)
     first, second = (
         Annotator().draw(predicted(0, Seen(f"{'a very long name of a thing, ' * 3}{end}")), frame) for end in ("ab", "xy")
@@ -81,7 +81,7 @@ def test_a_long_label_shrinks_before_it_is_cut() -> None:
 
 
 def test_the_rate_is_drawn() -> None:
-    """Thirty frames a second are another image than fifteen; another source's frames change nothing."""
+    """Thirty frames per second look different from fifteen; frames of another source change nothing."""
     images = {}
     for per_second in (15.0, 30.0):
         annotator = Annotator()
@@ -97,7 +97,7 @@ def test_the_rate_is_drawn() -> None:
 
 
 def test_what_a_font_lacks_is_escaped() -> None:
-    """Pillow's own font knows ASCII; other letters, and what is no letter, are written as Python does."""
+    """Pillow's own font has only ASCII; other and unprintable characters are escaped as Python does."""
     font = ImageFont.load_default(20)
     assert drawable("plain text, 75 %", font) == "plain text, 75 %"
     assert drawable("ねこ\n\ud800", font) == "\\u306d\\u3053\\n\\ud800"

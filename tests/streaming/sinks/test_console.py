@@ -36,8 +36,8 @@ def test_every_image_has_its_line() -> None:
     assert lines[0].startswith("a.jpg #0: cat 50.0 %")
 
 
-def test_a_stream_speaks_when_the_answer_changes() -> None:
-    """Of many frames with one answer the first is told, then the first of the next answer."""
+def test_a_stream_prints_changes_of_the_answer() -> None:
+    """Of many frames with one answer only the first is printed."""
     frames = [_prediction("camera:0", index, "cat" if index < 20 else "dog", index) for index in range(40)]
     lines = _lines(*frames)
     assert [line.split(":")[1].split()[0] for line in lines] == ["0", "0"]
@@ -45,32 +45,32 @@ def test_a_stream_speaks_when_the_answer_changes() -> None:
     assert "#20" in lines[1]
 
 
-def test_a_stream_that_does_not_change_is_heard_of_each_second() -> None:
-    """Thirty frames a second with one answer: a line at the start and one a second."""
+def test_a_stream_without_changes_prints_each_second() -> None:
+    """Thirty frames per second with one answer: a line at the start and one per second."""
     frames = [_prediction("camera:0", index, "cat", index * SECOND // 30) for index in range(91)]
     assert len(_lines(*frames)) == 4
 
 
 def test_a_line_holds_three_answers_and_the_time() -> None:
-    """Not all of them: a person reads it."""
+    """Not all of them, since a person reads it."""
     (line,) = _lines(_prediction("a.jpg", 0, "cat"))
     assert line.count("%") == 3
     assert "2.0 ms" in line
 
 
 def test_the_same_image_twice_is_two_lines() -> None:
-    """Given twice on the command line, it is told twice."""
+    """An image given twice on the command line is printed twice."""
     assert len(_lines(_prediction("a.jpg", 0, "cat"), _prediction("a.jpg", 0, "cat"))) == 2
 
 
-def test_streams_do_not_make_each_other_speak() -> None:
-    """Two cameras whose frames take turns and do not change are two lines, not one a frame."""
+def test_streams_do_not_make_each_other_print() -> None:
+    """Two cameras whose frames alternate and do not change are two lines, not one per frame."""
     frames = [_prediction(f"camera:{index % 2}", index // 2, "dog" if index % 2 else "cat", index) for index in range(40)]
     assert [line.split()[0] for line in _lines(*frames)] == ["camera:0", "camera:1"]
 
 
-def test_what_is_held_to_be_seen_decides() -> None:
-    """Where frames are smoothed, the answer's change is told, and named where the frame's best class is another."""
+def test_the_smoothed_answer_decides() -> None:
+    """With smoothing the changes of the answer are printed, and its label if the frame's best class is another."""
     cat, unknown = Answer(0, "cat", 0.5, False), Answer(-1, "unknown", 0.2, True)
     frames = [
         replace(_prediction("camera:0", index, "dog" if index == 3 else "cat", index), answer=unknown if index >= 6 else cat)

@@ -1,4 +1,4 @@
-"""JSON lines: whole, flushed, with the promised keys; a disk that fails is one line."""
+"""JSON lines: whole, flushed, with the documented keys; a full disk is one line."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _prediction(frame: int = 0, label: str = "tabby") -> Prediction:
 
 
 def test_the_keys_are_the_documented_ones() -> None:
-    """A line holds exactly the documented keys, and the numbers that were given."""
+    """A line has exactly the documented keys, and the numbers that were given."""
     stream = io.StringIO()
     JsonlSink(stream).write(_prediction(7), FRAME)
     row = json.loads(stream.getvalue())
@@ -38,7 +38,7 @@ def test_the_keys_are_the_documented_ones() -> None:
 
 
 def test_each_line_is_there_when_it_was_written(tmp_path: Path) -> None:
-    """A reader of the open file sees whole lines only, and all of them."""
+    """A reader of the open file sees all lines written so far, whole."""
     path = tmp_path / "out.jsonl"
     with JsonlSink(path) as sink:
         for frame in range(3):
@@ -49,7 +49,7 @@ def test_each_line_is_there_when_it_was_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("label", ["größe", "ねこ", 'quote " and \\', "line\nbreak", "\ud800"])
 def test_any_label_survives(tmp_path: Path, label: str) -> None:
-    """Labels of any alphabet come back as they were, one line each."""
+    """Labels of any alphabet are read back unchanged, one line each."""
     path = tmp_path / "out.jsonl"
     with JsonlSink(path) as sink:
         sink.write(_prediction(label=label), FRAME)
@@ -58,7 +58,7 @@ def test_any_label_survives(tmp_path: Path, label: str) -> None:
 
 
 def test_a_stream_is_left_open() -> None:
-    """stdout is not ours to close."""
+    """stdout is not closed by the sink."""
     stream = io.StringIO()
     with JsonlSink(stream) as sink:
         sink.write(_prediction(), FRAME)
@@ -74,7 +74,7 @@ def test_a_full_disk_is_one_line() -> None:
     assert caught.value.exit_code == 2
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+def test_paths_that_cannot_be_written(tmp_path: Path) -> None:
     """A folder, and a path below a file."""
     for path in (tmp_path, tmp_path / "no" / "such" / "folder.jsonl"):
         with pytest.raises(ConfigError, match="cannot write"):
@@ -82,7 +82,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_closing_twice(tmp_path: Path) -> None:
-    """close is harmless, however often."""
+    """close may be called more than once."""
     sink = JsonlSink(tmp_path / "out.jsonl")
     sink.close()
     sink.close()
@@ -90,8 +90,8 @@ def test_closing_twice(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("append", [False, True])
-def test_a_run_that_begins_again(tmp_path: Path, append: bool) -> None:
-    """A second sink on the same file replaces it, or continues it where that was asked for."""
+def test_a_second_run_on_the_same_file(tmp_path: Path, append: bool) -> None:
+    """It replaces the file, or continues it with ``append``."""
     path = tmp_path / "out.jsonl"
     for frame in range(2):
         with JsonlSink(path, append=append) as sink:
@@ -100,8 +100,8 @@ def test_a_run_that_begins_again(tmp_path: Path, append: bool) -> None:
     assert frames == ([0, 1] if append else [1])
 
 
-def test_large_files_take_their_turn(tmp_path: Path) -> None:
-    """With a limit the older files bear numbers, and the newest are kept."""
+def test_large_files_are_rotated(tmp_path: Path) -> None:
+    """With a limit the older files are numbered, and the newest ones are kept."""
     path = tmp_path / "out.jsonl"
     with JsonlSink(path, max_bytes=1000, keep=2) as sink:
         for frame in range(20):
@@ -115,7 +115,7 @@ def test_large_files_take_their_turn(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_disk_that_has_space_again(tmp_path: Path, stream: bool) -> None:
-    """While the disk is full each write fails; after that whole lines go on, with no half one in between."""
+    """While the disk is full each write fails; afterwards whole lines follow, with no incomplete one in between."""
     path = tmp_path / "out.jsonl"
     with path.open("w") as file:
         sink = JsonlSink(file if stream else path)
@@ -136,7 +136,7 @@ def test_a_disk_that_has_space_again(tmp_path: Path, stream: bool) -> None:
 
 @pytest.mark.parametrize("fifo", [False, True])
 def test_a_reader_that_goes_away(tmp_path: Path, fifo: bool) -> None:
-    """A pipe, given as a stream or by its name, whose reader has gone ends the run as any pipe does."""
+    """If the reader of a pipe, given as a stream or by its name, has gone, BrokenPipeError is raised."""
     path = tmp_path / "pipe"
     if fifo:
         os.mkfifo(path)
@@ -160,7 +160,7 @@ def test_a_reader_that_goes_away(tmp_path: Path, fifo: bool) -> None:
 
 
 @pytest.mark.parametrize("options", [{"max_bytes": 0}, {"keep": 0}, {"sync": "sometimes"}])
-def test_options_that_make_no_sense(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_invalid_options(tmp_path: Path, options: dict[str, Any]) -> None:
     """Refused before the file is touched."""
     with pytest.raises(ConfigError):
         JsonlSink(tmp_path / "out.jsonl", **options)

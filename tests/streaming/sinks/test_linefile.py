@@ -1,4 +1,4 @@
-"""Files of lines: whole, in order, also after a power cut, on a full disk, and over rotations that fail."""
+"""Files of lines: whole and in order, also after a power cut, on a full disk, and if rotations fail."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _lines = st.lists(st.integers(0, 60), max_size=30).map(
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    """A folder of its own for each of Hypothesis' examples."""
+    """A new folder for each of Hypothesis' examples."""
     with tempfile.TemporaryDirectory() as name:
         yield Path(name) / "out.jsonl"
 
 
 def _all(path: Path) -> list[Path]:
-    """The file and its older ones, oldest first."""
+    """The lines of the older files and of the file, oldest first."""
     numbers = sorted((int(older.suffix[1:]) for older in path.parent.glob(f"{path.name}.*")), reverse=True)
     return [*(Path(f"{path}.{number}") for number in numbers), path]
 
@@ -48,7 +48,7 @@ def _read(path: Path) -> list[str]:
 @settings(max_examples=60)
 @given(_lines, st.integers(1, 300), st.integers(1, 8), st.booleans())
 def test_rotation_keeps_the_order(lines: list[str], max_bytes: int, keep: int, restarts: bool) -> None:
-    """The older files and the file, read in order, are the newest lines; none is missing in between, none is cut."""
+    """The older files and the file, read in order, contain the newest lines; none is missing or cut."""
     with _folder() as path:
         file = LineFile(path, append=True, max_bytes=max_bytes, keep=keep)
         for line in lines:
@@ -69,8 +69,8 @@ def test_rotation_keeps_the_order(lines: list[str], max_bytes: int, keep: int, r
 
 @settings(max_examples=100)
 @given(_lines, st.data())
-def test_a_power_cut_costs_half_a_line_at_most(lines: list[str], data: st.DataObject) -> None:
-    """Cut anywhere and continued, a file holds every line that was whole and the new ones, each on its own."""
+def test_a_power_cut_costs_one_line_at_most(lines: list[str], data: st.DataObject) -> None:
+    """Cut anywhere and continued, a file contains every whole line and the new ones, each on its own line."""
     content = "".join(f"{line}\n" for line in lines).encode()
     cut = content[: data.draw(st.integers(0, len(content)))] + b"\0" * data.draw(st.integers(0, 3))
     whole = [line for number, line in enumerate(lines) if len("\n".join(lines[: number + 1])) <= len(cut.rstrip(b"\0"))]
@@ -86,7 +86,7 @@ def test_a_power_cut_costs_half_a_line_at_most(lines: list[str], data: st.DataOb
 @settings(max_examples=100)
 @given(_lines, st.integers(0, 800))
 def test_a_full_disk_leaves_no_half_line(lines: list[str], size: int) -> None:
-    """The lines that were taken are there, the others are not, and none is cut; with space again it goes on."""
+    """Lines that were accepted are there, the others are not, and none is cut; with free space it continues."""
     with _folder() as path:
         file = LineFile(path, append=False)
         taken = []
@@ -102,7 +102,7 @@ def test_a_full_disk_leaves_no_half_line(lines: list[str], size: int) -> None:
 
 
 def test_what_is_not_ours_is_not_cut(tmp_path: Path) -> None:
-    """A file that ends in something else than half an object keeps it, and the next line begins on a line of its own."""
+    """A file that ends in something other than an incomplete object keeps it, and the next line starts on its own."""
     for end in ("notes without a newline", '{"whole": 1}'):
         path = tmp_path / "notes.txt"
         path.write_text(f"first\n{end}")
@@ -113,7 +113,8 @@ def test_what_is_not_ours_is_not_cut(tmp_path: Path) -> None:
 
 
 def test_a_rotation_that_fails_loses_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """With a folder in the place of the older file the lines go to the old one, said once; with it gone, rotation goes on."""
+    """With a folder in place of the older file the lines go to the old one, with one warning; when it is gone, rotation
+    continues."""
     path = tmp_path / "out.jsonl"
     obstacle = tmp_path / "out.jsonl.1"
     (obstacle / "full").mkdir(parents=True)
@@ -132,7 +133,7 @@ def test_a_rotation_that_fails_loses_nothing(tmp_path: Path, caplog: pytest.LogC
 
 
 def test_a_rotation_that_fails_half_way_loses_nothing(tmp_path: Path) -> None:
-    """Where the file is renamed and no new one can be opened, tried again and again, no older file is pushed out."""
+    """If the file is renamed and no new one can be opened, repeated attempts delete no older file."""
     path = tmp_path / "out.jsonl"
     file = LineFile(path, append=True, max_bytes=10, keep=3)
     for number in range(3):
@@ -152,8 +153,8 @@ def test_a_rotation_that_fails_half_way_loses_nothing(tmp_path: Path) -> None:
     assert [json.loads(line)["n"] for line in _read(path)] == list(range(10))
 
 
-def test_a_file_renamed_by_others_is_begun_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where logrotate renames the file, or somebody removes it, lines do not go where nobody sees them."""
+def test_a_file_renamed_by_others_is_created_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After logrotate renames the file, or it is removed, lines go to a new file of the same name."""
     monkeypatch.setattr(linefile, "_EVERY_S", 0.0)
     path = tmp_path / "out.jsonl"
     file = LineFile(path, append=True)
@@ -168,8 +169,8 @@ def test_a_file_renamed_by_others_is_begun_anew(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(("sync", "count"), [("never", 0), ("interval", 1), ("always", 5)])
-def test_when_lines_are_forced_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: Sync, count: int) -> None:
-    """Never; once for lines within a second, at the end; for each line."""
+def test_when_lines_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sync: Sync, count: int) -> None:
+    """Never; once at the end for lines within a second; for each line."""
     forced = []
     real = os.fdatasync
     monkeypatch.setattr(linefile.os, "fdatasync", lambda fd: (forced.append(fd), real(fd)))
@@ -181,7 +182,7 @@ def test_when_lines_are_forced_to_the_disk(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_the_interval_runs_while_no_line_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line that waits to be forced to the disk is, by the next tick that is due, and then no more."""
+    """A line that waits to be synced is synced by the next tick that is due, and then not again."""
     file = LineFile(tmp_path / "out.jsonl", append=True, sync="interval")
     file.write('{"n": 0}')
     forced = []
@@ -196,8 +197,8 @@ def test_the_interval_runs_while_no_line_is_written(tmp_path: Path, monkeypatch:
 
 
 def test_a_killed_process_leaves_whole_lines(tmp_path: Path) -> None:
-    """A process that is killed while it writes leaves whole lines, but for the last: a system may take a part of that, and the
-    next process cuts it off and goes on."""
+    """A process that is killed while it writes leaves whole lines, except perhaps for the last one, which the next process cuts
+    off."""
     path = tmp_path / "out.jsonl"
     code = (
         "import sys, itertools\nfrom pathlib import Path\nfrom edge_resnet.streaming.sinks.linefile import LineFile\n"
@@ -219,7 +220,7 @@ def test_a_killed_process_leaves_whole_lines(tmp_path: Path) -> None:
 
 
 def test_a_closed_file_takes_nothing(tmp_path: Path) -> None:
-    """After close a line is refused; closing again is harmless."""
+    """After close a line is refused; closing again has no effect."""
     file = LineFile(tmp_path / "out.jsonl", append=True)
     file.close()
     file.close()

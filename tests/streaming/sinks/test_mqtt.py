@@ -1,4 +1,4 @@
-"""MQTT against a real broker: what arrives, what happens when it goes away, and that nobody learns the password."""
+"""MQTT against a real broker: what arrives, what happens when it goes away, and that the password appears nowhere."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ FRAME = with_image()
 
 
 class Mosquitto:
-    """A broker on the loopback that can be ended and started again on its port."""
+    """A broker on loopback that can be stopped and restarted on its port."""
 
     def __init__(self, folder: Path, *settings: str) -> None:
         command = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
@@ -54,7 +54,7 @@ class Mosquitto:
         self.start()
 
     def start(self) -> None:
-        """Start it, again too, and wait until it answers."""
+        """Start it, or start it again, and wait until it answers."""
         self._process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
         _wait_for(self._answers)
 
@@ -63,12 +63,12 @@ class Mosquitto:
         self._process.send_signal(number)
 
     def stop(self) -> None:
-        """End it properly."""
+        """Stop it properly."""
         self._process.terminate()
         self._process.wait(20)
 
     def kill(self) -> None:
-        """End it at once, as a power cut does."""
+        """Kill it, as a power cut does."""
         self._process.kill()
         self._process.wait(20)
 
@@ -79,7 +79,7 @@ class Mosquitto:
 
 
 class Subscriber:
-    """Everything that is published, retained or not, in the order of arrival; connects again by itself."""
+    """Receives everything that is published, retained or not, in the order of arrival; reconnects by itself."""
 
     def __init__(self, port: int) -> None:
         self.messages: list[tuple[str, str]] = []
@@ -98,7 +98,7 @@ class Subscriber:
         return [payload for name, payload in self.messages if name == topic]
 
     def close(self) -> None:
-        """Go away."""
+        """Disconnect."""
         self._client.disconnect()
         self._client.loop_stop()
 
@@ -112,7 +112,7 @@ def _wait_for(condition: Callable[[], object], seconds: float = 20.0) -> None:
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[Mosquitto]:
-    """A broker that lets anybody in."""
+    """A broker that accepts everybody."""
     mosquitto = Mosquitto(tmp_path)
     yield mosquitto
     mosquitto.kill()
@@ -120,7 +120,7 @@ def broker(tmp_path: Path) -> Iterator[Mosquitto]:
 
 @pytest.fixture
 def subscriber(broker: Mosquitto) -> Iterator[Subscriber]:
-    """Somebody who listens to that broker."""
+    """A subscriber to that broker."""
     subscriber = Subscriber(broker.port)
     yield subscriber
     subscriber.close()
@@ -132,7 +132,7 @@ def _at(port: int, **fields: Any) -> Broker:
 
 @pytest.mark.parametrize("qos", [0, 1])
 def test_what_is_published(broker: Mosquitto, subscriber: Subscriber, qos: int) -> None:
-    """Every prediction arrives once, in order, as the line that a file would hold; none is lost by closing."""
+    """Every prediction arrives once, in order, as the line that a file would contain; none is lost by closing."""
     predictions = [predicted(number, Seen("größe ねこ")) for number in range(50)]
     with MqttSink(_at(broker.port), qos=qos) as sink:
         for prediction in predictions:
@@ -142,7 +142,7 @@ def test_what_is_published(broker: Mosquitto, subscriber: Subscriber, qos: int) 
 
 
 def test_online_and_offline_are_retained(broker: Mosquitto, subscriber: Subscriber) -> None:
-    """Who subscribes while it runs learns that it is online; who does so later, that it is not."""
+    """A subscriber during the run sees online; a later one sees offline."""
     with MqttSink(_at(broker.port)):
         _wait_for(lambda: subscriber.on("site/door/status") == ["online"])
         late = Subscriber(broker.port)
@@ -157,7 +157,7 @@ def test_online_and_offline_are_retained(broker: Mosquitto, subscriber: Subscrib
 
 
 def test_a_killed_run_is_offline(broker: Mosquitto, subscriber: Subscriber) -> None:
-    """The broker itself says offline when a run is cut off."""
+    """The broker itself publishes offline when a run is killed."""
     code = (
         "import sys\nfrom edge_resnet.streaming.sinks.mqtt import MqttSink, parse_broker\n"
         "sink = MqttSink(parse_broker(sys.argv[1]))\nprint('up', flush=True)\nsys.stdin.read()\n"
@@ -171,7 +171,7 @@ def test_a_killed_run_is_offline(broker: Mosquitto, subscriber: Subscriber) -> N
 
 
 def test_a_broker_that_comes_back(broker: Mosquitto, subscriber: Subscriber) -> None:
-    """With QoS 1 what is written while the broker is away arrives when it is back, and it is online again."""
+    """With QoS 1 messages written while the broker is away arrive when it is back, and the run is online again."""
     with MqttSink(_at(broker.port), qos=1) as sink:
         sink.write(predicted(0), FRAME)
         _wait_for(lambda: subscriber.on("site/door"))
@@ -186,8 +186,8 @@ def test_a_broker_that_comes_back(broker: Mosquitto, subscriber: Subscriber) -> 
 
 
 @pytest.mark.alone
-def test_losses_are_said(broker: Mosquitto, subscriber: Subscriber) -> None:
-    """With QoS 0 each write while the broker is away is an error, at once; when it is back they go on."""
+def test_losses_are_reported(broker: Mosquitto, subscriber: Subscriber) -> None:
+    """With QoS 0 each write while the broker is away is an error at once; when it is back, writing works again."""
     with MqttSink(_at(broker.port)) as sink:
         broker.kill()
         _wait_for(lambda: not sink._client.is_connected())
@@ -207,8 +207,8 @@ def test_losses_are_said(broker: Mosquitto, subscriber: Subscriber) -> None:
 
 @pytest.mark.parametrize("qos", [0, 1])
 @pytest.mark.alone
-def test_a_broker_that_takes_nothing(broker: Mosquitto, monkeypatch: pytest.MonkeyPatch, qos: int) -> None:
-    """While the broker sleeps no write waits, and what is held does not grow; close gives up and says so."""
+def test_a_broker_that_is_suspended(broker: Mosquitto, monkeypatch: pytest.MonkeyPatch, qos: int) -> None:
+    """No write waits, and the messages in flight are limited; close gives up and reports it."""
     monkeypatch.setattr(mqtt, "_DRAIN_S", 0.3)
     monkeypatch.setattr(mqtt, "_END_S", 0.3)
     long = Seen("x" * 100_000)  # 300 of them are more than the sockets of both sides hold
@@ -225,17 +225,17 @@ def test_a_broker_that_takes_nothing(broker: Mosquitto, monkeypatch: pytest.Monk
     assert all("wait for the MQTT broker" in message and "it is slow" in message for message in refusals)
     assert len(refusals) >= (290 if qos else 100)
     assert slowest < 1.0
-    assert len(sink._under_way) <= 10
+    assert len(sink._in_flight) <= 10
     # With QoS 0 the machine's own buffers may have taken all of them by now: then none is left, and none was confirmed.
-    said = r"has not taken the last \d+ messages: it is slow"
-    with pytest.raises(EdgeResnetError, match=said if qos else said + "|has not confirmed the end.*it is slow"):
+    pattern = r"has not taken the last \d+ messages: it is slow"
+    with pytest.raises(EdgeResnetError, match=pattern if qos else pattern + "|has not confirmed the end.*it is slow"):
         sink.close()
     sink.close()
     broker.signal(signal.SIGCONT)
 
 
 def test_an_end_that_is_not_confirmed(broker: Mosquitto, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With QoS 0 what the machine's buffers took counts as sent, yet close says that the broker never confirmed it."""
+    """With QoS 0, messages in the system's buffers count as sent, but close reports that the broker never confirmed the end."""
     monkeypatch.setattr(mqtt, "_DRAIN_S", 0.3)
     monkeypatch.setattr(mqtt, "_END_S", 0.3)
     sink = MqttSink(_at(broker.port))
@@ -243,17 +243,17 @@ def test_an_end_that_is_not_confirmed(broker: Mosquitto, monkeypatch: pytest.Mon
     broker.signal(signal.SIGSTOP)
     sink.write(predicted(1), FRAME)
     _wait_for(lambda: not sink._forget_delivered())
-    with pytest.raises(EdgeResnetError, match="has not confirmed the end: what was sent last may be lost, it is slow"):
+    with pytest.raises(EdgeResnetError, match="has not confirmed the end, and the last messages may be lost: it is slow"):
         sink.close()
     broker.signal(signal.SIGCONT)
 
 
 def test_no_broker_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a broker a run begins, QoS 1 holds what fits, the rest is refused, and close is soon over."""
+    """Without a broker a run starts, QoS 1 keeps what fits, the rest is refused, and close returns soon."""
     monkeypatch.setattr(mqtt, "_DRAIN_S", 0.3)
-    with socket.socket() as nobody:
-        nobody.bind(("127.0.0.1", 0))  # bound and not listening: refuses
-        sink = MqttSink(_at(nobody.getsockname()[1]), qos=1, in_flight=5)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))  # bound and not listening: refuses
+        sink = MqttSink(_at(closed.getsockname()[1]), qos=1, in_flight=5)
         for number in range(5):
             sink.write(predicted(number), FRAME)
         with pytest.raises(EdgeResnetError, match=r"5 messages wait for the MQTT broker .*: no connection"):
@@ -267,7 +267,7 @@ def test_no_broker_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_password(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The right one lets in; with a wrong one the broker's reason is told, and no log, error or repr holds it."""
+    """The right one is accepted; with a wrong one the broker's reason is logged, and no log, error or repr contains it."""
     subprocess_path = shutil.which("mosquitto_passwd")
     if subprocess_path is None:
         pytest.skip("no mosquitto_passwd here: apt install mosquitto")
@@ -284,9 +284,9 @@ def test_the_password(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
             with pytest.raises(EdgeResnetError, match="refuses the connection: Not authorized") as caught:
                 sink.write(predicted(), FRAME)
             sink.close()
-        said = f"{caplog.text} {caught.value} {wrong!r} {sink!r} {vars(sink)}"
+        texts = f"{caplog.text} {caught.value} {wrong!r} {sink!r} {vars(sink)}"
         assert "Not authorized" in caplog.text
-        assert "wr0ng" not in said
+        assert "wr0ng" not in texts
     finally:
         broker.kill()
 
@@ -294,7 +294,7 @@ def test_the_password(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
 # paho leaves the socket of a handshake that failed to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_with_tls(tmp_path: Path) -> None:
-    """With mqtts:// a broker whose certificate the given authority signed is spoken to, and no other one."""
+    """With mqtts:// only a broker whose certificate is signed by the given authority is accepted."""
     if shutil.which("openssl") is None:
         pytest.skip("no openssl here")
     for name in ("ours", "other"):
@@ -314,7 +314,7 @@ def test_with_tls(tmp_path: Path) -> None:
                 sink.write(predicted(), FRAME)
         for content in (None, "no certificate"):
             (tmp_path / "bad.pem").write_text(content) if content else None
-            with pytest.raises(ConfigError, match="holds no certificate"):
+            with pytest.raises(ConfigError, match="contains no usable certificate"):
                 MqttSink(address, ca_file=tmp_path / "bad.pem")
     finally:
         broker.kill()
@@ -330,7 +330,7 @@ def test_with_tls(tmp_path: Path) -> None:
     ],
 )
 def test_addresses(uri: str, broker: Broker) -> None:
-    """Scheme, user, password, host, port and topic, with the usual ports where none is given."""
+    """Scheme, user, password, host, port and topic, with the standard ports as default."""
     assert parse_broker(uri) == broker
 
 
@@ -342,16 +342,16 @@ def test_addresses(uri: str, broker: Broker) -> None:
         *("mqtt://host/a%00", "mqtt://host/a#", "mqtt://user:12/34@host/a", "mqtt://user:12?34@host/a"),
     ],
 )
-def test_addresses_that_are_none(uri: str) -> None:
-    """Each is refused, with the form that is expected."""
+def test_invalid_addresses(uri: str) -> None:
+    """Each is refused, with the expected form."""
     with pytest.raises(ConfigError) as caught:
         parse_broker(uri)
     assert "mqtt://[user:password@]host" in caught.value.hint
 
 
 @given(st.text(st.sampled_from("@:/?#%[] secretSECRET0123456789"), min_size=6))
-def test_a_password_is_never_told(password: str) -> None:
-    """However it is written, a password comes neither into an error nor, in part, into host or topic."""
+def test_a_password_is_never_shown(password: str) -> None:
+    """However it is written, a password appears neither in an error nor, in part, in host or topic."""
     marked = f"XyZzY{password}XyZzY"
     try:
         broker = parse_broker(f"mqtt://user:{marked}@host/topic")
@@ -363,15 +363,15 @@ def test_a_password_is_never_told(password: str) -> None:
         assert (broker.host, broker.topic) == ("host", "topic")
 
 
-def test_options_that_make_no_sense() -> None:
-    """QoS 2 and no messages at all are refused before anything is connected."""
+def test_invalid_options() -> None:
+    """QoS 2 and no messages at all are refused before connecting."""
     for options in ({"qos": 2}, {"in_flight": 0}):
         with pytest.raises(ConfigError):
             MqttSink(_at(1), **options)
 
 
 def test_without_paho() -> None:
-    """Where paho-mqtt is not installed the command that installs it is told."""
+    """The error names the command that installs paho-mqtt."""
     code = (
         "import sys\nsys.modules['paho'] = None\nfrom edge_resnet.core.errors import MissingDependencyError\n"
         "try:\n    import edge_resnet.streaming.sinks.mqtt\n"

@@ -1,4 +1,4 @@
-"""One line of JSON per prediction: the promised keys, and nothing that JSON cannot say."""
+"""One line of JSON per prediction: the documented keys, and only what JSON allows."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _predictions = st.builds(
 
 @given(_predictions)
 def test_what_is_written_parses_back(prediction: Prediction) -> None:
-    """A line is ASCII, has no newline in it, and reads as the prediction's fields and its time."""
+    """A line is ASCII without a newline, and is read back as the prediction's fields and its time."""
     line = to_json(prediction)
     assert line.isascii()
     assert "\n" not in line
@@ -44,7 +44,7 @@ def test_what_is_written_parses_back(prediction: Prediction) -> None:
 
 
 def test_the_keys_come_in_the_documented_order() -> None:
-    """A line begins with where and when, as the documentation lists it."""
+    """The order of the documentation."""
     keys = ["source", "frame", "captured_ns", "wall_ns", "time", "age_ms", "top", "stages_ms", "answer"]
     row = json.loads(to_json(predicted(7)))
     assert list(row) == keys
@@ -53,8 +53,8 @@ def test_the_keys_come_in_the_documented_order() -> None:
 
 
 @pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
-def test_a_number_that_is_none_is_null(number: float) -> None:
-    """JSON has no NaN: strict parsers take the line all the same."""
+def test_a_number_that_is_not_finite_is_null(number: float) -> None:
+    """JSON has no NaN: strict parsers accept the line all the same."""
     broken = replace(predicted(), age_ms=number, top=(ClassScore(0, "a", number),))
 
     def refuse(name: str) -> float:
@@ -76,14 +76,14 @@ def test_a_number_that_is_none_is_null(number: float) -> None:
         (10**30, None),
     ],
 )
-def test_times_as_people_read_them(wall_ns: int, text: str | None) -> None:
-    """Coordinated universal time to the millisecond; no time where none is known."""
+def test_times_in_utc(wall_ns: int, text: str | None) -> None:
+    """Coordinated universal time in milliseconds; null if the time is not known."""
     assert utc(wall_ns) == text
 
 
 @given(st.integers(1, 253_402_300_799 * 10**9))
-def test_a_time_is_the_moment_given(wall_ns: int) -> None:
-    """Read back, a time is the moment given, cut to the millisecond."""
+def test_a_time_is_read_back(wall_ns: int) -> None:
+    """A time read back is the one given, truncated to milliseconds."""
     text = utc(wall_ns)
     assert text is not None
     moment = datetime.strptime(text, "%Y-%m-%dT%H:%M:%S.%fZ").replace(tzinfo=timezone.utc)

@@ -1,4 +1,4 @@
-"""The table at a terminal: a row per source, safe on any terminal, and alive while no frame comes."""
+"""The table at a terminal: a row per source, safe on any terminal, and updated while no frame arrives."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _shown(raw: io.BytesIO, encoding: str = "utf-8") -> str:
 
 
 def test_a_row_per_source() -> None:
-    """Each source is a row with its state, its newest answer, rate and age; below is what the run does."""
+    """Each source is a row with state, newest answer, rate and age; the run's figures are below."""
     console, raw = _terminal()
     dark = replace(_CAMERA, source="camera:1", state="stalled", black=True, last_frame_age_s=7.25)
     with TableSink(lambda: _status(_CAMERA, dark), console) as sink:
@@ -51,7 +51,7 @@ def test_a_row_per_source() -> None:
 
 @pytest.mark.parametrize("encoding", ["ascii", "iso-8859-1", "utf-8"])
 def test_any_label_on_any_terminal(encoding: str) -> None:
-    """Letters that the terminal lacks, control characters and broken numbers neither end the run nor move the cursor."""
+    """Characters that the terminal lacks, control characters and NaN neither end the run nor move the cursor."""
     console, raw = _terminal(encoding)
     broken = Seen("größe ねこ \x1b[2J\n", float("nan"), "camera:ö\ud800")
     camera = replace(_CAMERA, source="camera:ö\ud800", state="failed", error="gone\r ねこ")
@@ -65,7 +65,7 @@ def test_any_label_on_any_terminal(encoding: str) -> None:
 
 
 def test_it_is_drawn_while_no_frame_comes() -> None:
-    """A camera that gives nothing is seen to grow old, without a single write, and not more than a few times a second."""
+    """The age of a camera without frames grows without any write, with a few updates per second."""
     console, raw = _terminal()
     started = time.monotonic()
     calls = []
@@ -88,7 +88,7 @@ def _ages(shown: str) -> list[str]:
 
 
 def test_many_frames_draw_no_more() -> None:
-    """Ten thousand frames cost no drawing of their own."""
+    """Ten thousand frames cause no additional updates."""
     console, _ = _terminal()
     calls = []
     started = time.monotonic()
@@ -103,7 +103,7 @@ _PREDICTION, _FRAME = predicted(1), with_image(1)
 
 
 def test_a_folder_is_one_source() -> None:
-    """Images bear their own names; the folder's row shows the newest of them."""
+    """Images have their own names; the row of the folder shows the newest of them."""
     console, raw = _terminal()
     sources = (replace(_CAMERA, source="images/"), _CAMERA)
     with TableSink(lambda: _status(*sources), console) as sink:
@@ -115,7 +115,7 @@ def test_a_folder_is_one_source() -> None:
 
 
 def test_closing_twice() -> None:
-    """close is harmless, however often, and before anything was drawn."""
+    """close may be called more than once, and before anything was drawn."""
     console, _ = _terminal()
     sink = TableSink(lambda: _status(_CAMERA), console)
     sink.close()

@@ -1,4 +1,4 @@
-"""Frames laid aside: the right ones, not too many, never half of one, and continued by the next run."""
+"""Saved frames: the right ones, not too many, always whole, and continued by the next run."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ _UNSURE = Seen(probability=0.3)
 
 
 def _saved(folder: Path) -> list[int]:
-    """Frame numbers of the images, in the order of their names; each has its line, and nothing else is there."""
+    """Frame numbers of the images, in the order of their names; checks that each has its line, and that there are no other
+    files."""
     images = sorted(folder.glob("*.jpg"))
     assert sorted(entry.name for entry in folder.iterdir()) == sorted(
         name for image in images for name in (image.name, f"{image.stem}.json")
@@ -32,8 +33,8 @@ def _saved(folder: Path) -> list[int]:
     return [row["frame"] for row in rows]
 
 
-def test_a_frame_that_is_not_sure(tmp_path: Path) -> None:
-    """It is saved in full size, close to what was captured, with a line that says what it is."""
+def test_a_frame_below_the_limit(tmp_path: Path) -> None:
+    """It is saved in full size, close to what was captured, with a line that describes it."""
     frame = with_image(5, height=90, width=121)
     with UncertainSink(tmp_path) as sink:
         sink.write(predicted(5, _UNSURE), frame)
@@ -51,7 +52,7 @@ def test_a_frame_that_is_not_sure(tmp_path: Path) -> None:
 
 
 def test_only_what_is_below(tmp_path: Path) -> None:
-    """The smoothed answer's probability decides, the best class's where there is none; no number at all is not sure."""
+    """The smoothed answer's probability decides, or the best class's if there is none; NaN counts as below."""
     given = [0.1, 0.499, 0.5, 0.9, float("nan")]
     predictions = [predicted(number, Seen(probability=probability)) for number, probability in enumerate(given)]
     raw = [replace(prediction, answer=None, frame=10 + prediction.frame) for prediction in predictions]
@@ -62,8 +63,8 @@ def test_only_what_is_below(tmp_path: Path) -> None:
     assert _saved(tmp_path) == [0, 1, 4, 10, 11, 14]
 
 
-def test_not_more_than_one_in_a_while(tmp_path: Path) -> None:
-    """Of thirty frames a second one is saved per second of capture and source."""
+def test_one_per_interval(tmp_path: Path) -> None:
+    """Of thirty frames per second one is saved per second of capture and source."""
     with UncertainSink(tmp_path, every_s=1.0) as sink:
         for frame in range(75):
             for source in ("camera:0", "camera:1"):
@@ -76,7 +77,7 @@ def test_not_more_than_one_in_a_while(tmp_path: Path) -> None:
 def test_the_newest_are_kept_below_the_limit(
     tmp_path_factory: pytest.TempPathFactory, sides: list[int], max_bytes: int, restarts: bool
 ) -> None:
-    """After each write the folder is below its limit and holds the newest images, also across runs."""
+    """After each write the folder is below its limit and contains the newest images, also across runs."""
     folder = tmp_path_factory.mktemp("images")
     sink = UncertainSink(folder, every_s=0, max_bytes=max_bytes)
     for number, side in enumerate(sides):
@@ -92,7 +93,7 @@ def test_the_newest_are_kept_below_the_limit(
 
 
 def test_no_more_than_needed_is_removed(tmp_path: Path) -> None:
-    """Where all fit, all stay; where one byte is missing, one goes."""
+    """If all fit, all stay; if one byte is missing, one is removed."""
     sizes = []
     for limit in (None, 0, -1):
         folder = tmp_path / f"limit{limit}"
@@ -105,16 +106,16 @@ def test_no_more_than_needed_is_removed(tmp_path: Path) -> None:
 
 
 def test_an_image_larger_than_the_limit(tmp_path: Path) -> None:
-    """It is refused, and removes nothing."""
+    """It is refused, and nothing is removed."""
     with UncertainSink(tmp_path, every_s=0, max_bytes=4000) as sink:
         sink.write(predicted(0, _UNSURE), with_image(height=16, width=16))
-        with pytest.raises(ConfigError, match="does not go into 4000 bytes"):
+        with pytest.raises(ConfigError, match="exceeds the limit of 4000 bytes"):
             sink.write(predicted(1, _UNSURE), with_image(height=1000, width=1000))
     assert _saved(tmp_path) == [0]
 
 
-def test_a_full_disk_is_said_and_passes(tmp_path: Path) -> None:
-    """Nothing half is left while the disk is full; the next frame is tried at once, and saved when there is space."""
+def test_a_full_disk_is_reported_and_recovered_from(tmp_path: Path) -> None:
+    """No incomplete file is left while the disk is full; the next frame is tried at once, and saved when there is space."""
     with UncertainSink(tmp_path, every_s=1.0) as sink:
         for size in (0, 100, 900):
             with files_up_to(size), pytest.raises(ConfigError, match="cannot write"):
@@ -125,7 +126,7 @@ def test_a_full_disk_is_said_and_passes(tmp_path: Path) -> None:
 
 
 def test_a_clock_that_was_set_back(tmp_path: Path) -> None:
-    """A board that boots in 1970 continues the numbers: the oldest is still the first to go."""
+    """A board that boots in 1970 continues the numbers, so the oldest image is still removed first."""
     for number, wall_ns in enumerate([10**18, 10**6, 0]):
         with UncertainSink(tmp_path) as sink:
             sink.write(replace(predicted(number, _UNSURE), wall_ns=wall_ns), with_image())
@@ -135,7 +136,7 @@ def test_a_clock_that_was_set_back(tmp_path: Path) -> None:
 
 
 def test_what_a_power_cut_left(tmp_path: Path) -> None:
-    """Halves of an earlier run are removed; what somebody else put there is neither removed nor counted."""
+    """Incomplete files of an earlier run are removed; files of the user are neither removed nor counted."""
     with UncertainSink(tmp_path) as sink:
         sink.write(predicted(0, _UNSURE), with_image())
     ours = {entry.name for entry in tmp_path.iterdir()}
@@ -152,7 +153,7 @@ def test_what_a_power_cut_left(tmp_path: Path) -> None:
 
 
 def test_images_taken_away_while_it_runs(tmp_path: Path) -> None:
-    """Somebody may move images out to label them: the sink goes on."""
+    """The user may move images away to label them: the sink continues."""
     with UncertainSink(tmp_path, every_s=0, max_bytes=7000) as sink:
         for number in range(12):
             sink.write(predicted(number, _UNSURE), with_image())
@@ -162,7 +163,7 @@ def test_images_taken_away_while_it_runs(tmp_path: Path) -> None:
 
 
 def test_many_sources_are_forgotten(tmp_path: Path) -> None:
-    """Images of a folder are a source each: what is remembered of them does not grow without end."""
+    """Each image of a folder is a source: the number of remembered sources is limited."""
     with UncertainSink(tmp_path, max_bytes=5000) as sink:
         for number in range(1100):
             with suppress(ConfigError):
@@ -173,15 +174,15 @@ def test_many_sources_are_forgotten(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options", [{"below": 0.0}, {"below": 1.1}, {"every_s": -1.0}, {"every_s": float("nan")}, {"max_bytes": 0}]
 )
-def test_options_that_make_no_sense(tmp_path: Path, options: dict[str, Any]) -> None:
-    """Refused before a folder is made."""
+def test_invalid_options(tmp_path: Path, options: dict[str, Any]) -> None:
+    """Refused before a folder is created."""
     with pytest.raises(ConfigError):
         UncertainSink(tmp_path / "new", **options)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
-    """A file in the folder's place is one line."""
+def test_a_folder_that_cannot_be_created(tmp_path: Path) -> None:
+    """A file in place of the folder is one line."""
     (tmp_path / "file").touch()
     for folder in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(ConfigError, match="cannot use"):
@@ -189,7 +190,7 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
 
 
 def test_closing_twice(tmp_path: Path) -> None:
-    """close is harmless, however often."""
+    """close may be called more than once."""
     sink = UncertainSink(tmp_path)
     sink.close()
     sink.close()

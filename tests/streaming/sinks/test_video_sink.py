@@ -1,4 +1,4 @@
-"""Recordings: every frame, playable after a crash where the container allows it, and nothing replaced."""
+"""Recordings: every frame, playable after a crash if the container allows it, and nothing replaced."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _record(path: Path, count: int, *, per_second: float = 30.0, fps: float | No
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("count", [1, 29, 75])
 def test_every_frame_is_recorded(tmp_path: Path, suffix: str, count: int) -> None:
-    """As many frames as were written come back, of the size given, with the answer in them."""
+    """As many frames as were written are read back, of the same size, with the answer in them."""
     path = tmp_path / f"out{suffix}"
     _record(path, count)
     frames = _frames(path)
@@ -62,7 +62,7 @@ def test_every_frame_is_recorded(tmp_path: Path, suffix: str, count: int) -> Non
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_the_rate_is_measured(tmp_path: Path, suffix: str) -> None:
-    """Without a rate given it is that of the first frames; with one it is the one given."""
+    """By default the frame rate is that of the first frames."""
     _record(tmp_path / f"a{suffix}", 40, per_second=12.5)
     _record(tmp_path / f"b{suffix}", 40, per_second=12.5, fps=25.0)
     _record(tmp_path / f"c{suffix}", 1)
@@ -72,7 +72,7 @@ def test_the_rate_is_measured(tmp_path: Path, suffix: str) -> None:
 
 @pytest.mark.parametrize("suffix", [".mkv", ".avi"])
 def test_a_killed_process_leaves_a_recording(tmp_path: Path, suffix: str) -> None:
-    """Killed in the middle, a recording can be played nearly to the end."""
+    """Killed in the middle, a recording can be played almost to the end."""
     path = tmp_path / f"out{suffix}"
     code = (
         "import sys, numpy as np\nfrom pathlib import Path\n"
@@ -97,19 +97,19 @@ def test_a_killed_process_leaves_a_recording(tmp_path: Path, suffix: str) -> Non
 
 
 def test_an_mp4_is_not_there_before_it_is_whole(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """It is said that it cannot be played before the end, and until then its name says part."""
+    """A warning says that it cannot be played before the end; until then its name contains part."""
     path = tmp_path / "out.mp4"
     with caplog.at_level(logging.WARNING), VideoSink(path) as sink:
         for frame in range(40):
             sink.write(predicted(frame), with_image(frame))
         assert [entry.name for entry in tmp_path.iterdir()] == ["out.part.mp4"]
     assert [entry.name for entry in tmp_path.iterdir()] == ["out.mp4"]
-    assert "cannot be played if the run is cut off" in caplog.text
+    assert "cannot be played if the run is killed" in caplog.text
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_nothing_is_replaced(tmp_path: Path, suffix: str) -> None:
-    """A second recording of the same name gets a number, and the first one stays as it is."""
+    """A second recording of the same name gets a number, and the first one is unchanged."""
     path = tmp_path / f"out{suffix}"
     _record(path, 5)
     before = path.read_bytes()
@@ -121,7 +121,7 @@ def test_nothing_is_replaced(tmp_path: Path, suffix: str) -> None:
 
 
 def test_a_file_per_source(tmp_path: Path) -> None:
-    """Frames of several sources go to a file each, named after them; more than sixteen are refused, the sixteen go on."""
+    """Each source has its own file, named after it; a seventeenth is refused, and the sixteen continue."""
     with VideoSink(tmp_path / "out.avi", per_source=True) as sink:
         for frame in range(3):
             for source in ("camera:0", "rtsp://host:554/cam/1"):
@@ -138,7 +138,7 @@ def test_a_file_per_source(tmp_path: Path) -> None:
 
 
 def test_frames_of_another_size_fit_in(tmp_path: Path) -> None:
-    """A taller, a wider and a smaller frame keep their shape and get black edges; odd sizes are recorded too."""
+    """Taller, wider and smaller frames keep their aspect ratio and get black borders; odd sizes are recorded, too."""
     path = tmp_path / "out.avi"
     sizes = [(121, 161), (240, 160), (60, 320), (10, 10), (121, 161)]
     with VideoSink(path) as sink:
@@ -152,8 +152,8 @@ def test_frames_of_another_size_fit_in(tmp_path: Path) -> None:
     assert frames[2][50:70].mean() > 40
 
 
-def test_a_full_disk_is_said_and_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Frames that come while too little is free are refused; those after it are recorded, and the file is whole."""
+def test_a_full_disk_is_reported_and_recovered_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Frames are refused while too little is free; later ones are recorded, and the file is complete."""
     path = tmp_path / "out.mkv"
     real = shutil.disk_usage(tmp_path)
     with VideoSink(path) as sink:
@@ -162,7 +162,7 @@ def test_a_full_disk_is_said_and_passes(tmp_path: Path, monkeypatch: pytest.Monk
                 free = (10 << 20) if frame == 20 else real.free
                 monkeypatch.setattr(video.shutil, "disk_usage", lambda _, free=free: real._replace(free=free))
             if 20 <= frame < 40:
-                with pytest.raises(ConfigError, match="10 MiB are free, 32 MiB are kept"):
+                with pytest.raises(ConfigError, match="10 MiB are free, and 32 MiB are kept free"):
                     sink.write(predicted(frame), with_image(frame))
             else:
                 sink.write(predicted(frame), with_image(frame))
@@ -170,8 +170,8 @@ def test_a_full_disk_is_said_and_passes(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_a_recording_that_somebody_removes(tmp_path: Path, suffix: str) -> None:
-    """Frames do not go into a file that has no name any more: another one begins."""
+def test_a_recording_that_is_removed(tmp_path: Path, suffix: str) -> None:
+    """Frames do not go into a deleted file: a new recording starts."""
     path = tmp_path / f"out{suffix}"
     with VideoSink(path, fps=30.0) as sink:
         for frame in range(5):
@@ -184,7 +184,7 @@ def test_a_recording_that_somebody_removes(tmp_path: Path, suffix: str) -> None:
 
 
 def test_what_cannot_be_recorded(tmp_path: Path) -> None:
-    """A suffix that is no video's, a rate that none has, and a folder that does not exist are refused at once."""
+    """An unknown suffix, a frame rate out of range, and a folder that does not exist are refused at once."""
     for name, fps in (("out.webp", None), ("out.mkv", 0.0), ("out.mkv", float("nan")), ("no/out.mkv", None)):
         with pytest.raises(ConfigError):
             VideoSink(tmp_path / name, fps=fps)
@@ -192,7 +192,7 @@ def test_what_cannot_be_recorded(tmp_path: Path) -> None:
 
 
 def test_closing_twice(tmp_path: Path) -> None:
-    """close is harmless, however often; without a frame there is no file."""
+    """close may be called more than once; without a frame there is no file."""
     sink = VideoSink(tmp_path / "out.mkv")
     sink.close()
     sink.close()
@@ -200,9 +200,10 @@ def test_closing_twice(tmp_path: Path) -> None:
 
 
 def test_without_opencv(tmp_path: Path) -> None:
-    """Where OpenCV is not installed the command that installs it is told, by each sink that needs it."""
+    """Each sink that needs OpenCV names the command that installs it."""
     code = (
-        "import sys\nfrom pathlib import Path\nsys.modules['cv2'] = None\nfrom edge_resnet.core.errors import MissingDependencyError\n"
+        "import sys\nfrom pathlib import Path\nsys.modules['cv2'] = None\n"
+        "from edge_resnet.core.errors import MissingDependencyError\n"
         "from edge_resnet.streaming.sinks.video import VideoSink\nfrom edge_resnet.streaming.sinks.window import WindowSink\n"
         "for make in (lambda: VideoSink(Path(sys.argv[1])), lambda: WindowSink(print)):\n"
         "    try:\n        make()\n"

@@ -1,4 +1,4 @@
-"""The window: seen on a screen, ended by a key or by closing it, refused without a screen. The screen is Xvfb's."""
+"""The window: shown on a screen, ended by a key or by closing it, refused without a screen. The screen is Xvfb's."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ with WindowSink(lambda: stops.append(1), per_source=sources > 1) as sink:
 print(json.dumps({"frames": len(done), "stops": len(stops)}), flush=True)
 """
 
-#: What a window manager sends when somebody clicks on the cross; there is none on this screen.
+#: What a window manager sends when the user clicks the close button; this screen has none.
 _CLOSE = """
 import ctypes, sys
 class Message(ctypes.Structure):
@@ -112,7 +112,7 @@ def _windows(screen: dict[str, str], name: str) -> list[str]:
 
 @pytest.mark.parametrize("key", ["q", "Escape", "close", "x"])
 def test_what_ends_it(screen: dict[str, str], key: str) -> None:
-    """q, Esc and the window's cross ask the run to end, once; another key does not, and the run goes on to its end."""
+    """q, Esc and the window's close button stop the run, once; another key does not."""
     child = _start(screen, frames=100 if key == "x" else 1000)
     assert child.stdout is not None
     assert child.stdout.readline() == "shown\n"
@@ -137,7 +137,7 @@ def test_a_window_per_source(screen: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("variable", ["", "DISPLAY", "WAYLAND_DISPLAY"])
 def test_no_screen_is_one_line(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    """Without a screen, or with one that does not answer, which would end the process in Qt, the remedy is told."""
+    """Without a screen, or with one that does not answer, where Qt would abort the process, there is an error with a hint."""
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     if variable:

@@ -1,4 +1,4 @@
-"""V4L2 cameras where there is none: names, refusals and their remedies. What only a camera shows is marked so."""
+"""V4L2 cameras without one: names, refusals and their hints. What needs a real camera is marked."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from edge_resnet.core.errors import SourceError
 from edge_resnet.streaming.sources import open_source
-from edge_resnet.streaming.sources.capture import CaptureFeed
+from edge_resnet.streaming.sources.capture import OpenCvCapture
 from edge_resnet.streaming.sources.live import LiveSource
 from edge_resnet.streaming.sources.uri import Timeouts
 
@@ -30,13 +30,13 @@ def _refusal(uri: str) -> SourceError:
 
 @pytest.mark.parametrize("uri", ["camera:front", "camera:9999", "v4l2://front", "v4l2://", "v4l2:///", "camera:-1"])
 def test_what_names_no_camera(uri: str) -> None:
-    """A name that is neither a number nor a path is refused."""
-    assert "names no camera" in _refusal(uri).message
+    """A name that is neither an index nor a path is refused."""
+    assert "is not the name of a camera" in _refusal(uri).message
 
 
 @pytest.mark.parametrize("uri", ["0?width=0", "camera:0?size=3", "v4l2:///dev/video0?fps=fast", "/dev/video0?width=99999"])
 def test_options_are_checked_first(uri: str) -> None:
-    """A typing error in an option is told whether or not the camera is there."""
+    """A wrong option is reported whether or not the camera exists."""
     assert "camera:0: " in _refusal(uri).message
 
 
@@ -44,21 +44,21 @@ def test_options_are_checked_first(uri: str) -> None:
     "uri", ["77", "camera:77?width=640", "/dev/video77", "v4l2:///dev/v4l/by-id/no-such", "/dev/edge-resnet/x"]
 )
 def test_no_such_device(uri: str) -> None:
-    """The remedy names the cameras that are there, or says that there is none."""
+    """The hint names the cameras that exist, or says that there is none."""
     error = _refusal(uri)
     assert "there is no camera /dev/" in error.message
     assert "/dev/video" in error.hint
 
 
 def test_a_file_is_no_camera(tmp_path: Path) -> None:
-    """Nor is a folder; both are said to be none."""
+    """Neither is a folder."""
     (tmp_path / "video0").write_bytes(b"")
     for path in (tmp_path, tmp_path / "video0"):
         assert "is not a camera" in _refusal(f"v4l2://{path}").message
 
 
 def test_a_device_that_gives_no_images() -> None:
-    """A device of another kind is refused soon, without a word from OpenCV on stderr."""
+    """A device of another kind is refused soon, without messages of OpenCV on stderr."""
     code = (
         "from edge_resnet.core.errors import SourceError; from edge_resnet.streaming.sources import open_source\n"
         "try:\n    open_source('v4l2:///dev/full')\nexcept SourceError as error:\n    print(error.message)"
@@ -68,8 +68,8 @@ def test_a_device_that_gives_no_images() -> None:
     assert result.stderr == ""
 
 
-def test_a_device_that_another_holds() -> None:
-    """The program that has it open is named, with what to do."""
+def test_a_device_in_use() -> None:
+    """The error names the program that has it open."""
     with subprocess.Popen(
         [sys.executable, "-c", "f = open('/dev/full'); print(flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
@@ -77,13 +77,13 @@ def test_a_device_that_another_holds() -> None:
         child.stdout.readline()
         error = _refusal("v4l2:///dev/full")
         child.communicate(b"\n")
-    assert "is busy" in error.message
+    assert "is in use" in error.message
     assert "process" in error.message
     assert "end that program" in error.hint
 
 
-def test_a_device_that_is_not_ours() -> None:
-    """The remedy is the group that may open cameras."""
+def test_a_device_that_may_not_be_opened() -> None:
+    """The hint names the group that may open cameras."""
     closed = [path for path in Path("/dev").iterdir() if _is_closed_to_others(path)]
     if not closed:
         pytest.skip("every device here is everybody's")
@@ -95,7 +95,7 @@ def test_a_device_that_is_not_ours() -> None:
             os.setreuid(0, -1)
     else:
         error = _refusal(f"v4l2://{closed[0]}")
-    assert "is not yours to open" in error.message
+    assert "may not be opened by this user" in error.message
     assert "usermod -aG video" in error.hint
 
 
@@ -104,15 +104,15 @@ def _is_closed_to_others(path: Path) -> bool:
     return stat.S_ISCHR(status.st_mode) and status.st_uid == status.st_gid == 0 and not status.st_mode & stat.S_IRWXO
 
 
-def test_a_capture_as_a_feed(tmp_path: Path) -> None:
-    """Every frame of a real VideoCapture arrives stamped, and its end is the error that the source has for it."""
+def test_an_opencv_capture(tmp_path: Path) -> None:
+    """Every frame of a real VideoCapture arrives with its time, and the source's error ends it."""
     path = tmp_path / "clip.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48))
     for index in range(20):
         writer.write(np.full((48, 64, 3), 10 * index, np.uint8))
     writer.release()
-    feed = CaptureFeed(lambda: cv2.VideoCapture(str(path)), lambda: SourceError("unplugged", hint="plug it in"))
-    with LiveSource("cam", feed, Timeouts(5, 5), "hint") as source:
+    capture = OpenCvCapture(lambda: cv2.VideoCapture(str(path)), lambda: SourceError("unplugged", hint="plug it in"))
+    with LiveSource("cam", capture, Timeouts(5, 5), "hint") as source:
         frames = list(islice(source, 20))
         with pytest.raises(SourceError, match="unplugged"):
             next(iter(source))
@@ -123,7 +123,7 @@ def test_a_capture_as_a_feed(tmp_path: Path) -> None:
 
 @pytest.mark.camera
 def test_a_real_camera() -> None:
-    """Camera 0 gives thirty frames of the size asked for, and can be opened again at once."""
+    """Camera 0 gives thirty frames of the requested size, and can be reopened at once."""
     for _ in range(2):
         with open_source("camera:0?width=640&height=480&fps=30") as source:
             frames = list(islice(source, 30))

@@ -1,4 +1,4 @@
-"""Answers to demands for a password, and what an RTSP server's answer is taken for."""
+"""Responses to authentication challenges, and how the replies of an RTSP server are understood."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NOBODY = parse_address("http://host/")
 
 
 def test_the_digest_of_the_standard() -> None:
-    """Without qop, the example of RFC 2069 as its erratum has it."""
+    """Without qop: the example of RFC 2069 as corrected by its erratum."""
     challenge = (
         'Digest realm="testrealm@host.com", nonce="dcd98b7102dd2f0e8b11d0f600bfb0c093", opaque="5ccc069c403ebaf9f0171e9517f40e41"'
     )
@@ -36,7 +36,7 @@ def test_the_digest_of_the_standard() -> None:
 
 @pytest.mark.parametrize("algorithm", ["MD5", "SHA-256"])
 def test_a_digest_with_qop(algorithm: str) -> None:
-    """The answer counts its nonce and is the hash that RFC 7616 defines, in the algorithm asked for."""
+    """The response counts its nonce and is the hash of RFC 7616, in the requested algorithm."""
     challenge = f'Digest realm="r", qop="auth, auth-int", algorithm={algorithm}, nonce="n"'
     answer = answer_challenge([challenge], "DESCRIBE", "rtsp://h/x", _MUFASA)
     assert answer is not None
@@ -52,7 +52,7 @@ def test_a_digest_with_qop(algorithm: str) -> None:
 
 
 def test_digest_goes_before_basic() -> None:
-    """The password is not sent where it need not be; Basic is answered where nothing else is offered."""
+    """The password is not sent if that can be avoided; Basic is used only if nothing else is offered."""
     basic, digest = 'Basic realm="r"', 'Digest realm="r", nonce="n"'
     assert str(answer_challenge([basic, digest], "GET", "/", _MUFASA)).startswith("Digest ")
     assert answer_challenge([basic], "GET", "/", _MUFASA) == "Basic TXVmYXNhOkNpcmNsZU9mTGlmZQ=="
@@ -62,14 +62,14 @@ def test_digest_goes_before_basic() -> None:
 
 @given(st.text(max_size=60))
 def test_any_challenge(challenge: str) -> None:
-    """Nonsense is answered with nothing or with something, never with another error."""
+    """Malformed challenges are answered or ignored, and raise no other error."""
     answer = answer_challenge([challenge, f"Digest {challenge}"], "GET", "/", _MUFASA)
     assert answer is None or answer.startswith(("Basic ", "Digest "))
 
 
 @contextmanager
 def _answering(answer: bytes) -> Iterator[Address]:
-    """A server that reads a request, sends ``answer`` and says no more."""
+    """A server that reads a request, sends ``answer`` and nothing more."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
@@ -89,8 +89,8 @@ def _answering(answer: bytes) -> Iterator[Address]:
     ("answer", "match"),
     [
         (b"RTSP/1.0 404 Not Found\r\n\r\n", "has no stream of that path"),
-        (b"RTSP/1.0 453 Not Enough Bandwidth\r\nX: y\r\n\r\n", "refuses, 453 Not Enough Bandwidth"),
-        (b"RTSP/1.0 401 Unauthorized\r\nWWW-Authenticate: Negotiate\r\n\r\n", "wants a user and a password"),
+        (b"RTSP/1.0 453 Not Enough Bandwidth\r\nX: y\r\n\r\n", "refuses with 453 Not Enough Bandwidth"),
+        (b"RTSP/1.0 401 Unauthorized\r\nWWW-Authenticate: Negotiate\r\n\r\n", "requires a user and a password"),
         (b"RTSP/1.0 200 OK\r\nContent-Length: 15\r\n\r\nm=audio 0 RTP\r\n", "has no video"),
         (b"RTSP/1.0 200 OK\r\nContent-Length: 100\r\n\r\nm=aud", "does not answer within"),
         (b"RTSP/1.0 200 OK\r\n", "does not answer within"),
@@ -99,7 +99,7 @@ def _answering(answer: bytes) -> Iterator[Address]:
 )
 @pytest.mark.alone
 def test_refusals(answer: bytes, match: str) -> None:
-    """Each status has its message; an answer that does not end is given up."""
+    """Each status has its message; a reply that does not end times out."""
     with _answering(answer) as address:
         started = time.monotonic()
         with pytest.raises(SourceError, match=match) as caught:
@@ -111,7 +111,7 @@ def test_refusals(answer: bytes, match: str) -> None:
 @pytest.mark.parametrize(
     "answer", [b"RTSP/1.0 200 OK\r\nContent-Length: 13\r\n\r\nm=video 0 RTP", b"HTTP/1.0 400\r\n\r\n", b"\xff\r\n\r\n"]
 )
-def test_what_says_nothing(answer: bytes) -> None:
-    """A stream that is there, and an answer that is not understood, are let pass."""
+def test_replies_that_are_ignored(answer: bytes) -> None:
+    """An available stream, and a reply that is not understood, raise nothing."""
     with _answering(answer) as address:
         explain_refusal("cam", address, 554, 0.5)

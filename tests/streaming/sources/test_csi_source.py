@@ -1,4 +1,4 @@
-"""CSI sensors: the pipeline's text, and the refusals. No sensor was seen: what the pipeline does on a board is not tested."""
+"""CSI sensors: the pipeline's description, and refusals. The pipeline itself needs a board and is not tested."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _pipeline(query: str) -> str:
 
 
 def test_the_defaults() -> None:
-    """1080p at 30 frames per second, scaled by nothing, the newest frame only."""
+    """1080p at 30 frames per second, not scaled, only the newest frame."""
     assert _pipeline("") == (
         "nvarguscamerasrc sensor-id=1 ! video/x-raw(memory:NVMM),width=1920,height=1080,framerate=30/1,format=NV12 ! "
         "nvvidconv flip-method=0 ! video/x-raw,width=1920,height=1080,format=BGRx ! videoconvert ! "
@@ -38,30 +38,30 @@ def test_the_defaults() -> None:
     ],
 )
 def test_the_size_that_comes_out(query: str, size: tuple[int, int]) -> None:
-    """One side alone keeps the shape; a quarter turn swaps the sides."""
+    """One side alone keeps the aspect ratio; a quarter turn swaps the sides."""
     assert f"video/x-raw,width={size[0]},height={size[1]},format=BGRx" in _pipeline(query)
 
 
 @pytest.mark.parametrize(
     ("uri", "match"),
     [
-        ("csi://", "names no sensor"),
-        ("csi://front", "names no sensor"),
-        ("csi://0/x", "names no sensor"),
+        ("csi://", "is not the name of a sensor"),
+        ("csi://front", "is not the name of a sensor"),
+        ("csi://0/x", "is not the name of a sensor"),
         ("csi://0?flip=8", "flip must lie in 0..7"),
-        ("csi://0?fps=30!fakesink", "not understood"),
-        ("csi://0?sensor=1", "not understood"),
+        ("csi://0?fps=30!fakesink", "not valid"),
+        ("csi://0?sensor=1", "not valid"),
     ],
 )
 def test_what_is_refused(uri: str, match: str) -> None:
-    """Nothing of a URI gets into the pipeline but numbers in their ranges."""
+    """Only numbers within their ranges get from a URI into the pipeline."""
     with pytest.raises(SourceError, match=match) as caught:
         open_source(uri)
     assert caught.value.hint
 
 
 def test_without_gstreamer() -> None:
-    """pip's OpenCV cannot read CSI: the remedy is the system's."""
+    """pip's OpenCV cannot read CSI cameras: the hint names the system's package."""
     if has_gstreamer(cv2):
         pytest.skip("this OpenCV is built with GStreamer")
     with pytest.raises(SourceError, match="built without GStreamer") as caught:

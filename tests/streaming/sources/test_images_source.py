@@ -1,4 +1,4 @@
-"""Images as frames: in natural order, upright, BGR; what cannot be read is dropped, counted and named."""
+"""Images as frames: in natural order, upright, BGR; unreadable ones are dropped, counted and named."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _save(path: Path, colour: tuple[int, int, int] = (255, 0, 0), size: tuple[in
 
 
 def test_pixels_are_bgr(tmp_path: Path) -> None:
-    """A red image has its red last, as a camera's frame would."""
+    """A red image has red as its last channel, like a camera's frame."""
     (frame,) = ImagesSource(str(_save(tmp_path / "red.png")))
     assert frame.image.shape == (4, 6, 3)
     assert frame.image.dtype == np.uint8
@@ -30,7 +30,7 @@ def test_pixels_are_bgr(tmp_path: Path) -> None:
 
 
 def test_order_is_natural(tmp_path: Path) -> None:
-    """img2 comes before img10, and each frame says which file it is."""
+    """img2 comes before img10, and each frame has the name of its file."""
     names = ["img1.png", "img2.png", "img10.png", "img20.PNG", "other.jpg"]
     for name in reversed(names):
         _save(tmp_path / name)
@@ -55,7 +55,7 @@ def test_a_photograph_taken_sideways_is_upright(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["with space.png", "größe ✓.png", "a[1].png", "100%.png"])
 def test_any_name(tmp_path: Path, name: str) -> None:
-    """Spaces, other alphabets and the marks of patterns are parts of names."""
+    """Spaces, other alphabets and the special characters of patterns may be parts of names."""
     (frame,) = ImagesSource(str(_save(tmp_path / name)))
     assert frame.source.endswith(name)
 
@@ -70,14 +70,14 @@ def test_globs(tmp_path: Path) -> None:
 
 
 def test_a_folder_is_not_searched_below(tmp_path: Path) -> None:
-    """Only the folder's own images count; hidden ones do not."""
+    """Only the images in the folder itself are read; hidden ones are not."""
     for name in ("1.png", "sub/2.png", ".hidden.png"):
         _save(tmp_path / name)
     assert len(list(ImagesSource(str(tmp_path)))) == 1
 
 
 def test_a_corrupt_image_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The others are delivered, the loss is counted and named, and indices have no gap."""
+    """The others are delivered, the dropped one is counted and named, and indices have no gap."""
     for name in ("1.png", "3.png"):
         _save(tmp_path / name)
     (tmp_path / "2.png").write_bytes(b"\x89PNG\r\n\x1a\n")
@@ -91,7 +91,7 @@ def test_a_corrupt_image_is_dropped(tmp_path: Path, caplog: pytest.LogCaptureFix
 
 @pytest.mark.parametrize("count", [1, 3])
 def test_nothing_that_can_be_read(tmp_path: Path, count: int) -> None:
-    """A folder of which no image can be read is an error that names the last."""
+    """If no image of a folder can be read, the error names the last one."""
     for index in range(count):
         (tmp_path / f"{index}.jpg").write_text("no image")
     with pytest.raises(SourceError, match=f"{count - 1}.jpg") as caught:
@@ -100,15 +100,15 @@ def test_nothing_that_can_be_read(tmp_path: Path, count: int) -> None:
 
 
 def test_a_folder_without_images(tmp_path: Path) -> None:
-    """What was looked for is said."""
+    """The hint says which suffixes were looked for."""
     (tmp_path / "notes.txt").write_text("x")
-    with pytest.raises(SourceError, match="holds no images") as caught:
+    with pytest.raises(SourceError, match="contains no images") as caught:
         ImagesSource(str(tmp_path))
     assert ".jpg" in caught.value.hint
 
 
 def test_an_image_that_claims_more_than_there_is(tmp_path: Path) -> None:
-    """A file that says it is 100,000 x 100,000 pixels is refused before 30 GB are asked for."""
+    """A file that claims 100,000 x 100,000 pixels is refused before 30 GB are allocated."""
     head = b"IHDR" + (100_000).to_bytes(4, "big") * 2 + b"\x08\x02\x00\x00\x00"
     body = b"\x89PNG\r\n\x1a\n\x00\x00\x00\x0d" + head + zlib.crc32(head).to_bytes(4, "big")
     (tmp_path / "huge.png").write_bytes(body + b"\x00\x00\x00\x00IDAT\x35\xaf\x06\x1e")
@@ -130,7 +130,7 @@ def test_closing_ends_the_frames(tmp_path: Path) -> None:
 
 
 def test_closing_twice(tmp_path: Path) -> None:
-    """close is harmless, however often."""
+    """close may be called more than once."""
     with ImagesSource(str(_save(tmp_path / "a.png"))) as source:
         source.close()
     source.close()

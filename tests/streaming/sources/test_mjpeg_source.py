@@ -1,4 +1,4 @@
-"""MJPEG over HTTP from a real server: every way of sending, every fault, within its time and memory."""
+"""MJPEG over HTTP from a real server: every form, every fault, within limits of time and memory."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def _take(source: FrameSource, count: int) -> list[Frame]:
 
 
 def _shown(frame: Frame) -> int:
-    """Which of the server's images it is."""
+    """The index of the server's image."""
     return round(float(frame.image.mean()) / 6)
 
 
 @pytest.mark.parametrize("path", ["/stream", "/plain", "/dashes", "/chunked"])
 def test_images_in_order(camera: MjpegServer, path: str) -> None:
-    """However the parts are marked, every image arrives, in order, as (H, W, 3) uint8 BGR."""
+    """However the parts are separated, every image arrives, in order, as (H, W, 3) uint8 BGR."""
     with open_source(camera.url(path)) as source:
         frames = _take(source, 12)
     assert [frame.image.shape for frame in frames] == [(SIZE[1], SIZE[0], 3)] * 12
@@ -55,7 +55,7 @@ def test_images_in_order(camera: MjpegServer, path: str) -> None:
 
 
 def test_colours() -> None:
-    """What the server paints red is red in BGR."""
+    """A red image of the server is red in BGR."""
     red = np.full((16, 16, 3), (250, 10, 20), np.uint8)
     with MjpegServer(paint=lambda index: red) as server, open_source(server.url()) as source:
         (frame,) = _take(source, 1)
@@ -64,7 +64,7 @@ def test_colours() -> None:
 
 @pytest.mark.parametrize("path", ["/cut", "/lying", "/garbage", "/huge"])
 def test_a_damaged_image_is_dropped_and_counted(camera: MjpegServer, path: str) -> None:
-    """No half image is delivered, the next ones are, and what was lost is counted."""
+    """No incomplete image is delivered, the next ones are, and lost ones are counted."""
     with open_source(camera.url(path)) as source:
         frames = _take(source, 9)
     shown = [_shown(frame) for frame in frames]
@@ -88,8 +88,8 @@ def test_no_stream_eats_the_memory(camera: MjpegServer, path: str) -> None:
 
 @pytest.mark.parametrize("path", ["/stall", "/drip"])
 @pytest.mark.alone
-def test_a_stalled_stream_is_given_up(camera: MjpegServer, path: str) -> None:
-    """Silence, or a byte now and then, ends in SourceError once the timeout is over; what came before is delivered."""
+def test_a_stalled_stream_times_out(camera: MjpegServer, path: str) -> None:
+    """Silence, or a byte now and then, ends in SourceError after the timeout; earlier images are delivered."""
     with open_source(camera.url(f"{path}?timeout=0.5")) as source:
         frames = _take(source, {"/stall": 5, "/drip": 1}[path])
         started = time.monotonic()
@@ -101,7 +101,7 @@ def test_a_stalled_stream_is_given_up(camera: MjpegServer, path: str) -> None:
 
 
 def test_a_pause_shorter_than_the_timeout() -> None:
-    """A server that falls silent for a moment and goes on loses nothing."""
+    """A server that is silent for a moment and continues loses nothing."""
     with MjpegServer() as server, open_source(server.url("/stream?timeout=3")) as source:
         frames = iter(source)
         first = next(frames)
@@ -114,7 +114,7 @@ def test_a_pause_shorter_than_the_timeout() -> None:
 
 @pytest.mark.alone
 def test_a_server_that_goes_away_and_comes_back() -> None:
-    """A broken connection is an error soon; opening the same URI again reads on, and refuses while nobody listens."""
+    """A broken connection is an error soon; the same URI is refused while the server is away, and works again afterwards."""
     with MjpegServer() as server:
         uri = server.url()
         with open_source(uri) as source:
@@ -133,7 +133,7 @@ def test_a_server_that_goes_away_and_comes_back() -> None:
 
 
 def test_a_stream_that_ends(camera: MjpegServer) -> None:
-    """The server's own end is an error after the last image: a camera does not end."""
+    """If the server ends the stream, that is an error after the last image: a camera does not end."""
     with open_source(camera.url("/short")) as source:
         frames = _take(source, 2)
         with pytest.raises(SourceError, match="closed the stream"):
@@ -171,15 +171,15 @@ def test_closing_from_another_thread(when: str) -> None:
 @pytest.mark.parametrize(
     ("path", "match", "hint"),
     [
-        ("/nowhere", "the server refuses, 404", "path"),
-        ("/image", "is no stream of JPEG images but image/jpeg", "MJPEG"),
+        ("/nowhere", "the server refuses with 404", "path"),
+        ("/image", "is not a stream of JPEG images but image/jpeg", "MJPEG"),
         ("/moved", r"has moved to http://\*\*\*@127", "that address"),
         ("/silent?timeout=0.3", r"does not answer within 0\.3 s", "HTTP port"),
         ("/stream?timeout=0", "must lie in", "timeout=5"),
     ],
 )
 def test_what_is_no_stream(camera: MjpegServer, path: str, match: str, hint: str) -> None:
-    """Each answer has its own message and remedy."""
+    """Each response has its own message and hint."""
     with pytest.raises(SourceError, match=match) as caught:
         open_source(camera.url(path))
     assert hint in caught.value.hint
@@ -187,11 +187,11 @@ def test_what_is_no_stream(camera: MjpegServer, path: str, match: str, hint: str
 
 @pytest.mark.parametrize("digest", [False, True])
 def test_passwords(digest: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """Basic and Digest let the right one in; without, or with another, the error says so, and none shows it."""
+    """Basic and Digest accept the right one; without a password, or with a wrong one, the error says so and does not show it."""
     with MjpegServer(login=("admin", "p:w@rd/1"), digest=digest) as server, caplog.at_level(logging.DEBUG):
         with open_source(server.url("/stream", "admin:p%3Aw%40rd%2F1")) as source:
             assert {frame.source for frame in _take(source, 3)} == {f"http://***@127.0.0.1:{server.port}/stream"}
-        with pytest.raises(SourceError, match="wants a user and a password") as caught:
+        with pytest.raises(SourceError, match="requires a user and a password") as caught:
             open_source(server.url())
         assert "user:password@" in caught.value.hint
         with pytest.raises(SourceError, match="does not accept this user and password") as caught:
@@ -203,7 +203,7 @@ def test_passwords(digest: bool, caplog: pytest.LogCaptureFixture) -> None:
 
 @pytest.mark.alone
 def test_https(tmp_path: Path) -> None:
-    """A camera's own certificate is refused unless verify=0 says otherwise; then images come, and closing ends at once."""
+    """A self-signed certificate is refused unless verify=0 is given; then images arrive, and closing ends at once."""
     openssl = shutil.which("openssl")
     if openssl is None:
         pytest.skip("no openssl to make a certificate with")
@@ -224,14 +224,14 @@ def test_https(tmp_path: Path) -> None:
 
 
 def test_https_to_a_server_without(camera: MjpegServer) -> None:
-    """TLS that fails is called so."""
+    """The error says that TLS failed."""
     with pytest.raises(SourceError, match="no secure connection") as caught:
         open_source(camera.url().replace("http:", "https:"))
     assert "verify=0" in caught.value.hint
 
 
-def test_the_frame_is_whole_without_opencv(camera: MjpegServer) -> None:
-    """These streams are read by the base install."""
+def test_it_works_without_opencv(camera: MjpegServer) -> None:
+    """The base install reads these streams."""
     code = (
         "import sys; sys.modules['cv2'] = None\n"
         "from itertools import islice; from edge_resnet.streaming.sources import open_source\n"

@@ -1,4 +1,4 @@
-"""The parts of a multipart stream: the same however it is cut into pieces, within bounds whatever is sent."""
+"""The parts of a multipart stream: independent of how it is received, and within limits whatever is sent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _whole(body: bytes) -> bool:
 
 
 def _from(data: bytes, sizes: Iterator[int] | None = None) -> Callable[[], bytes]:
-    """What receives ``data`` in pieces of the sizes given, the rest at once."""
+    """A ``receive`` function that returns ``data`` in pieces of the given sizes, then the rest."""
     rest = [data]
 
     def receive() -> bytes:
@@ -48,7 +48,7 @@ _BODIES = st.lists(st.binary(max_size=40).map(lambda core: b"<" + core + b">"), 
     st.sampled_from(["x7y", "--x7y"]),
 )
 def test_parts_do_not_depend_on_pieces(bodies: list[bytes], lengths: bool, end: bytes, sizes: list[int], boundary: str) -> None:
-    """With lengths or without, with either line end, whole or in crumbs: every body arrives as it was sent."""
+    """With or without lengths, with either line end, whole or in small pieces: every body arrives as it was sent."""
     bodies = [body for body in bodies if lengths or (b"--" not in body and not body.rstrip(b">").endswith((b"\r", b"\n")))]
     stream = b""
     for body in bodies:
@@ -66,7 +66,7 @@ def test_parts_do_not_depend_on_pieces(bodies: list[bytes], lengths: bool, end: 
     )
 )
 def test_any_stream_ends(pieces: list[bytes]) -> None:
-    """However the marks are strewn, there is an end or a refusal, and nothing else is raised."""
+    """However boundaries are scattered, the stream ends or is refused, and nothing else is raised."""
     try:
         _all(Parts(_from(b"".join(pieces)), "b", _whole))
     except SourceError as error:
@@ -74,7 +74,7 @@ def test_any_stream_ends(pieces: list[bytes]) -> None:
 
 
 def test_a_body_shorter_than_its_length() -> None:
-    """It is dropped and counted, and the part that it ran into is delivered."""
+    """It is dropped and counted, and the part that follows is delivered."""
     stream = b"--b\r\nContent-Length: 30\r\n\r\n<cut\r\n--b\r\nContent-Length: 7\r\n\r\n<whole>\r\n--b--\r\n"
     parts = Parts(_from(stream), "b", _whole)
     assert _all(parts) == [b"<whole>"]
@@ -82,7 +82,7 @@ def test_a_body_shorter_than_its_length() -> None:
 
 
 def test_a_stream_that_breaks_off() -> None:
-    """The last part, which is not all there, is not delivered and is counted."""
+    """The last, incomplete part is not delivered and is counted."""
     parts = Parts(_from(b"--b\r\nContent-Length: 5\r\n\r\n<one>\r\n--b\r\nContent-Length: 50\r\n\r\n<tw"), "b", _whole)
     assert _all(parts) == [b"<one>"]
     assert parts.cut == 1
@@ -90,7 +90,7 @@ def test_a_stream_that_breaks_off() -> None:
 
 @pytest.mark.parametrize("begin", [b"", b"--b\r\n\r\n", b"--b\r\nX: "])
 def test_what_never_ends_is_refused(begin: bytes) -> None:
-    """Neither a preamble, nor a body, nor a header without end is kept beyond its bound."""
+    """Neither a preamble, nor a body, nor a header without an end is buffered beyond its limit."""
     taken = 0
 
     def receive() -> bytes:
@@ -99,13 +99,13 @@ def test_what_never_ends_is_refused(begin: bytes) -> None:
         taken += len(piece)
         return piece
 
-    with pytest.raises(SourceError, match=r"more than 32 MiB|header without end"):
+    with pytest.raises(SourceError, match=r"more than 32 MiB|header without an end"):
         Parts(receive, "b", _whole).next()
     assert taken < MAX_PART_BYTES + (1 << 20)
 
 
 @pytest.mark.parametrize("boundary", ["", "--", "  "])
 def test_no_boundary(boundary: str) -> None:
-    """A stream that names none is refused."""
-    with pytest.raises(SourceError, match="names no boundary"):
+    """A stream that declares none is refused."""
+    with pytest.raises(SourceError, match="declares no boundary"):
         Parts(_from(b""), boundary, _whole)

@@ -1,4 +1,4 @@
-"""From a URI to a source: every form, and every way to be wrong."""
+"""From a URI to a source: every form, and every kind of error."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _assert_refused(uri: str, match: str) -> None:
 
 @pytest.mark.parametrize("scheme", sorted(SCHEMES))
 def test_every_line_of_the_table_leads_to_an_opener(scheme: str) -> None:
-    """Each scheme names something that is called with a URI."""
+    """Each scheme names something that can be called with a URI."""
     module, name = SCHEMES[scheme].split(":")
     assert callable(getattr(importlib.import_module(module), name))
 
@@ -47,7 +47,7 @@ def test_every_line_of_the_table_leads_to_an_opener(scheme: str) -> None:
     ],
 )
 def test_what_is_live(uri: str, realtime: bool, live: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A source with a clock says so; a file has one where it is asked for."""
+    """A source with a frame rate of its own is live; a file is if that is requested."""
     monkeypatch.chdir(tmp_path)
     writer = cv2.VideoWriter("clip.avi", cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 48))
     writer.write(np.zeros((48, 64, 3), np.uint8))
@@ -63,7 +63,7 @@ def test_what_is_live(uri: str, realtime: bool, live: bool, tmp_path: Path, monk
 )
 @settings(max_examples=300)
 def test_any_text_is_a_source_or_refused(text: str, scheme: str) -> None:
-    """No URI fails with anything but SourceError, which has a remedy (those that would reach a network or the disk left out)."""
+    """No URI fails with anything but SourceError, with a hint (URIs that would reach a network or the disk excluded)."""
     uri = scheme + text
     assume(not (scheme in ("rtsp://", "http://", "https://") and _is_address(uri)))
     assume(scheme or not Path(text.replace("\0", "x")).exists())
@@ -82,7 +82,7 @@ def _is_address(uri: str) -> bool:
     return True
 
 
-def test_files_are_told_apart_by_name(tmp_path: Path) -> None:
+def test_files_by_name(tmp_path: Path) -> None:
     """An image, a folder, a glob and synthetic:// open what they name."""
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "a.png")
     for uri in (f"{tmp_path}/a.png", str(tmp_path), f"{tmp_path}/*.png", f"images://{tmp_path}/a.png"):
@@ -96,35 +96,35 @@ def test_files_are_told_apart_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("uri", "match"),
     [
-        ("", "no name"),
+        ("", "is empty"),
         ("nowhere.jpg", "does not exist"),
         ("nowhere.mp4", "does not exist"),
         ("nowhere/", "does not exist"),
         ("nowhere*.png", "no image matches"),
         ("ftp://x/y.mp4", "scheme ftp"),
-        ("camera:front", "names no camera"),
-        ("camera:9999", "names no camera"),
-        ("v4l2://front", "names no camera"),
-        ("rtsp://", "names no host"),
-        ("HTTP://h:x/", "names no host"),
-        ("csi://", "names no sensor"),
+        ("camera:front", "is not the name of a camera"),
+        ("camera:9999", "is not the name of a camera"),
+        ("v4l2://front", "is not the name of a camera"),
+        ("rtsp://", "has no valid host"),
+        ("HTTP://h:x/", "has no valid host"),
+        ("csi://", "is not the name of a sensor"),
         ("synthetic://?fps=1001", "must lie in"),
-        ("synthetic://100", "not understood"),
-        ("synthetic://?frames=-1", "not understood"),
-        ("synthetic://?speed=3", "not understood"),
+        ("synthetic://100", "not valid"),
+        ("synthetic://?frames=-1", "not valid"),
+        ("synthetic://?speed=3", "not valid"),
         ("synthetic://?width=0", "must lie in"),
         ("synthetic://?height=100000", "must lie in"),
     ],
 )
 def test_what_is_not_there(uri: str, match: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each is one line with a remedy, exit 2."""
+    """Each is one line with a hint, exit code 2."""
     monkeypatch.chdir(tmp_path)
     _assert_refused(uri, match)
 
 
 @pytest.mark.parametrize("uri", ["77", "camera:77", "/dev/video77", "v4l2:///dev/video77"])
 def test_a_camera_that_is_not_there(uri: str) -> None:
-    """Quickly, in one line that names the cameras there are, without a word from OpenCV itself."""
+    """Quickly, in one line that names the existing cameras, without messages of OpenCV itself."""
     code = (
         "import time; from edge_resnet.core.errors import SourceError; from edge_resnet.streaming.sources import open_source\n"
         "start = time.monotonic()\n"
@@ -140,7 +140,7 @@ def test_a_camera_that_is_not_there(uri: str) -> None:
 
 
 def test_without_opencv_images_still_work(tmp_path: Path) -> None:
-    """The base install reads images; a video names the command that installs OpenCV."""
+    """The base install reads images; for a video the error names the command that installs OpenCV."""
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "a.png")
     (tmp_path / "a.mp4").write_bytes(b"x")
     code = (
@@ -156,8 +156,8 @@ def test_without_opencv_images_still_work(tmp_path: Path) -> None:
     assert "edge-resnet[camera]" in result.stdout
 
 
-def test_videos_are_told_by_their_ending(tmp_path: Path) -> None:
-    """A file of that ending is opened as a video; a folder of that name is a folder of images."""
+def test_videos_by_suffix(tmp_path: Path) -> None:
+    """A file with such a suffix is opened as a video; a folder of that name is a folder of images."""
     (tmp_path / "clip.mp4").mkdir()
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "clip.mp4" / "a.png")
     with open_source(str(tmp_path / "clip.mp4")) as source:

@@ -1,4 +1,4 @@
-"""RTSP from a real server, by FFmpeg and by GStreamer: frames, passwords, stalls, and every way to be refused."""
+"""RTSP from a real server, through FFmpeg and GStreamer: frames, passwords, stalls, and every kind of refusal."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _refusal(uri: str) -> SourceError:
 
 @pytest.mark.parametrize("query", ["", "?threads=1&timeout=8"])
 def test_frames_that_move(camera: RtspServer, query: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Frames of the server's size, each another; one line says which way they come."""
+    """Frames have the server's size and differ; one log line names the backend."""
     with caplog.at_level(logging.INFO, "edge_resnet"), open_source(camera.url("/h264" + query)) as source:
         frames = list(islice(source, 15))
     assert {frame.image.shape for frame in frames} == {(240, 320, 3)}
@@ -90,7 +90,7 @@ def test_closing_while_the_server_stalls(camera: RtspServer) -> None:
 
 
 def test_a_program_that_ends_while_the_server_stalls(camera: RtspServer) -> None:
-    """It ends with 0 within the timeout, although nobody closed the source and OpenCV is reading."""
+    """It exits with 0 within the timeout, although the source was not closed and OpenCV is reading."""
     code = (
         "import sys, time; from edge_resnet.streaming.sources import open_source\n"
         # What is torn down last takes its time: OpenCV comes back to its thread while Python ends.
@@ -118,7 +118,7 @@ def test_a_program_that_ends_while_the_server_stalls(camera: RtspServer) -> None
 
 @pytest.mark.alone
 def test_a_server_that_stalls(camera: RtspServer) -> None:
-    """A stream that falls silent is given up after the timeout, and a server that does not answer is called so."""
+    """A silent stream is an error after the timeout, and so is a server that does not answer."""
     with open_source(camera.url("/h264?timeout=1")) as source:
         list(islice(source, 5))
         camera.pause()
@@ -135,7 +135,7 @@ def test_a_server_that_stalls(camera: RtspServer) -> None:
 
 @pytest.mark.alone
 def test_a_server_that_is_killed_and_started_again() -> None:
-    """The stream's end is an error within seconds; while nothing listens it is refused; then the same URI opens again."""
+    """The end of the stream is an error within seconds; while the server is away it is refused; then the same URI opens again."""
     if why_no_rtsp():
         pytest.skip(why_no_rtsp())
     with RtspServer() as server:
@@ -155,7 +155,8 @@ def test_a_server_that_is_killed_and_started_again() -> None:
 
 @pytest.mark.parametrize("digest", [False, True])
 def test_passwords(digest: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """The right one opens, with marks in it; without, or with another, the error says so; none is shown."""
+    """The right one is accepted, special characters included; without, or with a wrong one, the error says so and does not show
+    it."""
     if why_no_rtsp():
         pytest.skip(why_no_rtsp())
     with RtspServer(login=("admin", "p@ss/w:rd"), digest=digest) as server, caplog.at_level(logging.DEBUG):
@@ -163,7 +164,7 @@ def test_passwords(digest: bool, caplog: pytest.LogCaptureFixture) -> None:
             assert next(iter(source)).source == f"rtsp://***@127.0.0.1:{server.port}/h264"
         wanted = _refusal(server.url("/h264"))
         wrong = _refusal(server.url("/h264", "admin:hunter2"))
-    assert "wants a user and a password" in wanted.message
+    assert "requires a user and a password" in wanted.message
     assert "does not accept this user and password" in wrong.message
     shown = f"{wrong.message} {wrong.hint} {wrong.__cause__!r} {wrong.__context__!r} {caplog.text}"
     assert "hunter2" not in shown
@@ -172,20 +173,20 @@ def test_passwords(digest: bool, caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_what_the_server_does_not_have(camera: RtspServer) -> None:
-    """Another path, and a stream of sound, are told apart."""
+    """An unknown path and a stream of audio have different errors."""
     assert "has no stream of that path" in _refusal(camera.url("/nowhere")).message
-    assert "has no video in it" in _refusal(camera.url("/audio")).message
+    assert "has no video" in _refusal(camera.url("/audio")).message
 
 
 def test_hosts_that_are_not_there() -> None:
-    """A name that nobody has, and a port at which nobody listens."""
-    assert "no host is called camera.invalid" in _refusal("rtsp://camera.invalid/live").message
+    """A host that does not exist, and a port at which nothing listens."""
+    assert "the host camera.invalid cannot be resolved" in _refusal("rtsp://camera.invalid/live").message
     assert "nothing listens at 127.0.0.1, port 9" in _refusal("rtsp://127.0.0.1:9/live").message
 
 
 @pytest.mark.alone
 def test_a_server_of_another_protocol() -> None:
-    """HTTP at that port is refused within the time, with a remedy."""
+    """HTTP at that port is refused in time, with a hint."""
     with MjpegServer() as server:
         started = time.monotonic()
         error = _refusal(f"rtsp://127.0.0.1:{server.port}/stream?timeout=1")
@@ -194,7 +195,7 @@ def test_a_server_of_another_protocol() -> None:
 
 
 def test_the_pipeline_on_a_jetson() -> None:
-    """Its frames leave the GPU's memory through nvvidconv, and the password is not in the address."""
+    """Its frames leave the GPU's memory through nvvidconv, and the password is not in the location."""
     pipeline = rtsp_pipeline(parse_address("rtsp://u:p@h:1/x"), on_jetson=True)
     assert pipeline == (
         'rtspsrc location="rtsp://h:1/x" user-id="u" user-pw="p" protocols=tcp latency=100 drop-on-latency=true ! '
@@ -204,7 +205,7 @@ def test_the_pipeline_on_a_jetson() -> None:
 
 
 def test_gstreamer_takes_any_password() -> None:
-    """Marks of its language in a path or a password are text to it: nothing is begun or ended by them."""
+    """Special characters in a path or a password stay text: they neither end an element nor begin one."""
     if why_no_rtsp():
         pytest.skip(why_no_rtsp())
     address = parse_address('rtsp://u%22:%22%20!%20fakesink%20%5C@h:1/a"!b\\?c=d;e')
@@ -236,12 +237,13 @@ def _why_no_gstreamer() -> str:
 
 
 def test_by_gstreamer(camera: RtspServer) -> None:
-    """With an OpenCV that is built with GStreamer the same URI comes through it: the system's, in a process of its own."""
+    """With an OpenCV that is built with GStreamer, the system's in a process of its own, the same URI is read through it."""
     if _why_no_gstreamer():
         pytest.skip(_why_no_gstreamer())
     code = (
         "import logging, sys; logging.basicConfig(level=logging.INFO, format='%(message)s', stream=sys.stdout)\n"
-        "from itertools import islice; from edge_resnet.core.errors import SourceError; from edge_resnet.streaming.sources import open_source\n"
+        "from itertools import islice; from edge_resnet.core.errors import SourceError\n"
+        "from edge_resnet.streaming.sources import open_source\n"
         "with open_source(sys.argv[1] + '/h264') as source: print(len({f.image.tobytes() for f in islice(source, 15)}))\n"
         "try:\n    open_source(sys.argv[1] + '/nowhere')\nexcept SourceError as error:\n    print(error.message)"
     )

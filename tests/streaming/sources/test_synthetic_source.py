@@ -1,4 +1,4 @@
-"""Moving discs: seeded, of the size asked for, with known labels."""
+"""Moving discs: seeded, of the requested size, with known labels."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge_resnet.streaming.sources.synthetic import COLOURS, HOLD, SyntheticSour
 
 
 def test_the_same_seed_gives_the_same_frames() -> None:
-    """Two sources of one seed are equal to the bit; another seed's differ."""
+    """Two sources with one seed are bit-identical; with another seed they differ."""
     first, second, other = (
         np.stack([frame.image for frame in SyntheticSource(f"synthetic://?frames=5&seed={seed}")]) for seed in (3, 3, 4)
     )
@@ -49,13 +49,13 @@ def test_the_label_is_what_is_shown() -> None:
 
 
 def test_zero_frames_never_end() -> None:
-    """frames=0 goes on; the indices count."""
+    """frames=0 never ends; indices count up."""
     frames = islice(SyntheticSource("synthetic://?frames=0&width=8&height=8"), 500)
     assert [frame.index for frame in frames] == list(range(500))
 
 
 def test_defaults() -> None:
-    """Three hundred frames, stamped in order."""
+    """Three hundred frames, with increasing times."""
     stamps = [frame.captured_ns for frame in SyntheticSource("synthetic://?width=8&height=8")]
     assert len(stamps) == 300
     assert stamps == sorted(stamps)
@@ -63,7 +63,7 @@ def test_defaults() -> None:
 
 @pytest.mark.alone
 def test_frames_at_a_rate() -> None:
-    """With fps the source is live, and its frames come and are stamped that far apart."""
+    """With fps the source is live, and its frames arrive and are stamped at that rate."""
     started = time.monotonic()
     with SyntheticSource("synthetic://?frames=11&width=32&height=32&fps=50") as source:
         stamps = [frame.captured_ns for frame in source]
@@ -76,7 +76,7 @@ def test_frames_at_a_rate() -> None:
 @pytest.mark.parametrize("query", ["fps=0.5", "frames=0"])
 @pytest.mark.alone
 def test_closing_from_another_thread(query: str) -> None:
-    """The iteration ends at once, while it waits for a frame's time and while it draws."""
+    """The iteration ends at once, while it waits for a frame and while it draws."""
     source = SyntheticSource(f"synthetic://?width=32&height=32&{query}")
     reader = threading.Thread(target=lambda: [None for _ in source])
     reader.start()

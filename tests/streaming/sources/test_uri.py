@@ -19,7 +19,7 @@ _KNOWN = {"width": Range(640, 1, 4096), "rate": Range(30, 0.5, 240, whole=False)
 
 @given(_PASSWORDS, st.sampled_from(["rtsp", "rtsps", "http", "https", "RTSP"]))
 def test_no_password_is_shown(password: str, scheme: str) -> None:
-    """Whatever marks a password holds, escaped or bare, its URI's public name is the same as with another password."""
+    """Whatever special characters a password has, escaped or not, the public name is the same as with another password."""
     shown = f"{scheme}://***@192.168.1.9:554/live?channel=1"
     for written in (password, quote(password, safe="")):
         assert public_uri(f"{scheme}://admin:{written}@192.168.1.9:554/live?channel=1") == shown
@@ -27,7 +27,7 @@ def test_no_password_is_shown(password: str, scheme: str) -> None:
 
 @given(_PASSWORDS, st.sampled_from(["rtsp", "http"]))
 def test_no_error_shows_a_password(password: str, scheme: str) -> None:
-    """A malformed address is refused without the password in the message, the hint, or what lies behind the error."""
+    """A malformed address is refused without the password in message, hint or cause."""
     marked = f"Zz{password}zZ"
     try:
         address = parse_address(f"{scheme}://admin:{marked}@host:99999/")
@@ -54,13 +54,13 @@ def test_no_error_shows_a_password(password: str, scheme: str) -> None:
     ],
 )
 def test_names(uri: str, shown: str) -> None:
-    """Secrets of queries and paths are masked; names of files, and words that only look alike, are not."""
+    """Secrets in queries and paths are masked; file names, and words that only look similar, are not."""
     assert public_uri(uri) == shown
 
 
 @given(_PASSWORDS, _PASSWORDS)
 def test_a_login_survives_escaping(user: str, password: str) -> None:
-    """User and password come out as they were before they were escaped, and go into the full address again."""
+    """User and password are unescaped, and escaped again in the full address."""
     password = f"Zz{password}zZ"
     address = parse_address(f"rtsp://{quote(user, safe='')}:{quote(password, safe='')}@host/path")
     assert (address.user, address.password) == (user, password)
@@ -82,7 +82,7 @@ def test_a_login_survives_escaping(user: str, password: str) -> None:
     ],
 )
 def test_addresses(uri: str, host: str, port: int | None, target: str) -> None:
-    """Host, port and path of usual forms; of two @ the last one counts."""
+    """Host, port and path of common forms; with two @ the last one counts."""
     address = parse_address(uri)
     assert (address.host, address.port, address.target) == (host, port, target)
 
@@ -101,7 +101,7 @@ def test_addresses(uri: str, host: str, port: int | None, target: str) -> None:
     ],
 )
 def test_malformed_addresses(uri: str) -> None:
-    """Each is refused in one line with a remedy."""
+    """Each is refused in one line with a hint."""
     with pytest.raises(SourceError) as caught:
         parse_address(uri)
     assert "\n" not in caught.value.message
@@ -110,7 +110,7 @@ def test_malformed_addresses(uri: str) -> None:
 
 @given(st.text(max_size=60))
 def test_any_address_parses_or_is_refused(rest: str) -> None:
-    """No text makes parsing fail with anything but SourceError."""
+    """No text raises anything but SourceError."""
     try:
         address = parse_address(f"http://{rest}")
     except SourceError:
@@ -121,7 +121,7 @@ def test_any_address_parses_or_is_refused(rest: str) -> None:
 
 @given(st.text(max_size=60))
 def test_any_query_is_read_or_refused(query: str) -> None:
-    """Options lie in their ranges, or SourceError is raised."""
+    """Options are within their ranges, or SourceError is raised."""
     try:
         options = read_options("x", query, _KNOWN)
     except SourceError as error:
@@ -132,7 +132,7 @@ def test_any_query_is_read_or_refused(query: str) -> None:
 
 @given(st.integers(1, 4096), st.floats(0.5, 240).map(lambda rate: round(rate, 3)))
 def test_options_within_their_ranges(width: int, rate: float) -> None:
-    """Whole numbers and decimals arrive as written; what is left out has its default."""
+    """Whole numbers and decimals are read as written; missing ones have their defaults."""
     assert read_options("x", f"width={width}&rate={rate}", _KNOWN) == {"width": width, "rate": rate}
     assert read_options("x", f"rate={rate}", _KNOWN)["width"] == 640
 
@@ -142,23 +142,23 @@ def test_options_within_their_ranges(width: int, rate: float) -> None:
     [
         ("width=0", "must lie in 1..4096"),
         ("rate=0.4", r"must lie in 0\.5"),
-        ("width=1.5", "not understood"),
-        ("width=", "not understood"),
-        ("height=3", "height=3 is not understood"),
-        ("width=-1", "not understood"),
-        ("width=1e3", "not understood"),
-        ("width=٣", "not understood"),
+        ("width=1.5", "not valid"),
+        ("width=", "not valid"),
+        ("height=3", "height=3 is not valid"),
+        ("width=-1", "not valid"),
+        ("width=1e3", "not valid"),
+        ("width=٣", "not valid"),
     ],
 )
 def test_refused_options(query: str, match: str) -> None:
-    """A typing error is not passed over."""
+    """A misspelt option is not ignored."""
     with pytest.raises(SourceError, match=match) as caught:
         read_options("camera:0", query, _KNOWN)
     assert caught.value.hint
 
 
 def test_the_servers_query_stays_its_own() -> None:
-    """Our options are taken out of the query, and the rest is passed on byte by byte."""
+    """Our options are removed from the query, and the rest is passed on byte by byte."""
     rest, options = take_options("http://h/v?b=%2F&timeout=7&a=1&a&=", {"timeout": TIMEOUT})
     assert rest == "http://h/v?b=%2F&a=1&a&="
     assert options == {"timeout": 7.0}

@@ -1,4 +1,4 @@
-"""Videos through OpenCV: every frame, in order, and files that are none."""
+"""Videos through OpenCV: every frame, in order, and files that are not videos."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FRAMES = 40
 
 
 def _write(path: Path, frames: int = FRAMES, size: tuple[int, int] = (64, 48)) -> Path:
-    """A clip whose frame i has brightness 6 i."""
+    """A clip whose frame i has the brightness 6 i."""
     codec = "MJPG" if path.suffix == ".avi" else "mp4v"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 25, size)
     assert writer.isOpened()
@@ -32,7 +32,7 @@ def _write(path: Path, frames: int = FRAMES, size: tuple[int, int] = (64, 48)) -
 
 @pytest.mark.parametrize("suffix", [".avi", ".mp4"])
 def test_every_frame_in_order(tmp_path: Path, suffix: str) -> None:
-    """As many frames as were written, each with its own brightness, none skipped by a slow reader."""
+    """As many frames as were written, each with its own brightness, none skipped for a slow caller."""
     with VideoSource(str(_write(tmp_path / f"clip{suffix}"))) as source:
         frames = list(source)
     assert [frame.index for frame in frames] == list(range(FRAMES))
@@ -44,21 +44,21 @@ def test_every_frame_in_order(tmp_path: Path, suffix: str) -> None:
 
 
 def test_names_with_spaces_and_other_letters(tmp_path: Path) -> None:
-    """The name reaches OpenCV as it is, and every frame carries it."""
+    """The name reaches OpenCV unchanged, and every frame carries it."""
     path = _write(tmp_path / "größer clip.avi", frames=3)
     with VideoSource(str(path)) as source:
         assert {frame.source for frame in source} == {str(path)}
 
 
 def test_any_file_can_be_called_a_video(tmp_path: Path) -> None:
-    """video://PATH opens a file whose name does not tell."""
+    """video://PATH opens a file without the suffix of a video."""
     path = _write(tmp_path / "clip.avi", frames=3).rename(tmp_path / "clip.bin")
     with VideoSource(f"video://{path}") as source:
         assert len(list(source)) == 3
 
 
 def test_an_empty_file(tmp_path: Path) -> None:
-    """A recording of 0 bytes is called empty."""
+    """The error says that a recording of 0 bytes is empty."""
     (tmp_path / "x.mp4").write_bytes(b"")
     with pytest.raises(SourceError, match="is empty") as caught:
         VideoSource(str(tmp_path / "x.mp4"))
@@ -67,7 +67,7 @@ def test_an_empty_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"this is text", bytes(5000)])
 def test_files_that_are_no_videos(tmp_path: Path, content: bytes) -> None:
-    """Empty, text, zeros: one line, and nothing of FFmpeg's own on stderr."""
+    """Empty, text, zeros: one line, and no messages of FFmpeg on stderr."""
     (tmp_path / "x.mp4").write_bytes(content)
     code = (
         "from edge_resnet.core.errors import SourceError; from edge_resnet.streaming.sources.video import VideoSource\n"
@@ -107,7 +107,7 @@ def test_how_much_of_a_cut_video_there_was(tmp_path: Path, caplog: pytest.LogCap
 
 
 def test_a_video_by_its_own_clock(tmp_path: Path) -> None:
-    """In real time, frames of a clip at 25 per second are 40 ms apart, in their stamps and in arriving, and all come."""
+    """In real time, frames of a clip at 25 per second are 40 ms apart, in their times and in arriving, and none is missing."""
     with VideoSource(str(_write(tmp_path / "clip.avi", frames=12)), realtime=True) as source:
         arrived, stamps = [], []
         for frame in source:
@@ -121,7 +121,7 @@ def test_a_video_by_its_own_clock(tmp_path: Path) -> None:
 
 
 def test_a_reader_slower_than_the_clock(tmp_path: Path) -> None:
-    """Frames that are late come at once, none is skipped, and their stamps tell how old they are."""
+    """Late frames come at once, none is skipped, and their times show their age."""
     with VideoSource(str(_write(tmp_path / "clip.avi", frames=12)), realtime=True) as source:
         frames = iter(source)
         next(frames)
@@ -134,7 +134,7 @@ def test_a_reader_slower_than_the_clock(tmp_path: Path) -> None:
 
 
 def test_timestamps_that_make_no_sense() -> None:
-    """Those that stand still, go back or jump by hours are replaced by the frame rate's."""
+    """Timestamps that repeat, go back or jump by hours are replaced by the frame rate's."""
     assert _next(1.0, 1.04, 0.04) == 1.04
     for stamp in (1.0, 0.0, -3.0, 4000.0, float("nan")):
         assert _next(1.0, stamp, 0.04) == 1.04
@@ -142,7 +142,7 @@ def test_timestamps_that_make_no_sense() -> None:
 
 @pytest.mark.parametrize("realtime", [False, True])
 def test_closing_from_another_thread(tmp_path: Path, realtime: bool) -> None:
-    """The iteration ends soon, without an error, also while it waits for a frame's time or reads."""
+    """The iteration ends soon, without an error, also while it waits for a frame or reads."""
     source = VideoSource(str(_write(tmp_path / "clip.avi", frames=400, size=(640, 480))), realtime=realtime)
     seen: list[int] = []
     reader = threading.Thread(target=lambda: seen.extend(frame.index for frame in source))
@@ -156,7 +156,7 @@ def test_closing_from_another_thread(tmp_path: Path, realtime: bool) -> None:
 
 
 def test_a_missing_video(tmp_path: Path) -> None:
-    """It is named."""
+    """The error names it."""
     with pytest.raises(SourceError, match=r"nowhere\.mp4 does not exist"):
         VideoSource(str(tmp_path / "nowhere.mp4"))
 

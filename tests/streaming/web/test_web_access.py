@@ -1,4 +1,4 @@
-"""Who gets in: tokens, cookies, guesses, names of hosts, headers."""
+"""Access control: tokens, cookies, wrong attempts, host names, headers."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from http.cookies import SimpleCookie
 from urllib.parse import urlencode, urlsplit
 
 import pytest
-from webstage import PATIENCE_S, TOKEN, Reader, Reply, ask, frame, prediction, served
+from webstage import TIMEOUT_S, TOKEN, Reader, Reply, ask, frame, prediction, served
 
-from edge_resnet.streaming.web import WebSink, access
+from edge_resnet.streaming.web import WebSink, tokens
 from edge_resnet.streaming.web.tokens import Attempts, Token
 
 GUARDED = ("/", "/static/page.js", "/stream/0.mjpeg", "/api/predictions", "/api/status", "/metrics", "/nothing")
@@ -21,7 +21,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 @pytest.fixture(scope="module")
 def sink() -> Iterator[WebSink]:
-    """For tests that guess fewer than ten times in all."""
+    """For tests with fewer than ten wrong tokens in all."""
     with served(token=TOKEN) as opened:
         opened.write(prediction(), frame())
         yield opened
@@ -44,8 +44,8 @@ def _cookie(reply: Reply) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("path", GUARDED)
-def test_nothing_is_told_without_the_token(sink: WebSink, path: str) -> None:
-    """Every route, and those that do not exist; a header of another kind, or a cookie of nobody's, does not help."""
+def test_nothing_is_served_without_the_token(sink: WebSink, path: str) -> None:
+    """Every route, also unknown ones; another kind of header or a foreign cookie does not help."""
     for headers in ({}, {"Authorization": f"Basic {TOKEN}"}, {"Authorization": TOKEN}, {"Cookie": f"edge_resnet_80={TOKEN}"}):
         answer = ask(sink.url, path, headers=headers)
         assert answer.status == 401
@@ -53,8 +53,8 @@ def test_nothing_is_told_without_the_token(sink: WebSink, path: str) -> None:
         assert b"coffee" not in answer.body
 
 
-def test_with_the_token_everything_is(sink: WebSink) -> None:
-    """Also in a scheme written in small letters; streams too."""
+def test_with_the_token_everything_is_served(sink: WebSink) -> None:
+    """Also with the scheme in small letters; streams, too."""
     for path in ("/", "/static/page.js", "/api/status", "/metrics"):
         assert ask(sink.url, path, headers=BEARER).status == 200
     assert ask(sink.url, "/nothing", headers={"Authorization": f"bearer {TOKEN}"}).status == 404
@@ -65,34 +65,34 @@ def test_with_the_token_everything_is(sink: WebSink) -> None:
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/login", "/static/page.css", "/static/icon.svg"])
 def test_health_and_the_form_are_open(sink: WebSink, path: str) -> None:
-    """What supervises the process needs no token, nor does the form to sign in with."""
+    """Health checks and the sign-in form need no token."""
     assert ask(sink.url, path).status == 200
 
 
 def test_a_browser_is_shown_the_form(sink: WebSink) -> None:
-    """In place of what it asked for, as a 401."""
+    """Instead of what it requested, as a 401."""
     answer = ask(sink.url, "/", headers={"Accept": "text/html,*/*"})
     assert answer.status == 401
     assert 'name="token"' in answer.text
 
 
 def test_signing_in_sets_a_cookie_that_opens_everything(sink: WebSink) -> None:
-    """The cookie is not the token, no script and no other site's request carries it, and it ends after a week."""
+    """The cookie is not the token, is hidden from scripts and other sites, and expires after a week."""
     answer = _sign_in(sink, TOKEN, Origin=sink.url.rstrip("/"))
     assert (answer.status, answer.headers["location"]) == (303, "/")
-    told = answer.headers["set-cookie"].lower()
-    assert "httponly" in told
-    assert "samesite=strict" in told
-    assert "max-age=604800" in told
-    assert TOKEN not in told
-    assert f"edge_resnet_{urlsplit(sink.url).port}=" in told
+    header = answer.headers["set-cookie"].lower()
+    assert "httponly" in header
+    assert "samesite=strict" in header
+    assert "max-age=604800" in header
+    assert TOKEN not in header
+    assert f"edge_resnet_{urlsplit(sink.url).port}=" in header
     assert ask(sink.url, "/api/status", headers=_cookie(answer)).status == 200
     with Reader(sink.url, "/api/predictions", _cookie(answer)) as reader:
         assert reader.data()["frame"] == 0
 
 
 def test_a_cookie_is_not_forged(sink: WebSink) -> None:
-    """A later end, another signature, none, nonsense: each is refused, and none counts as a guess."""
+    """A later expiry, another signature, none, nonsense: each is refused, and none counts as an attempt."""
     good = _cookie(_sign_in(sink, TOKEN))["Cookie"]
     name, _, value = good.partition("=")
     until, _, signature = value.partition(".")
@@ -115,17 +115,17 @@ def test_a_cookie_is_not_forged(sink: WebSink) -> None:
 
 
 def test_a_cookie_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a week, to the second; it outlives a restart of the server with the same token."""
+    """After a week, to the second; it stays valid after a restart of the server with the same token."""
     cookie = Token(TOKEN).cookie()
     assert Token(TOKEN).signed(cookie)
     now = time.time()
-    monkeypatch.setattr(access.time, "time", lambda: now + access.COOKIE_S + 2)
+    monkeypatch.setattr(tokens.time, "time", lambda: now + tokens.COOKIE_S + 2)
     assert not Token(TOKEN).signed(cookie)
 
 
 @pytest.mark.parametrize("way", ["header", "form"])
 def test_ten_wrong_tokens_and_the_address_waits(way: str) -> None:
-    """The eleventh is 429, even where it is the right one; a browser that is signed in stays so."""
+    """The eleventh attempt is a 429, even with the right token; a browser that is signed in stays so."""
     with served(token=TOKEN) as sink:
         _guess_ten_times(sink, way)
 
@@ -149,7 +149,7 @@ def _guess_ten_times(sink: WebSink, way: str) -> None:
 
 
 def test_the_wait_ends_and_guesses_are_forgotten() -> None:
-    """A minute after the last wrong one; nine slow guesses never add up to ten."""
+    """A minute after the last wrong token; nine slow attempts never add up to ten."""
     now = 0.0
     attempts = Attempts(lambda: now)
     for _ in range(10):
@@ -168,7 +168,7 @@ def test_the_wait_ends_and_guesses_are_forgotten() -> None:
 
 
 def test_addresses_are_remembered_within_bounds() -> None:
-    """A whole network of guessers fills no memory; a /64 of IPv6 is one guesser, an IPv4 in IPv6's clothes is itself."""
+    """The number of addresses is limited; a /64 of IPv6 is one client, an IPv4-mapped address is the IPv4 address."""
     attempts = Attempts(lambda: 0.0)
     for index in range(5000):
         attempts.wrong(f"10.0.{index // 250}.{index % 250}")
@@ -182,8 +182,8 @@ def test_addresses_are_remembered_within_bounds() -> None:
     assert attempts.wait_s("") == 0
 
 
-def test_a_wrong_token_in_the_form_is_told(sink: WebSink) -> None:
-    """The form comes again and says so; it does not repeat what was typed."""
+def test_a_wrong_token_in_the_form_is_reported(sink: WebSink) -> None:
+    """The form is shown again with a message; it does not repeat what was typed."""
     answer = _sign_in(sink, "<b>wrong</b>")
     assert answer.status == 401
     assert 'role="alert"' in answer.text
@@ -192,7 +192,7 @@ def test_a_wrong_token_in_the_form_is_told(sink: WebSink) -> None:
 
 
 def test_the_form_of_another_site_is_refused(sink: WebSink) -> None:
-    """Neither with the token nor without: else any page could use up the guesses of who visits it."""
+    """With the token or without: else any page could use up the attempts of its visitors."""
     for origin in ("http://evil.example", "null", "http://127.0.0.1:1"):
         assert _sign_in(sink, TOKEN, Origin=origin).status == 403
         assert _sign_in(sink, "wrong-token", Origin=origin).status == 403
@@ -202,7 +202,7 @@ def test_a_form_too_long_is_refused(sink: WebSink) -> None:
     """Four KiB are enough for any token; headers may have 16."""
     assert _sign_in(sink, "x" * 5000).status == 413
     parts = urlsplit(sink.url)
-    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=PATIENCE_S) as client:
+    with socket.create_connection((parts.hostname or "", parts.port or 0), timeout=TIMEOUT_S) as client:
         client.sendall(f"GET /healthz HTTP/1.1\r\nHost: {parts.netloc}\r\nX-Long: {'x' * 20_000}".encode())
         assert client.recv(100).startswith(b"HTTP/1.1 400")
 
@@ -211,19 +211,19 @@ def test_a_form_too_long_is_refused(sink: WebSink) -> None:
     "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.evil", "", "[::2]", "0.0.0.0"]
 )
 def test_on_loopback_other_names_are_refused(bare: WebSink, host: str) -> None:
-    """A page of another site that points its own name at 127.0.0.1 gets nothing."""
+    """A site that points its own host name at 127.0.0.1 gets nothing."""
     for path in ("/", "/api/status", "/healthz", "/static/page.css"):
         assert ask(bare.url, path, headers={"Host": host}).status == 400
 
 
 @pytest.mark.parametrize("host", ["localhost", "LOCALHOST:9000", "127.0.0.1", "127.0.0.1:1234", "[::1]", "[::1]:80"])
 def test_on_loopback_its_own_names_are_served(bare: WebSink, host: str) -> None:
-    """With any port: a tunnel has another one at its end."""
+    """With any port, since a tunnel may have another one."""
     assert ask(bare.url, "/healthz", headers={"Host": host}).status == 200
 
 
 def test_every_answer_carries_the_headers(sink: WebSink) -> None:
-    """Pages, refusals and errors alike; nothing is allowed to other sites."""
+    """Pages, refusals and errors alike; nothing is allowed for other sites."""
     for path, headers in (
         ("/", BEARER),
         ("/", {}),
@@ -243,5 +243,5 @@ def test_every_answer_carries_the_headers(sink: WebSink) -> None:
 
 
 def test_without_a_token_there_is_no_form(bare: WebSink) -> None:
-    """Nothing to sign in to."""
+    """There is nothing to sign in to."""
     assert ask(bare.url, "/login").status == 404

@@ -1,4 +1,4 @@
-"""The page in a real browser: it shows, moves, mends itself, fits a phone, and asks nobody else."""
+"""The page in a real browser: it shows the run, updates, reconnects, fits a phone, and requests nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def sink(script: Script) -> Iterator[WebSink]:
 
 @contextmanager
 def filmed(sink: WebSink, best: Any) -> Iterator[None]:
-    """Two cameras at twenty frames a second: one light with what ``best`` says, one dark that always sees a cup."""
+    """Two cameras at twenty frames per second: a light one with the answer ``best``, and a dark one that always shows a cup."""
     stop = threading.Event()
 
     def film() -> None:
@@ -71,7 +71,7 @@ def filmed(sink: WebSink, best: Any) -> Iterator[None]:
 
 
 def visit(browser: Chrome, url: str) -> None:
-    """Open the page afresh, and forget what the browser has logged before."""
+    """Load the page, and clear the browser's log."""
     browser.get("about:blank")
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
@@ -89,7 +89,7 @@ def shown(browser: Chrome, selector: str) -> bool:
 
 
 def pixel(browser: Chrome) -> list[int]:
-    """The colour in the middle of the live image, [-1] where there is none."""
+    """The colour in the middle of the live frame, [-1] if there is none."""
     code = """const image = document.getElementById("image");
         if (image.hidden || !image.naturalWidth) return [-1];
         const canvas = Object.assign(document.createElement("canvas"), {width: 1, height: 1});
@@ -104,11 +104,11 @@ def complaints(browser: Chrome) -> list[str]:
 
 
 def test_it_shows_image_answer_and_health(browser: Chrome, sink: WebSink) -> None:
-    """The newest image, the best class with its bars, and each camera's state as a word; with no error in the console."""
+    """The newest frame, the best class with its bars, and each camera's state as text; no error in the console."""
     visit(browser, sink.url)
     assert until(lambda: 190 < pixel(browser)[0] < 210)
     assert until(lambda: text(browser, "#answer") == LABELS[1])
-    assert text(browser, "#sureness") == "60.0 % sure"
+    assert text(browser, "#sureness") == "60.0 % probability"
     rows = browser.execute_script(
         "return [...document.querySelectorAll('#bars li')].map(row => [row.innerText, row.querySelector('.fill').style.width])"
     )
@@ -125,7 +125,7 @@ def test_it_shows_image_answer_and_health(browser: Chrome, sink: WebSink) -> Non
 
 
 def test_no_request_leaves_the_host(browser: Chrome, sink: WebSink) -> None:
-    """All that the page asks for is this server's."""
+    """All requests of the page go to this server."""
     visit(browser, sink.url)
     assert until(lambda: text(browser, "#answer") == LABELS[1])
     log = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
@@ -135,7 +135,7 @@ def test_no_request_leaves_the_host(browser: Chrome, sink: WebSink) -> None:
 
 
 def test_bars_move_when_the_answer_changes(browser: Chrome, script: Script) -> None:
-    """Within a moment, and it is announced once: the text of the live region changes with the answer only."""
+    """Within a moment, and it is announced once: the text of the live region changes only with the answer."""
     seen = threading.Event()
     with served(script) as sink, filmed(sink, lambda _: 2 if seen.is_set() else 1):
         visit(browser, sink.url)
@@ -155,7 +155,7 @@ def test_bars_move_when_the_answer_changes(browser: Chrome, script: Script) -> N
 
 
 def test_another_camera_is_chosen_with_the_keyboard(browser: Chrome, sink: WebSink) -> None:
-    """Tab and an arrow; image, answer and title are then that camera's, and what has no class is unknown."""
+    """With Tab and an arrow; frame, answer and title are then that camera's, and an answer without a class is unknown."""
     from selenium.webdriver.common.action_chains import ActionChains
     from selenium.webdriver.common.keys import Keys
 
@@ -167,24 +167,24 @@ def test_another_camera_is_chosen_with_the_keyboard(browser: Chrome, sink: WebSi
     ActionChains(browser).send_keys(Keys.ARROW_RIGHT).perform()
     assert until(lambda: 20 < pixel(browser)[0] < 40)
     assert until(lambda: text(browser, "#answer") == "unknown")
-    assert text(browser, "#sureness") == "No class is sure enough"
+    assert text(browser, "#sureness") == "No class is probable enough"
     assert text(browser, "#view-title") == "camera:1"
-    assert browser.execute_script("return document.getElementById('image').alt") == "Live image of camera:1"
+    assert browser.execute_script("return document.getElementById('image').alt") == "Live frames of camera:1"
     browser.find_elements("css selector", "#choice span")[2].click()
     assert until(lambda: shown(browser, "#no-image"))
     assert text(browser, "#answer") == "No answer yet"
     assert text(browser, "#caption") == "Reconnecting"
 
 
-def test_a_lost_connection_is_told_and_mends_itself(browser: Chrome, script: Script) -> None:
-    """The banner shows while the server is away; when it is back on its port all goes on without a click."""
+def test_a_lost_connection_is_shown_and_restored(browser: Chrome, script: Script) -> None:
+    """The banner shows while the server is away; when it is back on its port everything continues without a click."""
     with served(script) as first, filmed(first, lambda _: 1):
         visit(browser, first.url)
         assert until(lambda: 190 < pixel(browser)[0] < 210)
         assert not shown(browser, "#banner")
     assert until(lambda: shown(browser, "#banner"))
     assert text(browser, "#connection") == "Not connected"
-    assert text(browser, "#no-image") == "No image"
+    assert text(browser, "#no-image") == "No frame"
     assert text(browser, "#caption") == "Not connected"
     with WebSink(urlsplit(first.url).netloc, script) as second, filmed(second, lambda _: 3):
         assert until(lambda: not shown(browser, "#banner"))
@@ -193,8 +193,8 @@ def test_a_lost_connection_is_told_and_mends_itself(browser: Chrome, script: Scr
         browser.get("about:blank")
 
 
-def test_a_page_that_nobody_looks_at_keeps_no_stream(browser: Chrome, sink: WebSink) -> None:
-    """A browser opens six connections to a server: hidden tabs must not use them up. Looked at again, it goes on."""
+def test_a_hidden_page_keeps_no_stream(browser: Chrome, sink: WebSink) -> None:
+    """A browser opens six connections to a server: hidden tabs must not use them up. Shown again, it continues."""
     hide = """Object.defineProperty(document, "hidden", {configurable: true, get: () => window.away});
         document.dispatchEvent(new Event("visibilitychange"))"""
     visit(browser, sink.url)
@@ -212,20 +212,20 @@ def _open_streams(sink: WebSink) -> list[float]:
 
 
 def test_a_camera_that_is_gone_makes_its_answer_an_old_one(browser: Chrome, script: Script, sink: WebSink) -> None:
-    """The title, the caption and the alternative text say so."""
+    """Title, caption and alternative text say so."""
     visit(browser, sink.url)
     assert until(lambda: 190 < pixel(browser)[0] < 210)
     gone = replace(source("camera:0", "reconnecting"), last_frame_age_s=37.0, error="connection refused")
     script.change(sources=(gone, *CAMERAS[1:]))
-    assert until(lambda: text(browser, "#caption") == "Reconnecting, last image 37 s ago")
+    assert until(lambda: text(browser, "#caption") == "Reconnecting, last frame 37 s ago")
     assert text(browser, "#answer-title") == "Last answer"
     assert "connection refused" in text(browser, "#cameras")
-    assert browser.execute_script("return document.getElementById('image').alt") == "Last image of camera:0"
+    assert browser.execute_script("return document.getElementById('image').alt") == "Last frame of camera:0"
 
 
 @pytest.mark.parametrize("width", [320, 390, 768])
 def test_it_fits_a_phone(browser: Chrome, script: Script, sink: WebSink, width: int) -> None:
-    """At 320 pixels nothing scrolls sideways, long names and labels included."""
+    """At 320 pixels nothing scrolls sideways, not even with long names and labels."""
     long = replace(source("rtsp://camera-with-a-very-long-name.example/stream/of/the/loading/dock", "failed"), error="x" * 200)
     script.change(sources=(*CAMERAS, long), artifact="resnet152-int8-with-a-rather-long-name-of-its-own-and-no-spaces-in-it")
     visit(browser, sink.url)
@@ -235,8 +235,8 @@ def test_it_fits_a_phone(browser: Chrome, script: Script, sink: WebSink, width: 
     assert browser.execute_script("return [document.documentElement.scrollWidth, innerWidth]") == [width, width]
 
 
-def test_it_follows_the_scheme_and_wishes_of_the_system(browser: Chrome, sink: WebSink) -> None:
-    """Light on dark and dark on light; bars do not glide where less motion is asked for."""
+def test_it_follows_the_preferences_of_the_system(browser: Chrome, sink: WebSink) -> None:
+    """Light and dark colours; no animated bars if reduced motion is preferred."""
     visit(browser, sink.url)
     assert until(lambda: text(browser, "#answer") == LABELS[1])
 
@@ -282,7 +282,7 @@ def test_the_page_has_landmarks_headings_and_names(browser: Chrome, sink: WebSin
 
 
 def test_signing_in(browser: Chrome, script: Script) -> None:
-    """The form refuses a wrong token in words, takes the right one, and the page works with the cookie alone."""
+    """The form rejects a wrong token with a message, accepts the right one, and the page works with the cookie alone."""
     with served(script, token=TOKEN) as sink, filmed(sink, lambda _: 1):
         visit(browser, sink.url)
         browser.find_element("id", "token").send_keys("not-the-token")
@@ -300,7 +300,7 @@ def test_signing_in(browser: Chrome, script: Script) -> None:
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_stands_out(scheme: str) -> None:
-    """Contrast of every text colour on what it stands on is at least 4.5 to 1 (WCAG 2.2, 1.4.3)."""
+    """The contrast of every text colour on its background is at least 4.5 to 1 (WCAG 2.2, 1.4.3)."""
     blocks = re.findall(r":root \{(.*?)\}", CSS.read_text(encoding="utf-8"), re.DOTALL)
     colours = dict(re.findall(r"--([\w-]+): (#\w{6})", blocks[("light", "dark").index(scheme)]))
     pairs = [(ink, ground) for ink in ("text", "quiet", "good", "bad") for ground in ("ground", "card")]

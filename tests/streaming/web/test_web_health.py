@@ -1,4 +1,4 @@
-"""Health: frames without predictions are a fault, a camera that is gone is not."""
+"""Health: frames without predictions are a fault, a missing camera is not."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from edge_resnet.streaming.web.routes import health
     ],
 )
 def test_health(states: tuple[SourceState, ...], quiet_s: float, sound: bool) -> None:
-    """What a restart may mend is a fault: frames that nobody predicts, sources that were all given up."""
+    """Faults are what a restart may fix: frames without predictions, and sources that have all failed."""
     script = Script()
     script.change(sources=tuple(source(f"camera:{index}", state) for index, state in enumerate(states)))
     found, reason = health(script.status, quiet_s)

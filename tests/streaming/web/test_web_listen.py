@@ -1,4 +1,4 @@
-"""HOST:PORT: read, refused with a remedy, bound before anything else starts."""
+"""HOST:PORT: parsed, refused with a hint, bound before anything else starts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ REPO = Path(__file__).resolve().parents[3]
     ],
 )
 def test_a_malformed_address_is_refused(text: str) -> None:
-    """It says what was given, and gives an example."""
+    """The error quotes it, and the hint has an example."""
     with pytest.raises(ConfigError) as caught:
         resolve(text)
     assert "HOST:PORT" in caught.value.message
@@ -56,8 +56,8 @@ def test_a_port_beyond_the_last_is_refused() -> None:
 
 
 def test_an_unknown_host_is_refused() -> None:
-    """A name that cannot be a host is one line, not a traceback of the resolver."""
-    with pytest.raises(ConfigError, match="no host is called"):
+    """An invalid host name is one line, not a traceback of the resolver."""
+    with pytest.raises(ConfigError, match="cannot be resolved"):
         resolve("a..b:80")
 
 
@@ -73,13 +73,13 @@ def test_an_unknown_host_is_refused() -> None:
         ("192.0.2.1:0", False),
     ],
 )
-def test_loopback_is_told_from_the_rest(text: str, loopback: bool) -> None:
-    """By what the name resolves to."""
+def test_loopback_is_recognised(text: str, loopback: bool) -> None:
+    """By the address that the name resolves to."""
     assert resolve(text).loopback is loopback
 
 
 def test_the_url_names_what_was_bound() -> None:
-    """With port 0 the port is the one that the kernel chose."""
+    """With port 0 the URL has the port that the kernel chose."""
     with served() as sink:
         assert sink.url.startswith("http://127.0.0.1:")
         assert not sink.url.endswith(":0/")
@@ -93,20 +93,20 @@ def test_a_taken_port_is_refused_before_anything_starts() -> None:
         taken.listen()
         port = taken.getsockname()[1]
         before = threading.active_count()
-        with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 is taken") as caught:
+        with pytest.raises(ConfigError, match=f"port {port} on 127.0.0.1 is in use") as caught:
             WebSink(f"127.0.0.1:{port}", Script()).open()
         assert "another port" in caught.value.hint
         assert threading.active_count() == before
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
-    """192.0.2.1 is kept for examples, nobody has it."""
+    """192.0.2.1 is reserved for documentation."""
     with pytest.raises(ConfigError, match="not an address of this machine"):
         listen(resolve("192.0.2.1:0"))
 
 
 def test_a_port_that_may_not_be_opened_is_refused() -> None:
-    """A user without rights asks for port 80, in a process of its own."""
+    """A user without privileges requests port 80, in a process of its own."""
     if os.geteuid() != 0:
         pytest.skip("only root can give up its rights here; another user's kernel may allow low ports")
     start = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
@@ -126,7 +126,7 @@ def test_a_port_that_may_not_be_opened_is_refused() -> None:
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", "[::]:0", "192.0.2.1:80"])
 def test_beyond_loopback_a_token_is_needed(address: str) -> None:
-    """Without one it is refused when it is made; the hint names the option and the variable."""
+    """Without one the constructor raises; the hint names the option and the variable."""
     with pytest.raises(ConfigError) as caught:
         WebSink(address, Script())
     assert "--web-token" in caught.value.hint
@@ -134,7 +134,7 @@ def test_beyond_loopback_a_token_is_needed(address: str) -> None:
 
 
 def test_beyond_loopback_with_a_token_it_serves() -> None:
-    """On all addresses of the machine, whatever the Host header says."""
+    """On all addresses of the machine, with any Host header."""
     with WebSink("0.0.0.0:0", Script(), token=TOKEN) as sink:
         url = sink.url.replace("0.0.0.0", "127.0.0.1")
         headers = {"Authorization": f"Bearer {TOKEN}", "Host": "board.example"}
@@ -143,7 +143,7 @@ def test_beyond_loopback_with_a_token_it_serves() -> None:
 
 @pytest.mark.parametrize("token", ["", "short", "with a space in it", "umlaut-äöü-äöü", "line\nbreak-in-it"])
 def test_a_poor_token_is_refused(token: str) -> None:
-    """It is soon guessed, or no header can carry it; the hint makes a good one."""
+    """It could be guessed, or a header cannot contain it; the hint creates a good one."""
     with pytest.raises(ConfigError) as caught:
         WebSink("127.0.0.1:0", Script(), token=token)
     assert "secrets.token_urlsafe" in caught.value.hint
@@ -151,7 +151,7 @@ def test_a_poor_token_is_refused(token: str) -> None:
 
 
 def test_the_libraries_are_imported_when_it_is_opened_and_not_before() -> None:
-    """Importing and making the sink loads none of them; opening it without them is one line with the install."""
+    """Importing and constructing the sink loads none of them; opening it without them is one line with the install command."""
     code = (
         "import sys\n"
         "for name in ('starlette', 'uvicorn', 'prometheus_client'): sys.modules[name] = None\n"

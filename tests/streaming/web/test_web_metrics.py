@@ -1,4 +1,4 @@
-"""Metrics: what Prometheus reads, under names that are promised."""
+"""Metrics: what Prometheus reads, under names that must not change."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def _value(families: dict[str, Metric], name: str, suffix: str = "", **labels: s
 
 
 def test_the_names_are_kept() -> None:
-    """Names, types and labels are those of the list, no more and no less."""
+    """Names, types and labels are exactly those of the list."""
     with served() as sink:
         sink.write(prediction(), frame())
         families = _scrape(sink)
@@ -62,7 +62,7 @@ def test_the_names_are_kept() -> None:
 
 
 def test_the_values_are_the_runs() -> None:
-    """Counters, gauges and states are the status's."""
+    """Counters, gauges and states are those of the status."""
     with served() as sink:
         families = _scrape(sink)
     assert _value(families, "edge_resnet_source_frames", "_total", source="camera:0") == 120
@@ -76,7 +76,7 @@ def test_the_values_are_the_runs() -> None:
 
 
 def test_histograms_count_every_prediction() -> None:
-    """Latency is the sum of the stages, age runs from capture; both in seconds, in rising buckets."""
+    """Latency is the sum of the stages, age starts at the capture; both in seconds, in cumulative buckets."""
     with served() as sink:
         for index in range(50):
             sink.write(prediction(index), frame(index))
@@ -92,7 +92,7 @@ def test_histograms_count_every_prediction() -> None:
 
 
 def test_odd_names_do_not_spoil_the_scrape() -> None:
-    """Quotes, line breaks, bytes that are no text, and two of one name: each series is whole and its own."""
+    """Quotes, line breaks, invalid bytes, and two sources of one name: each series is whole and separate."""
     names = ('a "quoted"\\\nname', "no text \udcff", "twice", "twice", "twice #2")
     script = Script()
     script.change(
@@ -108,7 +108,7 @@ def test_odd_names_do_not_spoil_the_scrape() -> None:
 
 
 def test_a_source_before_its_first_frame_has_no_age() -> None:
-    """NaN, not zero: zero would be a frame of just now."""
+    """NaN, since zero would mean a frame of just now."""
     script = Script()
     with served(script) as sink:
         before = script.status.sources[0]

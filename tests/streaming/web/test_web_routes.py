@@ -1,4 +1,4 @@
-"""Every route, over real HTTP: the page, images, predictions, status, health."""
+"""Every route, over real HTTP: the page, frames, predictions, status, health."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def sink(script: Script) -> Iterator[WebSink]:
 
 @pytest.fixture(scope="module")
 def calm() -> Iterator[WebSink]:
-    """For tests that only ask."""
+    """For tests that only read."""
     with served() as opened:
         yield opened
 
 
 def test_the_page_and_its_files_are_served(calm: WebSink) -> None:
-    """One HTML, one style sheet, one script, one icon, each with its type."""
+    """One HTML page, one style sheet, one script, one icon, each with its type."""
     page = ask(calm.url)
     assert page.status == 200
     for name, kind in (("page.css", "text/css"), ("page.js", "text/javascript"), ("icon.svg", "image/svg+xml")):
@@ -45,8 +45,8 @@ def test_the_page_and_its_files_are_served(calm: WebSink) -> None:
         assert found.headers["content-type"].startswith(kind)
 
 
-def test_the_page_asks_nobody_else(calm: WebSink) -> None:
-    """No file of it holds an address of another host; the icon's namespace is a name."""
+def test_the_page_requests_nothing_from_other_hosts(calm: WebSink) -> None:
+    """None of its files contains an address of another host; the icon's namespace is only a name."""
     for path in ("/", "/static/page.css", "/static/page.js"):
         text = ask(calm.url, path).text
         assert "http://" not in text
@@ -75,20 +75,20 @@ def test_the_page_asks_nobody_else(calm: WebSink) -> None:
     ],
 )
 def test_what_is_not_there_is_404(calm: WebSink, path: str) -> None:
-    """No path leads out of the page's files, and a source that does not exist has no image."""
+    """No path leads out of the page's files, and an unknown source has no stream."""
     assert ask(calm.url, path).status == 404
 
 
 @pytest.mark.parametrize("path", ["/", "/api/status", "/metrics", "/api/predictions", "/stream/0.mjpeg"])
 def test_nothing_is_changed_over_http(calm: WebSink, path: str) -> None:
-    """Every route reads; other methods are 405."""
+    """Every route only reads; other methods are 405."""
     for method in ("POST", "PUT", "DELETE", "PATCH"):
         assert ask(calm.url, path, method=method).status == 405
 
 
 @pytest.mark.parametrize("path", ["/", "/api/predictions", "/stream/0.mjpeg", "/healthz"])
 def test_head_has_no_end_to_wait_for(calm: WebSink, path: str) -> None:
-    """HEAD of a stream is its headers."""
+    """HEAD of a stream returns its headers."""
     answer = ask(calm.url, path, method="HEAD")
     assert answer.status == 200
     assert answer.body == b""
@@ -113,7 +113,7 @@ def test_the_image_is_the_newest(sink: WebSink) -> None:
 
 
 def test_a_big_image_is_scaled_down(sink: WebSink) -> None:
-    """1920 x 1080 is sent as 960 x 540; a view with steps backwards through memory is read right too."""
+    """1920 x 1080 is sent as 960 x 540; a view with negative strides is read correctly, too."""
     big = np.zeros((1080, 1920, 3), np.uint8)
     big[:, :960] = (10, 20, 240)
     sink.write(prediction(0), Frame(big[:, ::-1], 0, 0, "camera:0"))
@@ -125,7 +125,7 @@ def test_a_big_image_is_scaled_down(sink: WebSink) -> None:
 
 
 def test_an_image_comes_at_most_ten_times_a_second(sink: WebSink) -> None:
-    """However fast frames come, and each is newer than the one before."""
+    """However fast frames arrive, and each is newer than the one before."""
     with Reader(sink.url, "/stream/0.mjpeg") as reader:
         for index in range(5):
             sink.write(prediction(index), frame(index))
@@ -153,7 +153,7 @@ def test_files_of_a_folder_belong_to_the_folder(script: Script, sink: WebSink) -
 
 
 def test_predictions_come_as_events(sink: WebSink) -> None:
-    """The newest first, then each as it comes, with all fields of the prediction and the source's place."""
+    """The newest first, then each as it comes, with all fields of the prediction and the index of its source."""
     sink.write(prediction(0), frame(0))
     sink.write(prediction(1, best=1), frame(1))
     with Reader(sink.url, "/api/predictions", {"Last-Event-ID": "77"}) as reader:
@@ -161,16 +161,17 @@ def test_predictions_come_as_events(sink: WebSink) -> None:
         assert reader.data()["frame"] == 1
         sink.write(prediction(2, answer=Answer(-1, "unknown", 0.3, True)), frame(2))
         event = reader.event()
-    told = json.loads(event["data"])
+    content = json.loads(event["data"])
     assert event["id"] == "3"
-    assert told["source_index"] == 0
-    assert told["answer"] == {"class_index": -1, "label": "unknown", "probability": 0.3, "changed": True}
-    assert {"source", "frame", "captured_ns", "age_ms", "top", "stages_ms", "wall_ns"} < set(told)
-    assert told["top"][0] == {"class_index": 0, "label": "coffee mug", "probability": 0.6}
+    assert content["source_index"] == 0
+    assert content["answer"] == {"class_index": -1, "label": "unknown", "probability": 0.3, "changed": True}
+    assert {"source", "frame", "captured_ns", "age_ms", "top", "stages_ms", "wall_ns"} < set(content)
+    assert content["top"][0] == {"class_index": 0, "label": "coffee mug", "probability": 0.6}
 
 
 def test_on_change_only_changes_come(sink: WebSink) -> None:
-    """Of many predictions the first, and those whose answer differs; a held answer counts before the best class."""
+    """Of many predictions the first one, and those whose answer differs; the smoothed answer takes precedence over the best
+    class."""
     with Reader(sink.url, "/api/predictions?on_change=1") as reader:
         reader.joined()
         for index, best in enumerate((0, 0, 1, 1, 1, 0)):
@@ -182,7 +183,7 @@ def test_on_change_only_changes_come(sink: WebSink) -> None:
 
 
 def test_a_rate_thins_out_but_not_changes(sink: WebSink) -> None:
-    """At one a second a burst is its first, and whatever changes."""
+    """At one per second, a burst is reduced to its first event and all changes."""
     with Reader(sink.url, "/api/predictions?max_per_s=1") as reader:
         reader.joined()
         for index in range(20):
@@ -193,25 +194,25 @@ def test_a_rate_thins_out_but_not_changes(sink: WebSink) -> None:
 @pytest.mark.parametrize(
     "query", ["on_change=2", "on_change=yes", "max_per_s=-1", "max_per_s=1e3", "max_per_s=%C2%B2", "max_per_s=1234567"]
 )
-def test_a_query_without_sense_is_400(calm: WebSink, query: str) -> None:
-    """It says what is allowed."""
+def test_an_invalid_query_is_400(calm: WebSink, query: str) -> None:
+    """The response says what is allowed."""
     assert ask(calm.url, f"/api/predictions?{query}").status == 400
 
 
 def test_the_status_is_the_runs(script: Script, sink: WebSink) -> None:
-    """All its fields and the version; a number that is not finite is null, a name that is no text is escaped."""
+    """All its fields and the version; numbers that are not finite are null, invalid text is escaped."""
     script.change(frames_per_s=float("nan"), sinks=(SinkStatus("jsonl", 1, 2, "name \udcff"),))
     assert until(lambda: ask(sink.url, "/api/status").json()["frames_per_s"] is None)
-    told = ask(sink.url, "/api/status").json()
-    assert told["artifact"] == "resnet50-int8"
-    assert told["version"]
-    assert told["sources"][0]["state"] == "live"
-    assert told["latency"]["p99_ms"] == 9.0
-    assert told["sinks"][0] == {"name": "jsonl", "written": 1, "lost": 2, "error": "name \udcff"}
+    content = ask(sink.url, "/api/status").json()
+    assert content["artifact"] == "resnet50-int8"
+    assert content["version"]
+    assert content["sources"][0]["state"] == "live"
+    assert content["latency"]["p99_ms"] == 9.0
+    assert content["sinks"][0] == {"name": "jsonl", "written": 1, "lost": 2, "error": "name \udcff"}
 
 
 def test_many_pages_ask_the_run_a_few_times(script: Script, sink: WebSink) -> None:
-    """Forty requests in a burst are one or a few questions."""
+    """Forty requests in a burst cause one or a few calls."""
     asked, began = script.asked, time.monotonic()
     for _ in range(40):
         ask(sink.url, "/api/status")
@@ -219,7 +220,7 @@ def test_many_pages_ask_the_run_a_few_times(script: Script, sink: WebSink) -> No
 
 
 def test_ready_is_what_the_run_says(script: Script, sink: WebSink) -> None:
-    """200 or 503, with a word."""
+    """200 or 503, with a reason."""
     assert ask(sink.url, "/readyz").status == 200
     script.change(ready=False)
     assert until(lambda: ask(sink.url, "/readyz").status == 503)
@@ -227,6 +228,6 @@ def test_ready_is_what_the_run_says(script: Script, sink: WebSink) -> None:
 
 
 def test_a_run_that_began_is_healthy(sink: WebSink) -> None:
-    """Before the first prediction too."""
+    """Even before the first prediction."""
     answer = ask(sink.url, "/healthz")
     assert (answer.status, answer.text) == (200, "ok\n")

@@ -1,4 +1,4 @@
-"""Many clients, slow clients, clients that go, and the end: nobody holds up the pipeline or another client."""
+"""Many clients, slow clients, clients that disconnect, and the end: none blocks the pipeline or another client."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import numpy.typing as npt
 import pytest
-from webstage import PATIENCE_S, Reader, Script, ask, frame, prediction, served, silent, until
+from webstage import TIMEOUT_S, Reader, Script, ask, frame, prediction, served, silent, until
 
 from edge_resnet.streaming.records import Frame
 from edge_resnet.streaming.web import WebSink, jpegstream, server
@@ -33,7 +33,7 @@ def _value(sink: WebSink, name: str) -> float:
 
 
 def test_twenty_clients_hear_the_same() -> None:
-    """Each of twenty gets every one of a hundred predictions, in order."""
+    """Each of twenty gets all of a hundred predictions, in order."""
     with served() as sink, ExitStack() as stack:
         readers = [stack.enter_context(Reader(sink.url, "/api/predictions")).joined() for _ in range(20)]
         for index in range(100):
@@ -44,7 +44,7 @@ def test_twenty_clients_hear_the_same() -> None:
 
 @pytest.mark.parametrize(("path", "limit"), [("/stream/0.mjpeg", WATCHERS), ("/api/predictions", LISTENERS)])
 def test_one_client_too_many_is_503(path: str, limit: int) -> None:
-    """Until another one goes."""
+    """Until another one disconnects."""
     with served() as sink, ExitStack() as stack:
         sink.write(prediction(), frame())
         first = Reader(sink.url, path)
@@ -63,8 +63,8 @@ def _free(sink: WebSink, path: str) -> bool:
 
 
 @pytest.mark.alone
-def test_a_client_that_does_not_read_loses_events_and_is_told() -> None:
-    """The pipeline is not held up; the client's queue stays bounded; losses are counted."""
+def test_a_client_that_does_not_read_loses_events_and_gets_their_number() -> None:
+    """The pipeline is not blocked; the client's queue is limited; losses are counted."""
     with served() as sink:
         sock = silent(sink.url, "/api/predictions")
         assert until(lambda: _value(sink, 'edge_resnet_web_clients{kind="events"}') == 1)
@@ -76,7 +76,7 @@ def test_a_client_that_does_not_read_loses_events_and_is_told() -> None:
             slowest = max(slowest, time.perf_counter() - began)
         assert slowest < 0.5
         assert until(lambda: _value(sink, "edge_resnet_web_events_lost_total") > QUEUE)
-        sock.settimeout(PATIENCE_S)
+        sock.settimeout(TIMEOUT_S)
         text = b""
         while b"event: lost" not in text:
             text = text[-20:] + sock.recv(65536)
@@ -84,27 +84,27 @@ def test_a_client_that_does_not_read_loses_events_and_is_told() -> None:
 
 
 def test_a_queue_keeps_the_newest() -> None:
-    """Of a thousand that come at once the client is told how many were lost, and gets the last 256."""
+    """Of a thousand at once the client gets the number of lost ones, and the last 256."""
 
-    async def told() -> str:
-        hub, feed = EventHub(), LatestFrames(Script())
-        subscriber = Subscriber(asyncio.get_running_loop(), EventFilter(), hub, feed)
+    async def sent() -> str:
+        event_hub, latest = EventHub(), LatestFrames(Script())
+        subscriber = Subscriber(asyncio.get_running_loop(), EventFilter(), event_hub, latest)
         async with aclosing(subscriber.chunks(asyncio.Event())) as chunks:
             assert (await anext(chunks)).startswith(b"retry:")
             for index in range(1000):
-                newest = feed.put(prediction(index), frame(index))
+                newest = latest.put(prediction(index), frame(index))
                 assert newest is not None
-                hub.publish(newest)
+                event_hub.publish(newest)
             return (await anext(chunks)).decode()
 
-    text = asyncio.run(told())
+    text = asyncio.run(sent())
     assert f'event: lost\ndata: {{"lost": {1000 - QUEUE}}}' in text
     frames = [json.loads(line[6:])["frame"] for line in text.splitlines() if line.startswith('data: {"source"')]
     assert frames == list(range(1000 - QUEUE, 1000))
 
 
-def test_many_watchers_cost_one_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six who watch one camera share its images: about ten a second are encoded, whatever comes."""
+def test_many_clients_cost_one_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six clients of one camera share its JPEGs: about ten per second are encoded, however many frames arrive."""
     encoded: list[float] = []
 
     real = jpegstream.encode
@@ -129,8 +129,8 @@ def test_many_watchers_cost_one_encoding(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.alone
-def test_a_slow_client_skips_images_and_others_do_not() -> None:
-    """One that does not read does not slow another that does."""
+def test_a_slow_client_skips_frames_and_others_do_not() -> None:
+    """A client that does not read does not slow down one that does."""
     with served() as sink:
         sink.write(prediction(), Frame(NOISE, 0, 0, "camera:0"))
         sock = silent(sink.url, "/stream/0.mjpeg")
@@ -156,17 +156,17 @@ def test_a_slow_client_skips_images_and_others_do_not() -> None:
             sock.close()
 
 
-def test_a_client_that_never_reads_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its place is free again after a while; so is that of a connection that asks for nothing."""
-    monkeypatch.setattr(server, "_PATIENCE_S", 1.0)
+def test_a_client_that_never_reads_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its place is free again after a while; so is that of a connection without a request."""
+    monkeypatch.setattr(server, "_IDLE_S", 1.0)
     with served() as sink:
         stuck = silent(sink.url, "/stream/0.mjpeg")
         parts = urlsplit(sink.url)
-        idle = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=PATIENCE_S)
-        half = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=PATIENCE_S)
+        idle = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=TIMEOUT_S)
+        half = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=TIMEOUT_S)
         half.sendall(b"GET / HTTP/1.1\r\nHost: local")
         assert until(lambda: _value(sink, 'edge_resnet_web_clients{kind="images"}') == 1)
-        end = time.monotonic() + PATIENCE_S
+        end = time.monotonic() + TIMEOUT_S
         index = 0
         while _value(sink, 'edge_resnet_web_clients{kind="images"}') == 1 and time.monotonic() < end:
             sink.write(prediction(index), Frame(NOISE, index, 0, "camera:0"))
@@ -181,7 +181,7 @@ def test_a_client_that_never_reads_is_let_go(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_client_that_goes_frees_its_place() -> None:
-    """Within a moment, though nothing is sent to it meanwhile."""
+    """Within a moment, although nothing is sent to it meanwhile."""
     with served() as sink:
         reader = Reader(sink.url, "/api/predictions").joined()
         watcher = Reader(sink.url, "/stream/0.mjpeg")
@@ -194,7 +194,7 @@ def test_a_client_that_goes_frees_its_place() -> None:
 
 @pytest.mark.alone
 def test_it_ends_within_a_second_with_streams_open(caplog: pytest.LogCaptureFixture) -> None:
-    """Clients that read, that do not, and that ask nothing; without an error in the log, a thread or a taken port left."""
+    """With clients that read, that do not, and that request nothing; no error in the log, no thread and no bound port is left."""
     before = set(threading.enumerate())
     sink = WebSink("127.0.0.1:0", Script()).open()
     sink.write(prediction(), Frame(NOISE, 0, 0, "camera:0"))
@@ -219,7 +219,7 @@ def test_it_ends_within_a_second_with_streams_open(caplog: pytest.LogCaptureFixt
 
 
 def test_it_may_be_closed_twice_and_written_to_afterwards() -> None:
-    """Before it is open and after it is closed a write is stored and that is all."""
+    """Before it is open and after it is closed, a write only stores the prediction."""
     sink = WebSink("127.0.0.1:0", Script())
     sink.write(prediction(), frame())
     sink.close()
@@ -231,7 +231,7 @@ def test_it_may_be_closed_twice_and_written_to_afterwards() -> None:
 
 
 @pytest.mark.alone
-def test_nobody_watching_costs_no_memory_and_little_time() -> None:
+def test_without_clients_it_costs_no_memory_and_little_time() -> None:
     """Ten thousand writes keep one frame per source, encode nothing and take less than 0.2 ms each."""
     with served() as sink:
         before_threads = set(threading.enumerate())
@@ -255,7 +255,7 @@ def test_nobody_watching_costs_no_memory_and_little_time() -> None:
 
 
 def test_a_status_that_fails_is_an_error_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
-    """The route answers 500, the next request works again."""
+    """The route answers 500, and the next request works again."""
     script = Script()
     with served(script) as sink:
         good = script.status

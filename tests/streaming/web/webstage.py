@@ -1,4 +1,4 @@
-"""A scripted run for the web sink, and plain HTTP to ask it with: what the web tests share."""
+"""A scripted run for the web sink, and a plain HTTP client: shared by the web tests."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from edge_resnet.streaming.web import WebSink
 
 LABELS = ("coffee mug", "espresso", "teapot", "soup bowl", "cup")
 TOKEN = "a-token-for-the-tests"
-#: Nothing on loopback takes longer, on a busy machine either.
-PATIENCE_S = 10.0
+#: Nothing on loopback takes longer, not even on a busy machine.
+TIMEOUT_S = 10.0
 
 
 def source(name: str = "camera:0", state: SourceState = "live") -> SourceStatus:
@@ -30,7 +30,7 @@ def source(name: str = "camera:0", state: SourceState = "live") -> SourceStatus:
 
 @dataclass
 class Script:
-    """What the status says; a test changes it while the server runs."""
+    """The content of the status; a test changes it while the server runs."""
 
     status: RunStatus = field(
         default_factory=lambda: RunStatus(
@@ -56,7 +56,7 @@ class Script:
         return self.status
 
     def change(self, **fields: object) -> None:
-        """Say something else from now on."""
+        """Change the status from now on."""
         self.status = replace(self.status, **fields)  # type: ignore[arg-type]
 
 
@@ -79,7 +79,7 @@ def served(script: Script | None = None, *, token: str | None = None) -> Iterato
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer, read whole."""
+    """A complete response."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -100,7 +100,7 @@ def ask(
 ) -> Reply:
     """One request on a connection of its own."""
     parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE_S)
+    connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
     try:
         connection.request(method, path, body=body, headers=headers or {})
         answer = connection.getresponse()
@@ -110,15 +110,15 @@ def ask(
 
 
 class Reader:
-    """A response without an end, read as it comes."""
+    """An endless response, read as it arrives."""
 
     def __init__(self, url: str, path: str, headers: dict[str, str] | None = None) -> None:
         parts = urlsplit(url)
-        self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=PATIENCE_S)
+        self._connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=TIMEOUT_S)
         self._connection.request("GET", path, headers=headers or {})
         self.answer = self._connection.getresponse()
         self.status = self.answer.status
-        self._end = time.monotonic() + PATIENCE_S
+        self._end = time.monotonic() + TIMEOUT_S
 
     def line(self) -> str:
         """The next line of the body."""
@@ -126,12 +126,12 @@ class Reader:
         return self.answer.readline().decode().rstrip("\r\n")
 
     def joined(self) -> Reader:
-        """Wait until the server offers it what comes from now on."""
+        """Wait until the server sends new predictions to this client."""
         assert self.line().startswith("retry:")
         return self
 
     def event(self) -> dict[str, str]:
-        """The next event's fields; comments are passed over."""
+        """The fields of the next event; comments are skipped."""
         fields: dict[str, str] = {}
         while True:
             text = self.line()
@@ -142,7 +142,7 @@ class Reader:
                 fields[name] = value
 
     def data(self) -> dict[str, object]:
-        """The next event's JSON."""
+        """The JSON of the next event."""
         return json.loads(self.event()["data"])  # type: ignore[no-any-return]
 
     def image(self) -> bytes:
@@ -156,7 +156,7 @@ class Reader:
                 return self.answer.read(length)
 
     def ended(self) -> bool:
-        """Whether the server ends it within the patience."""
+        """Whether the server ends the response in time."""
         try:
             while self.answer.read(65536):
                 pass
@@ -165,7 +165,7 @@ class Reader:
         return True
 
     def close(self) -> None:
-        """Go away."""
+        """Disconnect."""
         self._connection.close()
         self.answer.close()
 
@@ -177,7 +177,7 @@ class Reader:
 
 
 def silent(url: str, path: str) -> socket.socket:
-    """A client that asks for a stream and never reads it; its buffer is as small as the kernel lets it be."""
+    """A client that requests a stream and never reads it; its buffer is as small as the kernel allows."""
     parts = urlsplit(url)
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -186,8 +186,8 @@ def silent(url: str, path: str) -> socket.socket:
     return sock
 
 
-def until(condition: Callable[[], object], seconds: float = PATIENCE_S) -> bool:
-    """Whether it comes true within the time."""
+def until(condition: Callable[[], object], seconds: float = TIMEOUT_S) -> bool:
+    """Whether a condition becomes true in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():

@@ -1,10 +1,10 @@
 "use strict";
-// Shows what /api/status, /api/predictions and /stream/N.mjpeg say. The status, asked once a second, decides whether the
-// connection holds: a cable that is pulled closes no stream.
+// Shows /api/status, /api/predictions and /stream/N.mjpeg. The status, requested once a second, decides whether the server is
+// connected: pulling a network cable closes no stream.
 
 const POINTS = 300;
 const POLL_MS = 1000;
-const PATIENCE_MS = 4000;
+const TIMEOUT_MS = 4000;
 const OLD_S = 5;
 const $ = (id) => document.getElementById(id);
 const percent = (share) => (100 * share).toFixed(share >= 0.9995 ? 0 : 1) + " %";
@@ -22,7 +22,7 @@ let sources = [];
 let selected = 0;
 let connected = null;
 let events = null;
-let watched = "";
+let shownAddress = "";
 let retry = 0;
 let newest = [];
 let sums = [];
@@ -35,8 +35,8 @@ function seconds(value) {
   return Math.round(value / 60) + " min ago";
 }
 
-function say(element, text) {
-  // A text that is the same is not written again: screen readers would read it again.
+function setText(element, text) {
+  // Unchanged text is not set again: screen readers would read it again.
   if (element.textContent !== text) element.textContent = text;
 }
 
@@ -45,11 +45,11 @@ function say(element, text) {
 async function poll() {
   if (!document.hidden) {
     try {
-      const answer = await fetch("/api/status", { signal: AbortSignal.timeout(PATIENCE_MS), cache: "no-store" });
+      const answer = await fetch("/api/status", { signal: AbortSignal.timeout(TIMEOUT_MS), cache: "no-store" });
       if (answer.status === 401) return location.reload();
       if (!answer.ok) throw new Error(answer.statusText);
       const status = await answer.json();
-      if (connected !== true) reopen();
+      if (connected !== true) openStreams();
       connect(true);
       show(status);
     } catch (error) {
@@ -65,89 +65,89 @@ function connect(works) {
   connected = works;
   $("banner").hidden = works;
   const state = $("connection");
-  say(state, works ? "Connected" : "Not connected");
+  setText(state, works ? "Connected" : "Not connected");
   state.dataset.level = works ? "good" : "bad";
   if (!works) {
-    // What a browser shows of a stream that broke is an empty box.
+    // Browsers show a broken stream as an empty box.
     $("image").removeAttribute("src");
     $("image").hidden = true;
-    watched = "";
+    shownAddress = "";
   }
-  freshen();
+  refreshCaption();
 }
 
-function reopen() {
+function openStreams() {
   listen();
-  watch(true);
+  showStream(true);
 }
 
 function listen() {
   if (events) events.close();
   events = new EventSource("/api/predictions?max_per_s=10");
   events.onmessage = (event) => predicted(JSON.parse(event.data));
-  // A refusal (too many clients) closes it for good; a broken connection mends by itself.
+  // A refusal (too many clients) closes it for good; after a broken connection the browser reconnects by itself.
   events.onerror = () => {
     if (events.readyState === EventSource.CLOSED) setTimeout(() => !document.hidden && connected && listen(), 3000);
   };
 }
 
-function leave() {
+function disconnect() {
   if (events) events.close();
   events = null;
   $("image").removeAttribute("src");
-  watched = "";
+  shownAddress = "";
 }
 
 document.addEventListener("visibilitychange", () => {
-  // Six connections are all that a browser opens to a server: pages that nobody looks at keep none.
-  if (document.hidden) return leave();
+  // A browser opens at most six connections to a server: hidden pages keep none.
+  if (document.hidden) return disconnect();
   record(null);
-  if (connected) reopen();
+  if (connected) openStreams();
 });
 
 // --------------------------------------------------------------------------------------------------- image
 
-function watch(again) {
+function showStream(again) {
   const image = $("image");
   const address = `/stream/${selected}.mjpeg`;
-  if (!sources.length || (watched === address && !again)) return;
+  if (!sources.length || (shownAddress === address && !again)) return;
   clearTimeout(retry);
-  if (watched !== address) image.hidden = true;
-  watched = address;
+  if (shownAddress !== address) image.hidden = true;
+  shownAddress = address;
   image.src = `${address}?${Date.now()}`;
-  freshen();
+  refreshCaption();
 }
 
 $("image").addEventListener("load", () => {
   $("image").hidden = false;
-  freshen();
+  refreshCaption();
 });
 $("image").addEventListener("error", () => {
-  if (!watched) return;
+  if (!shownAddress) return;
   $("image").hidden = true;
-  freshen();
-  retry = setTimeout(() => connected && !document.hidden && watch(true), 3000);
+  refreshCaption();
+  retry = setTimeout(() => connected && !document.hidden && showStream(true), 3000);
 });
 
-function freshen() {
+function refreshCaption() {
   const image = $("image");
   const source = sources[selected];
   const shown = !image.hidden;
   $("no-image").hidden = shown;
   if (!source) return;
-  const [, word] = STATES[source.state] || ["wait", source.state];
+  const [, stateText] = STATES[source.state] || ["wait", source.state];
   const age = source.last_frame_age_s;
   const live = connected && source.state === "live";
   image.classList.toggle("old", !connected || (source.state !== "ended" && age !== null && age > OLD_S));
-  image.alt = live ? `Live image of ${source.source}` : `Last image of ${source.source}`;
-  say($("view-title"), source.source);
-  const told = live ? "Live" : `${connected ? word : "Not connected"}, last image ${seconds(age)}`;
-  say($("caption"), shown ? told : connected ? word : "Not connected");
-  say($("no-image"), connected && age === null ? "No image yet" : "No image");
-  say($("answer-title"), live || source.state === "ended" ? "Answer" : "Last answer");
+  image.alt = live ? `Live frames of ${source.source}` : `Last frame of ${source.source}`;
+  setText($("view-title"), source.source);
+  const caption = live ? "Live" : `${connected ? stateText : "Not connected"}, last frame ${seconds(age)}`;
+  setText($("caption"), shown ? caption : connected ? stateText : "Not connected");
+  setText($("no-image"), connected && age === null ? "No frame yet" : "No frame");
+  setText($("answer-title"), live || source.state === "ended" ? "Answer" : "Last answer");
 }
 
-function offer() {
+function showChoice() {
   const choice = $("choice");
   choice.querySelectorAll("label").forEach((label) => label.remove());
   choice.hidden = sources.length < 2;
@@ -165,10 +165,10 @@ function offer() {
 
 function select(index) {
   selected = index;
-  watch(false);
-  freshen();
+  showStream(false);
+  refreshCaption();
   if (newest[index]) answer(newest[index]);
-  else forget();
+  else clearAnswer();
   draw();
 }
 
@@ -184,27 +184,27 @@ function predicted(prediction) {
 }
 
 function answer(prediction) {
-  const held = prediction.answer || prediction.top[0];
-  const unsure = Boolean(prediction.answer) && held.class_index < 0;
-  say($("answer"), unsure ? "unknown" : held.label);
+  const best = prediction.answer || prediction.top[0];
+  const unsure = Boolean(prediction.answer) && best.class_index < 0;
+  setText($("answer"), unsure ? "unknown" : best.label);
   $("answer").classList.toggle("unsure", unsure);
-  say($("sureness"), unsure ? "No class is sure enough" : `${percent(held.probability)} sure`);
+  setText($("sureness"), unsure ? "No class is probable enough" : `${percent(best.probability)} probability`);
   const bars = $("bars");
   $("bars-title").hidden = false;
   while (bars.children.length > prediction.top.length) bars.lastChild.remove();
   while (bars.children.length < prediction.top.length) bars.append(bar());
   prediction.top.forEach((score, rank) => {
     const row = bars.children[rank];
-    say(row.querySelector(".label"), score.label);
-    say(row.querySelector(".share"), percent(score.probability));
+    setText(row.querySelector(".label"), score.label);
+    setText(row.querySelector(".share"), percent(score.probability));
     row.querySelector(".fill").style.width = `${100 * score.probability}%`;
   });
 }
 
-function forget() {
-  say($("answer"), "No answer yet");
+function clearAnswer() {
+  setText($("answer"), "No answer yet");
   $("answer").classList.add("unsure");
-  say($("sureness"), "");
+  setText($("sureness"), "");
   $("bars-title").hidden = true;
   $("bars").replaceChildren();
 }
@@ -230,11 +230,11 @@ function show(status) {
   sources = status.sources;
   if (sources.map((source) => source.source).join("\n") !== before) {
     selected = Math.min(selected, Math.max(0, sources.length - 1));
-    offer();
-    watch(true);
+    showChoice();
+    showStream(true);
   }
-  say($("artifact"), `${status.artifact} · ${status.precision} · ${status.backend}`);
-  say($("footer"), `Version ${status.version} · running for ${duration(status.uptime_s)} · ${count(status.predictions)} predictions`);
+  setText($("artifact"), `${status.artifact} · ${status.precision} · ${status.backend}`);
+  setText($("footer"), `Version ${status.version} · running for ${duration(status.uptime_s)} · ${count(status.predictions)} predictions`);
   rows($("cameras"), sources, (source) => [
     source.source,
     null,
@@ -247,7 +247,7 @@ function show(status) {
   $("outputs-card").hidden = !status.sinks.length;
   rows($("outputs"), status.sinks, (sink) => [sink.name, count(sink.written), count(sink.lost), sink.error || "none"]);
   record(status);
-  freshen();
+  refreshCaption();
 }
 
 function rows(table, records, texts) {
@@ -265,20 +265,20 @@ function rows(table, records, texts) {
     });
   }
   records.forEach((item, index) =>
-    texts(item).forEach((text, column) => text === null || say(body.rows[index].cells[column].firstChild, text)),
+    texts(item).forEach((text, column) => text === null || setText(body.rows[index].cells[column].firstChild, text)),
   );
 }
 
 function health(cell, source) {
-  const [level, word] = STATES[source.state] || ["wait", source.state];
-  const notes = [source.frozen && "the image stands still", source.black && "the image is black", source.state !== "live" && source.error];
+  const [level, stateText] = STATES[source.state] || ["wait", source.state];
+  const notes = [source.frozen && "the frames are identical", source.black && "the frames are black", source.state !== "live" && source.error];
   if (!cell.firstChild) cell.append(document.createElement("span"), document.createElement("span"));
   const [state, note] = cell.children;
   state.className = "state";
   state.dataset.level = level === "good" && (source.frozen || source.black) ? "wait" : level;
   note.className = "note";
-  say(state, word);
-  say(note, notes.filter(Boolean).join("; "));
+  setText(state, stateText);
+  setText(note, notes.filter(Boolean).join("; "));
 }
 
 function count(number) {
@@ -317,27 +317,27 @@ function draw() {
 function chart(element, values, unit) {
   const known = values.filter((value) => value !== null);
   const last = values.length ? values[values.length - 1] : null;
-  say(element.querySelector(".now"), last === null ? "–" : last.toFixed(1) + unit);
+  setText(element.querySelector(".now"), last === null ? "–" : last.toFixed(1) + unit);
   const top = nice(Math.max(0, ...known));
-  say(element.querySelector(".top"), known.length ? `0 to ${top}${unit}` : "");
+  setText(element.querySelector(".top"), known.length ? `0 to ${top}${unit}` : "");
   const shown = [60, 120, POINTS].find((span) => span >= values.length) || POINTS;
-  say(element.querySelector(".from"), `${shown / 60} min ago`);
+  setText(element.querySelector(".from"), `${shown / 60} min ago`);
   const x = (index) => 300 - (values.length - 1 - index) * (300 / (shown - 1));
   let line = "";
   let area = "";
-  let begun = null;
+  let start = null;
   values.forEach((value, index) => {
     if (value === null) {
-      if (begun !== null) area += `L${x(index - 1).toFixed(1)} 72Z`;
-      begun = null;
+      if (start !== null) area += `L${x(index - 1).toFixed(1)} 72Z`;
+      start = null;
       return;
     }
     const point = `${x(index).toFixed(1)} ${(70 - (68 * value) / top).toFixed(1)}`;
-    line += (begun === null ? "M" : "L") + point;
-    area += begun === null ? `M${x(index).toFixed(1)} 72L${point}` : `L${point}`;
-    if (begun === null) begun = index;
+    line += (start === null ? "M" : "L") + point;
+    area += start === null ? `M${x(index).toFixed(1)} 72L${point}` : `L${point}`;
+    if (start === null) start = index;
   });
-  if (begun !== null) area += "L300 72Z";
+  if (start !== null) area += "L300 72Z";
   element.querySelector(".line").setAttribute("d", line);
   element.querySelector(".area").setAttribute("d", area);
 }
