@@ -80,10 +80,12 @@ def report(
     edge-resnet report nano/report.json orin/report.json -o both
     """
     from edge_resnet.measurement.report import Questions, check_drawable
+    from edge_resnet.quantization.recipes import RecipeOverrides
     from edge_resnet.studies.sweep import SweepRequest
 
     questions = Questions(_positive(under_ms, "--under-ms"), _positive(within_points, "--within-points"))
-    named = named_recipe(calib_recipe, family, (calib_method, calib_images, None, seed, correct))
+    overrides = RecipeOverrides(method=calib_method, images=calib_images, seed=seed, correction=correct)
+    named = named_recipe(calib_recipe, family, overrides)
     chosen = _numbers(depths, "--depths")
     request = SweepRequest(
         networks=tuple(_network(depth, (family, shortcut, classes), weights_dir, weights) for depth in chosen),
