@@ -1,9 +1,9 @@
-"""INT8 against FP32 of the same networks in ONNX Runtime at batch 1, in turn in one process so that drift cancels.
+"""INT8 against FP32 of the same networks in ONNX Runtime at batch 1, alternating in one process so that drift cancels.
 
     python benchmarks/int8.py [--depths 18,50] [--seconds 10] [--calib-data SET] [--weights PATH for one depth]
 
-Prints medians and the ratio INT8 / FP32 with its spread over rounds. Without weights the networks are random: the latency
-is the same.
+Prints medians and the ratio INT8 / FP32 with its spread over rounds. By default the weights are random, which does not change the
+latency.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ ROUNDS = 20
 
 
 def main() -> None:
-    """Build each network in a temporary folder and time both precisions in turn."""
+    """Build each network in a temporary folder and time both precisions alternately."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--depths", default="18,50")
     parser.add_argument("--seconds", type=float, default=10.0, help="per network, both precisions together")
-    parser.add_argument("--calib-data", help="a path or a name; smooth seeded images without it")
+    parser.add_argument("--calib-data", help="a path or a name (default: smooth seeded images)")
     parser.add_argument("--weights", default="random")
     arguments = parser.parse_args()
     info = describe()
@@ -84,7 +84,7 @@ def _median_ms(backend: Backend, image: np.ndarray, seconds: float) -> float:
 
 
 def _images(folder: Path) -> str:
-    """Smooth images: the latency of INT8 does not depend on what is in them."""
+    """Smooth images: the latency of INT8 does not depend on their content."""
     y, x = np.mgrid[0:256, 0:256] / 256
     waves = np.random.default_rng(0).uniform(1, 9, (16, 3, 2))
     phase = waves[..., 0, None, None] * x + waves[..., 1, None, None] * y

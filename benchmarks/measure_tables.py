@@ -2,7 +2,7 @@
 
     python benchmarks/measure_tables.py --data DATA [--only resnet20-cifar] [-o calibration/tables]
 
-DATA holds weights/ and images as the tests use them. Run it again when the recipes' method or the placement of Q/DQ changes.
+DATA holds weights/ and images as the tests use them. Run it again if the recipes' method or the placement of Q/DQ changes.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ TABLES = Path(__file__).resolve().parent.parent / "calibration" / "tables"
 
 @dataclass(frozen=True)
 class Case:
-    """A checkpoint below ``weights/`` and how many of which images it is measured on."""
+    """A checkpoint below ``weights/``, the set of images, and how many of them are drawn."""
 
     spec: ModelSpec
     preprocess: Preprocess
     weights: str
-    pixels: Callable[[Path], ImageSet]
+    source: Callable[[Path], ImageSet]
     images: int
 
 
@@ -58,8 +58,9 @@ def main() -> None:
 
 
 def measure(case: Case, data: Path) -> dict[str, object]:
-    """One table with where it came from, as it is written."""
-    images = balanced_sample(case.images(data), case.images, seed=0)
+    """One table and what it was measured on, as it is written."""
+    source = case.source(data)
+    images = source.subset(balanced_sample(source, case.images, seed=0))
     network = build_network(case.spec)
     weights = load_weights(network, case.spec, str(data / "weights" / case.weights))
     with tempfile.TemporaryDirectory() as folder:
@@ -75,11 +76,11 @@ def measure(case: Case, data: Path) -> dict[str, object]:
     }
 
 
-def _table(case: Case, model: Path, pixels: ImageSet) -> CalibrationTable:
+def _table(case: Case, model: Path, images: ImageSet) -> CalibrationTable:
     recipe = load_recipe(recipe_for(case.spec.family)).recipe
-    plain = replace(recipe, images=len(pixels), correction="none", exact_input=False)
-    served = (batch.images for batch in batches(pixels, case.preprocess, CALIBRATION_BATCH))
-    return calibrate(model, measured_tensors(onnx.load(model)), served, plain)
+    plain = replace(recipe, images=len(images), correction="none", exact_input=False)
+    preprocessed = (batch.images for batch in batches(images, case.preprocess, CALIBRATION_BATCH))
+    return calibrate(model, measured_tensors(onnx.load(model)), preprocessed, plain)
 
 
 def _cifar(data: Path) -> ImageSet:

@@ -1,8 +1,6 @@
-"""Prints how long preprocessing takes beside torchvision's own on PIL images and on tensors (transforms and transforms.v2).
+"""Time of preprocessing compared with torchvision's on PIL images and on tensors (transforms and transforms.v2).
 
-One thread each, in one run.
-
-Knows nothing of networks, and judges nothing: timings differ between machines, so it never fails.
+One thread each, in one run. Does not know about networks, and never fails: timings differ between machines.
 """
 
 from __future__ import annotations
@@ -63,13 +61,13 @@ def _tensor(reference: Callable[[Any], Any], image: ImageArray) -> object:
     return reference(torch.from_numpy(image).permute(2, 0, 1)).contiguous()
 
 
-def _medians_ms(ways: Sequence[Callable[[], object]]) -> list[float]:
-    """Median of each way; they take turns, so that a busy moment of the machine meets all of them."""
-    taken: list[list[float]] = [[] for _ in ways]
+def _medians_ms(functions: Sequence[Callable[[], object]]) -> list[float]:
+    """Median time of each function; they take turns, so that a busy moment of the machine affects all of them."""
+    taken: list[list[float]] = [[] for _ in functions]
     for _ in range(ROUNDS):
-        for way, times in zip(ways, taken, strict=True):
+        for function, times in zip(functions, taken, strict=True):
             begin = time.perf_counter()
-            way()
+            function()
             times.append((time.perf_counter() - begin) * 1e3)
     return [float(np.median(times)) for times in taken]
 

@@ -1,1 +1,1 @@
-"""Recipes and measured tables that INT8 builds read: data, no code."""
+"""Recipes, measured tables and checkpoints for INT8 builds: data, no code."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from edge_resnet.network.training.job import JobResult, NetworkChoice
     from edge_resnet.network.training.options import TrainOptions
     from edge_resnet.pipelines.finetune import FineTuned
-    from edge_resnet.quantization.recipes import RecipeChanges
+    from edge_resnet.quantization.recipes import RecipeOverrides
     from edge_resnet.streaming.counters import RunSummary
     from edge_resnet.streaming.records import Prediction
     from edge_resnet.streaming.sinks import Sink
@@ -78,7 +78,7 @@ def build(
     plain: bool = False, classes: int | None = None, input_size: int | None = None,
     mean: tuple[float, float, float] = IMAGENET_MEAN, std: tuple[float, float, float] = IMAGENET_STD,
     weights: PathLike = "default", labels: Sequence[str] | None = None, recipe: PathLike | None = None,
-    changes: RecipeChanges | None = None, validation: PathLike | None = None, max_drop: float | None = None,
+    overrides: RecipeOverrides | None = None, validation: PathLike | None = None, max_drop: float | None = None,
     batch: int | tuple[int, int, int] = 1, backend: str = "auto", tuning: EngineTuning | None = None,
     allow_random: bool = False, force: bool = False, progress: Progress | None = None,
 ) -> Artifact:  # fmt: skip
@@ -86,13 +86,13 @@ def build(
 
     The network is ``depth`` of ``family`` with ``weights`` (``default``, ``random`` or a file), or a torch ``model``: a ResNet in
     torchvision's layout, whose depth, family and classes are read from its parameters. ``calibration``: images for INT8, a path
-    or a data set's name; None takes the recipe's own. ``recipe``: a recipe's name or file, and ``changes`` of its values.
+    or a data set's name; None takes the recipe's own. ``recipe``: a recipe's name or file, and ``overrides`` of its values.
     ``max_drop``: points of top-1 that INT8 may lose on the labelled images of ``validation``. ``batch``: the largest batch, or
     (minimum, optimum, maximum). Raises any of edge_resnet's errors; ``output`` is whole or not there.
     """
     with _extras(), ExitStack() as stack:
         from edge_resnet.pipelines import build as offline
-        from edge_resnet.quantization.recipes import changed_recipe
+        from edge_resnet.quantization.recipes import overridden_recipe
 
         source = os.fspath(weights)
         if model is None:
@@ -107,9 +107,9 @@ def build(
             spec = spec_of(model)
             spec = replace(spec, input_size=input_size or spec.input_size)
         preprocess = default_preprocess(spec.family, spec.input_size, mean=mean, std=std)
-        asked = any(value is not None for value in (calibration, recipe, changes, max_drop))
+        asked = any(value is not None for value in (calibration, recipe, overrides, max_drop))
         calibrated = precision == "int8" and (asked or not offline.has_own_ranges(spec, preprocess, source))
-        named = changed_recipe(_text(recipe), spec.family, changes) if calibrated else None
+        named = overridden_recipe(_text(recipe), spec.family, overrides) if calibrated else None
         options = offline.BuildOptions(
             model=spec, preprocess=preprocess, precision=precision, weights=source, output=Path(output),
             labels=None if labels is None else tuple(labels),
@@ -124,7 +124,7 @@ def build(
 
 def quantize(
     artifact: Model | Artifact | PathLike, *, calibration: PathLike | None = None, output: PathLike,
-    recipe: PathLike | None = None, changes: RecipeChanges | None = None, validation: PathLike | None = None,
+    recipe: PathLike | None = None, overrides: RecipeOverrides | None = None, validation: PathLike | None = None,
     max_drop: float | None = None, backend: str = "auto", allow_random: bool = False, force: bool = False,
     progress: Progress | None = None,
 ) -> Artifact:  # fmt: skip
@@ -136,10 +136,10 @@ def quantize(
         from edge_resnet.core.errors import CalibrationError
         from edge_resnet.pipelines.requantize import requantize
         from edge_resnet.quantization.int8 import Int8Options
-        from edge_resnet.quantization.recipes import changed_recipe
+        from edge_resnet.quantization.recipes import overridden_recipe
 
         source = _artifact(artifact)
-        named = changed_recipe(_text(recipe), source.manifest.model.family, changes)
+        named = overridden_recipe(_text(recipe), source.manifest.model.family, overrides)
         data = _text(calibration) or (named.data if recipe is not None else None)
         if data is None:
             raise CalibrationError("INT8 needs images to calibrate on", hint="calibration='photos/' takes a path or a name")

@@ -47,7 +47,7 @@ def _cifar(data: Path, _folds: int, max_images: int | None) -> list[Fold]:
     """The first 1,000 training images, and the test images."""
     train, test = _sheets(data, "train", 1), _sheets(data, "test", 10)[:max_images]
     rows = balanced_sample(from_arrays("train", train, np.arange(len(train)) % 10), _CIFAR_CALIBRATION, SEED)
-    return [Fold(np.stack([rows.load(i) for i in range(len(rows))]), test, np.arange(len(test)) % 10)]
+    return [Fold(train[rows], test, np.arange(len(test)) % 10)]
 
 
 def _sheets(data: Path, split: str, count: int) -> Images:

@@ -1,4 +1,4 @@
-"""``edge-resnet build``. Knows the options and their defaults; the work is edge_resnet.pipelines.build's."""
+"""``edge-resnet build``. Knows the options and their defaults; the work is done by edge_resnet.pipelines.build."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from edge_resnet.cli import options
-from edge_resnet.cli.int8 import named_recipe, tell_int8
+from edge_resnet.cli.int8 import named_recipe, print_int8
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import (
@@ -76,17 +76,16 @@ def build(
     names = None if labels is None else _read_labels(labels)
     size = _default_size(family) if input_size is None else input_size
     spec = ModelSpec(family, depth, shortcut or FAMILY_SHORTCUT[family], plain, _width(family, classes, names), size)
-    _check_budget(precision, max_drop, val_data)
-    words = (calib_method, calib_images, percentile, seed, correct)
-    named = named_recipe(calib_recipe, family, words)
     from edge_resnet.artifact.enginecache import EngineTuning
-    from edge_resnet.pipelines import build as offline
+    from edge_resnet.pipelines import build as pipeline
+    from edge_resnet.quantization.recipes import RecipeOverrides
 
+    overrides = RecipeOverrides(calib_method, calib_images, percentile, seed, correct)
+    named = named_recipe(calib_recipe, family, overrides)
     preprocess = Preprocess(_short_side(family, size), size, mean=mean, std=std)
-    asked = any(word is not None for word in (*words, calib_data, calib_recipe, max_drop))
-    calibrated = precision == "int8" and (asked or not offline.has_own_ranges(spec, preprocess, weights))
-
-    wanted = offline.BuildOptions(
+    given = overrides != RecipeOverrides() or any(value is not None for value in (calib_data, calib_recipe, max_drop))
+    calibrated = precision == "int8" and (given or not pipeline.has_own_ranges(spec, preprocess, weights))
+    wanted = pipeline.BuildOptions(
         model=spec,
         preprocess=preprocess,
         precision=precision,
@@ -104,7 +103,7 @@ def build(
         allow_random=allow_random,
     )
     with progress_bars() as progress:
-        artifact = offline.build(wanted, progress=progress)
+        artifact = pipeline.build(wanted, progress=progress)
     _report(artifact, json_output=json_output)
 
 
@@ -113,12 +112,12 @@ def _default_size(family: Family) -> int:
 
 
 def _short_side(family: Family, size: int) -> int:
-    """ImageNet's crop is 224 of 256; a CIFAR image is taken whole."""
+    """ImageNet's crop is 224 of 256 pixels; a CIFAR image is not cropped."""
     return size if family == "cifar" else round(size * 256 / 224)
 
 
 def _width(family: Family, classes: int | None, names: tuple[str, ...] | None) -> int:
-    """The head's width: what is asked for, else one per label, else the family's own."""
+    """The width of the head: ``classes``, else one per label, else the family's own."""
     if classes is not None:
         return classes
     return len(names) if names else 1000 if family == "imagenet" else 10
@@ -135,19 +134,11 @@ def _read_labels(path: Path) -> tuple[str, ...]:
         names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"labels cannot be read from {path}: {error}", hint="a UTF-8 text file with a class name per line"
+            f"labels cannot be read from {path}: {error}", hint="--labels takes a UTF-8 text file with a class name per line"
         ) from error
     if len(names) < 2:
-        raise DataError(f"{path} names {len(names)} classes", hint="a UTF-8 text file with a class name per line")
+        raise DataError(f"{path} names {len(names)} classes, at least 2 are needed", hint="--labels takes a class name per line")
     return names
-
-
-def _check_budget(precision: Precision, max_drop: float | None, val_data: str | None) -> None:
-    """Refuse before anything long what a budget cannot be: these words are about INT8 and need each other."""
-    if precision != "int8" and (max_drop is not None or val_data is not None):
-        raise ConfigError(f"{precision} has no accuracy budget", hint="--max-drop and --val-data belong to --int8")
-    if max_drop is not None and val_data is None:
-        raise ConfigError("--max-drop needs labelled images to be measured on", hint="--val-data val/")
 
 
 def _batch_profile(text: str) -> BatchProfile:
@@ -172,5 +163,5 @@ def _report(artifact: Artifact, *, json_output: bool) -> None:
         return
     size_mib = sum(entry.size for entry in artifact.manifest.files.values()) / 2**20
     typer.echo(f"built {artifact.folder}: {artifact.manifest.model.name} {artifact.manifest.precision}, {size_mib:.1f} MiB")
-    tell_int8(artifact)
+    print_int8(artifact)
     typer.echo(f"next: edge-resnet run {artifact.folder} --source IMAGE_OR_VIDEO")

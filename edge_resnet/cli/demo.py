@@ -1,4 +1,4 @@
-"""``edge-resnet demo``. Knows how the demonstration is told; the work is edge_resnet.pipelines.demo's."""
+"""``edge-resnet demo``. Knows how the result is printed; the work is done by edge_resnet.pipelines.demo."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ __all__ = ["demo"]
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the two artifacts go.")] = Path("artifacts"),
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")] = False,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the two artifacts.")] = Path("artifacts"),
+    json_output: Annotated[bool, typer.Option("--json", help="Print only JSON on stdout.")] = False,
 ) -> None:
-    """Train, quantize and run a ResNet-20 on handwritten digits: the whole way in about a minute, offline.
+    """Train, quantize and run a ResNet-20 on handwritten digits, offline and in about a minute.
 
     edge-resnet demo
     """
@@ -32,10 +32,10 @@ def demo(
     if json_output:
         typer.echo(json.dumps(asdict(result)))
         return
-    _show(result)
+    _print(result)
 
 
-def _show(result: DemoResult) -> None:
+def _print(result: DemoResult) -> None:
     typer.echo(
         f"trained a ResNet-20 on {result.train_images} handwritten digits in {result.train_seconds:.0f} s, "
         f"loss {result.train_loss:.3f}"
@@ -52,10 +52,10 @@ def _show(result: DemoResult) -> None:
     fp32, int8 = result.outcomes["fp32"], result.outcomes["int8"]
     typer.echo(f"INT8 takes {int8.latency.p50_ms / fp32.latency.p50_ms:.2f} of FP32's time ({int8.accuracy.backend}, batch 1)")
     typer.echo("")
-    typer.echo("a stream of frames through INT8:")
+    typer.echo("a stream of frames, classified by INT8:")
     for true, predicted, probability in result.stream:
         mark = "✓" if true == predicted else "✗"
-        typer.echo(f"  {mark} a {true} was read as {predicted} ({100 * probability:.1f} %)")
+        typer.echo(f"  {mark} a {true} was classified as {predicted} ({100 * probability:.1f} %)")
     typer.echo("")
     typer.echo("next, your own network and camera:")
     typer.echo("  edge-resnet build --depth 50 --int8")

@@ -1,36 +1,34 @@
-"""What build and calibrate share: the recipe with the user's words in it, and how INT8's budget and warnings are told."""
+"""What build and calibrate share: the recipe with the user's values in it, and the report of INT8's budget and warnings."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 import typer
 
-from edge_resnet.core.records import CalibMethod, Correction, Family
+from edge_resnet.core.records import Family
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
-    from edge_resnet.quantization.recipes import NamedRecipe
+    from edge_resnet.quantization.recipes import NamedRecipe, RecipeOverrides
 
-__all__ = ["RecipeOverrides", "named_recipe", "tell_int8"]
+__all__ = ["named_recipe", "print_int8"]
 
-#: --calib-method, --calib-images, --percentile, --seed and --correct, None where not given.
-RecipeOverrides: TypeAlias = tuple[CalibMethod | None, int | None, float | None, int | None, Correction | None]
-#: Rows of the ranking shown; the manifest has them all.
+#: Layers of the ranking that are printed; the manifest has them all.
 _SHOWN = 8
 
 
-def named_recipe(name: str | None, family: Family, words: RecipeOverrides) -> NamedRecipe:
-    """The recipe of that name or file, else the family's, with the user's words in place of its own values."""
-    from edge_resnet.quantization.recipes import RecipeChanges, changed, load_recipe, recipe_for
+def named_recipe(name: str | None, family: Family, overrides: RecipeOverrides) -> NamedRecipe:
+    """The recipe of that name or file, by default the family's, with ``overrides`` in place of its own values."""
+    from edge_resnet.quantization.recipes import load_recipe, overridden, recipe_for
 
     named = load_recipe(name or recipe_for(family))
-    return replace(named, recipe=changed(named.recipe, RecipeChanges(*words)))
+    return replace(named, recipe=overridden(named.recipe, overrides))
 
 
-def tell_int8(artifact: Artifact) -> None:
-    """What was calibrated, whether the budget holds and what it cost, and each warning on stderr."""
+def print_int8(artifact: Artifact) -> None:
+    """Print how an artifact was calibrated and what its budget cost, and each warning on stderr; nothing unless it is INT8."""
     manifest = artifact.manifest
     if manifest.recipe is None:
         return
@@ -43,10 +41,10 @@ def tell_int8(artifact: Artifact) -> None:
     low, high = budget.drop_ci95
     accuracies = f"FP32 {budget.fp32_top1:.2f} %, INT8 {budget.int8_top1:.2f} %, drop {budget.drop:.2f} points"
     certainty = f"95 % interval {low:.2f} to {high:.2f}, McNemar p = {budget.mcnemar_p:.2g}"
-    typer.echo(f"budget {budget.max_drop:g} holds on {budget.images} images: {accuracies} ({certainty})")
+    typer.echo(f"budget {budget.max_drop:g} met on {budget.images} images: {accuracies} ({certainty})")
     if not budget.kept:
         typer.echo("every layer is INT8")
         return
-    typer.echo(f"in FP16 for it: {', '.join(budget.kept)}; damage of each layer alone (error of the logits / their power):")
+    typer.echo(f"kept in FP16: {', '.join(budget.kept)}; damage of each layer alone (squared error of the logits / their power):")
     for name, damage in budget.ranking[:_SHOWN]:
         typer.echo(f"  {damage:10.2e}  {name}")

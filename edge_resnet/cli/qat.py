@@ -1,4 +1,4 @@
-"""``edge-resnet train --qat ARTIFACT``. Knows the words and what is told; the work is edge_resnet.quantization.qat's."""
+"""``edge-resnet train --qat ARTIFACT``. Knows the arguments and how the result is printed; the work is done by the pipeline."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["QatArguments", "fine_tune"]
 
 @dataclass(frozen=True)
 class QatArguments:
-    """What was typed after ``--qat``; None where the user did not say and fine-tuning has a default of its own."""
+    """The arguments of ``train --qat``; None for an option that is not given and has a default of its own in fine-tuning."""
 
     data: str
     val_data: str | None = None
@@ -35,13 +35,13 @@ class QatArguments:
     allow_random: bool = False
 
 
-def fine_tune(artifact: Path, output: Path, words: QatArguments, *, force: bool = False, json_output: bool = False) -> None:
-    """Fine-tune, tell what came of it, and end with exit code 3 where the budget is missed."""
+def fine_tune(artifact: Path, output: Path, arguments: QatArguments, *, force: bool = False, json_output: bool = False) -> None:
+    """Fine-tune and print the result. Raises BudgetError (exit code 3) if the budget is missed."""
     from edge_resnet.artifact.folder import open_artifact
     from edge_resnet.pipelines import finetune
 
     opened = open_artifact(artifact)
-    options = _options(words, opened)
+    options = _options(arguments, opened)
     with train_bar(options.training.epochs) as progress:
         tuned = finetune.fine_tune(opened, options, output, force=force, progress=progress)
     if json_output:
@@ -53,43 +53,44 @@ def fine_tune(artifact: Path, output: Path, words: QatArguments, *, force: bool 
         raise tuned.missed
 
 
-def _options(words: QatArguments, artifact: Artifact) -> QatOptions:
+def _options(arguments: QatArguments, artifact: Artifact) -> QatOptions:
     from edge_resnet.pipelines.finetune import DEFAULTS, QatOptions
     from edge_resnet.quantization.recipes import load_recipe, recipe_for
 
     family = artifact.manifest.model.family
-    usual = "shift" if words.data == "digits" else "cifar" if family == "cifar" else "imagenet"  # mirrored digits are no digits
-    typed = {"epochs": words.epochs, "batch": words.batch, "rate": words.rate, "max_steps": words.max_steps}
-    given: dict[str, Any] = {name: value for name, value in typed.items() if value is not None}
-    training = replace(DEFAULTS, **{**given, "seed": words.seed, "augment": words.augment or usual})
-    share = {} if words.distil is None else {"distil": words.distil}
-    return QatOptions(
-        data=words.data,
+    # A mirrored digit is not a digit, so digits are only shifted.
+    augment = arguments.augment or ("shift" if arguments.data == "digits" else "cifar" if family == "cifar" else "imagenet")
+    values = {name: getattr(arguments, name) for name in ("epochs", "batch", "rate", "max_steps")}
+    given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+    training = replace(DEFAULTS, **{**given, "seed": arguments.seed, "augment": augment})
+    options = QatOptions(
+        data=arguments.data,
         recipe=load_recipe(recipe_for(family)).recipe,
-        validation=words.val_data,
+        validation=arguments.val_data,
         training=training,
-        max_drop=words.max_drop,
-        allow_random=words.allow_random,
-        **share,
+        max_drop=arguments.max_drop,
+        allow_random=arguments.allow_random,
     )
+    return options if arguments.distil is None else replace(options, distil=arguments.distil)
 
 
 def _record(tuned: FineTuned) -> dict[str, Any]:
-    """What --json prints."""
-    seen = tuned.judged
-    top1 = None if seen is None else {"fp32": seen.fp32_top1, "int8_before": seen.before_top1, "int8": seen.int8_top1}
+    """The record that --json prints."""
+    accuracy, top1 = tuned.accuracy, None
+    if accuracy is not None:
+        top1 = {"fp32": accuracy.fp32_top1, "int8_before": accuracy.before_top1, "int8": accuracy.int8_top1}
     return {
         "artifact": str(tuned.artifact.folder),
         "qat": asdict(tuned.artifact.calibration())["qat"],
-        "images": None if seen is None else len(seen.labels),
+        "images": None if accuracy is None else len(accuracy.labels),
         "top1": top1,
-        "budget_holds": None if seen is None or not _asked(tuned) else tuned.missed is None,
+        "budget_holds": None if accuracy is None or not _has_budget(tuned) else tuned.missed is None,
         "records": [asdict(record) for record in tuned.result.records],
         "stopped": tuned.result.stopped,
     }
 
 
-def _asked(tuned: FineTuned) -> bool:
+def _has_budget(tuned: FineTuned) -> bool:
     return tuned.missed is not None or tuned.artifact.manifest.budget is not None
 
 
@@ -101,11 +102,11 @@ def _lines(tuned: FineTuned) -> list[str]:
     ]
     if tuned.result.stopped is not None:
         lines.append(f"stopped: {tuned.result.stopped}")
-    seen, budget = tuned.judged, manifest.budget
-    if seen is not None:
-        tops = f"FP32 {seen.fp32_top1:.2f} %, INT8 {seen.before_top1:.2f} % before and {seen.int8_top1:.2f} % after"
-        lines.append(f"top-1 on {len(seen.labels)} images: {tops}")
+    accuracy, budget = tuned.accuracy, manifest.budget
+    if accuracy is not None:
+        int8 = f"INT8 {accuracy.before_top1:.2f} % before and {accuracy.int8_top1:.2f} % after"
+        lines.append(f"top-1 on {len(accuracy.labels)} images: FP32 {accuracy.fp32_top1:.2f} %, {int8}")
     if budget is not None:
         low, high = budget.drop_ci95
-        lines.append(f"budget {budget.max_drop:g} holds: drop {budget.drop:.2f} points (95 % interval {low:.2f} to {high:.2f})")
+        lines.append(f"budget {budget.max_drop:g} met: drop {budget.drop:.2f} points (95 % interval {low:.2f} to {high:.2f})")
     return [*lines, f"next: edge-resnet eval {tuned.artifact.folder} --simulate-int8 --data IMAGES"]

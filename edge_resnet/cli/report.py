@@ -104,10 +104,12 @@ def report(
     edge-resnet report nano/report.json orin/report.json -o both
     """
     from edge_resnet.measurement.report import Questions, check_drawable
+    from edge_resnet.quantization.recipes import RecipeOverrides
     from edge_resnet.studies.sweep import SweepRequest
 
     questions = Questions(_positive(under_ms, "--under-ms"), _positive(within_points, "--within-points"))
-    named = named_recipe(calib_recipe, family, (calib_method, calib_images, None, seed, correct))
+    overrides = RecipeOverrides(method=calib_method, images=calib_images, seed=seed, correction=correct)
+    named = named_recipe(calib_recipe, family, overrides)
     chosen = _numbers(depths, "--depths")
     network_options = _NetworkOptions(family, shortcut, classes, weights_dir, weights)
     request = SweepRequest(

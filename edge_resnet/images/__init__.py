@@ -1,4 +1,4 @@
-"""Images on disk and in memory: layouts, labelled sets, named data sets, preprocessing, and whether a set can be right.
+"""Images on disk and in memory: layouts, labelled sets, named data sets, preprocessing, calibration images, sanity checks.
 
-Knows nothing of networks and backends. Loads numpy and Pillow; torchvision only where a data set of its own is named.
+Does not know about networks and backends. Loads numpy and Pillow; torchvision only for data sets that it downloads.
 """

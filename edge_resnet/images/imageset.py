@@ -1,6 +1,6 @@
 """Labelled images from folders, CSV and NPZ files: opened, sampled, and served in preprocessed batches.
 
-Knows nothing of networks, and of data sets by name (``datasets`` does that).
+Does not know about networks, nor about data sets by name (see ``datasets``).
 """
 
 from __future__ import annotations
@@ -36,22 +36,23 @@ __all__ = [
     "require_several",
 ]
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 _Ints: TypeAlias = npt.NDArray[np.int64]
 
 _KINDS = "give a folder of class folders, a folder of images, a CSV with file and class_index, an .npz or an image"
 #: Decoding releases the interpreter lock; more threads would only take cores from the network.
 _THREADS = 4
+#: Above this share of unreadable images the set is refused.
 _BAD_SHARE = 0.05
 
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images in a fixed order, decoded when asked for.
+    """Images in a fixed order, decoded on demand.
 
-    ``labels``: a class index >= 0 per image, or None. ``class_names``: what the set itself calls its classes, by index
-    (empty where it does not say, or where the indices are another network's).
+    ``labels``: a class index >= 0 per image, or None. ``class_names``: the set's own names of its classes, by index (empty if
+    it has none, or if the indices are another network's).
     """
 
     name: str
@@ -63,21 +64,21 @@ class ImageSet:
         return len(self.source)
 
     def load(self, index: int) -> ImageArray:
-        """Decode one image: (H, W, 3) uint8 RGB. Raises DataError naming the file where it cannot be read."""
+        """Decode one image: (H, W, 3) uint8 RGB. Raises DataError with the file's name if it cannot be read."""
         return self.source.load(index)
 
     def where(self, index: int) -> str:
-        """Say where the image lies: a path, or a place in an archive such as ``set.npz[12]``."""
+        """Where the image is stored: a path, or a position in an archive such as ``set.npz[12]``."""
         return self.source.where(index)
 
     def subset(self, indices: Iterable[int]) -> ImageSet:
-        """Take some of the images, in the order given."""
+        """The images at these indices, in the order given."""
         chosen = [int(i) for i in indices]
         labels = None if self.labels is None else tuple(self.labels[i] for i in chosen)
         return ImageSet(self.name, self.source.take(chosen), labels, self.class_names)
 
     def digest(self) -> str:
-        """Give the sha256, in hex, of the order, the labels and the bytes of all files; names and places do not count."""
+        """Sha256 in hex over the order, the labels and the bytes of all files; names and paths do not count."""
         total = hashlib.sha256()
         for index in range(len(self)):
             label = "" if self.labels is None else self.labels[index]
@@ -98,10 +99,10 @@ def open_images(path: Path | str, *, label_names: Sequence[str] | None = None) -
     """Open a folder of class folders, a flat folder, a CSV, an .npz or one image file; pixels are read later.
 
     Class folders get indices in the order of their names (torchvision's ImageFolder). Given the network's ``label_names``,
-    the folders are matched with these: by name, by a leading WordNet id, or as plain integers; the order of names then
-    decides only where there are as many folders as labels. A CSV has the columns ``file`` and ``class_index`` and its
-    images beside it or in the folder of its own name. An .npz has ``images`` (N, H, W, 3) uint8 RGB and may have
-    ``labels`` (N,); saved uncompressed it is mapped, not read. Raises DataError for everything else.
+    the folders are matched with these: by name, by a leading WordNet id, or as plain integers; the order of names is then
+    used only if there are as many folders as labels. A CSV has the columns ``file`` and ``class_index``, and its images are
+    beside it or in a folder of its own name. An .npz has ``images`` (N, H, W, 3) uint8 RGB and may have ``labels`` (N,); an
+    uncompressed one is mapped, not read. Raises DataError for everything else.
     """
     path = Path(path)
     try:
@@ -116,25 +117,25 @@ def open_images(path: Path | str, *, label_names: Sequence[str] | None = None) -
 
 
 def from_arrays(name: str, images: ImageArray, labels: npt.ArrayLike | None = None, class_names: Sequence[str] = ()) -> ImageSet:
-    """Make a set of ``images`` (N, H, W, 3) uint8 RGB and integer ``labels`` (N,); raises DataError for other shapes."""
+    """A set of ``images`` (N, H, W, 3) uint8 RGB and integer ``labels`` (N,). Raises DataError for other shapes or dtypes."""
     check_pixels(name, images.shape, images.dtype)
     rows = tuple(range(len(images)))
     checked = None if labels is None else checked_labels(name, np.asarray(labels), len(images))
     return ImageSet(name, _Pixels(images, name, rows), checked, tuple(class_names))
 
 
-def balanced_sample(images: ImageSet, count: int, seed: int) -> ImageSet:
-    """Draw ``count`` images without repetition, the same on every machine; all of them where there are not so many.
+def balanced_sample(images: ImageSet, count: int, seed: int) -> list[int]:
+    """Indices of ``count`` images drawn without repetition, the same on every machine; of all images if there are fewer.
 
-    Where labels exist the classes take turns, so that any prefix is as balanced as the set allows; a class that is used up
-    is passed over. Raises ConfigError for a count below 1.
+    If there are labels the classes take turns, so that any prefix is as balanced as the set allows; an exhausted class is
+    skipped. Raises ConfigError for a count below 1.
     """
     if count < 1:
         raise ConfigError(f"a sample needs at least one image, not {count}")
     rng = np.random.default_rng(seed)
     order: list[int] = rng.permutation(len(images)).tolist()
     if images.labels is not None:
-        turn = {int(label): place for place, label in enumerate(rng.permutation(np.unique(images.labels)))}
+        turn = {int(label): position for position, label in enumerate(rng.permutation(np.unique(images.labels)))}
         seen: Counter[int] = Counter()
         rounds: dict[int, tuple[int, int]] = {}
         for index in order:
@@ -142,15 +143,15 @@ def balanced_sample(images: ImageSet, count: int, seed: int) -> ImageSet:
             rounds[index] = (seen[label], turn[label])
             seen[label] += 1
         order.sort(key=rounds.__getitem__)
-    return images.subset(order[:count])
+    return order[:count]
 
 
 def batches(images: ImageSet, spec: Preprocess, batch: int, *, skipped: list[str] | None = None) -> Iterator[Batch]:
-    """Serve the set in order, preprocessed, ``batch`` images at a time; the last batch may be smaller.
+    """The set in order, preprocessed, ``batch`` images at a time; the last batch may be smaller.
 
-    Files are decoded by a few threads, with bounded look-ahead. An image that cannot be read is skipped with a warning and
-    its place appended to ``skipped``; two or more of them and above 5 % of the set, or all of it, is a DataError.
-    Raises ConfigError for a batch below 1.
+    Files are decoded by a few threads with bounded look-ahead. An image that cannot be read is skipped with a warning, and
+    where it is stored is appended to ``skipped``. Raises DataError if two or more cannot be read and they are above 5 % of the
+    set, or if none can; ConfigError for a batch below 1.
     """
     if batch < 1:
         raise ConfigError(f"a batch holds at least one image, not {batch}")
@@ -158,7 +159,7 @@ def batches(images: ImageSet, spec: Preprocess, batch: int, *, skipped: list[str
 
 
 def require_labels(images: ImageSet) -> tuple[int, ...]:
-    """Give the labels; raises DataError where the set has none."""
+    """The labels of the set. Raises DataError if it has none."""
     if images.labels is None:
         hint = "give a folder of class folders, a CSV with file and class_index, or an .npz with labels"
         raise DataError(f"the images of {images.name} have no labels", hint=hint)
@@ -166,17 +167,17 @@ def require_labels(images: ImageSet) -> tuple[int, ...]:
 
 
 def check_labels(images: ImageSet, classes: int) -> None:
-    """Raise DataError where a label lies outside 0..classes-1; a set without labels passes."""
+    """Raise DataError if a label lies outside 0..classes-1; a set without labels passes."""
     for index, label in enumerate(images.labels or ()):
         if not 0 <= label < classes:
-            hint = "the set was made for another network, or its classes are numbered otherwise"
+            hint = "the set was made for another network, or its classes are numbered in another order"
             raise DataError(f"{images.where(index)} has class {label}, the network knows 0..{classes - 1}", hint=hint)
 
 
-def require_several(images: ImageSet, least: int = 2) -> None:
-    """Raise DataError where the set has fewer than ``least`` images."""
-    if len(images) < least:
-        raise DataError(f"{images.name} has {len(images)} of the {least} images needed at least", hint="give a larger set")
+def require_several(images: ImageSet, minimum: int = 2) -> None:
+    """Raise DataError if the set has fewer than ``minimum`` images."""
+    if len(images) < minimum:
+        raise DataError(f"{images.name} has {len(images)} of the {minimum} images needed at least", hint="give a larger set")
 
 
 def _listing(path: Path, label_names: Sequence[str] | None) -> ImageListing:
@@ -253,7 +254,7 @@ def _grouped(images: ImageSet, spec: Preprocess, batch: int, skipped: list[str])
         if isinstance(image, DataError):
             bad += 1
             skipped.append(images.where(index))
-            logger.warning("skipped an image: %s", image)
+            _log.warning("skipped an image: %s", image)
             if bad == len(images) or (bad >= 2 and bad > _BAD_SHARE * len(images)):
                 message = f"{bad} of the {len(images)} images of {images.name} cannot be read, the last because {image}"
                 raise DataError(message, hint="replace or remove them; the warnings above name each") from image
@@ -273,7 +274,7 @@ def _stacked(ready: Sequence[tuple[int, ImageArray]], labels: Sequence[int] | No
 
 
 def _prepared(images: ImageSet, spec: Preprocess, batch: int) -> Iterator[ImageArray | DataError]:
-    if isinstance(images.source, _Pixels):  # a thread's hand-over costs more than a small array's resize
+    if isinstance(images.source, _Pixels):  # handing over to a thread costs more than resizing a small array
         yield from (_attempt(images.source, index, spec) for index in range(len(images)))
         return
     threads = min(_THREADS, os.cpu_count() or 1)
@@ -286,7 +287,7 @@ def _prepared(images: ImageSet, spec: Preprocess, batch: int) -> Iterator[ImageA
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
-        finally:  # a caller that stops early does not wait for what it will not take
+        finally:  # a caller that stops early does not wait for images that it will not take
             for future in pending:
                 future.cancel()
 

@@ -1,6 +1,6 @@
-"""Reads how images lie on disk: class folders, a CSV beside a folder, arrays in an .npz; gives files, pixels and labels.
+"""Layouts of images on disk: class folders, a CSV beside a folder, arrays in an .npz. Gives files, pixels and labels.
 
-Knows nothing of decoding, and of what the images are for.
+Does not know about decoding or what the images are for.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from edge_resnet.images.preprocess import ImageArray
 
 __all__ = ["ImageListing", "check_pixels", "checked_labels", "read_csv", "read_folder", "read_npz"]
 
-#: What a folder is searched for (torchvision's ``IMG_EXTENSIONS``).
+#: Files that count as images in a folder (torchvision's ``IMG_EXTENSIONS``).
 _SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 _SPLITS = frozenset({"train", "val", "valid", "validation", "test"})
-#: What zipfile and numpy raise on damaged archives.
+#: Errors that zipfile and numpy raise on damaged archives.
 _DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -57,11 +57,11 @@ class ImageListing:
 
 
 def read_folder(folder: Path, label_names: Sequence[str] | None) -> ImageListing:
-    """List a folder of class folders, or else of images without classes; hidden files and folders are passed over.
+    """List a folder of class folders, or else of images without classes; hidden files and folders are skipped.
 
-    Without ``label_names`` the class folders are numbered in the order of their names. Raises DataError where no image is
-    found, where the folder holds the parts of a data set (train, val) and not classes, and where a class folder belongs to
-    no label; OSError where a folder cannot be read.
+    Without ``label_names`` the class folders are numbered in the order of their names. Raises DataError if no image is found,
+    if the folder holds the parts of a data set (train, val) instead of classes, or if a class folder matches no label; OSError
+    if a folder cannot be read.
     """
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     found = {name: _images_below(folder / name) for name in names}
@@ -69,10 +69,10 @@ def read_folder(folder: Path, label_names: Sequence[str] | None) -> ImageListing
     if not filled:
         flat = sorted(entry for entry in folder.iterdir() if _is_image(entry.name) and entry.is_file())
         if not flat:
-            raise DataError(f"{folder} holds no images", hint=f"looked for {', '.join(sorted(_SUFFIXES))}")
+            raise DataError(f"{folder} holds no images", hint=f"images end in {', '.join(sorted(_SUFFIXES))}")
         return ImageListing(tuple(flat))
     if {name.lower() for name in filled} <= _SPLITS:
-        raise DataError(f"{folder} holds the parts {', '.join(filled)}, not classes", hint=f"give {folder / filled[-1]}")
+        raise DataError(f"{folder} holds the parts {', '.join(filled)}, not classes", hint=f"use {folder / filled[-1]}")
     indices = _class_indices(folder, names, label_names)
     pairs = [(path, indices[name]) for name in filled for path in found[name]]
     class_names = tuple(names) if label_names is None else tuple(label_names)
@@ -80,10 +80,10 @@ def read_folder(folder: Path, label_names: Sequence[str] | None) -> ImageListing
 
 
 def read_csv(path: Path) -> ImageListing:
-    """List the images that the columns ``file`` and ``class_index`` name, in the folder of the CSV's own name or beside it.
+    """List the images in the columns ``file`` and ``class_index``; the files are in a folder of the CSV's name or beside it.
 
     Raises DataError for missing columns, files and lines, and for a class that is not an integer >= 0; OSError,
-    UnicodeDecodeError or csv.Error where the file cannot be read at all.
+    UnicodeDecodeError or csv.Error if the file cannot be read at all.
     """
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
@@ -97,9 +97,9 @@ def read_csv(path: Path) -> ImageListing:
 
 
 def read_npz(path: Path) -> tuple[ImageArray, tuple[int, ...] | None]:
-    """Read ``images`` (N, H, W, 3) uint8 and ``labels`` (N,) where there are any; uncompressed images are mapped, not read.
+    """Read ``images`` (N, H, W, 3) uint8 and, if there are any, ``labels`` (N,); uncompressed images are mapped, not read.
 
-    Raises DataError where the file is no sound archive, or the arrays are missing, pickled, or of another shape or dtype.
+    Raises DataError if the file is not a valid archive, or the arrays are missing, pickled, or of another shape or dtype.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -112,14 +112,14 @@ def read_npz(path: Path) -> tuple[ImageArray, tuple[int, ...] | None]:
         with np.load(path, allow_pickle=False) as arrays:
             return pixels, checked_labels(str(path), arrays["labels"], len(pixels))
     except (*_DAMAGE, OSError) as error:
-        # zipfile seeks where a damaged archive sends it; every other OSError is the file's and not its content's
+        # A damaged archive sends zipfile to an invalid offset (EINVAL); any other OSError is about the file, not its content.
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise
-        raise DataError(f"{path} is not a sound .npz: {error}", hint=_SAVE) from error
+        raise DataError(f"{path} is not a valid .npz: {error}", hint=_SAVE) from error
 
 
 def check_pixels(origin: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> None:
-    """Raise DataError naming ``origin`` unless the array is (N, H, W, 3) uint8 with something in it."""
+    """Raise DataError about ``origin`` unless the array is (N, H, W, 3) uint8 and not empty."""
     if dtype != np.uint8:
         raise DataError(f"images of {origin} are {dtype}, not uint8", hint="store 0..255, before any normalisation")
     if len(shape) != 4 or shape[3] != 3 or 0 in shape:
@@ -127,7 +127,7 @@ def check_pixels(origin: str, shape: tuple[int, ...], dtype: np.dtype[np.generic
 
 
 def checked_labels(origin: str, labels: npt.NDArray[np.generic], count: int) -> tuple[int, ...]:
-    """Give integer labels (count,) >= 0 as plain integers; raises DataError naming ``origin`` for anything else."""
+    """Integer labels (count,) >= 0 as plain integers. Raises DataError about ``origin`` for anything else."""
     if labels.dtype.kind not in "iu" or labels.shape != (count,):
         raise DataError(f"labels of {origin} are {labels.dtype} {labels.shape}, not integers ({count},)", hint="one class each")
     plain: list[int] = labels.tolist()
@@ -138,7 +138,7 @@ def checked_labels(origin: str, labels: npt.NDArray[np.generic], count: int) -> 
 
 def _images_below(folder: Path) -> list[Path]:
     def stop(error: OSError) -> None:
-        raise error  # os.walk would pass over an unreadable folder in silence
+        raise error  # os.walk skips an unreadable folder silently
 
     walk = sorted(os.walk(folder, onerror=stop))
     return [Path(at, name) for at, _, files in walk for name in sorted(files) if _is_image(name)]
@@ -161,22 +161,22 @@ def _class_indices(folder: Path, names: Sequence[str], label_names: Sequence[str
     if len(names) == len(label_names):
         return by_order
     raise DataError(
-        f"class folder {folder / unknown[0]} is none of the network's {len(label_names)} labels",
+        f"class folder {folder / unknown[0]} matches none of the network's {len(label_names)} labels",
         hint="name the folders by label or by class index, or write a CSV with file and class_index",
     )
 
 
 def _spellings(label_names: Sequence[str]) -> dict[str, int]:
-    """Whole label, first synonym and leading WordNet id of each class → index; what two classes share means neither."""
+    """Whole label, first synonym and leading WordNet id of each class → index; a spelling that two classes share is left out."""
     whole = [_plain(label) for label in label_names]
     synonyms = [_plain(label.split(",")[0]) for label in label_names]
     wordnet_ids = [match[0] if (match := re.match(r"n\d{8}\b", label)) else "" for label in whole]
     known: dict[str, int] = {}
-    for words in (whole, synonyms, wordnet_ids):
-        counts = Counter(words)
-        for index, word in enumerate(words):
-            if counts[word] == 1:
-                known.setdefault(word, index)
+    for spellings in (whole, synonyms, wordnet_ids):
+        counts = Counter(spellings)
+        for index, spelling in enumerate(spellings):
+            if counts[spelling] == 1:
+                known.setdefault(spelling, index)
     return known
 
 
@@ -185,14 +185,14 @@ def _plain(label: str) -> str:
 
 
 def _class_index(path: Path, line: int, text: str | None) -> int:
-    word = (text or "").strip()
-    if not _is_index(word):
-        raise DataError(f"{path}, line {line}: class_index {word!r} is not an integer >= 0", hint="count classes from 0")
-    return int(word)
+    digits = (text or "").strip()
+    if not _is_index(digits):
+        raise DataError(f"{path}, line {line}: class_index {digits!r} is not an integer >= 0", hint="count classes from 0")
+    return int(digits)
 
 
-def _is_index(word: str) -> bool:
-    return word.isascii() and word.isdecimal() and len(word) < 10
+def _is_index(text: str) -> bool:
+    return text.isascii() and text.isdecimal() and len(text) < 10
 
 
 def _beside(path: Path, name: str) -> Path:
@@ -203,7 +203,7 @@ def _beside(path: Path, name: str) -> Path:
 
 
 def _read_pixels(path: Path, archive: zipfile.ZipFile) -> ImageArray:
-    """Check the header before any pixel is read, then map the array where it is stored as it is, or unpack it."""
+    """Check the header before reading any pixel, then map the array if it is stored uncompressed, or unpack it."""
     info = archive.getinfo("images.npy")
     with archive.open(info) as member:
         version = np.lib.format.read_magic(member)
@@ -212,12 +212,12 @@ def _read_pixels(path: Path, archive: zipfile.ZipFile) -> ImageArray:
         check_pixels(str(path), shape, dtype)
         begin = member.tell()
     if info.file_size != begin + int(np.prod(shape, dtype=np.int64)):
-        raise ValueError("the array images is not as long as it says")
+        raise ValueError("the array images does not have the length in its header")
     if fortran or info.compress_type != zipfile.ZIP_STORED:
         with np.load(path, allow_pickle=False) as arrays:
             return np.ascontiguousarray(arrays["images"])
     with path.open("rb") as file:
-        # Two lengths in the local header, which may differ from those in the zip's directory (APPNOTE 4.3.7).
+        # Two lengths in the local header, which may differ from those in the zip's central directory (APPNOTE 4.3.7).
         file.seek(info.header_offset + 26)
         names = np.frombuffer(file.read(4), "<u2").sum(dtype=np.int64)
     return np.memmap(path, np.uint8, "r", info.header_offset + 30 + int(names) + begin, shape)

@@ -1,6 +1,6 @@
-"""Turns an image into the network's input: antialiased bilinear resize of the short side, centre crop, 8-bit RGB.
+"""Preprocessing of an image to the network's input: antialiased bilinear resize of the short side, centre crop, 8-bit RGB.
 
-Knows nothing of networks: mean and standard deviation are applied inside the graph.
+Does not know about networks: mean and standard deviation are applied inside the graph.
 """
 
 from __future__ import annotations
@@ -24,47 +24,47 @@ ImageArray: TypeAlias = npt.NDArray[np.uint8]
 
 # A closed list: Pillow would hand an EPS file to Ghostscript, and reads dozens of formats that no data set uses.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
-# One decoded image of this size takes 268 MB; a small file can claim any size (a decompression bomb).
+# A decoded image of this size takes 268 MB; a small file can claim any size (a decompression bomb).
 _MAX_PIXELS = 89_478_485
 
 
 def preprocess(image: ImageArray | Image.Image, spec: Preprocess) -> ImageArray:
-    """Resize the short side to ``spec.resize`` and cut the central ``spec.crop`` square.
+    """Resize the short side to ``spec.resize`` and cut out the central square of ``spec.crop`` pixels.
 
     ``image``: (H, W, 3) uint8 RGB of any size from 1x1, or a Pillow image of any mode but floats (its EXIF orientation is
-    not looked at: ``decode_image`` does that). Returns (crop, crop, 3) uint8 RGB, contiguous, the caller's to keep; every
-    value within 1/255 of torchvision's ``Resize(resize, antialias=True)`` and ``CenterCrop(crop)``, whose rounding rules
-    it follows. Only the pixels that the crop depends on are read. Raises ConfigError for another shape or dtype.
+    ignored; ``decode_image`` applies it). Returns a new contiguous array (crop, crop, 3) uint8 RGB, every value within 1/255 of
+    torchvision's ``Resize(resize, antialias=True)`` and ``CenterCrop(crop)``, whose rounding rules it follows. Only the pixels
+    that the crop depends on are read. Raises ConfigError for another shape or dtype.
     """
     return _prepared(_checked(image), spec, "RGB")
 
 
 def preprocess_bgr(frame: ImageArray, spec: Preprocess) -> ImageArray:
-    """Do the same with a camera frame (H, W, 3) uint8 BGR; the result is RGB."""
+    """Preprocess a camera frame (H, W, 3) uint8 BGR like ``preprocess``; the result is RGB."""
     if isinstance(frame, Image.Image):
         raise ConfigError("a BGR frame must be an array, not a Pillow image", hint="use preprocess for RGB images")
     return _prepared(_checked(frame), spec, "BGR")
 
 
 def preprocess_file(path: Path | str, spec: Preprocess) -> ImageArray:
-    """Decode an image file and preprocess it, without a full-size array in between; raises DataError as ``decode_image``."""
+    """Decode an image file and preprocess it without a full-size array in between. Raises DataError like ``decode_image``."""
     return preprocess(_decode(Path(path)), spec)
 
 
 def decode_image(path: Path | str) -> ImageArray:
-    """Read a JPEG, PNG, WebP, BMP, GIF, PPM or TIFF file, upright by its EXIF orientation.
+    """Read a JPEG, PNG, WebP, BMP, GIF, PPM or TIFF file and apply its EXIF orientation.
 
     Returns (H, W, 3) uint8 RGB. Grey is repeated, transparency dropped, CMYK and palettes are converted, 16-bit values keep
-    their upper byte, of an animation the first image is taken. Raises DataError naming the file where it is missing,
-    not an image, truncated, of floating-point pixels, or claims more than 89 million pixels.
+    their upper byte, and the first image of an animation is used. Raises DataError with the file's name if it is missing, not an
+    image, truncated, of floating-point pixels, or claims more than 89 million pixels.
     """
     return np.array(_decode(Path(path)))
 
 
 class Axis(NamedTuple):
-    """The part of one axis to resize: source pixels ``first``..``last``, within them the box ``begin``..``end``.
+    """The part of one axis to resize: source pixels ``first``..``last``, and the box ``begin``..``end`` relative to them.
 
-    It becomes ``pixels`` pixels, of which ``trim`` lie before the crop.
+    It is resized to ``pixels`` pixels, of which ``trim`` lie before the crop.
     """
 
     first: int
@@ -76,23 +76,23 @@ class Axis(NamedTuple):
 
     @property
     def kept(self) -> bool:
-        """Whether every pixel stays what it is."""
+        """Whether nothing is resized."""
         return self.begin == 0.0 and self.end == self.pixels == self.last - self.first
 
     def cut(self, crop: int) -> slice:
-        """The source pixels of the crop, where they are kept."""
+        """The source pixels of the crop, if nothing is resized."""
         return slice(self.first + self.trim, self.first + self.trim + crop)
 
 
 def plan_crop(height: int, width: int, spec: Preprocess) -> tuple[Axis, Axis]:
-    """What ``preprocess`` resizes of an image of that size, in pixels: the axis down, and the one across."""
+    """The parts of an image of that size, in pixels, that ``preprocess`` resizes: the vertical and the horizontal axis."""
     new_width, new_height = _resized(width, height, spec.resize)
     across = _axis(width, new_width, spec.crop, exact=width <= height)
     return _axis(height, new_height, spec.crop, exact=width > height), across
 
 
 def check_image(image: ImageArray) -> None:
-    """Raise ConfigError for anything but an array (H, W, 3) uint8 with pixels in it."""
+    """Raise ConfigError for anything but a non-empty array (H, W, 3) uint8."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         kind = getattr(image, "dtype", type(image).__name__)
         raise ConfigError(f"an image must be an array of uint8, not {kind}", hint="values 0..255, not divided by 255")
@@ -112,7 +112,7 @@ def _checked(image: ImageArray | Image.Image) -> ImageArray | Image.Image:
 def _prepared(image: ImageArray | Image.Image, spec: Preprocess, order: Literal["RGB", "BGR"]) -> ImageArray:
     width, height = image.size if isinstance(image, Image.Image) else (image.shape[1], image.shape[0])
     down, across = plan_crop(height, width, spec)
-    # The cut comes first: Pillow holds the box in 32-bit floats, too coarse for positions in very long images.
+    # Cut first: Pillow stores the box as 32-bit floats, too coarse for positions in very long images.
     if isinstance(image, Image.Image):
         part = image.crop((across.first, down.first, across.last, down.last))
     elif down.kept and across.kept:
@@ -125,7 +125,7 @@ def _prepared(image: ImageArray | Image.Image, spec: Preprocess, order: Literal[
 
 
 def _image(pixels: ImageArray, order: Literal["RGB", "BGR"]) -> Image.Image:
-    """A Pillow image of (H, W, 3): Pillow turns BGR while it copies, at an eighth of what turning the result costs."""
+    """A Pillow image of (H, W, 3): Pillow swaps BGR while it copies, at an eighth of the cost of swapping the result."""
     height, width, _ = pixels.shape
     stride = pixels.strides[0]
     if pixels.strides[1:] != (3, 1) or stride < 3 * width or height == 1:
@@ -143,26 +143,27 @@ def _resized(width: int, height: int, short: int) -> tuple[int, int]:
 def _axis(source: int, target: int, crop: int, *, exact: bool) -> Axis:
     """Plan the crop of an axis of ``source`` pixels that is resized to ``target``.
 
-    Rounding of the box to 32 bits can turn a value by 1 in each of Pillow's two passes, hence by 2. One ``exact`` axis,
-    resized whole where its box would be rounded, keeps the difference within 1.
+    Rounding the box to 32 bits can change a value by 1 in each of Pillow's two passes, hence by 2. One ``exact`` axis, resized
+    whole if its box would be rounded, keeps the difference within 1.
     """
-    offset = int(round((target - crop) / 2.0))  # noqa: RUF046 - torchvision's words
+    offset = int(round((target - crop) / 2.0))  # noqa: RUF046 - exactly as torchvision computes it
     scale = source / target
     begin, end = offset * scale, (offset + crop) * scale
     if exact and (float(np.float32(begin)) != begin or float(np.float32(end)) != end):
         return Axis(0, source, 0.0, float(source), target, offset)
-    # The triangle filter's reach, and a pixel for rounding; exactly the crop where nothing is resized.
+    # The triangle filter's reach, and a pixel for rounding; exactly the crop if nothing is resized.
     margin = 0.0 if source == target else max(scale, 1.0) + 1.0
     first, last = max(0, floor(begin - margin)), min(source, ceil(end + margin))
     return Axis(first, last, begin - first, end - first, crop, 0)
 
 
 def _resample(part: Image.Image, down: Axis, across: Axis) -> Image.Image:
-    """Resize across first and then down, as Pillow did up to 12.1: each pass rounds, so their order can turn a value by 1.
+    """Resize horizontally first and then vertically, as Pillow did up to 12.1: each pass rounds, so the order can change a value.
 
-    Newer ones turn the order where the height shrinks far more, each by a rule of its own. There the passes are asked for singly.
+    Newer versions swap the order if the height shrinks far more, by rules that differ between them. The two passes are then
+    requested one at a time.
     """
-    # Pillow copies, and does not resample, where the box is the whole and the size stays.
+    # Pillow copies and does not resample if the box is the whole image and the size stays.
     bilinear = Image.Resampling.BILINEAR
     if part.height - down.pixels <= max(part.width - across.pixels, 0):
         box = (across.begin, down.begin, across.end, down.end)
@@ -194,7 +195,7 @@ def _decode(path: Path) -> Image.Image:
 
 
 def _turn_upright(image: Image.Image) -> None:
-    # Damaged metadata says nothing against the pixels, which are loaded already.
+    # Damaged metadata is no reason to refuse the pixels, which are already loaded.
     with suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)
 
@@ -203,9 +204,9 @@ def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ConfigError("floating-point pixels have no known range", hint="convert the image to 8 bits per channel")
     if image.mode.startswith("I"):
-        # Pillow's own conversion clips 16-bit values at 255, so that nearly everything turns white.
+        # Pillow's own conversion clips 16-bit values at 255, so that nearly every pixel turns white.
         upper = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
         return Image.fromarray(upper.astype(np.uint8)).convert("RGB")
     if image.mode in ("P", "PA") and "transparency" in image.info:
-        image = image.convert("RGBA")  # straight to RGB warns where the transparency is a table
+        image = image.convert("RGBA")  # converting straight to RGB warns if the transparency is a table
     return image.convert("RGB")

@@ -1,4 +1,4 @@
-"""The whole way on scikit-learn's handwritten digits, offline, in about a minute. Knows the script alone."""
+"""The demonstration: all steps on scikit-learn's handwritten digits, offline, in about a minute. Knows only their order."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ from edge_resnet.runtime.postprocess import top_k
 
 __all__ = ["DemoResult", "Outcome", "run_demo"]
 
+_PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+
 SPEC = ModelSpec(family="cifar", depth=20, shortcut="A", classes=10, input_size=32)
-#: The ink of a digit is white on black: one statistic for the three equal channels.
+#: Digits are white on black and the three channels are equal, so they share one mean and deviation.
 PREPROCESS = Preprocess(resize=32, crop=32, mean=(0.305, 0.305, 0.305), std=(0.376, 0.376, 0.376))
 TRAINING = TrainOptions(epochs=6, batch=64, rate=0.1, augment="shift", seed=0)
 RECIPE = QuantRecipe(method="percentile", percentile=99.999, images=256, seed=0)
-#: How long each latency is measured, after as long a warm-up of a tenth of it.
+#: How long each latency is measured.
 MEASURE_S = 1.5
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """One precision: its artifact, its accuracy on the digits held out, its latency at batch 1."""
+    """One precision: its artifact's folder, its accuracy on the held-out digits, its latency at batch 1."""
 
     folder: str
     accuracy: Evaluation
@@ -44,7 +46,10 @@ class Outcome:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """``stream``: (true digit, predicted digit, probability) of the last frames classified by INT8, in order."""
+    """Result of the demonstration.
+
+    ``outcomes``: by precision. ``stream``: (true digit, predicted digit, probability) of frames classified by INT8, in order.
+    """
 
     train_images: int
     train_seconds: float
@@ -56,26 +61,22 @@ class DemoResult:
 def run_demo(output: Path, *, force: bool = False, progress: Progress | None = None) -> DemoResult:
     """Train, export, calibrate, build FP32 and INT8 under ``output``, measure both, and classify a stream of frames.
 
-    Everything is seeded; nothing is downloaded.
+    Everything is seeded, and nothing is downloaded.
     """
     train, test = load_named("digits", "train"), load_named("digits", "test")
     started = time.monotonic()
     weights, loss = _train(train, output, progress)
     seconds = time.monotonic() - started
     try:
-        outcomes = {p: _build_and_measure(p, weights, output, test, force, progress) for p in _precisions()}
+        artifacts = {precision: _build(precision, weights, output, force, progress) for precision in _PRECISIONS}
     finally:
         weights.unlink(missing_ok=True)
-    stream = _classify_stream(outcomes["int8"][0], test)
-    return DemoResult(len(train), seconds, loss, {name: outcome for name, (_, outcome) in outcomes.items()}, stream)
-
-
-def _precisions() -> tuple[Precision, Precision]:
-    return "fp32", "int8"
+    outcomes: dict[str, Outcome] = {precision: _measure(artifact, test, progress) for precision, artifact in artifacts.items()}
+    return DemoResult(len(train), seconds, loss, outcomes, _classify_stream(artifacts["int8"], test))
 
 
 def _train(digits: ImageSet, output: Path, progress: Progress | None) -> tuple[Path, float]:
-    """Train ResNet-20 and save its weights as a file, as any user's would be."""
+    """Train ResNet-20 and save its weights to a file, like a user's own. Returns the file and the last loss."""
     torch.manual_seed(TRAINING.seed)
     network = build_network(SPEC)
     result = fit(network, TrainData(digits, None, PREPROCESS), TRAINING, progress=progress)
@@ -85,9 +86,7 @@ def _train(digits: ImageSet, output: Path, progress: Progress | None) -> tuple[P
     return path, result.records[-1].train_loss
 
 
-def _build_and_measure(
-    precision: Precision, weights: Path, output: Path, test: ImageSet, force: bool, progress: Progress | None
-) -> tuple[Artifact, Outcome]:
+def _build(precision: Precision, weights: Path, output: Path, force: bool, progress: Progress | None) -> Artifact:
     options = BuildOptions(
         model=SPEC,
         preprocess=PREPROCESS,
@@ -99,16 +98,19 @@ def _build_and_measure(
     )
     if precision == "int8":
         options = replace(options, calibration_data="digits", recipe=RECIPE)
-    artifact = build(options, progress=progress)
+    return build(options, progress=progress)
+
+
+def _measure(artifact: Artifact, test: ImageSet, progress: Progress | None) -> Outcome:
     accuracy = evaluate(artifact, test, progress=progress)
     with open_backend(artifact) as backend:
         frame = preprocess(test.load(0), PREPROCESS)[None]
         latency = summarise(measure(lambda: backend.infer(frame), warmup=50, seconds=MEASURE_S))
-    return artifact, Outcome(str(artifact.folder), accuracy, latency)
+    return Outcome(str(artifact.folder), accuracy, latency)
 
 
 def _classify_stream(artifact: Artifact, test: ImageSet, frames: int = 10) -> tuple[tuple[int, int, float], ...]:
-    """Classify frames one at a time, as a camera would deliver them."""
+    """Classify frames one at a time, as from a camera."""
     rows = []
     labels = test.labels or ()
     with open_backend(artifact) as backend:

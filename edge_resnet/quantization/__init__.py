@@ -1,1 +1,4 @@
-"""INT8: images → ranges and corrections → typed graphs, each step a module of its own. Knows nothing of folders and devices."""
+"""INT8 quantization: ranges from calibration images, corrections, an accuracy budget, quantization-aware training (qat/).
+
+Does not know about backends and devices. Loads torch and onnx.
+"""

@@ -1,7 +1,7 @@
-"""Bias correction: what rounding shifts on average is taken back, layer after layer. Knows nothing of gradients and files.
+"""Bias correction: the mean shift that rounding causes is subtracted, layer by layer. Does not know about gradients and files.
 
-Rounding is not symmetric about every channel's values, so that a convolution's output moves by a constant (Nagel et al. 2019,
-section 4.2). Here the shift is measured on calibration images, each layer reading what the corrected layers before it give.
+Rounding is not symmetric about every channel's values, so a convolution's output is shifted by a constant (Nagel et al. 2019,
+section 4.2). Here the shift is measured on calibration images; each layer reads the output of the corrected layers before it.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from edge_resnet.compiler.graph.corrections import Corrections
 from edge_resnet.compiler.graph.placement import quantized_weights, tensorrt_pairs
 from edge_resnet.compiler.graph.scales import weight_scales
 from edge_resnet.core.records import Progress
+from edge_resnet.images.imagecache import ImageCache
 from edge_resnet.quantization.executor import Executor, read_by
-from edge_resnet.quantization.imagecache import ImageCache
 
 __all__ = ["correct_biases"]
 
-#: Means over these many images; more move no bias by a step.
+#: Number of images that means are taken over; more change no bias by a step.
 _IMAGES, _BATCH = 256, 16
 
 
@@ -31,14 +31,14 @@ _IMAGES, _BATCH = 256, 16
 def correct_biases(
     model: onnx.ModelProto,
     amax: Mapping[str, float],
-    pixels: ImageCache,
+    images: ImageCache,
     keep: frozenset[str],
     *,
     progress: Progress | None = None,
 ) -> Corrections:
-    """Biases of every quantized convolution with which its mean output per channel is FP32's.
+    """Biases of every quantized convolution with which its mean output per channel equals FP32's.
 
-    ``amax``: the ranges of TensorRT's pairs. The correction is the mean over batches of up to 16 of at most 256 images.
+    ``amax``: the ranges of TensorRT's pairs. The correction is the mean over batches of up to 16 images, 256 at most.
     """
     pairs = tensorrt_pairs(model, keep)
     executor = Executor(model, pairs)
@@ -61,12 +61,12 @@ def correct_biases(
         shifts[name].append(shift)
         return output + shift.view(1, -1, 1, 1)
 
-    total = min(_IMAGES, len(pixels))
-    for done, images in enumerate(pixels.batches(_BATCH, total)):
+    total = min(_IMAGES, len(images))
+    for done, batch in enumerate(images.batches(_BATCH, total)):
         if progress is not None:
             progress("correct biases", done * _BATCH, total)
-        executor.run(torch.from_numpy(images), watch=note)
-        executor.run(torch.from_numpy(images), rounded, read=read_by(steps), watch=correct)
+        executor.run(torch.from_numpy(batch), on_output=note)
+        executor.run(torch.from_numpy(batch), rounded, read=read_by(steps), on_output=correct)
     if progress is not None:
         progress("correct biases", total, total)
     return Corrections(biases={name: _bias(model, nodes[name]) + torch.stack(shifts[name]).mean(0).numpy() for name in layers})

@@ -1,7 +1,7 @@
-"""Images → ranges: one streaming pass of the FP32 graph. Knows nothing of Q/DQ, engines or where the images lie.
+"""Images → ranges in one streaming pass of the FP32 graph. Does not know about Q/DQ, engines or where the images are stored.
 
-The graph runs in ONNX Runtime with the values of the tensors to be quantized as its outputs (large tensors: a sample of them), on
-all cores; then all cores count the values, a tensor each. One batch of activations is all that is held at any time.
+The graph runs in ONNX Runtime on all cores with the values of the tensors to be quantized as its outputs (a sample of large
+tensors); then the cores count the values, one tensor each. Only one batch of activations is held at any time.
 """
 
 from __future__ import annotations
@@ -29,13 +29,27 @@ from edge_resnet.quantization.ranges import read_amax
 
 __all__ = ["CALIBRATION_BATCH", "LARGE", "Probe", "calibrate", "collect", "probed", "table_from"]
 
-#: Images per run of the graph: enough that counting 71 tensors is seldom a matter of starting, few enough for a small board.
+#: Images per run of the graph: enough that the overhead of counting 71 tensors is small, few enough for a small board.
 CALIBRATION_BATCH = 4
-
+#: Values per image from which on a tensor is sampled.
+LARGE = 1 << 15
+#: Every n-th row and column is counted: the first n that divides the map and leaves at least so many rows. That is at least 2,048
+#: values per image and tensor, 65,536 over 32 images, of which six still lie beyond a percentile of 99.99.
+_STEPS, _MIN_ROWS = (4, 2), 7
 #: More threads than this wait for each other more than they count.
 _MAX_COUNTERS = 4
+#: Constants up to this number of elements may be shapes, ranges or axes, whose values shape inference reads.
+_SMALL = 64
 
 Images = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Two outputs of the probed graph for one tensor: the values to count and, if these are a sample, the largest values."""
+
+    values: str
+    largest: str | None
 
 
 def calibrate(
@@ -46,10 +60,10 @@ def calibrate(
     *,
     progress: Progress | None = None,
 ) -> CalibrationTable:
-    """Measure the range of each of ``tensors`` over ``batches`` of (n, H, W, 3) uint8 RGB, the last of any length.
+    """Measure the range of each of ``tensors`` over ``batches`` of (n, H, W, 3) uint8 RGB of any length.
 
-    ``images_digest`` of the table is over the pixels in their order, whatever the batches; the ranges do not depend on the order.
-    Raises CalibrationError where there is no image, where every image is one flat colour, or an activation is not finite.
+    ``images_digest`` of the table is over the pixels in order, however they are divided into batches; the ranges do not depend on
+    the order. Raises CalibrationError if there is no image, if every image is one flat colour, or an activation is not finite.
     """
     digest = hashlib.sha256()
     histograms, count = collect(model_path, tensors, _hashed(batches, digest), recipe.images, progress=progress)
@@ -62,39 +76,39 @@ def collect(
     batches: Iterable[Images],
     expected: int,
     *,
-    watch: Callable[[int, Mapping[str, AbsHistogram]], None] | None = None,
+    on_batch: Callable[[int, Mapping[str, AbsHistogram]], None] | None = None,
     progress: Progress | None = None,
 ) -> tuple[dict[str, AbsHistogram], int]:
-    """Histograms of the absolute values per tensor, and the number of images they were counted over.
+    """Histograms of the absolute values per tensor, and the number of images that they were counted over.
 
-    Of large tensors they hold a sample of the positions and the largest value of all (sampling.py).
-    ``expected``: how many images the progress counts up to. ``watch``: called after
-    every batch with the images so far. Memory does not depend on the number of images.
+    For large tensors they hold a sample of the positions and the largest value of all. ``expected``: how many images the
+    progress counts up to. ``on_batch``: called after every batch with the number of images and the histograms so far. Memory does
+    not depend on the number of images.
     """
     graph, probes = probed(onnx.load(model) if isinstance(model, Path) else model, tensors)
     histograms = {name: AbsHistogram() for name in probes}
     outputs = [probe.values for probe in probes.values()]
-    tops = [probe.largest for probe in probes.values() if probe.largest is not None]
+    maxima = [probe.largest for probe in probes.values() if probe.largest is not None]
     session = _session(graph)
-    feed = session.get_inputs()[0].name
+    input_name = session.get_inputs()[0].name
     count, varied = 0, False
     with ThreadPoolExecutor(min(_MAX_COUNTERS, _cores())) as counters:
         for batch in batches:
             if progress is not None:
                 progress("calibrate", count, max(expected, count))
-            found = dict(zip((*outputs, *tops), session.run((*outputs, *tops), {feed: batch}), strict=True))
+            found = dict(zip((*outputs, *maxima), session.run((*outputs, *maxima), {input_name: batch}), strict=True))
             values = [found[name] for name in outputs]
             largest = [found[probe.largest] if probe.largest else None for probe in probes.values()]
             for _ in counters.map(AbsHistogram.add, histograms.values(), values, largest):
-                pass  # an error of a count is raised here
+                pass  # an error in a thread is raised here
             count += len(batch)
-            if watch is not None:
-                watch(count, histograms)
+            if on_batch is not None:
+                on_batch(count, histograms)
             varied = varied or bool((batch != batch[:, :1, :1]).any())
     if count == 0:
         raise CalibrationError("there is no image to calibrate on", hint="--calib-data takes a folder, a CSV, an .npz or a name")
     if not varied:
-        raise CalibrationError("every image is one flat colour", hint="take images like those at run time")
+        raise CalibrationError("every image is one flat colour", hint="calibrate on images like those at run time")
     if progress is not None:
         progress("calibrate", count, count)
     return histograms, count
@@ -103,7 +117,7 @@ def collect(
 def table_from(
     histograms: dict[str, AbsHistogram], recipe: QuantRecipe, count: int, images_digest: str, model_digest: str
 ) -> CalibrationTable:
-    """Read every range off the histograms by the recipe's method; another method costs no second pass."""
+    """Read every range off the histograms by the recipe's method; another method needs no second pass."""
     return CalibrationTable(
         amax={name: read_amax(histogram, recipe) for name, histogram in histograms.items()},
         signed=tuple(name for name, histogram in histograms.items() if histogram.signed),
@@ -121,11 +135,11 @@ def _hashed(batches: Iterable[Images], digest: hashlib._Hash) -> Iterable[Images
 
 
 def _session(graph: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """What only the logits need is left out by ONNX Runtime itself: they are no output."""
+    """A session on all cores. ONNX Runtime itself removes nodes that only the logits need, since these are no output."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = _cores()
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # the cores are the counters' after a run
+    options.add_session_config_entry("session.force_spinning_stop", "1")  # the counting threads need the cores after a run
     return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
@@ -133,35 +147,11 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-#: Values per image from which on a tensor is sampled.
-LARGE = 1 << 15
-
-
-#: From one counted row to the next, the first that divides the map and leaves at least so many rows: down to 2,048 values per
-#: image and tensor, 65,536 over 32 images, in which a percentile of 99.99 still has six beyond it.
-_STEPS = (4, 2)
-
-
-_FEWEST_ROWS = 7
-
-
-#: Elements up to which a constant may be a shape, a range or an axis, whose values the inference of shapes reads.
-_SMALL = 64
-
-
-@dataclass(frozen=True)
-class Probe:
-    """Two outputs of the probed graph for one tensor: the values to count, and where these are a sample, the largest values."""
-
-    values: str
-    largest: str | None
-
-
 def probed(model: onnx.ModelProto, tensors: Sequence[str]) -> tuple[onnx.ModelProto, dict[str, Probe]]:
-    """A copy of ``model`` whose outputs are the probes of ``tensors``, and these by tensor; ``model`` is left as it is.
+    """A copy of ``model`` whose outputs are the probes of ``tensors``, and the probes by tensor; ``model`` is not changed.
 
-    Sampled are tensors of (N, C, H, W) with at least LARGE values per image and H and W that a step divides. Of values below
-    zero a sample holds the extremes of its own positions alone.
+    Tensors of (N, C, H, W) are sampled if they have at least LARGE values per image and a step divides H and W. The largest value
+    is then exact over all positions, the smallest over the sampled ones only.
     """
     graph = onnx.ModelProto()
     graph.CopyFrom(model)
@@ -177,14 +167,14 @@ def probed(model: onnx.ModelProto, tensors: Sequence[str]) -> tuple[onnx.ModelPr
 
 
 def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
-    """Shapes as inferred; a dimension that is not known is 0."""
+    """Inferred shapes; an unknown dimension is 0."""
     graph = onnx.shape_inference.infer_shapes(_without_weights(model)).graph
     known = (*graph.value_info, *graph.input, *graph.output)
     return {value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim) for value in known}
 
 
 def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph with the shapes of its larger constants alone: the inference would copy 100 MB of weights several times."""
+    """The graph with only the shapes of its larger constants: inference would copy 100 MB of weights several times."""
     light = onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import)
     light.graph.node.extend(model.graph.node)
     light.graph.input.extend(model.graph.input)
@@ -198,16 +188,16 @@ def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _step(shape: tuple[int, ...]) -> int:
-    """Rows and columns from one counted position to the next; 1 counts all."""
+    """The distance in rows and columns between counted positions; 1 counts all."""
     if len(shape) != 4:
         return 1
     _, channels, height, width = shape
-    fits = [step for step in _STEPS if height % step == width % step == 0 and min(height, width) >= step * _FEWEST_ROWS]
+    fits = [step for step in _STEPS if height % step == width % step == 0 and min(height, width) >= step * _MIN_ROWS]
     return fits[0] if channels * height * width >= LARGE and fits else 1
 
 
 def _add_sample(graph: onnx.ModelProto, name: str, step: int) -> Probe:
-    """Append the two poolings: both are kernels of the layout that convolutions leave their results in, a Slice is not."""
+    """Append two poolings: both have kernels for the memory layout of convolution outputs, which Slice has not."""
     values, largest = f"{name}/counted", f"{name}/largest"
     graph.graph.node.extend(
         [

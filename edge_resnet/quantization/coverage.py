@@ -1,5 +1,7 @@
-"""What ``--calib-report`` tells: how the ranges cover the values, and whether more images would still move them. Pure
-functions."""
+"""Coverage and convergence of ranges: how much of the values they cover, and whether more images would still change them.
+
+Pure functions; does not know about graphs and images.
+"""
 
 from __future__ import annotations
 
@@ -16,17 +18,21 @@ from edge_resnet.quantization.ranges import read_amax
 __all__ = ["CoverageReport", "TensorCoverage", "coverage_report", "ranges_now", "render", "snapshot_counts"]
 
 _FIRST = 32
-#: The last step but one is left out where all images are not half as many again: ranges would seem still from 512 to 520.
+#: All images must be half as many again as the step before them: from 512 to 520 any range would seem stable.
 _MIN_STEP = 1.5
-#: More images do not help where the last step moves the median tensor's range by no more than the first of these, and nine of
-#: ten by no more than the second: docs/decisions/2026-11-warnings.md says where four networks come to rest.
-_STILL, _STILL_MAX = 0.03, 0.10
+#: More images do not help if the last step changes the median tensor's range by at most the first of these, and nine of ten by at
+#: most the second. docs/decisions/2026-11-warnings.md has the measurements on four networks.
+_STABLE, _STABLE_P90 = 0.03, 0.10
 
 
 @dataclass(frozen=True)
 class TensorCoverage:
-    """One tensor: its range ``amax``, the ``clipped`` share of its values in percent, the int8 ``levels`` of |x| in use of 128,
-    how many of the 127 ``steps`` reach up to 99 % of its values, and the range after each number of images in ``history``."""
+    """Coverage of one tensor.
+
+    ``amax``: its range. ``clipped``: share of its values beyond the range, in percent. ``levels``: of int8's 128 levels of |x|,
+    those in use. ``steps``: of the 127 steps, those that 99 % of its values reach. ``history``: its range after each number of
+    images.
+    """
 
     tensor: str
     amax: float
@@ -37,14 +43,17 @@ class TensorCoverage:
 
     @property
     def moved(self) -> float:
-        """Change of the range from the last number of images but one to all of them, as a share of the range."""
+        """Change of the range in the last step, to all images, as a share of the range."""
         return abs(self.history[-1] - self.history[-2]) / self.history[-1] if len(self.history) > 1 else 0.0
 
 
 @dataclass(frozen=True)
 class CoverageReport:
-    """``counts``: numbers of images at which the ranges were read. ``moved``: median change of a range from the last but one to
-    all, ``most``: what nine of ten tensors do not exceed, both as shares of the range. ``enough``: more would not help."""
+    """Coverage of all tensors.
+
+    ``counts``: the numbers of images at which the ranges were read. ``moved``: median change of a range in the last step,
+    ``most``: its 90th percentile, both as shares of the range. ``enough``: whether more images would not help.
+    """
 
     counts: tuple[int, ...]
     tensors: tuple[TensorCoverage, ...]
@@ -54,7 +63,7 @@ class CoverageReport:
 
 
 def snapshot_counts(total: int) -> tuple[int, ...]:
-    """32, 64, 128 … and all of them, which are half as many again as the number before, or more."""
+    """32, 64, 128 … and ``total``, which is at least half as many again as the number before."""
     counts = []
     count = _FIRST
     while count * _MIN_STEP <= total:
@@ -64,14 +73,14 @@ def snapshot_counts(total: int) -> tuple[int, ...]:
 
 
 def ranges_now(histograms: Mapping[str, AbsHistogram], recipe: QuantRecipe) -> dict[str, float]:
-    """Every tensor's range by the recipe's method, as the counts stand."""
+    """Every tensor's range by the recipe's method, from the counts so far."""
     return {name: read_amax(histogram, recipe) for name, histogram in histograms.items()}
 
 
 def coverage_report(
     histograms: Mapping[str, AbsHistogram], table: CalibrationTable, snapshots: Mapping[int, Mapping[str, float]]
 ) -> CoverageReport:
-    """Put together coverage and convergence. ``snapshots``: number of images → range per tensor, the last for all images."""
+    """Combine coverage and convergence. ``snapshots``: number of images → range per tensor, the last for all images."""
     counts = tuple(sorted(snapshots))
     tensors = tuple(
         TensorCoverage(
@@ -85,12 +94,12 @@ def coverage_report(
         for name, histogram in histograms.items()
     )
     moved, most = (float(value) for value in np.quantile([tensor.moved for tensor in tensors] or [0.0], (0.5, 0.9)))
-    still = moved <= _STILL and most <= _STILL_MAX
-    return CoverageReport(counts, tensors, moved, most, len(counts) > 1 and still)
+    stable = moved <= _STABLE and most <= _STABLE_P90
+    return CoverageReport(counts, tensors, moved, most, len(counts) > 1 and stable)
 
 
 def render(report: CoverageReport) -> str:
-    """A table for people, the tensors that still move first, and a line with the verdict."""
+    """A text table, the tensors that still change first, and a line with the verdict."""
     width = max([len(tensor.tensor) for tensor in report.tensors] + [6]) + 2
     head = "".join(f"{f'at {count}':>11}" for count in report.counts)
     lines = [f"{'tensor':<{width}}{'clipped %':>10}{'levels':>8}{'99 % in':>9}{head}{'change %':>12}"]
@@ -103,15 +112,15 @@ def render(report: CoverageReport) -> str:
 
 def _verdict(report: CoverageReport) -> str:
     if len(report.counts) < 2:
-        return f"{max(report.counts, default=0)} images are too few to see whether the ranges still move: use 128 or more"
-    change = f"ranges moved by {100 * report.moved:.1f} % (median; nine of ten by {100 * report.most:.1f} % or less)"
+        return f"{max(report.counts, default=0)} images are too few to see whether the ranges still change: use 128 or more"
+    change = f"ranges changed by {100 * report.moved:.1f} % (median; nine of ten by {100 * report.most:.1f} % or less)"
     step = f"from {report.counts[-2]} to {report.counts[-1]} images"
-    remedy = "enough" if report.enough else "still moving, use more, or a method that the largest values do not lead"
+    remedy = "enough" if report.enough else "still changing, use more, or a method that depends less on the largest values"
     return f"{change} {step}: {remedy}"
 
 
 def _levels(histogram: AbsHistogram, amax: float) -> int:
-    """How many of int8's 128 levels of |x| any value falls on."""
+    """How many of int8's 128 levels of |x| are in use."""
     if histogram.limit == 0:
         return 1
     centres = (np.flatnonzero(histogram.counts) + 0.5) * histogram.limit / BINS

@@ -1,9 +1,8 @@
-"""Evens out the ranges of channels without changing the function: per-tensor int8 serves all channels only if they are alike.
+"""Cross-layer equalization: makes the ranges of channels similar without changing the function, as per-tensor int8 needs.
 
 A positive factor per channel passes through ReLU, Add and pooling, so it can be multiplied into the convolutions that write a
-tensor and divided out of those that read it (cross-layer equalization: Nagel et al. 2019, section 4.1; with activations in
-place of weights: Xiao et al. 2023, section 4). All tensors of a residual stage are tied by its Adds and share one factor. Knows
-nothing of rounding.
+tensor and divided out of those that read it (Nagel et al. 2019, section 4.1; with activations in place of weights: Xiao et al.
+2023, section 4). All tensors of a residual stage are tied by its Adds and share one factor. Does not know about files.
 """
 
 from __future__ import annotations
@@ -22,22 +21,29 @@ from edge_resnet.compiler.graph.corrections import Corrections, Floats, apply
 from edge_resnet.compiler.graph.placement import tensorrt_pairs
 from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.records import Progress, QuantRecipe
+from edge_resnet.images.imagecache import ImageCache
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table_from
 from edge_resnet.quantization.executor import Executor
-from edge_resnet.quantization.imagecache import ImageCache
 from edge_resnet.quantization.simulate import relative_error, simulate
 
 __all__ = ["EXPONENTS", "Group", "balance", "channel_groups", "equalize"]
 
+#: Exponents of activations and weights that are tried (see ``equalize``): no equalization, two degrees for the activations alone,
+#: and both, which undoes any scaling between layers. (0.5, 0) lost least on CIFAR ResNet-20, (0.25, 0) on ResNet-18; others were
+#: not compared.
+EXPONENTS = ((0.0, 0.0), (0.25, 0.0), (0.5, 0.0), (0.5, 0.5))
+_IMAGES, _BATCH = 64, 8
 _TYING = ("Relu", "Add", "MaxPool", "GlobalAveragePool", "Flatten")
-#: Channels below this share of the largest are treated as that large: a dead channel must not be blown up to full range.
+#: Channels below this share of the largest are treated as that large: a dead channel must not be scaled up to full range.
 _MIN_SHARE = 1e-4
 
 
 @dataclass(frozen=True)
 class Group:
-    """Tensors whose channels share a factor; ``writers`` are the convolutions that make them, ``readers`` the nodes with
-    weights that read them."""
+    """Tensors whose channels share a factor.
+
+    ``writers``: the convolutions that write them. ``readers``: the nodes with weights that read them.
+    """
 
     tensors: tuple[str, ...]
     writers: tuple[str, ...]
@@ -45,7 +51,7 @@ class Group:
 
 
 def channel_groups(model: onnx.ModelProto) -> list[Group]:
-    """The groups of a graph whose every writer is a convolution, in graph order."""
+    """The groups of a graph whose writers are all convolutions, in graph order."""
     root: dict[str, str] = {}
 
     def find(tensor: str) -> str:
@@ -79,9 +85,8 @@ def channel_groups(model: onnx.ModelProto) -> list[Group]:
 def equalize(model: onnx.ModelProto, ranges: Mapping[str, Floats], activations: float, weights: float) -> Corrections:
     """Weights and biases with which channel c of each group is scaled by range(c)^-activations * column(c)^weights.
 
-    ``ranges``: (C,) the largest absolute value per channel, of the measured tensors. ``column``: the largest absolute weight of
-    the readers on that channel. Where both exponents sum to 1 the result does not depend on how the network's channels were
-    scaled.
+    ``ranges``: (C,) the largest absolute value per channel, by measured tensor; column(c) is the largest absolute weight of the
+    readers for that channel. If the exponents sum to 1, the result does not depend on how the network's channels were scaled.
     """
     constants = {t.name: numpy_helper.to_array(t).astype(np.float64) for t in model.graph.initializer if t.dims}
     nodes = {node.name: node for node in model.graph.node}
@@ -118,7 +123,7 @@ def _factor(
 
 
 def _shares(channels: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-    """(C,) the largest share of its tensor's largest value that a channel has in any tensor."""
+    """(C,) for each channel its largest value over that of its tensor, the maximum over all tensors."""
     shares = np.max([values / max(values.max(), np.finfo(np.float64).tiny) for values in channels], axis=0)
     clipped: npt.NDArray[np.float64] = np.maximum(shares, _MIN_SHARE)
     return clipped
@@ -128,38 +133,30 @@ def _grouped(node: onnx.NodeProto) -> bool:
     return any(attribute.name == "group" and attribute.i != 1 for attribute in node.attribute)
 
 
-#: Exponents of activations and weights tried (see equalize.py): not at all, two degrees for the activations alone, and both,
-#: which undoes any scaling between layers. (0.5, 0) lost least on CIFAR ResNet-20, (0.25, 0) on ResNet-18; others not compared.
-EXPONENTS = ((0.0, 0.0), (0.25, 0.0), (0.5, 0.0), (0.5, 0.5))
-
-
-_IMAGES, _BATCH = 64, 8
-
-
-def balance(model: onnx.ModelProto, pixels: ImageCache, recipe: QuantRecipe, *, progress: Progress | None = None) -> Corrections:
-    """The equalization of ``EXPONENTS`` whose plain INT8 has the smallest squared error of the logits, on up to 64 images."""
-    total = min(_IMAGES, len(pixels))
-    ranges = _channel_ranges(model, pixels, total)
-    reference = simulate(model, pixels.batches(_BATCH, total))
+def balance(model: onnx.ModelProto, images: ImageCache, recipe: QuantRecipe, *, progress: Progress | None = None) -> Corrections:
+    """The equalization of ``EXPONENTS`` whose plain INT8 has the smallest squared error of the logits on up to 64 images."""
+    total = min(_IMAGES, len(images))
+    ranges = _channel_ranges(model, images, total)
+    reference = simulate(model, images.batches(_BATCH, total))
     plain = QuantRecipe(method="mse", images=total, keep_high_precision=recipe.keep_high_precision)
-    best, least = Corrections(), float("inf")
+    best, smallest = Corrections(), float("inf")
     for done, (activations, weights) in enumerate(EXPONENTS):
         if progress is not None:
             progress("equalize", done, len(EXPONENTS))
         candidate = equalize(model, ranges, activations, weights) if activations or weights else Corrections()
         equalized = apply(model, candidate)
-        histograms, count = collect(equalized, measured_tensors(equalized), pixels.batches(CALIBRATION_BATCH, total), total)
+        histograms, count = collect(equalized, measured_tensors(equalized), images.batches(CALIBRATION_BATCH, total), total)
         graph = quantize(equalized, table_from(histograms, plain, count, "", ""), "tensorrt")
-        error = relative_error(simulate(graph, pixels.batches(_BATCH, total)), reference)
-        if error < least:
-            best, least = candidate, error
+        error = relative_error(simulate(graph, images.batches(_BATCH, total)), reference)
+        if error < smallest:
+            best, smallest = candidate, error
     if progress is not None:
         progress("equalize", len(EXPONENTS), len(EXPONENTS))
     return best
 
 
 @torch.inference_mode()
-def _channel_ranges(model: onnx.ModelProto, pixels: ImageCache, total: int) -> dict[str, Floats]:
+def _channel_ranges(model: onnx.ModelProto, images: ImageCache, total: int) -> dict[str, Floats]:
     """(C,) the largest absolute value of each channel of each tensor that TensorRT quantizes."""
     pairs = tensorrt_pairs(model)
     wanted = {pair.range_of for pair in pairs}
@@ -173,6 +170,6 @@ def _channel_ranges(model: onnx.ModelProto, pixels: ImageCache, total: int) -> d
         return output
 
     executor = Executor(model, pairs)
-    for images in pixels.batches(_BATCH, total):
-        executor.run(torch.from_numpy(images), watch=note)
+    for batch in images.batches(_BATCH, total):
+        executor.run(torch.from_numpy(batch), on_output=note)
     return ranges

@@ -1,6 +1,7 @@
-"""Runs an exported graph in torch, node by node, so that gradients reach what INT8 rounds. Knows nothing of images or methods.
+"""Runs an exported graph in torch, node by node, so that gradients reach what INT8 rounds.
 
-Only the operators of our own graphs are known: what export.py writes and inputs.py adds.
+Does not know about images or methods, and only knows the operators of our own graphs: what the export writes and the corrections
+add.
 """
 
 from __future__ import annotations
@@ -19,17 +20,17 @@ from torch import Tensor
 from edge_resnet.compiler.graph.placement import Pair
 from edge_resnet.core.errors import CalibrationError
 
-__all__ = ["Executor", "FakeQuantize", "Read", "Watch", "read_by"]
+__all__ = ["Executor", "FakeQuantize", "OutputHook", "PairReader", "read_by"]
 
-#: Called with each quantized pair and its float tensor; returns what the pair's readers read.
-Read: TypeAlias = Callable[[Pair, Tensor], Tensor]
-#: Called with each node's name and output; returns what goes on in its place.
-Watch: TypeAlias = Callable[[str, Tensor], Tensor]
+#: Called with each quantized pair and its float tensor; returns the tensor that the pair's readers get.
+PairReader: TypeAlias = Callable[[Pair, Tensor], Tensor]
+#: Called with each node's name and output; returns the tensor that replaces the output.
+OutputHook: TypeAlias = Callable[[str, Tensor], Tensor]
 Attributes: TypeAlias = Mapping[str, Any]
 
 
 class FakeQuantize(torch.autograd.Function):
-    """x → round(x / scale) * scale, the integer kept in -128..127, with the straight-through gradient.
+    """x → round(x / scale) * scale, the integer clamped to -128..127, with the straight-through gradient.
 
     The gradient of ``scale`` is that of learned step size quantization (Esser et al. 2020, equation 3).
     """
@@ -50,8 +51,8 @@ class FakeQuantize(torch.autograd.Function):
         return grad[0] * inside, torch.dot(grad[0].flatten(), error.flatten())
 
 
-def read_by(steps: Mapping[str, Tensor]) -> Read:
-    """What TensorRT's readers read: every pair fake-quantized by the step of the tensor whose range it takes."""
+def read_by(steps: Mapping[str, Tensor]) -> PairReader:
+    """A reader like TensorRT's: every pair is fake-quantized by the step of the tensor whose range it takes."""
 
     def read(pair: Pair, x: Tensor) -> Tensor:
         quantized: Tensor = FakeQuantize.apply(x, steps[pair.range_of])
@@ -61,7 +62,7 @@ def read_by(steps: Mapping[str, Tensor]) -> Read:
 
 
 class Executor:
-    """One graph: ``values`` are its initializers as float32 tensors, by name."""
+    """One graph; ``values`` are its initializers as float32 tensors, by name. Raises CalibrationError for an unknown operator."""
 
     def __init__(self, model: onnx.ModelProto, pairs: list[Pair]) -> None:
         self._nodes = list(model.graph.node)
@@ -79,11 +80,10 @@ class Executor:
         images: Tensor,
         values: Mapping[str, Tensor] | None = None,
         *,
-        read: Read | None = None,
-        watch: Watch | None = None,
+        read: PairReader | None = None,
+        on_output: OutputHook | None = None,
     ) -> Tensor:
-        """(n, H, W, 3) uint8 → logits (n, classes). ``values`` replace initializers; ``watch`` sees and may change every
-        output."""
+        """(n, H, W, 3) uint8 → logits (n, classes). ``values`` replace initializers; ``on_output`` may replace every output."""
         constants = {**self.values, **(values or {})}
         live, left = {self._input: images}, Counter(self._uses)
         quantized: dict[str, Tensor] = {}
@@ -98,10 +98,10 @@ class Executor:
                 else:
                     inputs.append(constants[name] if name in constants else live[name])
             output = _OPERATORS[node.op_type](inputs, self._attributes[node.name])
-            live[node.output[0]] = output if watch is None else watch(node.name, output)
+            live[node.output[0]] = output if on_output is None else on_output(node.name, output)
             for name in node.input:
                 left[name] -= 1
-                if left[name] == 0:  # what nobody reads any more is freed, so that inference needs two blocks' memory
+                if left[name] == 0:  # a tensor without further readers is freed: inference needs the memory of two blocks
                     live.pop(name, None)
                     quantized.pop(name, None)
         return live[self._output]
@@ -121,7 +121,7 @@ def _pool(inputs: list[Tensor], attributes: Attributes) -> Tensor:
     return F.max_pool2d(inputs[0], attributes["kernel_shape"], attributes["strides"], attributes["pads"][:2])
 
 
-def _pad(inputs: list[Tensor], attributes: Attributes) -> Tensor:  # noqa: ARG001 - every operator is called alike
+def _pad(inputs: list[Tensor], attributes: Attributes) -> Tensor:  # noqa: ARG001 - every operator has the same signature
     _, _, top, left, _, _, bottom, right = (int(value) for value in inputs[1])
     return F.pad(inputs[0], (left, right, top, bottom))
 

@@ -1,49 +1,55 @@
-"""INT8 of a folder that holds a graph: opens the images, has ranges and corrections made, writes them. Knows no method
-itself."""
+"""INT8 of a folder that holds a graph: opens the images, has ranges and corrections made, and writes them.
+
+Does not know how ranges and corrections are found.
+"""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 from pydantic import TypeAdapter
 
-from edge_resnet.artifact.folder import (
-    CALIBRATION,
-    CORRECTIONS,
-    MODEL,
-    write_json,
-)
+from edge_resnet.artifact.folder import CALIBRATION, CORRECTIONS, MODEL, write_json
 from edge_resnet.artifact.schema import CalibrationTable, Manifest
 from edge_resnet.compiler.graph.corrections import apply, load_corrections, write_corrections
 from edge_resnet.compiler.graph.qdq import measured_tensors
 from edge_resnet.core.errors import CalibrationError, ConfigError
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import ModelSpec, Preprocess, Progress, QuantRecipe
-from edge_resnet.images.checks import refuse_noise
-from edge_resnet.images.datasets import open_data
-from edge_resnet.images.imageset import ImageSet, balanced_sample, batches, check_labels, require_labels, require_several
+from edge_resnet.images.calibration import CalibrationImages, draw_calibration_images
+from edge_resnet.images.datasets import open_data, open_labelled
+from edge_resnet.images.imagecache import ImageCache
+from edge_resnet.images.imageset import ImageSet, require_labels
 from edge_resnet.network.pretrained import Checkpoint
-from edge_resnet.quantization.calibrate import CALIBRATION_BATCH
-from edge_resnet.quantization.imagecache import ImageCache
-from edge_resnet.quantization.pipeline import Int8, Validation, cache_images, check_images_for_calibration, make_int8
+from edge_resnet.quantization.budget import check_max_drop
+from edge_resnet.quantization.pipeline import Int8, Validation, check_images_for_calibration, make_int8
 
-__all__ = ["Int8Options", "add_int8", "add_shipped_int8", "draw_sample", "open_validation", "with_int8"]
-
-_log = logging.getLogger(__name__)
+__all__ = [
+    "AccuracyBudget",
+    "Int8Options",
+    "add_int8",
+    "add_shipped_int8",
+    "check_budget_options",
+    "open_budget",
+    "open_calibration",
+    "with_int8",
+    "write_int8",
+]
 
 
 @dataclass(frozen=True)
 class Int8Options:
-    """What INT8 is made with. ``data``: images to calibrate on, a path or a name. ``max_drop``: points of top-1 that may be
-    lost on the labelled images of ``validation``; both or neither. ``allow_random``: calibrate on noise, and random weights."""
+    """How INT8 is made.
+
+    ``data``: the images to calibrate on, a path or a name. ``validation``, ``max_drop``: labelled images, and how many points of
+    top-1 may be lost on them; both or neither. ``allow_random``: accept noise as images, and random weights.
+    """
 
     data: str
     recipe: QuantRecipe
@@ -52,66 +58,71 @@ class Int8Options:
     allow_random: bool = False
 
     def __post_init__(self) -> None:
-        if self.max_drop is not None and self.validation is None:
-            raise ConfigError(
-                "a budget needs labelled images to be measured on",
-                hint="--val-data takes a folder of class folders, a CSV or an .npz",
-            )
-        if self.validation is not None and self.max_drop is None:
-            raise ConfigError("--val-data is measured against a budget", hint="--max-drop 0.5, or leave it out and use eval")
-        if self.max_drop is not None and not 0 <= self.max_drop <= 100:
-            raise ConfigError(f"the budget must lie in 0..100 points of top-1, not {self.max_drop}", hint="0.5 is a good start")
+        check_budget_options(self.validation, self.max_drop)
 
 
-def draw_sample(options: Int8Options) -> ImageSet:
-    """The images to calibrate on, drawn by class and seed. Raises DataError, and CalibrationError where they are noise."""
-    images = open_data(options.data, split="train")
-    require_several(images)
-    sample = balanced_sample(images, options.recipe.images, options.recipe.seed)
-    if len(sample) < options.recipe.images:
-        _log.warning("%s has %d images, fewer than the %d asked for", images.name, len(sample), options.recipe.images)
-    if not options.allow_random:
-        refuse_noise(sample)
-    return sample
+@dataclass(frozen=True, eq=False)
+class AccuracyBudget:
+    """The accuracy budget: labelled ``images``, and how many points of top-1 INT8 may lose on them."""
+
+    images: ImageSet
+    max_drop: float
 
 
-def open_validation(options: Int8Options, model: ModelSpec, label_names: tuple[str, ...] | None) -> ImageSet | None:
-    """The labelled images of the budget; None where there is none. Raises DataError where labels are missing or another
-    network's."""
-    if options.validation is None:
+def check_budget_options(validation: str | None, max_drop: float | None) -> None:
+    """Raise ConfigError unless images and budget are both given or both missing, and the budget lies in 0..100."""
+    if max_drop is not None and validation is None:
+        raise ConfigError(
+            "--max-drop needs labelled images to be measured on",
+            hint="--val-data takes a folder of class folders, a CSV or an .npz",
+        )
+    if validation is not None and max_drop is None:
+        raise ConfigError("--val-data is only used with an accuracy budget", hint="--max-drop 0.5, or leave it out and use eval")
+    if max_drop is not None:
+        check_max_drop(max_drop)
+
+
+def open_calibration(options: Int8Options, preprocess: Preprocess, folder: Path | None = None) -> CalibrationImages:
+    """Open ``options.data``, draw the images to calibrate on and preprocess them into a file under ``folder``.
+
+    Raises DataError if they cannot be opened, CalibrationError if they are noise.
+    """
+    source = open_data(options.data, split="train")
+    return draw_calibration_images(source, options.recipe, preprocess, allow_noise=options.allow_random, folder=folder)
+
+
+def open_budget(options: Int8Options, model: ModelSpec, label_names: tuple[str, ...] | None) -> AccuracyBudget | None:
+    """The accuracy budget, None if there is none. Raises DataError for images without labels or of another network's classes."""
+    if options.validation is None or options.max_drop is None:
         return None
-    images = open_data(options.validation, split="test", label_names=label_names)
-    require_labels(images)
-    check_labels(images, model.classes)
-    return images
+    images = open_labelled(options.validation, split="test", classes=model.classes, label_names=label_names)
+    return AccuracyBudget(images, options.max_drop)
 
 
 def add_int8(
     folder: Path,
-    preprocess: Preprocess,
-    options: Int8Options,
-    sets: tuple[ImageSet, ImageSet | None],
+    images: CalibrationImages,
+    recipe: QuantRecipe,
+    budget: AccuracyBudget | None = None,
     *,
     progress: Progress | None = None,
 ) -> Int8:
-    """Calibrate and correct the graph in ``folder`` on ``sets`` (calibration, validation) and write what INT8 derives from
-    there."""
-    sample, validation = sets
-    with ExitStack() as stack:
-        images = stack.enter_context(cache_images(sample, preprocess, folder))
-        judged = None
-        if validation is not None and options.max_drop is not None:
-            judged = stack.enter_context(_judged(validation, preprocess, folder, options.max_drop))
-        suspicious = check_images_for_calibration(onnx.load(folder / MODEL), images, sample, preprocess, progress)
-        made = make_int8(folder / MODEL, images, options.recipe, judged, progress=progress)
-        made = replace(made, warnings=(*suspicious, *made.warnings))
-    return _written(folder, made)
+    """Calibrate and correct the graph in ``folder`` on ``images``, and write ranges and corrections beside it.
+
+    Raises what ``make_int8`` raises.
+    """
+    with _validation(budget, images.preprocess, folder) if budget is not None else nullcontext() as validation:
+        warnings = check_images_for_calibration(onnx.load(folder / MODEL), images, progress)
+        made = make_int8(folder / MODEL, images.pixels, recipe, validation, progress=progress)
+    made = replace(made, warnings=(*warnings, *made.warnings))
+    write_int8(folder, made)
+    return made
 
 
 def add_shipped_int8(folder: Path, checkpoint: Checkpoint) -> Int8:
-    """Write the ranges and corrections that ship with ``checkpoint`` to its graph in ``folder``: no image is needed.
+    """Write the ranges and corrections that ship with ``checkpoint`` beside its graph in ``folder``; needs no images.
 
-    Raises CalibrationError where the graph names its tensors otherwise, as an export by another torch may.
+    Raises CalibrationError if the graph's tensors have other names, as an export by another version of torch may have.
     """
     table = TypeAdapter(CalibrationTable).validate_json((checkpoint.folder / CALIBRATION).read_text(encoding="utf-8"))
     with resources.as_file(checkpoint.folder / CORRECTIONS) as path:
@@ -120,34 +131,22 @@ def add_shipped_int8(folder: Path, checkpoint: Checkpoint) -> Int8:
     missing = set(measured_tensors(graph)) - set(table.amax)
     if missing:
         raise CalibrationError(
-            f"the ranges that ship know no tensor {min(missing)}", hint="--calib-data cifar10 measures them anew"
+            f"the shipped ranges have none for the tensor {min(missing)}", hint="--calib-data cifar10 measures new ones"
         )
-    return _written(folder, Int8(replace(table, model_digest=sha256_of(folder / MODEL)), corrections, None))
-
-
-def _written(folder: Path, made: Int8) -> Int8:
-    write_json(folder / CALIBRATION, made.table)
-    if made.corrections is not None:
-        write_corrections(folder / CORRECTIONS, made.corrections)
+    made = Int8(replace(table, model_digest=sha256_of(folder / MODEL)), corrections)
+    write_int8(folder, made)
     return made
 
 
-@contextmanager
-def _judged(images: ImageSet, preprocess: Preprocess, folder: Path, max_drop: float) -> Iterator[Validation]:
-    """The validation set on disk, with the labels of those that can be read."""
-    labels: list[int] = []
-
-    def noted() -> Iterator[npt.NDArray[np.uint8]]:
-        for batch in batches(images, preprocess, CALIBRATION_BATCH):
-            labels.extend(require_labels(images)[index] for index in batch.indices)
-            yield batch.images
-
-    with ImageCache(noted(), folder) as pixels:
-        yield Validation(pixels, np.array(labels, np.int64), max_drop)
+def write_int8(folder: Path, made: Int8) -> None:
+    """Write the calibration table and, if there are any, the corrections into ``folder``."""
+    write_json(folder / CALIBRATION, made.table)
+    if made.corrections is not None:
+        write_corrections(folder / CORRECTIONS, made.corrections)
 
 
 def with_int8(manifest: Manifest, made: Int8, images: str) -> Manifest:
-    """The manifest with what was made on ``images``, measured and found suspicious."""
+    """The manifest of an INT8 artifact: recipe, budget and warnings of ``made``. ``images``: what it was made with, as text."""
     budget = made.budget
     return replace(
         manifest,
@@ -158,3 +157,11 @@ def with_int8(manifest: Manifest, made: Int8, images: str) -> Manifest:
         budget=budget,
         warnings=made.warnings,
     )
+
+
+@contextmanager
+def _validation(budget: AccuracyBudget, preprocess: Preprocess, folder: Path) -> Iterator[Validation]:
+    """The images of the budget, preprocessed into a file under ``folder``, with the labels of those that can be read."""
+    with ImageCache.of_set(budget.images, preprocess, folder) as images:
+        labels = np.array(require_labels(budget.images), np.int64)[list(images.indices)]
+        yield Validation(images, labels, budget.max_drop)

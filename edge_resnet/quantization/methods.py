@@ -1,6 +1,6 @@
-"""Calibration methods side by side, on images that no range was read from. Knows nothing of labels, folders and devices.
+"""Comparison of calibration methods on held-out images. Does not know about labels, folders and devices.
 
-Every method reads the same histograms, so that a row costs one simulated run of TensorRT's INT8 and no second calibration.
+Every method reads the same histograms, so that each costs one simulated run of TensorRT's INT8 and no second calibration.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from edge_resnet.quantization.simulate import Images, Logits, relative_error, si
 
 __all__ = ["MIN_HELD_OUT", "PERCENTILES", "SweepRow", "best", "candidates", "held_out_count", "sweep"]
 
-#: Tried beside the recipe's own.
+#: Percentiles that are tried beside the recipe's own.
 PERCENTILES = (99.9, 99.99, 99.999)
-#: Fewer images would not tell methods apart at all.
+#: With fewer images no difference between methods would be significant.
 MIN_HELD_OUT = 8
 
 
 @dataclass(frozen=True)
 class SweepRow:
-    """What one method gave: ``recipe`` is the whole recipe with that method and percentile.
+    """Result of one method: ``recipe`` is the whole recipe with that method and percentile.
 
-    ``agreement``: images whose best class is FP32's, in percent, with its 95 % interval ``ci95``. ``error``: squared error of
-    the logits over their power, sum((int8 - fp32)²) / sum(fp32²). ``images``: how many were held out.
+    ``agreement``: images whose best class is FP32's, in percent, with its 95 % confidence interval ``ci95``. ``error``: squared
+    error of the logits over their power, sum((int8 - fp32)²) / sum(fp32²). ``images``: how many were held out.
     """
 
     recipe: QuantRecipe
@@ -42,20 +42,21 @@ class SweepRow:
 
 
 def held_out_count(total: int, share: float = 0.25) -> int:
-    """How many of ``total`` images, the last ones, judge ranges that are read from the others: a ``share``, at least eight.
+    """How many of ``total`` images, the last ones, are held out to compare methods: a ``share``, but at least eight.
 
-    Of a balanced sample both parts are balanced, since its classes take turns. Raises CalibrationError below sixteen images.
+    Both parts of a balanced sample are balanced, since its classes take turns. Raises CalibrationError for fewer than sixteen
+    images.
     """
     if total < 2 * MIN_HELD_OUT:
         raise CalibrationError(
             f"{total} images are too few to hold some out: {2 * MIN_HELD_OUT} are needed",
-            hint="give more images, or name a method: --calib-method percentile needs none held out",
+            hint="use more images, or choose a method: --calib-method percentile holds out none",
         )
     return min(max(MIN_HELD_OUT, round(total * share)), total - MIN_HELD_OUT)
 
 
 def candidates(recipe: QuantRecipe) -> list[QuantRecipe]:
-    """The recipe by every method, and by several percentiles with the recipe's own among them."""
+    """The recipe with every method, and with several percentiles including its own."""
     percentiles = sorted({*PERCENTILES, recipe.percentile})
     return [
         replace(recipe, method="max"),
@@ -73,10 +74,10 @@ def sweep(
     reference: Logits,
     progress: Progress | None = None,
 ) -> list[SweepRow]:
-    """Simulate TensorRT's INT8 of ``model`` by every method on the images that ``held_out`` gives anew each time.
+    """Simulate TensorRT's INT8 of ``model`` with every method on the images that each call of ``held_out`` returns.
 
-    ``histograms``: per measured tensor, of other images. ``reference``: what ``model`` itself says of those held out,
-    (N, classes). The rows stand in the order of ``candidates``.
+    ``histograms``: per measured tensor, of other images. ``reference``: FP32's logits of the held-out images, (N, classes).
+    The rows are in the order of ``candidates``.
     """
     rows = []
     recipes = candidates(recipe)
@@ -93,12 +94,12 @@ def sweep(
 def best(rows: Sequence[SweepRow]) -> SweepRow:
     """The row with the smallest logit error among those whose agreement lies in the interval of the highest agreement.
 
-    Agreement is what counts, but on some hundred images it moves by a few that happen to lie on a boundary. The error of the
-    logits is measured on every class of every image and tells methods apart long before; it decides where agreement cannot.
+    Agreement is what counts, but on a few hundred images it depends on the few that happen to lie on a boundary. The error of
+    the logits covers every class of every image and separates methods much earlier, so it decides among the others.
     """
     highest = max(rows, key=lambda row: row.agreement)
-    least = min(highest.agreement, highest.ci95[0])  # where nothing agrees, the interval ends a rounding above zero
-    return min((row for row in rows if row.agreement >= least), key=lambda row: row.error)
+    lowest = min(highest.agreement, highest.ci95[0])  # if nothing agrees, rounding leaves the interval just above zero
+    return min((row for row in rows if row.agreement >= lowest), key=lambda row: row.error)
 
 
 def _row(recipe: QuantRecipe, logits: Logits, reference: Logits) -> SweepRow:

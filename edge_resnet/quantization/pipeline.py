@@ -1,5 +1,4 @@
-"""Images → ranges, corrections and, where asked for, a met accuracy budget. Knows the order of the steps, not how each is
-done."""
+"""Images → ranges, corrections and, if asked for, a met accuracy budget. Knows the order of the steps, not how each is done."""
 
 from __future__ import annotations
 
@@ -18,25 +17,32 @@ from edge_resnet.compiler.graph.corrections import EXACT_AMAX, SHIFTED, Correcti
 from edge_resnet.compiler.graph.placement import quantized_weights
 from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.files import sha256_of
-from edge_resnet.core.records import Preprocess, Progress, QuantRecipe
-from edge_resnet.images.imageset import ImageSet, batches
+from edge_resnet.core.records import Progress, QuantRecipe
+from edge_resnet.images.calibration import CalibrationImages
+from edge_resnet.images.checks import sampled_stats
+from edge_resnet.images.imagecache import ImageCache
 from edge_resnet.quantization.biases import correct_biases
 from edge_resnet.quantization.budget import BudgetProblem, meet_budget
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table_from
 from edge_resnet.quantization.coverage import CoverageReport, coverage_report, ranges_now, snapshot_counts
-from edge_resnet.quantization.diagnose import check_answers, check_set, check_unlike, risk_warning, risky_layers
+from edge_resnet.quantization.diagnose import (
+    check_answers,
+    check_normalisation,
+    check_set,
+    check_unlike,
+    risk_warning,
+    risky_layers,
+)
 from edge_resnet.quantization.equalize import balance
 from edge_resnet.quantization.histogram import AbsHistogram
-from edge_resnet.quantization.imagecache import ImageCache
 from edge_resnet.quantization.learn import learn
 from edge_resnet.quantization.methods import SweepRow, best, held_out_count, sweep
 from edge_resnet.quantization.simulate import simulate
 
 __all__ = [
+    "CalibrationReport",
     "Int8",
-    "Told",
     "Validation",
-    "cache_images",
     "check_images_for_calibration",
     "make_int8",
     "report_artifact",
@@ -47,8 +53,8 @@ _log = logging.getLogger(__name__)
 
 #: Images per simulated run.
 _BATCH = 8
-#: Images that FP32 is asked about before it is believed.
-_ASKED = 64
+#: Images whose FP32 answers are checked before calibration.
+_CHECKED = 64
 
 Histograms = Mapping[str, AbsHistogram]
 
@@ -64,12 +70,24 @@ class Validation:
 
 @dataclass(frozen=True, eq=False)
 class Int8:
-    """What INT8 of a graph derives from, whether it holds its budget, and what is suspicious about it."""
+    """INT8 of an FP32 graph: what its forms derive from, the budget that it meets if there is one, and warnings."""
 
     table: CalibrationTable
     corrections: Corrections | None
-    budget: BudgetReport | None
+    budget: BudgetReport | None = None
     warnings: tuple[str, ...] = ()
+
+    def simulated(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """TensorRT's form of the FP32 graph ``model``, which ONNX Runtime can run."""
+        return quantize(model, self.table, "tensorrt", self.corrections)
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationReport:
+    """What ``--calib-report`` prints of a set: how it covers the values, and warnings about its images and the layers."""
+
+    coverage: CoverageReport
+    warnings: tuple[str, ...]
 
 
 def make_int8(
@@ -80,100 +98,83 @@ def make_int8(
     *,
     progress: Progress | None = None,
 ) -> Int8:
-    """Measure, correct and, where the budget asks for it, keep nodes of the graph in high precision.
+    """Measure ranges, correct, and keep nodes of the graph in high precision if the budget requires it.
 
-    Warnings are of what plain ranges would do: they are measured before anything is corrected.
-
-    Raises CalibrationError for images or a graph that cannot be calibrated, BudgetError where the budget is out of reach.
+    Warnings are about plain ranges: they are measured before anything is corrected. Raises CalibrationError for images or a
+    graph that cannot be calibrated, BudgetError if the budget cannot be met.
     """
     model = onnx.load(model_path)
     exact = Corrections(exact_input=recipe.exact_input)
     base = apply(model, exact)
-    evened = balance(base, images, recipe, progress=progress) if recipe.correction == "learned" else Corrections()
-    graph = apply(base, evened)
+    equalized = balance(base, images, recipe, progress=progress) if recipe.correction == "learned" else Corrections()
+    graph = apply(base, equalized)
     histograms, recipe = _measure(graph, images, recipe, progress)
     table = _exact(table_from(dict(histograms), recipe, len(images), images.digest, sha256_of(model_path)))
-    warnings = _suspicions(graph, histograms, table, validation, progress)
+    warnings = _warnings(graph, histograms, table, validation, progress)
     found, amax = _correct(graph, table, images, progress)
-    if amax and found is not None:  # what was learned changed every range, and the CPU's form reads some that were not learned
+    if amax and found is not None:  # learning changed every range, and the CPU's form reads some that were not learned
         counted = _count(apply(graph, found), images, progress)
         measured = table_from(dict(counted), recipe, len(images), images.digest, table.model_digest)
         table = _exact(replace(measured, amax={**measured.amax, **amax}))
-    merged = _merge(evened, found, exact, frozenset(recipe.keep_high_precision))
-    budget = None
+    parts = _Parts(model, table, equalized, found, exact)
+    keep, budget = recipe.keep_high_precision, None
     if validation is not None:
-        whole = _Parts(model, table, evened, found, exact)
-        budget = _meet(whole, validation, progress)
+        budget = _meet(parts, validation, progress)
         if budget.kept:
-            keep = (*recipe.keep_high_precision, *budget.kept)
+            keep = (*keep, *budget.kept)
             table = replace(table, recipe=replace(recipe, keep_high_precision=keep))
-            merged = _merge(evened, found, exact, frozenset(keep))
-    return Int8(table, merged, budget, tuple(warnings))
-
-
-def cache_images(images: ImageSet, preprocess: Preprocess, folder: Path | None = None) -> ImageCache:
-    """The set's images, preprocessed once, in a file under ``folder``; those that cannot be read are left out with a
-    warning."""
-    return ImageCache((batch.images for batch in batches(images, preprocess, CALIBRATION_BATCH)), folder)
+    return Int8(table, parts.merged(frozenset(keep)), budget, tuple(warnings))
 
 
 def sweep_artifact(
-    artifact: Artifact, sample: ImageSet, recipe: QuantRecipe, *, progress: Progress | None = None
+    artifact: Artifact, images: CalibrationImages, recipe: QuantRecipe, *, progress: Progress | None = None
 ) -> list[SweepRow]:
-    """Every method on an artifact's FP32 graph: ranges from the first images of ``sample``, agreement on the rest.
+    """Every method on an artifact's FP32 graph: ranges from the first images, agreement with FP32 on the rest.
 
-    Raises CalibrationError below sixteen images.
+    Raises CalibrationError for fewer than sixteen images.
     """
-    with cache_images(sample, artifact.manifest.preprocess) as images:
-        graph = apply(onnx.load(artifact.model_path), Corrections(exact_input=recipe.exact_input))
-        return _sweep(graph, images, recipe, progress)
+    graph = apply(onnx.load(artifact.model_path), Corrections(exact_input=recipe.exact_input))
+    return _sweep(graph, images.pixels, recipe, progress)
 
 
-@dataclass(frozen=True, eq=False)
-class Told:
-    """What ``--calib-report`` tells of a set: the report, and what is suspicious about images and layers."""
-
-    report: CoverageReport
-    warnings: tuple[str, ...]
-
-
-def report_artifact(artifact: Artifact, sample: ImageSet, recipe: QuantRecipe, *, progress: Progress | None = None) -> Told:
-    """Coverage and convergence of an artifact's ranges on ``sample``, by the recipe's method (mse for ``auto``); nothing
-    corrected."""
+def report_artifact(
+    artifact: Artifact, images: CalibrationImages, recipe: QuantRecipe, *, progress: Progress | None = None
+) -> CalibrationReport:
+    """Coverage and convergence of an artifact's ranges by the recipe's method (mse for ``auto``); nothing is corrected."""
     recipe = replace(recipe, method="mse") if recipe.method == "auto" else recipe
+    graph = apply(onnx.load(artifact.model_path), Corrections(exact_input=recipe.exact_input))
     snapshots: dict[int, dict[str, float]] = {}
-    with cache_images(sample, artifact.manifest.preprocess) as images:
-        graph = apply(onnx.load(artifact.model_path), Corrections(exact_input=recipe.exact_input))
-        due = list(snapshot_counts(len(images)))
+    due = list(snapshot_counts(len(images)))
 
-        def note(count: int, histograms: Histograms) -> None:
-            if due and count >= due[0]:
-                snapshots[due.pop(0)] = ranges_now(histograms, recipe)
+    def note(count: int, histograms: Histograms) -> None:
+        if due and count >= due[0]:
+            snapshots[due.pop(0)] = ranges_now(histograms, recipe)
 
-        batches = images.batches(CALIBRATION_BATCH)
-        histograms, count = collect(graph, measured_tensors(graph), batches, len(images), watch=note, progress=progress)
-        table = _exact(table_from(histograms, recipe, count, images.digest, ""))
-        risks = risk_warning(risky_layers(graph, histograms, table))
-        suspicious = (*check_images_for_calibration(graph, images, sample, artifact.manifest.preprocess, progress), *risks)
-    return Told(coverage_report(histograms, table, snapshots), suspicious)
+    batches = images.pixels.batches(CALIBRATION_BATCH)
+    histograms, count = collect(graph, measured_tensors(graph), batches, len(images), on_batch=note, progress=progress)
+    table = _exact(table_from(histograms, recipe, count, images.digest, ""))
+    risks = risk_warning(risky_layers(graph, histograms, table))
+    warnings = (*check_images_for_calibration(graph, images, progress), *risks)
+    return CalibrationReport(coverage_report(histograms, table, snapshots), warnings)
 
 
 def check_images_for_calibration(
-    graph: onnx.ModelProto, images: ImageCache, sample: ImageSet, preprocess: Preprocess, progress: Progress | None = None
+    graph: onnx.ModelProto, images: CalibrationImages, progress: Progress | None = None
 ) -> list[str]:
-    """What is suspicious about the set itself, and about FP32's answers to up to 64 of its images.
-
-    Labels count only where every image could be read.
-    """
-    total = min(_ASKED, len(images))
+    """Warnings about the set itself, and about FP32's answers to up to 64 of its images."""
+    total = min(_CHECKED, len(images))
     if progress is not None:
         progress("check images", 0, total)
-    logits = simulate(graph, images.batches(_BATCH, total))
+    logits = simulate(graph, images.pixels.batches(_BATCH, total))
     if progress is not None:
         progress("check images", total, total)
-    labels = sample.labels if len(images) == len(sample) else None
-    known = None if labels is None or max(labels) >= logits.shape[1] else np.array(labels[:total], np.int64)
-    return [*check_set(sample, logits.shape[1], preprocess), *check_answers(logits, known)]
+    labels, classes, stats = images.images.labels, logits.shape[1], list(sampled_stats(images))
+    known = None if labels is None or max(labels) >= classes else np.array(labels[:total], np.int64)
+    return [
+        *check_set(images.images, stats, classes),
+        *check_normalisation(stats, images.preprocess),
+        *check_answers(logits, known),
+    ]
 
 
 def _measure(
@@ -186,14 +187,14 @@ def _measure(
     return _count(graph, images, progress), recipe
 
 
-def _suspicions(
+def _warnings(
     graph: onnx.ModelProto,
     histograms: Histograms,
     table: CalibrationTable,
     validation: Validation | None,
     progress: Progress | None,
 ) -> list[str]:
-    """Risky layers, and validation images unlike the calibration ones."""
+    """Warnings about risky layers, and about validation images unlike the calibration images."""
     found = risk_warning(risky_layers(graph, histograms, table))
     if validation is None:
         return found
@@ -209,12 +210,13 @@ def _count(graph: onnx.ModelProto, images: ImageCache, progress: Progress | None
 
 
 def _sweep(graph: onnx.ModelProto, images: ImageCache, recipe: QuantRecipe, progress: Progress | None) -> list[SweepRow]:
-    kept = len(images) - held_out_count(len(images))
-    histograms, _ = collect(graph, measured_tensors(graph), images.batches(CALIBRATION_BATCH, kept), kept, progress=progress)
-    for_judging = range(kept, len(images))
+    measured = len(images) - held_out_count(len(images))
+    batches = images.batches(CALIBRATION_BATCH, measured)
+    histograms, _ = collect(graph, measured_tensors(graph), batches, measured, progress=progress)
+    rest = range(measured, len(images))
 
     def held_out() -> list[npt.NDArray[np.uint8]]:
-        return [images.take(for_judging[start : start + _BATCH]) for start in range(0, len(for_judging), _BATCH)]
+        return [images.take(rest[start : start + _BATCH]) for start in range(0, len(rest), _BATCH)]
 
     return sweep(graph, histograms, recipe, held_out, simulate(graph, held_out()), progress)
 
@@ -222,55 +224,53 @@ def _sweep(graph: onnx.ModelProto, images: ImageCache, recipe: QuantRecipe, prog
 def _correct(
     graph: onnx.ModelProto, table: CalibrationTable, images: ImageCache, progress: Progress | None
 ) -> tuple[Corrections | None, dict[str, float]]:
-    """What the recipe's correction finds, and the ranges it learned; none where it leaves the table's."""
+    """What the recipe's correction finds, and the ranges that it learned, if any."""
     recipe = table.recipe
     if recipe.correction == "bias":
         keep = frozenset(recipe.keep_high_precision)
         return correct_biases(graph, table.amax, images, keep, progress=progress), {}
     if recipe.correction == "learned":
         learned = learn(graph, table.amax, images, recipe, progress=progress)
-        _log.info("learned: loss %.5f at first, %.5f at last", learned.first_loss, learned.last_loss)
+        _log.info("learned: loss %.5f in the first pass, %.5f in the last", learned.first_loss, learned.last_loss)
         return learned.corrections, learned.amax
     return None, {}
 
 
-def _merge(evened: Corrections, found: Corrections | None, exact: Corrections, keep: frozenset[str]) -> Corrections | None:
-    """One record of all that is corrected; a node that is kept has its float weights, evened out with the rest."""
-    learned = found or Corrections()
-    integers = {name: value for name, value in learned.integers.items() if name not in keep}
-    merged = Corrections(
-        integers=integers,
-        scales={name: learned.scales[name] for name in integers},
-        floats={name: value for name, value in evened.floats.items() if name not in integers},
-        biases={**evened.biases, **{name: value for name, value in learned.biases.items() if name not in keep}},
-        exact_input=exact.exact_input,
-    )
-    return merged if merged.integers or merged.floats or merged.biases or merged.exact_input else None
-
-
 @dataclass(frozen=True, eq=False)
 class _Parts:
-    """What INT8 with some nodes kept is put together from."""
+    """What INT8 is assembled from, whichever nodes are kept in high precision."""
 
     model: onnx.ModelProto
     table: CalibrationTable
-    evened: Corrections
+    equalized: Corrections
     found: Corrections | None
     exact: Corrections
 
+    def merged(self, keep: frozenset[str]) -> Corrections | None:
+        """All corrections in one record. A node in ``keep`` has its float weights, equalized with those of the others."""
+        found = self.found or Corrections()
+        integers = {name: value for name, value in found.integers.items() if name not in keep}
+        merged = Corrections(
+            integers=integers,
+            scales={name: found.scales[name] for name in integers},
+            floats={name: value for name, value in self.equalized.floats.items() if name not in integers},
+            biases={**self.equalized.biases, **{name: value for name, value in found.biases.items() if name not in keep}},
+            exact_input=self.exact.exact_input,
+        )
+        return merged if merged.integers or merged.floats or merged.biases or merged.exact_input else None
+
     def graph(self, keep: frozenset[str]) -> onnx.ModelProto:
-        """TensorRT's form with ``keep`` in high precision."""
+        """TensorRT's form with ``keep`` in high precision beside the recipe's own nodes."""
         names = frozenset((*self.table.recipe.keep_high_precision, *keep))
         recipe = replace(self.table.recipe, keep_high_precision=tuple(sorted(names)))
-        merged = _merge(self.evened, self.found, self.exact, names)
-        return quantize(self.model, replace(self.table, recipe=recipe), "tensorrt", merged)
+        return quantize(self.model, replace(self.table, recipe=recipe), "tensorrt", self.merged(names))
 
 
 def _meet(parts: _Parts, validation: Validation, progress: Progress | None) -> BudgetReport:
     images = validation.images
 
-    def logits(keep: frozenset[str], places: Sequence[int]) -> npt.NDArray[np.float32]:
-        chosen = (images.take(places[start : start + _BATCH]) for start in range(0, len(places), _BATCH))
+    def logits(keep: frozenset[str], positions: Sequence[int]) -> npt.NDArray[np.float32]:
+        chosen = (images.take(positions[start : start + _BATCH]) for start in range(0, len(positions), _BATCH))
         return simulate(parts.graph(keep), chosen)
 
     already = frozenset(parts.table.recipe.keep_high_precision)
@@ -280,5 +280,5 @@ def _meet(parts: _Parts, validation: Validation, progress: Progress | None) -> B
 
 
 def _exact(table: CalibrationTable) -> CalibrationTable:
-    """An exact input has the range that makes a step one pixel value, whatever the images."""
+    """An exact input has the range at which one step is one pixel value, whatever the images."""
     return replace(table, amax={**table.amax, SHIFTED: EXACT_AMAX}) if SHIFTED in table.amax else table

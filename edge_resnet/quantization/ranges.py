@@ -1,7 +1,7 @@
-"""The range of a tensor, read off the counts of its absolute values. Knows nothing of graphs, images or how the counts were made.
+"""The range of a tensor, read off the histogram of its absolute values. Does not know about graphs or images.
 
 A method is one pure function histogram, recipe → amax and one line in ``METHODS``. Widths are in bins until the last line of
-each: the counts alone decide, so that values scaled by a power of two have their range scaled by the same.
+each function, so that values scaled by a power of two have their range scaled by the same.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ from edge_resnet.quantization.histogram import BINS, AbsHistogram
 
 __all__ = ["METHODS", "MIN_BINS", "Method", "read_amax"]
 
-#: Where the search for a clip begins. Further down a step of int8 would be finer than a bin, and the counts cannot say what it
-#: does; it is where NVIDIA's entropy calibration begins too.
+#: The smallest clip that is tried. Below it a step of int8 would be finer than a bin, and the counts cannot show its effect.
+#: NVIDIA's entropy calibration starts there too.
 MIN_BINS = 128
 #: Positive steps of symmetric int8.
 _STEPS = 127
 #: Levels of |x| in int8, zero among them.
 _LEVELS = 128
-#: Divergences closer than this are equal: their sums are of logarithms near 20.
+#: Divergences closer than this count as equal: they are sums of logarithms near 20.
 _ROUNDING = 1e-12
 
 _Floats: TypeAlias = npt.NDArray[np.float64]
 
 
 def read_amax(histogram: AbsHistogram, recipe: QuantRecipe) -> float:
-    """The range bound of one tensor by the recipe's method, > 0; 1.0 for a tensor that is zero everywhere.
+    """The range of one tensor by the recipe's method, > 0; 1.0 for a tensor that is zero everywhere.
 
-    Raises CalibrationError for a method that reads no range: ``auto`` is a choice among those that do.
+    Raises CalibrationError for ``auto``, which is a choice among the methods and reads no range itself.
     """
     if recipe.method not in METHODS:
-        raise CalibrationError(f"no range is read by {recipe.method}", hint=f"choose one of {', '.join(METHODS)}")
+        raise CalibrationError(f"the method {recipe.method} reads no range", hint=f"choose one of {', '.join(METHODS)}")
     return METHODS[recipe.method](histogram, recipe) or 1.0
 
 
 def _max(histogram: AbsHistogram, recipe: QuantRecipe) -> float:  # noqa: ARG001 - every method has one signature
-    """The largest absolute value seen: nothing is clipped."""
+    """The largest absolute value: nothing is clipped."""
     return histogram.amax
 
 
 def _percentile(histogram: AbsHistogram, recipe: QuantRecipe) -> float:
-    """The upper edge of the bin in which ``recipe.percentile`` % of all absolute values lie; never above the largest."""
+    """The upper edge of the bin up to which ``recipe.percentile`` % of all absolute values lie; never above the largest."""
     total = int(histogram.counts.sum())
     inside = np.searchsorted(np.cumsum(histogram.counts), total * recipe.percentile / 100)
     edge = (min(int(inside), BINS - 1) + 1) * histogram.limit / BINS
@@ -56,11 +56,11 @@ def _percentile(histogram: AbsHistogram, recipe: QuantRecipe) -> float:
 
 
 def _mse(histogram: AbsHistogram, recipe: QuantRecipe) -> float:  # noqa: ARG001 - every method has one signature
-    """The clip with the least expected squared error of symmetric int8, values spread evenly within their bin.
+    """The clip with the smallest expected squared error of symmetric int8, for values spread evenly within their bin.
 
     From zero up, each threshold b = (k - 1/2) step that a value x passes moves it to the next integer and takes
-    (x - (k-1) step)² - (x - k step)² = 2 step (x - b) off its squared error. So the clip wanted is the one with the largest
-    step * sum over b of the excess E[max(x - b, 0)]: 127 places per clip instead of all bins, and no difference of large sums.
+    (x - (k-1) step)² - (x - k step)² = 2 step (x - b) off its squared error. So the best clip has the largest
+    step * sum over b of the excess E[max(x - b, 0)]: 127 positions per clip instead of all bins, and no difference of large sums.
     """
     counts = _without_zeros(histogram)
     largest = histogram.amax * BINS / histogram.limit if histogram.limit else 0.0
@@ -77,13 +77,12 @@ def _mse(histogram: AbsHistogram, recipe: QuantRecipe) -> float:  # noqa: ARG001
 
 
 def _entropy(histogram: AbsHistogram, recipe: QuantRecipe) -> float:  # noqa: ARG001 - every method has one signature
-    """The clip whose 128 levels tell the least apart from the values as they are: least Kullback-Leibler divergence.
+    """The clip whose 128 levels have the smallest Kullback-Leibler divergence from the values; the largest of equal ones.
 
-    After Migacz, 8-bit Inference with TensorRT (GTC 2017). P: the first i bins, all that lies beyond added to the last of them.
-    Q: the same bins without what lies beyond, summed in 128 levels, each level's sum spread evenly over those of its bins
-    that hold anything. An empty bin stays empty in both, so nothing is smoothed; only a clip right behind an empty bin would have
-    mass in P where Q has none, and it is passed over: the bin before it clips the same values by a finer step.
-    Of equal clips the largest.
+    After Migacz, 8-bit Inference with TensorRT (GTC 2017). P: the first i bins, with everything beyond them added to the last.
+    Q: the same bins without what lies beyond, summed into 128 levels, each level's sum spread evenly over its nonempty bins. An
+    empty bin stays empty in both, so nothing is smoothed. Only a clip right behind an empty bin would have mass in P where Q has
+    none; it is skipped, because the bin before it clips the same values with a finer step.
     """
     counts = _without_zeros(histogram)
     clips = np.flatnonzero(counts) + 1
@@ -105,11 +104,11 @@ def _entropy(histogram: AbsHistogram, recipe: QuantRecipe) -> float:  # noqa: AR
 
 
 def _without_zeros(histogram: AbsHistogram) -> _Floats:
-    """The counts, the first of them no larger than the second.
+    """The counts, with the first no larger than the second.
 
-    The first bin holds the exact zeros of a ReLU, often most of a tensor. Zero is a level of every clip and costs none of them
-    anything, but counted as values they would weigh on the first level alone. How many small values share the bin is not
-    known; as many as in the next bin is the guess (NVIDIA's pytorch-quantization replaces the count likewise).
+    The first bin holds the exact zeros of a ReLU, often most of a tensor. Every clip represents zero exactly, so counting them
+    would only distort the first level. How many small values share the bin is unknown; the count of the next bin is the guess
+    (NVIDIA's pytorch-quantization replaces the count in the same way).
     """
     counts = histogram.counts.astype(np.float64)
     counts[0] = min(counts[0], counts[1])

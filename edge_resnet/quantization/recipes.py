@@ -1,6 +1,6 @@
-"""INT8 recipes, the ones that ship in ``calibration/recipes`` and the user's own: TOML files, read and checked key by key.
+"""INT8 recipes: TOML files that ship in ``calibration/recipes`` or are the user's own, read and checked key by key.
 
-Knows nothing of images or graphs.
+Does not know about images or graphs.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import difflib
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from pathlib import Path
 from types import MappingProxyType
@@ -25,7 +25,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-__all__ = ["NamedRecipe", "RecipeChanges", "available_recipes", "changed", "changed_recipe", "load_recipe", "recipe_for"]
+__all__ = ["NamedRecipe", "RecipeOverrides", "available_recipes", "load_recipe", "overridden", "overridden_recipe", "recipe_for"]
 
 _SUFFIX = ".toml"
 _TEXTS: Mapping[str, Any] = MappingProxyType({"data": str, "description": str})
@@ -35,9 +35,9 @@ _FAMILY_DEFAULTS: Mapping[Family, str] = MappingProxyType({"imagenet": "imagenet
 
 @dataclass(frozen=True)
 class NamedRecipe:
-    """A recipe, the ``data`` (a name or a path) to calibrate on where the user gives none, and a line on what it is for.
+    """A recipe, the default ``data`` to calibrate on (a name or a path), and one line about its purpose.
 
-    ``data`` is None where the recipe leaves the images to the user.
+    ``data`` is None if the user must choose the images.
     """
 
     name: str
@@ -47,8 +47,8 @@ class NamedRecipe:
 
 
 @dataclass(frozen=True)
-class RecipeChanges:
-    """What the user's words put in place of a recipe's own values; None leaves the recipe's."""
+class RecipeOverrides:
+    """The user's values that replace a recipe's own; None keeps the recipe's."""
 
     method: CalibMethod | None = None
     images: int | None = None
@@ -58,20 +58,20 @@ class RecipeChanges:
 
 
 def recipe_for(family: Family) -> str:
-    """The name of the recipe that a family of networks takes where none is asked for."""
+    """The name of the default recipe of a family of networks."""
     return _FAMILY_DEFAULTS[family]
 
 
 def available_recipes() -> tuple[NamedRecipe, ...]:
-    """The recipes that ship, by name."""
+    """The shipped recipes, sorted by name."""
     return tuple(load_recipe(name) for name in _shipped())
 
 
 def load_recipe(name_or_path: str) -> NamedRecipe:
     """The shipped recipe of that name, or the one in a file whose path ends in ``.toml``.
 
-    A file's ``data`` that names something beside the file is found there, wherever the command runs. Raises ConfigError that
-    names the file and the key: an unknown key, a value of another type or out of range, no TOML, no file, no such name.
+    If a file's ``data`` exists relative to the file, that is used, wherever the command runs. Raises ConfigError with the file
+    and the key for an unknown key, a value of another type or out of range, invalid TOML, a missing file, or an unknown name.
     """
     if name_or_path in _shipped():
         file = resources.files("edge_resnet.calibration") / "recipes" / f"{name_or_path}{_SUFFIX}"
@@ -82,7 +82,7 @@ def load_recipe(name_or_path: str) -> NamedRecipe:
     try:
         content = path.read_bytes()
     except OSError as error:
-        hint = _suggestion(path.stem) if isinstance(error, FileNotFoundError) else "name a recipe or its .toml file"
+        hint = _suggestion(path.stem) if isinstance(error, FileNotFoundError) else "use the name of a recipe, or its .toml file"
         raise ConfigError(f"recipe {path} cannot be read: {error.strerror}", hint=hint) from error
     named = _parsed(path.stem, str(path), content)
     if named.data is None or not (path.parent / named.data).exists():
@@ -90,31 +90,21 @@ def load_recipe(name_or_path: str) -> NamedRecipe:
     return replace(named, data=str(path.parent / named.data))
 
 
-def changed(recipe: QuantRecipe, changes: RecipeChanges) -> QuantRecipe:
-    """The recipe with the user's values in place of its own; a percentile alone also chooses the method of that name.
+def overridden(recipe: QuantRecipe, overrides: RecipeOverrides) -> QuantRecipe:
+    """The recipe with the user's values in place of its own; a percentile alone also chooses the method ``percentile``.
 
-    Raises ConfigError where a value makes no sense, or a percentile meets a method that has none.
+    Raises ConfigError for a value out of range, and for a percentile together with another method.
     """
-    method = changes.method
-    if changes.percentile is not None:
-        method = method or "percentile"
-        if method != "percentile":
-            raise ConfigError(f"--percentile has no meaning with --calib-method {method}", hint="leave one of them out")
-    words = {
-        "method": method,
-        "images": changes.images,
-        "percentile": changes.percentile,
-        "seed": changes.seed,
-        "correction": changes.correction,
-    }
-    given: dict[str, Any] = {key: value for key, value in words.items() if value is not None}
+    given: dict[str, Any] = {key: value for key, value in asdict(overrides).items() if value is not None}
+    if "percentile" in given and given.setdefault("method", "percentile") != "percentile":
+        raise ConfigError(f"--percentile has no meaning with --calib-method {given['method']}", hint="leave one of them out")
     return replace(recipe, **given)
 
 
-def changed_recipe(name: str | None, family: Family, changes: RecipeChanges | None = None) -> NamedRecipe:
-    """The recipe of that name or file, else the family's, with ``changes`` of its values."""
+def overridden_recipe(name: str | None, family: Family, overrides: RecipeOverrides | None = None) -> NamedRecipe:
+    """The recipe of that name or file, else the family's, with ``overrides`` of its values."""
     named = load_recipe(name or recipe_for(family))
-    return replace(named, recipe=changed(named.recipe, changes or RecipeChanges()))
+    return replace(named, recipe=overridden(named.recipe, overrides or RecipeOverrides()))
 
 
 def _shipped() -> list[str]:
@@ -124,11 +114,11 @@ def _shipped() -> list[str]:
 
 def _suggestion(name: str) -> str:
     known = _shipped()
-    return f"{_meant(name, known)}recipes are {', '.join(known)}, or a path that ends in {_SUFFIX}"
+    return f"{_did_you_mean(name, known)}recipes are {', '.join(known)}, or a path that ends in {_SUFFIX}"
 
 
-def _meant(word: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(word.lower(), known, 1)
+def _did_you_mean(name: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(name.lower(), known, 1)
     return f"did you mean {close[0]}? " if close else ""
 
 
@@ -136,11 +126,11 @@ def _parsed(name: str, file: str, content: bytes) -> NamedRecipe:
     try:
         values = tomllib.loads(content.decode("utf-8-sig"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"recipe {file} is not TOML: {error}", hint='lines of the form method = "mse"') from error
+        raise ConfigError(f"recipe {file} is not TOML: {error}", hint='write lines of the form method = "mse"') from error
     checked = {key: _value(file, key, value) for key, value in values.items()}
     data, description = checked.pop("data", None), checked.pop("description", "")
     if data is not None and not data.strip():
-        raise ConfigError(f"recipe {file}: data is empty", hint="name images, or leave the line out")
+        raise ConfigError(f"recipe {file}: data is empty", hint="name a set of images, or leave the line out")
     try:
         return NamedRecipe(name, data, QuantRecipe(**checked), description)
     except ConfigError as error:
@@ -148,12 +138,12 @@ def _parsed(name: str, file: str, content: bytes) -> NamedRecipe:
 
 
 def _value(file: str, key: str, value: Any) -> Any:
-    """One key's value, of exactly the type that the record has."""
+    """The value of one key, checked against the type of the record's field."""
     if key not in _FIELDS:
         known = sorted(_FIELDS)
-        raise ConfigError(f"recipe {file}: unknown key {key}", hint=f"{_meant(key, known)}keys are {', '.join(known)}")
+        raise ConfigError(f"recipe {file}: unknown key {key}", hint=f"{_did_you_mean(key, known)}keys are {', '.join(known)}")
     try:
-        # TOML knows lists and the record, which must not change, tuples.
+        # TOML has lists; the frozen record has tuples.
         return TypeAdapter(_FIELDS[key]).validate_python(tuple(value) if isinstance(value, list) else value, strict=True)
     except ValidationError as error:
         shown = json.dumps(value, default=str)
@@ -161,9 +151,9 @@ def _value(file: str, key: str, value: Any) -> Any:
 
 
 def _kind(hint: Any) -> str:
-    """A type in the words of someone who writes TOML."""
-    words = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple[str, ...]: "a list of texts"}
-    return words.get(hint) or f"one of {', '.join(hint.__args__)}"
+    """A type as someone who writes TOML calls it."""
+    names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple[str, ...]: "a list of texts"}
+    return names.get(hint) or f"one of {', '.join(hint.__args__)}"
 
 
 def _example(key: str) -> str:

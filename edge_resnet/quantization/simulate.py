@@ -1,4 +1,7 @@
-"""The logits of a graph over images, in ONNX Runtime as the graph is written. Knows nothing of ranges, artifacts or labels."""
+"""Logits of a graph over images, computed by ONNX Runtime exactly as the graph is written.
+
+Does not know about ranges, artifacts or labels.
+"""
 
 from __future__ import annotations
 
@@ -17,42 +20,44 @@ from edge_resnet.core.errors import CalibrationError
 
 __all__ = ["Images", "Logits", "relative_error", "simulate"]
 
-#: (n, H, W, 3) uint8 RGB, already resized and cropped.
+#: (n, H, W, 3) uint8 RGB, preprocessed.
 Images: TypeAlias = npt.NDArray[np.uint8]
 #: (N, classes) float32.
 Logits: TypeAlias = npt.NDArray[np.float32]
 
 
 def simulate(model: onnx.ModelProto | Path, batches: Iterable[Images]) -> Logits:
-    """Run every batch through ``model``, a graph with or without Q/DQ: logits (N, classes) float32, in the images' order.
+    """Run every batch through ``model``, a graph with or without Q/DQ: logits (N, classes) float32, in the order of the images.
 
-    The batches may be of any length; only their logits are held. Raises CalibrationError where there is no image.
+    Batches may have any length; only their logits are kept. Raises CalibrationError if there is no image.
     """
     session = _session(model)
-    feed = session.get_inputs()[0].name
-    logits = [session.run(None, {feed: np.ascontiguousarray(batch)})[0] for batch in batches if len(batch)]
+    input_name = session.get_inputs()[0].name
+    logits = [session.run(None, {input_name: np.ascontiguousarray(batch)})[0] for batch in batches if len(batch)]
     if not logits:
         raise CalibrationError("there is no image to simulate on", hint="give a larger set")
     return np.concatenate(logits)
 
 
 def relative_error(logits: Logits, reference: Logits) -> float:
-    """Squared error of (N, classes) over the reference's power, summed in float64; the largest float where it is not a number,
-    which no error exceeds."""
+    """Squared error of (N, classes) over the reference's power, summed in float64.
+
+    A result that is not finite is replaced by the largest float, which compares as the worst.
+    """
     wanted = reference.astype(np.float64)
     error = float(((logits - wanted) ** 2).sum()) / max(float((wanted**2).sum()), np.finfo(np.float64).tiny)
     return error if math.isfinite(error) else float(np.finfo(np.float64).max)
 
 
 def _session(model: onnx.ModelProto | Path) -> onnxruntime.InferenceSession:
-    """On all cores that this process may use, which stop spinning after a run, as in the backend."""
+    """A session on all cores that this process may use; its threads stop spinning after a run, as in the backend."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # ONNX Runtime would round float biases to int32 where a convolution's input and weight are dequantized, already at its basic
-    # level, which TensorRT does not do. Without its passes over Q/DQ the arithmetic is that of the graph, and the rest of its
-    # optimization only sums in another order.
+    # If a convolution's input and weight are dequantized, ONNX Runtime rounds float biases to int32, already at its basic
+    # optimization level; TensorRT does not. Without its Q/DQ passes the arithmetic is that of the graph, and its other
+    # optimizations only sum in another order.
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_resnet.core.records import IMAGENET_MEAN, IMAGENET_STD, Preprocess
+from edge_resnet.images.calibration import prepare_calibration_images
 from edge_resnet.images.checks import MAX_SAMPLED, normalised, repeated, sampled_stats, stats_of
 from edge_resnet.images.datasets import load_named
 from edge_resnet.images.imageset import ImageSet, from_arrays, open_images
@@ -22,18 +23,13 @@ Images = npt.NDArray[np.uint8]
 SPEC = Preprocess(resize=16, crop=16)
 
 
-def seen(images: Images, spec: Preprocess | None = None) -> list[object]:
-    """How often each of these images was looked at; their looks."""
-    return list(sampled_stats(from_arrays("set", images), spec))
-
-
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 129, 1000])
 def test_at_most_sixty_four_are_looked_at(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the first to near the last, evenly, each once; a large set costs no more than a small one."""
     asked: list[int] = []
     load = ImageSet.load
     monkeypatch.setattr(ImageSet, "load", lambda self, index: asked.append(index) or load(self, index))
-    found = seen(np.zeros((count, 4, 4, 3), np.uint8))
+    found = list(sampled_stats(from_arrays("set", np.zeros((count, 4, 4, 3), np.uint8))))
     assert len(found) == len(asked) == len(set(asked)) <= MAX_SAMPLED
     assert len(asked) > min(count, MAX_SAMPLED) / 2
     assert asked[0] == 0
@@ -85,7 +81,8 @@ def test_normalised_figures_are_those_of_the_networks_input() -> None:
     images = image_batch(9, 24)
     batch = np.stack([preprocess(image, spec) for image in images]).reshape(-1, 3) / 255
     wanted = (batch - IMAGENET_MEAN) / np.array(IMAGENET_STD)
-    mean, deviation = normalised(list(sampled_stats(from_arrays("set", images), spec)), spec)
+    with prepare_calibration_images(from_arrays("set", images), spec) as prepared:
+        mean, deviation = normalised(list(sampled_stats(prepared)), spec)
     assert mean == pytest.approx(wanted.mean(axis=0), abs=1e-5)
     assert deviation == pytest.approx(wanted.std(axis=0), abs=1e-4)
 
@@ -97,7 +94,8 @@ def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_bytes(b"no image")
     images = open_images(tmp_path)
     assert len(list(sampled_stats(images))) == 3
-    assert len(list(sampled_stats(images, SPEC))) == 3
+    with prepare_calibration_images(images, SPEC) as prepared:
+        assert len(list(sampled_stats(prepared))) == 3
     assert list(sampled_stats(images.subset([]))) == []
 
 

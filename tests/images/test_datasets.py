@@ -237,7 +237,7 @@ def test_a_pair_of_archives(tmp_path: Path) -> None:
     assert test is not None
     assert (len(train), len(test)) == (3, 2)
     np.savez(tmp_path / "y_train.npz", images=noise(1), labels=np.arange(1))
-    with pytest.raises(DataError, match="which to learn from") as caught:
+    with pytest.raises(DataError, match="which to train on") as caught:
         open_pair(str(tmp_path))
     assert "--val-data" in caught.value.hint
 

@@ -109,7 +109,7 @@ def test_class_folders_meet_the_networks_labels(
 )
 def test_class_folders_that_fit_no_label_are_refused(tmp_path: Path, names: list[str], labels: list[str]) -> None:
     """A guess would give a wrong accuracy in silence, so a folder without a label is an error that names it."""
-    with pytest.raises(DataError, match="is none of the network's") as caught:
+    with pytest.raises(DataError, match="matches none of the network's") as caught:
         read_folder(class_folders(tmp_path, *names), labels)
     assert "CSV" in caught.value.hint
 
@@ -199,7 +199,7 @@ def test_stored_images_are_mapped_and_not_read(tmp_path: Path) -> None:
         ({"images": pixels(), "labels": np.array([0, -1, 1])}, "run from -1 to 1"),
         ({"images": pixels(), "labels": np.array([0, 1, 2**63], np.uint64)}, "run from 0"),
         ({"images": np.array([None, 1])}, "are object, not uint8"),
-        ({"images": pixels(), "labels": np.array([None, 1, 2])}, "is not a sound .npz"),
+        ({"images": pixels(), "labels": np.array([None, 1, 2])}, "is not a valid .npz"),
     ],
 )
 def test_a_faulty_npz_says_what_is_wrong(tmp_path: Path, arrays: dict[str, np.ndarray], message: str) -> None:
@@ -214,7 +214,7 @@ def test_a_faulty_npz_says_what_is_wrong(tmp_path: Path, arrays: dict[str, np.nd
 def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
     """Text, a bare pickle and a beheaded zip are errors that name the file."""
     (tmp_path / "set.npz").write_bytes(content)
-    with pytest.raises(DataError, match=r"set\.npz is not a sound"):
+    with pytest.raises(DataError, match=r"set\.npz is not a valid"):
         read_npz(tmp_path / "set.npz")
 
 
@@ -225,7 +225,7 @@ def test_an_array_shorter_than_its_header_says_is_refused(tmp_path: Path) -> Non
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         with zipfile.ZipFile(tmp_path / "set.npz", "w", method) as archive:
             archive.writestr("images.npy", header.getvalue() + b"few")
-        with pytest.raises(DataError, match="not as long as it says"):
+        with pytest.raises(DataError, match="does not have the length in its header"):
             read_npz(tmp_path / "set.npz")
 
 

@@ -24,12 +24,13 @@ from edge_resnet.measurement.accuracy import evaluate
 from edge_resnet.network import build_network
 from edge_resnet.network.export import Deployable, export
 from edge_resnet.network.training import TrainData, TrainOptions, fit
-from edge_resnet.pipelines.finetune import DEFAULTS, QatOptions, fine_tune, open_train_images
+from edge_resnet.pipelines.finetune import DEFAULTS, QatOptions, fine_tune, open_train_data
 from edge_resnet.pipelines.requantize import requantize
 from edge_resnet.quantization.int8 import Int8Options
+from edge_resnet.quantization.pipeline import Int8
 from edge_resnet.quantization.qat import FakeQuantized
 from edge_resnet.quantization.qat.distil import Distilled
-from edge_resnet.quantization.qat.evaluate import QatAccuracy, refuse_beyond
+from edge_resnet.quantization.qat.evaluate import DropCheck, QatAccuracy, check_drop
 from edge_resnet.quantization.qat.writeback import corrections_of, verify_int8
 from edge_resnet.runtime.backend import open_backend
 
@@ -109,9 +110,9 @@ def test_it_makes_an_artifact_as_any_other(
     images = open_images(smooth_images)
     compile_engine(made, "onnxruntime", "simulated")
     found = evaluate(made, images, simulate=True)
-    assert tuned.judged is not None
-    assert found.top1 == pytest.approx(tuned.judged.int8_top1)
-    assert found.fp32_top1 == pytest.approx(tuned.judged.fp32_top1)
+    assert tuned.accuracy is not None
+    assert found.top1 == pytest.approx(tuned.accuracy.int8_top1)
+    assert found.fp32_top1 == pytest.approx(tuned.accuracy.fp32_top1)
     assert made.manifest.accuracy == {"fp32_top1": found.fp32_top1, "int8_top1": found.top1}
     with open_backend(made) as backend:
         assert backend.infer(image_batch(2, 32)).shape == (2, 10)
@@ -157,8 +158,8 @@ def test_it_recovers_what_max_drop_could_not(broken: Artifact, tmp_path: Path) -
     assert caught.value.exit_code == 3
     training = replace(DEFAULTS, epochs=4, batch=64, augment="none")
     tuned = fine_tune(broken, words(Path("digits"), max_drop=1.0, training=training), tmp_path / "out")
-    assert tuned.judged is not None
-    assert tuned.judged.fp32_top1 - tuned.judged.before_top1 > 1
+    assert tuned.accuracy is not None
+    assert tuned.accuracy.fp32_top1 - tuned.accuracy.before_top1 > 1
     assert tuned.missed is None, tuned.missed
     budget = open_artifact(tmp_path / "out").manifest.budget
     assert budget is not None
@@ -172,7 +173,7 @@ def test_a_budget_that_is_missed_is_told_and_the_artifact_kept(broken: Artifact,
     tuned = fine_tune(broken, words(Path("digits"), max_drop=0.0, training=training), tmp_path / "out")
     assert tuned.missed is not None
     assert tuned.missed.exit_code == 3
-    assert "train on" in tuned.missed.hint
+    assert "continue the training" in tuned.missed.hint
     assert open_artifact(tmp_path / "out").manifest.budget is None
 
 
@@ -212,10 +213,10 @@ def test_another_graph_than_was_trained_is_refused(sources: dict[str, Artifact])
     network = FakeQuantized(model, table, read_corrections(source))
     corrections = corrections_of(network, exact_input=False)
     shown = [image_batch(8, 32)]
-    assert verify_int8(network, model, (table, corrections), shown, source.manifest.preprocess) < 5e-3
+    assert verify_int8(network, model, Int8(table, corrections), shown, source.manifest.preprocess) < 5e-3
     wide = replace(table, amax={name: value * 30 for name, value in table.amax.items()})
-    with pytest.raises(ExportError, match="does not answer"):
-        verify_int8(network, model, (wide, corrections), shown, source.manifest.preprocess)
+    with pytest.raises(ExportError, match="does not compute"):
+        verify_int8(network, model, Int8(wide, corrections), shown, source.manifest.preprocess)
 
 
 def test_fp16_random_weights_and_its_own_folder_are_refused(
@@ -261,16 +262,16 @@ def test_images_of_other_classes_are_refused(sources: dict[str, Artifact], tmp_p
         (saved("one.npz", [3] * 6), "one class"),
     ):
         with pytest.raises(DataError, match=said):
-            open_train_images(path, None, artifact)
+            open_train_data(path, None, artifact)
     named = Artifact(artifact.folder, artifact.manifest, ("airplane", *map(str, range(1, 10))))
     with pytest.raises(DataError, match="classes differ"):
-        open_train_images("digits", None, named)
+        open_train_data("digits", None, named)
     digits = Artifact(artifact.folder, artifact.manifest, tuple(map(str, range(10))))
-    train, test = open_train_images("digits", None, digits)
-    assert test is not None
-    assert len(train) > len(test)
-    with pytest.raises(DataError, match="numbers them otherwise"):
-        open_train_images("digits", None, Artifact(artifact.folder, artifact.manifest, tuple(map(str, reversed(range(10))))))
+    data = open_train_data("digits", None, digits)
+    assert data.test is not None
+    assert len(data.train) > len(data.test)
+    with pytest.raises(DataError, match="numbers them in another order"):
+        open_train_data("digits", None, Artifact(artifact.folder, artifact.manifest, tuple(map(str, reversed(range(10))))))
 
 
 @pytest.mark.parametrize("changes", [{"distil": 1.5}, {"distil": -0.1}, {"max_drop": 101.0}, {"max_drop": float("nan")}])
@@ -298,9 +299,9 @@ def test_a_budget_is_paired() -> None:
     wrong = right.copy()
     wrong[0] = wrong[0][::-1]
     seen = QatAccuracy(labels.astype(np.int64), right, wrong, wrong)
-    report, missed = refuse_beyond(seen, 10.0)
-    assert missed is None
-    assert report is not None
-    assert report.drop == pytest.approx(10)
-    assert refuse_beyond(seen, None) == (None, None)
-    assert refuse_beyond(seen, 9.0)[1] is not None
+    check = check_drop(seen, 10.0)
+    assert check.missed is None
+    assert check.report is not None
+    assert check.report.drop == pytest.approx(10)
+    assert check_drop(seen, None) == DropCheck(None, None)
+    assert check_drop(seen, 9.0).missed is not None

@@ -317,10 +317,10 @@ def test_more_than_a_share_of_the_nodes_is_not_kept(most: float, kept: int | Non
     """Eight nodes of which four are needed: allowed to keep half they are kept, allowed less the budget is out of reach."""
     recorded = table_problem({f"n{i}": {i} for i in range(8)}, 100)
     if kept is not None:
-        assert len(meet_budget(recorded.problem, 4, most=most).kept) == kept
+        assert len(meet_budget(recorded.problem, 4, max_share=most).kept) == kept
         return
     with pytest.raises(BudgetError, match=f"{int(most * 8)} of 8 nodes"):
-        meet_budget(recorded.problem, 4, most=most)
+        meet_budget(recorded.problem, 4, max_share=most)
     assert max(len(keep) for keep in recorded.full()) <= most * 8
 
 
@@ -381,7 +381,7 @@ def test_a_budget_or_share_that_makes_no_sense(value: float) -> None:
     with pytest.raises(ConfigError, match="budget"):
         meet_budget(recorded.problem, value)
     with pytest.raises(ConfigError, match="share"):
-        meet_budget(recorded.problem, 1, most=value)
+        meet_budget(recorded.problem, 1, max_share=value)
     assert recorded.runs == []
 
 
@@ -420,8 +420,8 @@ def test_the_number_of_images_named_is_enough(only_fp32: int, only_int8: int, co
 def test_known_warnings() -> None:
     """Five hundred images cannot tell half a point, fifty thousand can; a budget of zero has no number of images."""
     assert budget_warning(report_of(11, 9, 500, 0.5)) == (
-        "500 images leave INT8's drop between -1.47 and 2.33 points (95 %), the budget is 0.5; "
-        "about 7,300 images would tell it to ± 0.5"
+        "500 images leave INT8's drop between -1.47 and 2.33 points (95 % interval), the budget is 0.5; "
+        "about 7,300 images would narrow it to ± 0.5"
     )
     assert budget_warning(report_of(1100, 1000, 50_000, 0.5)) == ""
     assert "about" not in budget_warning(report_of(9, 11, 500, 0))

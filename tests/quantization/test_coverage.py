@@ -94,7 +94,7 @@ def test_the_verdict_follows_the_last_change(last: float, enough: bool) -> None:
     found = report(np.ones(10, np.float32), 1.0, {32: 0.5, 64: 1.0, 128: last})
     assert found.enough is enough
     assert found.moved == pytest.approx((last - 1) / last)
-    assert ("still moving, use more" in render(found)) is not enough
+    assert ("still changing, use more" in render(found)) is not enough
     assert render(found).endswith("enough") is enough
 
 

@@ -22,12 +22,22 @@ from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.compiler.graph.corrections import SHIFTED, Corrections, apply
 from edge_resnet.compiler.graph.qdq import measured_tensors
 from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
+from edge_resnet.images.calibration import prepare_calibration_images
+from edge_resnet.images.checks import sampled_stats
 from edge_resnet.images.datasets import load_named
-from edge_resnet.images.imageset import from_arrays, open_images
+from edge_resnet.images.imageset import ImageSet, from_arrays, open_images
 from edge_resnet.network import build_network, load_weights
 from edge_resnet.network.export import Deployable, export
 from edge_resnet.quantization.calibrate import collect, table_from
-from edge_resnet.quantization.diagnose import Risk, check_answers, check_set, check_unlike, risk_warning, risky_layers
+from edge_resnet.quantization.diagnose import (
+    Risk,
+    check_answers,
+    check_normalisation,
+    check_set,
+    check_unlike,
+    risk_warning,
+    risky_layers,
+)
 from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.ranges import METHODS
 
@@ -35,6 +45,15 @@ Images = npt.NDArray[np.uint8]
 Values = npt.NDArray[np.float32]
 Histograms = Mapping[str, AbsHistogram]
 CIFAR = Preprocess(resize=32, crop=32)
+
+
+def set_warnings(images: ImageSet, classes: int, spec: Preprocess | None = None) -> list[str]:
+    """All warnings about a set: as the network sees it, with its normalisation, if there is a ``spec``."""
+    if spec is None:
+        return check_set(images, list(sampled_stats(images)), classes)
+    with prepare_calibration_images(images, spec) as prepared:
+        stats = list(sampled_stats(prepared))
+    return [*check_set(images, stats, classes), *check_normalisation(stats, spec)]
 
 
 class Trained(NamedTuple):
@@ -182,7 +201,7 @@ def one_loud_value_in(rate: int, factor: float) -> Values:
 
 
 @pytest.mark.parametrize(
-    ("amax", "text"), [(None, "127 steps"), (4.0, "clipping takes")], ids=["nothing is clipped", "the loud ones are clipped"]
+    ("amax", "text"), [(None, "127 steps"), (4.0, "clipping removes")], ids=["nothing is clipped", "the loud ones are clipped"]
 )
 def test_either_way_of_reading_an_outlier_is_flagged(amax: float | None, text: str) -> None:
     """Values a hundred times the rest: under max they leave the rest no steps, clipped they are lost themselves."""
@@ -229,19 +248,19 @@ def test_the_warning_is_one_line_with_the_worst_first() -> None:
 def test_a_good_set_passes_in_silence() -> None:
     """Two hundred images of all classes: nothing to say."""
     spec = Preprocess(resize=16, crop=16)
-    assert check_set(from_arrays("good", image_batch(200, 16), np.arange(200) % 10, []), 10, spec) == []
+    assert set_warnings(from_arrays("good", image_batch(200, 16), np.arange(200) % 10, []), 10, spec) == []
 
 
 def test_real_sets_pass_in_silence(cifar: Trained, real_data: Path) -> None:
     """CIFAR-10, ImageNet's five hundred of as many classes, and handwritten digits, as their networks see them."""
-    assert check_set(from_arrays("cifar10", cifar.train, cifar.labels), 10, CIFAR) == []
-    assert check_set(open_images(real_data / "imagenet" / "sample500.csv"), 1000, Preprocess()) == []
-    assert check_set(load_named("digits", "train"), 10, CIFAR) == []
+    assert set_warnings(from_arrays("cifar10", cifar.train, cifar.labels), 10, CIFAR) == []
+    assert set_warnings(open_images(real_data / "imagenet" / "sample500.csv"), 1000, Preprocess()) == []
+    assert set_warnings(load_named("digits", "train"), 10, CIFAR) == []
 
 
 def test_ten_classes_of_a_thousand_are_enough() -> None:
     """What a set of ten ImageNet classes is; ranges hardly depend on the classes."""
-    assert check_set(from_arrays("ten", image_batch(200, 16), np.arange(200) % 10), 1000) == []
+    assert set_warnings(from_arrays("ten", image_batch(200, 16), np.arange(200) % 10), 1000) == []
 
 
 @pytest.mark.parametrize(
@@ -258,7 +277,7 @@ def test_ten_classes_of_a_thousand_are_enough() -> None:
 )
 def test_an_unfit_set_is_named(images: Images, labels: npt.NDArray[np.int64] | None, text: str) -> None:
     """Too small, one class, few classes, repeated, flat: one line, that says the number."""
-    lines = check_set(from_arrays("set", images, labels, []), 10)
+    lines = set_warnings(from_arrays("set", images, labels, []), 10)
     assert len(lines) == 1, lines
     assert text in lines[0]
     assert "\n" not in lines[0]
@@ -277,7 +296,7 @@ def test_an_unfit_set_is_named(images: Images, labels: npt.NDArray[np.int64] | N
 )
 def test_a_normalisation_that_fits_no_image_is_doubted(cifar: Trained, spec: Preprocess, doubted: bool) -> None:
     """A missing mean or deviation shows in the pixels; they cannot tell one usual normalisation from another."""
-    lines = check_set(from_arrays("cifar10", cifar.train), 10, spec)
+    lines = set_warnings(from_arrays("cifar10", cifar.train), 10, spec)
     assert [("--mean" in line) for line in lines] == [True] * doubted
 
 
@@ -285,7 +304,7 @@ def test_images_that_cannot_be_read_do_not_raise(tmp_path: Path) -> None:
     """A broken file is the pass's to name; here it is only not looked at."""
     for index in range(3):
         (tmp_path / f"{index}.png").write_bytes(b"no image")
-    assert any("far too few" in line for line in check_set(open_images(tmp_path), 10, CIFAR))
+    assert any("far too few" in line for line in set_warnings(open_images(tmp_path), 10))
 
 
 def test_fp32_near_chance_is_doubted() -> None:

@@ -60,13 +60,13 @@ def test_watch_may_change_an_output() -> None:
     model = graph(small())
     executor, names = Executor(model, []), []
 
-    def watch(name: str, output: Tensor) -> Tensor:
+    def hook(name: str, output: Tensor) -> Tensor:
         names.append(name)
         return output + 1 if name == "fc" else output
 
     images = torch.from_numpy(image_batch(1, 16))
     with torch.inference_mode():
-        assert torch.allclose(executor.run(images, watch=watch), executor.run(images) + 1, atol=1e-5)
+        assert torch.allclose(executor.run(images, on_output=hook), executor.run(images) + 1, atol=1e-5)
     assert names == [node.name for node in model.graph.node]
 
 

@@ -11,10 +11,10 @@ from tiny import tiny_options
 from edge_resnet.artifact.folder import CALIBRATION, CORRECTIONS, MODEL, Artifact, open_artifact
 from edge_resnet.compiler.graph.corrections import read_corrections
 from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError, DataError
-from edge_resnet.core.records import QuantRecipe
+from edge_resnet.core.records import Preprocess, QuantRecipe
 from edge_resnet.pipelines.build import build
 from edge_resnet.pipelines.requantize import requantize
-from edge_resnet.quantization.int8 import Int8Options, draw_sample, open_validation
+from edge_resnet.quantization.int8 import Int8Options, open_budget, open_calibration
 from edge_resnet.runtime.backend import open_backend
 
 RECIPE = QuantRecipe(method="mse", images=32, correction="learned", epochs=1)
@@ -80,7 +80,7 @@ def test_a_budget_out_of_reach_writes_nothing(
     ("words", "kind", "text"),
     [
         ({"max_drop": 0.5}, ConfigError, "labelled images"),
-        ({"validation": "val"}, ConfigError, "against a budget"),
+        ({"validation": "val"}, ConfigError, "with an accuracy budget"),
         ({"validation": "val", "max_drop": -1.0}, ConfigError, r"0\.\.100"),
         ({"validation": "val", "max_drop": float("nan")}, ConfigError, r"0\.\.100"),
     ],
@@ -98,7 +98,7 @@ def test_random_weights_and_noise_are_refused(tiny_artifacts: dict[str, Artifact
     noise = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
     np.savez(tmp_path / "noise.npz", images=noise)
     with pytest.raises(CalibrationError, match="noise"):
-        draw_sample(Int8Options(str(tmp_path / "noise.npz"), RECIPE))
+        open_calibration(Int8Options(str(tmp_path / "noise.npz"), RECIPE), Preprocess(32, 32))
 
 
 def test_validation_without_labels_is_refused(smooth_images: Path, tmp_path: Path, tiny_artifacts: dict[str, Artifact]) -> None:
@@ -106,11 +106,11 @@ def test_validation_without_labels_is_refused(smooth_images: Path, tmp_path: Pat
     np.savez(tmp_path / "bare.npz", images=np.load(smooth_images)["images"])
     model = tiny_artifacts["fp32"].manifest.model
     with pytest.raises(DataError, match="no labels"):
-        open_validation(options(smooth_images, validation=str(tmp_path / "bare.npz"), max_drop=1.0), model, None)
+        open_budget(options(smooth_images, validation=str(tmp_path / "bare.npz"), max_drop=1.0), model, None)
     np.savez(tmp_path / "other.npz", images=np.load(smooth_images)["images"], labels=np.full(64, 10))
     with pytest.raises(DataError, match="class 10"):
-        open_validation(options(smooth_images, validation=str(tmp_path / "other.npz"), max_drop=1.0), model, None)
-    assert open_validation(options(smooth_images), model, None) is None
+        open_budget(options(smooth_images, validation=str(tmp_path / "other.npz"), max_drop=1.0), model, None)
+    assert open_budget(options(smooth_images), model, None) is None
 
 
 def test_build_and_requantize_make_the_same(tmp_path: Path, smooth_images: Path, tiny_artifacts: dict[str, Artifact]) -> None:

@@ -18,9 +18,9 @@ from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.compiler.graph.corrections import EXACT_AMAX, SHIFTED, Corrections, apply, with_exact_input
 from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.records import ModelSpec, QuantRecipe
+from edge_resnet.images.imagecache import ImageCache
 from edge_resnet.quantization.biases import correct_biases
 from edge_resnet.quantization.calibrate import collect, table_from
-from edge_resnet.quantization.imagecache import ImageCache
 from edge_resnet.quantization.learn import Learned, learn, learning_batch
 
 RECIPE = QuantRecipe(method="mse", images=96, epochs=6, seed=3)
@@ -31,15 +31,15 @@ class Case:
     """A network, its images on disk and the table that plain calibration gives."""
 
     model: onnx.ModelProto
-    pixels: ImageCache
+    images: ImageCache
     table: CalibrationTable
 
 
 def case(folder: Path, model: onnx.ModelProto, recipe: QuantRecipe = RECIPE) -> Case:
     """Calibrate on smooth images."""
-    spool = ImageCache(iter([image_batch(recipe.images, 16)]), folder)
-    histograms, count = collect(model, measured_tensors(model), spool.batches(16), len(spool))
-    return Case(model, spool, table_from(histograms, recipe, count, spool.digest, ""))
+    images = ImageCache(iter([image_batch(recipe.images, 16)]), folder)
+    histograms, count = collect(model, measured_tensors(model), images.batches(16), len(images))
+    return Case(model, images, table_from(histograms, recipe, count, images.digest, ""))
 
 
 @pytest.fixture(scope="module")
@@ -193,9 +193,9 @@ def test_bias_correction_leaves_kept_nodes(plain: Case) -> None:
 def test_a_bottleneck_network_learns_too(tmp_path: Path) -> None:
     """Bottlenecks and max pooling pass gradients: ResNet-50's loss falls."""
     model = graph(ModelSpec("imagenet", 50, input_size=32))
-    spool = ImageCache(iter([image_batch(32, 32)]), tmp_path)
-    with spool:
-        histograms, count = collect(model, measured_tensors(model), spool.batches(8), 32)
+    images = ImageCache(iter([image_batch(32, 32)]), tmp_path)
+    with images:
+        histograms, count = collect(model, measured_tensors(model), images.batches(8), 32)
         table = table_from(histograms, QuantRecipe(method="mse"), count, "", "")
-        found = learn(model, table.amax, spool, QuantRecipe(epochs=4))
+        found = learn(model, table.amax, images, QuantRecipe(epochs=4))
     assert found.last_loss < found.first_loss

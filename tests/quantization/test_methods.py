@@ -69,7 +69,7 @@ def test_both_parts_of_a_balanced_sample_are_balanced(total: int, classes: int, 
     """The last images of a balanced sample, and those before them, have no class more than once more than another."""
     count = 200 - 200 % classes
     images = from_arrays("numbered", np.zeros((count, 1, 1, 3), np.uint8), np.arange(count) % classes)
-    labels = balanced_sample(images, total, seed).labels
+    labels = images.subset(balanced_sample(images, total, seed)).labels
     assert labels is not None
     measured = len(labels) - held_out_count(len(labels))
     for part in (labels[:measured], labels[measured:]):

@@ -20,20 +20,21 @@ from edge_resnet.compiler.graph.corrections import EXACT_AMAX, SHIFTED, Correcti
 from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.files import sha256_of
-from edge_resnet.core.records import Correction, Preprocess, QuantRecipe
+from edge_resnet.core.records import Correction, QuantRecipe
+from edge_resnet.images.calibration import prepare_calibration_images
+from edge_resnet.images.imagecache import ImageCache
 from edge_resnet.images.imageset import from_arrays
 from edge_resnet.quantization.equalize import balance
-from edge_resnet.quantization.imagecache import ImageCache
-from edge_resnet.quantization.pipeline import Int8, Validation, cache_images, make_int8, sweep_artifact
+from edge_resnet.quantization.pipeline import Int8, Validation, make_int8, sweep_artifact
 
 PLAIN = QuantRecipe(method="mse", images=64)
 LEARNED = replace(PLAIN, correction="learned", epochs=3)
 
 
 @pytest.fixture(scope="module")
-def spool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageCache]:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ImageCache]:
     """Sixty-four smooth images."""
-    with ImageCache(iter([image_batch(64, 16)]), tmp_path_factory.mktemp("spool")) as made:
+    with ImageCache(iter([image_batch(64, 16)]), tmp_path_factory.mktemp("images")) as made:
         yield made
 
 
@@ -53,24 +54,24 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def error(path: Path, made: Int8, images: npt.NDArray[np.uint8]) -> float:
+def error(path: Path, made: Int8, batch: npt.NDArray[np.uint8]) -> float:
     """Squared error of the simulated INT8's logits over their variance."""
-    wanted = logits(path, images)
-    found = logits(quantize(onnx.load(path), made.table, "tensorrt", made.corrections), images)
+    wanted = logits(path, batch)
+    found = logits(made.simulated(onnx.load(path)), batch)
     wanted, found = (value - value.mean(1, keepdims=True) for value in (wanted, found))
     return float(((found - wanted) ** 2).sum() / (wanted**2).sum())
 
 
 @pytest.mark.parametrize("correction", ["none", "bias", "learned"])
 @pytest.mark.parametrize("exact", [False, True])
-def test_the_table_and_corrections_fit_the_graph(saved: Path, spool: ImageCache, correction: Correction, exact: bool) -> None:
+def test_the_table_and_corrections_fit_the_graph(saved: Path, images: ImageCache, correction: Correction, exact: bool) -> None:
     """Every correction gives ranges for all that any form quantizes, both forms can be made, and the digests are right."""
     recipe = replace(PLAIN, correction=correction, exact_input=exact, epochs=1)
-    made = make_int8(saved, spool, recipe)
+    made = make_int8(saved, images, recipe)
     corrected = apply(onnx.load(saved), made.corrections)
     assert set(made.table.amax) == set(measured_tensors(corrected))
     assert made.table.model_digest == sha256_of(saved)
-    assert made.table.images_digest == spool.digest
+    assert made.table.images_digest == images.digest
     assert (made.corrections is None) == (correction == "none" and not exact)
     if exact:
         assert made.table.amax[SHIFTED] == pytest.approx(EXACT_AMAX, rel=1e-6)
@@ -78,26 +79,26 @@ def test_the_table_and_corrections_fit_the_graph(saved: Path, spool: ImageCache,
     quantize(onnx.load(saved), made.table, "u8s8", made.corrections)
 
 
-def test_each_correction_loses_less(saved: Path, spool: ImageCache) -> None:
+def test_each_correction_loses_less(saved: Path, images: ImageCache) -> None:
     """On images not seen: learned is better than bias, and bias no worse than nothing."""
     unseen = image_batch(64, 16, seed=77)
     errors = {
-        kind: error(saved, make_int8(saved, spool, replace(LEARNED, correction=kind)), unseen)
+        kind: error(saved, make_int8(saved, images, replace(LEARNED, correction=kind)), unseen)
         for kind in ("none", "bias", "learned")
     }
     assert errors["learned"] < 0.8 * errors["none"]
     assert errors["bias"] < 1.05 * errors["none"]
 
 
-def test_auto_records_the_method_it_chose(saved: Path, spool: ImageCache) -> None:
+def test_auto_records_the_method_it_chose(saved: Path, images: ImageCache) -> None:
     """The table's recipe names a method that reads ranges, chosen among all."""
-    made = make_int8(saved, spool, replace(PLAIN, method="auto"))
+    made = make_int8(saved, images, replace(PLAIN, method="auto"))
     assert made.table.recipe.method in ("max", "percentile", "mse", "entropy")
 
 
-def test_a_kept_node_stays_float(saved: Path, spool: ImageCache) -> None:
+def test_a_kept_node_stays_float(saved: Path, images: ImageCache) -> None:
     """A node that the recipe keeps has no pair and no integers, and its weights are FP32's, evened out with its neighbours'."""
-    made = make_int8(saved, spool, replace(LEARNED, keep_high_precision=("layer2.0.conv1",), epochs=1))
+    made = make_int8(saved, images, replace(LEARNED, keep_high_precision=("layer2.0.conv1",), epochs=1))
     assert made.corrections is not None
     assert "layer2.0.conv1" not in made.corrections.integers
     quantized = quantize(onnx.load(saved), made.table, "tensorrt", made.corrections)
@@ -105,35 +106,35 @@ def test_a_kept_node_stays_float(saved: Path, spool: ImageCache) -> None:
     assert not any(name.endswith(".dq") for name in node.input)
 
 
-def test_equalization_heals_what_scaling_broke(broken: Path, spool: ImageCache) -> None:
+def test_equalization_heals_what_scaling_broke(broken: Path, images: ImageCache) -> None:
     """Plain ranges lose the function; the balance that is chosen gives it back before anything is learned."""
     unseen = image_batch(32, 16, seed=5)
-    assert error(broken, make_int8(broken, spool, PLAIN), unseen) > 0.05
+    assert error(broken, make_int8(broken, images, PLAIN), unseen) > 0.05
     model = onnx.load(broken)
-    evened = balance(model, spool, LEARNED)
+    evened = balance(model, images, LEARNED)
     assert evened.floats
     np.testing.assert_allclose(logits(apply(model, evened), unseen), logits(model, unseen), atol=1e-2)
-    assert error(broken, make_int8(broken, spool, replace(LEARNED, epochs=1)), unseen) < 0.02
+    assert error(broken, make_int8(broken, images, replace(LEARNED, epochs=1)), unseen) < 0.02
 
 
 @contextmanager
 def judged(path: Path, folder: Path, max_drop: float) -> Iterator[Validation]:
     """Four hundred images whose labels are FP32's answers, one in ten of them another class."""
-    images = image_batch(400, 16, seed=11)
-    labels = logits(path, images).argmax(1)
+    batch = image_batch(400, 16, seed=11)
+    labels = logits(path, batch).argmax(1)
     labels[::10] = (labels[::10] + 1) % 10
-    with ImageCache(iter([images]), folder) as spool:
-        yield Validation(spool, labels.astype(np.int64), max_drop)
+    with ImageCache(iter([batch]), folder) as images:
+        yield Validation(images, labels.astype(np.int64), max_drop)
 
 
-def test_a_budget_keeps_the_guilty_nodes(broken: Path, spool: ImageCache, tmp_path: Path) -> None:
+def test_a_budget_keeps_the_guilty_nodes(broken: Path, images: ImageCache, tmp_path: Path) -> None:
     """Uncorrected, the broken network is over budget; the fewest nodes are kept, and the result that is written meets it."""
     with judged(broken, tmp_path, 100.0) as anything:
-        plain = make_int8(broken, spool, PLAIN, anything)
+        plain = make_int8(broken, images, PLAIN, anything)
     assert plain.budget is not None
     assert plain.budget.drop > 2
     with judged(broken, tmp_path, 1.0) as strict:
-        made = make_int8(broken, spool, PLAIN, strict)
+        made = make_int8(broken, images, PLAIN, strict)
     assert made.budget is not None
     assert made.budget.drop <= 1.0
     assert 0 < len(made.budget.kept) <= 6
@@ -143,17 +144,17 @@ def test_a_budget_keeps_the_guilty_nodes(broken: Path, spool: ImageCache, tmp_pa
     assert 100 * float((found.argmax(1) == strict.labels).mean()) == pytest.approx(made.budget.int8_top1, abs=0.3)
 
 
-def test_a_budget_that_holds_costs_nothing(broken: Path, spool: ImageCache, tmp_path: Path) -> None:
+def test_a_budget_that_holds_costs_nothing(broken: Path, images: ImageCache, tmp_path: Path) -> None:
     """Corrected, the same network holds the budget with every layer INT8 and without a ranking."""
     with judged(broken, tmp_path, 1.5) as wanted:
-        made = make_int8(broken, spool, LEARNED, wanted)
+        made = make_int8(broken, images, LEARNED, wanted)
     assert made.budget is not None
     assert made.budget.kept == ()
     assert made.budget.ranking == ()
     assert made.table.recipe.keep_high_precision == ()
 
 
-def test_a_network_without_a_convolution_is_refused(tmp_path: Path, spool: ImageCache) -> None:
+def test_a_network_without_a_convolution_is_refused(tmp_path: Path, images: ImageCache) -> None:
     """There is nothing to quantize, and the error says what to build instead."""
     nodes = [
         onnx.helper.make_node("Cast", ["images"], ["cast"], name="cast", to=1),
@@ -167,24 +168,17 @@ def test_a_network_without_a_convolution_is_refused(tmp_path: Path, spool: Image
     onnx.save(model, tmp_path / "model.onnx")
     for recipe in (PLAIN, LEARNED, replace(PLAIN, correction="bias")):
         with pytest.raises(CalibrationError, match="no convolution"):
-            make_int8(tmp_path / "model.onnx", spool, recipe)
+            make_int8(tmp_path / "model.onnx", images, recipe)
 
 
 def test_the_sweep_of_an_artifact_has_every_method(tiny_int8: Path) -> None:
     """Max, percentiles, mse and entropy, on a quarter of the images held out."""
     artifact = open_artifact(tiny_int8)
-    sample = from_arrays("smooth", image_batch(64, 32), None, [])
-    rows = sweep_artifact(artifact, sample, PLAIN)
+    source = from_arrays("smooth", image_batch(64, 32), None, [])
+    with prepare_calibration_images(source, artifact.manifest.preprocess) as prepared:
+        rows = sweep_artifact(artifact, prepared, PLAIN)
     assert {row.recipe.method for row in rows} == {"max", "percentile", "mse", "entropy"}
     assert {row.images for row in rows} == {16}
-
-
-def test_images_are_preprocessed_once(tmp_path: Path) -> None:
-    """What lies on disk is what the network takes."""
-    sample = from_arrays("smooth", image_batch(5, 48), None, [])
-    with cache_images(sample, Preprocess(resize=16, crop=16), tmp_path) as spooled:
-        assert spooled.take([0]).shape == (1, 16, 16, 3)
-        assert len(spooled) == 5
 
 
 def test_nothing_to_correct_is_no_record() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import CalibMethod, Correction, Family, QuantRecipe
 from edge_resnet.images.datasets import NAMES
-from edge_resnet.quantization.recipes import RecipeChanges, available_recipes, changed, load_recipe, recipe_for
+from edge_resnet.quantization.recipes import RecipeOverrides, available_recipes, load_recipe, overridden, recipe_for
 
 REPO = Path(__file__).resolve().parents[2]
 SHIPPED = ("camera", "cifar10", "digits", "imagenet")
@@ -204,7 +204,7 @@ def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
 @given(recipe=recipes)
 def test_no_words_change_nothing(recipe: QuantRecipe) -> None:
     """Without a word of the user's the recipe stays what it is."""
-    assert changed(recipe, RecipeChanges()) == recipe
+    assert overridden(recipe, RecipeOverrides()) == recipe
 
 
 @pytest.mark.parametrize(
@@ -221,7 +221,7 @@ def test_no_words_change_nothing(recipe: QuantRecipe) -> None:
 def test_words_stand_in_for_the_recipe(words: dict[str, Any], result: dict[str, Any]) -> None:
     """What is said replaces the recipe's value, zero included, and nothing else changes; a percentile chooses its method."""
     base = QuantRecipe(method="mse", images=512, seed=7, correction="learned", epochs=3, exact_input=True)
-    assert changed(base, RecipeChanges(**words)) == dataclasses.replace(base, **result)
+    assert overridden(base, RecipeOverrides(**words)) == dataclasses.replace(base, **result)
 
 
 @pytest.mark.parametrize(
@@ -237,5 +237,5 @@ def test_words_stand_in_for_the_recipe(words: dict[str, Any], result: dict[str, 
 def test_words_that_make_no_sense_are_refused(words: dict[str, Any], message: str) -> None:
     """What no recipe can say, the user's words cannot either."""
     with pytest.raises(ConfigError, match=message) as caught:
-        changed(QuantRecipe(), RecipeChanges(**words))
+        overridden(QuantRecipe(), RecipeOverrides(**words))
     assert caught.value.hint

@@ -1,6 +1,6 @@
-"""Quantization-aware training: a network that learns with INT8's rounding in it, where post-training methods do not suffice.
+"""Quantization-aware training: a network that learns with INT8's rounding in it, for cases that PTQ does not solve.
 
-Knows nothing of the command line.
+Does not know about the command line.
 """
 
 from edge_resnet.quantization.qat.evaluate import QatAccuracy

@@ -1,7 +1,7 @@
-"""Teaches a network by another one's answers beside the labels. Knows nothing of what either network is.
+"""Distillation: a network learns from another network's answers as well as from labels. Does not know what the networks are.
 
-A training loop that knows only labels needs no change: the teacher's part of the loss enters where its gradient passes through
-the logits. The loss that the loop reports is of the labels alone.
+A training loop that only knows labels needs no change: the gradient of the teacher's part of the loss is added where it passes
+through the logits. The loss that the loop reports is that of the labels alone.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ __all__ = ["Distilled"]
 
 
 class Distilled(nn.Module):
-    """``student``, whose gradient is that of (1 - share) * loss + share * KL(teacher ‖ student), means over the batch.
+    """``student`` with the gradient of (1 - share) * loss + share * KL(teacher ‖ student), both means over the batch.
 
-    ``loss``: what the loop computes of the logits as a mean over the batch. In eval mode the teacher is not asked.
+    ``loss``: the loop's loss of the logits, a mean over the batch. In eval mode the teacher does not run.
     """
 
     def __init__(self, student: nn.Module, teacher: nn.Module, share: float) -> None:
@@ -36,7 +36,7 @@ class Distilled(nn.Module):
 
 
 class _Pull(torch.autograd.Function):
-    """The logits themselves; backwards, the teacher's part is added. d KL / d logits = softmax(logits) - softmax(answers)."""
+    """Identity; backward adds the teacher's part of the gradient, d KL / d logits = softmax(logits) - softmax(answers)."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, answers: Tensor, share: float) -> Tensor:

@@ -1,9 +1,9 @@
-"""An artifact's graph as a torch network that rounds where its INT8 engine will, and can be trained. Knows nothing of files,
-images and training loops.
+"""An artifact's graph as a trainable torch network that rounds where its INT8 engine rounds.
 
-The graph is the deployed one, batch norm folded, run node by node (quantization/executor.py); what rounds, and where, is decided
-by quantization/placement.py alone. Every parameter is a deviation from where it starts, 0 at first and in the unit of its own
-channel: a channel that is a thousand times its neighbour learns as fast as it, and weight decay pulls to the start, not to zero.
+The graph is the deployed one with batch norm folded, run node by node by quantization/executor.py; compiler/graph/placement.py
+alone decides what is rounded. Every parameter is a deviation from its start, initially 0 and in the unit of its own channel: a
+channel that is a thousand times its neighbour learns as fast, and weight decay pulls to the start, not to zero. Does not know
+about files, images and training loops.
 """
 
 from __future__ import annotations
@@ -26,75 +26,76 @@ from edge_resnet.quantization.executor import Executor, read_by
 
 __all__ = ["FakeQuantized", "Fp32Teacher", "Layer"]
 
-#: A step of SGD on the logarithm of a range, in shares of one on a weight: thousands of values add up in its gradient.
+#: Factor on the logarithm of a range, whose gradient sums over thousands of values: a step of SGD relative to one on a weight.
 _RANGE_GAIN = 1.0
-#: The largest root mean square of a parameter's gradient that is passed on: what INT8 broke begins with gradients that are a
-#: thousand times those of the rest, and one step by them breaks it all.
-_MAX = {"turn": 0.05, "stretch": 0.05, "shift": 0.05, "width": 0.05}
+#: The largest root mean square of a parameter's gradient. Layers that INT8 breaks start with gradients a thousand times those of
+#: the others, and a single step with them would break the whole network.
+_MAX_GRADIENT = {"turn": 0.05, "stretch": 0.05, "shift": 0.05, "width": 0.05}
 #: Symmetric int8, as TensorRT stores weights.
 _LIMIT = 127
 
 
 class Layer(nn.Module):
-    """The weights and the bias of one node, as trained: ``weight`` in float, or on its int8 grid where ``scales`` are given.
+    """The trainable weights and bias of one node: ``weight`` in float, or on its int8 grid if ``scales`` are given.
 
-    ``turn``: the weights' deviation, in shares of the channel's largest weight. ``stretch``: the scales', a logarithm.
-    ``shift``: the bias's, in the order of the layer's output. A ``fixed`` layer (option A's shortcut) has no parameters.
+    Parameters: ``turn``, the deviation of the weights relative to the channel's largest weight; ``stretch``, of the scales, a
+    logarithm; ``shift``, of the bias, relative to the magnitude of the layer's output. A ``fixed`` layer (option A's shortcut)
+    has none.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, scales: Tensor | None, *, fixed: bool = False) -> None:
         super().__init__()
         self._shape = (-1, *[1] * (weight.dim() - 1))
-        order = weight.abs().flatten(1).sum(1) / math.sqrt(weight[0].numel()) + (0 if bias is None else bias.abs())
+        magnitude = weight.abs().flatten(1).sum(1) / math.sqrt(weight[0].numel()) + (0 if bias is None else bias.abs())
         self.fixed = fixed
         self.register_buffer("start", weight)
         self.register_buffer("unit", _units(weight))
         self.register_buffer("first_scales", scales)
         self.register_buffer("first_bias", bias)
-        self.register_buffer("order", order)
+        self.register_buffer("magnitude", magnitude)
         self.start: Tensor
         self.unit: Tensor
         self.first_scales: Tensor | None
         self.first_bias: Tensor | None
-        self.order: Tensor
+        self.magnitude: Tensor
         self.turn = None if fixed else _deviation("turn", weight)
         self.shift = None if fixed or bias is None else _deviation("shift", bias)
         self.stretch = None if fixed or scales is None else _deviation("stretch", scales)
 
     def master(self) -> Tensor:
-        """The weights as training moves them, not rounded."""
+        """The weights as trained, not rounded."""
         return self.start if self.turn is None else self.start + self.unit * self.turn
 
     def scales(self) -> Tensor | None:
-        """(O,) the int8 step of each output channel; None for a layer in high precision."""
+        """The int8 step of each output channel, (O,); None for a layer in high precision."""
         return self.first_scales if self.first_scales is None or self.stretch is None else self.first_scales * self.stretch.exp()
 
     def integers(self) -> Tensor:
-        """The weights in int8 steps, whole numbers in ±127; the gradient passes what rounds and ends where it is clipped."""
+        """The weights in int8 steps, whole numbers in ±127; the gradient passes rounding and is zero for clipped weights."""
         scales = self.scales()
         if scales is None:
             raise CalibrationError("a layer in high precision has no integers")
         steps = self.master() / scales.view(self._shape)
-        # torch ends the gradient on the bound itself, where the largest weight of every channel lies: hence half a step further.
+        # torch's gradient is zero at the bound itself, where the largest weight of every channel lies: hence half a step more.
         inside = torch.clamp(steps, -_LIMIT - 0.5, _LIMIT + 0.5)
         return inside + (torch.clamp(torch.round(steps), -_LIMIT, _LIMIT) - inside).detach()
 
     def weight(self) -> Tensor:
-        """The weights that the engine multiplies with."""
+        """The weights that the engine multiplies by."""
         scales = self.scales()
         return self.master() if scales is None else self.integers() * scales.view(self._shape)
 
     def bias(self) -> Tensor | None:
-        """(O,) float32: INT8 adds it to sums of 32 bits."""
-        return self.first_bias if self.first_bias is None or self.shift is None else self.first_bias + self.order * self.shift
+        """The bias, (O,) float32: INT8 adds it to sums of 32 bits."""
+        return self.first_bias if self.first_bias is None or self.shift is None else self.first_bias + self.magnitude * self.shift
 
 
 class FakeQuantized(nn.Module):
     """(N, 3, H, W) float32, normalised → logits (N, classes) of INT8, with gradients for weights, biases, scales and ranges.
 
-    ``model``: the FP32 graph as exported. ``table``: its ranges, where they start. ``corrections``: what was corrected already;
-    what they round is where the weights start. Nodes that ``table.recipe`` keeps in high precision are trained in float.
-    Raises CalibrationError for a graph that is not export's or a table that is not the graph's.
+    ``model``: the FP32 graph as exported. ``table``: its initial ranges. ``corrections``: earlier corrections, whose rounded
+    weights the training starts from. Nodes that ``table.recipe`` keeps in high precision are trained in float. Raises
+    CalibrationError for a graph that was not exported by this package, or a table of another graph.
     """
 
     def __init__(self, model: onnx.ModelProto, table: CalibrationTable, corrections: Corrections | None = None) -> None:
@@ -117,7 +118,7 @@ class FakeQuantized(nn.Module):
         first = {tensor: torch.tensor(table.amax[tensor] / _LIMIT, dtype=torch.float32) for tensor in self._ranges}
         for tensor, step in first.items():
             self.register_buffer(f"step {_key(tensor)}", step)
-        # The step of an exact input is a pixel's, and stays it.
+        # The step of an exact input stays one pixel value.
         self.widths = nn.ParameterDict({_key(t): _deviation("width", first[t]) for t in self._ranges if t != SHIFTED})
         weights = {name for node in self._nodes.values() for name in node.input[1:]}
         self._constants = tuple(name for name in self._executor.values if name not in weights)
@@ -125,7 +126,7 @@ class FakeQuantized(nn.Module):
             self.register_buffer(f"constant {_key(name)}", self._executor.values[name], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """What TensorRT's INT8 answers."""
+        """The logits of TensorRT's INT8."""
         steps = self.steps()
         return self._executor.run(images, self._values(), read=read_by(steps))
 
@@ -136,7 +137,7 @@ class FakeQuantized(nn.Module):
         return layer
 
     def names(self) -> tuple[str, ...]:
-        """The nodes with weights, in graph order."""
+        """The names of the nodes with weights, in graph order."""
         return tuple(self._nodes)
 
     def steps(self) -> dict[str, Tensor]:
@@ -183,27 +184,27 @@ class Fp32Teacher(nn.Module):
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        """What FP32 answers."""
+        """The logits of FP32."""
         return self._executor.run(images, {name: getattr(self, f"constant {_key(name)}") for name in self._executor.values})
 
 
 def _deviation(kind: str, start: Tensor) -> nn.Parameter:
-    """A parameter of the shape of ``start``, 0 at first, whose gradient is held to ``_MAX``."""
-    parameter, most = nn.Parameter(torch.zeros_like(start)), _MAX[kind]
+    """A parameter of the shape of ``start``, initially 0, whose gradient is limited to ``_MAX_GRADIENT``."""
+    parameter, maximum = nn.Parameter(torch.zeros_like(start)), _MAX_GRADIENT[kind]
 
-    def held(gradient: Tensor) -> Tensor:
+    def limited(gradient: Tensor) -> Tensor:
         size = gradient.square().mean().sqrt()
-        return gradient * (most / size.clamp_min(most))
+        return gradient * (maximum / size.clamp_min(maximum))
 
-    parameter.register_hook(held)  # type: ignore[no-untyped-call]  # torch types it so
+    parameter.register_hook(limited)  # type: ignore[no-untyped-call]  # torch types it so
     return parameter
 
 
 def _units(weight: Tensor) -> Tensor:
-    """What one unit of a weight's deviation is: the largest weight of its output channel times the share of it that any output
-    channel has for its input channel, at least a step of int8.
+    """The unit of each weight's deviation.
 
-    A network whose channels are scaled against each other then learns as the one that it computes the same as.
+    The largest weight of its output channel, times the largest share of it that any output channel has for this input channel, at
+    least a step of int8. So a network learns the same way however its channels are scaled against each other.
     """
     flat = weight.abs().flatten(2).amax(2) if weight.dim() > 2 else weight.abs()
     rows = flat.amax(1, keepdim=True)
@@ -212,14 +213,14 @@ def _units(weight: Tensor) -> Tensor:
 
 
 def _body(graph: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
-    """The corrected graph behind the normalisation: its input is (N, 3, H, W) float32, as a training loop gives it.
+    """The corrected graph after the normalisation: its input is (N, 3, H, W) float32, as in a training loop.
 
-    Where the input is exact the graph goes on from pixel - mean, which is what was normalised, multiplied back.
+    If the input is exact, the graph continues from pixel - mean, which is the normalised input multiplied by the deviation.
     """
     exact = any(node.name == SHIFTED for node in graph.graph.node)
     multiply = next((node for node in model.graph.node if node.op_type == "Mul"), None)
     nodes = list(graph.graph.node)
-    last = next((place for place, node in enumerate(nodes) if node.op_type == ("Sub" if exact else "Mul")), None)
+    last = next((index for index, node in enumerate(nodes) if node.op_type == ("Sub" if exact else "Mul")), None)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     if multiply is None or last is None or multiply.input[1] not in constants:
         raise CalibrationError("the graph does not begin with Sub and Mul, as export writes it", hint="build the artifact again")
@@ -239,7 +240,7 @@ def _body(graph: onnx.ModelProto, model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _selections(model: onnx.ModelProto) -> frozenset[str]:
-    """Convolutions that only choose among their input's channels: option A's shortcuts, which have no parameters."""
+    """Convolutions that only select channels of their input: option A's shortcuts, which have no parameters."""
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     found = set()
     for node in model.graph.node:
@@ -252,5 +253,5 @@ def _selections(model: onnx.ModelProto) -> frozenset[str]:
 
 
 def _key(name: str) -> str:
-    """A name as torch allows it: without dots."""
+    """A name without dots, which torch does not allow."""
     return name.replace(".", "/")

@@ -112,7 +112,7 @@ def open_labelled(
     require_several(images)
     if classes is not None:
         check_labels(images, classes)
-    return images if count is None or count >= len(images) else balanced_sample(images, count, request.seed)
+    return images if count is None or count >= len(images) else images.subset(balanced_sample(images, count, request.seed))
 
 
 def _test_argument(request: ExperimentRequest) -> str:

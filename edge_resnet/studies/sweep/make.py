@@ -5,7 +5,6 @@ Does not know what is measured.
 
 from __future__ import annotations
 
-import shutil
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -13,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from edge_resnet.artifact.folder import LABELS, MODEL, Artifact, open_artifact, staging
+from edge_resnet.artifact.folder import Artifact, finish, open_artifact, stamped
 from edge_resnet.core.errors import ArtifactError, CalibrationError, EdgeResnetError, WeightsError
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import BatchProfile, Precision, Progress, QuantRecipe
@@ -147,20 +146,18 @@ def _make_int8(
 
     Raises CalibrationError without images, and what calibration raises.
     """
-    from edge_resnet.artifact.folder import finish, stamped
-    from edge_resnet.images.checks import refuse_noise
-    from edge_resnet.quantization.int8 import Int8Options, add_int8, with_int8
+    from edge_resnet.images.calibration import prepare_calibration_images
+    from edge_resnet.pipelines.requantize import staged_copy
+    from edge_resnet.quantization.int8 import add_int8, with_int8
 
     if sample is None:
         raise CalibrationError(
             "INT8 needs images to calibrate on", hint="--calib-data or --data takes a folder, a CSV or an .npz"
         )
-    if not allow_random:
-        refuse_noise(sample)
-    options = Int8Options(sample.name, replace(recipe, images=len(sample)), allow_random=allow_random)
-    with staging(output, force=True) as folder:
-        for name in (MODEL, LABELS):
-            shutil.copyfile(source.folder / name, folder / name)
-        made = add_int8(folder, source.manifest.preprocess, options, (sample, None), progress=progress)
-        finish(folder, stamped(with_int8(source.manifest, made, sample.name)))
+    with (
+        staged_copy(source, output, force=True) as folder,
+        prepare_calibration_images(sample, source.manifest.preprocess, allow_noise=allow_random, folder=folder) as images,
+    ):
+        made = add_int8(folder, images, replace(recipe, images=len(sample)), progress=progress)
+        finish(folder, stamped(with_int8(source.manifest, made, images.name)))
     return open_artifact(output)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from edge_resnet.core.errors import DataError
 from edge_resnet.core.records import QuantRecipe
 from edge_resnet.images.datasets import open_data
-from edge_resnet.images.imageset import ImageSet, balanced_sample, check_labels, from_arrays, require_several
+from edge_resnet.images.imageset import ImageSet, balanced_sample, check_labels, require_several
 from edge_resnet.studies.sweep.plan import SweepRequest, Target
 
 __all__ = ["ImageSplit", "hold_out", "open_split", "shared_images"]
@@ -42,7 +40,7 @@ def hold_out(images: ImageSet, recipe: QuantRecipe) -> ImageSplit:
             hint="--calib-data takes separate images for INT8",
         )
     count = min(_MAX_HELD_OUT, recipe.images, len(images) // _PART)
-    chosen = set(_drawn(images, count, recipe.seed))
+    chosen = set(balanced_sample(images, count, recipe.seed))
     evaluation = images.subset(index for index in range(len(images)) if index not in chosen)
     calibration = images.subset(sorted(chosen))
     return ImageSplit(
@@ -51,15 +49,6 @@ def hold_out(images: ImageSet, recipe: QuantRecipe) -> ImageSplit:
         f"{len(evaluation)} of the {len(images)} images of {images.name}{_without_labels(images)}",
         f"the other {len(calibration)} images of {images.name}, drawn with seed {recipe.seed}; none of them is evaluated",
     )
-
-
-def _drawn(images: ImageSet, count: int, seed: int) -> list[int]:
-    """The indices of a balanced sample: it is drawn of images that are nothing but their own number."""
-    numbers = np.arange(len(images), dtype=np.uint32)
-    pixels = np.stack([(numbers >> shift & 255).astype(np.uint8) for shift in (0, 8, 16)], axis=-1)
-    sample = balanced_sample(from_arrays(images.name, pixels[:, None, None, :], images.labels), count, seed)
-    weights = np.array([1, 1 << 8, 1 << 16])
-    return [int(sample.load(index).reshape(3) @ weights) for index in range(len(sample))]
 
 
 def shared_images(one: ImageSet, other: ImageSet) -> int:
@@ -87,7 +76,7 @@ def open_split(request: SweepRequest, targets: Sequence[Target]) -> ImageSplit:
         return hold_out(evaluation, request.recipe)
     given = open_data(request.calibration_data, split="train")
     require_several(given)
-    sample = balanced_sample(given, request.recipe.images, request.recipe.seed)
+    sample = given.subset(balanced_sample(given, request.recipe.images, request.recipe.seed))
     note = f"{len(sample)} images of {given.name}, drawn with seed {request.recipe.seed}"
     shared = 0 if evaluation is None else shared_images(sample, evaluation)
     if shared:

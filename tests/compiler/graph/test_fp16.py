@@ -330,7 +330,8 @@ def test_imagenet_networks_keep_their_answers(real_data: Path, tmp_path: Path, d
     load_weights(network, spec, str(real_data / "weights/imagenet" / file))
     export(Deployable(network, Preprocess()), 224, tmp_path / "model.onnx")
     model = onnx.load(tmp_path / "model.onnx")
-    sample = balanced_sample(open_data(str(real_data / "imagenet/sample500.csv"), split="train"), 132, 0)
+    labelled = open_data(str(real_data / "imagenet/sample500.csv"), split="train")
+    sample = labelled.subset(balanced_sample(labelled, 132, 0))
     images = [batch.images for batch in batches(sample, Preprocess(), 2)]
     table = calibrate(tmp_path / "model.onnx", measured_tensors(model), images[:16], QuantRecipe(images=32))
     _compare(model, quantize(model, table, "tensorrt"), images[16:], least=0.97)

@@ -1,4 +1,4 @@
-"""spool.py: images come back as they went in, whatever the batches, and leave nothing behind."""
+"""imagecache.py: images come back as they went in, whatever the batches, and leave nothing behind."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_resnet.core.errors import CalibrationError
-from edge_resnet.quantization.imagecache import ImageCache
+from edge_resnet.core.records import Preprocess
+from edge_resnet.images.imagecache import ImageCache
+from edge_resnet.images.imageset import from_arrays
 
 Images = npt.NDArray[np.uint8]
 
@@ -36,28 +38,28 @@ def test_images_and_digest_do_not_depend_on_the_batches(
 ) -> None:
     """Read in batches of any size, the images are those written in batches of any other, and the digest is the pixels'."""
     images = some(count)
-    with ImageCache(cut(images, written), tmp_path_factory.getbasetemp()) as spool:
-        assert len(spool) == count
-        np.testing.assert_array_equal(np.concatenate(list(spool.batches(read))), images)
-        assert spool.digest == hashlib.sha256(images.tobytes()).hexdigest()
+    with ImageCache(cut(images, written), tmp_path_factory.getbasetemp()) as cache:
+        assert len(cache) == count
+        np.testing.assert_array_equal(np.concatenate(list(cache.batches(read))), images)
+        assert cache.digest == hashlib.sha256(images.tobytes()).hexdigest()
 
 
 def test_places_are_taken_in_the_order_asked_for(tmp_path: Path) -> None:
     """take gives the images at any places, repeated ones too, and they are the caller's to change."""
     images = some(6)
-    with ImageCache(cut(images, 4), tmp_path) as spool:
-        taken = spool.take([4, 0, 4])
+    with ImageCache(cut(images, 4), tmp_path) as cache:
+        taken = cache.take([4, 0, 4])
         np.testing.assert_array_equal(taken, images[[4, 0, 4]])
         taken[:] = 0
-        np.testing.assert_array_equal(spool.take([4])[0], images[4])
+        np.testing.assert_array_equal(cache.take([4])[0], images[4])
 
 
 def test_batches_end_where_they_are_told_to(tmp_path: Path) -> None:
     """``stop`` cuts the last batch, and beyond the end it changes nothing."""
     images = some(7)
-    with ImageCache(cut(images, 7), tmp_path) as spool:
-        assert [len(batch) for batch in spool.batches(3, 5)] == [3, 2]
-        assert [len(batch) for batch in spool.batches(3, 50)] == [3, 3, 1]
+    with ImageCache(cut(images, 7), tmp_path) as cache:
+        assert [len(batch) for batch in cache.batches(3, 5)] == [3, 2]
+        assert [len(batch) for batch in cache.batches(3, 50)] == [3, 3, 1]
 
 
 def test_nothing_is_left_in_the_folder(tmp_path: Path) -> None:
@@ -84,3 +86,11 @@ def test_an_error_of_the_images_is_theirs(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         ImageCache(broken(), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_set_is_preprocessed_once(tmp_path: Path) -> None:
+    """The file holds what the network takes, and where each image is in the set."""
+    with ImageCache.of_set(from_arrays("some", some(5, 48)), Preprocess(resize=16, crop=16), tmp_path) as cache:
+        assert cache.take([0]).shape == (1, 16, 16, 3)
+        assert len(cache) == 5
+        assert cache.indices == (0, 1, 2, 3, 4)
