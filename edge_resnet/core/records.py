@@ -95,6 +95,9 @@ class ModelSpec:
     weights: str = "random"
 
     def __post_init__(self) -> None:
+        families, shortcuts = get_args(Family), get_args(Shortcut)
+        _require(self.family in families, f"there is no family {self.family!r}", f"choose one of {', '.join(families)}")
+        _require(self.shortcut in shortcuts, f"there is no shortcut {self.shortcut!r}", f"choose one of {', '.join(shortcuts)}")
         if self.family == "imagenet":
             depths = ", ".join(map(str, IMAGENET_DEPTHS))
             _require(self.depth in IMAGENET_DEPTHS, f"no ImageNet ResNet has depth {self.depth}", f"choose one of {depths}")
@@ -169,7 +172,7 @@ def default_spec(
 ) -> ModelSpec:
     """The network of that depth, with the family's own shortcut, classes and input size where None is given."""
     width, size = (1000, 224) if family == "imagenet" else (10, 32)
-    return ModelSpec(family, depth, shortcut or FAMILY_SHORTCUT[family], plain, classes or width, input_size or size)
+    return ModelSpec(family, depth, shortcut or FAMILY_SHORTCUT.get(family, "B"), plain, classes or width, input_size or size)
 
 
 def default_preprocess(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -92,6 +93,8 @@ def _with_own_ranges(manifest: Manifest, model: ModelSpec, folder: Path) -> Mani
 
 def _check(options: BuildOptions) -> Int8Options | None:
     """Refuse what makes no sense; what INT8 is made with, None for another precision and where its ranges ship."""
+    if options.precision not in get_args(Precision):
+        raise ConfigError(f"there is no precision {options.precision!r}", hint=f"choose one of {', '.join(get_args(Precision))}")
     name = resolve_backend(options.backend)
     load_backend(name)
     if name != "tensorrt":

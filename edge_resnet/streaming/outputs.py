@@ -22,14 +22,16 @@ Sync: TypeAlias = Literal["never", "interval", "always"]
 
 @dataclass(frozen=True)
 class Outputs:
-    """The sinks that are wanted.
+    """The sinks of a run.
 
-    ``console``: takes a line of text for a person, None where nothing is printed but a count of frames on a terminal's stderr.
+    ``console``: takes a line of text for a person, None for no such lines. ``frame_counter``: without a console, count the frames
+    on stderr where that is a terminal.
     ``jsonl``: a file, or ``-`` for stdout. ``web``: ``HOST:PORT``. ``mqtt``: ``HOST[:PORT]/TOPIC``. Sizes in MiB.
     ``uncertain_below``: frames whose best probability is lower are kept in the folder ``record_uncertain``.
     """
 
     console: Callable[[str], object] | None = None
+    frame_counter: bool = True
     jsonl: str | None = None
     jsonl_append: bool = False
     jsonl_max_mib: float | None = None
@@ -100,7 +102,7 @@ def _terminal(wanted: Outputs, run: RunView) -> list[Sink]:
     from edge_resnet.streaming.sinks.terminal import ConsoleSink, FrameCounter, TableSink
 
     if wanted.console is None:
-        return [FrameCounter()] if sys.stderr.isatty() else []
+        return [FrameCounter()] if wanted.frame_counter and sys.stderr.isatty() else []
     if run.live and sys.stdout.isatty():
         return [TableSink(run.status)]
     return [ConsoleSink(wanted.console)]
