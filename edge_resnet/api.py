@@ -104,9 +104,9 @@ def build(
 
             if source != "default" or shortcut is not None or plain or classes is not None:
                 raise ConfigError("a model has its own weights and shape", hint="leave weights, shortcut, plain and classes out")
-            source = str(stack.enter_context(module_weights(model)))
             spec = spec_of(model)
             spec = replace(spec, input_size=input_size or spec.input_size)
+            source = str(stack.enter_context(module_weights(model, spec)))
         preprocess = default_preprocess(spec.family, spec.input_size, mean=mean, std=std)
         asked = any(value is not None for value in (calibration, recipe, changes, max_drop))
         calibrated = precision == "int8" and (asked or not offline.has_own_ranges(spec, preprocess, source))

@@ -136,7 +136,10 @@ class QuantRecipe:
     exact_input: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.method in get_args(CalibMethod), f"no calibration method is called {self.method!r}")
+        methods, corrections = get_args(CalibMethod), get_args(Correction)
+        _require(
+            self.method in methods, f"no calibration method is called {self.method!r}", f"choose one of {', '.join(methods)}"
+        )
         _require(self.images >= 1, f"calibration needs at least one image, not {self.images}", "128 to 512 are enough")
         _require(
             50 < self.percentile <= 100,
@@ -144,7 +147,11 @@ class QuantRecipe:
             "99.999 is a good start for ResNets",
         )
         _require(self.seed >= 0, f"a seed is 0 or more, not {self.seed}", "any whole number; the same one draws the same images")
-        _require(self.correction in get_args(Correction), f"no correction is called {self.correction!r}")
+        _require(
+            self.correction in corrections,
+            f"no correction is called {self.correction!r}",
+            f"choose one of {', '.join(corrections)}",
+        )
         _require(1 <= self.epochs <= 1000, f"epochs must lie in 1..1000, not {self.epochs}", "10 is a good start")
 
 

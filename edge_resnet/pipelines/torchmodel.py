@@ -22,13 +22,13 @@ _HINT = "only the networks that edge-resnet models lists can be built"
 
 
 @contextmanager
-def module_weights(module: nn.Module) -> Iterator[Path]:
+def module_weights(module: nn.Module, spec: ModelSpec) -> Iterator[Path]:
     """A file of the module's weights, which exists while the block runs.
 
-    Raises WeightsError where the module is none of the networks that can be built, is not float32, or has the parameters of one
-    of them and computes something else: then its weights alone do not describe it.
+    ``spec``: what ``spec_of`` returns for it, with any input size. Raises WeightsError where the module is not float32, or has
+    the parameters of that network and computes something else: then its weights alone do not describe it.
     """
-    _check_computation(module, spec_of(module))
+    _check_computation(module, spec)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.safetensors"
         save_file({key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}, path)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,12 @@ from edge_resnet.core.errors import WeightsError
 from edge_resnet.core.records import ModelSpec
 from edge_resnet.network import build_network
 from edge_resnet.pipelines.torchmodel import module_weights, spec_of
+
+
+def _weights(module: nn.Module) -> AbstractContextManager[Path]:
+    spec = spec_of(module)
+    return module_weights(module, replace(spec, input_size=min(spec.input_size, 64)))
+
 
 CIFAR = ModelSpec(family="cifar", depth=8, shortcut="A", classes=10, input_size=32)
 
@@ -32,7 +40,7 @@ def test_torchvisions_resnet_is_recognised() -> None:
 
 def test_the_file_holds_the_weights_and_goes(small: nn.Module) -> None:
     """Value for value, while the block runs."""
-    with module_weights(small) as path:
+    with _weights(small) as path:
         found = load_file(path)
         assert found.keys() == small.state_dict().keys()
         assert all(torch.equal(found[key], value) for key, value in small.state_dict().items())
@@ -41,7 +49,7 @@ def test_the_file_holds_the_weights_and_goes(small: nn.Module) -> None:
 
 def test_wrappers_are_looked_through(small: nn.Module) -> None:
     """DataParallel puts a prefix before every name."""
-    with module_weights(nn.DataParallel(small)) as path:
+    with _weights(nn.DataParallel(small)) as path:
         assert path.is_file()
 
 
@@ -53,7 +61,7 @@ def test_the_module_is_left_as_it_was(small: nn.Module) -> None:
         part.eval()
     modes = [part.training for part in small.modules()]
     before = {key: value.clone() for key, value in small.state_dict().items()}
-    with module_weights(small):
+    with _weights(small):
         pass
     assert [part.training for part in small.modules()] == modes
     assert all(torch.equal(before[key], value) for key, value in small.state_dict().items())
@@ -92,14 +100,14 @@ class _Failing(_Doubled):
 def test_another_computation_is_refused(small: nn.Module, kind: type[_Doubled]) -> None:
     """Its weights alone would be another network."""
     with pytest.raises(WeightsError, match=f"{kind.__name__} has the parameters .* computes something else") as error:
-        module_weights(kind(small)).__enter__()
+        _weights(kind(small)).__enter__()
     assert error.value.hint
 
 
 def test_a_forward_that_fails_is_refused(small: nn.Module) -> None:
     """With what it said."""
     with pytest.raises(WeightsError, match="it wants something else") as error:
-        module_weights(_Failing(small)).__enter__()
+        _weights(_Failing(small)).__enter__()
     assert error.value.hint
 
 
@@ -109,7 +117,7 @@ def test_an_activation_that_was_replaced_is_noticed() -> None:
     network = resnet18(num_classes=5)
     network.relu = nn.SiLU()
     with pytest.raises(WeightsError, match="computes something else"):
-        module_weights(network).__enter__()
+        _weights(network).__enter__()
 
 
 @pytest.mark.parametrize(
@@ -118,7 +126,7 @@ def test_an_activation_that_was_replaced_is_noticed() -> None:
 def test_what_is_no_resnet_is_refused(module: nn.Module) -> None:
     """Named, with where the list is."""
     with pytest.raises(WeightsError, match=f"{type(module).__name__} is not one of the networks") as error:
-        module_weights(module).__enter__()
+        _weights(module).__enter__()
     assert error.value.hint
 
 
@@ -127,13 +135,13 @@ def test_a_relative_of_resnet_is_refused() -> None:
     with torch.device("meta"):
         network = resnext50_32x4d()
     with pytest.raises(WeightsError, match="ResNet is not one of the networks"):
-        module_weights(network).__enter__()
+        _weights(network).__enter__()
 
 
 def test_half_precision_is_refused_with_the_remedy(small: nn.Module) -> None:
     """The artifact's graph is FP32."""
     with pytest.raises(WeightsError, match=r"torch\.bfloat16") as error:
-        module_weights(small.bfloat16()).__enter__()
+        _weights(small.bfloat16()).__enter__()
     assert ".float()" in error.value.hint
 
 
@@ -142,5 +150,5 @@ def test_weights_that_are_not_finite_are_refused(small: nn.Module) -> None:
     with torch.no_grad():
         next(small.parameters())[0] = float("nan")
     with pytest.raises(WeightsError, match="not finite") as error:
-        module_weights(small).__enter__()
+        _weights(small).__enter__()
     assert error.value.hint
