@@ -6,7 +6,6 @@ import io
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from urllib.request import Request, urlopen
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import as_trained
 
 import edge_resnet as er
 from edge_resnet.artifact.folder import Artifact
@@ -103,7 +103,7 @@ def test_evaluate_folder_with_labels(tiny_artifacts: dict[str, Artifact], smooth
     result = _run("evaluate_folder.py", tiny_artifacts["fp32"].folder, smooth_images)
     assert result.returncode == 1
     assert "random weights" in result.stderr
-    trained = _relabelled(tiny_artifacts["fp32"], tmp_path / "trained")
+    trained = as_trained(tiny_artifacts["fp32"], tmp_path / "trained")
     output = _output("evaluate_folder.py", trained, smooth_images)
     with er.load(trained) as model:
         found = er.evaluate(model, smooth_images)
@@ -176,15 +176,6 @@ def _await(port: int) -> None:
                 return
         assert time.monotonic() < deadline, "the server does not listen"
         time.sleep(0.05)
-
-
-def _relabelled(artifact: Artifact, folder: Path) -> Path:
-    """A copy whose weights count as trained."""
-    shutil.copytree(artifact.folder, folder)
-    manifest = json.loads((folder / "manifest.json").read_text())
-    manifest["model"]["weights"] = "sha256:0"
-    (folder / "manifest.json").write_text(json.dumps(manifest))
-    return folder
 
 
 def _run(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

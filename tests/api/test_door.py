@@ -157,16 +157,16 @@ def network() -> nn.Module:
 
 @pytest.fixture(scope="module")
 def own(network: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> er.Artifact:
-    """Its artifact for images of 64 pixels, made by the door."""
+    """Its artifact for images of 32 pixels, made by the door."""
     output = tmp_path_factory.mktemp("own") / "r18"
     labels = ["one", "two", "three", "four", "five"]
-    return er.build(model=network, output=str(output), input_size=64, labels=labels, batch=(1, 2, 4), backend="onnxruntime")
+    return er.build(model=network, output=str(output), input_size=32, labels=labels, batch=(1, 2, 4), backend="onnxruntime")
 
 
 def test_a_torch_resnet_keeps_its_weights(network: nn.Module, own: er.Artifact, photo: Path) -> None:
     """The artifact's logits are the module's, on the same preprocessed image."""
     manifest = own.manifest
-    assert (manifest.model.depth, manifest.model.classes, manifest.model.input_size) == (18, 5, 64)
+    assert (manifest.model.depth, manifest.model.classes, manifest.model.input_size) == (18, 5, 32)
     assert dataclasses.astuple(manifest.batch) == (1, 2, 4)
     assert manifest.model.weights.startswith("sha256:")
     with Image.open(photo) as image:
