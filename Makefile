@@ -34,6 +34,8 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m mypy
+	$(BIN)/python -m mypy tests/typing/api.py
+	$(BIN)/python -m basedpyright --project tests/typing --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
 bench: $(VENV)/.installed  ## ratios from one run; DATA is a CSV, a folder or a name

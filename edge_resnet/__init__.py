@@ -91,7 +91,7 @@ __all__ = [
     "train",
 ]
 
-#: Where each name lives that is neither a function of ``api`` nor an error.
+#: The module of each name that is neither a function of ``api`` nor an error.
 _RECORDS = {
     "Artifact": "artifact.folder",
     "BenchResult": "measurement.bench.result",
@@ -115,4 +115,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return list(__all__)

@@ -1,7 +1,7 @@
 """The functions behind ``import edge_resnet``: what the commands do, for Python.
 
-Knows no flags and no terminal: nothing is printed, long work reports to ``progress``. Loads a library only inside the function
-that needs it; where an extra is not installed, MissingDependencyError names it.
+Knows no flags and no terminal: nothing is printed, and long work reports to ``progress``. A library is loaded only inside the
+function that needs it; where it is not installed, MissingDependencyError names the extra.
 """
 
 from __future__ import annotations
@@ -62,12 +62,12 @@ __all__ = [
     "train",
 ]
 
-#: Every path argument.
+#: What every path argument takes.
 PathLike: TypeAlias = "str | os.PathLike[str]"
 
-#: Module → the extra that installs it.
+#: Package → the extra that installs it.
 _EXTRAS = {
-    "torch": "build", "torchvision": "build", "safetensors": "build", "onnx": "compile", "cv2": "camera", "sklearn": "demo",
+    "torch": "build", "torchvision": "build", "safetensors": "build", "cv2": "camera", "sklearn": "demo",
     "matplotlib": "report", "jinja2": "report",
 }  # fmt: skip
 
@@ -86,11 +86,12 @@ def build(
 
     The network is ``depth`` of ``family`` with ``weights`` (``default``, ``random`` or a file), or a torch ``model``: a ResNet in
     torchvision's layout, whose depth, family and classes are read from its parameters. ``calibration``: images for INT8, a path
-    or a data set's name; None takes the recipe's own. ``recipe``: a recipe's name or file, and ``overrides`` of its values.
+    or the name of a data set; None takes the recipe's. ``recipe``: a recipe's name or file, with ``overrides`` of its values.
     ``max_drop``: points of top-1 that INT8 may lose on the labelled images of ``validation``. ``batch``: the largest batch, or
-    (minimum, optimum, maximum). Raises any of edge_resnet's errors; ``output`` is whole or not there.
+    (minimum, optimum, maximum). Raises any of edge_resnet's errors; then nothing is left in ``output``, except where only the
+    engine failed.
     """
-    with _extras(), ExitStack() as stack:
+    with _extras(onnx="build"), ExitStack() as stack:
         from edge_resnet.pipelines import build as offline
         from edge_resnet.quantization.recipes import overridden_recipe
 
@@ -102,10 +103,10 @@ def build(
             from edge_resnet.pipelines.torchmodel import module_weights, spec_of
 
             if source != "default" or shortcut is not None or plain or classes is not None:
-                raise ConfigError("a model brings its own weights and shape", hint="leave weights, shortcut, plain, classes out")
-            source = str(stack.enter_context(module_weights(model)))
+                raise ConfigError("a model has its own weights and shape", hint="leave weights, shortcut, plain and classes out")
             spec = spec_of(model)
             spec = replace(spec, input_size=input_size or spec.input_size)
+            source = str(stack.enter_context(module_weights(model, spec)))
         preprocess = default_preprocess(spec.family, spec.input_size, mean=mean, std=std)
         asked = any(value is not None for value in (calibration, recipe, overrides, max_drop))
         calibrated = precision == "int8" and (asked or not offline.has_own_ranges(spec, preprocess, source))
@@ -116,7 +117,7 @@ def build(
             calibration_data=None if named is None else _text(calibration) or named.data,
             recipe=None if named is None else named.recipe,
             validation_data=_text(validation), max_drop=max_drop,
-            batch=BatchProfile(1, batch, batch) if isinstance(batch, int) else BatchProfile(*batch),
+            batch=BatchProfile(*((1, batch, batch) if isinstance(batch, int) else batch)),
             backend=backend, tuning=tuning, force=force, allow_random=allow_random,
         )  # fmt: skip
         return offline.build(options, progress=progress)
@@ -128,11 +129,11 @@ def quantize(
     max_drop: float | None = None, backend: str = "auto", allow_random: bool = False, force: bool = False,
     progress: Progress | None = None,
 ) -> Artifact:  # fmt: skip
-    """Make an INT8 artifact in ``output`` from the FP32 graph of another, which is left as it is; needs no torch weights.
+    """Make an INT8 artifact in ``output`` from the FP32 graph of another one, which stays as it is; needs no torch weights.
 
     The arguments are those of ``build``. Raises CalibrationError without images to calibrate on.
     """
-    with _extras():
+    with _extras(onnx="build"):
         from edge_resnet.core.errors import CalibrationError
         from edge_resnet.pipelines.requantize import requantize
         from edge_resnet.quantization.int8 import Int8Options
@@ -142,7 +143,7 @@ def quantize(
         named = overridden_recipe(_text(recipe), source.manifest.model.family, overrides)
         data = _text(calibration) or (named.data if recipe is not None else None)
         if data is None:
-            raise CalibrationError("INT8 needs images to calibrate on", hint="calibration='photos/' takes a path or a name")
+            raise CalibrationError("INT8 needs images to calibrate on", hint="calibration= takes a path or a data set's name")
         options = Int8Options(data, named.recipe, _text(validation), max_drop, allow_random)
         return requantize(source, options, Path(output), backend=backend, force=force, progress=progress)
 
@@ -152,12 +153,12 @@ def finetune(
     training: TrainOptions | None = None, distil: float = 0.5, max_drop: float | None = None, backend: str = "auto",
     allow_random: bool = False, force: bool = False, progress: Progress | None = None,
 ) -> FineTuned:  # fmt: skip
-    """Train an artifact's network with INT8's rounding in it (QAT) on labelled images, into a new artifact in ``output``.
+    """Quantization-aware training (QAT) of an artifact's network on labelled images; writes a new INT8 artifact to ``output``.
 
-    ``training``: None takes three epochs at a low rate. ``distil``: the FP32 graph's share of the loss, in 0..1. A budget
-    ``max_drop`` that is missed is in the result's ``missed``; the artifact is written all the same.
+    ``training``: None takes three epochs at a low rate. ``distil``: the FP32 graph's share of the loss, in 0..1. Where the budget
+    ``max_drop`` is missed, the artifact is written all the same and the result's ``missed`` holds the error.
     """
-    with _extras():
+    with _extras(onnx="build"):
         from edge_resnet.network.training.options import usual_augmentation
         from edge_resnet.pipelines import finetune as pipeline
         from edge_resnet.quantization.recipes import load_recipe, recipe_for
@@ -166,14 +167,10 @@ def finetune(
         family = source.manifest.model.family
         images = os.fspath(data)
         options = pipeline.QatOptions(
-            data=images,
-            recipe=load_recipe(recipe_for(family)).recipe,
-            validation=_text(validation),
+            data=images, recipe=load_recipe(recipe_for(family)).recipe, validation=_text(validation),
             training=training or replace(pipeline.DEFAULTS, augment=usual_augmentation(family, images)),
-            distil=distil,
-            max_drop=max_drop,
-            allow_random=allow_random,
-        )
+            distil=distil, max_drop=max_drop, allow_random=allow_random,
+        )  # fmt: skip
         return pipeline.fine_tune(source, options, Path(output), backend=backend, force=force, progress=progress)
 
 
@@ -181,11 +178,11 @@ def train(
     network: NetworkChoice, data: PathLike, *, validation: PathLike | None = None, options: TrainOptions | None = None,
     output: PathLike | None = None, resume: bool = False, force: bool = False, progress: Progress | None = None,
 ) -> JobResult:  # fmt: skip
-    """Train a network on labelled images; its weights, log and result are in ``output`` (None: ``runs/NAME``).
+    """Train a network on labelled images; writes its weights, log and result to ``output`` (None: ``runs/NAME``).
 
     ``network``: edge_resnet.network.training.job.NetworkChoice. ``options``: edge_resnet.network.training.TrainOptions.
     """
-    with _extras():
+    with _extras(onnx="build"):
         from edge_resnet.network.training.job import TrainJob, run_job
         from edge_resnet.network.training.options import TrainOptions as Options
         from edge_resnet.network.training.options import usual_augmentation
@@ -200,9 +197,9 @@ def compile(  # noqa: A001 - the command's name
     artifact: Model | Artifact | PathLike, *, backend: str = "auto", tuning: EngineTuning | None = None,
     progress: Progress | None = None,
 ) -> Path | None:  # fmt: skip
-    """Derive an artifact's engine for this machine; its folder, or None where the backend runs the graph itself.
+    """Derive an artifact's engine for this machine. Returns its folder, or None where the backend runs the graph itself.
 
-    ``tuning``: of TensorRT's builder. An engine that fits already is kept.
+    ``tuning``: options of TensorRT's builder. An engine that fits already is kept.
     """
     with _extras():
         from edge_resnet.compiler.derive import compile_engine
@@ -216,9 +213,10 @@ def evaluate(
 ) -> Evaluation:  # fmt: skip
     """Top-1, top-5 and agreement with FP32 on labelled images, in percent, with 95 % intervals.
 
-    ``data``: what ``open_images`` takes or gives. ``backend``: None is the model's own. ``simulate_int8``: TensorRT's INT8,
-    computed on this machine. ``per_image``: the result says which images are right, for ``compare``. Raises ConfigError for
-    random weights unless ``allow_random``, DataError where labels are missing or belong to another network.
+    ``data``: a path, a data set's name or an ImageSet. ``backend``: None is that of a Model, else ``auto``. ``simulate_int8``:
+    TensorRT's INT8, computed on this machine. ``per_image``: the result says for each image whether it was right, for comparisons.
+    Raises ConfigError for random weights unless ``allow_random``, and for a Model of the FP32 reference, which is what every
+    evaluation compares with; DataError where labels are missing or belong to another network.
     """
     with _extras():
         from edge_resnet.measurement.accuracy import evaluate as measure
@@ -228,8 +226,12 @@ def evaluate(
         if artifact.manifest.model.weights == "random" and not allow_random:
             raise ConfigError(f"{artifact.folder} has random weights: its accuracy says nothing", hint="allow_random=True")
         name, simulate = backend or "auto", simulate_int8
-        if isinstance(model, Model) and backend is None:
-            name, simulate = model.backend, simulate_int8 or model.variant == "simulated"
+        if isinstance(model, Model):
+            if model.variant == "reference":
+                raise ConfigError(
+                    f"{model} is the FP32 reference", hint="load it as 'native': the result has FP32's accuracy too"
+                )
+            name, simulate = backend or model.backend, simulate_int8 or model.variant == "simulated"
         images = data if isinstance(data, ImageSet) else open_images(data, labels=artifact.labels)
         prepare_engine(artifact, name, "simulated" if simulate else "native", progress=progress)
         return measure(artifact, images, backend=name, simulate=simulate, per_image=per_image, progress=progress)
@@ -240,10 +242,11 @@ def benchmark(
     batch: int | None = None, backend: str | None = None, power: bool = True, cold_start: bool = False,
     images: ImageSet | None = None, progress: Progress | None = None,
 ) -> BenchResult:  # fmt: skip
-    """Latency and throughput by MLPerf's scenarios: ``single-stream``, ``multi-stream`` or ``offline``.
+    """Latency and throughput by one of MLPerf's scenarios: ``single-stream``, ``multi-stream`` or ``offline``.
 
-    An open Model is measured as it is. ``batch``: of offline; None is the engine's largest. ``images``: None measures on noise.
-    ``cold_start``: also start processes of their own and time their first answer.
+    A Model is measured as it is, without being opened again; it must be the ``native`` variant. ``batch``: of offline; None is
+    the engine's largest. ``images``: None measures on random pixels. ``power``: read power and temperature sensors meanwhile.
+    ``cold_start``: also start separate processes and time their first answer. Raises ConfigError for other arguments.
     """
     with _extras():
         from edge_resnet.measurement.bench.bench import bench
@@ -251,11 +254,12 @@ def benchmark(
         from edge_resnet.pipelines.engines import prepare_engine
 
         artifact = _artifact(model)
+        if isinstance(model, Model) and model.variant != "native":
+            raise ConfigError(f"{model} is the {model.variant} variant", hint="only the latency of 'native' means anything")
         running = model if isinstance(model, Model) and backend is None else None
         name = running.backend if running is not None else backend or "auto"
-        options = BenchOptions(
-            scenario=scenario, backend=name, seconds=seconds, batch=batch, power=power, starts=3 if cold_start else 0
-        )
+        starts = 3 if cold_start else 0
+        options = BenchOptions(scenario, name, seconds, batch=batch, power=power, starts=starts)
         if running is None:
             prepare_engine(artifact, name, progress=progress)
         network = None if running is None else running.network
@@ -263,12 +267,12 @@ def benchmark(
 
 
 def report(
-    request: SweepRequest, output: PathLike, *, resume: bool = False, force: bool = False,
-    progress: Progress | None = None,
+    request: SweepRequest, output: PathLike, *, resume: bool = False, force: bool = False, progress: Progress | None = None,
 ) -> Report:  # fmt: skip
     """Measure networks in several precisions on several backends, and write a page, charts and tables of it to ``output``.
 
-    ``request``: edge_resnet.studies.sweep.SweepRequest. ``resume``: keep what was measured there; ``force``: measure all again.
+    ``request``: edge_resnet.studies.sweep.SweepRequest. ``resume``: use the measurements that are in ``output`` already;
+    ``force``: replace them.
     """
     with _extras():
         from edge_resnet.measurement.report import check_drawable, write_report
@@ -288,54 +292,49 @@ def stream(
     duration_s: float | None = None, rate: float | None = None, realtime: bool = False, keep_trying: bool = False,
     tell: Callable[[str], object] = lambda _: None,
 ) -> RunSummary:  # fmt: skip
-    """Classify what cameras, streams, videos and folders show, until they end or Ctrl-C; cameras are opened again when they fail.
+    """Classify the frames of cameras, videos and folders until they end or Ctrl-C; a camera that fails is opened again.
 
     ``sources``: ``/dev/video0``, ``rtsp://…``, ``clip.mp4``, a folder, ``synthetic://``. ``sinks``: functions that take each
-    Prediction, Sink objects, or texts: ``jsonl:FILE``, ``web:PORT`` or ``web:HOST:PORT``, ``mqtt:BROKER``, ``video:FILE``,
-    ``uncertain:FOLDER``, ``window``. ``frames``, ``duration_s``: stop after as many. ``rate``: frames per second and camera.
-    ``tell``: takes lines for a person, such as the page's address. Raises SourceError where a source cannot be opened.
+    Prediction, Sink objects, or strings: ``jsonl:FILE``, ``web:PORT``, ``web:HOST:PORT``, ``mqtt:BROKER``, ``video:FILE``,
+    ``uncertain:FOLDER``, ``window``. ``frames``, ``duration_s``: when to stop. ``rate``: frames per second of each camera.
+    ``realtime``: videos at their own pace. ``keep_trying``: wait for cameras that are not there. ``tell``: takes lines for a
+    person, such as the page's address. Raises ConfigError for wrong arguments, SourceError where a source cannot be opened.
     """
     with _extras():
         from edge_resnet.streaming.loop import RunOptions
         from edge_resnet.streaming.session import Inputs, Session, run_session
         from edge_resnet.streaming.sinks.named import FunctionSink, outputs_of
 
-        manifest = model.artifact.manifest
+        manifest, network = model.artifact.manifest, model.network
         uris = tuple(os.fspath(uri) for uri in ([sources] if isinstance(sources, str | os.PathLike) else sources))
         if not uris:
-            raise ConfigError("stream needs something to look at", hint="a camera such as '/dev/video0', a video or a folder")
+            raise ConfigError("there is no source to stream from", hint="a camera such as '/dev/video0', a video or a folder")
         named = [sink for sink in sinks if isinstance(sink, str)]
         own = tuple(FunctionSink(sink) if callable(sink) else sink for sink in sinks if not isinstance(sink, str))
-        options = RunOptions(
-            preprocess=manifest.preprocess,
-            labels=model.labels,
-            top=top,
-            frames=frames,
-            duration_s=duration_s,
-            batch=max(manifest.batch.max, len(uris)),
-            rate=rate,
-        )
+        batch = max(manifest.batch.max, len(uris))
+        options = RunOptions(manifest.preprocess, model.labels, top, frames, duration_s, batch, rate)
         session = Session(model.artifact.folder.name, manifest.precision, tell, own)
         inputs = Inputs(uris, realtime=realtime, keep_trying=keep_trying)
-        return run_session(session, lambda: nullcontext(model.network), inputs, outputs_of(named), options)
+        return run_session(session, lambda: nullcontext(network), inputs, outputs_of(named), options)
 
 
 def open_images(data: PathLike, *, labels: Sequence[str] | None = None, split: Literal["train", "test"] = "test") -> ImageSet:
     """Open images: a folder of class folders, a flat folder, a CSV, an ``.npz``, one image, or a data set by name.
 
-    ``labels``: the network's, by which class folders are numbered. ``split``: of a data set by name. Raises DataError.
+    ``labels``: the network's, by which class folders are numbered. ``split``: the part of a data set by name. Raises DataError
+    for anything else.
     """
     with _extras():
         return open_data(os.fspath(data), split=split, label_names=labels)
 
 
 @contextmanager
-def _extras() -> Iterator[None]:
-    """A module that is not installed becomes an error that names the extra."""
+def _extras(*, onnx: str = "compile") -> Iterator[None]:
+    """Turn a package that is not installed into an error that names its extra; ``onnx``: the extra that brings onnx here."""
     try:
         yield
     except ModuleNotFoundError as error:
-        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        extra = {**_EXTRAS, "onnx": onnx}.get((error.name or "").partition(".")[0])
         if extra is None or isinstance(error, MissingDependencyError):
             raise
         raise MissingDependencyError(f"{error.name} is not installed", hint=f"pip install 'edge-resnet[{extra}]'") from error

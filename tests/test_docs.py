@@ -16,9 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
+from tiny import as_trained
 from typer.testing import CliRunner
 
+import edge_resnet
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.cli import app, main
+from edge_resnet.images.imageset import open_images
 from edge_resnet.pipelines import demo
 from edge_resnet.pipelines.demo import DemoResult
 from edge_resnet.quantization import recipes
@@ -32,7 +37,8 @@ SUBCOMMANDS = [
 ]
 BLOCKS = re.findall(r"(<!--[^\n]*-->\n)?```sh\n(.*?)```", README, flags=re.DOTALL)
 USER_PAGES = ("bench.md", "commands.md", "paper.md", "qat.md", "report.md", "run.md", "train.md")
-PAGES = sorted([*REPO.glob("*.md"), *REPO.glob("docs/**/*.md"), *REPO.glob("calibration/*.md"), *REPO.glob("deploy/*.md")])
+PAGES = sorted(path for place in ("", "docs/**/", "calibration/", "deploy/", "examples/") for path in REPO.glob(f"{place}*.md"))
+PYTHON_PAGE = REPO / "docs" / "python.md"
 
 
 def _environment() -> dict[str, str]:
@@ -138,6 +144,38 @@ def test_the_shell_blocks_run_with_less_training(
             assert json.loads(printed.out)["images"] > 0
     signal.signal(signal.SIGTERM, handler)
     _has_answers(tmp_path / "out.jsonl")
+
+
+def test_the_python_page_runs(
+    tiny_artifacts: dict[str, Artifact], smooth_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its blocks run in order as one program, beside an artifact and a few images; those that do not run say why."""
+    images = open_images(smooth_images)
+    for index in range(24):
+        for path in (tmp_path / "val" / tiny_artifacts["int8"].labels[index % 10], tmp_path / "photos"):
+            path.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(images.load(index)).save(path / f"{index}.png")
+    for name in ("cat.jpg", "dog.jpg"):
+        Image.fromarray(images.load(len(name))).save(tmp_path / name)
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    as_trained(tiny_artifacts["int8"], tmp_path / "artifacts" / "mine")
+    monkeypatch.chdir(tmp_path)
+    text = PYTHON_PAGE.read_text(encoding="utf-8")
+    namespace: dict[str, object] = {"__name__": "page"}
+    for block in re.finditer(r"(<!--[^\n]*-->\n)?```python\n(.*?)```", text, flags=re.DOTALL):
+        comment, program = block.groups()
+        if comment is not None:
+            assert re.match(r"<!-- not run: .{10,} -->", comment), program
+            continue
+        lines = text[: block.start(2)].count("\n")
+        exec(compile("\n" * lines + program, PYTHON_PAGE, "exec"), namespace)
+    assert len((tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()) == 30
+
+
+def test_the_python_page_names_every_public_name() -> None:
+    """A function, a record or an error that is added is described there."""
+    text = PYTHON_PAGE.read_text(encoding="utf-8")
+    assert [name for name in edge_resnet.__all__ if name != "__version__" and not re.search(rf"\b{name}\b", text)] == []
 
 
 def test_the_tree_in_the_readme_is_the_tree_on_disk() -> None:

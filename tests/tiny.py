@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core.records import ModelSpec, Precision, Preprocess, QuantRecipe
 from edge_resnet.pipelines.build import BuildOptions
 
@@ -20,3 +23,13 @@ def tiny_options(precision: Precision, output: Path, images: Path) -> BuildOptio
         recipe=QuantRecipe(images=32) if precision == "int8" else None,
         allow_random=True,
     )
+
+
+def as_trained(artifact: Artifact, folder: Path) -> Path:
+    """A copy whose manifest says that its random weights were trained: its accuracy may be measured."""
+    shutil.copytree(artifact.folder, folder)
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    manifest["model"]["weights"] = f"sha256:{'0' * 64}"
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    return folder

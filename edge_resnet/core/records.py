@@ -95,6 +95,9 @@ class ModelSpec:
     weights: str = "random"
 
     def __post_init__(self) -> None:
+        families, shortcuts = get_args(Family), get_args(Shortcut)
+        _require(self.family in families, f"there is no family {self.family!r}", f"choose one of {', '.join(families)}")
+        _require(self.shortcut in shortcuts, f"there is no shortcut {self.shortcut!r}", f"choose one of {', '.join(shortcuts)}")
         if self.family == "imagenet":
             depths = ", ".join(map(str, IMAGENET_DEPTHS))
             _require(self.depth in IMAGENET_DEPTHS, f"no ImageNet ResNet has depth {self.depth}", f"choose one of {depths}")
@@ -133,7 +136,10 @@ class QuantRecipe:
     exact_input: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.method in get_args(CalibMethod), f"no calibration method is called {self.method!r}")
+        methods, corrections = get_args(CalibMethod), get_args(Correction)
+        _require(
+            self.method in methods, f"no calibration method is called {self.method!r}", f"choose one of {', '.join(methods)}"
+        )
         _require(self.images >= 1, f"calibration needs at least one image, not {self.images}", "128 to 512 are enough")
         _require(
             50 < self.percentile <= 100,
@@ -141,7 +147,11 @@ class QuantRecipe:
             "99.999 is a good start for ResNets",
         )
         _require(self.seed >= 0, f"a seed is 0 or more, not {self.seed}", "any whole number; the same one draws the same images")
-        _require(self.correction in get_args(Correction), f"no correction is called {self.correction!r}")
+        _require(
+            self.correction in corrections,
+            f"no correction is called {self.correction!r}",
+            f"choose one of {', '.join(corrections)}",
+        )
         _require(1 <= self.epochs <= 1000, f"epochs must lie in 1..1000, not {self.epochs}", "10 is a good start")
 
 
@@ -169,7 +179,7 @@ def default_spec(
 ) -> ModelSpec:
     """The network of that depth, with the family's own shortcut, classes and input size where None is given."""
     width, size = (1000, 224) if family == "imagenet" else (10, 32)
-    return ModelSpec(family, depth, shortcut or FAMILY_SHORTCUT[family], plain, classes or width, input_size or size)
+    return ModelSpec(family, depth, shortcut or FAMILY_SHORTCUT.get(family, "B"), plain, classes or width, input_size or size)
 
 
 def default_preprocess(

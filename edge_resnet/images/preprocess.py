@@ -103,7 +103,7 @@ def check_image(image: ImageArray) -> None:
 def _checked(image: ImageArray | Image.Image) -> ImageArray | Image.Image:
     if isinstance(image, Image.Image):
         if 0 in image.size:
-            raise ConfigError(f"an image of {image.width}x{image.height} pixels has nothing to resize")
+            raise ConfigError(f"an image of {image.width}x{image.height} pixels has nothing to resize", hint="is the file whole?")
         return image if image.mode == "RGB" else _rgb(image)
     check_image(image)
     return image

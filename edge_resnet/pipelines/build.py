@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -103,6 +104,8 @@ def _with_own_ranges(manifest: Manifest, model: ModelSpec, folder: Path) -> Mani
 
 def _check(options: BuildOptions) -> Int8Options | None:
     """Refuse invalid options. Returns how INT8 is made; None for another precision, and if its ranges ship."""
+    if options.precision not in get_args(Precision):
+        raise ConfigError(f"there is no precision {options.precision!r}", hint=f"choose one of {', '.join(get_args(Precision))}")
     name = resolve_backend(options.backend)
     load_backend(name)
     if name != "tensorrt":

@@ -14,9 +14,10 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
+from typing import Literal, TypeAlias, get_args
 
 import numpy as np
+from PIL import Image
 
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core.errors import BackendError, ConfigError, DataError
@@ -25,17 +26,14 @@ from edge_resnet.images.imageset import ImageSet
 from edge_resnet.images.preprocess import ImageArray, check_image, preprocess, preprocess_bgr, preprocess_file
 from edge_resnet.pipelines.engines import open_with_engine
 from edge_resnet.runtime.backend import Backend, Images, Logits, Variant, load_backend, resolve_backend
-from edge_resnet.runtime.postprocess import ClassScore, top_k
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from edge_resnet.runtime.postprocess import ClassScore, check_top, top_k
 
 __all__ = ["Classification", "Color", "ImageInput", "Model", "open_model"]
 
 #: The order of an array's channels: ``rgb`` (Pillow, torchvision) or ``bgr`` (OpenCV).
 Color: TypeAlias = Literal["rgb", "bgr"]
 #: A path, a Pillow image, or an array (H, W, 3) uint8.
-ImageInput: TypeAlias = "str | os.PathLike[str] | Image | ImageArray"
+ImageInput: TypeAlias = "str | os.PathLike[str] | Image.Image | ImageArray"
 
 #: Images are decoded by as many threads: decoding releases the interpreter lock, and more would take cores from the network.
 _THREADS = 4
@@ -50,24 +48,25 @@ class Classification:
 
 
 def open_model(
-    path: str | os.PathLike[str] | None = None,
+    path: Artifact | str | os.PathLike[str] | None = None,
     *,
     backend: str = "auto",
     variant: Variant = "native",
     progress: Progress | None = None,
 ) -> Model:
-    """Open the artifact in the folder ``path``, or the newest under ``artifacts``, and derive its engine first where needed.
+    """Open the artifact in the folder ``path``, or the newest under ``artifacts``; derive its engine first where there is none.
 
-    ``backend``: ``auto``, ``tensorrt``, ``openvino`` or ``onnxruntime``. ``variant``: ``native``, ``simulated`` (TensorRT's INT8
-    computed on this machine) or ``reference`` (the FP32 graph). Raises ConfigError for an unknown backend or variant,
-    ArtifactError where the folder is no sound artifact, MissingDependencyError where the backend is not installed, and
-    BackendError where the device fails.
+    ``path``: also an Artifact, such as ``build`` returns. ``backend``: ``auto``, ``tensorrt``, ``openvino`` or ``onnxruntime``.
+    ``variant``: ``native``, ``simulated`` (TensorRT's INT8 computed on this machine) or ``reference`` (the FP32 graph). Raises
+    ConfigError for an unknown backend or variant, ArtifactError where the folder is no sound artifact, MissingDependencyError
+    where the backend is not installed, and BackendError where the device fails.
     """
     if variant not in get_args(Variant):
         raise ConfigError(f"there is no variant {variant!r}", hint=f"choose one of {', '.join(get_args(Variant))}")
     name = resolve_backend(backend, variant)
-    opener = load_backend(name)  # a backend that is not installed is said before the files are checked
-    artifact = open_with_engine(None if path is None else Path(path), name, variant, progress=progress)
+    opener = load_backend(name)  # a missing backend is reported before gigabytes of files are checked
+    folder = path.folder if isinstance(path, Artifact) else None if path is None else Path(path)
+    artifact = open_with_engine(folder, name, variant, progress=progress)
     return Model(artifact, opener.open(artifact, variant), variant)
 
 
@@ -96,7 +95,7 @@ class Model:
 
     @property
     def network(self) -> Backend:
-        """The backend itself, for whoever preprocesses images on their own. Raises BackendError where the model is closed."""
+        """The backend itself, for images that are preprocessed already. Raises BackendError where the model is closed."""
         if self._closed:
             raise BackendError(f"the model of {self.artifact.folder} is closed", hint="open it again with edge_resnet.load")
         return self._network
@@ -104,11 +103,12 @@ class Model:
     def predict(self, image: ImageInput, *, top: int = 5, color: Color = "rgb") -> Classification:
         """Classify one image: a path, a Pillow image, or an array (H, W, 3) uint8 whose channels are in the order ``color``.
 
-        The image is resized and cropped as the network was trained. Raises DataError for a file that is no image, ConfigError
-        for an array of another shape or dtype and for ``top`` below 1, BackendError where the model is closed or the device
-        fails.
+        The image is resized and cropped as the network was trained; ``color`` concerns arrays alone. Raises DataError for a file
+        that is no image, ConfigError for an array of another shape or dtype and for ``top`` below 1, BackendError where the model
+        is closed or the device fails.
         """
         network = self.network
+        _check(top, color)
         logits = network.infer(self._prepare(image, color)[None])
         return Classification(_source_of(image, 0), top_k(logits[0], self.labels, top))
 
@@ -121,15 +121,20 @@ class Model:
         color: Color = "rgb",
         skipped: list[str] | None = None,
     ) -> Iterator[Classification]:
-        """Classify images one batch after another, in their order; what ``open_images`` gives, or any iterable of images.
+        """Classify the images of an ImageSet or of any iterable, batch by batch, in their order.
 
-        Nothing is read ahead of the batch at hand. A file that cannot be read raises DataError; where a list ``skipped`` is given
-        its name is appended to that instead, and the iteration continues. Raises as ``predict`` does.
+        Nothing is read ahead of the current batch. A file that cannot be read raises DataError; where a list ``skipped`` is
+        given, its name is appended to the list instead, and the iteration continues. Raises as ``predict`` does; wrong arguments
+        and a closed model raise at the call, before the first image is taken.
         """
+        self.network  # noqa: B018 - raises where the model is closed
+        _check(top, color)
         if batch < 1:
             raise ConfigError(f"a batch holds at least one image, not {batch}", hint="batch=8 is a good start")
         if isinstance(images, str | os.PathLike):
-            raise ConfigError(f"predict_many takes several images, not the path {images}", hint="edge_resnet.open_images(path)")
+            raise ConfigError(
+                f"predict_many takes several images, not the path {images}", hint="give open_images(path), or a list"
+            )
         return self._classifications(images, batch, top, color, skipped)
 
     def logits(self, images: ImageInput | Sequence[ImageInput], *, color: Color = "rgb") -> Logits:
@@ -138,6 +143,7 @@ class Model:
         An array (N, H, W, 3) uint8 counts as N images. Raises as ``predict`` does, and ConfigError where there is no image.
         """
         network = self.network
+        _check(1, color)
         chosen: list[ImageInput]
         if (isinstance(images, np.ndarray) and images.ndim == 4) or (
             isinstance(images, Sequence) and not isinstance(images, str)
@@ -150,7 +156,7 @@ class Model:
         return network.infer(np.stack([self._prepare(image, color) for image in chosen]))
 
     def close(self) -> None:
-        """Free the device's memory; harmless when repeated."""
+        """Free the device's memory. May be called twice."""
         self._closed = True
         self._network.close()
 
@@ -190,16 +196,14 @@ class Model:
     def _prepare(self, image: ImageInput, color: Color) -> ImageArray:
         """(crop, crop, 3) uint8 RGB."""
         spec = self.artifact.manifest.preprocess
-        if color not in get_args(Color):
-            raise ConfigError(f"there is no channel order {color!r}", hint="color='rgb' for Pillow, color='bgr' for OpenCV")
         if isinstance(image, str | os.PathLike):
             return preprocess_file(Path(image), spec)
-        if isinstance(image, np.ndarray):
-            check_image(image)
-            return preprocess_bgr(image, spec) if color == "bgr" else preprocess(image, spec)
-        if color == "bgr":
+        if isinstance(image, Image.Image) and color == "bgr":
             raise ConfigError("a Pillow image knows its own channel order", hint="leave color out")
-        return preprocess(image, spec)
+        if isinstance(image, Image.Image):
+            return preprocess(image, spec)
+        check_image(image)
+        return preprocess_bgr(image, spec) if color == "bgr" else preprocess(image, spec)
 
 
 @dataclass(frozen=True)
@@ -208,6 +212,12 @@ class _Item:
 
     source: str
     prepare: Callable[[], ImageArray]
+
+
+def _check(top: int, color: Color) -> None:
+    check_top(top)
+    if color not in get_args(Color):
+        raise ConfigError(f"there is no channel order {color!r}", hint="color='rgb' for Pillow, color='bgr' for OpenCV")
 
 
 def _attempt(item: _Item) -> ImageArray | DataError:

@@ -18,15 +18,17 @@ from edge_resnet.network.weights import fill_network, spec_of
 
 __all__ = ["module_weights", "spec_of"]
 
+_HINT = "only the networks that edge-resnet models lists can be built"
+
 
 @contextmanager
-def module_weights(module: nn.Module) -> Iterator[Path]:
-    """A file of the module's weights, there while the block runs.
+def module_weights(module: nn.Module, spec: ModelSpec) -> Iterator[Path]:
+    """A file of the module's weights, which exists while the block runs.
 
-    Raises WeightsError where the module is none of the networks that can be built, or has the parameters of one and computes
-    something else: then its weights alone are not what it does.
+    ``spec``: what ``spec_of`` returns for it, with any input size. Raises WeightsError where the module is not float32, or has
+    the parameters of that network and computes something else: then its weights alone do not describe it.
     """
-    _check_computation(module, spec_of(module))
+    _check_computation(module, spec)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.safetensors"
         save_file({key: value.detach().cpu().contiguous() for key, value in module.state_dict().items()}, path)
@@ -34,19 +36,31 @@ def module_weights(module: nn.Module) -> Iterator[Path]:
 
 
 def _check_computation(module: nn.Module, spec: ModelSpec) -> None:
-    """Compare the module with the network of that specification on two seeded inputs; its mode is left as it was."""
+    """Compare the module with the network of ``spec`` on two seeded inputs; the mode of each of its parts stays."""
+    parameter, name = next(module.parameters()), type(module).__name__
+    if parameter.dtype != torch.float32:
+        raise WeightsError(f"{name} computes in {parameter.dtype}, not in torch.float32", hint="hand in model.float()")
     ours = fill_network(build_network(spec), module).eval()
-    was_training = module.training
+    images = torch.randn(2, 3, spec.input_size, spec.input_size, generator=torch.Generator().manual_seed(0))
+    with _evaluating(module), torch.no_grad():
+        expected = ours(images)
+        try:
+            found = module(images.to(parameter.device))
+        except Exception as error:  # a stranger's forward may raise anything
+            raise WeightsError(f"{name} has the parameters of {spec.name} and fails on images: {error}", hint=_HINT) from error
+    tolerance = 1e-3 * float(expected.abs().max())
+    alike = isinstance(found, torch.Tensor) and found.shape == expected.shape
+    if not alike or not torch.allclose(found.cpu(), expected, rtol=1e-3, atol=tolerance):
+        raise WeightsError(f"{name} has the parameters of {spec.name} but computes something else", hint=_HINT)
+
+
+@contextmanager
+def _evaluating(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode while the block runs. Parts may differ in their mode: fine-tuning often freezes batch norms."""
+    before = [(part, part.training) for part in module.modules()]
     module.eval()
     try:
-        with torch.no_grad():
-            images = torch.randn(2, 3, spec.input_size, spec.input_size, generator=torch.Generator().manual_seed(0))
-            device = next(module.parameters()).device
-            given, own = module(images.to(device)).float().cpu(), ours(images)
+        yield
     finally:
-        module.train(was_training)
-    if given.shape != own.shape or not torch.allclose(given, own, rtol=1e-3, atol=1e-3 * float(own.abs().max())):
-        raise WeightsError(
-            f"{type(module).__name__} has the parameters of {spec.name} but computes something else",
-            hint="only the networks that edge-resnet models lists can be built",
-        )
+        for part, training in before:
+            part.training = training

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from edge_resnet.core.errors import BackendError, ConfigError
 
-__all__ = ["ClassScore", "check_finite", "softmax", "top_k"]
+__all__ = ["ClassScore", "check_finite", "check_top", "softmax", "top_k"]
 
 
 def check_finite(logits: npt.NDArray[np.float32]) -> None:
@@ -20,6 +20,12 @@ def check_finite(logits: npt.NDArray[np.float32]) -> None:
             "the network's answer is not a number (NaN or infinity)",
             hint="FP16 overflows so; build with --fp32, and check the weights",
         )
+
+
+def check_top(k: int) -> None:
+    """Raise ConfigError where fewer than one class is asked for."""
+    if k < 1:
+        raise ConfigError(f"top-k needs k of at least 1, not {k}", hint="5 is the usual number")
 
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -41,8 +47,7 @@ def top_k(
     """
     if logits.ndim != 1 or len(labels) != len(logits):
         raise ConfigError(f"{len(labels)} labels do not fit logits of shape {logits.shape}", hint="one label per class")
-    if k < 1:
-        raise ConfigError(f"top-k needs k of at least 1, not {k}")
+    check_top(k)
     check_finite(logits)
     if probabilities is None:
         probabilities = softmax(logits)

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.runtime.backend import Backend
-from edge_resnet.runtime.postprocess import softmax, top_k
+from edge_resnet.runtime.postprocess import check_top, softmax, top_k
 from edge_resnet.streaming.camerareader import CameraReader, CameraSpec, RetryPolicy
 from edge_resnet.streaming.counters import RunCounters, RunSummary
 from edge_resnet.streaming.filereader import FileReader, FrameReader, Taken
@@ -62,6 +63,12 @@ class RunOptions:
     smoothing: Smoothing = field(default_factory=Smoothing)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     only_changes: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        check_top(self.top)
+        for name, limit in (("frames", self.frames), ("duration_s", self.duration_s), ("rate", self.rate)):
+            if limit is not None and not limit > 0:
+                raise ConfigError(f"{name} must be above 0, not {limit}", hint="leave it out for no limit")
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,13 @@ _MIB = 1 << 20
 class Outputs:
     """The sinks that are asked for; sizes in MiB.
 
-    ``console``: takes lines of text for a person; None prints nothing but, if stderr is a terminal, a counter of frames there.
+    ``console``: takes lines of text for a person. ``frame_counter``: without a console, count frames on a terminal's stderr.
     ``jsonl``: a file, or ``-`` for stdout. ``mqtt``: ``mqtt://[user:password@]host[:port]/topic``. ``web``: ``HOST:PORT``.
     ``record_uncertain``: a folder for frames whose best probability is below ``uncertain_below``.
     """
 
     console: Callable[[str], object] | None = None
+    frame_counter: bool = True
     jsonl: str | None = None
     jsonl_append: bool = False
     jsonl_max_mib: float | None = None
@@ -119,7 +120,7 @@ def _displays(wanted: Outputs, run: RunView) -> Iterator[Sink]:
         from edge_resnet.streaming.sinks.terminal import TableSink
 
         yield TableSink(run.status)
-    elif sys.stderr.isatty():
+    elif wanted.frame_counter and sys.stderr.isatty():
         from edge_resnet.streaming.sinks.terminal import FrameCounter
 
         yield FrameCounter()

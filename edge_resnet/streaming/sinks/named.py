@@ -1,4 +1,4 @@
-"""Sinks as a Python program names them: functions, and texts such as ``jsonl:out.jsonl``. Opens none."""
+"""Sinks as a Python program names them: functions, and strings such as ``jsonl:out.jsonl``. Opens none of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,10 @@ _HINT = "jsonl:FILE, web:PORT, web:HOST:PORT, mqtt:BROKER, video:FILE, uncertain
 
 
 class FunctionSink:
-    """Calls a function with every prediction, one after another, in a thread of its own."""
+    """Calls a function with every prediction, one after another, in the sink's own thread.
+
+    An exception of the function is logged, and that prediction counts as lost; the next one is tried.
+    """
 
     name = "function"
     wants_frames = False
@@ -26,11 +29,11 @@ class FunctionSink:
         self._function = function
 
     def write(self, prediction: Prediction, frame: Frame) -> None:  # noqa: ARG002 - the protocol's signature
-        """Call it."""
+        """Call the function."""
         self._function(prediction)
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: no prediction is held back."""
 
     def __enter__(self) -> FunctionSink:
         return self
@@ -40,8 +43,11 @@ class FunctionSink:
 
 
 def outputs_of(texts: Iterable[str]) -> Outputs:
-    """The sinks that the texts name, each kind once. Raises ConfigError for an unknown kind, and for one named twice."""
-    outputs, seen = Outputs(), set[str]()
+    """The sinks that the strings name, each kind once, and nothing on the terminal.
+
+    Raises ConfigError for an unknown kind, and for one that is named twice.
+    """
+    outputs, seen = Outputs(frame_counter=False), set[str]()
     for text in texts:
         kind, _, target = text.partition(":")
         if kind not in ("jsonl", "web", "mqtt", "video", "uncertain", "window") or bool(target) == (kind == "window"):
