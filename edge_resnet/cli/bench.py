@@ -123,8 +123,11 @@ def _size(text: str) -> tuple[int, int]:
 
 
 def _report(results: list[BenchResult]) -> None:
+    from edge_resnet.runtime.backend import backend_info
+
     first = results[0]
-    where = first.device.gpu if first.backend == "tensorrt" else f"{first.device.usable_cores} cores of {first.device.cpu}"
+    on_gpu = backend_info(first.backend).processor == "GPU"
+    where = first.device.gpu if on_gpu else f"{first.device.usable_cores} cores of {first.device.cpu}"
     typer.echo(f"{first.model} {first.precision} on {first.backend}, {where}; {first.images}, {first.rules}")
     typer.echo(_HEAD)
     for result in results:

@@ -20,7 +20,7 @@ from edge_resnet.network import ResNet, build_network, class_names, load_weights
 from edge_resnet.network.export import VERIFY_BATCHES, Deployable, export, verify
 from edge_resnet.pipelines.engines import compile_written
 from edge_resnet.quantization.int8 import Int8Options, add_int8, add_shipped_int8, draw_sample, open_validation, with_int8
-from edge_resnet.runtime.backend import load_backend, refuse_tuning, resolve_backend
+from edge_resnet.runtime.backend import backend_info, load_backend, refuse_tuning, resolve_backend
 
 __all__ = ["BuildOptions", "build", "has_own_ranges"]
 
@@ -94,7 +94,7 @@ def _check(options: BuildOptions) -> Int8Options | None:
     """Refuse what makes no sense; what INT8 is made with, None for another precision and where its ranges ship."""
     name = resolve_backend(options.backend)
     load_backend(name)
-    if name != "tensorrt":
+    if backend_info(name).form.kind != "plan":
         refuse_tuning(options.tuning)
     if options.preprocess.crop != options.model.input_size:
         raise ConfigError(f"the crop of {options.preprocess.crop} pixels is not the input size {options.model.input_size}")

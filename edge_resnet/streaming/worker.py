@@ -89,7 +89,7 @@ class Worker:
 
     def at_once(self, wanted: int) -> int:
         """How many frames make a batch, where ``wanted`` are wished for: a device's engine has its limit."""
-        return wanted if self._pipelined is None else min(wanted, self._pipelined.most)
+        return wanted if self._pipelined is None else min(wanted, self._pipelined.max_batch)
 
     def start(self, taken: Sequence[Taken]) -> None:
         """Prepare frames and hand them over."""

@@ -99,11 +99,11 @@ def test_every_batch_gets_its_answers(
     Other batch sizes may sum in another order, hence a tolerance; a row in the wrong place is far beyond it.
     """
     backend = opened(network, precision)
-    most = backend._slots[0]._bindings.most
-    images = pixels(network, 2 * most + 3)
+    largest = backend._slots[0]._bindings.max_batch
+    images = pixels(network, 2 * largest + 3)
     alone = np.concatenate([backend.infer(image[None]) for image in images])
     worst = 0.0
-    for count in (8, 5, most, most + 1, 1, most - 1, 2 * most + 3, 8):
+    for count in (8, 5, largest, largest + 1, 1, largest - 1, 2 * largest + 3, 8):
         found = backend.infer(images[:count])
         assert (found.dtype, found.shape) == (np.float32, (count, backend.classes))
         worst = max(worst, float(np.sqrt(np.mean((found - alone[:count]) ** 2, axis=1)).max()) / spread(alone))

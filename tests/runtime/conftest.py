@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,12 +16,24 @@ from standins import pycuda_driver, tensorrt_run
 from standins.surface import strict
 from standins.tensorrt_run import plan
 
+from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.core.records import Preprocess
 from edge_resnet.runtime.tensorrt.cudagraph import Recorder
+
+pytest.register_assert_rewrite("conformance")
 
 MODULES = tuple(f"runtime.tensorrt.{name}" for name in ("inference", "plans", "slots", "cuda"))
 #: Of the stand-in's network, whose input is 8 pixels wide.
 PREPROCESS = Preprocess(resize=9, crop=8)
+
+
+@pytest.fixture(scope="module", params=["fp32", "int8"])
+def tiny_copy(
+    request: pytest.FixtureRequest, tiny_artifacts: dict[str, Artifact], tmp_path_factory: pytest.TempPathFactory
+) -> Artifact:
+    """A copy of the tiny artifact of each precision, to which engines may be added."""
+    folder = tmp_path_factory.mktemp("copy") / "artifact"
+    return open_artifact(Path(shutil.copytree(tiny_artifacts[request.param].folder, folder)))
 
 
 @pytest.fixture

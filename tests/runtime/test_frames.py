@@ -130,7 +130,7 @@ def test_without_kernels_the_processor_resizes(
         np.testing.assert_array_equal(backend.result(backend.submit_frames(frames(3))), expected(frames(3)))
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 1
-    assert said[0].startswith("frames are resized on the processor: ")
+    assert said[0].startswith("frames are resized on the CPU: ")
 
 
 @pytest.mark.parametrize("call", ["prepared_async_call", "memcpy_htod_async", "pagelocked_empty", "mem_alloc", "synchronize"])

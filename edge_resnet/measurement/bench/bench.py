@@ -32,7 +32,16 @@ from edge_resnet.measurement.bench.rules import BenchOptions, batch_of, limits_o
 from edge_resnet.measurement.bench.stages import measure_stages
 from edge_resnet.measurement.bench.startup import Startup, measure_startup
 from edge_resnet.measurement.bench.timing import Clock, Tick, Timings, WarmUp, one_by_one, overlapped, warm_up
-from edge_resnet.runtime.backend import BACKENDS, Backend, Images, PipelinedBackend, load_backend, open_backend, resolve_backend
+from edge_resnet.runtime.backend import (
+    BACKENDS,
+    Backend,
+    Images,
+    PipelinedBackend,
+    backend_info,
+    load_backend,
+    open_backend,
+    resolve_backend,
+)
 
 __all__ = ["BenchOptions", "BenchResult", "Scenario", "bench", "read_result", "read_results", "write_results"]
 
@@ -43,7 +52,6 @@ _STAGES_SHARE = 0.2
 #: Picks of images, prepared before the measurement; then they come again.
 _PICKS = 4096
 _MAX_SAMPLES = 20_000
-_LIBRARIES = (*(entry.module for entry in BACKENDS.values()), "pycuda")
 
 
 def bench(
@@ -87,7 +95,7 @@ class _Session:
         self._stages: dict[str, float] = {}
         self._timings = Timings()
         #: Looked for before anything is timed: finding sensors takes a while in which a GPU would cool down and slow down.
-        self._meter = PowerMeter(look(works="GPU" if network.name == "tensorrt" else "CPU")) if options.power else None
+        self._meter = PowerMeter(look(works=backend_info(network.name).processor)) if options.power else None
         self._power: PowerReading | None = None
         self._warm_up: WarmUp
         self._conditions: Conditions
@@ -199,7 +207,7 @@ class _Session:
 
 
 def _on_gpu(options: BenchOptions, network: Backend | None) -> bool:
-    return (resolve_backend(options.backend) if network is None else network.name) == "tensorrt"
+    return backend_info(resolve_backend(options.backend) if network is None else network.name).processor == "GPU"
 
 
 def _teller(scenario: Scenario, progress: Progress | None) -> Tick:
@@ -261,7 +269,8 @@ def _rate(samples: list[int], batch: int) -> float:
 
 
 def _versions(tensorrt: str | None) -> dict[str, str]:
-    found = {name: installed_version(name) for name in _LIBRARIES}
+    packages = [requirement.package for name in BACKENDS for requirement in backend_info(name).requirements]
+    found = {package: installed_version(package) for package in packages}
     found["tensorrt"] = found["tensorrt"] or tensorrt
     return {"edge-resnet": __version__, **{name: version for name, version in found.items() if version}}
 

@@ -16,9 +16,10 @@ from exported import exported, small
 from standins.surface import VERSIONS
 
 from edge_resnet.artifact.enginecache import EngineOptions, EngineTuning
+from edge_resnet.compiler.tensorrt import PlanRequest
 from edge_resnet.compiler.tensorrt.child import Built, build_in_child
 from edge_resnet.core.errors import BackendError, BuildError, ConfigError, MissingDependencyError
-from edge_resnet.core.records import BatchProfile
+from edge_resnet.core.records import BatchProfile, Progress, Typing
 
 TESTS = Path(__file__).resolve().parents[2]
 OPTIONS = EngineOptions("fp16", 16, BatchProfile(1, 2, 4), EngineTuning(128))
@@ -44,12 +45,20 @@ class Child:
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *sys.path]))
         monkeypatch.setenv("LD_LIBRARY_PATH", str(libcuda.parent))
 
-    def build(self, version: str = "10.3.0", more: str = "", **words: object) -> Built:
+    def build(
+        self,
+        version: str = "10.3.0",
+        more: str = "",
+        *,
+        typing: Typing | None = None,
+        timings: Path | None = None,
+        progress: Progress | None = None,
+    ) -> Built:
         """Build with that version; ``more`` runs in the child before."""
         package = PACKAGE.format(tests=str(TESTS), surfaces=str(self._surfaces), version=version, more=more)
         (self._folder / "tensorrt.py").write_text(package, encoding="utf-8")
-        words = {"dialect": "strong" if version.startswith("11") else "weak", **words}
-        return build_in_child(self.graph, self.output, OPTIONS, **words)  # type: ignore[arg-type]
+        typing = typing or ("strong" if version.startswith("11") else "weak")
+        return build_in_child(PlanRequest(self.graph, OPTIONS, typing, timings), self.output, progress)
 
 
 @pytest.fixture
@@ -84,7 +93,7 @@ def test_errors_arrive_as_they_were_raised(child: Child) -> None:
         child.build(more="FAULTS['build_serialized_network'] = ['no kernel fits']")
     assert "doctor" in caught.value.hint
     with pytest.raises(ConfigError, match="no weak typing"):
-        child.build("11.4.0.106", dialect="weak")
+        child.build("11.4.0.106", typing="weak")
 
 
 def test_no_driver_is_told(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +140,14 @@ def test_tensorrts_log_comes_through(child: Child, caplog: pytest.LogCaptureFixt
     levels = {record.getMessage(): record.levelno for record in caplog.records}
     assert levels["TensorRT: no kernel fits"] == logging.WARNING
     assert levels["TensorRT: tactics were timed"] == logging.DEBUG
+
+
+def test_levels_are_not_read_from_text(child: Child, caplog: pytest.LogCaptureFixture) -> None:
+    """A library's own line that looks like a log line is a debug line, with its text whole."""
+    with caplog.at_level(logging.DEBUG, logger="edge_resnet"):
+        child.build(more="import sys; print('WARNING 3 of 4 tactics', file=sys.stderr)")
+    levels = {record.getMessage(): record.levelno for record in caplog.records}
+    assert levels["WARNING 3 of 4 tactics"] == logging.DEBUG
 
 
 def test_ctrl_c_ends_the_child(child: Child) -> None:

@@ -157,7 +157,7 @@ def test_an_engine_that_was_tuned_is_kept_and_used(
     assert plain != tuned
     assert compile_engine(artifact, "tensorrt") == plain
     open_backend(artifact, "tensorrt").close()
-    with pytest.raises(ConfigError, match="are TensorRT's"):
+    with pytest.raises(ConfigError, match="options of TensorRT"):
         compile_engine(artifact, "onnxruntime", tuning=EngineTuning(512))
 
 
