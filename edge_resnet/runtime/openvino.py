@@ -58,7 +58,7 @@ def load_openvino() -> ModuleType:
 
 
 class OpenVinoBackend:
-    """The network in OpenVINO's CPU plugin, on all cores that this process may use; calls from several threads run one at a time."""
+    """The network in OpenVINO's CPU plugin, on all cores that this process may use; runs one call at a time."""
 
     name = "openvino"
 

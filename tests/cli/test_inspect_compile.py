@@ -196,7 +196,7 @@ def test_compile_replaces_nothing_without_force(cli: Cli, tiny_artifacts: dict[s
         (("--write-trt-cache", "x.onnx", "--tensorrt-version", "8.6.1"), ("x.onnx", ".cache")),
         (
             ("--write-onnx", "x.onnx", "--dialect", "weak", "--write-trt-cache", "x.cache", "--tensorrt-version", "8.6.1"),
-            ("x.onnx", "two names"),
+            ("x.onnx", "two different names"),
         ),
     ],
 )

@@ -92,7 +92,7 @@ def test_the_cpu_form_is_smaller(tiny_artifacts: dict[str, Artifact]) -> None:
 
 
 def test_every_derivation_belongs_to_a_backend() -> None:
-    """Each kind of form that is derived is one that a backend runs, and each that a backend runs is derived, but for the graph."""
+    """The kinds of forms that are derived are those that backends run, except the graph, which is run as it is."""
     assert set(DERIVATIONS) | {"graph"} == {backend_info(name).form.kind for name in BACKENDS}
 
 

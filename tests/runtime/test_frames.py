@@ -77,7 +77,7 @@ def test_frames_are_the_callers_again_once_submitted(make: Callable[..., Any]) -
                 frame[:] = 0
         for ticket, logits in zip(tickets, wanted, strict=True):
             np.testing.assert_array_equal(backend.result(ticket), logits)
-        with pytest.raises(ConfigError, match="up to 4"):
+        with pytest.raises(ConfigError, match="at most 4"):
             backend.submit_frames(frames(5))
 
 
@@ -164,7 +164,7 @@ def test_wrong_frames_are_refused(make: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("graphs", [True, False])
 def test_the_loop_keeps_the_device_busy(make: Callable[..., Any], graphs: bool) -> None:
-    """Through edge_resnet.streaming.loop, with batches under way while the next is taken: every frame gets its own answer, in order."""
+    """In edge_resnet.streaming.loop, with batches running while the next is taken, every frame gets its own prediction, in order."""
     from edge_resnet.streaming.loop import RunOptions, run
     from edge_resnet.streaming.sources import open_source
 

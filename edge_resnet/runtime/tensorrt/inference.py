@@ -85,7 +85,7 @@ class TensorRtBackend:
 
     @classmethod
     def open(cls, artifact: Artifact, variant: Variant) -> TensorRtBackend:
-        """Open the plan that fits this machine; the log says why others do not fit. Raises IncompatibleEngineError if none does."""
+        """Open the plan that fits this machine. Raises IncompatibleEngineError if none does; the reasons are in the log."""
         return cls(read_plan(artifact, variant))
 
     @property
@@ -265,7 +265,7 @@ class TensorRtBackend:
         return GpuResize(self._cuda, cubin, self._plan.preprocess, self._max_batch)
 
     def _a_slot(self, *, wait: bool) -> Slot | None:
-        """A free slot; None if there is none now and ``wait`` is false. Raises BackendError if the backend is closed meanwhile."""
+        """A free slot; None if there is none now and ``wait`` is false. Raises BackendError if the backend is closed."""
         try:
             slot = self._free.get(block=wait)
         except queue.Empty:

@@ -78,7 +78,7 @@ def test_batches_overlap(make: Callable[..., Any]) -> None:
             np.testing.assert_array_equal(backend.result(ticket), answers(random_images(count, count)))
         with pytest.raises(BackendError, match="ticket was used"):
             backend.result(tickets[0])
-        with pytest.raises(ConfigError, match="up to 4"):
+        with pytest.raises(ConfigError, match="at most 4"):
             backend.submit(random_images(5))
 
 
