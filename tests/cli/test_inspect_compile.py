@@ -1,4 +1,4 @@
-"""``edge-resnet inspect --quantization`` and the files that ``edge-resnet compile`` writes, as a user meets them."""
+"""``edge-resnet inspect --quantization``, and the files that ``edge-resnet compile`` writes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KEPT = "layer2.0.conv2"
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory, smooth_images: Path) -> Artifact:
-    """INT8 for batches up to 4, with corrections, an exact input and one node in high precision; not to be changed."""
+    """INT8 for batches up to 4, with corrections, an exact input and one node in high precision. Do not modify."""
     options = tiny_options("int8", tmp_path_factory.mktemp("kept") / "a", smooth_images)
     recipe = QuantRecipe(images=32, correction="bias", exact_input=True, keep_high_precision=(KEPT,))
     return build(replace(options, recipe=recipe, batch=BatchProfile(1, 2, 4)))
@@ -40,7 +40,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory, smooth_images: Path) -> Artif
 def test_inspect_shows_the_listing_of_the_goldens(
     cli: Cli, tiny_artifacts: dict[str, Artifact], kept: Artifact, name: str
 ) -> None:
-    """Without the numbers before them, the lines are those of ``listing``, which the golden files hold."""
+    """Without the numbers in front of them, the lines are those of the placement, which the golden files hold."""
     artifact = kept if name == "kept" else tiny_artifacts["int8"]
     outcome = cli("inspect", str(artifact.folder), "--quantization")
     assert outcome.code == 0, outcome.err
@@ -53,7 +53,7 @@ def test_inspect_shows_the_listing_of_the_goldens(
 
 
 def test_inspect_shows_each_range_and_each_weights_scales(cli: Cli, kept: Artifact) -> None:
-    """The number before a pair is the table's amax, those before a weight the smallest and largest scale that TensorRT reads."""
+    """Before a pair stands the table's amax, before a weight the smallest and largest scale that TensorRT reads."""
     lines = cli("inspect", str(kept.folder), "--quantization").out.splitlines()
     amax = kept.calibration().amax
     pairs = [line for line in lines if " -> " in line]
@@ -98,7 +98,7 @@ def test_a_float_artifact_has_no_listing(cli: Cli, tiny_artifacts: dict[str, Art
 
 @pytest.mark.parametrize("words", [("inspect", "--quantization"), ("compile", "--write-onnx", "x.onnx", "--dialect", "weak")])
 def test_a_device_without_onnx_gets_one_line(tiny_artifacts: dict[str, Artifact], tmp_path: Path, words: tuple[str, ...]) -> None:
-    """Where onnx is not installed the error names the extra that brings it, exit 1; inspect alone works all the same."""
+    """If onnx is not installed, the error names the extra that installs it, exit 1; inspect alone still works."""
     hide = (
         "import sys\n"
         "class Gone:\n"
@@ -131,7 +131,7 @@ def test_a_device_without_onnx_gets_one_line(tiny_artifacts: dict[str, Artifact]
 def test_compile_writes_a_graph_and_says_how_to_read_it(
     cli: Cli, tiny_artifacts: dict[str, Artifact], precision: str, dialect: str, flags: list[str]
 ) -> None:
-    """One file and one line with the flags of that dialect and precision; no engine is derived beside it."""
+    """One file, and one line with the flags of that typing and precision; no engine is derived."""
     outcome = cli("compile", str(tiny_artifacts[precision].folder), "--write-onnx", "out/graph.onnx", "--dialect", dialect)
     assert outcome.code == 0, outcome.err
     file, command = outcome.out.strip().removeprefix("wrote ").split(": ")
@@ -141,7 +141,7 @@ def test_compile_writes_a_graph_and_says_how_to_read_it(
 
 
 def test_compile_writes_the_cache_and_its_graph(cli: Cli, kept: Artifact) -> None:
-    """The line names both files, what is kept in FP16, the DLA, and the batch that engines are best at; blanks are quoted."""
+    """The line names both files, what is kept in FP16, the DLA, and the optimum batch; spaces are quoted."""
     outcome = cli("compile", str(kept.folder), "--write-trt-cache", "my int8.cache", "--tensorrt-version", "8.6.1")
     assert outcome.code == 0, outcome.err
     words = shlex.split(outcome.out.strip().removeprefix("wrote my int8.cache: "))
@@ -153,14 +153,14 @@ def test_compile_writes_the_cache_and_its_graph(cli: Cli, kept: Artifact) -> Non
 
 
 def test_a_recipe_that_keeps_nothing_needs_no_constraints(cli: Cli, tiny_artifacts: dict[str, Artifact]) -> None:
-    """The line is shorter then."""
+    """The line has no layer precisions."""
     outcome = cli("compile", str(tiny_artifacts["int8"].folder), "--write-trt-cache", "c", "--tensorrt-version", "10.3.0")
     assert "--layerPrecisions" not in outcome.out
     assert "--calib=c " in outcome.out
 
 
 def test_compiles_json_names_files_and_engines(cli: Cli, tiny_artifacts: dict[str, Artifact]) -> None:
-    """``written`` maps each file to its command; engines are derived beside files only where the simulation is asked for."""
+    """``written`` maps each file to its command; with files, an engine is derived only for the simulation."""
     folder = str(tiny_artifacts["int8"].folder)
     files = ("--write-onnx", "s.onnx", "--dialect", "strong", "--write-trt-cache", "d.cache", "--tensorrt-version", "10.3.0")
     document = json.loads(cli("compile", folder, *files, "--json").out)
@@ -209,13 +209,13 @@ def test_bad_words_are_refused(
 
 
 def test_fp32_has_no_strong_dialect(cli: Cli, tiny_artifacts: dict[str, Artifact]) -> None:
-    """Strongly typed, FP32 is the graph that it is."""
+    """The strongly typed graph of FP32 is the graph itself."""
     words = ("compile", str(tiny_artifacts["fp32"].folder), "--write-onnx", "x.onnx", "--dialect", "strong")
     assert_refused(cli(*words), "FP32", "--dialect weak")
 
 
 def test_a_table_of_another_graph_is_refused(cli: Cli, tiny_int8: Path) -> None:
-    """With the manifest's hashes made to fit, the table's own digest still tells: nothing is shown and nothing written."""
+    """Even if the hashes in the manifest match, the table's own digest does not: nothing is printed or written."""
     import hashlib
 
     table = json.loads((tiny_int8 / "calibration.json").read_text(encoding="utf-8"))
@@ -231,7 +231,7 @@ def test_a_table_of_another_graph_is_refused(cli: Cli, tiny_int8: Path) -> None:
 
 
 def test_the_written_graphs_answer_alike(cli: Cli, kept: Artifact) -> None:
-    """What a user writes in the two dialects computes the same classes on smooth images."""
+    """The weakly and the strongly typed file compute the same classes on smooth images."""
     from exported import image_batch, logits
 
     for dialect in ("weak", "strong"):

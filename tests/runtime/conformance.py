@@ -69,7 +69,7 @@ class Conformance:
         assert np.isfinite(logits).all()
 
     def test_a_batch_is_its_images(self, backend: Backend) -> None:
-        """Each row equals what its image gets alone, but for the order of sums."""
+        """Each row equals the logits of its image alone, except for the order of sums."""
         images = _images(5)
         together = backend.infer(images)
         alone = np.concatenate([backend.infer(image[None]) for image in images])
@@ -117,7 +117,7 @@ class Conformance:
         ],
     )
     def test_another_shape_or_dtype_is_refused(self, backend: Backend, wrong: Callable[[], npt.NDArray[np.generic]]) -> None:
-        """What the network does not take is a ConfigError that names what it takes; the backend works on."""
+        """A ConfigError names the shape that the network takes, and the backend still works."""
         with pytest.raises(ConfigError, match="32, 32, 3"):
             backend.infer(wrong())  # type: ignore[arg-type]
         assert backend.infer(_images(1)).shape == (1, backend.classes)
@@ -132,7 +132,7 @@ class Conformance:
             backend.infer(_images(1))
 
     def test_two_at_once(self, name: str, artifact: Artifact) -> None:
-        """Two of a kind do not disturb each other, whichever closes first."""
+        """Two backends of one kind do not affect each other, whichever closes first."""
         images = _images(2)
         with open_backend(artifact, name, table=self.table) as first:
             with open_backend(artifact, name, table=self.table) as second:
@@ -140,7 +140,7 @@ class Conformance:
             assert first.infer(images).shape == (2, first.classes)
 
     def test_from_several_threads(self, backend: Backend) -> None:
-        """Calls from four threads get the answers that one thread gets."""
+        """Calls from four threads get the logits that one thread gets."""
         images = [_images(2, seed) for seed in range(12)]
         expected = [backend.infer(batch) for batch in images]
         with ThreadPoolExecutor(4) as pool:
@@ -148,7 +148,7 @@ class Conformance:
         assert all(np.array_equal(left, right) for left, right in zip(expected, measured, strict=True))
 
     def test_it_says_what_it_is(self, backend: Backend, name: str) -> None:
-        """Name and classes are the table's and the artifact's."""
+        """Its name is that of the table, its number of classes that of the artifact."""
         assert backend.name == name
         assert backend.classes == 10
 

@@ -1,4 +1,4 @@
-"""Fixtures of the backends' tests: TensorRT's backend on stand-ins of TensorRT, PyCUDA and the driver."""
+"""Fixtures for the tests of backends: TensorRT's backend on stand-ins of TensorRT, PyCUDA and the driver."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from edge_resnet.runtime.tensorrt.cudagraph import Recorder
 pytest.register_assert_rewrite("conformance")
 
 MODULES = tuple(f"runtime.tensorrt.{name}" for name in ("inference", "plans", "slots", "cuda"))
-#: Of the stand-in's network, whose input is 8 pixels wide.
+#: The preprocessing of the stand-in's network, whose input is 8 pixels wide.
 PREPROCESS = Preprocess(resize=9, crop=8)
 
 
@@ -38,7 +38,7 @@ def tiny_copy(
 
 @pytest.fixture
 def make(libcuda: Path, surfaces: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Makes a backend of a version, on a GPU with or without memory of its own; afterwards nothing may be left on the GPU."""
+    """Makes a backend of a version, on a GPU with or without its own memory; afterwards, nothing may be left on the GPU."""
     pycuda_driver.FAULTS.clear()
     tensorrt_run.FAULTS.clear()
     pycuda_driver.MEMORY.clear()

@@ -129,7 +129,7 @@ class Cuda:
 
     @contextmanager
     def current(self, doing: str) -> Iterator[None]:
-        """Make the context current in this thread during the block; CUDA errors become BackendErrors that begin with ``doing``."""
+        """Make the context current in this thread during the block; CUDA errors become a BackendError about ``doing``."""
         if self._context is None:
             raise BackendError("this GPU context is closed", hint="open the artifact again")
         with _mapped_errors(doing):

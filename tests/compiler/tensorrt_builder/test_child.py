@@ -1,4 +1,4 @@
-"""process.py with a real child: what it answers, what it logs, and how its deaths are told."""
+"""child.py with a real child process: its answers, its log, and the errors for its deaths."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from edge_resnet.core.records import BatchProfile, Progress, Typing
 
 TESTS = Path(__file__).resolve().parents[2]
 OPTIONS = EngineOptions("fp16", 16, BatchProfile(1, 2, 4), EngineTuning(128))
-#: What takes TensorRT's place in the child: the strict stand-in of a version, and then what a test adds.
+#: The package in place of TensorRT in the child: what a test adds, and the strict stand-in of a version.
 PACKAGE = """
 import sys
 from pathlib import Path
@@ -36,7 +36,7 @@ sys.modules[__name__] = strict({version!r}, BUILD_CLASSES, Path({surfaces!r}))
 
 
 class Child:
-    """Puts a stand-in where the child will find it."""
+    """Puts a stand-in where the child finds it."""
 
     def __init__(self, folder: Path, surfaces: Path, libcuda: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._folder, self._surfaces = folder, surfaces
@@ -69,7 +69,7 @@ def child(tmp_path: Path, surfaces: Path, libcuda: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
 def test_a_plan_is_built_in_the_child(child: Child, tmp_path: Path, version: str) -> None:
-    """The plan lies where it was asked for, with the options as they were given; progress and layers come back."""
+    """The plan is in the output file, built with the given options; progress and layers are returned."""
     steps: list[tuple[str, int, int]] = []
     built = child.build(version, timings=tmp_path / "timings", progress=lambda *step: steps.append(step))
     told = json.loads(child.output.read_bytes())
@@ -82,13 +82,13 @@ def test_a_plan_is_built_in_the_child(child: Child, tmp_path: Path, version: str
 
 
 def test_what_libraries_print_does_not_break_the_answers(child: Child) -> None:
-    """TensorRT's own words on standard output, at import and later, are not taken for answers."""
+    """What TensorRT prints to standard output, at import and later, is not taken for an answer."""
     more = "import os; print('hello'); os.write(1, b'from C\\n')"
     assert child.build(more=more).layers is not None
 
 
 def test_errors_arrive_as_they_were_raised(child: Child) -> None:
-    """Class, message and remedy of a BuildError and a ConfigError."""
+    """Class, message and hint of a BuildError and a ConfigError."""
     with pytest.raises(BuildError, match="TensorRT built no engine: no kernel fits") as caught:
         child.build(more="FAULTS['build_serialized_network'] = ['no kernel fits']")
     assert "doctor" in caught.value.hint
@@ -97,14 +97,14 @@ def test_errors_arrive_as_they_were_raised(child: Child) -> None:
 
 
 def test_no_driver_is_told(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The driver that finds no GPU ends the child with a BackendError, before TensorRT is touched."""
+    """A driver that finds no GPU ends the child with a BackendError, before TensorRT is used."""
     monkeypatch.setenv("STUB_FAILS", "cuInit=100")
     with pytest.raises(BackendError, match="finds no GPU"):
         child.build(more="Builder.__init__ = None")
 
 
 def test_no_tensorrt_is_told(child: Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the package is missing the remedy is its install."""
+    """If the package is missing, the hint is the command that installs it."""
     with pytest.raises(MissingDependencyError, match="not installed") as caught:
         child.build(more="raise ImportError('no libnvinfer')")
     assert "edge-resnet[tensorrt]" in caught.value.hint
@@ -119,7 +119,7 @@ def test_no_tensorrt_is_told(child: Child, tmp_path: Path, monkeypatch: pytest.M
     ],
 )
 def test_a_death_is_told(child: Child, death: str, words: str, remedy: str) -> None:
-    """Killed by the kernel, crashed, or gone: each its own words, and no plan is left."""
+    """Killed by the kernel, crashed, or ended: each has its own message, and no plan is left."""
     with pytest.raises(BuildError, match=words) as caught:
         child.build(more=f"import os\nBuilder.create_network = lambda self, flags: {death}")
     assert remedy in caught.value.hint
@@ -127,14 +127,14 @@ def test_a_death_is_told(child: Child, death: str, words: str, remedy: str) -> N
 
 
 def test_a_build_that_hangs_is_ended(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the limit the child is killed, and the error says that it was late and not that memory ran out."""
+    """After the limit the child is killed, and the error says that it took too long, and not that memory ran out."""
     monkeypatch.setattr("edge_resnet.compiler.tensorrt.child._LIMIT_S", 2.0)
     with pytest.raises(BuildError, match="was not done after"):
         child.build(more="import time\nBuilder.create_network = lambda self, flags: time.sleep(60)")
 
 
 def test_tensorrts_log_comes_through(child: Child, caplog: pytest.LogCaptureFixture) -> None:
-    """Lines of the child are lines of the parent's log, at their level up to warning."""
+    """The child's log records are in the parent's log, at their level, but at most as warnings."""
     with caplog.at_level(logging.DEBUG, logger="edge_resnet"), pytest.raises(BuildError):
         child.build(more="FAULTS['build_serialized_network'] = ['no kernel fits']")
     levels = {record.getMessage(): record.levelno for record in caplog.records}
