@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
-from edge_resnet.core.records import ModelSpec, Precision, Preprocess, QuantRecipe
-from edge_resnet.pipelines.build import BuildOptions
+from edge_resnet.artifact.folder import Artifact
+from edge_resnet.core.records import BatchProfile, ModelSpec, Precision, Preprocess, QuantRecipe
+from edge_resnet.pipelines.build import BuildOptions, build
+
+#: The node that ``build_kept`` keeps in high precision.
+KEPT = "layer2.0.conv2"
 
 
 def tiny_options(precision: Precision, output: Path, pixels: Path) -> BuildOptions:
@@ -20,3 +25,9 @@ def tiny_options(precision: Precision, output: Path, pixels: Path) -> BuildOptio
         recipe=QuantRecipe(images=32) if precision == "int8" else None,
         allow_random=True,
     )
+
+
+def build_kept(output: Path, pixels: Path) -> Artifact:
+    """An INT8 artifact for batches up to 4, with corrected biases, an exact input, and one node in high precision."""
+    recipe = QuantRecipe(images=32, correction="bias", exact_input=True, keep_high_precision=(KEPT,))
+    return build(replace(tiny_options("int8", output, pixels), recipe=recipe, batch=BatchProfile(1, 2, 4)))

@@ -43,7 +43,9 @@ def test_the_form_follows_the_cpu(
     assert simulated is not None
     assert (native.form, simulated.form) == (form, "tensorrt")
     assert native.key != simulated.key
-    assert tiny_artifacts["int8"].source_digest()[:12] in native.key
+    digest = tiny_artifacts["int8"].source_digest()[:12]
+    assert native.key == f"onnxruntime-{form}-v3-{digest}"  # engines in today's artifacts have this key
+    assert simulated.key == f"onnxruntime-tensorrt-v3-{digest}"
 
 
 def test_int8_and_its_reference_are_near_but_not_equal(tiny_artifacts: dict[str, Artifact]) -> None:
