@@ -141,10 +141,11 @@ def onnxruntime_peer(work: dict[str, Any], graph: str) -> Peer:
 
 def openvino_peer(work: dict[str, Any], *, precision: str | None) -> Peer:
     """The CPU plugin with its latency hint; ``precision`` None lets it choose, which is bfloat16 if the CPU has it."""
-    from edge_resnet.runtime.openvino import openvino  # type: ignore[attr-defined]  # keeps it from reporting its import
+    from edge_resnet.runtime.openvino import load_openvino
 
     properties: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": cores()}
     properties |= {"INFERENCE_PRECISION_HINT": precision} if precision else {}
+    openvino = load_openvino()
     network = openvino.Core().compile_model(work["fp32"], "CPU", properties)
     chosen = network.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     note = f"openvino {openvino.__version__.partition('-')[0]}, computes in {chosen}"

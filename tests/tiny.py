@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.core.records import ModelSpec, Precision, Preprocess, QuantRecipe
-from edge_resnet.pipelines.build import BuildOptions
+from edge_resnet.core.records import BatchProfile, ModelSpec, Precision, Preprocess, QuantRecipe
+from edge_resnet.pipelines.build import BuildOptions, build
+
+#: The node that ``build_kept`` keeps in high precision.
+KEPT = "layer2.0.conv2"
 
 
 def tiny_options(precision: Precision, output: Path, images: Path) -> BuildOptions:
@@ -33,3 +37,9 @@ def as_trained(artifact: Artifact, folder: Path) -> Path:
     manifest["model"]["weights"] = f"sha256:{'0' * 64}"
     path.write_text(json.dumps(manifest), encoding="utf-8")
     return folder
+
+
+def build_kept(output: Path, pixels: Path) -> Artifact:
+    """An INT8 artifact for batches up to 4, with corrected biases, an exact input, and one node in high precision."""
+    recipe = QuantRecipe(images=32, correction="bias", exact_input=True, keep_high_precision=(KEPT,))
+    return build(replace(tiny_options("int8", output, pixels), recipe=recipe, batch=BatchProfile(1, 2, 4)))

@@ -1,4 +1,7 @@
-"""The engines folder of an artifact: what was derived for some machine, with the hash of each file. Knows no engine format."""
+"""The engines folder of an artifact: how engines are keyed, which one fits a machine, and storing one with a hash of each file.
+
+Does not read any engine format.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,23 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from edge_resnet.artifact.folder import Artifact, describe_files, staging, write_json
 from edge_resnet.artifact.schema import FileEntry
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.files import sha256_of
-from edge_resnet.core.records import BatchProfile, Precision
+from edge_resnet.core.records import BatchProfile, Precision, Typing
 
 __all__ = [
+    "FACTS",
+    "LAYERS",
+    "PLAN",
+    "PROFILE",
     "EngineFacts",
     "EngineMeta",
     "EngineOptions",
     "EngineTuning",
-    "Typing",
     "engine_key",
     "find_engine",
     "read_options",
@@ -30,15 +36,56 @@ __all__ = [
     "why_unfit",
 ]
 
-
-#: Compute capability of Ampere, from which on hardware-compatible engines run.
+#: Files of a TensorRT engine's folder: the plan, its EngineFacts, the engine inspector's listing of layers, and the times of
+#: those layers, which trtexec writes.
+PLAN, FACTS, LAYERS, PROFILE = "plan.engine", "engine.json", "layers.json", "profile.json"
+#: File of every engine's folder: its EngineMeta.
+_META = "meta.json"
+#: Compute capability of Ampere, the first GPUs that run hardware-compatible engines.
 _AMPERE = (8, 0)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EngineTuning:
+    """What changes how an engine is built and where it runs, and not what it computes.
+
+    ``workspace_mib``: memory that a layer may use while it runs, None for TensorRT's default. ``level``: the builder's
+    optimization level in 0..5, None for TensorRT's default. ``version_compatible``: it also runs on later TensorRT of the same
+    major version. ``hardware_compatible``: it runs on every GPU from Ampere on, with fewer fusions (TensorRT's API reference,
+    HardwareCompatibilityLevel).
+    """
+
+    workspace_mib: int | None = None
+    level: int | None = None
+    version_compatible: bool = False
+    hardware_compatible: bool = False
+
+    def __post_init__(self) -> None:
+        if self.workspace_mib is not None and self.workspace_mib < 1:
+            raise ConfigError(f"the workspace must be 1 MiB or more, not {self.workspace_mib}", hint="512 suits a small board")
+        if self.level is not None and not 0 <= self.level <= 5:
+            raise ConfigError(f"the builder's level must lie in 0..5, not {self.level}", hint="3 is TensorRT's default")
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """``input_size``: pixels of height and width. ``batch``: the batches that the engine serves, fastest at ``opt``."""
+
+    precision: Precision
+    input_size: int
+    batch: BatchProfile
+    tuning: EngineTuning = field(default_factory=EngineTuning)
 
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """``truth``: the digest of what the engine derives from. The rest as the builder had it."""
+    """The source and the machine that a TensorRT engine is valid for.
 
+    ``truth``: the artifact's ``source_digest``. ``dialect``: how the network is typed.
+    """
+
+    # The names of the fields are JSON keys in engine.json and part of every engine's key: they stay as they are.
     tensorrt: str
     gpu: str
     compute_capability: str
@@ -47,17 +94,28 @@ class EngineFacts:
     options: EngineOptions
 
 
+@dataclass(frozen=True)
+class EngineMeta:
+    """The record beside an engine: its ``key``, its ``form``, the artifact's ``source_digest`` in ``truth``, and its files."""
+
+    # The names of the fields are JSON keys in meta.json.
+    key: str
+    form: str
+    truth: str
+    files: dict[str, FileEntry]
+
+
 def engine_key(facts: EngineFacts) -> str:
-    """The folder's name: readable where it can be, and different wherever any fact is."""
+    """The folder's name of a TensorRT engine: readable, and different if any fact differs."""
     digest = hashlib.sha256(json.dumps(asdict(facts), sort_keys=True).encode()).hexdigest()[:12]
     gpu = re.sub(r"[^a-z0-9]+", "-", facts.gpu.lower()).strip("-")[:32]
     return f"tensorrt-{facts.tensorrt}-sm{facts.compute_capability.replace('.', '')}-{gpu}-{facts.options.precision}-{digest}"
 
 
 def why_unfit(found: EngineFacts, here: EngineFacts) -> str | None:
-    """In words what keeps an engine from being used here; None where nothing does.
+    """Why an engine cannot be used here, for the log; None if it can.
 
-    How much memory and effort went into it does not, nor the dialect, which follows from TensorRT's version.
+    Workspace and level do not matter, nor does the typing, which follows from TensorRT's version.
     """
     was, wanted = found.options, here.options
     machine = was.tuning.hardware_compatible and _from_ampere(found) and _from_ampere(here)
@@ -73,98 +131,48 @@ def why_unfit(found: EngineFacts, here: EngineFacts) -> str | None:
     return ", ".join(f"{name} was {old}, is {new}" for name, (old, new) in differing.items() if old != new) or None
 
 
+def read_options(record: Mapping[str, Any]) -> EngineOptions:
+    """The options that ``asdict`` turned into ``record``. Raises KeyError or TypeError for any other record."""
+    tuning = EngineTuning(**record["tuning"])
+    return EngineOptions(record["precision"], record["input_size"], BatchProfile(**record["batch"]), tuning)
+
+
+def find_engine(artifact: Artifact, key: str) -> Path | None:
+    """The folder of the engine with that key, whole and unchanged; None if there is none, with the reason in the log."""
+    folder = artifact.engine_folder(key)
+    if not folder.is_dir():
+        return None
+    try:
+        meta = json.loads((folder / _META).read_text(encoding="utf-8"))
+        whole = meta["key"] == key and meta["truth"] == artifact.source_digest()
+        whole = whole and all(sha256_of(folder / name) == entry["sha256"] for name, entry in meta["files"].items())
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        _log.warning("engine %s cannot be read (%s): it will be derived again", key, error)
+        return None
+    if not whole:
+        _log.warning("engine %s was changed or derived from another graph: it will be derived again", key)
+        return None
+    return folder
+
+
+def store_engine(artifact: Artifact, key: str, form: str, write: Callable[[Path], None]) -> Path:
+    """Let ``write`` fill a new folder, and put it in place whole. Raises BuildError if the disk is full or read-only."""
+    folder = artifact.engine_folder(key)
+    with staging(folder, force=True) as work:
+        write(work)
+        write_json(work / _META, EngineMeta(key, form, artifact.source_digest(), describe_files(work)))
+    return folder
+
+
 def _from_ampere(facts: EngineFacts) -> bool:
     return _numbers(facts.compute_capability) >= _AMPERE
 
 
 def _is_later(found: EngineFacts, here: EngineFacts) -> bool:
-    """Whether a version-compatible engine meets a TensorRT of the same major version that is at least as new as its builder."""
+    """Whether the engine is version-compatible, and TensorRT here has the same major version and is at least as new."""
     old, new = _numbers(found.tensorrt), _numbers(here.tensorrt)
     return found.options.tuning.version_compatible and old[:1] == new[:1] and old <= new
 
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version))
-
-
-@dataclass(frozen=True)
-class EngineTuning:
-    """What changes how an engine is built and where it runs, and not what it computes.
-
-    ``workspace_mib``: memory that a layer may use while it runs, TensorRT's own default where None. ``level``: the builder's
-    effort in 0..5, its own default where None. ``version_compatible``: runs on later TensorRT of the same major version too;
-    ``hardware_compatible``: on every GPU from Ampere on, with fewer fusions (TensorRT's API reference,
-    HardwareCompatibilityLevel).
-    """
-
-    workspace_mib: int | None = None
-    level: int | None = None
-    version_compatible: bool = False
-    hardware_compatible: bool = False
-
-    def __post_init__(self) -> None:
-        if self.workspace_mib is not None and self.workspace_mib < 1:
-            raise ConfigError(f"the workspace must be 1 MiB or more, not {self.workspace_mib}", hint="512 suits a small board")
-        if self.level is not None and not 0 <= self.level <= 5:
-            raise ConfigError(f"the builder's level must lie in 0..5, not {self.level}", hint="3 is TensorRT's own")
-
-
-@dataclass(frozen=True)
-class EngineOptions:
-    """``input_size``: pixels of height and width. ``batch``: the batches that the engine serves, fastest at ``opt``."""
-
-    precision: Precision
-    input_size: int
-    batch: BatchProfile
-    tuning: EngineTuning = field(default_factory=EngineTuning)
-
-
-def read_options(words: Mapping[str, Any]) -> EngineOptions:
-    """What ``asdict`` made of options. Raises KeyError or TypeError where it is nothing of the kind."""
-    return EngineOptions(words["precision"], words["input_size"], BatchProfile(**words["batch"]), EngineTuning(**words["tuning"]))
-
-
-META = "meta.json"
-
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class EngineMeta:
-    """What an engine says of itself: its ``key``, ``form``, the digest of the truth it derives from, and its files."""
-
-    key: str
-    form: str
-    truth: str
-    files: dict[str, FileEntry]
-
-
-def find_engine(artifact: Artifact, key: str) -> Path | None:
-    """The folder of the engine with that key, whole and unchanged; None where there is none, with the reason in the log."""
-    folder = artifact.engine_folder(key)
-    if not folder.is_dir():
-        return None
-    try:
-        meta = json.loads((folder / META).read_text(encoding="utf-8"))
-        whole = meta["key"] == key and meta["truth"] == artifact.source_digest()
-        whole = whole and all(sha256_of(folder / name) == entry["sha256"] for name, entry in meta["files"].items())
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        _log.warning("engine %s cannot be read (%s): it is derived anew", key, error)
-        return None
-    if not whole:
-        _log.warning("engine %s was changed or made from another graph: it is derived anew", key)
-        return None
-    return folder
-
-
-def store_engine(artifact: Artifact, key: str, form: str, write: Callable[[Path], None]) -> Path:
-    """Let ``write`` fill a new folder and put it in place whole. Raises BuildError where the disk does not take it."""
-    folder = artifact.engine_folder(key)
-    with staging(folder, force=True) as work:
-        write(work)
-        write_json(work / META, EngineMeta(key, form, artifact.source_digest(), describe_files(work)))
-    return folder
-
-
-#: ``weak``: precision by builder flags; ``strong``: by the types of the graph.
-Typing: TypeAlias = Literal["weak", "strong"]

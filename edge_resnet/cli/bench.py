@@ -107,8 +107,11 @@ def _frame_size(text: str) -> tuple[int, int]:
 
 def _lines(results: list[BenchResult]) -> list[str]:
     """What was measured, a table with a row per scenario, and the details of each."""
+    from edge_resnet.runtime.backend import backend_info
+
     first = results[0]
-    where = first.device.gpu if first.backend == "tensorrt" else f"{first.device.usable_cores} cores of {first.device.cpu}"
+    on_gpu = backend_info(first.backend).processor == "GPU"
+    where = first.device.gpu if on_gpu else f"{first.device.usable_cores} cores of {first.device.cpu}"
     title = f"{first.model} {first.precision} on {first.backend}, {where}; {first.images}, {first.rules}"
     table = table_lines([_row(result) for result in results], heads=_HEADS, numeric=_NUMERIC)
     return [title, *table, *(line for result in results for line in _details(result))]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from edge_resnet.deployment.doctor.check import Check
     from edge_resnet.deployment.doctor.checks import Readiness
     from edge_resnet.device.machine import DeviceInfo
+    from edge_resnet.runtime.backend import BackendInfo
 
 __all__ = ["doctor"]
 
@@ -61,13 +62,13 @@ def doctor(json_output: Annotated[bool, typer.Option("--json", help="Print JSON 
         raise typer.Exit(1)
 
 
-def _backends() -> dict[str, str]:
-    """Name → module of every backend of the table that runs a network; none where numpy is too broken to read it."""
+def _backends() -> dict[str, BackendInfo]:
+    """What each backend declares that ``auto`` may choose; none if numpy is too broken to read the table."""
     try:
-        from edge_resnet.runtime.backend import BACKENDS
+        from edge_resnet.runtime.backend import BACKENDS, backend_info
     except ImportError:
         return {}
-    return {name: entry.module for name, entry in BACKENDS.items() if name != "fake"}
+    return {name: info for name in BACKENDS if (info := backend_info(name)).auto_rank is not None}
 
 
 def _show(console: Console, info: DeviceInfo, checks: Sequence[Check], ready: Readiness) -> None:
@@ -115,7 +116,7 @@ def _table(checks: Sequence[Check], widths: tuple[int, int | None], *, ascii_onl
 def _last_line(ready: Readiness) -> str:
     if ready.reason:
         return f"not ready: {ready.reason}"
-    processors = {"GPU": [name for name in ready.backends if name == "tensorrt"]}
-    processors["CPU"] = [name for name in ready.backends if name != "tensorrt"]
+    table = _backends()
+    processors = {kind: [name for name in ready.backends if table[name].processor == kind] for kind in ("GPU", "CPU")}
     places = [f"{processor} ({', '.join(names)})" for processor, names in processors.items() if names]
     return f"ready: {', '.join(ready.commands)} on {' and '.join(places)}"

@@ -1,4 +1,4 @@
-"""``edge-resnet inspect``. Knows how an artifact is shown, and what of it is quantized; changes nothing."""
+"""``edge-resnet inspect``: prints what an artifact holds. Changes nothing."""
 
 from __future__ import annotations
 
@@ -22,20 +22,21 @@ def inspect(
     artifact: Annotated[
         Path | None, typer.Argument(help="Folder that build wrote (default: the newest under artifacts/).")
     ] = None,
-    ranges: Annotated[bool, typer.Option("--ranges", help="Also the calibrated range of every tensor.")] = False,
+    ranges: Annotated[bool, typer.Option("--ranges", help="Also list the calibrated range of every tensor.")] = False,
     quantization: Annotated[
-        bool, typer.Option("--quantization", help="Also each Q/DQ pair and weight of TensorRT's form, and why it is there.")
+        bool, typer.Option("--quantization", help="Also list each Q/DQ pair and weight of TensorRT's form, and why it is there.")
     ] = False,
     layers: Annotated[
-        bool, typer.Option("--layers", help="Also the layers of a TensorRT engine, and what keeps INT8 from being faster.")
+        bool, typer.Option("--layers", help="Also list the layers of a TensorRT engine, and what keeps INT8 from being faster.")
     ] = False,
     engine: Annotated[str | None, typer.Option("--engine", help="With --layers: which engine (default: the newest).")] = None,
     layer_info: Annotated[
-        Path | None, typer.Option("--layer-info", help="The same of a file of trtexec --exportLayerInfo, without an artifact.")
+        Path | None,
+        typer.Option("--layer-info", help="List the layers in a file of trtexec --exportLayerInfo, without an artifact."),
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")] = False,
 ) -> None:
-    """Check an artifact's hashes and show what it holds.
+    """Check an artifact's hashes, and show what it holds.
 
     edge-resnet inspect artifacts/resnet50-int8 --quantization
     """
@@ -45,12 +46,12 @@ def inspect(
 
     if layer_info is not None:
         if artifact is not None or ranges or quantization or layers or engine is not None:
-            raise ConfigError("--layer-info shows one file, and no artifact", hint="leave the rest out, or use --layers")
+            raise ConfigError("--layer-info shows one file, and no artifact", hint="leave the other options out, or use --layers")
         found = layers_of_file(layer_info)
         typer.echo(json.dumps(found.as_json()) if json_output else "\n".join(found.lines()))
         return
     if engine is not None and not layers:
-        raise ConfigError("--engine says which engine's layers", hint="add --layers")
+        raise ConfigError("--engine selects the engine whose layers are listed", hint="add --layers")
     opened = open_artifact(artifact or newest_artifact(ARTIFACTS))
     engines = sorted(path.name for path in opened.folder.glob("engines/*") if not path.name.startswith("."))
     amax = dict(opened.calibration().amax) if ranges and opened.manifest.precision == "int8" else {}

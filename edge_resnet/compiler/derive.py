@@ -1,6 +1,6 @@
-"""Artifact → what a machine runs: its backend's engine, or files for TensorRT's own tools. Derives each form; opens none of them.
+"""Artifact → what a machine runs: its backend's engine, or files for TensorRT's own tools. Runs none of them.
 
-A backend whose engines are derived here is one function and one line in ``DERIVATIONS``.
+A backend declares the kind of form that it runs; a new kind of form is one function here and one line in ``DERIVATIONS``.
 """
 
 from __future__ import annotations
@@ -8,28 +8,34 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal, TypeAlias, cast, get_args
+from typing import cast, get_args
 
 import onnx
 
-from edge_resnet.artifact.enginecache import EngineTuning, find_engine, store_engine
+from edge_resnet.artifact.enginecache import FACTS, LAYERS, PLAN, EngineTuning, find_engine, store_engine
 from edge_resnet.artifact.folder import MODEL, Artifact, write_json
 from edge_resnet.compiler.graph.corrections import apply, read_corrections
 from edge_resnet.compiler.graph.fp16 import to_fp16_typed
 from edge_resnet.compiler.graph.qdq import QdqForm, quantize
 from edge_resnet.compiler.graph.trtcache import calibration_cache
+from edge_resnet.compiler.tensorrt import PlanRequest
 from edge_resnet.compiler.tensorrt.child import build_in_child
 from edge_resnet.compiler.tensorrt.timingcache import timings_path
 from edge_resnet.core.errors import BuildError, ConfigError
 from edge_resnet.core.files import write_together
-from edge_resnet.core.records import Progress
-from edge_resnet.runtime.backend import EngineRequest, Variant, load_backend, resolve_backend
+from edge_resnet.core.records import Progress, Typing
+from edge_resnet.runtime.backend import (
+    BACKENDS,
+    BackendTable,
+    EngineRequest,
+    FormKind,
+    Variant,
+    backend_info,
+    load_backend,
+    resolve_backend,
+)
 
-__all__ = ["DERIVATIONS", "Dialect", "compile_engine", "corrected_graph", "tensorrt_graph", "write_onnx", "write_trt_cache"]
-
-#: How precision is told to TensorRT: ``weak`` by flags beside an FP32-typed graph (8.6 to 10.11), ``strong`` by the types of the
-#: graph itself (10.12 to 11).
-Dialect: TypeAlias = Literal["weak", "strong"]
+__all__ = ["DERIVATIONS", "compile_engine", "corrected_graph", "tensorrt_graph", "write_onnx", "write_trt_cache"]
 
 
 def compile_engine(
@@ -39,55 +45,58 @@ def compile_engine(
     *,
     tuning: EngineTuning | None = None,
     progress: Progress | None = None,
+    table: BackendTable = BACKENDS,
 ) -> Path | None:
-    """Make sure that the engine is there, and return its folder; None where the backend runs the artifact's graph itself.
+    """Derive the engine unless the artifact holds it, and return its folder; None if the backend runs the graph as it is.
 
-    An engine that is cached, whole and made from the same truth is kept; with a ``tuning``, only one of that very tuning.
-    Raises what the derivation raises, and ConfigError for a tuning that is not the backend's.
+    An engine is kept if it is whole and was derived from the same source; with a ``tuning``, only an engine with that tuning is.
+    Raises what the derivation raises, and ConfigError for a tuning that the backend does not have.
     """
-    name = resolve_backend(backend, variant)
-    request = load_backend(name).engine_request(artifact, variant, tuning)
+    name = resolve_backend(backend, variant, table)
+    request = load_backend(name, table).engine_request(artifact, variant, tuning)
     if request is None:
         return None
-    return find_engine(artifact, request.key) or DERIVATIONS[name](artifact, request, progress)
+    derive = DERIVATIONS[backend_info(name, table).form.kind]
+    return find_engine(artifact, request.key) or derive(artifact, request, progress)
 
 
 def corrected_graph(artifact: Artifact) -> onnx.ModelProto:
-    """The FP32 graph that the calibration table's names are of: ``model.onnx`` with the corrections, where there are any."""
+    """The FP32 graph that the calibration table belongs to: ``model.onnx`` with the artifact's corrections, if it has any."""
     return apply(onnx.load(artifact.model_path), read_corrections(artifact))
 
 
-def tensorrt_graph(artifact: Artifact, dialect: Dialect) -> onnx.ModelProto:
-    """The graph that TensorRT takes: with Q/DQ where the artifact is INT8, typed by the dialect.
+def tensorrt_graph(artifact: Artifact, typing: Typing) -> onnx.ModelProto:
+    """The graph that TensorRT takes, with Q/DQ pairs if the artifact is INT8: weakly typed for TensorRT 8.6 to 10.11, strongly
+    typed from 10.12 on.
 
-    Raises ConfigError for an unknown dialect, and for the strong one of an FP32 artifact, where the types are right already.
+    Raises ConfigError for an unknown typing, and for the strongly typed graph of an FP32 artifact, which is ``model.onnx``.
     """
     precision = artifact.manifest.precision
-    if dialect not in get_args(Dialect):
+    if typing not in get_args(Typing):
         hint = "weak for TensorRT 8.6 to 10.11, strong from 10.12 on"
-        raise ConfigError(f"no dialect is called {dialect!r}", hint=hint)
-    if precision == "fp32" and dialect == "strong":
+        raise ConfigError(f"no dialect is called {typing!r}", hint=hint)
+    if precision == "fp32" and typing == "strong":
         raise ConfigError(
-            f"{artifact.folder} is FP32: strongly typed, it is the graph that it is", hint="--dialect weak writes that"
+            f"{artifact.folder} is FP32: its strongly typed graph is {MODEL} itself", hint="--dialect weak writes that graph"
         )
     graph = _qdq_graph(artifact, "tensorrt") if precision == "int8" else onnx.load(artifact.model_path)
-    return to_fp16_typed(graph) if dialect == "strong" else graph
+    return to_fp16_typed(graph) if typing == "strong" else graph
 
 
-def write_onnx(artifact: Artifact, path: Path, dialect: Dialect, *, force: bool = False) -> None:
-    """Write ``tensorrt_graph`` to a file, whole or not at all. Raises BuildError where one is there and not ``force``."""
+def write_onnx(artifact: Artifact, path: Path, typing: Typing, *, force: bool = False) -> None:
+    """Write ``tensorrt_graph`` to a file, whole or not at all. Raises BuildError if the file exists and ``force`` is false."""
     _check_free([path], artifact, force=force)
-    write_together({path: tensorrt_graph(artifact, dialect).SerializeToString()})
+    write_together({path: tensorrt_graph(artifact, typing).SerializeToString()})
 
 
 def write_trt_cache(artifact: Artifact, path: Path, tensorrt_version: str, *, force: bool = False) -> Path:
-    """Write the calibration cache of an INT8 artifact, and beside it the FP32 graph that it belongs to, with suffix ``.onnx``.
+    """Write TensorRT's calibration cache of an INT8 artifact, and beside it the FP32 graph that it belongs to, as ``.onnx``.
 
-    Returns the path of the graph. Raises ConfigError where the cache would have that suffix, and BuildError as write_onnx does.
+    Returns the path of the graph. Raises ConfigError if ``path`` itself ends in ``.onnx``, and BuildError as write_onnx does.
     """
     graph_path = path.with_suffix(".onnx")
     if path == graph_path:
-        raise ConfigError(f"{path} is the name of the graph that goes with the cache", hint="choose a suffix such as .cache")
+        raise ConfigError(f"{path} is the name of the graph that belongs to the cache", hint="choose a suffix such as .cache")
     _check_free([path, graph_path], artifact, force=force)
     graph = corrected_graph(artifact)
     cache = calibration_cache(graph, artifact.calibration(), tensorrt_version)
@@ -96,25 +105,25 @@ def write_trt_cache(artifact: Artifact, path: Path, tensorrt_version: str, *, fo
 
 
 def _derive_qdq(artifact: Artifact, request: EngineRequest, progress: Progress | None) -> Path:  # noqa: ARG001 - one signature
-    """FP32 graph and ranges → the graph with Q/DQ pairs that ONNX Runtime and OpenVINO fuse."""
+    """FP32 graph and calibration table → the graph with Q/DQ pairs."""
     graph = _qdq_graph(artifact, cast("QdqForm", request.form))
     return store_engine(artifact, request.key, request.form, lambda folder: onnx.save(graph, folder / MODEL))
 
 
 def _derive_plan(artifact: Artifact, request: EngineRequest, progress: Progress | None) -> Path:
-    """The graph in the dialect of the TensorRT at hand → its plan, with what it holds for and what became of its layers."""
-    from edge_resnet.runtime.tensorrt.plans import FACTS, LAYERS, PLAN, wanted  # needs TensorRT
+    """The graph with the typing of the installed TensorRT → its plan, with the plan's facts and the listing of its layers."""
+    from edge_resnet.runtime.tensorrt.plans import needed_here  # needs TensorRT
 
     variant: Variant = "native" if request.form == artifact.manifest.precision else "reference"
-    facts = wanted(artifact, variant, request.tuning)
+    facts = needed_here(artifact, variant, request.tuning)
 
     def write(folder: Path) -> None:
-        graph = folder / MODEL
-        whole = onnx.load(artifact.model_path) if request.form == "fp32" else tensorrt_graph(artifact, facts.dialect)
-        onnx.save(whole, graph)
         timings = timings_path(facts.tensorrt, facts.gpu, facts.compute_capability)
-        built = build_in_child(graph, folder / PLAN, facts.options, facts.dialect, timings=timings, progress=progress)
-        graph.unlink()
+        plan = PlanRequest(folder / MODEL, facts.options, facts.dialect, timings)
+        graph = onnx.load(artifact.model_path) if request.form == "fp32" else tensorrt_graph(artifact, facts.dialect)
+        onnx.save(graph, plan.graph)
+        built = build_in_child(plan, folder / PLAN, progress)
+        plan.graph.unlink()
         write_json(folder / FACTS, facts)
         if built.layers is not None:
             (folder / LAYERS).write_text(built.layers, encoding="utf-8")
@@ -129,13 +138,15 @@ def _qdq_graph(artifact: Artifact, form: QdqForm) -> onnx.ModelProto:
 def _check_free(paths: list[Path], artifact: Artifact, *, force: bool) -> None:
     for path in paths:
         if path.resolve().is_relative_to(artifact.folder.resolve()):
-            raise BuildError(f"{path} would lie in the artifact, which holds what its manifest lists", hint="write elsewhere")
+            hint = "choose a path outside it"
+            raise BuildError(f"{path} lies in the artifact, which may only hold the files in its manifest", hint=hint)
         if path.is_dir():
             raise BuildError(f"{path} is a folder", hint="name a file")
         if path.exists() and not force:
             raise BuildError(f"{path} exists already", hint="choose another name, or replace it with --force")
 
 
-DERIVATIONS: Mapping[str, Callable[[Artifact, EngineRequest, Progress | None], Path]] = MappingProxyType(
-    {"onnxruntime": _derive_qdq, "openvino": _derive_qdq, "tensorrt": _derive_plan}
+#: Kind of form → how it is derived. A backend that runs the graph as it is requests no engine.
+DERIVATIONS: Mapping[FormKind, Callable[[Artifact, EngineRequest, Progress | None], Path]] = MappingProxyType(
+    {"qdq": _derive_qdq, "plan": _derive_plan}
 )

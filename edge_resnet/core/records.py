@@ -23,6 +23,7 @@ __all__ = [
     "Progress",
     "QuantRecipe",
     "Shortcut",
+    "Typing",
     "default_preprocess",
     "default_spec",
 ]
@@ -30,6 +31,8 @@ __all__ = [
 Family: TypeAlias = Literal["imagenet", "cifar"]
 Shortcut: TypeAlias = Literal["A", "B", "C"]
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
+#: How TensorRT learns a tensor's precision: ``weak``, from flags of the builder; ``strong``, from the types in the graph.
+Typing: TypeAlias = Literal["weak", "strong"]
 #: How a range is read off a histogram; ``auto`` asks for the one that agrees best with FP32 on images held out.
 CalibMethod: TypeAlias = Literal["auto", "max", "percentile", "mse", "entropy"]
 #: What is corrected after the ranges are read: nothing, the biases, or ranges, biases and rounding learned without labels.

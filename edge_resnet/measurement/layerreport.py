@@ -11,14 +11,13 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from edge_resnet.artifact.enginecache import FACTS, LAYERS, PROFILE
 from edge_resnet.core.errors import ArtifactError, ConfigError
 from edge_resnet.measurement.layers import UNKNOWN, Layer, LayerListing, read_layers
 from edge_resnet.measurement.whyslow import Slowdown, why_not_faster
 
-__all__ = ["FACTS", "LAYERS", "PROFILE", "LayerReport", "layers_of_artifact", "layers_of_file"]
+__all__ = ["LayerReport", "layers_of_artifact", "layers_of_file"]
 
-
-LAYERS, FACTS, PROFILE = "layers.json", "engine.json", "profile.json"
 _HEADS = ("ms", "%", "precision", "format", "tactic", "layer")
 _TACTIC_WIDTH = 40
 #: Layers that a cause names in the text; JSON names all.

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 import torch
 from torch import nn
 
 from edge_resnet.core.errors import ExportError
 from edge_resnet.core.records import Preprocess
+from edge_resnet.runtime.onnxruntime import open_session
 
 __all__ = ["INPUT", "OPSET", "OUTPUT", "Deployable", "export", "verify"]
 
@@ -97,7 +97,7 @@ def verify(model: Deployable, path: Path, pixels: npt.NDArray[np.uint8]) -> floa
     Returns the largest absolute difference of a logit. Raises ExportError if it exceeds 1e-4 times the largest logit (1e-4 if
     that is below 1): a class that leads by more than twice this cannot have changed.
     """
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = open_session(path)
     worst = 0.0
     for batch in VERIFY_BATCHES:
         images = np.ascontiguousarray(pixels[:batch])

@@ -28,7 +28,7 @@ from edge_resnet.quantization.int8 import (
     open_calibration,
     with_int8,
 )
-from edge_resnet.runtime.backend import load_backend, refuse_tuning, resolve_backend
+from edge_resnet.runtime.backend import backend_info, load_backend, refuse_tuning, resolve_backend
 
 __all__ = ["BuildOptions", "build", "has_own_ranges"]
 
@@ -108,7 +108,7 @@ def _check(options: BuildOptions) -> Int8Options | None:
         raise ConfigError(f"there is no precision {options.precision!r}", hint=f"choose one of {', '.join(get_args(Precision))}")
     name = resolve_backend(options.backend)
     load_backend(name)
-    if name != "tensorrt":
+    if backend_info(name).form.kind != "plan":
         refuse_tuning(options.tuning)
     if options.preprocess.crop != options.model.input_size:
         raise ConfigError(f"the crop of {options.preprocess.crop} pixels is not the input size {options.model.input_size}")

@@ -1,6 +1,6 @@
-"""Engines where they are needed: opens an artifact and derives its engine for this machine first, where there is none.
+"""Opens artifacts, and derives the engine that this machine needs if the artifact does not hold it.
 
-Knows no flags and no terminal. Loads no torch, and onnx only where an engine must be derived.
+Does not know about options or a terminal. Loads no torch, and onnx only to derive an engine.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from edge_resnet.runtime.backend import Variant, load_backend, resolve_backend
 
 __all__ = ["ARTIFACTS", "compile_written", "open_with_engine", "prepare_engine"]
 
-#: Where build puts artifacts and run looks for the newest.
+#: The folder in which build writes artifacts, and in which other commands look for the newest.
 ARTIFACTS = Path("artifacts")
 
 
 def open_with_engine(
     folder: Path | None, backend: str = "auto", variant: Variant = "native", *, progress: Progress | None = None
 ) -> Artifact:
-    """The artifact in ``folder``, or the newest one under ``artifacts``; compiled for this machine if it is not yet.
+    """The artifact in ``folder``, or the newest one under ``artifacts``, compiled for this machine.
 
     Raises what ``open_artifact``, ``newest_artifact`` and ``prepare_engine`` raise.
     """
@@ -36,7 +36,7 @@ def prepare_engine(
 ) -> None:
     """Derive the engine that the backend needs on this machine, unless the artifact holds it already.
 
-    Raises IncompatibleEngineError where an engine is missing and onnx is not installed to derive it, ConfigError for an unknown
+    Raises IncompatibleEngineError if the engine is missing and onnx is not installed to derive it, ConfigError for an unknown
     backend, and what the derivation raises.
     """
     name = resolve_backend(backend, variant)
@@ -56,9 +56,9 @@ def prepare_engine(
 def compile_written(
     artifact: Artifact, backend: str, *, tuning: EngineTuning | None = None, progress: Progress | None = None
 ) -> None:
-    """Derive the engine of an artifact that was written a moment ago.
+    """Derive the engine of an artifact that was just written.
 
-    Raises what the derivation raises, with the command that tries again: the artifact stays, and minutes of calibration with it.
+    Raises what the derivation raises, with the command that retries it: the artifact stays, and with it minutes of calibration.
     """
     from edge_resnet.compiler.derive import compile_engine  # onnx
 
@@ -68,7 +68,7 @@ def compile_written(
         compile_engine(artifact, backend, tuning=tuning, progress=progress)
     except EdgeResnetError as error:
         raise error.with_hint(
-            f"{artifact.folder} is written: edge-resnet compile {artifact.folder} tries the engine again"
+            f"{artifact.folder} is written: edge-resnet compile {artifact.folder} retries the engine"
         ) from error
     if progress is not None:
         progress("compile", 1, 1)

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 from onnx import helper
 
 from edge_resnet.artifact.schema import CalibrationTable
@@ -26,6 +25,7 @@ from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.ranges import read_amax
+from edge_resnet.runtime.onnxruntime import open_session
 
 __all__ = ["CALIBRATION_BATCH", "LARGE", "Probe", "calibrate", "collect", "probed", "table_from"]
 
@@ -89,7 +89,7 @@ def collect(
     histograms = {name: AbsHistogram() for name in probes}
     outputs = [probe.values for probe in probes.values()]
     maxima = [probe.largest for probe in probes.values() if probe.largest is not None]
-    session = _session(graph)
+    session = open_session(graph.SerializeToString())
     input_name = session.get_inputs()[0].name
     count, varied = 0, False
     with ThreadPoolExecutor(min(_MAX_COUNTERS, _cores())) as counters:
@@ -132,15 +132,6 @@ def _hashed(batches: Iterable[Images], digest: hashlib._Hash) -> Iterable[Images
     for batch in batches:
         digest.update(np.ascontiguousarray(batch).data)
         yield batch
-
-
-def _session(graph: onnx.ModelProto) -> onnxruntime.InferenceSession:
-    """A session on all cores. ONNX Runtime itself removes nodes that only the logits need, since these are no output."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = _cores()
-    options.add_session_config_entry("session.force_spinning_stop", "1")  # the counting threads need the cores after a run
-    return onnxruntime.InferenceSession(graph.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 def _cores() -> int:

@@ -6,7 +6,6 @@ Does not know about ranges, artifacts or labels.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TypeAlias
@@ -14,9 +13,9 @@ from typing import TypeAlias
 import numpy as np
 import numpy.typing as npt
 import onnx
-import onnxruntime
 
 from edge_resnet.core.errors import CalibrationError
+from edge_resnet.runtime.onnxruntime import open_session
 
 __all__ = ["Images", "Logits", "relative_error", "simulate"]
 
@@ -31,7 +30,7 @@ def simulate(model: onnx.ModelProto | Path, batches: Iterable[Images]) -> Logits
 
     Batches may have any length; only their logits are kept. Raises CalibrationError if there is no image.
     """
-    session = _session(model)
+    session = open_session(model if isinstance(model, Path) else model.SerializeToString(), as_written=True)
     input_name = session.get_inputs()[0].name
     logits = [session.run(None, {input_name: np.ascontiguousarray(batch)})[0] for batch in batches if len(batch)]
     if not logits:
@@ -47,17 +46,3 @@ def relative_error(logits: Logits, reference: Logits) -> float:
     wanted = reference.astype(np.float64)
     error = float(((logits - wanted) ** 2).sum()) / max(float((wanted**2).sum()), np.finfo(np.float64).tiny)
     return error if math.isfinite(error) else float(np.finfo(np.float64).max)
-
-
-def _session(model: onnx.ModelProto | Path) -> onnxruntime.InferenceSession:
-    """A session on all cores that this process may use; its threads stop spinning after a run, as in the backend."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = len(os.sched_getaffinity(0))
-    options.add_session_config_entry("session.force_spinning_stop", "1")
-    # If a convolution's input and weight are dequantized, ONNX Runtime rounds float biases to int32, already at its basic
-    # optimization level; TensorRT does not. Without its Q/DQ passes the arithmetic is that of the graph, and its other
-    # optimizations only sum in another order.
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
-    source = str(model) if isinstance(model, Path) else model.SerializeToString()
-    return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])

@@ -1,4 +1,4 @@
-"""Runs a network: the backend protocol, the table of backends, and each backend.
+"""Runs a network: the backend protocol, the table of backends, and each backend; then predictions from logits.
 
-Knows nothing of frames, data sets and measurements. Loads the one inference library that is asked for; never torch, never onnx.
+Does not know about frames, data sets or measurements. Loads the inference library of the selected backend; never torch or onnx.
 """

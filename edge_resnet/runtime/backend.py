@@ -1,15 +1,15 @@
-"""What runs a network: the protocol, the table of backends, and how one is opened. Knows no inference library itself.
+"""What runs a network: the backend protocol, what a backend declares about itself, the table of backends, and opening one.
 
-A new backend is one file in this folder and one line in ``BACKENDS``; the conformance suite iterates the table. Libraries are
-imported when a backend is opened and not before: ``--help`` stays fast, and a device needs only the one it uses.
+A new backend is one file in this folder, with its declaration in the constant ``BACKEND``, and one line in ``BACKENDS``; the
+conformance suite iterates the table. An inference library is imported when its backend is loaded and not before: reading the
+declarations is cheap, and a device needs only the library that it uses. Does not know any inference library itself.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
-import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -21,20 +21,24 @@ import numpy.typing as npt
 from edge_resnet.artifact.enginecache import EngineTuning, find_engine
 from edge_resnet.artifact.folder import MODEL, Artifact
 from edge_resnet.core.errors import BackendError, ConfigError, IncompatibleEngineError, MissingDependencyError
-from edge_resnet.device.gpu import first_gpu
 from edge_resnet.device.machine import has_int8_dot_product
 
 __all__ = [
-    "AUTO",
     "BACKENDS",
     "Backend",
     "BackendClass",
-    "BackendEntry",
+    "BackendInfo",
+    "BackendTable",
+    "EngineForm",
     "EngineRequest",
+    "FormKind",
     "Images",
     "Logits",
     "PipelinedBackend",
+    "Requirement",
     "Variant",
+    "auto_order",
+    "backend_info",
     "check_images",
     "cpu_graph",
     "cpu_int8_request",
@@ -49,8 +53,21 @@ Images: TypeAlias = npt.NDArray[np.uint8]
 #: (N, classes) float32.
 Logits: TypeAlias = npt.NDArray[np.float32]
 #: Which computation of the artifact: ``native``, the artifact's precision as the backend runs it best; ``simulated``, TensorRT's
-#: symmetric int8 run elsewhere; ``reference``, the FP32 graph.
+#: symmetric int8 simulated on a CPU; ``reference``, the FP32 graph.
 Variant: TypeAlias = Literal["native", "simulated", "reference"]
+#: What a backend runs: the artifact's graph as it is, a graph with Q/DQ pairs where the artifact is INT8, or a TensorRT plan.
+FormKind: TypeAlias = Literal["graph", "qdq", "plan"]
+#: Name of a backend → the module whose constant ``BACKEND`` declares it.
+BackendTable: TypeAlias = Mapping[str, str]
+
+BACKENDS: BackendTable = MappingProxyType(
+    {
+        "onnxruntime": "edge_resnet.runtime.onnxruntime",
+        "tensorrt": "edge_resnet.runtime.tensorrt",
+        "openvino": "edge_resnet.runtime.openvino",
+        "fake": "edge_resnet.runtime.fake",
+    }
+)
 
 
 class Backend(Protocol):
@@ -65,12 +82,12 @@ class Backend(Protocol):
         """Run (N, H, W, 3) uint8 RGB through the network.
 
         Returns logits (N, classes) float32 that belong to the caller: a later call does not change them.
-        Raises ConfigError where the shape or dtype is not the network's, BackendError where the device fails.
+        Raises ConfigError if the network does not take that shape or dtype, BackendError if the device fails.
         """
         ...
 
     def close(self) -> None:
-        """Free the device's memory; harmless when repeated."""
+        """Free the device's memory; may be called again."""
         ...
 
     def __enter__(self) -> Backend: ...
@@ -80,39 +97,42 @@ class Backend(Protocol):
 
 @runtime_checkable
 class PipelinedBackend(Backend, Protocol):
-    """A backend with several batches under way at once, which preprocesses frames itself where ``resizes`` is true."""
+    """A backend that runs several batches at once, and that preprocesses frames itself if ``resizes`` is true."""
 
     @property
-    def most(self) -> int:
+    def max_batch(self) -> int:
         """The largest batch that ``submit`` takes."""
         ...
 
     @property
     def resizes(self) -> bool:
-        """Whether frames are better given to it than to ``preprocess_bgr``: it makes the same bytes of them."""
+        """Whether it preprocesses frames faster than ``preprocess_bgr``; the bytes are the same."""
         ...
 
     def submit(self, images: Images) -> Any:
-        """Start a batch, and return the ticket that ``result`` takes once. Waits while too many are under way."""
+        """Start a batch, and return the ticket that ``result`` takes once. Waits while too many batches are running."""
         ...
 
     def submit_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Any:
-        """The same of frames as captured, which are the caller's again when this returns."""
+        """Start a batch of frames as captured; the caller may reuse them when this returns."""
         ...
 
     def result(self, ticket: Any) -> Logits:
-        """Wait for a batch: logits (N, classes) float32, the caller's to keep."""
+        """Wait for a batch: logits (N, classes) float32, which belong to the caller."""
         ...
 
     def infer_frames(self, frames: Sequence[npt.NDArray[np.uint8]]) -> Logits:
-        """Run frames as captured, (H, W, 3) uint8 BGR of any sizes: logits (N, classes) float32, the caller's to keep."""
+        """Run frames as captured, (H, W, 3) uint8 BGR of any sizes: logits (N, classes) float32, which belong to the caller."""
         ...
 
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """The engine that a backend needs on this machine: its folder's name in the artifact, the form to derive, and how TensorRT
-    is to build it."""
+    """The engine that a backend needs on this machine.
+
+    ``key``: its folder's name in the artifact. ``form``: what is derived, for example ``u8s8``. ``tuning``: how TensorRT builds
+    it.
+    """
 
     key: str
     form: str
@@ -120,95 +140,141 @@ class EngineRequest:
 
 
 class BackendClass(Protocol):
-    """What the class behind a line of the table offers before it is opened."""
+    """What a backend's class offers before an artifact is opened."""
 
     def engine_request(self, artifact: Artifact, variant: Variant, tuning: EngineTuning | None = None) -> EngineRequest | None:
-        """The engine to be derived first, tuned like that; None where the artifact's graph is run as it is.
+        """The engine that must be derived first; None if the artifact's graph is run as it is.
 
-        Without ``tuning`` any engine that is there and fits will do. Raises ConfigError for a tuning that is not this backend's.
+        Without ``tuning``, any engine in the artifact that fits is accepted. Raises ConfigError for a tuning that the backend
+        does not have.
         """
         ...
 
     def open(self, artifact: Artifact, variant: Variant) -> Backend:
-        """Open the artifact. Raises IncompatibleEngineError where the engine it needs is not in it."""
+        """Open the artifact. Raises IncompatibleEngineError if it does not hold the engine that this needs."""
         ...
 
 
 @dataclass(frozen=True)
-class BackendEntry:
-    """A line of the table: where the class is, the module it needs, and the command that installs that."""
+class Requirement:
+    """A package that a backend needs. ``module``: its import name. ``package``: its name on the package index. ``extra``: the
+    extra of edge-resnet that installs it, empty for a base dependency."""
 
-    target: str
     module: str
-    install: str
+    package: str
+    extra: str = ""
+
+    @property
+    def remedy(self) -> str:
+        """The command that installs it."""
+        return f"pip install 'edge-resnet[{self.extra}]'" if self.extra else "pip install edge-resnet"
+
+    def is_installed(self) -> bool:
+        """Whether the module can be found; it is not imported."""
+        return importlib.util.find_spec(self.module) is not None
 
 
-BACKENDS: Mapping[str, BackendEntry] = MappingProxyType(
-    {
-        "onnxruntime": BackendEntry(
-            "edge_resnet.runtime.onnxruntime:OnnxRuntimeBackend", "onnxruntime", "pip install edge-resnet"
-        ),
-        "tensorrt": BackendEntry(
-            "edge_resnet.runtime.tensorrt.inference:TensorRtBackend", "tensorrt", "pip install 'edge-resnet[tensorrt]'"
-        ),
-        "openvino": BackendEntry(
-            "edge_resnet.runtime.openvino:OpenVinoBackend", "openvino", "pip install 'edge-resnet[openvino]'"
-        ),
-        "fake": BackendEntry("edge_resnet.runtime.fake:FakeBackend", "numpy", "pip install edge-resnet"),
-    }
-)
+@dataclass(frozen=True)
+class EngineForm:
+    """The kind of form that a backend runs.
 
-#: What ``auto`` tries, the fastest first.
-AUTO = ("tensorrt", "openvino", "onnxruntime")
-#: Goes into the key of every Q/DQ graph for the CPU: raise it when qdq.py writes another graph from the same truth.
-_CPU_DERIVATION = 3
+    Backends with an equal form share engines: ``family`` and ``version`` are part of the engine's key. Raise ``version`` when
+    the compiler derives another graph from the same source. A plan's key holds TensorRT's version and needs neither.
+    """
+
+    kind: FormKind
+    family: str = ""
+    version: int = 0
 
 
-def open_backend(artifact: Artifact, name: str = "auto", variant: Variant = "native") -> Backend:
+def _everywhere() -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """What a backend declares, readable without its library.
+
+    ``load``: imports the library and returns the class; raises ImportError if that fails.
+    ``auto_rank``: the backend's place among those that ``auto`` tries, lowest first; None if ``auto`` never chooses it.
+    ``suits``: whether ``auto`` should choose it on this machine, given that its packages are installed.
+    ``simulates``: it runs the simulation of TensorRT's INT8. ``fp16_as_fp32``: it computes an FP16 artifact in FP32.
+    """
+
+    load: Callable[[], BackendClass]
+    requirements: tuple[Requirement, ...]
+    form: EngineForm
+    processor: Literal["CPU", "GPU"] = "CPU"
+    auto_rank: int | None = None
+    suits: Callable[[], bool] = _everywhere
+    simulates: bool = False
+    fp16_as_fp32: bool = False
+
+
+def open_backend(
+    artifact: Artifact, name: str = "auto", variant: Variant = "native", *, table: BackendTable = BACKENDS
+) -> Backend:
     """Open an artifact on the backend of that name.
 
-    Raises ConfigError for an unknown name, MissingDependencyError where its library is not installed, and
-    IncompatibleEngineError where the artifact must be compiled for this machine first.
+    Raises ConfigError for an unknown name, MissingDependencyError if its library is not installed, and IncompatibleEngineError
+    if the artifact must be compiled for this machine first.
     """
-    return load_backend(resolve_backend(name, variant)).open(artifact, variant)
+    return load_backend(resolve_backend(name, variant, table), table).open(artifact, variant)
 
 
-def resolve_backend(name: str, variant: Variant = "native") -> str:
-    """The table's name behind ``auto``: the fastest backend that can run here; for the simulation the one that simulates."""
+def resolve_backend(name: str, variant: Variant = "native", table: BackendTable = BACKENDS) -> str:
+    """The name that ``auto`` stands for: the fastest backend that can run here, or the one that simulates; other names as given.
+
+    Raises MissingDependencyError if no backend that ``auto`` may choose is installed.
+    """
     if name != "auto":
         return name
-    if variant == "simulated":
-        return AUTO[-1]
-    for candidate in AUTO:
-        if _can_run(candidate):
+    order = auto_order(table)
+    for candidate in order:
+        info = backend_info(candidate, table)
+        if variant == "simulated":
+            if info.simulates:
+                return candidate
+        elif all(requirement.is_installed() for requirement in info.requirements) and info.suits():
             return candidate
-    raise MissingDependencyError("no backend is installed", hint=BACKENDS[AUTO[-1]].install)
+    hint = backend_info(order[-1], table).requirements[0].remedy if order else ""
+    raise MissingDependencyError("no backend is installed", hint=hint)
 
 
-def load_backend(name: str) -> BackendClass:
-    """Import the class behind a name of the table."""
-    if name not in BACKENDS:
-        raise ConfigError(f"no backend is named {name}", hint=f"choose one of {', '.join(['auto', *BACKENDS])}")
-    module, attribute = BACKENDS[name].target.split(":")
+def auto_order(table: BackendTable = BACKENDS) -> list[str]:
+    """The names that ``auto`` tries, in that order."""
+    ranks = {name: rank for name in table if (rank := backend_info(name, table).auto_rank) is not None}
+    return sorted(ranks, key=ranks.__getitem__)
+
+
+def load_backend(name: str, table: BackendTable = BACKENDS) -> BackendClass:
+    """The class of a backend; imports its library. Raises ConfigError for an unknown name, MissingDependencyError if the import
+    fails."""
+    info = backend_info(name, table)
     try:
-        loaded: BackendClass = getattr(importlib.import_module(module), attribute)
+        return info.load()
     except ImportError as error:
-        raise MissingDependencyError(f"backend {name} needs {error.name or 'a package'}", hint=BACKENDS[name].install) from error
-    return loaded
+        hint = info.requirements[0].remedy
+        raise MissingDependencyError(f"backend {name} needs {error.name or 'a package'}", hint=hint) from error
 
 
-def cpu_int8_request(artifact: Artifact, *, simulated: bool = False) -> EngineRequest:
-    """The Q/DQ graph of an INT8 artifact for this kind of CPU, or TensorRT's to be simulated.
+def backend_info(name: str, table: BackendTable = BACKENDS) -> BackendInfo:
+    """What the backend of that name declares. Imports its file, and not its library. Raises ConfigError for an unknown name."""
+    if name not in table:
+        raise ConfigError(f"no backend is named {name}", hint=f"choose one of {', '.join(['auto', *table])}")
+    info: BackendInfo = importlib.import_module(table[name]).BACKEND
+    return info
 
-    ONNX Runtime and OpenVINO share it: what one derived, the other opens. The key is older than the second of them.
-    """
-    form = "tensorrt" if simulated else "u8s8" if has_int8_dot_product() else "u8s7"
-    return EngineRequest(f"onnxruntime-{form}-v{_CPU_DERIVATION}-{artifact.source_digest()[:12]}", form)
+
+def cpu_int8_request(artifact: Artifact, form: EngineForm, *, simulated: bool = False) -> EngineRequest:
+    """The Q/DQ graph of an INT8 artifact for this kind of CPU, or TensorRT's Q/DQ graph for the simulation."""
+    graph = "tensorrt" if simulated else "u8s8" if has_int8_dot_product() else "u8s7"
+    return EngineRequest(f"{form.family}-{graph}-v{form.version}-{artifact.source_digest()[:12]}", graph)
 
 
 def cpu_graph(artifact: Artifact, request: EngineRequest | None) -> Path:
-    """The file that a CPU backend loads: the artifact's graph, or the derived one. Raises IncompatibleEngineError where there is
-    none."""
+    """The file that a CPU backend loads: the artifact's graph, or the derived one. Raises IncompatibleEngineError if the
+    artifact does not hold it."""
     if request is None:
         return artifact.model_path
     folder = find_engine(artifact, request.key)
@@ -221,33 +287,15 @@ def cpu_graph(artifact: Artifact, request: EngineRequest | None) -> Path:
 
 
 def refuse_tuning(tuning: EngineTuning | None) -> None:
-    """What a backend says to a tuning that it cannot follow. Raises ConfigError where there is one."""
+    """Raise ConfigError if there is a tuning: for every backend whose form is not a plan."""
     if tuning is not None:
-        raise ConfigError("workspace, level and compatibility are TensorRT's", hint="add --backend tensorrt, or leave them out")
-
-
-def _can_run(name: str) -> bool:
-    """Whether its library is installed and it is worth choosing here.
-
-    For TensorRT a GPU and PyCUDA must be there too. On x86 with VNNI OpenVINO took 0.77 and 0.86 of ONNX Runtime's time
-    for ResNet-18 and 50 in INT8, and as long in FP32 (two cores of an AMD EPYC, benchmarks/backends.py). On other processors the
-    two were not compared.
-    """
-    if importlib.util.find_spec(BACKENDS[name].module) is None:
-        return False
-    if name == "openvino":
-        return platform.machine() == "x86_64" and has_int8_dot_product()
-    if name != "tensorrt":
-        return True
-    try:
-        first_gpu()
-    except BackendError:
-        return False
-    return importlib.util.find_spec("pycuda") is not None
+        raise ConfigError(
+            "workspace, level and compatibility are options of TensorRT", hint="add --backend tensorrt, or leave them out"
+        )
 
 
 def check_images(images: Images, input_size: int, *, closed: bool) -> None:
-    """What every backend asks of its input. Raises BackendError when closed, ConfigError for a wrong shape or dtype."""
+    """Check the input of any backend. Raises BackendError if the backend is closed, ConfigError for a wrong shape or dtype."""
     if closed:
         raise BackendError("this backend is closed", hint="open the artifact again")
     shape = (input_size, input_size, 3)

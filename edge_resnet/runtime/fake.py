@@ -1,6 +1,6 @@
-"""A backend without a network: answers that depend on the image alone, so that a pipeline can be tried anywhere.
+"""A backend without a network: its predictions depend on the image alone, so that a pipeline can be tried on any machine.
 
-Knows nothing of weights, and its answers mean nothing.
+Does not read weights, and its predictions mean nothing.
 """
 
 from __future__ import annotations
@@ -11,16 +11,26 @@ import numpy as np
 
 from edge_resnet.artifact.enginecache import EngineTuning
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.runtime.backend import EngineRequest, Images, Logits, Variant, check_images, refuse_tuning
+from edge_resnet.runtime.backend import (
+    BackendInfo,
+    EngineForm,
+    EngineRequest,
+    Images,
+    Logits,
+    Requirement,
+    Variant,
+    check_images,
+    refuse_tuning,
+)
 
-__all__ = ["FakeBackend"]
+__all__ = ["BACKEND", "FakeBackend"]
 
 #: Each image is averaged over a grid of this side before it is projected onto the classes.
 _GRID = 4
 
 
 class FakeBackend:
-    """Logits by a seeded projection of the image's coarse colours: deterministic, and the same for a batch as one by one."""
+    """Logits by a seeded projection of the image's coarse colours: deterministic, and the same in a batch as for one image."""
 
     name = "fake"
 
@@ -34,22 +44,22 @@ class FakeBackend:
 
     @classmethod
     def engine_request(cls, artifact: Artifact, variant: Variant, tuning: EngineTuning | None = None) -> EngineRequest | None:  # noqa: ARG003 - the protocol's signature
-        """There is nothing to derive."""
+        """None: there is nothing to derive."""
         refuse_tuning(tuning)
         return None
 
     @classmethod
     def open(cls, artifact: Artifact, variant: Variant) -> FakeBackend:  # noqa: ARG003 - the protocol's signature
-        """Take the artifact's classes and input size, nothing else."""
+        """Take only the number of classes and the input size from the artifact."""
         return cls(artifact.manifest.model.classes, artifact.manifest.model.input_size)
 
     def infer(self, images: Images) -> Logits:
-        """(N, H, W, 3) uint8 RGB → logits (N, classes) float32, the caller's to keep."""
+        """(N, H, W, 3) uint8 RGB → logits (N, classes) float32, which belong to the caller."""
         check_images(images, self._input_size, closed=self._closed)
         return np.stack([self._one(image) for image in images])
 
     def close(self) -> None:
-        """Refuse further work."""
+        """Refuse further calls."""
         self._closed = True
 
     def __enter__(self) -> FakeBackend:
@@ -63,3 +73,6 @@ class FakeBackend:
         features = (sums.reshape(-1) / (self._input_size / _GRID) ** 2 / 255).astype(np.float32)
         logits: Logits = (features[:, None] * self._projection).sum(axis=0, dtype=np.float32)
         return logits
+
+
+BACKEND = BackendInfo(load=lambda: FakeBackend, requirements=(Requirement("numpy", "numpy"),), form=EngineForm("graph"))

@@ -1,4 +1,7 @@
-"""ONNX Runtime on the CPU: FP32, fast INT8 and the simulation of TensorRT's INT8. Knows nothing of how those graphs are made."""
+"""ONNX Runtime on the CPU: FP32, fast INT8, and the simulation of TensorRT's INT8. Also opens every ONNX Runtime session.
+
+Does not know how the graphs are derived. Loads onnxruntime when a session is opened.
+"""
 
 from __future__ import annotations
 
@@ -6,17 +9,21 @@ import logging
 import os
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
-import onnxruntime
 
 from edge_resnet.artifact.enginecache import EngineTuning
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core.errors import BackendError
 from edge_resnet.runtime.backend import (
+    BackendClass,
+    BackendInfo,
+    EngineForm,
     EngineRequest,
     Images,
     Logits,
+    Requirement,
     Variant,
     check_images,
     cpu_graph,
@@ -24,9 +31,39 @@ from edge_resnet.runtime.backend import (
     refuse_tuning,
 )
 
-__all__ = ["OnnxRuntimeBackend"]
+if TYPE_CHECKING:
+    import onnxruntime
 
+__all__ = ["BACKEND", "QDQ_FOR_CPU", "OnnxRuntimeBackend", "open_session"]
+
+#: The Q/DQ graph for the CPU, which OpenVINO runs too: an engine that was derived for one of the two is opened by the other.
+QDQ_FOR_CPU = EngineForm("qdq", family="onnxruntime", version=3)
 _log = logging.getLogger(__name__)
+
+
+def open_session(graph: Path | bytes, *, as_written: bool = False) -> onnxruntime.InferenceSession:
+    """A session on the CPU, on all cores that this process may use.
+
+    ``graph``: a file, or a serialized model. ``as_written``: leave Q/DQ pairs as they are. Raises BackendError if ONNX Runtime
+    cannot load the graph.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors; its warnings are about its own optimizations
+    options.intra_op_num_threads = len(os.sched_getaffinity(0))
+    # Threads that spin after a run take the cores from preprocessing and from a second session: two networks in turn, as in
+    # eval, took 2.4 times as long with it. Within a run they may spin, so that the latency stays the same.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if as_written:
+        # Its passes over Q/DQ would round float biases to int32, already at the basic optimization level, which TensorRT does not
+        # do: 8 of 2,000 predictions changed. The other optimizations only change the order of sums.
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
+    source, name = (str(graph), str(graph)) if isinstance(graph, Path) else (graph, "the graph")
+    try:
+        return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no base but Exception
+        raise BackendError(f"ONNX Runtime cannot load {name}: {_first_line(error)}") from error
 
 
 class OnnxRuntimeBackend:
@@ -35,19 +72,7 @@ class OnnxRuntimeBackend:
     name = "onnxruntime"
 
     def __init__(self, graph: Path, classes: int, input_size: int, *, as_written: bool = False) -> None:
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = len(os.sched_getaffinity(0))
-        # Threads that spin after a run take the cores from preprocessing and from a second session: two networks in turn, as in
-        # eval, took 2.4 times as long with it. Within a run they may spin, so that the latency stays.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        if as_written:
-            # Its passes over Q/DQ would round float biases to int32, which TensorRT does not do: 8 of 2,000 answers changed.
-            options.add_session_config_entry("session.disable_quant_qdq", "1")
-        try:
-            self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's exceptions share no base but Exception
-            raise BackendError(f"ONNX Runtime cannot load {graph}: {_first_line(error)}") from error
+        self._session = open_session(graph, as_written=as_written)
         self._input = self._session.get_inputs()[0].name
         self._input_size = input_size
         self._closed = False
@@ -55,23 +80,23 @@ class OnnxRuntimeBackend:
 
     @classmethod
     def engine_request(cls, artifact: Artifact, variant: Variant, tuning: EngineTuning | None = None) -> EngineRequest | None:
-        """INT8 is derived for this kind of CPU, or as TensorRT's form to simulate it; float graphs run as they are."""
+        """INT8 is derived for this kind of CPU, or in TensorRT's form for the simulation; float graphs are run as they are."""
         refuse_tuning(tuning)
         if variant == "reference" or artifact.manifest.precision != "int8":
             return None
-        return cpu_int8_request(artifact, simulated=variant == "simulated")
+        return cpu_int8_request(artifact, QDQ_FOR_CPU, simulated=variant == "simulated")
 
     @classmethod
     def open(cls, artifact: Artifact, variant: Variant) -> OnnxRuntimeBackend:
-        """Open the graph that the variant asks for. Raises IncompatibleEngineError where it was not derived yet."""
+        """Open the graph of that variant. Raises IncompatibleEngineError if it has not been derived yet."""
         graph = cpu_graph(artifact, cls.engine_request(artifact, variant))
         if artifact.manifest.precision == "fp16" and variant == "native":
-            _log.warning("ONNX Runtime computes %s in FP32: what is measured is FP32's", artifact.folder)
+            _log.warning("ONNX Runtime computes %s in FP32: measurements are those of FP32", artifact.folder)
         spec = artifact.manifest.model
         return cls(graph, spec.classes, spec.input_size, as_written=variant == "simulated")
 
     def infer(self, images: Images) -> Logits:
-        """(N, H, W, 3) uint8 RGB → logits (N, classes) float32, the caller's to keep."""
+        """(N, H, W, 3) uint8 RGB → logits (N, classes) float32, which belong to the caller."""
         check_images(images, self._input_size, closed=self._closed)
         try:
             logits: Logits = self._session.run(None, {self._input: np.ascontiguousarray(images)})[0]
@@ -92,5 +117,21 @@ class OnnxRuntimeBackend:
         self.close()
 
 
+def _load() -> BackendClass:
+    import onnxruntime  # noqa: F401 - whether it can be imported
+
+    return OnnxRuntimeBackend
+
+
 def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+BACKEND = BackendInfo(
+    load=_load,
+    requirements=(Requirement("onnxruntime", "onnxruntime"),),
+    form=QDQ_FOR_CPU,
+    auto_rank=3,
+    simulates=True,
+    fp16_as_fp32=True,
+)

@@ -1,4 +1,4 @@
-"""Logits → the best classes with their labels and probabilities. Knows nothing of frames or networks."""
+"""Logits → the best classes with their labels and probabilities. Does not know about frames or networks."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["ClassScore", "check_finite", "check_top", "softmax", "top_k"]
 
 
 def check_finite(logits: npt.NDArray[np.float32]) -> None:
-    """Raise BackendError where a logit is not a finite number: then no answer can be trusted, however good the others look."""
+    """Raise BackendError if a logit is not a finite number: then no prediction can be trusted, even if the others look right."""
     if not np.isfinite(logits).all():
         raise BackendError(
-            "the network's answer is not a number (NaN or infinity)",
-            hint="FP16 overflows so; build with --fp32, and check the weights",
+            "the network returned NaN or infinity",
+            hint="FP16 may have overflowed: build with --fp32, and check the weights",
         )
 
 
@@ -30,7 +30,7 @@ def check_top(k: int) -> None:
 
 def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """(…, C) float32 → probabilities of the same shape, each row summing to 1; safe for finite logits of any size."""
-    wide = logits.astype(np.float64)  # the difference of two large float32 may be none
+    wide = logits.astype(np.float64)  # the difference of two large float32 may round to zero
     powers = np.exp(wide - wide.max(axis=-1, keepdims=True))
     probabilities: npt.NDArray[np.float32] = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
     return probabilities
@@ -39,14 +39,13 @@ def softmax(logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def top_k(
     logits: npt.NDArray[np.float32], labels: Sequence[str], k: int = 5, probabilities: npt.NDArray[np.float32] | None = None
 ) -> tuple[ClassScore, ...]:
-    """The ``k`` best of (C,) float32 logits, best first, ties by index; all of them where C < k.
+    """The ``k`` best of (C,) float32 logits, best first, ties by index; all of them if C < k.
 
-    ``probabilities``: their softmax, from a caller that has it already.
-    Raises ConfigError where there is not one label per class, or k < 1; BackendError where a logit is not a finite number: then
-    no answer can be trusted, however good the others look.
+    ``probabilities``: their softmax, if the caller has computed it already. Raises ConfigError if there is not one label per class
+    or k < 1, and BackendError as ``check_finite`` does.
     """
     if logits.ndim != 1 or len(labels) != len(logits):
-        raise ConfigError(f"{len(labels)} labels do not fit logits of shape {logits.shape}", hint="one label per class")
+        raise ConfigError(f"{len(labels)} labels do not match logits of shape {logits.shape}", hint="give one label per class")
     check_top(k)
     check_finite(logits)
     if probabilities is None:
@@ -57,7 +56,7 @@ def top_k(
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One answer: ``probability`` in [0, 1] after softmax."""
+    """One class of a prediction. ``probability``: in [0, 1], after softmax."""
 
     class_index: int
     label: str

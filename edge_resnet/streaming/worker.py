@@ -92,7 +92,7 @@ class Worker:
 
     def batch_size(self, wanted: int) -> int:
         """The largest batch up to ``wanted`` that the backend takes."""
-        return wanted if self._pipelined is None else min(wanted, self._pipelined.most)
+        return wanted if self._pipelined is None else min(wanted, self._pipelined.max_batch)
 
     def start(self, taken: Sequence[Taken]) -> None:
         """Preprocess frames and queue them as a batch."""

@@ -1,4 +1,4 @@
-"""key.py: another machine or another wish is another engine, and why is said."""
+"""Keys of TensorRT engines: another machine or other options are another engine, and the reason is given."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OTHERS: dict[str, Any] = {
 
 
 def test_the_key_can_be_read() -> None:
-    """TensorRT, compute capability, GPU and precision stand in the folder's name, which is a plain file name."""
+    """TensorRT, compute capability, GPU and precision are in the folder's name, which is a plain file name."""
     key = engine_key(FACTS)
     assert key.startswith("tensorrt-10.3.0-sm87-nvidia-orin-int8-")
     assert key == engine_key(replace(FACTS))
@@ -43,13 +43,13 @@ def test_any_difference_is_another_key_and_is_said(name: str) -> None:
 
 
 def test_the_same_facts_are_no_difference() -> None:
-    """Nothing to say."""
+    """There is no reason."""
     assert why_unfit(FACTS, replace(FACTS)) is None
 
 
 @pytest.mark.parametrize("tuning", [EngineTuning(512), EngineTuning(level=5), EngineTuning(version_compatible=True)])
 def test_how_it_was_built_is_another_key_and_fits(tuning: EngineTuning) -> None:
-    """Memory and effort change which engine it is, not what it computes: either serves the other's wish."""
+    """Workspace and level change the key of an engine, not what it computes: each fits where the other was requested."""
     tuned = replace(FACTS, options=replace(FACTS.options, tuning=tuning))
     assert engine_key(tuned) != engine_key(FACTS)
     assert why_unfit(tuned, FACTS) is None
@@ -79,7 +79,7 @@ def test_a_version_compatible_engine_meets_later_minor_versions(built: str, here
     ("built", "here", "fits"), [("8.0", "8.9", True), ("8.6", "12.0", True), ("9.0", "8.0", True), ("8.6", "7.5", False)]
 )
 def test_a_hardware_compatible_engine_meets_gpus_from_ampere_on(built: str, here: str, fits: bool) -> None:
-    """Another name and another compute capability, both from 8.0 on; without the wish neither."""
+    """Another GPU and compute capability, both from 8.0 on; neither without the option."""
     options = replace(FACTS.options, tuning=EngineTuning(hardware_compatible=True))
     other = replace(FACTS, gpu="NVIDIA Other", compute_capability=here)
     assert (why_unfit(replace(FACTS, compute_capability=built, options=options), other) is None) is fits

@@ -1,4 +1,4 @@
-"""options.py: what cannot be built is refused before anything starts."""
+"""Options of an engine: what cannot be built is refused before anything starts."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from edge_resnet.core.records import BatchProfile
     ("wrong", "words"), [({"workspace_mib": 0}, "workspace"), ({"level": 6}, "level"), ({"level": -1}, "level")]
 )
 def test_wrong_options_are_refused(wrong: dict[str, int], words: str) -> None:
-    """With the range that is right."""
+    """The error names the valid range."""
     with pytest.raises(ConfigError, match=words) as caught:
         EngineTuning(**wrong)
     assert caught.value.hint
 
 
 def test_options_come_back_from_their_words() -> None:
-    """What was written down as JSON is the same record again."""
+    """Options written as JSON are read back as the same record."""
     options = EngineOptions("int8", 224, BatchProfile(1, 4, 8), EngineTuning(512, 5, True, False))
     assert read_options(json.loads(json.dumps(asdict(options)))) == options

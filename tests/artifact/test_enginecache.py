@@ -1,4 +1,4 @@
-"""Engines kept in an artifact: found only whole, unchanged and of the same truth."""
+"""Engines in an artifact: found only if whole, unchanged and derived from the same source."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edge_resnet.artifact.folder import Artifact, open_artifact
 
 @pytest.fixture
 def artifact(tiny_int8: Path) -> Artifact:
-    """An artifact of one's own with an engine `mine` of two files."""
+    """A copy of an artifact with an engine `mine` of two files."""
     opened = open_artifact(tiny_int8)
     store_engine(opened, "mine", "form", _write)
     return opened
@@ -27,7 +27,7 @@ def _write(folder: Path) -> None:
 
 
 def test_what_was_stored_is_found(artifact: Artifact) -> None:
-    """A hit is the folder, with its files and a meta.json that lists them."""
+    """The folder is found, with its files and a meta.json that lists them."""
     folder = find_engine(artifact, "mine")
     assert folder == artifact.engine_folder("mine")
     meta = json.loads((folder / "meta.json").read_text())
@@ -36,13 +36,13 @@ def test_what_was_stored_is_found(artifact: Artifact) -> None:
 
 
 def test_an_engine_that_is_not_there(artifact: Artifact) -> None:
-    """A miss is None, without a word."""
+    """None, and nothing is logged."""
     assert find_engine(artifact, "other") is None
 
 
 @pytest.mark.parametrize("file", ["plan", "notes.txt"])
 def test_a_changed_engine_is_a_miss(artifact: Artifact, file: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Changed bytes are not loaded, and the reason is told."""
+    """Changed bytes are not loaded, and the reason is logged."""
     (artifact.engine_folder("mine") / file).write_bytes(b"else")
     with caplog.at_level(logging.WARNING, "edge_resnet"):
         assert find_engine(artifact, "mine") is None
@@ -51,7 +51,7 @@ def test_a_changed_engine_is_a_miss(artifact: Artifact, file: str, caplog: pytes
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", '{"key": "mine"}', '{"key": "mine", "truth": 1, "files": 3}'])
 def test_a_damaged_meta_is_a_miss(artifact: Artifact, text: str) -> None:
-    """Whatever stands in meta.json, nothing is raised and nothing is loaded."""
+    """Whatever meta.json contains, nothing is raised and nothing is loaded."""
     (artifact.engine_folder("mine") / "meta.json").write_text(text)
     assert find_engine(artifact, "mine") is None
 
@@ -63,7 +63,7 @@ def test_a_missing_file_is_a_miss(artifact: Artifact) -> None:
 
 
 def test_an_engine_of_another_truth_is_a_miss(artifact: Artifact) -> None:
-    """An engine carried over from another artifact under the same key is refused."""
+    """An engine copied from another artifact under the same key is refused."""
     files = {name: replace(entry, sha256="0" * 64) for name, entry in artifact.manifest.files.items()}
     other = replace(artifact, manifest=replace(artifact.manifest, files=files))
     assert find_engine(other, "mine") is None
@@ -95,5 +95,5 @@ def test_a_failed_store_leaves_no_litter(artifact: Artifact) -> None:
 
 
 def test_engines_are_no_part_of_the_truth(artifact: Artifact) -> None:
-    """An artifact opens the same with and without its engines."""
+    """An artifact is the same with and without its engines."""
     assert open_artifact(artifact.folder).manifest == artifact.manifest

@@ -1,4 +1,4 @@
-"""``edge-resnet inspect --quantization`` and the files that ``edge-resnet compile`` writes, as a user meets them."""
+"""``edge-resnet inspect --quantization``, and the files that ``edge-resnet compile`` writes."""
 
 from __future__ import annotations
 
@@ -7,87 +7,43 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
 from refusals import assert_refused
-from tiny import tiny_options
+from tiny import KEPT, build_kept
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.compiler.derive import corrected_graph, tensorrt_graph
-from edge_resnet.compiler.graph.placement import placement_of
-from edge_resnet.core.records import BatchProfile, QuantRecipe
-from edge_resnet.pipelines.build import build
+from edge_resnet.compiler.derive import corrected_graph
+from edge_resnet.compiler.inspection import quantization_of
 
 Cli = Callable[..., Any]
-KEPT = "layer2.0.conv2"
 
 
 @pytest.fixture(scope="module")
-def kept(tmp_path_factory: pytest.TempPathFactory, smooth_images: Path) -> Artifact:
-    """INT8 for batches up to 4, with corrections, an exact input and one node in high precision; not to be changed."""
-    options = tiny_options("int8", tmp_path_factory.mktemp("kept") / "a", smooth_images)
-    recipe = QuantRecipe(images=32, correction="bias", exact_input=True, keep_high_precision=(KEPT,))
-    return build(replace(options, recipe=recipe, batch=BatchProfile(1, 2, 4)))
+def kept_int8(tmp_path_factory: pytest.TempPathFactory, smooth_images: Path) -> Artifact:
+    """INT8 for batches up to 4, with corrections, an exact input and one node in high precision. Do not modify."""
+    return build_kept(tmp_path_factory.mktemp("kept") / "a", smooth_images)
 
 
-@pytest.mark.parametrize("name", ["plain", "kept"])
-def test_inspect_shows_the_listing_of_the_goldens(
-    cli: Cli, tiny_artifacts: dict[str, Artifact], kept: Artifact, name: str
-) -> None:
-    """Without the numbers before them, the lines are those of ``listing``, which the golden files hold."""
-    artifact = kept if name == "kept" else tiny_artifacts["int8"]
-    outcome = cli("inspect", str(artifact.folder), "--quantization")
+def test_inspect_prints_the_quantization(cli: Cli, kept_int8: Artifact) -> None:
+    """The lines of the listing follow what inspect prints without the option; JSON has them as ``quantization``."""
+    found = quantization_of(kept_int8)
+    plain = cli("inspect", str(kept_int8.folder))
+    outcome = cli("inspect", str(kept_int8.folder), "--quantization")
     assert outcome.code == 0, outcome.err
-    keep = frozenset(artifact.calibration().recipe.keep_high_precision)
-    wanted = placement_of(corrected_graph(artifact), keep).lines()
-    shown = outcome.out.splitlines()[-len(wanted) :]
-    assert all(line.endswith(end) for line, end in zip(shown, wanted, strict=True))
-    assert shown[0] == wanted[0]
-    assert (f"{KEPT} : kept by the recipe" in shown) == (name == "kept")
+    assert outcome.out == plain.out + "\n".join(found.lines()) + "\n"
+    document = json.loads(cli("inspect", str(kept_int8.folder), "--quantization", "--json").out)
+    assert document["quantization"] == json.loads(json.dumps(found.as_json()))
 
 
-def test_inspect_shows_each_range_and_each_weights_scales(cli: Cli, kept: Artifact) -> None:
-    """The number before a pair is the table's amax, those before a weight the smallest and largest scale that TensorRT reads."""
-    lines = cli("inspect", str(kept.folder), "--quantization").out.splitlines()
-    amax = kept.calibration().amax
-    pairs = [line for line in lines if " -> " in line]
-    assert len(pairs) > 10
-    for line in pairs:
-        tensor = line.split(" (range of ")[1].split(")")[0] if " (range of " in line else line.split()[1]
-        assert float(line.split()[0]) == pytest.approx(amax[tensor], rel=1e-5)
-    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in tensorrt_graph(kept, "weak").graph.initializer}
-    weights = [line for line in lines if line.endswith(" channels")]
-    assert len(weights) > 5
-    for line in weights:
-        low, _, high, node, _, channels, _ = line.split()
-        scales = stored[f"{node}.weight.scale"]
-        assert (float(low), float(high)) == pytest.approx((scales.min(), scales.max()), rel=1e-3)
-        assert int(channels) == len(scales)
-
-
-def test_inspects_json_holds_the_same(cli: Cli, kept: Artifact) -> None:
-    """``quantization`` has the pairs with readers, reason and amax, the weights with their scales, and the rest with reasons."""
-    document = json.loads(cli("inspect", str(kept.folder), "--quantization", "--json").out)["quantization"]
-    shown = placement_of(corrected_graph(kept), frozenset([KEPT]))
-    assert document["pairs"] == len(document["activations"]) + len(document["weights"])
-    assert [pair["tensor"] for pair in document["activations"]] == [pair.tensor for pair in shown.pairs]
-    first = document["activations"][0]
-    assert first == {"tensor": "shift", "range_of": "shift", "readers": [["conv1", 0]], "reason": "conv input", "amax": 127.0}
-    assert all(0 < weight["scale_min"] <= weight["scale_max"] for weight in document["weights"])
-    assert {"nodes": [KEPT], "reason": "kept by the recipe"} in document["high_precision"]
-    assert document["activations_for_cpu"][-1]["readers"] == [["fc", 0]]
-
-
-def test_inspect_says_nothing_of_quantization_unasked(cli: Cli, kept: Artifact) -> None:
+def test_inspect_says_nothing_of_quantization_unasked(cli: Cli, kept_int8: Artifact) -> None:
     """Neither text nor JSON changes without the option."""
-    assert "conv input" not in cli("inspect", str(kept.folder)).out
-    assert "quantization" not in json.loads(cli("inspect", str(kept.folder), "--json").out)
+    assert "conv input" not in cli("inspect", str(kept_int8.folder)).out
+    assert "quantization" not in json.loads(cli("inspect", str(kept_int8.folder), "--json").out)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
@@ -98,7 +54,7 @@ def test_a_float_artifact_has_no_listing(cli: Cli, tiny_artifacts: dict[str, Art
 
 @pytest.mark.parametrize("words", [("inspect", "--quantization"), ("compile", "--write-onnx", "x.onnx", "--dialect", "weak")])
 def test_a_device_without_onnx_gets_one_line(tiny_artifacts: dict[str, Artifact], tmp_path: Path, words: tuple[str, ...]) -> None:
-    """Where onnx is not installed the error names the extra that brings it, exit 1; inspect alone works all the same."""
+    """If onnx is not installed, the error names the extra that installs it, exit 1; inspect alone still works."""
     hide = (
         "import sys\n"
         "class Gone:\n"
@@ -131,7 +87,7 @@ def test_a_device_without_onnx_gets_one_line(tiny_artifacts: dict[str, Artifact]
 def test_compile_writes_a_graph_and_says_how_to_read_it(
     cli: Cli, tiny_artifacts: dict[str, Artifact], precision: str, dialect: str, flags: list[str]
 ) -> None:
-    """One file and one line with the flags of that dialect and precision; no engine is derived beside it."""
+    """One file, and one line with the flags of that typing and precision; no engine is derived."""
     outcome = cli("compile", str(tiny_artifacts[precision].folder), "--write-onnx", "out/graph.onnx", "--dialect", dialect)
     assert outcome.code == 0, outcome.err
     file, command = outcome.out.strip().removeprefix("wrote ").split(": ")
@@ -140,27 +96,27 @@ def test_compile_writes_a_graph_and_says_how_to_read_it(
     assert [path.name for path in Path("out").iterdir()] == ["graph.onnx"]
 
 
-def test_compile_writes_the_cache_and_its_graph(cli: Cli, kept: Artifact) -> None:
-    """The line names both files, what is kept in FP16, the DLA, and the batch that engines are best at; blanks are quoted."""
-    outcome = cli("compile", str(kept.folder), "--write-trt-cache", "my int8.cache", "--tensorrt-version", "8.6.1")
+def test_compile_writes_the_cache_and_its_graph(cli: Cli, kept_int8: Artifact) -> None:
+    """The line names both files, what is kept in FP16, the DLA, and the optimum batch; spaces are quoted."""
+    outcome = cli("compile", str(kept_int8.folder), "--write-trt-cache", "my int8.cache", "--tensorrt-version", "8.6.1")
     assert outcome.code == 0, outcome.err
     words = shlex.split(outcome.out.strip().removeprefix("wrote my int8.cache: "))
     assert words[:5] == ["trtexec", "--onnx=my int8.onnx", "--int8", "--fp16", "--calib=my int8.cache"]
     assert words[5:7] == ["--precisionConstraints=obey", f"--layerPrecisions={KEPT}:fp16"]
     assert words[7:] == ["--useDLACore=0", "--allowGPUFallback", "--shapes=images:2x32x32x3"]
     assert Path("my int8.cache").read_text(encoding="ascii").startswith("TRT-8601-EntropyCalibration2\nshift: 3f800000\n")
-    assert onnx.load("my int8.onnx") == corrected_graph(kept)
+    assert onnx.load("my int8.onnx") == corrected_graph(kept_int8)
 
 
 def test_a_recipe_that_keeps_nothing_needs_no_constraints(cli: Cli, tiny_artifacts: dict[str, Artifact]) -> None:
-    """The line is shorter then."""
+    """The line has no layer precisions."""
     outcome = cli("compile", str(tiny_artifacts["int8"].folder), "--write-trt-cache", "c", "--tensorrt-version", "10.3.0")
     assert "--layerPrecisions" not in outcome.out
     assert "--calib=c " in outcome.out
 
 
 def test_compiles_json_names_files_and_engines(cli: Cli, tiny_artifacts: dict[str, Artifact]) -> None:
-    """``written`` maps each file to its command; engines are derived beside files only where the simulation is asked for."""
+    """``written`` maps each file to its command; with files, an engine is derived only for the simulation."""
     folder = str(tiny_artifacts["int8"].folder)
     files = ("--write-onnx", "s.onnx", "--dialect", "strong", "--write-trt-cache", "d.cache", "--tensorrt-version", "10.3.0")
     document = json.loads(cli("compile", folder, *files, "--json").out)
@@ -196,7 +152,7 @@ def test_compile_replaces_nothing_without_force(cli: Cli, tiny_artifacts: dict[s
         (("--write-trt-cache", "x.onnx", "--tensorrt-version", "8.6.1"), ("x.onnx", ".cache")),
         (
             ("--write-onnx", "x.onnx", "--dialect", "weak", "--write-trt-cache", "x.cache", "--tensorrt-version", "8.6.1"),
-            ("x.onnx", "two names"),
+            ("x.onnx", "two different names"),
         ),
     ],
 )
@@ -209,13 +165,13 @@ def test_bad_words_are_refused(
 
 
 def test_fp32_has_no_strong_dialect(cli: Cli, tiny_artifacts: dict[str, Artifact]) -> None:
-    """Strongly typed, FP32 is the graph that it is."""
+    """The strongly typed graph of FP32 is the graph itself."""
     words = ("compile", str(tiny_artifacts["fp32"].folder), "--write-onnx", "x.onnx", "--dialect", "strong")
     assert_refused(cli(*words), "FP32", "--dialect weak")
 
 
 def test_a_table_of_another_graph_is_refused(cli: Cli, tiny_int8: Path) -> None:
-    """With the manifest's hashes made to fit, the table's own digest still tells: nothing is shown and nothing written."""
+    """Even if the hashes in the manifest match, the table's own digest does not: nothing is printed or written."""
     import hashlib
 
     table = json.loads((tiny_int8 / "calibration.json").read_text(encoding="utf-8"))
@@ -230,12 +186,12 @@ def test_a_table_of_another_graph_is_refused(cli: Cli, tiny_int8: Path) -> None:
     assert not Path("x.onnx").exists()
 
 
-def test_the_written_graphs_answer_alike(cli: Cli, kept: Artifact) -> None:
-    """What a user writes in the two dialects computes the same classes on smooth images."""
+def test_the_written_graphs_answer_alike(cli: Cli, kept_int8: Artifact) -> None:
+    """The weakly and the strongly typed file compute the same classes on smooth images."""
     from exported import image_batch, logits
 
     for dialect in ("weak", "strong"):
-        assert cli("compile", str(kept.folder), "--write-onnx", f"{dialect}.onnx", "--dialect", dialect).code == 0
+        assert cli("compile", str(kept_int8.folder), "--write-onnx", f"{dialect}.onnx", "--dialect", dialect).code == 0
     images = image_batch(32, 32, seed=2)
     weak, strong = (logits(Path(f"{dialect}.onnx"), images) for dialect in ("weak", "strong"))
     assert np.mean(weak.argmax(1) == strong.argmax(1)) >= 0.95

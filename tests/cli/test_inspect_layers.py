@@ -1,4 +1,4 @@
-"""``edge-resnet inspect --layers`` and ``--layer-info``, as a user meets them. The listings are handmade."""
+"""``edge-resnet inspect --layers`` and ``--layer-info``, on handmade listings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FACTS = {"tensorrt": "10.3.0", "gpu": "NVIDIA Orin", "compute_capability": "8.7"
 
 
 def put(folder: Path, name: str, content: Any) -> Path:
-    """Write a JSON file into a folder that may be new."""
+    """Write a JSON file into a folder, which is made if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(json.dumps(content), encoding="utf-8")
     return folder / name
@@ -49,7 +49,7 @@ def assert_refused(outcome: Any, *words: str) -> None:
 
 
 def test_the_table_is_the_golden_one(cli: Cli, tmp_path: Path) -> None:
-    """With a profile and the engine's facts beside the listing; TensorRT 11's form prints the very same."""
+    """With a profile and the engine's facts beside the listing; a listing of TensorRT 11 prints the same table."""
     for form in (document(), as_eleven(document())):
         put(tmp_path, "layers.json", form)
         put(tmp_path, "profile.json", PROFILE)
@@ -60,7 +60,7 @@ def test_the_table_is_the_golden_one(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_a_bare_file_needs_no_artifact_and_no_facts(cli: Cli, tmp_path: Path) -> None:
-    """Without times the columns are dashes; the causes are told as INT8 is in it."""
+    """Without times the columns are dashes; the causes are printed because the listing contains INT8."""
     put(tmp_path, "info.json", document())
     out = cli("inspect", "--layer-info", "info.json").out.splitlines()
     assert out[0] == "info.json: 12 layers"
@@ -70,7 +70,7 @@ def test_a_bare_file_needs_no_artifact_and_no_facts(cli: Cli, tmp_path: Path) ->
 
 
 def test_the_newest_engine_is_shown(cli: Cli, folder: Path) -> None:
-    """Below what inspect shows anyway, and after the engine's path its GPU."""
+    """Below the rest of inspect's output, with the GPU after the engine's path."""
     outcome = cli("inspect", str(folder), "--layers")
     assert outcome.code == 0, outcome.err
     lines = outcome.out.splitlines()
@@ -80,7 +80,7 @@ def test_the_newest_engine_is_shown(cli: Cli, folder: Path) -> None:
 
 
 def test_an_engine_can_be_named(cli: Cli, folder: Path) -> None:
-    """The one of names alone has no table to speak of, and INT8 was not seen in it."""
+    """An engine with only names has an almost empty table, and no INT8 in it."""
     lines = cli("inspect", str(folder), "--layers", "--engine", "old").out.splitlines()
     assert lines[-3] == f"{folder}/engines/old/layers.json: 1 layer"
     assert lines[-1].split() == ["-", "-", "-", "-", "-", "conv1"]
@@ -88,7 +88,7 @@ def test_an_engine_can_be_named(cli: Cli, folder: Path) -> None:
 
 
 def test_names_alone_of_an_int8_engine_are_said_to_be_little(cli: Cli, folder: Path) -> None:
-    """The facts say that INT8 was asked for."""
+    """The facts say that INT8 was requested."""
     put(folder / "engines/old", "engine.json", FACTS)
     out = cli("inspect", str(folder), "--layers", "--engine", "old").out
     assert "only the layers' names are listed" in out
@@ -96,7 +96,7 @@ def test_names_alone_of_an_int8_engine_are_said_to_be_little(cli: Cli, folder: P
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
 def test_an_engine_of_floats_is_not_asked_why(cli: Cli, folder: Path, precision: str) -> None:
-    """The table alone is shown, and JSON says null."""
+    """Only the table is printed, and JSON has null."""
     put(folder / "engines/new", "engine.json", {**FACTS, "options": {"precision": precision}})
     assert "why is INT8" not in cli("inspect", str(folder), "--layers").out
     assert json.loads(cli("inspect", str(folder), "--layers", "--json").out)["engine_layers"]["why_int8_is_not_faster"] is None
@@ -110,7 +110,7 @@ def test_a_gpu_without_int8_is_named(cli: Cli, folder: Path) -> None:
 
 @pytest.mark.parametrize("facts", ["{", "[]", '{"gpu": 7, "options": 3}'])
 def test_damaged_facts_cost_only_the_gpu(cli: Cli, folder: Path, facts: str) -> None:
-    """The listing is shown all the same."""
+    """The listing is still printed."""
     (folder / "engines/new/engine.json").write_text(facts, encoding="utf-8")
     outcome = cli("inspect", str(folder), "--layers")
     assert outcome.code == 0, outcome.err
@@ -118,7 +118,7 @@ def test_damaged_facts_cost_only_the_gpu(cli: Cli, folder: Path, facts: str) -> 
 
 
 def test_json_holds_every_layer_and_cause(cli: Cli, folder: Path) -> None:
-    """The artifact's JSON gets one more key, which is what --layer-info prints alone."""
+    """The artifact's JSON gets one more key, with what --layer-info prints alone."""
     put(folder / "engines/new", "profile.json", PROFILE)
     whole = json.loads(cli("inspect", str(folder), "--layers", "--json").out)
     shown = whole["engine_layers"]
@@ -139,14 +139,14 @@ def test_json_holds_every_layer_and_cause(cli: Cli, folder: Path) -> None:
 
 
 def test_without_an_engine_the_hint_is_the_command(cli: Cli, tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
-    """One line and the remedy, exit 2."""
+    """One line and the hint, exit 2."""
     copy = tmp_path / "bare"
     shutil.copytree(tiny_artifacts["int8"].folder, copy, ignore=shutil.ignore_patterns("engines"))
     assert_refused(cli("inspect", str(copy), "--layers"), str(copy), f"edge-resnet compile {copy} --backend tensorrt")
 
 
 def test_a_damaged_listing_is_one_line(cli: Cli, folder: Path) -> None:
-    """In an artifact and alone, a listing and a profile."""
+    """A damaged listing and a damaged profile, in an artifact and alone."""
     (folder / "engines/new/profile.json").write_text("[", encoding="utf-8")
     assert_refused(cli("inspect", str(folder), "--layers"), "profile.json is damaged", "--exportProfile")
     (folder / "engines/new/layers.json").write_text("{", encoding="utf-8")
@@ -156,18 +156,18 @@ def test_a_damaged_listing_is_one_line(cli: Cli, folder: Path) -> None:
 
 @pytest.mark.parametrize("words", [["a"], ["--layers"], ["--ranges"], ["--quantization"], ["--engine", "x"]])
 def test_a_file_is_shown_alone(cli: Cli, tmp_path: Path, words: list[str]) -> None:
-    """No other option goes with --layer-info."""
+    """--layer-info takes no other option."""
     put(tmp_path, "info.json", document())
     assert_refused(cli("inspect", "--layer-info", "info.json", *words), "--layer-info", "--layers")
 
 
 def test_an_engine_without_layers_is_refused(cli: Cli, folder: Path) -> None:
-    """--engine alone means nothing."""
+    """--engine needs --layers."""
     assert_refused(cli("inspect", str(folder), "--engine", "new"), "--engine", "add --layers")
 
 
 def test_many_layers_are_counted_and_not_all_named(cli: Cli, tmp_path: Path) -> None:
-    """Six names and the count of the rest; JSON has all."""
+    """Six names and the number of the others; JSON has all."""
     names = [f"Reformatting CopyNode for Input Tensor {index} to x" for index in range(9)]
     put(tmp_path, "info.json", {"Layers": names})
     put(tmp_path, "engine.json", FACTS)
@@ -179,7 +179,7 @@ def test_many_layers_are_counted_and_not_all_named(cli: Cli, tmp_path: Path) -> 
 
 
 def test_long_tactics_are_cut_and_long_names_are_not(cli: Cli, tmp_path: Path) -> None:
-    """The table stays a table: the name is last, so that it may be as long as it is."""
+    """The name is the last column, so that it may have any length."""
     name, tactic = "conv1 + " * 30 + "relu", "sm80_" + "x" * 200
     put(tmp_path, "info.json", {"Layers": [{"Name": name, "LayerType": "CaskConvolution", "TacticName": tactic}]})
     line = cli("inspect", "--layer-info", "info.json").out.splitlines()[2]

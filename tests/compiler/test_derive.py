@@ -1,4 +1,4 @@
-"""Deriving engines, once, for this machine, from the truth alone; and the files for TensorRT's own tools, whole or not at all."""
+"""Engines are derived once, from the artifact's source alone; files for TensorRT's tools are written whole or not at all."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from edge_resnet.compiler.graph.trtcache import calibration_cache
 from edge_resnet.core.errors import ArtifactError, BuildError, ConfigError
 from edge_resnet.core.records import QuantRecipe
 from edge_resnet.pipelines.build import build
-from edge_resnet.runtime.backend import BACKENDS
+from edge_resnet.runtime.backend import BACKENDS, backend_info
 
 
 @pytest.fixture(scope="module")
 def corrected(tmp_path_factory: pytest.TempPathFactory, smooth_images: Path) -> Artifact:
-    """An INT8 artifact with corrected biases and an exact input; not to be changed."""
+    """An INT8 artifact with corrected biases and an exact input. Do not modify."""
     options = tiny_options("int8", tmp_path_factory.mktemp("corrected") / "a", smooth_images)
     return build(replace(options, recipe=QuantRecipe(images=32, correction="bias", exact_input=True)))
 
@@ -43,14 +43,14 @@ def opset(model: onnx.ModelProto) -> int:
 
 
 def test_a_float_artifact_needs_none(tiny_artifacts: dict[str, Artifact]) -> None:
-    """Where the backend runs the artifact's graph itself there is nothing to derive."""
+    """If the backend runs the artifact's graph itself, nothing is derived."""
     assert compile_engine(tiny_artifacts["fp32"]) is None
     assert compile_engine(tiny_artifacts["int8"], "fake") is None
     assert compile_engine(tiny_artifacts["int8"], variant="reference") is None
 
 
 def test_what_is_cached_is_kept(tiny_int8: Path) -> None:
-    """A second call neither derives nor writes again."""
+    """A second call neither derives nor writes."""
     artifact = open_artifact(tiny_int8)
     folder = compile_engine(artifact)
     assert folder is not None
@@ -60,7 +60,7 @@ def test_what_is_cached_is_kept(tiny_int8: Path) -> None:
 
 
 def test_a_damaged_engine_is_derived_anew_and_equal(tiny_int8: Path) -> None:
-    """Derivation is deterministic: the healed engine has the bytes of the first."""
+    """Derivation is deterministic: the new engine has the bytes of the first."""
     artifact = open_artifact(tiny_int8)
     folder = compile_engine(artifact)
     assert folder is not None
@@ -72,7 +72,7 @@ def test_a_damaged_engine_is_derived_anew_and_equal(tiny_int8: Path) -> None:
 
 @pytest.mark.parametrize("variant", ["native", "simulated"])
 def test_engines_derive_from_the_truth_alone(tiny_int8: Path, variant: str) -> None:
-    """With the engines folder gone, the same engine comes back."""
+    """Without the engines folder, the same engine is derived again."""
     artifact = open_artifact(tiny_int8)
     folder = compile_engine(artifact, "onnxruntime", variant)  # type: ignore[arg-type]
     assert folder is not None
@@ -84,7 +84,7 @@ def test_engines_derive_from_the_truth_alone(tiny_int8: Path, variant: str) -> N
 
 
 def test_the_cpu_form_is_smaller(tiny_artifacts: dict[str, Artifact]) -> None:
-    """Integers are stored: the engine takes less than half of the float graph."""
+    """Integers are stored: the engine is less than half as large as the float graph."""
     artifact = tiny_artifacts["int8"]
     folder = compile_engine(artifact)
     assert folder is not None
@@ -92,8 +92,8 @@ def test_the_cpu_form_is_smaller(tiny_artifacts: dict[str, Artifact]) -> None:
 
 
 def test_every_derivation_belongs_to_a_backend() -> None:
-    """No line of the table is left over."""
-    assert set(DERIVATIONS) <= set(BACKENDS)
+    """The kinds of forms that are derived are those that backends run, except the graph, which is run as it is."""
+    assert set(DERIVATIONS) | {"graph"} == {backend_info(name).form.kind for name in BACKENDS}
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_every_derivation_belongs_to_a_backend() -> None:
     [("fp32", "weak"), ("fp16", "weak"), ("fp16", "strong"), ("int8", "weak"), ("int8", "strong")],
 )
 def test_the_dialect_types_the_graph(tiny_artifacts: dict[str, Artifact], tmp_path: Path, precision: str, dialect: Any) -> None:
-    """Weak files are opset 17 and FP32, strong ones opset 19 and FP16 behind the normalisation; INT8 has its pairs in both."""
+    """Weakly typed files are opset 17 and FP32, strongly typed ones opset 19 and FP16 after normalisation; INT8 has pairs."""
     artifact, path = tiny_artifacts[precision], tmp_path / "graph.onnx"
     write_onnx(artifact, path, dialect)
     model = onnx.load(path)
@@ -118,13 +118,13 @@ def test_the_dialect_types_the_graph(tiny_artifacts: dict[str, Artifact], tmp_pa
 def test_the_weak_dialect_of_a_float_artifact_is_its_graph(
     tiny_artifacts: dict[str, Artifact], tmp_path: Path, precision: str
 ) -> None:
-    """Flags say the precision there, so the file is model.onnx."""
+    """The precision is given by flags, so the file is model.onnx."""
     write_onnx(tiny_artifacts[precision], tmp_path / "graph.onnx", "weak")
     assert onnx.load(tmp_path / "graph.onnx") == onnx.load(tiny_artifacts[precision].model_path)
 
 
 def test_the_weak_int8_file_is_what_is_simulated(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
-    """The graph for TensorRT is the one that --simulate-int8 runs: what was measured is what is shipped."""
+    """The graph for TensorRT is the one that --simulate-int8 runs, so that its accuracy is the measured one."""
     write_onnx(tiny_artifacts["int8"], tmp_path / "graph.onnx", "weak")
     folder = compile_engine(tiny_artifacts["int8"], "onnxruntime", "simulated")
     assert folder is not None
@@ -132,7 +132,7 @@ def test_the_weak_int8_file_is_what_is_simulated(tiny_artifacts: dict[str, Artif
 
 
 def test_corrections_reach_every_form(corrected: Artifact, tmp_path: Path) -> None:
-    """Biases and the exact input are in the weak and the strong file, in the cache's graph and in the CPU's engine."""
+    """Biases and the exact input are in the weakly and strongly typed files, the cache's graph, and the engine for the CPU."""
     assert CORRECTIONS in corrected.manifest.files
     model = corrected_graph(corrected)
     biases = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.name.endswith(".bias")}
@@ -153,7 +153,7 @@ def test_corrections_reach_every_form(corrected: Artifact, tmp_path: Path) -> No
 def test_the_cache_is_of_the_graph_beside_it(
     tiny_artifacts: dict[str, Artifact], corrected: Artifact, tmp_path: Path, name: str
 ) -> None:
-    """Every tensor of the cache is one of the graph that is written with it, which is FP32 without a pair."""
+    """Every tensor of the cache is in the graph that is written with it, which is FP32 without pairs."""
     artifact = corrected if name == "corrected" else tiny_artifacts["int8"]
     graph_path = write_trt_cache(artifact, tmp_path / "sub" / "int8.cache", "10.3.0")
     assert graph_path == tmp_path / "sub" / "int8.onnx"
@@ -174,7 +174,7 @@ def _write(kind: str, artifact: Artifact, path: Path, *, force: bool = False) ->
 
 @pytest.mark.parametrize("kind", ["onnx", "cache"])
 def test_a_file_that_is_there_is_kept_without_force(tiny_artifacts: dict[str, Artifact], tmp_path: Path, kind: str) -> None:
-    """The first time writes, the second is refused and changes nothing, --force replaces."""
+    """The first call writes, the second is refused and changes nothing, force replaces."""
     path = tmp_path / f"file.{kind}"
     path.write_bytes(b"mine")
     with pytest.raises(BuildError, match="exists already") as caught:
@@ -186,7 +186,7 @@ def test_a_file_that_is_there_is_kept_without_force(tiny_artifacts: dict[str, Ar
 
 
 def test_the_graph_beside_a_cache_is_kept_too(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
-    """Where the graph's name is taken the cache is not written either."""
+    """If the graph's name is taken, the cache is not written either."""
     (tmp_path / "int8.onnx").write_bytes(b"mine")
     with pytest.raises(BuildError, match=r"int8\.onnx exists already"):
         write_trt_cache(tiny_artifacts["int8"], tmp_path / "int8.cache", "8.6.1")
@@ -195,7 +195,7 @@ def test_the_graph_beside_a_cache_is_kept_too(tiny_artifacts: dict[str, Artifact
 
 @pytest.mark.parametrize("kind", ["onnx", "cache"])
 def test_what_cannot_be_written_leaves_nothing(tiny_artifacts: dict[str, Artifact], tmp_path: Path, kind: str) -> None:
-    """A folder in the file's place, and a file in its folder's, are BuildErrors, and no half of a file stays."""
+    """A folder in place of the file, and a file in place of its folder, are BuildErrors, and no partial file is left."""
     (tmp_path / "taken").mkdir()
     (tmp_path / "file").write_bytes(b"")
     for path in (tmp_path / "taken", tmp_path / "file" / "graph.cache"):
@@ -207,7 +207,7 @@ def test_what_cannot_be_written_leaves_nothing(tiny_artifacts: dict[str, Artifac
 def test_a_disk_that_fills_up_leaves_nothing(
     tiny_artifacts: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the second of two files does not fit, neither is there, and what was there before still is."""
+    """If the second of two files does not fit on the disk, neither is written, and existing files stay."""
     (tmp_path / "x.cache").write_bytes(b"mine")
     write = Path.write_bytes
 
@@ -236,7 +236,7 @@ def test_the_artifact_itself_is_never_written_to(tiny_int8: Path, kind: str, nam
 
 
 def test_unknown_and_idle_dialects_are_refused(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
-    """A third dialect does not exist, and FP32 needs no strong one; either error says what to write instead."""
+    """There is no third typing, and FP32 needs no strong one; both errors say what to write instead."""
     with pytest.raises(ConfigError, match="'stiff'") as caught:
         write_onnx(tiny_artifacts["int8"], tmp_path / "x.onnx", "stiff")  # type: ignore[arg-type]
     assert "weak" in caught.value.hint
@@ -257,7 +257,7 @@ def test_a_cache_named_as_its_graph_is_refused(tiny_artifacts: dict[str, Artifac
 def test_a_cache_for_another_version_is_refused_before_anything_is_written(
     tiny_artifacts: dict[str, Artifact], tmp_path: Path, version: str
 ) -> None:
-    """Neither the cache nor its graph appears."""
+    """Neither the cache nor its graph is written."""
     with pytest.raises(ConfigError):
         write_trt_cache(tiny_artifacts["int8"], tmp_path / "int8.cache", version)
     assert list(tmp_path.iterdir()) == []
@@ -272,7 +272,7 @@ def test_a_float_artifact_has_no_cache(tiny_artifacts: dict[str, Artifact], tmp_
 
 
 def test_a_table_of_another_graph_is_refused(tiny_int8: Path, tmp_path: Path) -> None:
-    """Ranges that were measured on another model.onnx make no file, by either way."""
+    """Ranges that were measured on another model.onnx are refused, for both files."""
     artifact = open_artifact(tiny_int8)
     table = json.loads((tiny_int8 / CALIBRATION).read_text(encoding="utf-8"))
     (tiny_int8 / CALIBRATION).write_text(json.dumps({**table, "model_digest": "0" * 64}), encoding="utf-8")

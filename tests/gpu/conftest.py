@@ -29,14 +29,14 @@ from edge_resnet.images.imageset import ImageSet, batches, open_images
 REPO = Path(__file__).resolve().parents[2]
 NETWORKS = ("resnet18", "resnet50")
 WEIGHTS = {"resnet18": "resnet18_small_blocks_bnstats.safetensors", "resnet50": "resnet50_large_blocks_bnstats.safetensors"}
-#: Of every engine here: small enough for any GPU, and larger batches are cut in pieces.
+#: The profile of every engine here: small enough for any GPU; larger batches run in pieces.
 PROFILE = BatchProfile(1, 8, 32)
 #: Lines that the tests measured, printed at the end of the run.
 FIGURES = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Known here too where pyproject.toml is not read, and pytest-timeout not installed."""
+    """Register the markers in case pyproject.toml is not read and pytest-timeout is not installed."""
     config.addinivalue_line("markers", "gpu: needs an NVIDIA GPU")
     config.addinivalue_line("markers", "timeout(seconds): of pytest-timeout")
     config.stash[FIGURES] = []
@@ -49,7 +49,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """What was measured on the way: limits can be judged by it."""
+    """Print what was measured, to judge the limits by."""
     if config.stash[FIGURES]:
         terminalreporter.section("measured")
         for figure in config.stash[FIGURES]:
@@ -58,13 +58,13 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 @pytest.fixture
 def tell(pytestconfig: pytest.Config) -> Callable[[str], None]:
-    """Puts a line among the figures."""
+    """Adds a line to the figures."""
     return pytestconfig.stash[FIGURES].append
 
 
 @pytest.fixture(scope="session", autouse=True)
 def gpu() -> Gpu:
-    """The GPU; whatever lacks of driver, TensorRT or PyCUDA skips every test, with its reason."""
+    """The GPU; every test is skipped, with a reason, if the driver, TensorRT or PyCUDA is missing."""
     try:
         found = first_gpu()
     except BackendError as error:
@@ -92,7 +92,7 @@ def sample(real_data: Path) -> ImageSet:
 
 @pytest.fixture(scope="session")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where artifacts and their engines are kept."""
+    """The folder for artifacts and their engines."""
     named = os.environ.get("EDGE_RESNET_GPU_WORK")
     folder = Path(named) if named else tmp_path_factory.mktemp("work")
     folder.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def benchmark_module() -> ModuleType:
-    """benchmarks/gpu.py, which is no package's: it derives artifacts from artifacts."""
+    """benchmarks/gpu.py as a module; it derives artifacts from artifacts."""
     spec = importlib.util.spec_from_file_location("benchmark_gpu", REPO / "benchmarks" / "gpu.py")
     assert spec is not None
     assert spec.loader is not None
@@ -113,7 +113,7 @@ def benchmark_module() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def artifact(work: Path, benchmark_module: ModuleType, request: pytest.FixtureRequest) -> Callable[[str, Precision], Artifact]:
-    """Gives an artifact of a network and a precision, with PROFILE; the same folder each time, not to be damaged."""
+    """Returns the artifact of a network and a precision, with PROFILE; the folder is shared, do not modify."""
 
     def found(network: str, precision: Precision) -> Artifact:
         given = os.environ.get("EDGE_RESNET_GPU_ARTIFACTS")
@@ -150,7 +150,7 @@ def _build(network: str, data: Path, folder: Path) -> None:
 
 @pytest.fixture(scope="session")
 def compiled(artifact: Callable[[str, Precision], Artifact]) -> Callable[[str, Precision], Artifact]:
-    """The same with its TensorRT engine for this GPU, built where there is none."""
+    """The same with its TensorRT engine for this GPU, built if missing."""
     from edge_resnet.compiler.derive import compile_engine
 
     def found(network: str, precision: Precision) -> Artifact:
@@ -175,7 +175,7 @@ def opened(compiled: Callable[[str, Precision], Artifact]) -> Iterator[Callable[
 
 @pytest.fixture(scope="session")
 def pixels(sample: ImageSet, artifact: Callable[[str, Precision], Artifact]) -> Callable[[str, int], Any]:
-    """Gives so many real images as a network takes them, (N, H, W, 3) uint8, from all over the set; beyond it they repeat."""
+    """Returns that many preprocessed real images, (N, H, W, 3) uint8, spread over the set; beyond its size they repeat."""
     cache: dict[str, Any] = {}
 
     def found(network: str, count: int) -> Any:

@@ -111,9 +111,9 @@ def mem_get_info():
 def pretend(
     folder: Path, libcuda: Path, surfaces: Path, *, version: str = "8.6.1", integrated: bool = False, fault: str = ""
 ) -> dict[str, str]:
-    """The environment of a process that finds a GPU with that TensorRT; ``folder`` takes packages, nvcc's stand-in and caches.
+    """The environment of a process that finds a GPU with that TensorRT. ``folder``: for packages, nvcc's stand-in and caches.
 
-    ``fault``: ``numbers`` for an engine that mixes its answers up.
+    ``fault``: ``numbers`` for an engine that returns its rows in the wrong order.
     """
     packages, programs = folder / "packages", folder / "bin"
     (packages / "pycuda").mkdir(parents=True)
@@ -133,7 +133,7 @@ def pretend(
 
 
 def write_data(folder: Path, count: int, side: int) -> Path:
-    """A folder like that of the real data, with ``count`` smooth labelled images of ten classes, and no weights."""
+    """A folder laid out like the real data, with ``count`` smooth labelled images of ten classes, and no weights."""
     images = folder / "imagenet" / "sample500"
     images.mkdir(parents=True)
     y, x = np.mgrid[0:side, 0:side] / side

@@ -1,4 +1,4 @@
-"""What engines compute on a GPU, beside ONNX Runtime on the processor: the FP32 graph, and of INT8 TensorRT's form simulated."""
+"""What engines compute on a GPU, compared with ONNX Runtime on the CPU: the FP32 graph, and the simulation of TensorRT's INT8."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ IMAGES = 128
 #: must stay below what quantization itself changes (of other batch sizes: below this figure): both round the same values, but a
 #: value near the border of two steps, which FP16 moves by up to a twentieth of a step, may fall to either side.
 LIMITS: dict[Precision, tuple[float, float]] = {"fp32": (0.99, 0.015), "fp16": (0.97, 0.05), "int8": (0.92, 0.10)}
-#: Of 128,000 differences the largest lies near five times their root mean square where they are spread as noise is.
+#: The largest of 128,000 differences is near five times their root mean square if they are distributed like noise.
 PEAK = 8.0
 
 
@@ -37,7 +37,7 @@ def test_logits_are_those_of_onnx_runtime(
     network: str,
     precision: Precision,
 ) -> None:
-    """On real images: argmax agrees, and no logit is further off than the precision explains."""
+    """On real images, argmax agrees, and no logit differs by more than the precision explains."""
     made, images = artifact(network, precision), pixels(network, IMAGES)
     found, wanted, limit = opened(network, precision).infer(images), on_processor(made, images, "reference"), LIMITS[precision]
     if precision == "int8":
@@ -62,7 +62,7 @@ def on_processor(artifact: Artifact, images: Any, variant: Variant) -> Any:
 
 
 def spread(logits: Any) -> float:
-    """How much logits of one image differ from each other."""
+    """How much the logits of one image differ from each other."""
     return float((logits - logits.mean(axis=1, keepdims=True)).std())
 
 
@@ -74,7 +74,7 @@ def off(found: Any, wanted: Any) -> float:
 def test_int8_has_the_accuracy_that_was_simulated(
     compiled: Callable[[str, Precision], Artifact], sample: ImageSet, tell: Callable[[str], None], network: str
 ) -> None:
-    """Top-1 of the engine lies within 0.4 points of the simulation's on the ImageNet sample, of 500 images two."""
+    """The engine's top-1 on the ImageNet sample is within 0.4 points of the simulation's, which is two of 500 images."""
     made = compiled(network, "int8")
     compile_engine(made, "onnxruntime", "simulated")
     engine = evaluate(made, sample, backend="tensorrt")
@@ -94,16 +94,16 @@ def test_every_batch_gets_its_answers(
     network: str,
     precision: Precision,
 ) -> None:
-    """One, eight, odd ones, the largest and more than the engine takes, in any order: each row is that of its image alone.
+    """Batches of one, of eight, of odd sizes, the largest, and more than that, in any order: each row is that of its image alone.
 
-    Other batch sizes may sum in another order, hence a tolerance; a row in the wrong place is far beyond it.
+    Other batch sizes may sum in another order, hence the tolerance; a row in the wrong place is far beyond it.
     """
     backend = opened(network, precision)
-    most = backend._slots[0]._bindings.most
-    images = pixels(network, 2 * most + 3)
+    largest = backend._slots[0]._bindings.max_batch
+    images = pixels(network, 2 * largest + 3)
     alone = np.concatenate([backend.infer(image[None]) for image in images])
     worst = 0.0
-    for count in (8, 5, most, most + 1, 1, most - 1, 2 * most + 3, 8):
+    for count in (8, 5, largest, largest + 1, 1, largest - 1, 2 * largest + 3, 8):
         found = backend.infer(images[:count])
         assert (found.dtype, found.shape) == (np.float32, (count, backend.classes))
         worst = max(worst, float(np.sqrt(np.mean((found - alone[:count]) ** 2, axis=1)).max()) / spread(alone))

@@ -1,4 +1,4 @@
-"""Engines of a real TensorRT: kept, refused, built faster a second time, built for other machines, and listed layer by layer."""
+"""Engines of a real TensorRT: kept, refused, built faster the second time, built for other machines, and their layers listed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800), pytest.mark.filterwarn
 
 @pytest.fixture
 def copied(compiled: Callable[[str, Precision], Artifact], tmp_path: Path) -> Callable[..., Artifact]:
-    """Gives a copy of ResNet-18 in FP16 that a test may damage, with its engine or without."""
+    """Returns a copy of ResNet-18 in FP16 that a test may damage, with its engine or without."""
 
     def found(*, engines: bool = True) -> Artifact:
         source = compiled("resnet18", "fp16").folder
@@ -43,7 +43,7 @@ def _engines(folder: str, names: list[str]) -> list[str]:
 
 
 def test_an_engine_is_built_once(copied: Callable[..., Artifact]) -> None:
-    """A second compile of the same truth on the same machine does not touch the plan."""
+    """A second compile of the same source on the same machine does not change the plan."""
     made = copied()
     folder = compile_engine(made, "tensorrt")
     assert folder is not None
@@ -59,7 +59,7 @@ def test_an_engine_is_built_once(copied: Callable[..., Artifact]) -> None:
 def test_a_plan_of_another_machine_is_refused(
     copied: Callable[..., Artifact], caplog: pytest.LogCaptureFixture, fact: str, value: str
 ) -> None:
-    """Its record tells it, and TensorRT never sees it; the hint names the command that builds one."""
+    """Its facts say so, and TensorRT never reads it; the hint names the command that builds one."""
     made = copied()
     folder = compile_engine(made, "tensorrt")
     assert folder is not None
@@ -72,7 +72,7 @@ def test_a_plan_of_another_machine_is_refused(
 
 
 def test_a_changed_byte_is_refused(copied: Callable[..., Artifact], caplog: pytest.LogCaptureFixture) -> None:
-    """Anywhere in the plan, before TensorRT sees it."""
+    """Anywhere in the plan, before TensorRT reads it."""
     made = copied()
     folder = compile_engine(made, "tensorrt")
     assert folder is not None
@@ -87,7 +87,7 @@ def test_a_changed_byte_is_refused(copied: Callable[..., Artifact], caplog: pyte
 def test_a_second_build_uses_what_the_first_measured(
     copied: Callable[..., Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tell: Callable[[str], None]
 ) -> None:
-    """The timing cache is written by the first build, and the second keeps all of it. How much faster it is, is told."""
+    """The first build writes the timing cache, and the second keeps all of it. The speed-up is reported."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     made = copied(engines=False)
     seconds, sizes = [], []
@@ -112,7 +112,7 @@ def test_engines_for_other_machines_run_here_too(
     tell: Callable[[str], None],
     kind: str,
 ) -> None:
-    """Where TensorRT offers such builds, their engine opens and answers as the plain one does, but for rounding."""
+    """If TensorRT offers such builds, their engine opens and computes the same, except for rounding."""
     if kind == "hardware_compatible" and float(gpu.compute_capability) < 8:
         pytest.skip("hardware-compatible engines need a GPU from Ampere on")
     images = pixels("resnet18", 16)
@@ -154,7 +154,7 @@ def _has_lean_runtime() -> bool:
 def test_the_inspectors_listing_is_read(
     compiled: Callable[[str, Precision], Artifact], tell: Callable[[str], None], network: str, precision: Precision
 ) -> None:
-    """Every layer has a kind and types; of INT8 most convolutions compute in INT8, as the ranges are there for."""
+    """Every layer has a kind and types; in INT8, most convolutions compute in INT8."""
     folder = compile_engine(compiled(network, precision), "tensorrt")
     assert folder is not None
     listing = read_layers(folder / "layers.json")

@@ -1,4 +1,4 @@
-"""Preprocessing on a GPU: the bytes of preprocess_bgr, from frames of any size, and the logits that come of them."""
+"""Preprocessing on a GPU: the bytes of preprocess_bgr for frames of any size, and the logits for them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edge_resnet.images.preprocess import preprocess_bgr
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800), pytest.mark.filterwarnings("default::DeprecationWarning")]
 
-#: Height and width: of cameras, upright, odd, tiny, long, the network's own, and where one side is kept.
+#: Height and width: of cameras, upright, odd, tiny, long, the network's input, and with one side not resized.
 SIZES = (
     (1080, 1920), (720, 1280), (480, 640), (2160, 3840), (1920, 1080), (360, 640), (479, 641), (1079, 1917), (333, 777),
     (224, 224), (256, 256), (257, 255), (256, 341), (341, 256), (223, 225), (97, 101), (32, 32), (8, 8), (3, 5), (1, 1),
@@ -24,7 +24,7 @@ SIZES = (
 
 @pytest.fixture
 def resizing(opened: Callable[..., Any]) -> Callable[..., Any]:
-    """Opens an engine whose GPU preprocesses. Without a compiler the test is skipped; one that fails is a failure."""
+    """Opens an engine that preprocesses on the GPU. Without nvcc the test is skipped; if nvcc fails, so does the test."""
 
     def found(network: str, **how: Any) -> Any:
         if find_nvcc() is None:
@@ -41,7 +41,7 @@ def noise(height: int, width: int) -> Any:
 
 
 def on_gpu(backend: Any, frames: list[Any]) -> Any:
-    """What the GPU makes of the frames, as bytes: the slot's own work without the network."""
+    """The bytes that the GPU makes of the frames: the work of a slot without the network."""
     from edge_resnet.runtime.tensorrt.resize import GpuResize
 
     spec, cuda = backend._plan.preprocess, backend._cuda
@@ -62,7 +62,7 @@ def on_gpu(backend: Any, frames: list[Any]) -> Any:
 
 @pytest.mark.parametrize("size", SIZES, ids=lambda size: f"{size[1]}x{size[0]}")
 def test_the_gpu_makes_the_same_bytes(resizing: Callable[..., Any], size: tuple[int, int]) -> None:
-    """Of noise, where every value differs from its neighbours: equal to preprocess_bgr, not only within 1."""
+    """For noise, where every value differs from its neighbours, they equal those of preprocess_bgr."""
     backend = resizing("resnet18", slots=1)
     frame = noise(*size)
     found, wanted = on_gpu(backend, [frame])[0], preprocess_bgr(frame, backend._plan.preprocess)
@@ -71,7 +71,7 @@ def test_the_gpu_makes_the_same_bytes(resizing: Callable[..., Any], size: tuple[
 
 
 def test_a_batch_may_mix_sizes(resizing: Callable[..., Any]) -> None:
-    """More sizes than are remembered, in one batch, again and again in other orders, as views and flipped."""
+    """More sizes than are kept, in one batch, repeated in other orders, as views and flipped."""
     backend = resizing("resnet18", slots=1)
     frames = [noise(*size)[::-1, ::2] for size in SIZES if min(size) > 1]
     for turn in range(3):
@@ -81,7 +81,7 @@ def test_a_batch_may_mix_sizes(resizing: Callable[..., Any]) -> None:
 
 
 def test_frames_get_the_logits_of_their_images(resizing: Callable[..., Any], sample: ImageSet, network: str) -> None:
-    """infer_frames and submit_frames equal infer of preprocess_bgr, bit for bit, also of a batch that comes again as a graph."""
+    """infer_frames and submit_frames equal infer of preprocess_bgr, bit for bit, also for a batch that is launched as a graph."""
     backend = resizing(network)
     frames = [np.ascontiguousarray(sample.load(index)[..., ::-1]) for index in range(0, len(sample), max(1, len(sample) // 40))]
     images = np.stack([preprocess_bgr(frame, backend._plan.preprocess) for frame in frames])
@@ -94,7 +94,7 @@ def test_frames_get_the_logits_of_their_images(resizing: Callable[..., Any], sam
 
 
 def test_frames_and_images_may_alternate(resizing: Callable[..., Any], pixels: Callable[[str, int], Any]) -> None:
-    """On one slot, which both fill: neither sees what the other left."""
+    """On one slot, which both fill: neither reads the data of the other."""
     backend = resizing("resnet18", slots=1)
     images, frames = pixels("resnet18", 4), [noise(480, 640), noise(720, 1280)]
     wanted = backend.infer(images), backend.infer_frames(frames)

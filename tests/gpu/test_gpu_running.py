@@ -1,4 +1,4 @@
-"""How the backend runs on a GPU: graphs, batches under way, threads, torch beside it, ten thousand calls, and its end."""
+"""How the backend runs on a GPU: CUDA graphs, several batches at once, threads, torch beside it, ten thousand calls, closing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 def test_graphs_change_no_bit(
     opened: Callable[..., Any], pixels: Callable[[str, int], Any], network: str, precision: Precision
 ) -> None:
-    """Sizes in turn, often enough that each is recorded and launched after others: the bits of the network run plainly."""
+    """Alternating batch sizes, often enough that each is captured and launched after others, give the bits without graphs."""
     recorded, plain = opened(network, precision, slots=1), opened(network, precision, slots=1, graphs=False)
     images = pixels(network, 40)
     for turn in range(5):
@@ -43,7 +43,7 @@ def test_graphs_change_no_bit(
 def test_the_gpus_own_times_add_up(
     opened: Callable[..., Any], pixels: Callable[[str, int], Any], network: str, precision: Precision
 ) -> None:
-    """Timed, the bits are the same; every part takes time, and all of them together less than the caller waits."""
+    """With timing, the bits are the same; every part takes time, and all parts together take less than the caller waits."""
     backend = opened(network, precision, slots=1)
     images = pixels(network, 32)
     backend.infer_timed(images)
@@ -63,7 +63,7 @@ def test_the_gpus_own_times_add_up(
 def test_batches_under_way_change_no_bit(
     opened: Callable[..., Any], pixels: Callable[[str, int], Any], network: str, precision: Precision
 ) -> None:
-    """Submitted before the last result was taken, on two and on four slots, taken in order or the other way round."""
+    """Batches submitted before the last result is taken, on two and on four slots, taken in order and in reverse."""
     plain = opened(network, precision, slots=1, graphs=False)
     images = pixels(network, 64)
     pieces = [images[start : start + count] for start, count in ((0, 8), (8, 1), (9, 8), (17, 5), (22, 32), (3, 8))] * 3
@@ -85,7 +85,7 @@ def test_batches_under_way_change_no_bit(
 
 
 def test_threads_get_their_own_answers(opened: Callable[..., Any], pixels: Callable[[str, int], Any], network: str) -> None:
-    """Eight threads with batches of their own, some larger than the engine's: the bits that one thread gets."""
+    """Eight threads with their own batches, some larger than the engine's, get the bits that one thread gets."""
     backend = opened(network, "fp16")
     images = pixels(network, 48)
     counts = (1, 8, 3, 35, 1, 16, 32, 5)
@@ -100,7 +100,7 @@ def test_threads_get_their_own_answers(opened: Callable[..., Any], pixels: Calla
 
 
 def test_torch_and_the_backend_share_the_gpu(opened: Callable[..., Any], pixels: Callable[[str, int], Any]) -> None:
-    """torch computes before, between and after, in the same process, and neither disturbs the other."""
+    """torch computes before, between and after, in the same process, and neither affects the other."""
     torch = pytest.importorskip("torch", reason="no torch", exc_type=ImportError)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a driver older than torch's CUDA
@@ -120,7 +120,7 @@ def test_torch_and_the_backend_share_the_gpu(opened: Callable[..., Any], pixels:
 def test_thousands_of_inferences_leave_nothing_behind(
     opened: Callable[..., Any], pixels: Callable[[str, int], Any], tell: Callable[[str], None]
 ) -> None:
-    """The GPU's memory, the process's, its threads and its open files are after 10,000 calls what they were after the first."""
+    """After 10,000 calls, GPU memory, process memory, threads and open files are what they were after the first calls."""
     import pycuda.driver as driver
 
     backend = opened("resnet18", "int8")
@@ -161,7 +161,7 @@ def test_thousands_of_inferences_leave_nothing_behind(
 
 
 def test_backends_may_be_opened_and_closed_in_any_order(opened: Callable[..., Any], pixels: Callable[[str, int], Any]) -> None:
-    """Of three at once any may go first; the others answer as before, and so do three new ones."""
+    """Any of three may be closed first; the others still work, and so do three new ones."""
     images = pixels("resnet18", 8)
     for order in ((0, 1, 2), (2, 1, 0), (1, 2, 0)):
         backends = [opened("resnet18", precision) for precision in PRECISIONS]
@@ -177,7 +177,7 @@ def test_backends_may_be_opened_and_closed_in_any_order(opened: Callable[..., An
 
 
 def test_a_closed_backend_says_so(opened: Callable[..., Any], pixels: Callable[[str, int], Any]) -> None:
-    """Closed with batches under way, twice and from another thread: an error of ours for whatever comes after, and no crash."""
+    """Closed with running batches, twice and from another thread: later calls raise a BackendError, and nothing crashes."""
     images = pixels("resnet18", 8)
     backend = opened("resnet18", "int8")
     tickets = [backend.submit(images), backend.submit(images)]

@@ -1,9 +1,10 @@
-"""Fixtures of the backends' tests: TensorRT's backend on stand-ins of TensorRT, PyCUDA and the driver."""
+"""Fixtures for the tests of backends: TensorRT's backend on stand-ins of TensorRT, PyCUDA and the driver."""
 
 from __future__ import annotations
 
 import ctypes
 import importlib
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,17 +16,29 @@ from standins import pycuda_driver, tensorrt_run
 from standins.surface import strict
 from standins.tensorrt_run import plan
 
+from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.core.records import Preprocess
 from edge_resnet.runtime.tensorrt.cudagraph import Recorder
 
+pytest.register_assert_rewrite("conformance")
+
 MODULES = tuple(f"runtime.tensorrt.{name}" for name in ("inference", "plans", "slots", "cuda"))
-#: Of the stand-in's network, whose input is 8 pixels wide.
+#: The preprocessing of the stand-in's network, whose input is 8 pixels wide.
 PREPROCESS = Preprocess(resize=9, crop=8)
+
+
+@pytest.fixture(scope="module", params=["fp32", "int8"])
+def tiny_copy(
+    request: pytest.FixtureRequest, tiny_artifacts: dict[str, Artifact], tmp_path_factory: pytest.TempPathFactory
+) -> Artifact:
+    """A copy of the tiny artifact of each precision, to which engines may be added."""
+    folder = tmp_path_factory.mktemp("copy") / "artifact"
+    return open_artifact(Path(shutil.copytree(tiny_artifacts[request.param].folder, folder)))
 
 
 @pytest.fixture
 def make(libcuda: Path, surfaces: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
-    """Makes a backend of a version, on a GPU with or without memory of its own; afterwards nothing may be left on the GPU."""
+    """Makes a backend of a version, on a GPU with or without its own memory; afterwards, nothing may be left on the GPU."""
     pycuda_driver.FAULTS.clear()
     tensorrt_run.FAULTS.clear()
     pycuda_driver.MEMORY.clear()

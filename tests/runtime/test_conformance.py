@@ -1,158 +1,21 @@
-"""The laws that every backend of the table keeps. A new line in the table is tested by being there."""
+"""The package's backends keep the laws of the conformance suite; a new line of the table is tested by being there."""
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import subprocess
+import sys
 
-import numpy as np
-import numpy.typing as npt
 import pytest
+from conformance import Conformance
 
-from edge_resnet.artifact.folder import Artifact
-from edge_resnet.core.errors import BackendError, ConfigError, MissingDependencyError
-from edge_resnet.runtime.backend import BACKENDS, Backend, load_backend, open_backend, resolve_backend
-
-Images = npt.NDArray[np.uint8]
+from edge_resnet.core.errors import MissingDependencyError
+from edge_resnet.runtime.backend import BACKENDS, auto_order, backend_info, load_backend, resolve_backend
 
 
-def _images(count: int, seed: int = 0) -> Images:
-    """Smooth images: a network that was never trained still tells them apart."""
-    rng = np.random.default_rng(seed)
-    coarse = rng.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
-    return np.ascontiguousarray(coarse.repeat(8, axis=1).repeat(8, axis=2))
+class TestThePackagesBackends(Conformance):
+    """Each backend of the package's own table."""
 
-
-@pytest.fixture(params=sorted(BACKENDS))
-def name(request: pytest.FixtureRequest) -> str:
-    """Each backend of the table whose library is installed."""
-    if importlib.util.find_spec(BACKENDS[request.param].module) is None:
-        pytest.skip(f"{BACKENDS[request.param].module} is not installed")
-    return str(request.param)
-
-
-@pytest.fixture(params=["fp32", "int8"])
-def artifact(request: pytest.FixtureRequest, tiny_artifacts: dict[str, Artifact]) -> Artifact:
-    """A tiny artifact of each precision."""
-    return tiny_artifacts[request.param]
-
-
-@pytest.fixture
-def backend(name: str, artifact: Artifact) -> Iterator[Backend]:
-    """The artifact, opened."""
-    with open_backend(artifact, name) as opened:
-        yield opened
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 7, 16])
-def test_logits_have_a_row_per_image(backend: Backend, count: int) -> None:
-    """(N, H, W, 3) uint8 in, (N, classes) finite float32 out, for any N."""
-    logits = backend.infer(_images(count))
-    assert logits.shape == (count, backend.classes)
-    assert logits.dtype == np.float32
-    assert np.isfinite(logits).all()
-
-
-def test_a_batch_is_its_images(backend: Backend) -> None:
-    """Each row equals what its image gets alone, but for the order of sums."""
-    images = _images(5)
-    together = backend.infer(images)
-    alone = np.concatenate([backend.infer(image[None]) for image in images])
-    np.testing.assert_allclose(together, alone, atol=1e-4 * max(1.0, float(np.abs(alone).max())))
-    assert (together.argmax(1) == alone.argmax(1)).all()
-
-
-def test_the_same_image_gets_the_same_answer(backend: Backend) -> None:
-    """Inference is repeatable to the bit."""
-    images = _images(3)
-    assert np.array_equal(backend.infer(images), backend.infer(images))
-
-
-def test_different_images_get_different_answers(backend: Backend) -> None:
-    """The input reaches the output."""
-    logits = backend.infer(_images(6))
-    assert len({row.tobytes() for row in logits}) == 6
-
-
-def test_results_belong_to_the_caller(backend: Backend) -> None:
-    """A later call neither changes an earlier result nor is changed by writing into it."""
-    first = backend.infer(_images(2, seed=1))
-    kept = first.copy()
-    second = backend.infer(_images(2, seed=2))
-    assert np.array_equal(first, kept)
-    again = second.copy()
-    first[:] = 0
-    assert np.array_equal(second, again)
-
-
-def test_the_input_is_left_alone(backend: Backend) -> None:
-    """The caller's images are read, not written, and may be a view with strides."""
-    images = _images(4)
-    images.flags.writeable = False
-    before = images.copy()
-    every_second = backend.infer(images[::2])
-    assert np.array_equal(images, before)
-    assert np.array_equal(every_second, backend.infer(np.ascontiguousarray(images[::2])))
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        lambda: _images(1).astype(np.float32),
-        lambda: _images(1)[0],
-        lambda: _images(1)[:, :, :16],
-        lambda: _images(1).transpose(0, 3, 1, 2),
-        lambda: _images(1)[..., :1],
-        lambda: _images(2)[:0],
-    ],
-)
-def test_another_shape_or_dtype_is_refused(backend: Backend, wrong: Callable[[], npt.NDArray[np.generic]]) -> None:
-    """What the network does not take is a ConfigError that names what it takes; the backend works on."""
-    with pytest.raises(ConfigError, match="32, 32, 3"):
-        backend.infer(wrong())  # type: ignore[arg-type]
-    assert backend.infer(_images(1)).shape == (1, backend.classes)
-
-
-def test_closed_is_closed(name: str, artifact: Artifact) -> None:
-    """close may be called twice, after the context manager too; then infer is a BackendError."""
-    with open_backend(artifact, name) as backend:
-        backend.infer(_images(1))
-        backend.close()
-    backend.close()
-    with pytest.raises(BackendError, match="closed"):
-        backend.infer(_images(1))
-
-
-def test_two_at_once(name: str, artifact: Artifact) -> None:
-    """Two of a kind do not disturb each other, whichever closes first."""
-    images = _images(2)
-    with open_backend(artifact, name) as first:
-        with open_backend(artifact, name) as second:
-            assert np.array_equal(first.infer(images), second.infer(images))
-        assert first.infer(images).shape == (2, first.classes)
-
-
-def test_from_several_threads(backend: Backend) -> None:
-    """Calls from four threads get the answers that one thread gets."""
-    images = [_images(2, seed) for seed in range(12)]
-    expected = [backend.infer(batch) for batch in images]
-    with ThreadPoolExecutor(4) as pool:
-        measured = list(pool.map(backend.infer, images))
-    assert all(np.array_equal(left, right) for left, right in zip(expected, measured, strict=True))
-
-
-def test_it_says_what_it_is(backend: Backend, name: str) -> None:
-    """Name and classes are the table's and the artifact's."""
-    assert backend.name == name
-    assert backend.classes == 10
-
-
-def test_an_unknown_name_lists_the_known() -> None:
-    """A name that is not in the table."""
-    with pytest.raises(ConfigError, match="no backend is named abacus") as caught:
-        load_backend("abacus")
-    assert all(known in caught.value.hint for known in ("auto", *BACKENDS))
+    table = BACKENDS
 
 
 def test_auto_is_installed() -> None:
@@ -161,12 +24,26 @@ def test_auto_is_installed() -> None:
     assert resolve_backend("fake") == "fake"
 
 
+def test_auto_prefers_the_fastest() -> None:
+    """The order that `auto` tries, and the one backend that simulates TensorRT."""
+    assert auto_order() == ["tensorrt", "openvino", "onnxruntime"]
+    assert [name for name in BACKENDS if backend_info(name).simulates] == ["onnxruntime"]
+
+
 def test_a_missing_library_names_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     """A backend whose library cannot be imported says what installs it."""
-    import sys
-
-    monkeypatch.delitem(sys.modules, "edge_resnet.runtime.onnxruntime", raising=False)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingDependencyError) as caught:
         load_backend("onnxruntime")
     assert caught.value.hint.startswith("pip install")
+
+
+def test_reading_every_declaration_loads_no_library() -> None:
+    """What the backends declare is readable where none of their libraries is installed."""
+    code = (
+        "import sys\nfor name in ('onnxruntime', 'openvino', 'tensorrt', 'pycuda'): sys.modules[name] = None\n"
+        "from edge_resnet.runtime.backend import BACKENDS, backend_info\n"
+        "print(*[backend_info(name).form.kind for name in sorted(BACKENDS)])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "graph qdq qdq plan\n"), done.stderr

@@ -1,4 +1,4 @@
-"""The fake backend beyond the conformance suite: equal to the bit, and the same everywhere."""
+"""The fake backend, beyond the conformance suite: equal to the bit, and the same in every process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edge_resnet.runtime.fake import FakeBackend
 @settings(max_examples=20)
 @given(count=st.integers(1, 9), size=st.sampled_from([8, 17, 32]), seed=st.integers(0, 9))
 def test_a_batch_is_its_images_to_the_bit(count: int, size: int, seed: int) -> None:
-    """There is no order of sums here that could differ."""
+    """No order of sums can differ here."""
     images = np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
     backend = FakeBackend(7, size)
     together = backend.infer(images)
@@ -24,7 +24,7 @@ def test_a_batch_is_its_images_to_the_bit(count: int, size: int, seed: int) -> N
 
 
 def test_every_process_gives_the_same_answer() -> None:
-    """The projection is seeded: another process sees the same logits."""
+    """The projection is seeded: another process gets the same logits."""
     code = (
         "import numpy as np; from edge_resnet.runtime.fake import FakeBackend; "
         "print(FakeBackend(3, 8).infer(np.arange(192, dtype=np.uint8).reshape(1, 8, 8, 3)).tolist())"
@@ -36,7 +36,7 @@ def test_every_process_gives_the_same_answer() -> None:
 
 @pytest.mark.parametrize("channel", [0, 1, 2])
 def test_colours_are_told_apart(channel: int) -> None:
-    """Each channel reaches the answer."""
+    """Each channel affects the logits."""
     image = np.zeros((1, 16, 16, 3), np.uint8)
     backend = FakeBackend(5, 16)
     black = backend.infer(image)

@@ -1,4 +1,4 @@
-"""Frames as captured through TensorRT's backend: on stand-ins whose kernels are the real ones, compiled for the processor."""
+"""Frames as captured, through TensorRT's backend, on stand-ins; the kernels are the real ones, compiled for the CPU."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="no g++ to s
 
 @pytest.fixture(autouse=True)
 def nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The stand-in of nvcc first on the PATH, and a cache of this test's own."""
+    """The stand-in of nvcc is first on the PATH, and this test has its own cache."""
     folder = tmp_path / "cuda/bin"
     folder.mkdir(parents=True)
     path = Path(shutil.copy(REPO / "tests/standins/nvcc", folder / "nvcc"))
@@ -40,20 +40,20 @@ def nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def frames(count: int, seed: int = 0) -> list[npt.NDArray[np.uint8]]:
-    """As many frames of several sizes."""
+    """That many frames, of several sizes."""
     rng = np.random.default_rng(seed)
     return [rng.integers(0, 256, (*SIZES[(seed + index) % len(SIZES)], 3), dtype=np.uint8) for index in range(count)]
 
 
 def expected(batch: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-    """What the network answers to the frames as the processor preprocesses them."""
+    """The logits for the frames as the CPU preprocesses them."""
     return answers(np.stack([preprocess_bgr(frame, SPEC) for frame in batch]))
 
 
 @pytest.mark.parametrize("graphs", [True, False])
 @pytest.mark.parametrize("integrated", [False, True])
 def test_frames_of_any_size_get_the_processors_answers(make: Callable[..., Any], integrated: bool, graphs: bool) -> None:
-    """One, a batch, and more than the largest batch, again and again, mixed with images: exactly the same logits."""
+    """One frame, a batch, and more than the largest batch, repeated and mixed with images: exactly the same logits."""
     with make(integrated=integrated, graphs=graphs) as backend:
         assert isinstance(backend, PipelinedBackend)
         assert backend.resizes
@@ -67,7 +67,7 @@ def test_frames_of_any_size_get_the_processors_answers(make: Callable[..., Any],
 
 
 def test_frames_are_the_callers_again_once_submitted(make: Callable[..., Any]) -> None:
-    """Overwritten before the result is asked for, they change no answer; two batches are under way at once."""
+    """Frames that are overwritten before ``result`` do not change it; two batches run at once."""
     with make() as backend:
         batches = [frames(count, count) for count in (2, 3)]
         wanted = [expected(batch) for batch in batches]
@@ -77,12 +77,12 @@ def test_frames_are_the_callers_again_once_submitted(make: Callable[..., Any]) -
                 frame[:] = 0
         for ticket, logits in zip(tickets, wanted, strict=True):
             np.testing.assert_array_equal(backend.result(ticket), logits)
-        with pytest.raises(ConfigError, match="up to 4"):
+        with pytest.raises(ConfigError, match="at most 4"):
             backend.submit_frames(frames(5))
 
 
 def test_many_threads_get_their_own_answers(make: Callable[..., Any], tmp_path: Path) -> None:
-    """Eight threads ask for frames at once: the kernels are compiled once, and no answer is another's."""
+    """Eight threads run frames at once: the kernels are compiled once, and every thread gets its own logits."""
     wrong: list[int] = []
 
     def work(seed: int) -> None:
@@ -103,7 +103,7 @@ def test_many_threads_get_their_own_answers(make: Callable[..., Any], tmp_path: 
 
 
 def test_batches_below_the_smallest_are_filled_up(make: Callable[..., Any]) -> None:
-    """An engine for three and more serves one frame."""
+    """An engine for batches of three and more takes one frame."""
     with make(content=plan(least=3)) as backend:
         np.testing.assert_array_equal(backend.infer_frames(frames(1)), expected(frames(1)))
 
@@ -116,7 +116,7 @@ def test_without_kernels_the_processor_resizes(
     caplog: pytest.LogCaptureFixture,
     why: str,
 ) -> None:
-    """The answers are the same, and the reason is said once."""
+    """The logits are the same, and the reason is logged once."""
     if why == "no nvcc":
         monkeypatch.setattr("edge_resnet.runtime.tensorrt.kernels.find_nvcc", lambda: None)
     elif why == "nvcc fails":
@@ -130,12 +130,12 @@ def test_without_kernels_the_processor_resizes(
         np.testing.assert_array_equal(backend.result(backend.submit_frames(frames(3))), expected(frames(3)))
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 1
-    assert said[0].startswith("frames are resized on the processor: ")
+    assert said[0].startswith("frames are resized on the CPU: ")
 
 
 @pytest.mark.parametrize("call", ["prepared_async_call", "memcpy_htod_async", "pagelocked_empty", "mem_alloc", "synchronize"])
 def test_a_cuda_error_is_a_backend_error_and_not_the_end(make: Callable[..., Any], call: str) -> None:
-    """Wherever it strikes while frames are preprocessed; the next frames are answered."""
+    """Whichever call fails while frames are preprocessed, the next frames are run."""
     with make(slots=1) as backend:
         assert backend.resizes
         pycuda_driver.FAULTS[call] = 1
@@ -151,7 +151,7 @@ def test_a_cuda_error_is_a_backend_error_and_not_the_end(make: Callable[..., Any
 
 
 def test_wrong_frames_are_refused(make: Callable[..., Any]) -> None:
-    """Dtype, channels and no frame at all; the slot is free afterwards."""
+    """A wrong dtype, wrong channels, and no frame at all; the slot is free afterwards."""
     with make(slots=1) as backend:
         for wrong in (np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8), np.zeros((0, 8, 3), np.uint8)):
             with pytest.raises(ConfigError):
@@ -164,7 +164,7 @@ def test_wrong_frames_are_refused(make: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("graphs", [True, False])
 def test_the_loop_keeps_the_device_busy(make: Callable[..., Any], graphs: bool) -> None:
-    """Through edge_resnet.streaming.loop, with batches under way while the next is taken: every frame gets its own answer, in order."""
+    """In streaming.loop, with batches running while the next is taken, every frame gets its own prediction, in order."""
     from edge_resnet.streaming.loop import RunOptions, run
     from edge_resnet.streaming.sources import open_source
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime: which graph each variant runs, and what it says where there is none."""
+"""ONNX Runtime: which graph each variant runs, and the error if it is missing."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_float_artifacts_run_as_they_are(tiny_artifacts: dict[str, Artifact]) ->
 
 
 def test_fp16_is_told_to_be_fp32(tiny_artifacts: dict[str, Artifact], caplog: pytest.LogCaptureFixture) -> None:
-    """The user is told that this backend has no half precision."""
+    """A warning says that this backend has no half precision."""
     with caplog.at_level(logging.WARNING, "edge_resnet"), OnnxRuntimeBackend.open(tiny_artifacts["fp16"], "native"):
         pass
     assert "in FP32" in caplog.text
@@ -43,11 +43,13 @@ def test_the_form_follows_the_cpu(
     assert simulated is not None
     assert (native.form, simulated.form) == (form, "tensorrt")
     assert native.key != simulated.key
-    assert tiny_artifacts["int8"].source_digest()[:12] in native.key
+    digest = tiny_artifacts["int8"].source_digest()[:12]
+    assert native.key == f"onnxruntime-{form}-v3-{digest}"  # engines in today's artifacts have this key
+    assert simulated.key == f"onnxruntime-tensorrt-v3-{digest}"
 
 
 def test_int8_and_its_reference_are_near_but_not_equal(tiny_artifacts: dict[str, Artifact]) -> None:
-    """INT8 really is another computation, and stays within a quarter of the logits' spread of FP32."""
+    """INT8 is a different computation, and stays within a quarter of the logits' spread of FP32."""
     artifact = tiny_artifacts["int8"]
     compile_engine(artifact, "onnxruntime", "simulated")
     logits = {}
@@ -63,7 +65,7 @@ def test_int8_and_its_reference_are_near_but_not_equal(tiny_artifacts: dict[str,
 
 
 def test_a_missing_engine_names_compile(tiny_int8: Path) -> None:
-    """Without the engine the error names the command that derives it, and compile heals it."""
+    """Without the engine, the error names the command that derives it; that command fixes it."""
     shutil.rmtree(tiny_int8 / "engines")
     artifact = open_artifact(tiny_int8)
     with pytest.raises(IncompatibleEngineError, match="u8s") as caught:

@@ -1,4 +1,4 @@
-"""OpenVINO: that it computes what the artifact says, with integers where it is INT8, silently; and where `auto` chooses it."""
+"""OpenVINO: it computes what the artifact says, with integers for INT8, and prints nothing; and where `auto` chooses it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from edge_resnet.runtime.backend import load_backend, open_backend, resolve_back
 
 REPO = Path(__file__).resolve().parents[2]
 IMAGES = np.random.default_rng(0).integers(0, 256, (16, 4, 4, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
-# Looked up and not imported: only the backend imports it without its reports to its maker.
+# Not imported here: only the backend imports it without telemetry.
 installed = pytest.mark.skipif(importlib.util.find_spec("openvino") is None, reason="openvino is not installed")
 
 
@@ -36,7 +36,7 @@ def _logits(artifact: Artifact, backend: str, variant: Any = "native") -> npt.ND
 
 
 def _layers(backend: Any, kind: str) -> list[str]:
-    """What the layers of a kind are computed in, as the compiled network tells."""
+    """The precisions in which the compiled network computes the layers of a kind."""
     infos = [node.get_rt_info() for node in backend._network.get_runtime_model().get_ordered_ops()]
     return [str(info["runtimePrecision"].value) for info in infos if info["layerType"].value == kind]
 
@@ -44,7 +44,7 @@ def _layers(backend: Any, kind: str) -> list[str]:
 @installed
 @pytest.mark.parametrize("variant", ["native", "reference"])
 def test_float_is_onnx_runtimes(tiny_artifacts: dict[str, Artifact], variant: str) -> None:
-    """FP32, and INT8's reference, are the FP32 graph to float32's last digits, on processors that prefer bfloat16 too."""
+    """FP32, and the reference of INT8, equal the FP32 graph to the last digits, even on processors that prefer bfloat16."""
     artifact = tiny_artifacts["fp32" if variant == "native" else "int8"]
     expected = _logits(artifact, "onnxruntime", variant)
     np.testing.assert_allclose(_logits(artifact, "openvino", variant), expected, atol=1e-4 * float(np.abs(expected).max()))
@@ -86,7 +86,7 @@ def test_int8_is_another_computation_than_fp32(tiny_artifacts: dict[str, Artifac
 def test_the_graph_is_shared_with_onnx_runtime(
     tiny_artifacts: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch, dot_product: bool
 ) -> None:
-    """An engine that one of the two derived is the other's too: the keys are equal, on either kind of processor."""
+    """An engine that was derived for one of the two is used by the other: the keys are equal, on either kind of processor."""
     monkeypatch.setattr("edge_resnet.runtime.backend.has_int8_dot_product", lambda: dot_product)
     requests = [load_backend(name).engine_request(tiny_artifacts["int8"], "native") for name in ("openvino", "onnxruntime")]
     assert requests[0] == requests[1]
@@ -104,7 +104,7 @@ def test_float_artifacts_run_as_they_are(tiny_artifacts: dict[str, Artifact]) ->
 
 @installed
 def test_a_missing_engine_names_compile(tiny_int8: Path) -> None:
-    """Without the engine the error names the command that derives it, and compile heals it."""
+    """Without the engine, the error names the command that derives it; that command fixes it."""
     shutil.rmtree(tiny_int8 / "engines")
     artifact = open_artifact(tiny_int8)
     with pytest.raises(IncompatibleEngineError, match="u8s") as caught:
@@ -117,11 +117,11 @@ def test_a_missing_engine_names_compile(tiny_int8: Path) -> None:
 
 @installed
 def test_what_is_not_its_own_is_refused(tiny_artifacts: dict[str, Artifact]) -> None:
-    """TensorRT's simulation and TensorRT's tuning are ConfigErrors that name who has them."""
+    """The simulation of TensorRT and a tuning for TensorRT are ConfigErrors that name the backend that has them."""
     with pytest.raises(ConfigError, match="does not simulate") as caught:
         open_backend(tiny_artifacts["int8"], "openvino", "simulated")
     assert "onnxruntime" in caught.value.hint
-    with pytest.raises(ConfigError, match="TensorRT's"):
+    with pytest.raises(ConfigError, match="options of TensorRT"):
         load_backend("openvino").engine_request(tiny_artifacts["int8"], "native", EngineTuning(workspace_mib=64))
 
 
@@ -130,7 +130,7 @@ def test_what_is_not_its_own_is_refused(tiny_artifacts: dict[str, Artifact]) -> 
 def test_fp16_is_half_or_said_to_be_none(
     tiny_artifacts: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, half: bool
 ) -> None:
-    """A processor without half precision computes FP32 and the user is told; one that has it is asked for it."""
+    """A processor without half precision computes FP32, with a warning; one that has it computes FP16."""
     load_backend("openvino")
     module = sys.modules["edge_resnet.runtime.openvino"]
     asked = []
@@ -144,7 +144,7 @@ def test_fp16_is_half_or_said_to_be_none(
 
 @installed
 def test_it_takes_the_cores_that_it_may_use(tiny_artifacts: dict[str, Artifact]) -> None:
-    """One thread per usable core, none bound to its core, and the caller may use the same cores afterwards."""
+    """One thread per usable core, none of them pinned, and the caller may use the same cores afterwards."""
     import os
 
     before = os.sched_getaffinity(0)
@@ -157,7 +157,7 @@ def test_it_takes_the_cores_that_it_may_use(tiny_artifacts: dict[str, Artifact])
 
 @installed
 def test_images_that_must_not_be_written(tiny_artifacts: dict[str, Artifact]) -> None:
-    """A whole array that is read-only is taken too, and results outlive the backend."""
+    """A read-only array is accepted, and results outlive the backend."""
     images = IMAGES.copy()
     images.flags.writeable = False
     with open_backend(tiny_artifacts["int8"], "openvino") as backend:
@@ -170,7 +170,7 @@ def test_images_that_must_not_be_written(tiny_artifacts: dict[str, Artifact]) ->
 
 @installed
 def test_closing_waits_for_who_is_under_way(tiny_artifacts: dict[str, Artifact]) -> None:
-    """Closed while four threads infer, each call gives whole logits or says that it is closed."""
+    """If it is closed while four threads infer, each call returns whole logits or raises that the backend is closed."""
     backend = open_backend(tiny_artifacts["int8"], "openvino")
     expected = backend.infer(IMAGES)
     started = threading.Barrier(5)
@@ -195,7 +195,7 @@ def test_closing_waits_for_who_is_under_way(tiny_artifacts: dict[str, Artifact])
 
 @installed
 def test_a_graph_that_is_none(tmp_path: Path) -> None:
-    """A file that OpenVINO cannot load is a BackendError of one line, with a way out."""
+    """A file that OpenVINO cannot load is a BackendError of one line, with a hint."""
     (tmp_path / "x.onnx").write_bytes(bytes(1000))
     backend: Any = load_backend("openvino")
     with pytest.raises(BackendError, match="OpenVINO cannot load") as caught:
@@ -206,7 +206,7 @@ def test_a_graph_that_is_none(tmp_path: Path) -> None:
 
 @installed
 def test_a_failure_while_it_runs(tiny_artifacts: dict[str, Artifact]) -> None:
-    """What OpenVINO throws in a run is a BackendError of one line; the backend works on."""
+    """An exception of OpenVINO during a run is a BackendError of one line, and the backend still works."""
     with open_backend(tiny_artifacts["fp32"], "openvino") as backend:
         backend._input_size = 16  # type: ignore[attr-defined]  # so that an image of another size reaches the network
         with pytest.raises(BackendError, match=r"OpenVINO failed: .*incompatible") as caught:
@@ -218,7 +218,7 @@ def test_a_failure_while_it_runs(tiny_artifacts: dict[str, Artifact]) -> None:
 
 @installed
 def test_it_is_silent(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
-    """A run writes nothing on either output, reports nothing to OpenVINO's maker and leaves nothing in the home folder."""
+    """A run writes nothing to stdout or stderr, sends no telemetry, and leaves nothing in the home folder."""
     folder = str(tiny_artifacts["int8"].folder)
     code = f"""
 import sys, socket
@@ -253,17 +253,17 @@ assert "openvino_telemetry" not in sys.modules
 def test_where_auto_chooses_it(
     monkeypatch: pytest.MonkeyPatch, packages: set[str], machine: str, dot_product: bool, chosen: str
 ) -> None:
-    """`auto` takes it on x86 with VNNI, where it was seen to be faster; the simulation stays ONNX Runtime's."""
+    """`auto` chooses it on x86 with VNNI, where it was measured to be faster; ONNX Runtime runs the simulation everywhere."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in packages else None)
     monkeypatch.setattr("platform.machine", lambda: machine)
-    monkeypatch.setattr("edge_resnet.runtime.backend.has_int8_dot_product", lambda: dot_product)
+    monkeypatch.setattr("edge_resnet.runtime.openvino.has_int8_dot_product", lambda: dot_product)
     assert resolve_backend("auto") == chosen
     assert resolve_backend("auto", "simulated") == "onnxruntime"
     assert resolve_backend("openvino") == "openvino"
 
 
 def test_listing_the_backends_loads_none_of_them() -> None:
-    """Resolving `auto` looks for packages and imports neither library."""
+    """Resolving `auto` looks for packages, and imports none of the libraries."""
     code = (
         "import sys\nfrom edge_resnet.runtime.backend import resolve_backend\nresolve_backend('auto')\n"
         "print(sorted({'openvino', 'onnxruntime', 'tensorrt'} & set(sys.modules)))"

@@ -1,4 +1,4 @@
-"""From logits to answers."""
+"""From logits to classes."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ def test_probabilities_sum_to_one(logits: np.ndarray) -> None:
 
 @given(logits=LOGITS, shift=st.integers(-1000, 1000))
 def test_a_common_shift_changes_nothing(logits: np.ndarray, shift: int) -> None:
-    """Adding a constant to all logits leaves the probabilities."""
+    """Adding a constant to all logits does not change the probabilities."""
     small = np.clip(logits, -50, 50).astype(np.float64)
     np.testing.assert_allclose(softmax(small + shift), softmax(small), atol=1e-6)
 
 
 @given(logits=LOGITS, k=st.integers(1, 60))
 def test_answers_come_best_first(logits: np.ndarray, k: int) -> None:
-    """min(k, C) answers, falling, each with its own label, the first the largest logit's."""
+    """min(k, C) classes in falling order, each with its label; the first has the largest logit."""
     answers = top_k(logits, _labels(len(logits)), k)
     assert len(answers) == min(k, len(logits))
     values = [logits[answer.class_index] for answer in answers]
@@ -54,14 +54,14 @@ def test_ties_go_by_index() -> None:
 
 @pytest.mark.parametrize(("shape", "labels", "k"), [((3,), 2, 1), ((3,), 4, 1), ((2, 3), 3, 1), ((3,), 3, 0)])
 def test_what_does_not_fit(shape: tuple[int, ...], labels: int, k: int) -> None:
-    """One label per class, one row, at least one answer."""
+    """There must be one label per class, one row, and k of at least 1."""
     with pytest.raises(ConfigError):
         top_k(np.zeros(shape, np.float32), _labels(labels), k)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_no_answer_from_what_is_no_number(value: float) -> None:
-    """A logit that is not finite is a failure of the device, not an answer."""
+    """A logit that is not finite is a failure of the device, not a prediction."""
     with pytest.raises(BackendError) as caught:
         top_k(np.array([1, value, 2], np.float32), _labels(3))
     assert caught.value.hint

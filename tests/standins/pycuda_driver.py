@@ -1,7 +1,7 @@
-"""A stand-in of pycuda.driver in which memory is real and a stream's work waits until someone waits for the stream.
+"""A stand-in of pycuda.driver with real memory, in which the work of a stream is run when the stream is synchronized.
 
-A copy that is read before it is waited for, an address that was freed, work without a current context: each shows or raises.
-A compiled module is a shared library of the same functions for the processor, which take the launch's grid and block last.
+It detects a copy that is read before it is synchronized, a freed address, and work without a current context.
+A compiled module is a shared library of the same functions for the CPU, which take the launch's grid and block last.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ import numpy as np
 
 __all__ = ["CLOCK", "FAULTS", "GRAPHS", "KIB_MS", "MEMORY", "STREAMS", "driver", "read", "record_through", "spend", "write"]
 
-#: Call → how often it still fails; the test's to fill.
+#: Call → how often it still fails; filled by tests.
 FAULTS: dict[str, int] = {}
 #: Device memory by address, and streams by handle.
 MEMORY: dict[int, np.ndarray[Any, Any]] = {}
 STREAMS: dict[int, Stream] = {}
-#: Recorded work by its number, and the calls that the driver's stand-in makes.
+#: Captured work by its number, and the calls that the driver's stand-in makes.
 GRAPHS: dict[int, list[Callable[[], None]]] = {}
-#: The GPU's time in milliseconds, and what a copied KiB takes of it; the network's share is the engine's to spend.
+#: The GPU's clock in milliseconds, and the time to copy a KiB; the engine adds the time of the network.
 CLOCK: dict[str, float] = {"ms": 0.0}
 KIB_MS = 0.5
 _hooks: list[Any] = []
 _numbers = itertools.count(1 << 20, 1 << 20)
-#: Far enough from each other that an address within a piece of memory tells whose it is.
+#: Far enough apart that an address within an allocation identifies it.
 _addresses = itertools.count(1 << 40, 1 << 36)
 _stack = threading.local()
 
@@ -51,17 +51,17 @@ def _call(name: str, *, current: bool = True) -> None:
 
 
 def depth() -> int:
-    """Contexts on this thread's stack."""
+    """Number of contexts on this thread's stack."""
     return int(getattr(_stack, "depth", 0))
 
 
 def read(address: int, count: int) -> np.ndarray[Any, Any]:
-    """The first bytes at an address that is allocated."""
+    """The first bytes at an allocated address."""
     return MEMORY[address][:count]
 
 
 def write(address: int, content: np.ndarray[Any, Any]) -> None:
-    """Put bytes at an address that is allocated."""
+    """Write bytes at an allocated address."""
     MEMORY[address][: content.size] = content
 
 
@@ -70,7 +70,7 @@ class Stream:
         _call("Stream")
         self.handle = next(_numbers)
         self.work: list[Callable[[], None]] = []
-        #: While the stream is recorded: the work that lies before the recording.
+        #: While the stream is captured: the work that was queued before the capture.
         self.before: list[Callable[[], None]] | None = None
         self.recorded_by = 0
         STREAMS[self.handle] = self
@@ -84,7 +84,7 @@ class Stream:
 
 
 class Event:
-    """A moment on a stream, in a time of the GPU's that work alone moves on: it is known once the stream was waited for."""
+    """An event on a stream, on a GPU clock that only work advances; its time is known once the stream has been synchronized."""
 
     def __init__(self) -> None:
         _call("Event")
@@ -104,7 +104,7 @@ class Event:
 
 
 def spend(milliseconds: float) -> None:
-    """Let the GPU's time pass; work on a stream does."""
+    """Advance the GPU's clock; work on a stream calls it."""
     CLOCK["ms"] += milliseconds
 
 
@@ -112,7 +112,7 @@ _HOOK = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_long)
 
 
 def record_through(library: ctypes.CDLL) -> None:
-    """Let the stand-in of the driver (libcuda.c) record and launch what these streams do."""
+    """Let the stand-in of the driver (libcuda.c) capture and launch the work of these streams."""
 
     def begin(handle: int, number: int) -> None:
         stream = STREAMS[handle]
@@ -125,7 +125,7 @@ def record_through(library: ctypes.CDLL) -> None:
     def launch(handle: int, number: int) -> None:
         STREAMS[handle].work.extend(GRAPHS[number])
 
-    _hooks[:] = [_HOOK(hook) for hook in (begin, end, launch)]  # they must outlive the library's use of them
+    _hooks[:] = [_HOOK(hook) for hook in (begin, end, launch)]  # they must live as long as the library uses them
     library.stub_hooks(*_hooks)
 
 
@@ -146,7 +146,7 @@ class _Allocation:
 
 
 class _Host(bytearray):
-    """What lies behind a pinned array, and its base, as PyCUDA's allocation is."""
+    """The memory of a pinned array, and its base, as PyCUDA's allocation is."""
 
     def get_device_pointer(self) -> int:
         address = next(_addresses)
@@ -184,12 +184,12 @@ def memcpy_dtoh_async(destination: np.ndarray[Any, Any], source: _Allocation, st
     stream.work.append(copy)
 
 
-#: The letters of PyCUDA's argument types that are known here.
+#: The letters of PyCUDA's argument types that the stand-in supports.
 _C_TYPES = {"P": ctypes.c_void_p, "i": ctypes.c_int}
 
 
 def _pointer(address: int) -> int:
-    """Where the memory behind a device address really lies; the address may point into the middle."""
+    """The host address of a device address, which may point into the middle of an allocation."""
     begin = max((known for known in MEMORY if known <= address), default=0)
     assert address - begin < MEMORY.get(begin, np.empty(0)).size, f"nothing is allocated at {address:#x}"
     return int(MEMORY[begin].ctypes.data) + address - begin
@@ -279,7 +279,7 @@ class _Flags:
 
 
 def driver(*, integrated: bool) -> ModuleType:
-    """The module for a GPU of that kind."""
+    """The module for a GPU with or without its own memory."""
 
     class _Device:
         def __init__(self, ordinal: int) -> None:

@@ -1,4 +1,4 @@
-"""A module ``tensorrt`` of some version with exactly the names of its recorded API surface: any other raises AttributeError."""
+"""A module ``tensorrt`` of a version with exactly the names of its recorded API surface; any other name raises AttributeError."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 __all__ = ["VERSIONS", "strict"]
 
-#: The oldest, what JetPack 6.2 and 7.1 bring, JetPack 7.2's line, and the newest.
+#: The oldest, those of JetPack 6.2 and 7.1, the line of JetPack 7.2, and the newest.
 VERSIONS = ("8.6.1", "10.3.0", "10.13.3.9", "10.16.1.11", "11.4.0.106")
 
 
@@ -21,9 +21,9 @@ class _Module(ModuleType):
 
 
 def strict(version: str, classes: Mapping[str, type], folder: Path) -> ModuleType:
-    """``classes``: behaviour by class name, of which only what the surface has is taken over. ``folder``: the surfaces'.
+    """The module of a version. ``classes``: class name → behaviour, reduced to what the surface has. ``folder``: of the surfaces.
 
-    Names of a surface without behaviour become enumerations, by their members in capitals; the other names are left out.
+    Names without behaviour become enumerations of their members in capitals; other names are left out.
     """
     names: dict[str, Any] = json.loads((folder / f"{version}.json").read_text(encoding="utf-8"))["names"]
     module = _Module("tensorrt")
@@ -40,7 +40,7 @@ def strict(version: str, classes: Mapping[str, type], folder: Path) -> ModuleTyp
 
 
 def _only(name: str, behaviour: type, allowed: frozenset[str], version: str) -> type:
-    """The behaviour less what the version lacks; setting or reading any other public name raises."""
+    """The behaviour without what the version lacks; setting or reading any other public name raises."""
 
     def refuse(self: Any, attribute: str) -> Any:
         raise AttributeError(f"TensorRT {version}: {name} has no {attribute}")

@@ -1,4 +1,4 @@
-"""Stand-ins of TensorRT's builder side, strict in what is called with what; they note it, and fail where a test says so.
+"""Stand-ins of TensorRT's builder, strict about calls and arguments; they record calls, and fail where a test says so.
 
 A plan is JSON of how it was built.
 """
@@ -13,9 +13,9 @@ import onnx
 
 __all__ = ["BUILD_CLASSES", "FAULTS", "TOLD"]
 
-#: Call → what becomes of it each time: ``fine``, ``none``, or an error line that is logged before None. The test's to fill.
+#: Call → the outcome of each call: ``fine``, ``none``, or an error line that is logged before None. Filled by tests.
 FAULTS: dict[str, list[str]] = {}
-#: What was asked for, in order.
+#: The recorded calls, in order.
 TOLD: list[tuple[str, Any]] = []
 
 
@@ -28,7 +28,7 @@ class _Severity(enum.IntEnum):
 
 
 def _fails(call: str, logger: Any = None) -> bool:
-    """Whether this call gives None this time, after it has said why."""
+    """Whether this call returns None this time, after logging the reason."""
     if not FAULTS.get(call):
         return False
     reason = FAULTS[call].pop(0)
@@ -145,7 +145,7 @@ class IBuilderConfig:
         assert ignore_mismatch is False
         return True
 
-    # Set as attributes where the version has them.
+    # Attributes, if the version has them.
     profiling_verbosity: Any = None
     builder_optimization_level = 3
     hardware_compatibility_level: Any = None
@@ -153,7 +153,7 @@ class IBuilderConfig:
 
 
 def _to_run(graph: bytes, shapes: list[tuple[int, ...]]) -> dict[str, Any]:
-    """What the stand-in of the runtime needs of a plan."""
+    """What the stand-in of the runtime needs in a plan."""
     logits = onnx.load_from_string(graph).graph.output[0].type.tensor_type
     return {
         "classes": logits.shape.dim[1].dim_value,

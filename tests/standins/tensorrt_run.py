@@ -1,4 +1,4 @@
-"""Stand-ins of TensorRT's runtime side: an engine computes a known map of the bytes at its input's address, on its stream."""
+"""Stand-ins of TensorRT's runtime: an engine computes a known function of the bytes at its input's address, on its stream."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from standins.tensorrt_build import BUILD_CLASSES
 
 __all__ = ["FAULTS", "IMAGE_MS", "RUN_CLASSES", "answers", "plan"]
 
-#: The GPU's time for an image.
+#: The GPU's time for an image, in milliseconds.
 IMAGE_MS = 2.0
-#: Call → how often it still gives None or False; the test's to fill.
+#: Call → how often it still returns None or False; filled by tests.
 FAULTS: dict[str, int] = {}
 
 
@@ -24,7 +24,7 @@ def plan(classes: int = 5, size: int = 8, least: int = 1, most: int = 4, dtype: 
 
 
 def answers(images: npt.NDArray[np.uint8], classes: int = 5) -> npt.NDArray[np.float32]:
-    """What the engine computes: sums of the pixels, each class with weights of its own; exact in float32."""
+    """What the engine computes: weighted sums of the pixels, with other weights for each class; exact in float32."""
     flat = images.reshape(len(images), -1).astype(np.int64)
     weights = np.arange(flat.shape[1])[:, None] % (np.arange(classes) + 2)
     return (flat @ weights % 2039).astype(np.float32)

@@ -196,7 +196,7 @@ def test_a_reader_that_goes_away(tiny_artifacts: dict[str, Artifact]) -> None:
 class Device(FakeBackend):
     """A backend with batches in flight that takes frames as captured."""
 
-    most = 2
+    max_batch = 2
 
     def __init__(self, *, resizes: bool) -> None:
         super().__init__(10, 32)

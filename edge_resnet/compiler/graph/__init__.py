@@ -1,4 +1,4 @@
-"""ONNX graphs with INT8 in them: where Q/DQ pairs go, their scales, corrections, and FP16 types.
+"""Edits ONNX graphs: placement of Q/DQ pairs, scales, corrections, FP16 types, and TensorRT's calibration cache.
 
-Knows no files and no library that runs a graph. Loads onnx.
+Does not know about artifacts' engines, and runs no graph. Loads onnx.
 """

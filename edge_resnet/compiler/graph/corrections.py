@@ -1,8 +1,8 @@
-"""What is learned beyond ranges, and the FP32 graph with it: weights on their int8 grid, biases. Knows nothing of how it is
-learned.
+"""Corrections: what calibration learned beyond ranges (weights on their int8 grid, biases), and the FP32 graph with them.
 
-``corrections.npz`` of an artifact is this record: ``integers/NODE``, ``scales/NODE``, ``floats/NODE``, ``biases/NODE``,
-``exact_input``.
+An artifact's ``corrections.npz`` holds this record: ``integers/NODE``, ``scales/NODE``, ``floats/NODE``, ``biases/NODE``,
+``exact_input``. Also moves the padding of the first convolution in front of it, for an exact input. Does not know how corrections
+are learned.
 """
 
 from __future__ import annotations
@@ -32,19 +32,32 @@ __all__ = [
     "write_corrections",
 ]
 
+Floats: TypeAlias = npt.NDArray[np.float32]
+Integers: TypeAlias = npt.NDArray[np.int8]
 
-#: The tensor that holds pixel - 128, and its range: a step of int8 is then one pixel value.
-SHIFTED = "shift"
+#: The tensor that holds pixel - 128, and its amax: a step of int8 is then one pixel value.
+SHIFTED, EXACT_AMAX = "shift", 127.0
+_HINT = "build the artifact again"
 
 
-EXACT_AMAX = 127.0
+@dataclass(frozen=True, eq=False)
+class Corrections:
+    """By node name: ``integers`` (O, ...) int8 and ``scales`` (O,) float32 of quantized weights, ``floats`` weights of nodes that
+    stay in high precision, ``biases`` (O,). Other nodes are not changed. ``exact_input``: the graph is that of
+    ``with_exact_input``."""
+
+    integers: Mapping[str, Integers] = field(default_factory=dict)
+    scales: Mapping[str, Floats] = field(default_factory=dict)
+    floats: Mapping[str, Floats] = field(default_factory=dict)
+    biases: Mapping[str, Floats] = field(default_factory=dict)
+    exact_input: bool = False
 
 
 def with_exact_input(model: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy whose image is padded, shifted to pixel - 128 and read by a first convolution with the same function.
+    """A copy that computes the same function, but pads the image and shifts it to pixel - 128 before the first convolution.
 
     Sub(mean), Mul(scale), Conv(pads) become Sub(mean), Pad, Sub(128 - mean), Conv: the scale moves into the weights, the shift
-    into the bias. Raises CalibrationError where the graph does not begin that way.
+    into the bias. Raises CalibrationError if the graph does not begin with these nodes.
     """
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
@@ -87,28 +100,10 @@ def _beginning(graph: onnx.GraphProto) -> tuple[onnx.NodeProto, onnx.NodeProto, 
     return subtract, multiply, convolve
 
 
-Floats: TypeAlias = npt.NDArray[np.float32]
-Integers: TypeAlias = npt.NDArray[np.int8]
-
-_HINT = "build the artifact again"
-
-
-@dataclass(frozen=True, eq=False)
-class Corrections:
-    """By node name: ``integers`` (O, ...) int8 and ``scales`` (O,) float32 of quantized weights, ``floats`` weights of nodes that
-    stay in high precision, ``biases`` (O,). A node that is not named keeps what it has. ``exact_input``: see inputs.py."""
-
-    integers: Mapping[str, Integers] = field(default_factory=dict)
-    scales: Mapping[str, Floats] = field(default_factory=dict)
-    floats: Mapping[str, Floats] = field(default_factory=dict)
-    biases: Mapping[str, Floats] = field(default_factory=dict)
-    exact_input: bool = False
-
-
 def apply(model: onnx.ModelProto, corrections: Corrections | None) -> onnx.ModelProto:
-    """The FP32 graph with the corrections in it; ``model`` is left as it is.
+    """The FP32 graph with the corrections; ``model`` is not changed.
 
-    Raises CalibrationError where a node or a shape is not the graph's.
+    Raises CalibrationError if the graph lacks a node of the corrections, or has another shape there.
     """
     if corrections is None:
         return model
@@ -121,7 +116,7 @@ def apply(model: onnx.ModelProto, corrections: Corrections | None) -> onnx.Model
     constants = {tensor.name: tensor for tensor in corrected.graph.initializer}
     for name in {*corrections.integers, *corrections.floats, *corrections.biases}:
         if name not in nodes or len(nodes[name].input) < 2 or nodes[name].input[1] not in constants:
-            raise CalibrationError(f"the corrections are another graph's: it has no weights in {name}", hint=_HINT)
+            raise CalibrationError(f"the corrections belong to another graph: it has no weights in {name}", hint=_HINT)
     for name, weight in _weights(corrections).items():
         _replace(constants[nodes[name].input[1]], weight, name)
     for name, bias in corrections.biases.items():
@@ -130,21 +125,21 @@ def apply(model: onnx.ModelProto, corrections: Corrections | None) -> onnx.Model
             _replace(constants[node.input[2]], bias, name)
         else:
             if len(bias) != constants[node.input[1]].dims[0]:
-                raise CalibrationError(f"the corrections are another graph's: {len(bias)} biases in {name}", hint=_HINT)
+                raise CalibrationError(f"the corrections belong to another graph: {len(bias)} biases in {name}", hint=_HINT)
             corrected.graph.initializer.append(numpy_helper.from_array(bias, f"{name}.bias"))
             node.input.append(f"{name}.bias")
     return corrected
 
 
 def read_corrections(artifact: Artifact) -> Corrections | None:
-    """The artifact's corrections; None where it has none. Raises ArtifactError where the file is no such record."""
+    """The artifact's corrections; None if it has none. Raises ArtifactError if the file is damaged."""
     if CORRECTIONS not in artifact.manifest.files:
         return None
     return load_corrections(artifact.folder / CORRECTIONS)
 
 
 def load_corrections(path: Path) -> Corrections:
-    """The record in a file. Raises ArtifactError where it is none."""
+    """Read the record from a file. Raises ArtifactError if the file holds none."""
     parts: dict[str, dict[str, npt.NDArray[np.generic]]] = {kind: {} for kind in ("integers", "scales", "floats", "biases")}
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -170,7 +165,7 @@ def write_corrections(path: Path, corrections: Corrections) -> None:
 
 
 def _weights(corrections: Corrections) -> dict[str, Floats]:
-    """Every replaced weight as float32; the integers times their scales."""
+    """Every replaced weight as float32; integers are multiplied by their scales."""
     on_grid = {
         name: integers * corrections.scales[name].reshape(-1, *[1] * (integers.ndim - 1))
         for name, integers in corrections.integers.items()
@@ -180,6 +175,6 @@ def _weights(corrections: Corrections) -> dict[str, Floats]:
 
 def _replace(tensor: onnx.TensorProto, value: Floats, node: str) -> None:
     if tuple(tensor.dims) != value.shape:
-        message = f"the corrections are another graph's: {node} has {tuple(tensor.dims)}, not {value.shape}"
+        message = f"the corrections belong to another graph: {node} has {tuple(tensor.dims)}, not {value.shape}"
         raise CalibrationError(message, hint=_HINT)
     tensor.CopyFrom(numpy_helper.from_array(np.asarray(value, np.float32), tensor.name))

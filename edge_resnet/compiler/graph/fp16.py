@@ -1,11 +1,12 @@
-"""FP32-typed graph → FP16-typed graph, with or without Q/DQ: the strong dialect. Knows nothing of ranges, placement or tables.
+"""FP32-typed graph → FP16-typed graph, with or without Q/DQ, for TensorRT's strong typing.
 
-TensorRT 11 gives every tensor the type that the graph says (10.12 does so on request), so FP16 must be written into it. Scales of
-FP16 exist since opset 19. The image is normalised in FP32, since pixels and means are exact there, and cast once.
+TensorRT 11 gives every tensor the type that the graph says (10.12 does so on request), so FP16 must be written into the graph.
+FP16 scales exist since opset 19. The image is normalised in FP32, where pixels and means are exact, and cast once.
 
-A scale is the FP16 number nearest to the FP32 one, and a weight is stored as its integer times that scale: quantized, it is the
-integer of the weak dialect again, whatever was rounded on the way. Where the scale would be zero it is FP16's smallest number:
-such a channel is dead (ResNet-50 has 175 of 26,560), and its weights stay below 127 times that, 8e-6.
+A scale is the FP16 number nearest to the FP32 scale, and a weight is stored as its integer times that scale. Quantized, it is the
+same integer as in the weakly typed graph, however the product was rounded. A scale that would be zero becomes the smallest FP16
+number: such a channel is dead (ResNet-50 has 175 of 26,560), and its weights are below 127 times that number, 8e-6.
+Does not know about ranges, placement or calibration tables.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ STRONG_OPSET = 19
 #: FP16's smallest number above zero.
 MIN_HALF = 2.0**-24
 _LARGEST_HALF = float(np.finfo(np.float16).max)
-_REMEDY = "use the weak dialect, which TensorRT 8.6 to 10.11 read"
+_REMEDY = "use the weakly typed graph, which TensorRT 8.6 to 10.11 read"
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Halves: TypeAlias = npt.NDArray[np.float16]
 
 
 def to_fp16_typed(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The graph at opset 19 with FP16 from the first convolution, or its pair, to the logits; ``model`` is left as it is.
+    """The graph at opset 19 with FP16 from the first convolution, or its Q/DQ pair, to the logits; ``model`` is not changed.
 
-    ``model``: FP32-typed, as exported or as quantize(…, "tensorrt") writes it. Input and output keep their names and types.
-    Raises ExportError for a graph without a convolution, one whose weights are stored as integers (the CPU's form) and a weight
-    or bias beyond ±65504, CalibrationError for a range beyond it.
+    ``model``: FP32-typed, as exported or as quantize(…, "tensorrt") returns it. Input and output keep their names and types.
+    Raises ExportError for a graph without a convolution, for one whose weights are stored as integers (the CPU's form), and for a
+    weight or bias beyond ±65504; CalibrationError for a range beyond that.
     """
     strong = onnx.ModelProto()
     strong.CopyFrom(model)
@@ -56,11 +57,11 @@ def to_fp16_typed(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _first_half(graph: onnx.GraphProto) -> str:
-    """The tensor that is cast: the first convolution's input, or that of the pair on it."""
+    """The tensor to cast: the input of the first convolution, or of the Q/DQ pair in front of it."""
     makers = {output: node for node in graph.node for output in node.output}
     first = next((node for node in graph.node if node.op_type == "Conv"), None)
     if first is None:
-        raise ExportError("the network has no convolution", hint="the strong dialect is for the networks that build exports")
+        raise ExportError("the network has no convolution", hint="FP16 types can be written into the networks that build exports")
     tensor = first.input[0]
     while tensor in makers and makers[tensor].op_type in ("QuantizeLinear", "DequantizeLinear"):
         tensor = makers[tensor].input[0]
@@ -68,7 +69,7 @@ def _first_half(graph: onnx.GraphProto) -> str:
 
 
 def _makers_of(graph: onnx.GraphProto, tensor: str) -> set[str]:
-    """Names of the nodes that a tensor is computed by."""
+    """Names of the nodes that compute a tensor."""
     makers = {output: node for node in graph.node for output in node.output}
     found: set[str] = set()
     open_tensors = [tensor]
@@ -81,7 +82,7 @@ def _makers_of(graph: onnx.GraphProto, tensor: str) -> set[str]:
 
 
 def _narrow_constants(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> None:
-    """Give every float constant that the nodes read its FP16 value."""
+    """Replace every float constant that the nodes read by its FP16 value."""
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     pairs = [node for node in nodes if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     scale_of = {node.input[0]: node.input[1] for node in pairs if node.input[0] in constants}
@@ -90,7 +91,9 @@ def _narrow_constants(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> No
     for tensor in graph.initializer:
         name, value = tensor.name, constants[tensor.name]
         if name in scale_of and value.dtype != np.float32:
-            raise ExportError(f"{name} is stored as integers: this is the CPU's form", hint="quantize for TensorRT instead")
+            raise ExportError(
+                f"{name} is stored as integers: the graph has the form for the CPU", hint="quantize for TensorRT instead"
+            )
         if name not in read or value.dtype != np.float32:
             continue
         if name in scales:
@@ -105,7 +108,7 @@ def _narrow_constants(graph: onnx.GraphProto, nodes: list[onnx.NodeProto]) -> No
 def _half(value: npt.NDArray[np.floating], name: str) -> Halves:
     largest = float(np.abs(value).max(initial=0))
     if not largest <= _LARGEST_HALF:
-        raise ExportError(f"{name} holds {largest:.6g}, FP16 ends at {_LARGEST_HALF:.0f}", hint=_REMEDY)
+        raise ExportError(f"{name} holds {largest:.6g}, the largest FP16 number is {_LARGEST_HALF:.0f}", hint=_REMEDY)
     return value.astype(np.float16)
 
 
@@ -113,7 +116,9 @@ def _half_scales(scales: Floats, name: str) -> Halves:
     """The nearest FP16 scales, none of them zero. Raises CalibrationError where 127 steps leave FP16."""
     largest = float(scales.max(initial=0)) * 127
     if not largest <= _LARGEST_HALF:
-        raise CalibrationError(f"{name} stands for a range of {largest:.6g}, FP16 ends at {_LARGEST_HALF:.0f}", hint=_REMEDY)
+        raise CalibrationError(
+            f"{name} stands for a range of {largest:.6g}, the largest FP16 number is {_LARGEST_HALF:.0f}", hint=_REMEDY
+        )
     halves: Halves = np.maximum(scales.astype(np.float16), np.float16(MIN_HALF))
     return halves
 

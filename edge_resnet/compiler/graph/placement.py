@@ -1,8 +1,8 @@
-"""Where Q/DQ pairs go in a residual network, and why. Knows nothing of ranges, scales or number formats.
+"""Where Q/DQ pairs are placed in a residual network, and why. Does not know about ranges, scales or number formats.
 
 TensorRT fuses Conv + Add + ReLU into one INT8 kernel only if the shortcut's input of the Add is quantized and the main branch is
-not; a pair too many, or one too few, makes INT8 slower than FP16 (NVIDIA's notes on quantizing residual networks). ONNX Runtime
-has no such kernel: it needs every edge quantized, so the CPU form adds the main branch and the classifier.
+not; one pair too many or too few makes INT8 slower than FP16 (NVIDIA's notes on quantizing residual networks). ONNX Runtime has
+no such kernel and needs every edge quantized, so the form for the CPU adds the main branch and the classifier.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["Pair", "Placement", "placement_of", "quantized_weights", "tensorrt_p
 _TENSORRT_REASONS = {"Conv": "conv input", "MaxPool": "pool input", "GlobalAveragePool": "last block's output"}
 _NORMALISATION = "the image is normalised in FP32: pixels and means are exact there"
 _CLASSIFIER = "classifier, float as NVIDIA's Model Optimizer leaves it at batch 1"
-#: Why a node that no pair feeds stays in float. A Relu or an Add is computed by the kernel of the convolution before it.
+#: Why a node that reads no Q/DQ pair stays in float. A Relu or an Add is computed by the kernel of the convolution before it.
 _FLOAT_REASONS = {
     **dict.fromkeys(("Cast", "Transpose", "Sub", "Mul", "Pad"), _NORMALISATION),
     **dict.fromkeys(("Flatten", "Gemm"), _CLASSIFIER),
@@ -30,8 +30,8 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True)
 class Pair:
-    """One activation's Q/DQ: the ``tensor`` quantized, the ``range_of`` tensor whose range it takes, the (node, input index)
-    edges that read the dequantized values, and the ``reason`` it is there."""
+    """The Q/DQ pair on one activation. ``tensor``: what is quantized. ``range_of``: the tensor whose range it takes. ``readers``:
+    the edges (node, input index) that read the dequantized values. ``reason``: why the pair is there."""
 
     tensor: str
     range_of: str
@@ -46,8 +46,8 @@ class Pair:
 
 @dataclass(frozen=True)
 class Placement:
-    """A placement for people: TensorRT's ``pairs`` on activations, the ``weights`` that have one (node, output channels), what
-    stays in ``high_precision`` (nodes, reason), and the pairs that the CPU's form has beside them or reads more widely."""
+    """The whole placement. ``pairs``: TensorRT's pairs on activations. ``weights``: (node, output channels) of quantized weights.
+    ``high_precision``: (nodes, reason). ``for_cpu``: the pairs that the form for the CPU adds, or that more nodes read there."""
 
     pairs: tuple[Pair, ...]
     weights: tuple[tuple[str, int], ...]
@@ -55,9 +55,9 @@ class Placement:
     for_cpu: tuple[Pair, ...]
 
     def lines(self, ranges: Mapping[str, str] = _NOTHING, scales: Mapping[str, str] = _NOTHING) -> list[str]:
-        """A line per pair, per weight and per reason to stay in float, each part under a title.
+        """The listing: a line per pair, per weight and per reason to stay in float, each part under a title.
 
-        ``ranges`` by tensor and ``scales`` by node are what to put in front of the lines of activations and of weights.
+        ``ranges``: tensor → text in front of its line. ``scales``: node → text in front of its line.
         """
         return [
             f"{len(self.pairs) + len(self.weights)} pairs: {len(self.weights)} weights, {len(self.pairs)} activations",
@@ -82,11 +82,11 @@ class _Graph:
 
 
 def tensorrt_pairs(model: onnx.ModelProto, keep: frozenset[str] = frozenset()) -> list[Pair]:
-    """The pairs on activations that TensorRT fuses best, in graph order. Nodes named in ``keep`` stay in high precision.
+    """The pairs on activations that TensorRT fuses best, in graph order. The nodes in ``keep`` stay in high precision.
 
-    Every input of a convolution; every max pool's input with the range of its output, so that it runs in INT8; the shortcut's
-    input of every residual Add (an identity shares the pair of the block's input); the input of the global average pool.
-    Raises CalibrationError for a network without a convolution and for a name in ``keep`` that no node has.
+    Every input of a convolution; the input of every max pool, with the range of its output, so that it runs in INT8; the
+    shortcut's input of every residual Add (an identity shares the pair of the block's input); the input of the global average
+    pool. Raises CalibrationError for a network without a convolution, and for a name in ``keep`` that no node has.
     """
     graph = _edges(model)
     _check(graph, keep)
@@ -100,9 +100,9 @@ def tensorrt_pairs(model: onnx.ModelProto, keep: frozenset[str] = frozenset()) -
 
 
 def with_cpu_pairs(model: onnx.ModelProto, pairs: list[Pair], keep: frozenset[str] = frozenset()) -> list[Pair]:
-    """``pairs`` and those that ONNX Runtime needs beside them: the main branch into each Add, and the classifier's input.
+    """``pairs`` and those that ONNX Runtime needs in addition: the main branch of each Add, and the classifier's input.
 
-    Without them its residual Adds and the convolutions before them run in float.
+    Without them, its residual Adds and the convolutions before them run in float.
     """
     graph = _edges(model)
     by_tensor = {pair.tensor: pair for pair in pairs}
@@ -118,13 +118,13 @@ def with_cpu_pairs(model: onnx.ModelProto, pairs: list[Pair], keep: frozenset[st
 
 
 def quantized_weights(model: onnx.ModelProto, keep: frozenset[str] = frozenset(), *, classifier: bool = False) -> list[str]:
-    """Names of the nodes whose weights are quantized: every convolution, and the Gemm where ``classifier``."""
+    """Names of the nodes whose weights are quantized: every convolution, and the Gemm if ``classifier``."""
     ops = ("Conv", "Gemm") if classifier else ("Conv",)
     return [node.name for node in model.graph.node if node.op_type in ops and node.name not in keep]
 
 
 def placement_of(model: onnx.ModelProto, keep: frozenset[str] = frozenset()) -> Placement:
-    """The whole placement of a graph, as inspect shows it and the golden files hold it. Raises as tensorrt_pairs does."""
+    """The whole placement of a graph, as inspect prints it and the golden files hold it. Raises what tensorrt_pairs raises."""
     pairs = tensorrt_pairs(model, keep)
     channels = {tensor.name: tensor.dims[0] for tensor in model.graph.initializer if tensor.dims}
     names = set(quantized_weights(model, keep))
@@ -155,11 +155,13 @@ def _check(graph: _Graph, keep: frozenset[str]) -> None:
         raise CalibrationError("the network has no convolution to quantize", hint="build it with --fp32 or --fp16")
     unknown = sorted(keep - graph.nodes.keys())
     if unknown:
-        raise CalibrationError(f"no node of the network is named {unknown[0]}", hint="edge-resnet inspect lists the names")
+        raise CalibrationError(
+            f"no node of the network is named {unknown[0]}", hint="edge-resnet inspect --quantization lists the names"
+        )
 
 
 def _tensorrt_reason(graph: _Graph, tensor: str, name: str, index: int) -> str:
-    """Why TensorRT wants the edge quantized; empty where it does not."""
+    """Why TensorRT needs the edge quantized; empty if it does not."""
     node = graph.nodes[name]
     if node.op_type == "Add":
         if index != _shortcut(graph, node):
@@ -169,13 +171,13 @@ def _tensorrt_reason(graph: _Graph, tensor: str, name: str, index: int) -> str:
 
 
 def _shortcut(graph: _Graph, add: onnx.NodeProto) -> int:
-    """Which input of a residual Add is the shortcut: the one with fewer convolutions behind it up to the block's input."""
+    """Which input of a residual Add is the shortcut: the one with fewer convolutions between the block's input and it."""
     left, right = (_convolutions_back(graph, tensor) for tensor in add.input)
     return 0 if left < right else 1
 
 
 def _convolutions_back(graph: _Graph, tensor: str) -> int:
-    """Convolutions on the chain behind ``tensor`` up to the block's input, which two nodes read."""
+    """Number of convolutions between the block's input, which two nodes read, and ``tensor``."""
     count = 0
     while len(graph.readers[tensor]) == 1 and tensor in graph.maker:
         node = graph.maker[tensor]
@@ -185,7 +187,7 @@ def _convolutions_back(graph: _Graph, tensor: str) -> int:
 
 
 def _cpu_reason(graph: _Graph, name: str, index: int) -> str:
-    """Why ONNX Runtime wants the edge quantized that TensorRT wants in float; empty where it does not."""
+    """Why ONNX Runtime needs an edge quantized that TensorRT keeps in float; empty if it does not."""
     op = graph.nodes[name].op_type
     if op == "Add":
         return "main branch (CPU)"
@@ -193,7 +195,7 @@ def _cpu_reason(graph: _Graph, name: str, index: int) -> str:
 
 
 def _range_of(graph: _Graph, tensor: str) -> str:
-    """The tensor whose range is taken: both sides of a MaxPool and of a Flatten share one, so that these run on the integers."""
+    """The tensor whose range is taken: the two sides of a MaxPool or a Flatten share one, so that these run on integers."""
     shared = tensor
     for name, _ in graph.readers[tensor]:
         if graph.nodes[name].op_type == "MaxPool":
@@ -204,7 +206,7 @@ def _range_of(graph: _Graph, tensor: str) -> str:
 
 
 def _high_precision(model: onnx.ModelProto, pairs: list[Pair], keep: frozenset[str]) -> tuple[tuple[tuple[str, ...], str], ...]:
-    """The nodes that stay in float, gathered by the reason."""
+    """The nodes that stay in float, grouped by reason."""
     quantized = {name for pair in pairs for name, _ in pair.readers}
     by_reason: dict[str, list[str]] = {}
     for node in model.graph.node:

@@ -1,8 +1,9 @@
-"""FP32 graph + calibration table → INT8 graph with Q/DQ pairs. Knows nothing of images, folders or devices.
+"""FP32 graph + calibration table → INT8 graph with Q/DQ pairs. Does not know about images, folders or devices.
 
-Two forms of one placement. ``tensorrt``: symmetric int8, weights per output channel left in float before their own pair, bias in
-float, the form that TensorRT 8.6 to 11 reads and that ``--simulate-int8`` runs. ``u8s8`` (and ``u8s7``, seven-bit weights for x86
-without VNNI, whose 16-bit accumulator would saturate): unsigned activations, int8 weights, int32 bias, the fast form on a CPU.
+There are two forms of one placement. ``tensorrt``: symmetric int8, per-channel weights in float in front of their own pair, bias
+in float; TensorRT 8.6 to 11 reads it, and ``--simulate-int8`` runs it. ``u8s8``: unsigned activations, stored int8 weights, int32
+bias, which is fast on a CPU. ``u8s7`` is u8s8 with seven-bit weights, for x86 without VNNI, whose 16-bit accumulator would
+saturate. Whoever changes the graph that is written raises the ``version`` of the form in runtime/onnxruntime.py.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _Grid:
-    """The integers of one activation: real = (integer - zero) * scale."""
+    """The quantization of one activation: real = (integer - zero) * scale."""
 
     scale: float
     zero: Array
 
 
 def measured_tensors(model: onnx.ModelProto) -> list[str]:
-    """The tensors whose ranges a calibration table must hold for every form, in graph order. ``model``: as corrected."""
+    """The tensors whose ranges a calibration table must hold for every form, in graph order. ``model``: with corrections."""
     pairs = with_cpu_pairs(model, tensorrt_pairs(model))
     return list(dict.fromkeys(pair.range_of for pair in pairs))
 
@@ -45,9 +46,9 @@ def measured_tensors(model: onnx.ModelProto) -> list[str]:
 def quantize(
     model: onnx.ModelProto, table: CalibrationTable, form: QdqForm, corrections: Corrections | None = None
 ) -> onnx.ModelProto:
-    """Put the corrections into ``model`` and insert the Q/DQ pairs of ``form``; ``model`` is left as it is.
+    """Apply the corrections and insert the Q/DQ pairs of ``form``; ``model`` itself is not changed.
 
-    Raises CalibrationError where the table lacks a tensor, or table or corrections name what the network does not have.
+    Raises CalibrationError if the table lacks a tensor, or if table or corrections name a node that the network does not have.
     """
     quantized = onnx.ModelProto()
     model = apply(model, corrections)
@@ -89,8 +90,8 @@ def _grid(pair: Pair, table: CalibrationTable, form: QdqForm) -> _Grid:
 def _widen_normalisation(model: onnx.ModelProto) -> None:
     """Repeat mean and scale (1, 3, 1, 1) over the image's width: (1, 3, 1, W), the same function to the bit.
 
-    ONNX Runtime moves the Transpose behind them, where (1, 1, 1, 3) is spread over rows three values at a time: a sixth of
-    ResNet-18's time. (1, 1, W, 3) is spread a whole row at a time.
+    ONNX Runtime moves the Transpose behind them, where it broadcasts (1, 1, 1, 3) three values at a time, which takes a sixth of
+    ResNet-18's time. It broadcasts (1, 1, W, 3) a whole row at a time.
     """
     inferred = onnx.shape_inference.infer_shapes(model).graph
     widths = {value.name: value.type.tensor_type.shape.dim[-1].dim_value for value in inferred.value_info}
@@ -105,7 +106,7 @@ def _widen_normalisation(model: onnx.ModelProto) -> None:
 
 
 class _Editor:
-    """Edits one graph in place; new nodes are put right before their first reader when it is finished."""
+    """Edits one graph in place; ``finish`` puts new nodes right before their first reader."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self._graph = model.graph
@@ -115,7 +116,7 @@ class _Editor:
         self._order = [node.name for node in self._graph.node]
 
     def quantize_activation(self, pair: Pair, grid: _Grid) -> None:
-        """Put one pair on a tensor and let the pair's readers read it."""
+        """Insert one pair on a tensor, and connect the pair's readers to it."""
         stem = f"{pair.tensor}.act"
         scale = self._constant(f"{stem}.scale", np.array(grid.scale, np.float32))
         zero = self._constant(f"{stem}.zero", grid.zero)
@@ -130,8 +131,7 @@ class _Editor:
             self._nodes[name].input[index] = f"{stem}.dq"
 
     def quantize_weight_in_graph(self, name: str, learned: Floats | None) -> None:
-        """Float weight → Q → DQ → node, per output channel, as TensorRT 8.x wants it; by the ``learned`` scales where there
-        are."""
+        """Float weight → Q → DQ → node, per output channel, as TensorRT 8.x needs it; ``learned``: scales to use, if any."""
         node = self._nodes[name]
         weight = node.input[1]
         scales = weight_scales(self._array(weight)) if learned is None else learned
@@ -147,12 +147,12 @@ class _Editor:
         node.input[1] = f"{stem}.dq"
 
     def store_quantized(self, name: str, grid: _Grid, learned: Floats | None, limit: int = 127) -> None:
-        """Replace a node's float weight and bias by stored int8 and int32 values and their DQ."""
+        """Replace a node's float weight and bias by stored int8 and int32 values with a DQ each."""
         node = self._nodes[name]
         weight = self._array(node.input[1])
         bias = self._array(node.input[2]) if len(node.input) > 2 else np.zeros(weight.shape[0], np.float32)
-        # The bias's step is the input's times the weight's. In a channel of tiny weights or zeros it follows the bias instead, so
-        # that the bias keeps its digits, stays in int32 with room for the sum, and its scale in float32.
+        # The bias's scale is the input's times the weight's. In a channel of tiny or zero weights it follows the bias instead, so
+        # that the bias keeps its digits and fits int32 together with the sum, and its scale fits float32.
         floor = np.maximum(np.abs(bias.astype(np.float64)) / 2**30, MIN_SCALE) / grid.scale
         own = weight_scales(weight, limit) if learned is None else learned
         alive = channel_amax(weight) / limit >= MIN_SCALE
@@ -163,7 +163,7 @@ class _Editor:
         self._dequantized(node, 2, f"{name}.bias", np.rint(bias / bias_scales).astype(np.int32), bias_scales)
 
     def finish(self) -> None:
-        """Write the nodes back in order and drop the constants that nothing reads any more."""
+        """Write the nodes back in order, and drop the constants that no node reads any more."""
         nodes = [new for name in self._order for new in (*self._before.get(name, []), self._nodes[name])]
         used = {tensor for node in nodes for tensor in node.input}
         constants = [tensor for tensor in self._weights.values() if tensor.name in used]

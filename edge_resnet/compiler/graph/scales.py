@@ -1,4 +1,4 @@
-"""The scales of weights: one per output channel, clipped where that loses less. Knows nothing of graphs and of activations."""
+"""The scales of weights, per channel, clipped if that loses less. Does not know about graphs or activations."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ Floats: TypeAlias = npt.NDArray[np.float32]
 
 #: GPUs flush smaller scales to zero, and TensorRT refuses a scale of zero.
 MIN_SCALE = float(np.finfo(np.float32).tiny)
-#: Ranges tried, as shares of the largest weight, the whole first: it is kept where no other loses less.
+#: Ranges that are tried, as shares of the largest weight; the whole range comes first, and is kept if no other loses less.
 _SHARES = np.linspace(1.0, 0.5, 51)
 
 
 def weight_scales(weight: Floats, limit: int = 127) -> Floats:
-    """Scale per output channel (axis 0), (O,) float32: a range of ½ to 1 of the largest absolute weight, / ``limit``.
+    """Scale per output channel (axis 0), (O,) float32: ½ to 1 of the largest absolute weight, divided by ``limit``.
 
-    The one whose squared error sum((w - q(w))²) over the channel is smallest; never more than without clipping.
-    1 for a channel of zeros, or of weights that training has decayed so far that the scale would be denormal.
+    It is the scale with the smallest squared error sum((w - q(w))²) over the channel, never more than without clipping. It is 1
+    for a channel of zeros, and for weights that training has decayed so far that the scale would be denormal.
     """
     flat = weight.reshape(weight.shape[0], -1).astype(np.float32, copy=False)
     whole = channel_amax(weight) / limit
     alive = whole >= MIN_SCALE
     best = np.where(alive, whole, 1.0).astype(np.float32)
-    least = _squared_error(flat, best, limit)
+    smallest = _squared_error(flat, best, limit)
     for share in _SHARES[1:]:
-        if not (alive & (((1 - share) * limit * whole.astype(np.float64)) ** 2 < least)).any():
-            break  # the largest weight, clipped, would lose more on its own in every channel
+        if not (alive & (((1 - share) * limit * whole.astype(np.float64)) ** 2 < smallest)).any():
+            break  # clipping the largest weight alone would lose more, in every channel
         scales = np.where(alive, whole * share, 1.0).astype(np.float32)
         error = _squared_error(flat, scales, limit)
-        better = alive & (scales >= MIN_SCALE) & (error < least)
-        best, least = np.where(better, scales, best), np.where(better, error, least)
+        better = alive & (scales >= MIN_SCALE) & (error < smallest)
+        best, smallest = np.where(better, scales, best), np.where(better, error, smallest)
     return best
 
 
@@ -45,7 +45,7 @@ def channel_amax(weight: Floats) -> Floats:
 
 
 def _squared_error(flat: Floats, scales: Floats, limit: int) -> npt.NDArray[np.float64]:
-    """sum((w - q(w))²) per channel; in steps until it is summed, so that weights far from 1 keep their digits."""
+    """sum((w - q(w))²) per channel, summed in units of the scale, so that weights far from 1 keep their digits."""
     steps = flat / scales[:, np.newaxis]
     lost = steps - np.clip(np.rint(steps), -limit, limit)
     in_steps: npt.NDArray[np.float64] = np.einsum("ok,ok->o", lost, lost, dtype=np.float64)

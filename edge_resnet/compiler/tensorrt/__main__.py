@@ -1,4 +1,8 @@
-"""The child process of ``process.build_in_child``: reads a request, builds, and answers in lines of JSON. Not for people."""
+"""The child process of ``child.build_in_child``: reads a request, builds, and answers in lines of JSON. Not for the command line.
+
+A line of standard output is an object with one key: ``log`` {level, text}, ``progress`` [stage, done, total], and last ``plan``
+or ``error``. Standard error is left to libraries.
+"""
 
 from __future__ import annotations
 
@@ -7,44 +11,63 @@ import logging
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from edge_resnet.artifact.enginecache import read_options
+from edge_resnet.compiler.tensorrt import PlanRequest
 from edge_resnet.core.errors import EdgeResnetError, MissingDependencyError
+from edge_resnet.core.records import Progress
 
 
 def main() -> int:
-    """Build what standard input asks for; the exit code is 0 where the last line is ``plan``."""
+    """Build what standard input requests; the exit code is 0 if the last line is ``plan``."""
     # TensorRT's libraries may write to standard output: the answers get a descriptor of their own.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    answers = _Answers(os.fdopen(os.dup(1), "w", encoding="utf-8"))
     os.dup2(2, 1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the parent ends us
-    logging.basicConfig(stream=sys.stderr, level=logging.DEBUG, format="%(levelname)s %(message)s")
-
-    def answer(**line: Any) -> None:
-        answers.write(json.dumps(line) + "\n")
-        answers.flush()
-
-    request = json.load(sys.stdin)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the parent ends this one
+    logging.basicConfig(handlers=[_LogToAnswers(answers)], level=logging.DEBUG)
     try:
-        answer(plan=_build(request, lambda stage, done, total: answer(progress=[stage, done, total])))
+        plan = _build(json.load(sys.stdin), lambda stage, done, total: answers.write(progress=[stage, done, total]))
+        answers.write(plan=plan)
     except EdgeResnetError as error:
-        answer(error=[type(error).__name__, error.message, error.hint])
+        answers.write(error=[type(error).__name__, error.message, error.hint])
         return 1
     return 0
 
 
-def _build(request: dict[str, Any], progress: Any) -> dict[str, Any]:
+class _Answers:
+    """The lines to the parent, each written whole, from any thread."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._lock = threading.Lock()
+
+    def write(self, **line: Any) -> None:
+        with self._lock:
+            self._stream.write(json.dumps(line) + "\n")
+            self._stream.flush()
+
+
+class _LogToAnswers(logging.Handler):
+    def __init__(self, answers: _Answers) -> None:
+        super().__init__()
+        self._answers = answers
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._answers.write(log={"level": record.levelno, "text": record.getMessage()})
+
+
+def _build(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
     try:
         from edge_resnet.compiler.tensorrt import builder
     except ImportError as error:
         raise MissingDependencyError("TensorRT is not installed", hint="pip install 'edge-resnet[tensorrt]'") from error
-    options = read_options(request["options"])
     timings = Path(request["timings"]) if request["timings"] else None
-    plan = builder.build_plan(Path(request["graph"]), options, request["dialect"], timings, progress)
-    output = Path(request["output"])
-    output.write_bytes(plan.content)
+    wanted = PlanRequest(Path(request["graph"]), read_options(request["options"]), request["typing"], timings)
+    plan = builder.build_plan(wanted, progress)
+    Path(request["output"]).write_bytes(plan.content)
     return {"layers": plan.layers, "workspace_mib": plan.workspace_mib}
 
 

@@ -1,7 +1,7 @@
-"""TensorRT's builder: a graph file and options → the plan's bytes, in this process. Knows no artifact and runs no engine.
+"""TensorRT's builder: a graph file and options → the plan's bytes, in this process.
 
-Only what TensorRT 8.6 to 11 share is called; what some of them lack is looked for first. Every None is an error with
-TensorRT's last error lines.
+Calls what TensorRT 8.6 to 11 share, and checks first for what some versions lack. Every None that TensorRT returns is an error
+with TensorRT's last error lines. Does not know about artifacts, and runs no engine.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ from typing import Any
 
 import tensorrt
 
-from edge_resnet.artifact.enginecache import EngineOptions, Typing
+from edge_resnet.artifact.enginecache import EngineOptions
+from edge_resnet.compiler.tensorrt import PlanRequest
 from edge_resnet.compiler.tensorrt.timingcache import read_timings, write_timings
 from edge_resnet.core.errors import BuildError, ConfigError
-from edge_resnet.core.records import Progress
+from edge_resnet.core.records import Progress, Typing
 from edge_resnet.device.gpu import first_gpu
 from edge_resnet.runtime.tensorrt.library import BuildLog, log_to_python, network_flags, progress_monitor
 
 __all__ = ["Plan", "build_plan"]
 
 _MIB = 1 << 20
-#: No ResNet layer needs more, so that halving further would only take time.
+#: No layer of a ResNet needs more, so halving further would only take time.
 _MIN_WORKSPACE_MIB = 64
 
 _trt: ModuleType = tensorrt
@@ -33,87 +34,77 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Plan:
-    """``content``: the serialized engine. ``layers``: the inspector's JSON, None where it could not be had. ``workspace_mib``:
-    the limit that it was built within, None for TensorRT's own."""
+    """``content``: the plan's bytes. ``layers``: the engine inspector's JSON, None if it gives none. ``workspace_mib``: the limit
+    that the plan was built with, None for TensorRT's default."""
 
     content: bytes
     layers: str | None
     workspace_mib: int | None
 
 
-def build_plan(
-    graph: Path, options: EngineOptions, dialect: Typing, timings: Path | None = None, progress: Progress | None = None
-) -> Plan:
-    """Build the engine of an ONNX file whose one input is (N, H, W, 3) uint8.
+def build_plan(request: PlanRequest, progress: Progress | None = None) -> Plan:
+    """Build the engine of an ONNX file in this process.
 
-    ``timings``: the timing cache's file, read first and written after. Where memory runs out the workspace is halved, down to
-    64 MiB. Raises BackendError where there is no GPU, ConfigError for what this TensorRT cannot do, BuildError where it builds
-    nothing.
+    If memory runs out, the workspace is halved, down to 64 MiB. Raises BackendError if there is no GPU, ConfigError for an
+    option that this TensorRT does not have, and BuildError if TensorRT builds no engine.
     """
     first_gpu()
-    listener = log_to_python(_trt)
-    workspace = options.tuning.workspace_mib
+    log = log_to_python(_trt)
+    workspace = request.options.tuning.workspace_mib
     while True:
-        listener.errors.clear()
-        content = _attempt(graph, options, dialect, workspace, listener, (timings, progress))
+        log.errors.clear()
+        content = _attempt(request, workspace, log, progress)
         if content is not None:
-            return Plan(content, _layers(content, options, listener), workspace)
+            return Plan(content, _layers(content, request.options, log), workspace)
         smaller = _smaller(workspace)
-        if not listener.ran_out_of_memory() or smaller is None:
-            raise _no_engine(listener)
-        _log.warning("TensorRT ran out of memory: building again within a workspace of %d MiB", smaller)
+        if not log.ran_out_of_memory() or smaller is None:
+            raise _no_engine(log)
+        _log.warning("TensorRT ran out of memory: building again with a workspace of %d MiB", smaller)
         workspace = smaller
 
 
-def _attempt(
-    graph: Path,
-    options: EngineOptions,
-    dialect: Typing,
-    workspace_mib: int | None,
-    listener: BuildLog,
-    extras: tuple[Path | None, Progress | None],
-) -> bytes | None:
-    """One build from the start: after a failure nothing of the builder is used again."""
-    timings, progress = extras
-    builder = _some(_trt.Builder(listener.logger), "Builder", listener)
-    network = _some(builder.create_network(network_flags(_trt, dialect)), "create_network", listener)
-    _parse(graph, network, listener)
-    config = _some(builder.create_builder_config(), "create_builder_config", listener)
-    _configure(config, options, dialect, workspace_mib)
-    _add_profile(builder, network, config, options, listener)
-    cache = _some(config.create_timing_cache(read_timings(timings)), "create_timing_cache", listener)
+def _attempt(request: PlanRequest, workspace_mib: int | None, log: BuildLog, progress: Progress | None) -> bytes | None:
+    """One build from the start, None if it fails: after a failure no object of the builder is used again."""
+    options = request.options
+    builder = _some(_trt.Builder(log.logger), "Builder", log)
+    network = _some(builder.create_network(network_flags(_trt, request.typing)), "create_network", log)
+    _parse(request.graph, network, log)
+    config = _some(builder.create_builder_config(), "create_builder_config", log)
+    _configure(config, options, request.typing, workspace_mib)
+    _add_profile(builder, network, config, options, log)
+    cache = _some(config.create_timing_cache(read_timings(request.timings)), "create_timing_cache", log)
     config.set_timing_cache(cache, False)
-    watcher = None if progress is None else progress_monitor(_trt, progress)
-    if watcher is not None:
-        config.progress_monitor = watcher
+    monitor = None if progress is None else progress_monitor(_trt, progress)
+    if monitor is not None:
+        config.progress_monitor = monitor
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         return None
-    if timings is not None:
-        write_timings(timings, bytes(_some(cache.serialize(), "the timing cache's serialize", listener)))
+    if request.timings is not None:
+        write_timings(request.timings, bytes(_some(cache.serialize(), "the timing cache's serialize", log)))
     return bytes(plan)
 
 
-def _parse(graph: Path, network: Any, listener: BuildLog) -> None:
-    parser = _some(_trt.OnnxParser(network, listener.logger), "OnnxParser", listener)
+def _parse(graph: Path, network: Any, log: BuildLog) -> None:
+    parser = _some(_trt.OnnxParser(network, log.logger), "OnnxParser", log)
     if parser.parse(graph.read_bytes()):
         return
-    said = [_parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
+    reasons = [_parser_error(parser.get_error(index)) for index in range(parser.num_errors)]
     raise BuildError(
-        f"TensorRT {_trt.__version__} cannot read the graph: {'; '.join(said) or listener.last()}",
-        hint="build the artifact again with this version of edge-resnet, and report it if that does not help",
+        f"TensorRT {_trt.__version__} cannot read the graph: {'; '.join(reasons) or log.last()}",
+        hint="build the artifact again with this version of edge-resnet; if that does not help, report it",
     )
 
 
 def _parser_error(error: Any) -> str:
-    # 8.6 knows the node's number alone.
+    # TensorRT 8.6 only has the number of the node.
     node = f"{error.node_operator()} {error.node_name()}" if hasattr(error, "node_name") else f"node {error.node()}"
     return f"{node}: {error.desc()}"
 
 
-def _configure(config: Any, options: EngineOptions, dialect: Typing, workspace_mib: int | None) -> None:
+def _configure(config: Any, options: EngineOptions, typing: Typing, workspace_mib: int | None) -> None:
     flags = _trt.BuilderFlag
-    wanted = {"fp32": [], "fp16": ["FP16"], "int8": ["FP16", "INT8"]}[options.precision] if dialect == "weak" else []
+    wanted = {"fp32": [], "fp16": ["FP16"], "int8": ["FP16", "INT8"]}[options.precision] if typing == "weak" else []
     tuning = options.tuning
     if tuning.version_compatible:
         wanted = [*wanted, "VERSION_COMPATIBLE"]
@@ -134,53 +125,55 @@ def _configure(config: Any, options: EngineOptions, dialect: Typing, workspace_m
         config.hardware_compatibility_level = _trt.HardwareCompatibilityLevel.AMPERE_PLUS
 
 
-def _add_profile(builder: Any, network: Any, config: Any, options: EngineOptions, listener: BuildLog) -> None:
+def _add_profile(builder: Any, network: Any, config: Any, options: EngineOptions, log: BuildLog) -> None:
     if network.num_inputs != 1:
         raise BuildError(f"the graph has {network.num_inputs} inputs, not one", hint="build the artifact again")
-    profile = _some(builder.create_optimization_profile(), "create_optimization_profile", listener)
+    profile = _some(builder.create_optimization_profile(), "create_optimization_profile", log)
     batch, size = options.batch, options.input_size
     shapes = ((count, size, size, 3) for count in (batch.min, batch.opt, batch.max))
     profile.set_shape(network.get_input(0).name, *shapes)
     if config.add_optimization_profile(profile) < 0:
-        raise BuildError(f"TensorRT takes no batch of {batch.min} to {batch.max}: {listener.last()}", hint="give other batches")
+        raise BuildError(
+            f"TensorRT takes no batch of {batch.min} to {batch.max}: {log.last()}", hint="choose a different --batch"
+        )
 
 
-def _layers(content: bytes, options: EngineOptions, listener: BuildLog) -> str | None:
-    """What the inspector says of the engine; its lack costs a listing and no engine."""
-    runtime = _trt.Runtime(listener.logger)
+def _layers(content: bytes, options: EngineOptions, log: BuildLog) -> str | None:
+    """The engine inspector's JSON; None if there is no inspector, which does not fail the build."""
+    runtime = _trt.Runtime(log.logger)
     if runtime is not None:
-        runtime.engine_host_code_allowed = True  # a version-compatible plan brings code of its own, built a moment ago by us
+        runtime.engine_host_code_allowed = True  # a version-compatible plan contains code, which this process has just built
     engine: Any = None if runtime is None else runtime.deserialize_cuda_engine(content)
     inspector: Any = None if engine is None else engine.create_engine_inspector()
     if inspector is None:
-        _log.warning("the engine cannot be inspected: %s", listener.last())
+        _log.warning("the engine cannot be inspected: %s", log.last())
         return None
     context = engine.create_execution_context()
     if context is not None:
-        # Where the batch is open, the inspector names no tensor's format until a shape is set.
+        # With a dynamic batch, the inspector lists no tensor formats until a shape is set.
         context.set_input_shape(engine.get_tensor_name(0), (options.batch.opt, options.input_size, options.input_size, 3))
         inspector.execution_context = context
     return str(inspector.get_engine_information(_trt.LayerInformationFormat.JSON))
 
 
 def _smaller(workspace_mib: int | None) -> int | None:
-    """Half of the limit; 1 GiB where there was none; None at the end."""
+    """Half of the limit, or 1 GiB if there was none; None once the minimum is reached."""
     smaller = 1024 if workspace_mib is None else workspace_mib // 2
     return smaller if smaller >= _MIN_WORKSPACE_MIB else None
 
 
-def _some(made: Any, call: str, listener: BuildLog) -> Any:
+def _some(made: Any, call: str, log: BuildLog) -> Any:
     if made is None:
-        raise BuildError(f"TensorRT's {call} gave nothing: {listener.last()}", hint="edge-resnet doctor looks at the GPU")
+        raise BuildError(f"TensorRT's {call} returned None: {log.last()}", hint="edge-resnet doctor checks the GPU")
     return made
 
 
-def _no_engine(listener: BuildLog) -> BuildError:
-    if listener.ran_out_of_memory():
+def _no_engine(log: BuildLog) -> BuildError:
+    if log.ran_out_of_memory():
         hint = "close other programs, or lower the largest --batch"
-        return BuildError(f"TensorRT ran out of memory: {listener.last()}", hint=hint)
-    return BuildError(f"TensorRT built no engine: {listener.last()}", hint="edge-resnet doctor; --debug shows TensorRT's log")
+        return BuildError(f"TensorRT ran out of memory: {log.last()}", hint=hint)
+    return BuildError(f"TensorRT built no engine: {log.last()}", hint="edge-resnet doctor; --debug shows TensorRT's log")
 
 
 def _not_offered(option: str) -> ConfigError:
-    return ConfigError(f"TensorRT {_trt.__version__} has no --{option}", hint=f"leave --{option} out")
+    return ConfigError(f"TensorRT {_trt.__version__} does not support --{option}", hint=f"leave --{option} out")

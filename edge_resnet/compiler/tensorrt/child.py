@@ -1,4 +1,4 @@
-"""Builds an engine in a child process, so that what kills the builder does not kill the caller. Knows no TensorRT."""
+"""Builds an engine in a child process, so that a crash of the builder does not end the caller. Does not load TensorRT."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from edge_resnet.artifact.enginecache import EngineOptions, Typing
+from edge_resnet.compiler.tensorrt import PlanRequest
 from edge_resnet.core import errors
 from edge_resnet.core.errors import BuildError, EdgeResnetError
 from edge_resnet.core.records import Progress
@@ -25,73 +25,75 @@ __all__ = ["Built", "build_in_child"]
 _END_S = 10.0
 #: A build takes seconds to tens of minutes; one that takes longer hangs, and on a device nobody is there to end it.
 _LIMIT_S = 2 * 3600.0
+#: Last lines of the child that are kept for the message of a crash.
 _KEPT = 20
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Built:
-    """``layers``: the engine inspector's JSON, or None. ``workspace_mib``: the limit the engine was built within, or None."""
+    """``layers``: the engine inspector's JSON, or None. ``workspace_mib``: the limit that the engine was built with, or None."""
 
     layers: str | None
     workspace_mib: int | None
 
 
-def build_in_child(
-    graph: Path,
-    output: Path,
-    options: EngineOptions,
-    dialect: Typing,
-    *,
-    timings: Path | None = None,
-    progress: Progress | None = None,
-) -> Built:
-    """Build the plan of an ONNX file into ``output``. Ctrl-C ends the child too.
+def build_in_child(request: PlanRequest, output: Path, progress: Progress | None = None) -> Built:
+    """Build the plan into the file ``output``. Ctrl-C ends the child too.
 
-    Raises what builder.build_plan raises; BuildError where the child was killed, as Linux does where memory runs out, crashed, or
-    was not done after two hours.
+    Raises what builder.build_plan raises, and BuildError if the child crashed, was killed (as Linux does when memory runs out),
+    or was not done after two hours.
     """
-    request = {
-        "graph": str(graph),
-        "output": str(output),
-        "options": asdict(options),
-        "dialect": dialect,
-        "timings": str(timings) if timings else "",
-    }
     answer: dict[str, Any] = {}
-    said: deque[str] = deque(maxlen=_KEPT)
+    last_lines: deque[str] = deque(maxlen=_KEPT)
     late = threading.Event()
-    with _child(said) as child, _ended_when_late(child, late):
+    with _child(last_lines) as child, _ended_when_late(child, late):
         try:
-            json.dump(request, child.stdin)  # type: ignore[arg-type]
+            json.dump(_as_json(request, output), child.stdin)  # type: ignore[arg-type]
             child.stdin.close()  # type: ignore[union-attr]
         except BrokenPipeError:
-            pass  # it ended before it was asked: its exit code tells
+            pass  # the child has ended already: its exit code says how
         for line in child.stdout or ():
-            answer = json.loads(line)
-            if "progress" in answer and progress is not None:
-                progress(*answer["progress"])
+            found = json.loads(line)
+            if "log" in found:
+                last_lines.append(found["log"]["text"])
+                # At most a warning: the parent's error contains TensorRT's error lines already.
+                _log.log(min(found["log"]["level"], logging.WARNING), "%s", found["log"]["text"])
+            elif "progress" not in found:
+                answer = found
+            elif progress is not None:
+                progress(*found["progress"])
         code = child.wait()
     if late.is_set():
         raise BuildError(
             f"the engine's build was not done after {_LIMIT_S / 3600:g} hours",
-            hint="compile --level 1 takes less; edge-resnet doctor",
+            hint="compile --level 1 takes less time; edge-resnet doctor checks the GPU",
         )
     if "error" in answer:
         raise _error(*answer["error"])
     if code or "plan" not in answer:
-        raise _died(code, said)
+        raise _died(code, last_lines)
     return Built(**answer["plan"])
 
 
+def _as_json(request: PlanRequest, output: Path) -> dict[str, Any]:
+    return {
+        "graph": str(request.graph),
+        "output": str(output),
+        "options": asdict(request.options),
+        "typing": request.typing,
+        "timings": str(request.timings) if request.timings else "",
+    }
+
+
 @contextmanager
-def _child(said: deque[str]) -> Iterator[subprocess.Popen[str]]:
-    """The child, ended whatever happens; what it logs is passed on."""
+def _child(last_lines: deque[str]) -> Iterator[subprocess.Popen[str]]:
+    """The child, which never outlives the block; its standard error goes to the log."""
     command = [sys.executable, "-m", "edge_resnet.compiler.tensorrt"]
     pipe = subprocess.PIPE
     child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, errors="replace")
-    listener = threading.Thread(target=_pass_on, args=(child.stderr, said), daemon=True)
-    listener.start()
+    reader = threading.Thread(target=_log_lines, args=(child.stderr, last_lines), daemon=True)
+    reader.start()
     try:
         yield child
     finally:
@@ -102,7 +104,7 @@ def _child(said: deque[str]) -> Iterator[subprocess.Popen[str]]:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
-        listener.join(_END_S)
+        reader.join(_END_S)
         for stream in (child.stdin, child.stdout, child.stderr):
             if stream is not None and not stream.closed:
                 stream.close()
@@ -123,17 +125,10 @@ def _ended_when_late(child: subprocess.Popen[str], late: threading.Event) -> Ite
         timer.cancel()
 
 
-def _pass_on(stream: IO[str] | None, said: deque[str]) -> None:
+def _log_lines(stream: IO[str] | None, last_lines: deque[str]) -> None:
     for line in stream or ():
-        text = line.rstrip()
-        said.append(text)
-        level, _, message = text.partition(" ")
-        number = logging.getLevelName(level)
-        if isinstance(number, int):
-            # The parent's error carries TensorRT's error lines already.
-            _log.log(min(number, logging.WARNING), "%s", message)
-        else:
-            _log.debug("%s", text)
+        last_lines.append(line.rstrip())
+        _log.debug("%s", line.rstrip())
 
 
 def _error(kind: str, message: str, hint: str) -> EdgeResnetError:
@@ -141,8 +136,8 @@ def _error(kind: str, message: str, hint: str) -> EdgeResnetError:
     return found(message, hint=hint)
 
 
-def _died(code: int, said: deque[str]) -> BuildError:
-    last = next((line for line in reversed(said) if line.strip()), "it said nothing")
+def _died(code: int, last_lines: deque[str]) -> BuildError:
+    last = next((line for line in reversed(last_lines) if line.strip()), "no output")
     if code == -signal.SIGKILL:
         return BuildError(
             "the engine's build was killed: most likely memory ran out",

@@ -1,6 +1,6 @@
-"""The timing cache's file: what the builder measured of its tactics, so that the next build of a like network is faster.
+"""The file of TensorRT's timing cache: measured times of tactics, which make the next build of a similar network faster.
 
-Knows no TensorRT: a cache is bytes, and TensorRT itself leaves out what another version or GPU measured.
+Does not load TensorRT: a cache is bytes, and TensorRT itself ignores what another version or GPU measured.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ _log = logging.getLogger(__name__)
 
 
 def timings_path(version: str, gpu: str, compute_capability: str) -> Path:
-    """Where the cache of this TensorRT on this GPU lies: one file per device, in the user's cache."""
+    """The file of the cache for this TensorRT on this GPU, in the user's cache folder."""
     name = re.sub(r"[^a-z0-9.]+", "-", f"{gpu}-{compute_capability}-{version}".lower()).strip("-.")
     return cache_folder() / "tensorrt" / f"{name}.timings"
 
 
 def read_timings(path: Path | None) -> bytes:
-    """The cache's content; empty where there is none or it cannot be read."""
+    """The cache's content; empty if there is none or it cannot be read."""
     if path is None:
         return b""
     try:
@@ -32,12 +32,12 @@ def read_timings(path: Path | None) -> bytes:
     except FileNotFoundError:
         return b""
     except OSError as error:
-        _log.warning("the timing cache %s cannot be read (%s): the build is slower", path, error.strerror)
+        _log.warning("the timing cache %s cannot be read (%s): the build will be slower", path, error.strerror)
         return b""
 
 
 def write_timings(path: Path, content: bytes) -> None:
-    """Put the cache in place whole; where the disk does not take it, the next build is slower and that is all."""
+    """Write the cache, whole or not at all; a failure is logged, and only makes the next build slower."""
     try:
         replace_files({path: lambda part: part.write_bytes(content)})
     except OSError as error:

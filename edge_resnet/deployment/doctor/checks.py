@@ -17,11 +17,15 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from edge_resnet.deployment.doctor.backendchecks import check_backends
 from edge_resnet.deployment.doctor.check import Check, Group, is_in_system, is_older, is_there, see_system_packages
 from edge_resnet.deployment.doctor.gpuchecks import check_gpu_side
 from edge_resnet.device.machine import DeviceInfo, cache_folder, describe, gpu_clock, installed_version, power_modes, swap_mib
+
+if TYPE_CHECKING:
+    from edge_resnet.runtime.backend import BackendInfo  # numpy, which may be broken here
 
 __all__ = ["Readiness", "examine", "readiness", "usable_backends"]
 
@@ -32,8 +36,6 @@ _MIN_FREE_MEMORY_MIB = 1024
 _MIN_FREE_SHARED_MEMORY_MIB = 2 * 1024
 #: Boards of 8 GiB show less than that: the kernel and the firmware keep some.
 _MEMORY_WITHOUT_SWAP_MIB = 8 * 1024
-#: The checks that must pass before an engine runs.
-_GPU_SIDE = frozenset({"driver", "tensorrt", "pycuda"})
 #: pip's name, module, oldest version, extra ("base": the package's own requirements); the versions are pyproject.toml's.
 _PACKAGES: tuple[tuple[str, str, str, Group], ...] = (
     ("numpy", "numpy", "1.26", "base"),
@@ -85,15 +87,19 @@ def examine(root: Path = _ROOT, info: DeviceInfo | None = None) -> list[Check]:
     ]
 
 
-def usable_backends(checks: Sequence[Check], backends: Mapping[str, str]) -> tuple[str, ...]:
-    """The names that can run now. ``backends``: name → package it needs, empty for none; TensorRT needs all that it runs on."""
-    gpu = {check.name for check in checks if check.status == "ok"} >= _GPU_SIDE
-    return tuple(
-        name for name, package in backends.items() if not package or (gpu if package == "tensorrt" else is_there(package))
-    )
+def usable_backends(checks: Sequence[Check], backends: Mapping[str, BackendInfo]) -> tuple[str, ...]:
+    """The names of the backends that can run now: their packages are there, and on a GPU their checks and the driver's passed."""
+    passed = {check.name for check in checks if check.status == "ok"}
+
+    def is_usable(info: BackendInfo) -> bool:
+        if info.processor == "GPU":
+            return passed >= {"driver", *(requirement.package for requirement in info.requirements)}
+        return all(is_there(requirement.module) for requirement in info.requirements)
+
+    return tuple(name for name, info in backends.items() if is_usable(info))
 
 
-def readiness(checks: Sequence[Check], backends: Mapping[str, str]) -> Readiness:
+def readiness(checks: Sequence[Check], backends: Mapping[str, BackendInfo]) -> Readiness:
     """Which commands and backends work, read off the checks that ``examine`` made."""
     bad = {check.name: check for check in checks if check.status != "ok"}
     broken = [check.name for check in checks if check.group == "base" and check.name in bad]

@@ -184,15 +184,14 @@ def _pycuda() -> dict[str, str]:
 
 
 def _openvino() -> dict[str, str]:
-    # Through the backend's own module, which keeps OpenVINO from reporting its import.
-    openvino = importlib.import_module("edge_resnet.runtime.openvino").openvino
+    openvino = importlib.import_module("edge_resnet.runtime.openvino").load_openvino()
     precisions = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return {"version": str(openvino.__version__).partition("-")[0], "precisions": " ".join(precisions)}
 
 
 def _auto() -> dict[str, str]:
     backends = importlib.import_module("edge_resnet.runtime.backend")
-    return {"taken": backends.resolve_backend("auto"), "order": " ".join(backends.AUTO)}
+    return {"taken": backends.resolve_backend("auto"), "order": " ".join(backends.auto_order())}
 
 
 _ASKED: Mapping[Topic, Callable[[], dict[str, str]]] = MappingProxyType(

@@ -29,7 +29,15 @@ from edge_resnet.measurement.bench.rules import BenchOptions, batch_of, limits_o
 from edge_resnet.measurement.bench.stages import measure_stages
 from edge_resnet.measurement.bench.startup import Startup, measure_startup
 from edge_resnet.measurement.bench.timing import Clock, Tick, Timings, WarmUp, one_by_one, overlapped, warm_up
-from edge_resnet.runtime.backend import BACKENDS, Backend, PipelinedBackend, load_backend, open_backend, resolve_backend
+from edge_resnet.runtime.backend import (
+    BACKENDS,
+    Backend,
+    PipelinedBackend,
+    backend_info,
+    load_backend,
+    open_backend,
+    resolve_backend,
+)
 
 __all__ = ["MAX_SAMPLES", "bench", "bench_scenarios"]
 
@@ -39,7 +47,6 @@ _WARM_UP_MIN_S, _WARM_UP_MAX_S = 1.0, 15.0
 _STAGES_SHARE = 0.2
 #: Samples that a result keeps; of more queries every n-th sample is kept.
 MAX_SAMPLES = 20_000
-_LIBRARIES = (*(entry.module for entry in BACKENDS.values()), "pycuda")
 
 
 def bench(
@@ -107,7 +114,7 @@ class _Measurement:
         self._stages: dict[str, float] = {}
         self._timings = Timings()
         # Sensors are searched before the warm-up: it takes a while, in which a GPU would lower its clocks.
-        self._meter = PowerMeter(look(works="GPU" if network.name == "tensorrt" else "CPU")) if options.power else None
+        self._meter = PowerMeter(look(works=backend_info(network.name).processor)) if options.power else None
         self._power: PowerReading | None = None
         self._warm_up: WarmUp
         self._conditions: Conditions
@@ -220,7 +227,7 @@ class _Measurement:
 
 
 def _on_gpu(options: BenchOptions, network: Backend | None) -> bool:
-    return (resolve_backend(options.backend) if network is None else network.name) == "tensorrt"
+    return backend_info(resolve_backend(options.backend) if network is None else network.name).processor == "GPU"
 
 
 def _percent_tick(scenario: Scenario, progress: Progress | None) -> Tick:
@@ -257,7 +264,8 @@ def _rate(samples: list[int], batch: int) -> float:
 
 
 def _versions(tensorrt: str | None) -> dict[str, str]:
-    found = {name: installed_version(name) for name in _LIBRARIES}
+    packages = [requirement.package for name in BACKENDS for requirement in backend_info(name).requirements]
+    found = {package: installed_version(package) for package in packages}
     found["tensorrt"] = found["tensorrt"] or tensorrt
     return {"edge-resnet": __version__, **{name: version for name, version in found.items() if version}}
 

@@ -1,4 +1,36 @@
-"""The TensorRT backend: plans, pinned buffers, streams, CUDA graphs, and frames resized on the GPU.
+"""The TensorRT backend: plans, pinned memory, CUDA streams, CUDA graphs, and frames resized on the GPU.
 
-Knows nothing of how a plan is built. Loads tensorrt and PyCUDA, the latter in ``cuda`` alone.
+Does not know how a plan is built. Loads tensorrt, and PyCUDA in ``cuda`` alone; this file, with the declaration, loads neither.
 """
+
+from __future__ import annotations
+
+from edge_resnet.core.errors import BackendError
+from edge_resnet.device.gpu import first_gpu
+from edge_resnet.runtime.backend import BackendClass, BackendInfo, EngineForm, Requirement
+
+__all__ = ["BACKEND"]
+
+
+def _load() -> BackendClass:
+    from edge_resnet.runtime.tensorrt.inference import TensorRtBackend
+
+    return TensorRtBackend
+
+
+def _suits() -> bool:
+    try:
+        first_gpu()
+    except BackendError:
+        return False
+    return True
+
+
+BACKEND = BackendInfo(
+    load=_load,
+    requirements=(Requirement("tensorrt", "tensorrt", extra="tensorrt"), Requirement("pycuda", "pycuda", extra="tensorrt")),
+    form=EngineForm("plan"),
+    processor="GPU",
+    auto_rank=1,
+    suits=_suits,
+)

@@ -1,7 +1,7 @@
-"""The GPU through PyCUDA: its primary context, streams, and memory that both sides reach. Knows no TensorRT and no networks.
+"""The GPU through PyCUDA: its primary context, streams, and pinned memory. Does not know about TensorRT or networks.
 
-The one owner of PyCUDA. The primary context is the one that TensorRT and torch use; it is pushed for each piece of work and
-popped after, in whichever thread that is: PyCUDA ends the process that leaves its stack filled.
+The only module that imports PyCUDA. TensorRT and torch use the same primary context. It is pushed for each piece of work and
+popped afterwards, in the same thread: PyCUDA aborts a process that exits with a context on its stack.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ __all__ = ["Cuda", "DeviceBuffer", "Kernel", "PinnedBuffer", "StreamTimer"]
 
 
 class PinnedBuffer:
-    """Memory of one shape and dtype: ``host``, a pinned array, and ``address``, where the GPU finds its content.
+    """Pinned memory of one shape and dtype. ``host``: an array. ``address``: the device address of its content.
 
-    On a GPU with memory of its own the two are copies of each other, made by ``to_device`` and ``to_host``; on an integrated one
-    they are the same memory, and nothing is copied.
+    On a GPU with its own memory, ``to_device`` and ``to_host`` copy between the two. On an integrated GPU they are the same
+    memory, and nothing is copied.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: npt.DTypeLike, *, mapped: bool) -> None:
@@ -39,17 +39,17 @@ class PinnedBuffer:
             self.address = int(self._device)
 
     def to_device(self, stream: Any, count: int) -> None:
-        """Queue the copy of the first ``count`` rows."""
+        """Queue the H2D copy of the first ``count`` rows."""
         if self._device is not None:
             driver.memcpy_htod_async(self._device, self.host[:count], stream)
 
     def to_host(self, stream: Any, count: int) -> None:
-        """Queue the copy back of the first ``count`` rows."""
+        """Queue the D2H copy of the first ``count`` rows."""
         if self._device is not None:
             driver.memcpy_dtoh_async(self.host[:count], self._device, stream)
 
     def free(self) -> None:
-        """Give the GPU's memory back; the context must be current."""
+        """Free the memory; the context must be current."""
         if self._device is not None:
             self._device.free()
         self._device = None
@@ -57,7 +57,7 @@ class PinnedBuffer:
 
 
 class DeviceBuffer:
-    """Memory of ``size`` bytes at ``address`` that only the GPU reaches, also on an integrated one, which reads it faster."""
+    """Device memory of ``size`` bytes at ``address``. An integrated GPU also reads it faster than pinned memory."""
 
     def __init__(self, size: int) -> None:
         self._device: Any = driver.mem_alloc(size)
@@ -65,60 +65,60 @@ class DeviceBuffer:
         self.address = int(self._device)
 
     def fill(self, content: npt.NDArray[Any], stream: Any) -> None:
-        """Queue the copy of a contiguous array to its beginning; the array must stay as it is until the stream was waited for."""
+        """Queue the copy of a contiguous array to its start; the array must not change until the stream has been synchronized."""
         driver.memcpy_htod_async(self._device, content, stream)
 
     def free(self) -> None:
-        """Give the memory back; the context must be current."""
+        """Free the memory; the context must be current."""
         if self._device is not None:
             self._device.free()
         self._device = None
 
 
 class Kernel:
-    """A function that runs on the GPU. ``arguments``: their types, ``P`` an address, ``i`` an int."""
+    """A CUDA kernel. ``arguments``: a letter per argument, ``P`` for an address, ``i`` for an int."""
 
     def __init__(self, function: Any, arguments: str) -> None:
         self._function = function.prepare(arguments)
 
     def launch(self, grid: tuple[int, int], block: int, stream: Any, *arguments: int) -> None:
-        """Queue a run in ``grid`` blocks of ``block`` threads."""
+        """Queue a launch of ``grid`` blocks with ``block`` threads each."""
         self._function.prepared_async_call(grid, (block, 1, 1), stream, *arguments)
 
 
 class StreamTimer:
-    """Moments on a stream as the GPU itself sees them, and the times between them. The context must be current throughout."""
+    """CUDA events on one stream, and the times between them on the GPU's clock. The context must be current for every call."""
 
     def __init__(self) -> None:
         self._events: list[Any] = []
         self._used = 0
 
     def begin(self, stream: Any) -> None:
-        """Queue the first moment; what was taken before is forgotten."""
+        """Queue the first event, and forget those before it."""
         self._used = 0
-        self.take(stream)
+        self.mark(stream)
 
-    def take(self, stream: Any) -> None:
-        """Queue a moment behind all that was queued on the stream."""
+    def mark(self, stream: Any) -> None:
+        """Queue an event behind everything that is queued on the stream."""
         if self._used == len(self._events):
             self._events.append(driver.Event())
         self._events[self._used].record(stream)
         self._used += 1
 
     def milliseconds(self) -> list[float]:
-        """Between each moment and the next; the stream must have been waited for. Finer than a microsecond."""
-        taken = self._events[: self._used]
-        return [float(before.time_till(after)) for before, after in pairwise(taken)]
+        """The time from each event to the next, finer than a microsecond; the stream must have been synchronized."""
+        marked = self._events[: self._used]
+        return [float(before.time_till(after)) for before, after in pairwise(marked)]
 
 
 class Cuda:
-    """The first GPU's primary context. ``close`` lets go of it and may be called twice.
+    """The primary context of the first GPU. ``close`` releases it and may be called twice.
 
-    ``mapped``: whether buffers are shared with the GPU and not copied: it is integrated, and can map the processor's memory.
+    ``mapped``: whether pinned memory is mapped and not copied, as on an integrated GPU that can map the CPU's memory.
     """
 
     def __init__(self) -> None:
-        with _in_words("the CUDA driver does not start"):
+        with _mapped_errors("the CUDA driver does not start"):
             driver.init()
             device = driver.Device(0)
             attributes = driver.device_attribute
@@ -129,10 +129,10 @@ class Cuda:
 
     @contextmanager
     def current(self, doing: str) -> Iterator[None]:
-        """Make the context this thread's while the block runs; what CUDA raises becomes a BackendError that says ``doing``."""
+        """Make the context current in this thread during the block; CUDA errors become a BackendError about ``doing``."""
         if self._context is None:
             raise BackendError("this GPU context is closed", hint="open the artifact again")
-        with _in_words(doing):
+        with _mapped_errors(doing):
             self._context.push()
             try:
                 yield
@@ -140,40 +140,40 @@ class Cuda:
                 driver.Context.pop()
 
     def stream(self) -> Any:
-        """A stream of its own; ``handle`` is what TensorRT takes. The context must be current."""
+        """A new stream; TensorRT takes its ``handle``. The context must be current."""
         return driver.Stream()
 
-    def laps(self) -> StreamTimer:
-        """A stopwatch for one stream. The context must be current."""
+    def timer(self) -> StreamTimer:
+        """A timer for one stream. The context must be current."""
         return StreamTimer()
 
     def buffer(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> PinnedBuffer:
-        """Memory that both sides reach. The context must be current."""
+        """Pinned memory. The context must be current."""
         return PinnedBuffer(shape, dtype, mapped=self.mapped)
 
     def memory(self, size: int) -> DeviceBuffer:
-        """Memory of ``size`` bytes for the GPU alone. The context must be current."""
+        """Device memory of ``size`` bytes. The context must be current."""
         return DeviceBuffer(size)
 
     def kernels(self, cubin: bytes, arguments: Mapping[str, str]) -> list[Kernel]:
-        """Functions of a compiled module, by name with the types of their arguments. The context must be current."""
+        """The kernels of a compiled module; ``arguments``: name → the types of its arguments. The context must be current."""
         module = driver.module_from_buffer(cubin)
         return [Kernel(module.get_function(name), types) for name, types in arguments.items()]
 
     def close(self) -> None:
-        """Let go of the context."""
+        """Release the context."""
         context, self._context = self._context, None
         if context is not None:
-            with _in_words("the GPU context cannot be closed"):
+            with _mapped_errors("the GPU context cannot be closed"):
                 context.detach()
 
 
 @contextmanager
-def _in_words(doing: str) -> Iterator[None]:
+def _mapped_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except driver.MemoryError as error:
         raise BackendError(f"{doing}: GPU memory ran out", hint="close other programs, or lower --batch") from error
     except driver.Error as error:
         first = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise BackendError(f"{doing}: {first}", hint="edge-resnet doctor looks at the GPU; a restart clears a fault") from error
+        raise BackendError(f"{doing}: {first}", hint="edge-resnet doctor checks the GPU; a restart clears a fault") from error

@@ -1,6 +1,7 @@
-"""CUDA graphs through the driver's calls: a stream's work, recorded once, is launched as a whole. Knows no TensorRT, no PyCUDA.
+"""CUDA graphs through the CUDA driver API: work on a stream is captured once and then launched as a whole.
 
-PyCUDA has no calls for graphs, hence ctypes. What a graph saves is the processor's time for launching each kernel.
+Uses ctypes, because PyCUDA has no calls for graphs. A graph saves the CPU's time for launching each kernel. Does not know about
+TensorRT or PyCUDA.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from edge_resnet.device.gpu import LIBRARY
 
 __all__ = ["Graph", "Recorder"]
 
-#: CU_STREAM_CAPTURE_MODE_THREAD_LOCAL of the CUDA driver API: what other threads do meanwhile is neither recorded nor forbidden.
+#: CU_STREAM_CAPTURE_MODE_THREAD_LOCAL of the CUDA driver API: calls of other threads are neither captured nor forbidden.
 _THREAD_LOCAL = 1
 _POINTER = ctypes.c_void_p
 _CALLS: dict[str, tuple[type, ...]] = {
@@ -30,18 +31,18 @@ _log = logging.getLogger(__name__)
 
 
 class Graph:
-    """Recorded work, at the addresses that it was recorded with: they must live as long as the graph is launched."""
+    """Captured work. It uses the addresses that it was captured with, which must stay valid as long as the graph is launched."""
 
     def __init__(self, cuda: ctypes.CDLL, executable: ctypes.c_void_p) -> None:
         self._cuda = cuda
         self._executable: ctypes.c_void_p | None = executable
 
     def launch(self, stream: int) -> None:
-        """Queue it on the stream of that handle. The GPU's context must be current. Raises BackendError."""
+        """Queue it on the stream with that handle. The CUDA context must be current. Raises BackendError."""
         _call(self._cuda, "cuGraphLaunch", self._executable, stream)
 
     def free(self) -> None:
-        """Give it back; nothing of it may still run. Harmless when repeated."""
+        """Free it; it must not be running. May be called again."""
         executable, self._executable = self._executable, None
         if executable is not None:
             with suppress(BackendError):
@@ -49,7 +50,7 @@ class Graph:
 
 
 class Recorder:
-    """Records work as graphs, until that fails once: some layers (the DLA's, loops) cannot be, and then none is tried again."""
+    """Captures work as graphs until that fails once: some layers (those of the DLA, loops) cannot be captured."""
 
     def __init__(self, library: str = LIBRARY) -> None:
         try:
@@ -62,16 +63,16 @@ class Recorder:
             self.works = True
 
     def record(self, stream: int, work: Callable[[], None]) -> Graph | None:
-        """What ``work`` queues on the stream of that handle, which is not run; None where it cannot be recorded.
+        """Capture what ``work`` queues on the stream with that handle, without running it; None if it cannot be captured.
 
-        ``work`` must have run once before, so that nothing is allocated in it. The GPU's context must be current, and the stream
-        not CUDA's default one.
+        ``work`` must have run once before, so that it allocates nothing. The CUDA context must be current, and the stream must
+        not be the default one.
         """
         if not self.works:
             return None
         try:
             return self._recorded(stream, work)
-        except Exception as error:  # whatever the work raises, it is run without a graph next time, and raises it there
+        except Exception as error:  # next time the work runs without a graph, and raises it there
             self._give_up(error)
             return None
 
@@ -82,7 +83,7 @@ class Recorder:
             try:
                 work()
             finally:
-                # A stream that is left in capture mode takes no other work.
+                # A stream that is left in capture mode accepts no other work.
                 ended = self._cuda.cuStreamEndCapture(stream, ctypes.byref(graph))
             if ended or not graph:
                 raise BackendError(f"cuStreamEndCapture gave error {ended}")
@@ -95,10 +96,10 @@ class Recorder:
 
     def _give_up(self, error: Exception) -> None:
         self.works = False
-        _log.warning("without CUDA graphs, each kernel launched by itself: %s", str(error).partition("\n")[0])
+        _log.warning("CUDA graphs are off, each kernel is launched by itself: %s", str(error).partition("\n")[0])
 
 
 def _call(cuda: ctypes.CDLL, name: str, *arguments: object) -> None:
     result = int(getattr(cuda, name)(*arguments))
     if result:
-        raise BackendError(f"{name} gave error {result}", hint="edge-resnet doctor looks at the GPU; a restart clears a fault")
+        raise BackendError(f"{name} gave error {result}", hint="edge-resnet doctor checks the GPU; a restart clears a fault")

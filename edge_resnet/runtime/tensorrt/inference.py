@@ -1,7 +1,7 @@
-"""Runs a TensorRT engine with PyCUDA: two slots, so that one batch's copies overlap another's network. Builds no engine.
+"""Runs a TensorRT engine with PyCUDA, in two slots: the copies of one batch overlap the network of another.
 
-``infer`` serves any batch and any thread; ``submit`` and ``result`` let a caller keep the GPU busy. Both take images that are
-preprocessed, or frames as captured.
+``infer`` takes any batch from any thread; ``submit`` and ``result`` let a caller keep the GPU busy. Both take preprocessed
+images, or frames as captured. Builds no engine.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from edge_resnet.runtime.tensorrt.cuda import Cuda
 from edge_resnet.runtime.tensorrt.cudagraph import Recorder
 from edge_resnet.runtime.tensorrt.kernels import Kernels
 from edge_resnet.runtime.tensorrt.library import log_to_python
-from edge_resnet.runtime.tensorrt.plans import StoredPlan, find_plan, read_plan, wanted
+from edge_resnet.runtime.tensorrt.plans import StoredPlan, find_plan, needed_here, read_plan
 from edge_resnet.runtime.tensorrt.resize import GpuResize
 from edge_resnet.runtime.tensorrt.slots import Bindings, Slot
 
@@ -39,16 +39,16 @@ _SLOTS = 2
 
 @dataclass(eq=False)
 class Ticket:
-    """A batch under way: to be given to ``result`` once."""
+    """A running batch, for one call of ``result``."""
 
     slot: Slot | None
     count: int
 
 
 class TensorRtBackend:
-    """An engine on the first GPU. ``submit`` waits while every slot is busy; a ticket's slot is free again after ``result``.
+    """An engine on the first GPU. ``submit`` waits while every slot is busy; ``result`` makes a ticket's slot free again.
 
-    ``slots``: batches that are under way at once. ``graphs``: launch batch sizes that come again as CUDA graphs.
+    ``slots``: batches that run at once. ``graphs``: launch batch sizes that are used again as CUDA graphs.
     """
 
     name = "tensorrt"
@@ -58,13 +58,13 @@ class TensorRtBackend:
         self.classes = plan.classes
         self._plan = plan
         self._input_size = plan.preprocess.crop
-        self._most = 0
-        self._listener = log_to_python(tensorrt)
+        self._max_batch = 0
+        self._log = log_to_python(tensorrt)
         self._runtime: Any = None
         self._engine: Any = None
         self._slots: list[Slot] = []
         self._kernels = Kernels(gpu.compute_capability, self._check_kernels)
-        #: None wakes whoever waits for a slot when there will be none.
+        #: None wakes the threads that wait for a slot, when the backend is closed.
         self._free: queue.SimpleQueue[Slot | None] = queue.SimpleQueue()
         self._closed, self._working = False, 0
         self._idle = threading.Condition()
@@ -78,41 +78,41 @@ class TensorRtBackend:
     @classmethod
     def engine_request(cls, artifact: Artifact, variant: Variant, tuning: EngineTuning | None = None) -> EngineRequest | None:
         """A plan for this GPU and this TensorRT; its form is its precision."""
-        facts = wanted(artifact, variant, tuning)
-        there = find_plan(artifact, facts) if tuning is None else None
-        key = engine_key(facts) if there is None else there[0].name
+        facts = needed_here(artifact, variant, tuning)
+        found = find_plan(artifact, facts) if tuning is None else None
+        key = engine_key(facts) if found is None else found[0].name
         return EngineRequest(key, facts.options.precision, facts.options.tuning)
 
     @classmethod
     def open(cls, artifact: Artifact, variant: Variant) -> TensorRtBackend:
-        """Open the plan that fits this machine; why those that are there do not fit is in the log."""
+        """Open the plan that fits this machine. Raises IncompatibleEngineError if none does; the reasons are in the log."""
         return cls(read_plan(artifact, variant))
 
     @property
-    def most(self) -> int:
+    def max_batch(self) -> int:
         """The engine's largest batch."""
-        return self._most
+        return self._max_batch
 
     @property
     def resizes(self) -> bool:
-        """Whether frames are preprocessed on the GPU; elsewhere on the processor. The first question may compile kernels."""
+        """Whether frames are preprocessed on the GPU, or else on the CPU. The first call may compile kernels."""
         return self._kernels.cubin() is not None
 
     def infer(self, images: Images) -> Logits:
-        """(N, H, W, 3) uint8 RGB → logits (N, classes) float32, the caller's to keep. N may exceed the engine's largest batch."""
+        """(N, H, W, 3) uint8 RGB → logits (N, classes) float32, which belong to the caller. N may exceed the largest batch."""
         check_images(images, self._input_size, closed=self._closed)
         return self._infer(images)
 
     def infer_timed(self, images: Images) -> tuple[Logits, dict[str, float]]:
-        """As ``infer``, one piece after another, with the GPU's own milliseconds of ``h2d``, ``compute`` and ``d2h``.
+        """As ``infer``, one piece after another, with milliseconds of ``h2d``, ``compute`` and ``d2h`` on the GPU's clock.
 
-        On an integrated GPU nothing is copied, and ``compute`` is alone.
+        On an integrated GPU nothing is copied, and there is only ``compute``.
         """
         check_images(images, self._input_size, closed=self._closed)
         found: list[Logits] = []
         split: dict[str, float] = {}
-        for start in range(0, len(images), self._most):
-            piece = images[start : start + self._most]
+        for start in range(0, len(images), self._max_batch):
+            piece = images[start : start + self._max_batch]
             slot = self._a_slot(wait=True)
             assert slot is not None
             try:
@@ -126,30 +126,33 @@ class TensorRtBackend:
         return np.concatenate(found), split
 
     def infer_frames(self, frames: Sequence[ImageArray]) -> Logits:
-        """Frames as captured, (H, W, 3) uint8 BGR of any sizes → logits (N, classes) float32, the caller's to keep.
+        """Frames as captured, (H, W, 3) uint8 BGR of any sizes → logits (N, classes) float32, which belong to the caller.
 
-        Preprocessed as the artifact says: on the GPU where ``resizes``, to the same bytes. Raises ConfigError for a wrong frame.
+        They are preprocessed as the artifact says, on the GPU if ``resizes``, to the same bytes. Raises ConfigError for a frame
+        of another shape or dtype.
         """
         if not frames:
             raise ConfigError("there is no frame to run", hint="give at least one")
         return self._infer(frames) if self.resizes else self.infer(self._preprocessed(frames))
 
     def submit(self, images: Images) -> Ticket:
-        """Start a batch of up to the engine's largest. Raises ConfigError for more."""
+        """Start a batch of at most ``max_batch`` images. Raises ConfigError for more."""
         check_images(images, self._input_size, closed=self._closed)
         return self._submit(images)
 
     def submit_frames(self, frames: Sequence[ImageArray]) -> Ticket:
-        """Start a batch of frames as captured; they are the caller's again when this returns."""
+        """Start a batch of frames as captured; the caller may reuse them when this returns."""
         if not frames:
             raise ConfigError("there is no frame to run", hint="give at least one")
         return self._submit(frames) if self.resizes else self.submit(self._preprocessed(frames))
 
     def result(self, ticket: Ticket) -> Logits:
-        """Wait for a batch: logits (N, classes) float32, the caller's to keep. Raises BackendError for a ticket that was used."""
+        """Wait for a batch: logits (N, classes) float32, which belong to the caller. Raises BackendError for a used ticket."""
         slot, ticket.slot = ticket.slot, None
         if slot is None or self._closed:
-            raise BackendError("this ticket's batch is gone", hint="ask for each result once, before the backend is closed")
+            raise BackendError(
+                "this ticket was used, or its backend was closed", hint="call result once per ticket, before close"
+            )
         try:
             with self._at_work("the GPU failed while it ran the network"):
                 return slot.finish(ticket.count)
@@ -157,7 +160,7 @@ class TensorRtBackend:
             self._free.put(slot)
 
     def close(self) -> None:
-        """Free the engine and the GPU's memory; waits for what still runs. Harmless when repeated."""
+        """Free the engine and the GPU's memory, once running batches have ended. May be called again."""
         with self._idle:
             if self._closed:
                 return
@@ -167,7 +170,7 @@ class TensorRtBackend:
         try:
             with suppress(BackendError), self._cuda.current("the GPU failed while it was closed"):
                 for slot in self._slots:
-                    with suppress(Exception):  # a batch that failed is over too
+                    with suppress(Exception):  # a batch that failed has ended too
                         slot.drain()
                 for slot in self._slots:
                     slot.free()
@@ -185,22 +188,22 @@ class TensorRtBackend:
 
     def _open(self, slots: int, recorder: Recorder | None) -> None:
         with self._cuda.current("the engine cannot be opened"):
-            self._runtime = tensorrt.Runtime(self._listener.logger)
+            self._runtime = tensorrt.Runtime(self._log.logger)
             if self._runtime is not None:
                 self._runtime.engine_host_code_allowed = self._plan.own_code
                 self._engine = self._runtime.deserialize_cuda_engine(self._plan.content)
             if self._engine is None:
                 raise IncompatibleEngineError(
-                    f"TensorRT {tensorrt.__version__} cannot open the engine: {self._listener.last()}",
+                    f"TensorRT {tensorrt.__version__} cannot open the engine: {self._log.last()}",
                     hint="edge-resnet compile ARTIFACT --backend tensorrt",
                 )
             bindings = Bindings(tensorrt, self._engine)
             if bindings.classes != self.classes or bindings.image != (self._input_size, self._input_size, 3):
                 raise IncompatibleEngineError(
-                    f"the engine is of another network: {bindings.image} → {bindings.classes} classes",
+                    f"the engine belongs to another network: {bindings.image} → {bindings.classes} classes",
                     hint="edge-resnet compile ARTIFACT --backend tensorrt",
                 )
-            self._most = bindings.most
+            self._max_batch = bindings.max_batch
             for _ in range(slots):
                 self._slots.append(Slot(self._cuda, self._engine, bindings, recorder))
         for slot in self._slots:
@@ -213,9 +216,9 @@ class TensorRtBackend:
         pending: deque[Ticket] = deque()
         found: list[Logits] = []
         try:
-            for start in range(0, len(batch), self._most):
-                piece = batch[start : start + self._most]
-                # Whoever holds a slot does not wait for another: two such threads would wait for each other.
+            for start in range(0, len(batch), self._max_batch):
+                piece = batch[start : start + self._max_batch]
+                # A thread that holds a slot does not wait for another one: two such threads would wait for each other.
                 slot = self._a_slot(wait=not pending)
                 while slot is None:
                     found.append(self.result(pending.popleft()))
@@ -230,14 +233,16 @@ class TensorRtBackend:
         return found[0] if len(found) == 1 else np.concatenate(found)
 
     def _submit(self, batch: Images | Sequence[ImageArray]) -> Ticket:
-        if len(batch) > self._most:
-            raise ConfigError(f"the engine takes up to {self._most} images, not {len(batch)}", hint="infer takes any number")
+        if len(batch) > self._max_batch:
+            raise ConfigError(
+                f"the engine takes at most {self._max_batch} images, not {len(batch)}", hint="infer takes any number"
+            )
         slot = self._a_slot(wait=True)
         assert slot is not None
         return self._start(slot, batch)
 
     def _start(self, slot: Slot, batch: Images | Sequence[ImageArray]) -> Ticket:
-        """An array is preprocessed images, anything else frames."""
+        """``batch``: an array of preprocessed images, or a sequence of frames."""
         try:
             with self._at_work("the GPU failed while it started the network"):
                 if isinstance(batch, np.ndarray):
@@ -250,29 +255,29 @@ class TensorRtBackend:
         return Ticket(slot, len(batch))
 
     def _check_kernels(self, cubin: bytes) -> None:
-        with self._at_work("the GPU does not take the kernels"):
+        with self._at_work("the GPU refuses the kernels"):
             GpuResize(self._cuda, cubin, self._plan.preprocess, 1).free()
 
     def _resize(self) -> GpuResize:
-        """The preprocessing of one slot."""
+        """The preprocessing of one slot, made when its first frames arrive."""
         cubin = self._kernels.cubin()
         assert cubin is not None
-        return GpuResize(self._cuda, cubin, self._plan.preprocess, self._most)
+        return GpuResize(self._cuda, cubin, self._plan.preprocess, self._max_batch)
 
     def _a_slot(self, *, wait: bool) -> Slot | None:
-        """A free slot; None where there is none now and it is not waited for. Raises BackendError when closed meanwhile."""
+        """A free slot; None if there is none now and ``wait`` is false. Raises BackendError if the backend is closed."""
         try:
             slot = self._free.get(block=wait)
         except queue.Empty:
             return None
         if slot is None:
-            self._free.put(None)  # for the next one who waits
+            self._free.put(None)  # for the next thread that waits
             raise BackendError("this backend was closed", hint="open the artifact again")
         return slot
 
     @contextmanager
     def _at_work(self, doing: str) -> Iterator[None]:
-        """Hold off ``close`` and make the GPU's context current."""
+        """Delay ``close`` and make the CUDA context current during the block."""
         with self._idle:
             if self._closed:
                 raise BackendError("this backend is closed", hint="open the artifact again")

@@ -1,4 +1,4 @@
-"""The project's own GPU code: compiled on the machine that runs it, once, by its CUDA toolkit. Loads nothing and needs no GPU."""
+"""The project's CUDA kernels, compiled once by the CUDA toolkit of the machine that runs them. Needs no GPU itself."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _log = logging.getLogger(__name__)
 
 
 def compile_kernels(nvcc: Path, compute_capability: str, folder: Path) -> Path:
-    """The kernels' cubin for a GPU of that compute capability, such as ``8.7``, in ``folder``: compiled where it is not there.
+    """The kernels' cubin for a GPU of that compute capability, such as ``8.7``, in ``folder``; compiled if it is not there.
 
-    Another source, compiler or GPU makes another file. The file appears whole or not at all, also where two processes make
-    it. Raises BackendError where the compiler fails, with its first error, or the folder cannot be written.
+    The file's name depends on source, compiler and GPU. The file appears whole or not at all, even if two processes compile it.
+    Raises BackendError with the compiler's first error if it fails, and if the folder cannot be written.
     """
     if not re.fullmatch(r"\d+\.\d", compute_capability):
         raise ConfigError(f"a compute capability looks like 8.7, not {compute_capability!r}", hint="edge-resnet doctor")
@@ -40,13 +40,13 @@ def compile_kernels(nvcc: Path, compute_capability: str, folder: Path) -> Path:
     digest = hashlib.sha256("\0".join([version, *options]).encode() + source).hexdigest()[:16]
     target = folder / f"resize-{architecture}-{digest}.cubin"
     if not target.is_file():
-        _log.info("compiling the GPU's kernels with %s", nvcc)
+        _log.info("compiling the CUDA kernels with %s", nvcc)
         try:
             _compile([str(nvcc), *options], source, target)
         except OSError as error:
             raise BackendError(
-                f"the GPU's kernels cannot be kept in {folder}: {error.strerror or error}",
-                hint="set XDG_CACHE_HOME to a folder that can be written",
+                f"the CUDA kernels cannot be written to {folder}: {error.strerror or error}",
+                hint="set XDG_CACHE_HOME to a folder that you may write to",
             ) from error
     return target
 
@@ -58,35 +58,35 @@ def _compile(command: list[str], source: bytes, target: Path) -> None:
         source_file.write_bytes(source)
         _run([*command, "-o", str(made), str(source_file)])
         if not made.is_file() or not made.stat().st_size:
-            raise BackendError(f"{command[0]} made nothing of the GPU's kernels", hint="reinstall the CUDA toolkit")
+            raise BackendError(f"{command[0]} wrote no CUDA kernels", hint="reinstall the CUDA toolkit")
         with made.open("rb") as file:
-            # Boards lose power: a name must never stand for content that did not reach the disk.
+            # Boards lose power: the file must reach the disk before it gets its name.
             os.fsync(file.fileno())
         made.replace(target)
 
 
 def _run(command: list[str]) -> str:
-    """What the command prints. Raises BackendError where it fails, hangs, or cannot be started."""
+    """The command's output. Raises BackendError if it fails, hangs, or cannot be started."""
     try:
-        code, said = _ended(command)
+        code, output = _ended(command)
     except subprocess.TimeoutExpired as error:
-        hint = "try again when the machine is idle"
+        hint = "retry when the machine is idle"
         raise BackendError(f"{command[0]} did not end within {_TIMEOUT_S:g} s", hint=hint) from error
     except OSError as error:
         raise BackendError(f"{command[0]} cannot be started: {error.strerror}", hint="reinstall the CUDA toolkit") from error
     if code:
-        lines = [line.strip() for line in said.splitlines() if line.strip()] or [f"exit code {code}"]
+        lines = [line.strip() for line in output.splitlines() if line.strip()] or [f"exit code {code}"]
         first = next((line for line in lines if re.search(r"\b(error|fatal)\b", line, re.IGNORECASE)), lines[0])
         raise BackendError(
-            f"the GPU's kernels cannot be compiled: {first}",
-            hint="needed are g++ and a CUDA toolkit that knows this GPU; CUDA_HOME or PATH chooses one of several",
+            f"the CUDA kernels cannot be compiled: {first}",
+            hint="install g++ and a CUDA toolkit for this GPU; CUDA_HOME or PATH selects one of several",
         )
-    return said
+    return output
 
 
 def _ended(command: list[str]) -> tuple[int, str]:
-    """Exit code and output. The command's own children end with it, whatever happens."""
-    # Into a file: a pipe would stay open as long as one of the compiler's passes lives.
+    """Exit code and output. The command's child processes are always ended with it."""
+    # Into a file: a pipe would stay open as long as one of the compiler's child processes lives.
     with tempfile.TemporaryFile() as output:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
         try:
@@ -101,9 +101,9 @@ def _ended(command: list[str]) -> tuple[int, str]:
 
 
 class Kernels:
-    """Of a GPU of that compute capability, such as ``8.7``. May be asked from several threads.
+    """The kernels for a GPU of that compute capability, such as ``8.7``. Thread-safe.
 
-    ``check``: raises one of edge_resnet.core.errors where the GPU does not take the compiled kernels.
+    ``check``: raises an EdgeResnetError if the GPU refuses the compiled kernels.
     """
 
     def __init__(self, compute_capability: str, check: Callable[[bytes], None]) -> None:
@@ -114,22 +114,22 @@ class Kernels:
         self._lock = threading.Lock()
 
     def cubin(self) -> bytes | None:
-        """The compiled kernels, from the cache or compiled now; None where there is no compiler, it fails, or the GPU refuses."""
+        """The kernels, cached or compiled now; None if there is no compiler, it fails, or the GPU refuses them."""
         with self._lock:
             if not self._asked:
-                self._cubin = self._made()
+                self._cubin = self._load()
                 self._asked = True
         return self._cubin
 
-    def _made(self) -> bytes | None:
+    def _load(self) -> bytes | None:
         nvcc = find_nvcc()
         if nvcc is None:
-            _log.warning("frames are resized on the processor: nvcc is not here (edge-resnet doctor says how to get it)")
+            _log.warning("frames are resized on the CPU: nvcc is not installed (edge-resnet doctor shows how to install it)")
             return None
         try:
             cubin = compile_kernels(nvcc, self._compute_capability, cache_folder() / "kernels").read_bytes()
             self._check(cubin)
         except (EdgeResnetError, OSError) as error:
-            _log.warning("frames are resized on the processor: %s", str(error).partition("\n")[0])
+            _log.warning("frames are resized on the CPU: %s", str(error).partition("\n")[0])
             return None
         return cubin

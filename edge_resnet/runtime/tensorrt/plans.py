@@ -1,4 +1,4 @@
-"""The TensorRT plans in an artifact: which one this machine needs, which it may use, and why not the others. Runs none."""
+"""The TensorRT plans in an artifact: which one this machine needs, which it may use, and why not the others. Runs no plan."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 import tensorrt
 
 from edge_resnet.artifact.enginecache import (
+    FACTS,
+    PLAN,
     EngineFacts,
     EngineOptions,
     EngineTuning,
@@ -25,26 +27,16 @@ from edge_resnet.device.gpu import first_gpu
 from edge_resnet.runtime.backend import Variant
 from edge_resnet.runtime.tensorrt.library import typing_of
 
-__all__ = ["FACTS", "LAYERS", "PLAN", "StoredPlan", "facts_here", "find_plan", "read_plan", "wanted"]
+__all__ = ["StoredPlan", "facts_here", "find_plan", "needed_here", "read_plan"]
 
-
-def facts_here(truth: str, options: EngineOptions) -> EngineFacts:
-    """What an engine of ``truth`` with these options would hold for. Raises BackendError where there is no GPU, or a TensorRT
-    that is too old."""
-    gpu, dialect = first_gpu(), typing_of(tensorrt)
-    return EngineFacts(str(tensorrt.__version__), gpu.name, gpu.compute_capability, truth, dialect, options)
-
-
-#: Files of an engine's folder: the serialized engine, what it holds for, the inspector's listing.
-PLAN, FACTS, LAYERS = "plan.engine", "engine.json", "layers.json"
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class StoredPlan:
-    """``content``: the serialized engine, of a network with that many ``classes`` whose input ``preprocess`` makes of frames.
+    """``content``: the plan's bytes. ``classes``: of the network. ``preprocess``: how frames become the network's input.
 
-    ``own_code``: whether it brings code that TensorRT must be allowed to run, as version-compatible plans do.
+    ``own_code``: whether the plan contains code that TensorRT must be allowed to run, as version-compatible plans do.
     """
 
     content: bytes
@@ -54,8 +46,8 @@ class StoredPlan:
 
 
 def read_plan(artifact: Artifact, variant: Variant) -> StoredPlan:
-    """The plan that fits this machine. Raises IncompatibleEngineError where none does; why they do not is in the log."""
-    found = find_plan(artifact, wanted(artifact, variant))
+    """The plan that fits this machine. Raises IncompatibleEngineError if none does; the reasons are in the log."""
+    found = find_plan(artifact, needed_here(artifact, variant))
     if found is None:
         raise IncompatibleEngineError(
             f"{artifact.folder} holds no TensorRT engine that fits this machine",
@@ -63,25 +55,34 @@ def read_plan(artifact: Artifact, variant: Variant) -> StoredPlan:
         )
     folder, facts = found
     manifest = artifact.manifest
-    # Code is run of a version-compatible plan alone: it was built here, and its hash was checked.
+    # Only a version-compatible plan may run code of its own: it was built on this machine, and its hash was checked.
     own_code = facts.options.tuning.version_compatible
     return StoredPlan((folder / PLAN).read_bytes(), manifest.model.classes, manifest.preprocess, own_code)
 
 
-def wanted(artifact: Artifact, variant: Variant, tuning: EngineTuning | None = None) -> EngineFacts:
-    """The engine that the artifact needs here. Raises ConfigError for the simulation, which is of this very backend."""
+def needed_here(artifact: Artifact, variant: Variant, tuning: EngineTuning | None = None) -> EngineFacts:
+    """The facts of the engine that the artifact needs on this machine. Raises ConfigError for the simulation of TensorRT."""
     if variant == "simulated":
-        raise ConfigError("TensorRT's INT8 is simulated where there is none", hint="add --backend onnxruntime")
+        raise ConfigError("TensorRT does not run the simulation of its own INT8", hint="add --backend onnxruntime")
     manifest = artifact.manifest
     precision = "fp32" if variant == "reference" else manifest.precision
     options = EngineOptions(precision, manifest.model.input_size, manifest.batch, tuning or EngineTuning())
     return facts_here(artifact.source_digest(), options)
 
 
-def find_plan(artifact: Artifact, here: EngineFacts) -> tuple[Path, EngineFacts] | None:
-    """The folder and facts of an engine that fits, whole and unchanged: the one that was wanted last where several do.
+def facts_here(source_digest: str, options: EngineOptions) -> EngineFacts:
+    """The facts of an engine of that source with these options, built on this machine.
 
-    None where none does; what keeps each of them from being used is in the log.
+    Raises BackendError if there is no GPU, or if TensorRT is too old.
+    """
+    gpu, typing = first_gpu(), typing_of(tensorrt)
+    return EngineFacts(str(tensorrt.__version__), gpu.name, gpu.compute_capability, source_digest, typing, options)
+
+
+def find_plan(artifact: Artifact, here: EngineFacts) -> tuple[Path, EngineFacts] | None:
+    """The folder and facts of an engine that fits, whole and unchanged: the one that was written last if several fit.
+
+    None if none fits; the reason for each of them is in the log.
     """
     records = sorted(artifact.folder.glob(f"engines/*/{FACTS}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
     refused: list[tuple[str, str]] = []
@@ -102,10 +103,10 @@ def find_plan(artifact: Artifact, here: EngineFacts) -> tuple[Path, EngineFacts]
 
 
 def _read(path: Path) -> EngineFacts | str:
-    """The facts, or in words why there are none."""
+    """The facts, or the reason why they cannot be read."""
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         found = EngineFacts(**{**record, "options": read_options(record["options"])})
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"its record cannot be read ({error})"
-    return found if engine_key(found) == path.parent.name else "its record is another engine's"
+    return found if engine_key(found) == path.parent.name else "its record belongs to another engine"

@@ -1,8 +1,8 @@
-// Resize and crop a frame with the integer weights that backends/resampling.py makes: across, then down, 8 bits in between.
-// Knows no filter and no scale: a table says which values make up each pixel.
+// Resize and crop a frame with the integer weights of resampling.py: first across, then down, with 8 bits in between.
+// The filter and the scale are in the tables of weights, which list the source values of each pixel.
 //
-// nvcc makes two kernels of it. Another C++ compiler makes two functions of the same names, which go through the same blocks and
-// threads one after the other, so that a machine without a GPU can check all but the GPU itself.
+// nvcc compiles two kernels. Another C++ compiler compiles two functions of the same names, which run the same blocks and threads
+// one after the other, so that a machine without a GPU can test everything but the GPU itself.
 
 #include <stddef.h>
 
@@ -14,7 +14,7 @@
 #define ONLY __restrict__
 
 #define FRACTION_BITS 22
-// 8 KiB of a block's shared memory: 32 pixels of a frame that shrinks up to 82 times. What shrinks more is read where it lies.
+// 8 KiB of a block's shared memory: 32 pixels of a frame that shrinks up to 82 times. A segment that is longer is read in place.
 #define SEGMENT_WORDS 2048
 
 // A table's rows are `pixels` ints long: first source index, number of source values, then a row per weight.
@@ -38,7 +38,7 @@ PER_THREAD unsigned char weigh(const unsigned char* values, size_t stride, const
     return (unsigned char)(sum < 255 ? sum : 255);
 }
 
-// What a block of `resize_rows` reads of its row: the words that hold its pixels' values.
+// The words of a row that hold the values of the pixels of one block of `resize_rows`.
 struct Segment {
     size_t from;
     size_t words;
@@ -53,7 +53,7 @@ PER_THREAD Segment segment_of(const int* ONLY table, int pixels, int threads, in
     return {from, to - from};
 }
 
-// One thread's share of fetching the segment. Memory that the GPU shares with the processor is slow to read byte by byte.
+// One thread's share of fetching the segment. Memory that the GPU shares with the CPU is slow to read byte by byte.
 PER_THREAD void fetch(const unsigned* ONLY row, Segment segment, unsigned* ONLY kept, int threads, int thread)
 {
     if (segment.words <= SEGMENT_WORDS)

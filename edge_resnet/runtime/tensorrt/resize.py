@@ -1,6 +1,6 @@
-"""Camera frames → the network's input on the GPU, the same bytes as preprocess_bgr's. Knows no network and no PyCUDA.
+"""Camera frames → the network's input, on the GPU: the same bytes as those of preprocess_bgr.
 
-Only the part of a frame that the crop depends on crosses the bus.
+Only the part of a frame that the crop depends on is copied to the GPU. Does not know about networks or PyCUDA.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edge_resnet.runtime.tensorrt.resampling import Weights, resampling_weights
 
 __all__ = ["GpuResize"]
 
-#: Sizes of frames whose weights are kept: cameras have one each.
+#: Number of frame sizes whose weights are kept: a camera has one.
 _SIZES = 8
 #: Threads of a block, 32 pixels of three values: whole warps, and 224 pixels are seven blocks.
 _BLOCK = 96
@@ -30,7 +30,7 @@ _ARGUMENTS = {"resize_rows": "PiPiP", "resize_columns": "PPiP"}
 
 @dataclass(eq=False)
 class _Plan:
-    """What the kernels need to know for frames of one size; ``pitch``, from one row of the part to the next, in bytes."""
+    """What the kernels need for frames of one size. ``pitch``: bytes from one row of the copied part to the next."""
 
     down: Weights
     across: Weights
@@ -45,33 +45,33 @@ class _Plan:
 
 
 class GpuResize:
-    """Queues the preprocessing of up to ``most`` frames at once on one stream; ``cubin`` is what compile_kernels made.
+    """Queues the preprocessing of at most ``max_frames`` frames on one stream. ``cubin``: from compile_kernels.
 
-    A next call may be made once the stream was waited for: it writes the same pinned memory. Every call, ``free`` too, needs the
-    GPU's context to be current; what CUDA raises, the block that made it current puts in words.
+    The next call writes the same pinned memory, so the stream must be synchronized first. The CUDA context must be current for
+    every call, ``free`` included; the block that made it current maps the errors of CUDA.
     """
 
-    def __init__(self, cuda: Cuda, cubin: bytes, spec: Preprocess, most: int) -> None:
+    def __init__(self, cuda: Cuda, cubin: bytes, spec: Preprocess, max_frames: int) -> None:
         self._cuda = cuda
         self._spec = spec
         self._rows: Kernel | None
         self._columns: Kernel | None
         self._rows, self._columns = cuda.kernels(cubin, _ARGUMENTS)
         self._plans: OrderedDict[tuple[int, int], _Plan] = OrderedDict()
-        #: One per frame of a batch: its copy may still run while the next frame is written.
-        self._staging: list[PinnedBuffer | None] = [None] * most
-        #: Between the passes; a stream works on one frame at a time.
+        #: One per frame of a batch: the copy of a frame may still run while the next frame is written.
+        self._staging: list[PinnedBuffer | None] = [None] * max_frames
+        #: The result of the first pass; a stream works on one frame at a time.
         self._between: DeviceBuffer | None = None
 
     def queue(self, frames: Sequence[ImageArray], destination: int, stream: Any) -> None:
-        """Write frames (H, W, 3) uint8 BGR of any sizes as (N, crop, crop, 3) uint8 RGB to the GPU's address ``destination``.
+        """Write frames (H, W, 3) uint8 BGR of any sizes as (N, crop, crop, 3) uint8 RGB to the device address ``destination``.
 
-        The frames are the caller's again when this returns; the result is there when the stream was waited for. A size not seen
-        before, or larger than all before, takes memory and waits for the stream. Raises ConfigError for too many frames, and
-        for another shape or dtype, before anything is queued.
+        The caller may reuse the frames when this returns; the result is complete once the stream has been synchronized. A new
+        or larger size allocates memory and synchronizes the stream. Raises ConfigError for too many frames and for another shape
+        or dtype, before anything is queued.
         """
         if not 0 < len(frames) <= len(self._staging):
-            raise ConfigError(f"between 1 and {len(self._staging)} frames are resized at once, not {len(frames)}")
+            raise ConfigError(f"between 1 and {len(self._staging)} frames can be resized at once, not {len(frames)}")
         for frame in frames:
             check_image(frame)
         plans = self._prepared([frame.shape[:2] for frame in frames], stream)
@@ -79,7 +79,7 @@ class GpuResize:
             self._queue(frame, plan, self._staging[index], destination + index * 3 * self._spec.crop**2, stream)
 
     def free(self) -> None:
-        """Give the GPU's memory back; harmless when repeated. The stream must have been waited for."""
+        """Free the GPU's memory; may be called again. The stream must have been synchronized."""
         for plan in self._plans.values():
             plan.free()
         self._plans.clear()
@@ -99,7 +99,7 @@ class GpuResize:
         np.ndarray(part.shape, np.uint8, staging.host, strides=(plan.pitch, 3, 1))[:] = part
         staging.to_device(stream, plan.rows * plan.pitch)
         tiles = -(-3 * crop // _BLOCK)
-        # Rows come first in the grid: its second side ends at 65,535.
+        # Rows are the first dimension of the grid: the second is limited to 65,535.
         self._rows.launch(
             (plan.rows, tiles), _BLOCK, stream, staging.address, plan.pitch // _WORD, across.address, crop, self._between.address
         )
@@ -111,7 +111,7 @@ class GpuResize:
         staging = [plans[size].rows * plans[size].pitch for size in sizes]
         between = max(plan.rows for plan in plans.values()) * 3 * self._spec.crop
         if any(not plan.tables for plan in plans.values()) or self._lacks(staging, between):
-            # Nothing that the stream may still use is given back, and no table counts as copied that may not be.
+            # Nothing is freed that the stream may still use, and no table counts as copied before it is.
             stream.synchronize()
             self._forget(keep=plans)
             self._grow(staging, between)
@@ -147,7 +147,7 @@ class GpuResize:
             self._between = self._cuda.memory(between)
 
     def _forget(self, keep: dict[tuple[int, int], _Plan]) -> None:
-        """Give back the plans that were used longest ago, where there would be too many."""
+        """Free the least recently used plans if there would be too many."""
         new = sum(size not in self._plans for size in keep)
         for size in [size for size in self._plans if size not in keep][: max(0, len(self._plans) + new - _SIZES)]:
             self._plans.pop(size).free()

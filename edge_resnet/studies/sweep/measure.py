@@ -17,7 +17,7 @@ from edge_resnet.measurement.bench.bench import bench
 from edge_resnet.measurement.bench.result import BenchResult, to_json
 from edge_resnet.measurement.bench.rules import BenchOptions
 from edge_resnet.measurement.predictions import Predictions, predict_images
-from edge_resnet.runtime.backend import BACKENDS, open_backend
+from edge_resnet.runtime.backend import backend_info, open_backend
 
 __all__ = ["answers_key", "latency_key", "measure_answers", "measure_latency", "read_answers", "read_latency", "refuse_fp16"]
 
@@ -31,8 +31,8 @@ _MAX = 6.0
 
 def refuse_fp16(artifact: Artifact, backend: str) -> None:
     """Raise ConfigError if the backend would compute an FP16 artifact in FP32, so that there is nothing to measure."""
-    if artifact.manifest.precision == "fp16" and backend == "onnxruntime":
-        raise ConfigError("ONNX Runtime computes FP16 networks in FP32: there is nothing to measure", hint="--backends tensorrt")
+    if artifact.manifest.precision == "fp16" and backend_info(backend).fp16_as_fp32:
+        raise ConfigError(f"{backend} computes FP16 networks in FP32: there is nothing to measure", hint="--backends tensorrt")
 
 
 def measure_latency(artifact: Artifact, backend: str, batch: int, seconds: float, *, progress: Progress | None = None) -> Any:
@@ -86,7 +86,7 @@ def _key(artifact: Artifact, backend: str) -> dict[str, Any]:
         "artifact": artifact.source_digest(),
         "precision": artifact.manifest.precision,
         "preprocess": repr(artifact.manifest.preprocess),
-        "backend": [backend, installed_version(BACKENDS[backend].module)],
+        "backend": [backend, installed_version(backend_info(backend).requirements[0].package)],
         "edge-resnet": __version__,
         "device": {name: getattr(device, name) for name in _MACHINE},
     }

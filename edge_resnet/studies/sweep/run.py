@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from edge_resnet.artifact.folder import Artifact, open_artifact
-from edge_resnet.core.errors import ConfigError, EdgeResnetError
+from edge_resnet.core.errors import EdgeResnetError
 from edge_resnet.core.records import Progress
 from edge_resnet.measurement.report.record import MissingResult, Report
 from edge_resnet.pipelines.engines import prepare_engine
-from edge_resnet.runtime.backend import BACKENDS, resolve_backend
+from edge_resnet.runtime.backend import backend_info, resolve_backend
 from edge_resnet.studies.sweep.assemble import Found, Measured, assemble
 from edge_resnet.studies.sweep.cells import Cells
 from edge_resnet.studies.sweep.make import ArtifactBuilder
@@ -87,8 +87,7 @@ def _resolved(names: tuple[str, ...]) -> list[str]:
     """The backends' names, each once."""
     found = [resolve_backend(name) for name in names]
     for name in found:
-        if name not in BACKENDS:
-            raise ConfigError(f"there is no backend {name}", hint=f"choose one of {', '.join(['auto', *BACKENDS])}")
+        backend_info(name)  # raises ConfigError for an unknown name
     return list(dict.fromkeys(found))
 
 

@@ -1,5 +1,5 @@
-"""corrections.py: what is written comes back, what is applied is what the graph computes with, and foreign records are
-refused."""
+"""corrections.py: records are read back as written, applied corrections are what the graph computes with, and corrections of
+another graph are refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def weight_of(model: onnx.ModelProto, node: str = NODE) -> npt.NDArray[np.float3
 
 
 def some(model: onnx.ModelProto) -> Corrections:
-    """Rounded weights of one node, a bias of another, as learning gives them."""
+    """Rounded weights of one node and a bias of another, as learning gives them."""
     weight = weight_of(model)
     scales = weight_scales(weight)
     integers = np.rint(weight / scales.reshape(-1, 1, 1, 1)).astype(np.int8)
@@ -46,7 +46,7 @@ def with_file(artifact: Artifact, corrections: Corrections) -> Artifact:
 
 
 def test_a_record_survives_the_disk(tiny_int8: Path) -> None:
-    """Every array comes back with its dtype and values, and the flag with them."""
+    """Every array is read back with its dtype and values, and so is the flag."""
     artifact = open_artifact(tiny_int8)
     written = replace(some(onnx.load(artifact.model_path)), exact_input=True)
     read = read_corrections(with_file(artifact, written))
@@ -77,14 +77,14 @@ def test_an_artifact_without_corrections_has_none(tiny_int8: Path) -> None:
 
 
 def test_corrections_belong_to_the_truth(tiny_int8: Path) -> None:
-    """Engines of other corrections are never found: the digest of the truth differs."""
+    """Engines with other corrections are never found: the source digest differs."""
     artifact = open_artifact(tiny_int8)
     assert with_file(artifact, some(onnx.load(artifact.model_path))).source_digest() != artifact.source_digest()
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x05\x06" + bytes(18), b"not a zip at all"])
 def test_a_file_that_is_no_record_is_one_error(tiny_int8: Path, content: bytes) -> None:
-    """Empty, no entries, no archive: ArtifactError that names the file."""
+    """An empty file, no entries, no archive: an ArtifactError that names the file."""
     artifact = open_artifact(tiny_int8)
     (tiny_int8 / CORRECTIONS).write_bytes(content)
     listed = replace(artifact, manifest=replace(artifact.manifest, files=describe_files(tiny_int8)))
@@ -93,7 +93,7 @@ def test_a_file_that_is_no_record_is_one_error(tiny_int8: Path, content: bytes) 
 
 
 def test_integers_without_scales_are_refused(tiny_int8: Path) -> None:
-    """Half a record has no meaning."""
+    """The record is not complete."""
     artifact = open_artifact(tiny_int8)
     record = some(onnx.load(artifact.model_path))
     with pytest.raises(ArtifactError, match="without their scales"):
@@ -101,7 +101,7 @@ def test_integers_without_scales_are_refused(tiny_int8: Path) -> None:
 
 
 def test_applied_weights_are_what_the_graph_holds() -> None:
-    """Integers times scales, floats as given, a bias where there was one; the graph given is left as it is."""
+    """Integers times scales, floats as given, and the replaced bias; the given graph is not changed."""
     model = graph(small())
     before, record = model.SerializeToString(), some(model)
     corrected = apply(model, record)
@@ -113,7 +113,7 @@ def test_applied_weights_are_what_the_graph_holds() -> None:
 
 
 def test_a_bias_can_be_given_to_a_node_without_one() -> None:
-    """Option A's shortcut has no bias; a corrected one is added and computed with."""
+    """Option A's shortcut has no bias; a corrected bias is added, and the graph computes with it."""
     model = graph(small("A"))
     node = next(entry for entry in model.graph.node if entry.op_type == "Conv" and len(entry.input) == 2)
     channels = len(weight_of(model, node.name))
@@ -132,13 +132,13 @@ def test_a_bias_can_be_given_to_a_node_without_one() -> None:
     ],
 )
 def test_another_graphs_corrections_are_refused(record: Corrections) -> None:
-    """A node, a shape or a number of biases that the graph has not: CalibrationError."""
+    """A node, a shape or a number of biases that the graph does not have is a CalibrationError."""
     with pytest.raises(CalibrationError, match="another graph"):
         apply(graph(small()), record)
 
 
 def test_learned_scales_are_the_ones_in_the_quantized_graph(tiny_int8: Path) -> None:
-    """The Q/DQ pair of a learned weight gives back exactly its integers."""
+    """The Q/DQ pair of a learned weight reproduces exactly its integers."""
     artifact = open_artifact(tiny_int8)
     model = onnx.load(artifact.model_path)
     record, table = some(model), artifact.calibration()

@@ -1,4 +1,4 @@
-"""inputs.py: the function stays, and its first quantization rounds nothing."""
+"""with_exact_input: the function is unchanged, and the first quantization rounds nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NETWORKS = {"cifar": small(), "plain": small(plain=True), "imagenet": ModelSpec(
 
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_function_is_unchanged(name: str) -> None:
-    """Logits differ by rounding alone, borders included, for a 3x3 and for a 7x7 convolution."""
+    """Logits differ only by rounding, borders included, for a 3x3 and for a 7x7 convolution."""
     model, images = graph(NETWORKS[name]), image_batch(4, NETWORKS[name].input_size)
     expected = logits(model, images)
     np.testing.assert_allclose(logits(with_exact_input(model), images), expected, atol=2e-4 * np.abs(expected).max())
@@ -42,7 +42,7 @@ def test_the_shifted_image_is_int8_already() -> None:
 
 
 def test_the_border_is_the_mean_image() -> None:
-    """The padding holds mean - 128 per channel: what the network's zero padding stood for."""
+    """The padding is mean - 128 per channel, which the network's zero padding stands for."""
     model = with_exact_input(graph(small()))
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     subtract = next(node for node in model.graph.node if node.op_type == "Sub")
@@ -51,7 +51,7 @@ def test_the_border_is_the_mean_image() -> None:
 
 
 def test_the_pair_moves_to_the_shifted_image() -> None:
-    """Placement puts the first pair on it, the number of pairs stays, and the table measures it."""
+    """Placement puts the first pair on it, the number of pairs is the same, and the table measures it."""
     model = graph(small())
     changed = with_exact_input(model)
     assert next(pair.tensor for pair in tensorrt_pairs(changed)) == SHIFTED
@@ -69,7 +69,7 @@ def test_the_graph_given_is_left_as_it_is() -> None:
 
 
 def test_another_beginning_is_refused() -> None:
-    """A graph that was changed already does not begin with Sub, Mul, Conv; the error says what to leave out."""
+    """A graph that has been changed before does not begin with Sub, Mul, Conv; the error says what to leave out."""
     with pytest.raises(CalibrationError, match="does not begin") as caught:
         with_exact_input(with_exact_input(graph(small())))
     assert "exact_input" in caught.value.hint

@@ -1,4 +1,4 @@
-"""strong.py: the anatomy of the FP16-typed graph, the law of its integers, and what ONNX Runtime computes of it."""
+"""fp16.py: the structure of the FP16-typed graph, that its integers are kept, and what ONNX Runtime computes with it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _weak_bytes(spec: ModelSpec, form: str) -> bytes:
 
 
 def weak(spec: ModelSpec, form: str) -> onnx.ModelProto:
-    """A network as the weak dialect has it: without pairs, with them, with an exact input, with two nodes kept in float."""
+    """A weakly typed network: without pairs, with pairs, with an exact input, with two nodes kept in float."""
     return onnx.load_from_string(_weak_bytes(spec, form))
 
 
@@ -92,13 +92,13 @@ def weight_pairs(model: onnx.ModelProto) -> list[onnx.NodeProto]:
 
 
 def integers(weight: Array, scale: Array) -> npt.NDArray[np.int8]:
-    """What QuantizeLinear makes of a weight in the scale's own precision."""
+    """The result of QuantizeLinear for a weight, in the precision of the scale."""
     steps = weight / scale.reshape(-1, *[1] * (weight.ndim - 1))
     return np.clip(np.rint(steps.astype(np.float64)), -128, 127).astype(np.int8)
 
 
 def test_it_is_a_valid_graph_of_opset_19_with_the_same_interface(case: Case) -> None:
-    """The checker passes it in full at the IR version of opset 19; uint8 images go in and FP32 logits come out as before."""
+    """It passes the full check at the IR version of opset 19, with uint8 images as input and FP32 logits as output."""
     before, after, spec = case
     onnx.checker.check_model(after, full_check=True)
     assert [(entry.domain, entry.version) for entry in after.opset_import] == [("", STRONG_OPSET)]
@@ -111,7 +111,7 @@ def test_it_is_a_valid_graph_of_opset_19_with_the_same_interface(case: Case) -> 
 
 
 def test_everything_is_fp16_between_two_casts(case: Case) -> None:
-    """Inferred types are FP32 up to the one cast before the first convolution and FP16 after it; pairs are int8 between."""
+    """Inferred types are FP32 up to the one cast before the first convolution and FP16 after it, with int8 inside the pairs."""
     before, after, _ = case
     inferred = onnx.shape_inference.infer_shapes(after, check_type=True, strict_mode=True).graph
     types = {value.name: value.type.tensor_type.elem_type for value in (*inferred.value_info, *inferred.output)}
@@ -128,7 +128,7 @@ def test_everything_is_fp16_between_two_casts(case: Case) -> None:
 
 
 def test_the_cast_stands_right_before_the_first_pair_or_convolution(case: Case) -> None:
-    """The nodes before it are those that normalise the image, in FP32 with their constants as they were."""
+    """The nodes before it normalise the image, in FP32 and with unchanged constants."""
     before, after, _ = case
     nodes = list(after.graph.node)
     place = next(index for index, node in enumerate(nodes) if node.output[0].endswith(".fp16"))
@@ -144,7 +144,7 @@ def test_the_cast_stands_right_before_the_first_pair_or_convolution(case: Case) 
 
 
 def test_constants_keep_their_names_and_become_fp16(case: Case) -> None:
-    """Beyond the normalisation no FP32 is stored; zero points stay int8; biases and float weights are the nearest FP16."""
+    """After the normalisation no FP32 is stored; zero points stay int8; biases and float weights are the nearest FP16."""
     before, after, _ = case
     was, now = constants(before), constants(after)
     assert was.keys() == now.keys()
@@ -160,7 +160,7 @@ def test_constants_keep_their_names_and_become_fp16(case: Case) -> None:
 
 
 def test_every_weight_keeps_its_integer(case: Case) -> None:
-    """Quantized in FP16, each weight of each channel is the int8 that FP32 makes of it, and ONNX Runtime's is the same."""
+    """Quantized in FP16, each weight of each channel is the same int8 as in FP32, and as in ONNX Runtime."""
     before, after, _ = case
     was, now = constants(before), constants(after)
     assert [node.name for node in weight_pairs(before)] == [node.name for node in weight_pairs(after)]
@@ -188,7 +188,7 @@ def onnx_runtime_integers(model: onnx.ModelProto) -> list[Array]:
 
 
 def one_convolution(weight: npt.NDArray[np.float32], scales: npt.NDArray[np.float32], step: float = 0.02) -> onnx.ModelProto:
-    """A weak graph of one quantized 1x1 convolution: weight (O, I) FP32, scales (O,)."""
+    """A weakly typed graph of one quantized 1x1 convolution: weight (O, I) FP32, scales (O,)."""
     stored = {
         "w": weight.reshape(*weight.shape, 1, 1),
         "w.scale": scales,
@@ -216,7 +216,7 @@ def one_convolution(weight: npt.NDArray[np.float32], scales: npt.NDArray[np.floa
 )
 @settings(max_examples=150)
 def test_the_law_of_integers_holds_for_scales_of_any_size(exponents: list[float], seed: int) -> None:
-    """Scales from FP32's smallest to FP16's largest, FP16's subnormals and what it rounds to zero included: the same integers."""
+    """Scales from FP32's smallest to FP16's largest, with FP16's subnormals and those rounded to zero, keep the integers."""
     scales = np.exp2(np.array(exponents)).astype(np.float32)
     rng = np.random.default_rng(seed)
     weight = (rng.uniform(-130, 130, (len(scales), 8)) * scales[:, None].astype(np.float64)).astype(np.float32)
@@ -228,7 +228,7 @@ def test_the_law_of_integers_holds_for_scales_of_any_size(exponents: list[float]
 
 
 def test_a_dead_channels_weights_stay_tiny() -> None:
-    """A scale that FP16 rounds to zero becomes its smallest number, and the weights stay within 128 of that."""
+    """A scale that FP16 rounds to zero becomes the smallest FP16 number, and the weights stay within 128 times that."""
     scales = np.array([1e-30, 2.9e-8, 1.0], np.float32)
     weight = scales[:, None] * np.array([[127, -127, 3]], np.float32)
     now = constants(to_fp16_typed(one_convolution(weight, scales)))
@@ -237,7 +237,7 @@ def test_a_dead_channels_weights_stay_tiny() -> None:
 
 
 def test_scales_are_the_nearest_fp16(case: Case) -> None:
-    """Each scale is the FP32 one rounded to nearest; none of a trained network's live channels moves by more than 0.05 %."""
+    """Each scale is the FP32 scale rounded to nearest; no live channel of a trained network changes by more than 0.05 %."""
     before, after, _ = case
     was, now = constants(before), constants(after)
     for name in (name for name in was if name.endswith(".scale")):
@@ -271,7 +271,7 @@ def test_it_computes_what_the_weak_dialect_computes(name: str, form: str, allowe
 @pytest.mark.parametrize("form", ["fp16", "int8"])
 @pytest.mark.parametrize("role", ["weight", "bias"])
 def test_a_value_beyond_fp16_is_refused(form: str, role: str) -> None:
-    """A weight or a bias of 70,000 names its constant and the dialect that can hold it."""
+    """The error for a weight or bias of 70,000 names the constant and the typing that can hold it."""
     model = weak(small(), form)
     tensor = next(tensor for tensor in model.graph.initializer if tensor.name == f"layer2.0.conv1.{role}")
     value = numpy_helper.to_array(tensor).copy()
@@ -286,7 +286,7 @@ def test_a_value_beyond_fp16_is_refused(form: str, role: str) -> None:
 
 
 def test_a_range_beyond_fp16_is_refused() -> None:
-    """An activation that may reach 70,000 would be infinite in FP16: CalibrationError, with the tensor and the way out."""
+    """An activation that may reach 70,000 would be infinite in FP16: a CalibrationError names the tensor and a remedy."""
     model = one_convolution(np.ones((1, 1), np.float32), np.ones(1, np.float32), step=70_000 / 127)
     with pytest.raises(CalibrationError, match=r"x\.scale stands for a range of 70000") as caught:
         to_fp16_typed(model)
@@ -295,17 +295,17 @@ def test_a_range_beyond_fp16_is_refused() -> None:
 
 
 def test_other_graphs_are_refused() -> None:
-    """A graph without a convolution, and the CPU's form, whose weights are integers, are named as what they are."""
+    """The errors for a graph without a convolution, and for the CPU's form with integer weights, say so."""
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     relu = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], name="relu")], "g", values[:1], values[1:])
     with pytest.raises(ExportError, match="no convolution"):
         to_fp16_typed(helper.make_model(relu))
-    with pytest.raises(ExportError, match="CPU's form"):
+    with pytest.raises(ExportError, match="form for the CPU"):
         to_fp16_typed(quantize(graph(small()), table_of(small()), "u8s8"))
 
 
 def test_a_trained_network_keeps_its_answers(real_data: Path, tmp_path: Path) -> None:
-    """CIFAR ResNet-20: at least 99 of 100 answers are the weak dialect's, and INT8 moves the logits less than INT8 itself did."""
+    """CIFAR ResNet-20: at least 99 of 100 predictions equal the weakly typed graph's, and FP16 moves logits less than INT8."""
     spec = ModelSpec("cifar", 20, "A", classes=10, input_size=32)
     network = build_network(spec)
     load_weights(network, spec, str(real_data / "weights/cifar10/resnet20-12fca82f.th"))
@@ -321,7 +321,7 @@ def test_a_trained_network_keeps_its_answers(real_data: Path, tmp_path: Path) ->
     ("depth", "file"), [(18, "resnet18_small_blocks_bnstats.safetensors"), (50, "resnet50_large_blocks_bnstats.safetensors")]
 )
 def test_imagenet_networks_keep_their_answers(real_data: Path, tmp_path: Path, depth: int, file: str) -> None:
-    """ResNet-18 and -50 on 100 images: FP16 keeps at least 99 answers, INT8 at least 97 (measured: 98 and 98)."""
+    """ResNet-18 and -50 on 100 images: FP16 keeps at least 99 predictions, INT8 at least 97 (measured: 98 and 98)."""
     from edge_resnet.images.datasets import open_data
     from edge_resnet.images.imageset import balanced_sample, batches
 
@@ -348,7 +348,7 @@ def _compare(model: onnx.ModelProto, int8: onnx.ModelProto, images: list[npt.NDA
 
 
 def _run(model: onnx.ModelProto, images: list[npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-    """ONNX Runtime's logits, fused but for one optimizer: its int32 of a bias overflows in FP16, and the answers are lost."""
+    """ONNX Runtime's logits without one optimizer, whose int32 of a bias overflows in FP16, which spoils the logits."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(
@@ -361,6 +361,6 @@ def _run(model: onnx.ModelProto, images: list[npt.NDArray[np.uint8]]) -> npt.NDA
 
 
 def _sheet(path: Path) -> npt.NDArray[np.uint8]:
-    """The images of a sheet of 25 rows of 40."""
+    """The images of a sheet of 25 rows with 40 images each."""
     sheet = np.asarray(Image.open(path))
     return np.ascontiguousarray(sheet.reshape(25, 32, 40, 32, 3).transpose(0, 2, 1, 3, 4).reshape(-1, 32, 32, 3))

@@ -1,4 +1,4 @@
-"""placement.py: laws of the pairs over families, shortcuts and depths, and golden listings of eight networks."""
+"""placement.py: laws of the pairs for families, shortcuts and depths, and golden listings of eight networks."""
 
 from __future__ import annotations
 
@@ -81,12 +81,12 @@ def test_the_listing_is_the_golden_one(name: str) -> None:
 
 
 def test_the_goldens_are_those_of_the_table() -> None:
-    """No golden file is left over, and none is missing."""
+    """No golden file is superfluous, and none is missing."""
     assert {path.stem.removeprefix("placement_") for path in GOLDEN.glob("placement_*.txt")} == set(GOLDENS)
 
 
 def test_the_listing_counts_what_it_lists(network: onnx.ModelProto) -> None:
-    """The first line's numbers are those of the lines below, which are the placement's own pairs and weights."""
+    """The numbers in the first line count the lines below, which are the pairs and weights of the placement."""
     shown = placement_of(network)
     assert list(shown.pairs) == tensorrt_pairs(network)
     assert [node for node, _ in shown.weights] == quantized_weights(network)
@@ -100,7 +100,7 @@ def test_the_listing_counts_what_it_lists(network: onnx.ModelProto) -> None:
 
 
 def test_every_node_is_in_the_listing_or_follows_a_kernel(network: onnx.ModelProto) -> None:
-    """A node reads integers, or is in high precision for a reason, or is the Relu of a kernel: none is forgotten, none twice."""
+    """A node reads integers, or is in high precision for a reason, or is a kernel's Relu: none is missing or listed twice."""
     shown = placement_of(network)
     quantized = {name for name, _ in edges(list(shown.pairs))}
     floats = [name for names, _ in shown.high_precision for name in names]
@@ -110,13 +110,13 @@ def test_every_node_is_in_the_listing_or_follows_a_kernel(network: onnx.ModelPro
 
 
 def test_weights_are_listed_with_their_output_channels(network: onnx.ModelProto) -> None:
-    """The number beside a weight is its first dimension, as many as it has scales."""
+    """The number beside a weight is its first dimension, which is also its number of scales."""
     dims = {tensor.name: tensor.dims[0] for tensor in network.graph.initializer if tensor.dims}
     assert dict(placement_of(network).weights) == {node.name: dims[node.input[1]] for node in nodes(network, "Conv")}
 
 
 def test_the_listing_says_what_the_recipe_keeps() -> None:
-    """A kept node leaves the pairs and weights, and stands alone beside its reason."""
+    """A kept node is not in the pairs and weights, and is listed alone with its reason."""
     shown = placement_of(graph(small()), frozenset(["layer2.0.conv2", "conv1"]))
     assert (("conv1", "layer2.0.conv2"), "kept by the recipe") in shown.high_precision
     assert {"conv1", "layer2.0.conv2"}.isdisjoint(node for node, _ in shown.weights)
@@ -131,7 +131,7 @@ def test_an_exact_inputs_nodes_are_normalisation_too() -> None:
 
 
 def test_numbers_stand_before_the_lines_they_belong_to() -> None:
-    """Ranges go before activations by tensor, scales before weights by node, and nothing else changes."""
+    """Ranges are in front of activations, scales in front of weights, and nothing else changes."""
     shown = placement_of(graph(small()))
     ranges = {pair.tensor: f"<{pair.tensor}>" for pair in (*shown.pairs, *shown.for_cpu)}
     scales = {node: f"[{node}]" for node, _ in shown.weights}
@@ -171,7 +171,7 @@ def test_the_order_of_an_adds_inputs_does_not_matter() -> None:
 
 
 def test_an_identity_shortcut_shares_the_pair_of_the_blocks_input(network: onnx.ModelProto) -> None:
-    """Where nothing lies on the shortcut, one pair feeds the block's first convolution and the Add; its reason says so."""
+    """If nothing is on the shortcut, one pair feeds the block's first convolution and the Add; its reason says so."""
     for pair in tensorrt_pairs(network):
         adds = [name for name, _ in pair.readers if by_name(network)[name].op_type == "Add"]
         if adds and "downsample" not in pair.tensor:
@@ -199,7 +199,7 @@ def test_a_plain_network_has_no_add_and_no_shortcut() -> None:
 
 
 def test_nothing_stands_between_a_convolution_or_an_add_and_its_relu(network: onnx.ModelProto) -> None:
-    """In both forms no Relu reads a dequantized tensor; TensorRT's pairs feed Conv, MaxPool, Add and the average pool alone."""
+    """In both forms no Relu reads a dequantized tensor; TensorRT's pairs feed only Conv, MaxPool, Add and the average pool."""
     pairs = tensorrt_pairs(network)
     named = by_name(network)
     assert {named[name].op_type for name, _ in edges(pairs)} <= {"Conv", "MaxPool", "Add", "GlobalAveragePool"}
@@ -225,13 +225,13 @@ def test_pairs_read_what_their_readers_read(network: onnx.ModelProto) -> None:
 
 
 def test_both_sides_of_a_max_pool_have_one_range() -> None:
-    """The pool's input takes the range of its output, so that it runs on integers; all others measure themselves."""
+    """The pool's input takes the range of its output, so that it runs on integers; every other tensor has its own range."""
     borrowed = {pair.tensor: pair.range_of for pair in tensorrt_pairs(graph(RESNET18)) if pair.range_of != pair.tensor}
     assert borrowed == {"relu": "maxpool"}
 
 
 def test_the_cpu_form_adds_to_tensorrts_and_takes_nothing_away(network: onnx.ModelProto) -> None:
-    """Both inputs of each Add and the classifier's input are quantized beside TensorRT's edges, and nothing else."""
+    """In addition to TensorRT's edges, both inputs of each Add and the classifier's input are quantized, and nothing else."""
     pairs = tensorrt_pairs(network)
     added = set(edges(with_cpu_pairs(network, pairs))) - set(edges(pairs))
     wanted = {(node.name, 0) for node in nodes(network, "Flatten", "Gemm")}
@@ -242,7 +242,7 @@ def test_the_cpu_form_adds_to_tensorrts_and_takes_nothing_away(network: onnx.Mod
 
 @pytest.mark.parametrize("kept", ["conv1", "maxpool", "layer1.0.conv2", "layer1.0.add", "layer2.0.downsample.0", "avgpool", "fc"])
 def test_a_node_kept_in_high_precision_loses_its_pairs_and_no_other_does(kept: str) -> None:
-    """In either form the edges into the named node go, and its weight; every other edge stays."""
+    """In both forms the edges into the named node and its weight are not quantized; every other edge still is."""
     model, keep = graph(RESNET18), frozenset([kept])
     everything, without = tensorrt_pairs(model), tensorrt_pairs(model, keep)
     assert set(edges(without)) == {edge for edge in edges(everything) if edge[0] != kept}
@@ -252,20 +252,20 @@ def test_a_node_kept_in_high_precision_loses_its_pairs_and_no_other_does(kept: s
 
 
 def test_the_classifiers_weight_is_quantized_only_on_request() -> None:
-    """TensorRT keeps the Gemm in float; the CPU form takes it along."""
+    """TensorRT keeps the Gemm in float; the form for the CPU quantizes it."""
     model = graph(small())
     assert "fc" not in quantized_weights(model)
     assert quantized_weights(model, classifier=True) == [*quantized_weights(model), "fc"]
 
 
 def test_a_name_that_no_node_has_is_refused() -> None:
-    """A misspelt node raises and is named, even beside a right one."""
+    """The error names a misspelt node, even beside a correct one."""
     with pytest.raises(CalibrationError, match="layer9"):
         tensorrt_pairs(graph(small()), frozenset(["conv1", "layer9.0.conv1"]))
 
 
 def test_a_network_without_a_convolution_is_refused() -> None:
-    """There is nothing to quantize in it, and the hint says what to build instead."""
+    """It has nothing to quantize, and the hint says what to build instead."""
     values = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "xy"]
     relu = helper.make_node("Relu", ["x"], ["y"], name="relu")
     with pytest.raises(CalibrationError, match="no convolution") as caught:

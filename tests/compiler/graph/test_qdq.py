@@ -1,4 +1,4 @@
-"""quantize.py: the anatomy of both forms, laws of the scales, and what ONNX Runtime makes and computes of the graphs."""
+"""qdq.py: the structure of both forms, laws of the scales, and what ONNX Runtime makes of the graphs and computes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""weights.py: laws of the scales on arrays that hypothesis makes, and what clipping gains where there is something to gain."""
+"""scales.py: laws of the scales on arrays from Hypothesis, and what clipping gains where it can gain."""
 
 from __future__ import annotations
 

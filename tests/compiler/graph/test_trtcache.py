@@ -1,4 +1,4 @@
-"""trtcache.py: the cache's header and lines, read back; whose range each tensor has; what is refused."""
+"""trtcache.py: the cache's header and lines, read back; which range each tensor has; what is refused."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_the_header_is_the_versions_number(version: str, digits: str) -> None:
 
 @pytest.mark.parametrize("version", ["11.0.0", "11.4.1.2", "9.3.0", "7.2.3", "12.0.0"])
 def test_a_version_without_calibrators_is_refused(version: str) -> None:
-    """The error names the version, and the hint the form that such a TensorRT takes."""
+    """The error names the version, and the hint the form that this TensorRT takes."""
     with pytest.raises(ConfigError, match=version.replace(".", r"\.")) as caught:
         calibration_cache(graph(small()), table_of(small()), version)
     assert "--write-onnx" in caught.value.hint
@@ -88,8 +88,8 @@ def test_a_version_without_calibrators_is_refused(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["", "8", "8.6", "8.6.x", "v8.6.1", "8.6.1-1+cuda12", "8.6.1.", "eight"])
 def test_what_is_no_version_is_refused(version: str) -> None:
-    """A version without its patch would give a header that TensorRT ignores in silence."""
-    with pytest.raises(ConfigError, match="no version of TensorRT") as caught:
+    """A version without its patch number would give a header that TensorRT ignores silently."""
+    with pytest.raises(ConfigError, match="not a version of TensorRT") as caught:
         calibration_cache(graph(small()), table_of(small()), version)
     assert "8.6.1" in caught.value.hint
 
@@ -155,7 +155,7 @@ def test_an_exact_inputs_first_range_is_its_last_tensors() -> None:
 
 
 def test_nothing_else_changes_the_text() -> None:
-    """The same graph and table give the same text, whatever the order of the table; the model is left as it is."""
+    """The same graph and table give the same text, whatever the order of the table; the model is not changed."""
     model, table = graph(small("C")), table_of(small("C"))
     before = model.SerializeToString()
     turned = replace(table, amax=dict(reversed(table.amax.items())))
@@ -173,9 +173,9 @@ def test_scales_of_any_size_come_back(amax: float) -> None:
 
 
 def test_a_table_of_another_graph_is_refused() -> None:
-    """A range that the graph has no tensor for, and a tensor that the table has no range for, are named."""
+    """The error names a range without a tensor in the graph, and a tensor without a range in the table."""
     table = table_of(small())
-    with pytest.raises(CalibrationError, match=r"another graph's: this one has no layer2\.0\.downsample\.0"):
+    with pytest.raises(CalibrationError, match=r"belongs to another graph: this one has no layer2\.0\.downsample\.0"):
         calibration_cache(graph(small(plain=True)), table, "8.6.1")
     lacking = replace(table, amax={name: amax for name, amax in table.amax.items() if name != "layer1.0.relu"})
     with pytest.raises(CalibrationError, match=r"no range for layer1\.0\.relu"):
@@ -183,7 +183,7 @@ def test_a_table_of_another_graph_is_refused() -> None:
 
 
 def test_a_network_without_a_convolution_is_refused() -> None:
-    """There is nothing to quantize in it."""
+    """It has nothing to quantize."""
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy"]
     relu = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], name="relu")], "g", values[:1], values[1:])
     with pytest.raises(CalibrationError, match="no convolution"):

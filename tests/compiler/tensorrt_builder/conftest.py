@@ -1,4 +1,4 @@
-"""TensorRT's stand-ins, put in place of the package."""
+"""Stand-ins of TensorRT in place of the package."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from standins.tensorrt_build import FAULTS, TOLD
 def builder(
     request: pytest.FixtureRequest, tensorrt_of: Callable[[str], ModuleType], libcuda: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[ModuleType]:
-    """edge_resnet.compiler.tensorrt.builder on the stand-in of one version, and a driver that works."""
+    """edge_resnet.compiler.tensorrt.builder on the stand-in of one version, with a working driver."""
     monkeypatch.setitem(sys.modules, "tensorrt", tensorrt_of(request.param))
     monkeypatch.delitem(sys.modules, "edge_resnet.compiler.tensorrt.builder", raising=False)
     module = importlib.import_module("edge_resnet.compiler.tensorrt.builder")

@@ -1,4 +1,4 @@
-"""builder.py on the strict stand-ins of five versions: what each is asked for, and what becomes of every failure."""
+"""builder.py on strict stand-ins of five versions: which calls each gets, and which error every failure becomes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from exported import exported, small
 from standins.tensorrt_build import FAULTS, TOLD
 
 from edge_resnet.artifact.enginecache import EngineOptions, EngineTuning
+from edge_resnet.compiler.tensorrt import PlanRequest
 from edge_resnet.core.errors import BuildError, ConfigError
-from edge_resnet.core.records import BatchProfile, Precision
+from edge_resnet.core.records import BatchProfile, Precision, Progress
 from edge_resnet.runtime.tensorrt.library import typing_of
 
 OPTIONS = EngineOptions("int8", 16, BatchProfile(1, 4, 8))
@@ -23,23 +24,30 @@ OUT_OF_MEMORY = "[defaultAllocator.cpp] Requested amount of GPU memory could not
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A network's file."""
+    """The file of a network."""
     path = tmp_path / "model.onnx"
     path.write_bytes(exported(small()))
     return path
 
 
-def built(builder: ModuleType, model: Path, options: EngineOptions = OPTIONS, **more: Any) -> dict[str, Any]:
-    """How the stand-in was asked to build."""
+def built(
+    builder: ModuleType,
+    model: Path,
+    options: EngineOptions = OPTIONS,
+    *,
+    timings: Path | None = None,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """How the stand-in was told to build."""
     trt = builder.tensorrt
-    plan = builder.build_plan(model, options, typing_of(trt), **more)
-    told: dict[str, Any] = json.loads(plan.content)
-    return told
+    plan = builder.build_plan(PlanRequest(model, options, typing_of(trt), timings), progress)
+    how: dict[str, Any] = json.loads(plan.content)
+    return how
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_precision_is_told_as_the_version_wants_it(builder: ModuleType, model: Path, precision: Precision) -> None:
-    """Below 10.12 by flags beside a weakly typed network, from there on by the graph alone."""
+    """Below 10.12 by flags for a weakly typed network, from 10.12 on by the graph alone."""
     told = built(builder, model, EngineOptions(precision, 16, BatchProfile()))
     trt = builder.tensorrt
     flags = trt.NetworkDefinitionCreationFlag
@@ -51,7 +59,7 @@ def test_precision_is_told_as_the_version_wants_it(builder: ModuleType, model: P
 
 
 def test_the_profile_holds_the_batches(builder: ModuleType, model: Path) -> None:
-    """Smallest, best and largest batch of the one input, layers named in full, TensorRT's own workspace and level."""
+    """Minimum, optimum and maximum batch of the input, detailed layer names, and TensorRT's default workspace and level."""
     told = built(builder, model)
     assert told["profile"] == {"images": [[1, 16, 16, 3], [4, 16, 16, 3], [8, 16, 16, 3]]}
     assert (told["verbosity"], told["level"], told["pools"]) == ("DETAILED", 3, {})
@@ -69,7 +77,7 @@ def test_options_reach_the_builder(builder: ModuleType, model: Path) -> None:
 
 
 def test_the_timing_cache_is_read_and_written(builder: ModuleType, model: Path, tmp_path: Path) -> None:
-    """The second build starts from what the first left; a folder that is missing is made."""
+    """The second build starts from the cache of the first; a missing folder is made."""
     timings = tmp_path / "deep" / "gpu.timings"
     built(builder, model, timings=timings)
     assert timings.read_bytes() == b"+"
@@ -79,7 +87,7 @@ def test_the_timing_cache_is_read_and_written(builder: ModuleType, model: Path, 
 
 
 def test_progress_is_the_outermost_phase(builder: ModuleType, model: Path) -> None:
-    """From TensorRT 10 on its steps are told, never backwards nor past the total; 8.6 tells none."""
+    """From TensorRT 10 on its steps are reported, never backwards or beyond the total; 8.6 reports none."""
     told: list[tuple[str, int, int]] = []
     built(builder, model, progress=lambda *step: told.append(step))
     expected = [("build engine", step, 2) for step in (0, 1, 2)]
@@ -87,12 +95,12 @@ def test_progress_is_the_outermost_phase(builder: ModuleType, model: Path) -> No
 
 
 def test_layers_are_inspected(builder: ModuleType, model: Path) -> None:
-    """The inspector's JSON comes with the plan; where it cannot be had the plan comes without."""
-    assert "Bindings" in builder.build_plan(model, OPTIONS, typing_of(builder.tensorrt)).layers
+    """The inspector's JSON is returned with the plan; if there is none, the plan is returned without it."""
+    assert "Bindings" in builder.build_plan(PlanRequest(model, OPTIONS, typing_of(builder.tensorrt))).layers
     assert TOLD[-1] == ("inspect", (4, 16, 16, 3)), "an open batch has no formats until a shape is set"
     for call in ("deserialize_cuda_engine", "create_engine_inspector"):
         FAULTS[call] = ["none"]
-        assert builder.build_plan(model, OPTIONS, typing_of(builder.tensorrt)).layers is None
+        assert builder.build_plan(PlanRequest(model, OPTIONS, typing_of(builder.tensorrt))).layers is None
 
 
 @pytest.mark.parametrize(
@@ -105,7 +113,7 @@ def test_layers_are_inspected(builder: ModuleType, model: Path) -> None:
     ],
 )
 def test_none_is_an_error_with_tensorrts_words(builder: ModuleType, model: Path, call: str) -> None:
-    """Whichever call gives None, the error carries the last error line, and no second attempt is made."""
+    """Whichever call returns None, the error has the last error line, and the build is not retried."""
     FAULTS[call] = ["the GPU is on fire"]
     with pytest.raises(BuildError, match="on fire") as caught:
         built(builder, model)
@@ -115,14 +123,14 @@ def test_none_is_an_error_with_tensorrts_words(builder: ModuleType, model: Path,
 
 @pytest.mark.parametrize("call", ["create_timing_cache", "serialize", "add_optimization_profile"])
 def test_silent_failures_are_errors_too(builder: ModuleType, model: Path, tmp_path: Path, call: str) -> None:
-    """None, or a negative index, without a word in the log."""
+    """None, or a negative index, with nothing in the log."""
     FAULTS[call] = ["none"]
-    with pytest.raises(BuildError, match="it said no reason"):
+    with pytest.raises(BuildError, match="no reason was logged"):
         built(builder, model, timings=tmp_path / "t")
 
 
 def test_what_the_parser_refuses_is_named(builder: ModuleType, model: Path) -> None:
-    """The node by its name where this TensorRT knows it, else by its number."""
+    """The node by its name if this TensorRT has it, else by its number."""
     FAULTS["parse"] = ["none"]
     with pytest.raises(BuildError, match="an operator is not supported") as caught:
         built(builder, model)
@@ -131,13 +139,13 @@ def test_what_the_parser_refuses_is_named(builder: ModuleType, model: Path) -> N
 
 
 def test_out_of_memory_shrinks_the_workspace(builder: ModuleType, model: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Twice out of memory: a workspace of 1 GiB, then of 512 MiB, each said; the plan tells the one it was built within."""
+    """Out of memory twice: a workspace of 1 GiB, then of 512 MiB, each logged; the plan has the one it was built with."""
     FAULTS["build_serialized_network"] = [OUT_OF_MEMORY, OUT_OF_MEMORY]
     with caplog.at_level(logging.WARNING, logger="edge_resnet"):
-        plan = builder.build_plan(model, OPTIONS, typing_of(builder.tensorrt))
+        plan = builder.build_plan(PlanRequest(model, OPTIONS, typing_of(builder.tensorrt)))
     assert [how["pools"].get("WORKSPACE", 0) >> 20 for call, how in TOLD if call == "build"] == [0, 1024, 512]
     assert plan.workspace_mib == 512
-    assert "within a workspace of 512 MiB" in caplog.text
+    assert "with a workspace of 512 MiB" in caplog.text
 
 
 def test_the_workspace_has_an_end(builder: ModuleType, model: Path) -> None:
@@ -160,18 +168,18 @@ def test_tensorrts_lines_reach_logging(builder: ModuleType, model: Path, caplog:
 
 
 def test_the_other_dialect_is_refused(builder: ModuleType, model: Path) -> None:
-    """Strong typing below 10 and weak typing from 11 on are told apart from a failure."""
+    """Strong typing below 10 and weak typing from 11 on are ConfigErrors, not failures."""
     flags = builder.tensorrt.NetworkDefinitionCreationFlag
     if not hasattr(flags, "STRONGLY_TYPED"):
         with pytest.raises(ConfigError, match="no strong typing"):
-            builder.build_plan(model, OPTIONS, "strong")
+            builder.build_plan(PlanRequest(model, OPTIONS, "strong"))
     if not hasattr(builder.tensorrt.BuilderFlag, "FP16"):
         with pytest.raises(ConfigError, match="no weak typing"):
-            builder.build_plan(model, OPTIONS, "weak")
+            builder.build_plan(PlanRequest(model, OPTIONS, "weak"))
 
 
 def test_nothing_is_built_without_a_driver(builder: ModuleType, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """TensorRT's classes would crash the interpreter: none is constructed before the driver has given a GPU."""
+    """TensorRT's classes would crash the interpreter: none is constructed before the driver has found a GPU."""
     from edge_resnet.core.errors import BackendError
 
     monkeypatch.setenv("STUB_FAILS", "cuInit=35")

@@ -1,4 +1,4 @@
-"""process.py with a real child: what it answers, what it logs, and how its deaths are told."""
+"""child.py with a real child process: its answers, its log, and the errors for its deaths."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from exported import exported, small
 from standins.surface import VERSIONS
 
 from edge_resnet.artifact.enginecache import EngineOptions, EngineTuning
+from edge_resnet.compiler.tensorrt import PlanRequest
 from edge_resnet.compiler.tensorrt.child import Built, build_in_child
 from edge_resnet.core.errors import BackendError, BuildError, ConfigError, MissingDependencyError
-from edge_resnet.core.records import BatchProfile
+from edge_resnet.core.records import BatchProfile, Progress, Typing
 
 TESTS = Path(__file__).resolve().parents[2]
 OPTIONS = EngineOptions("fp16", 16, BatchProfile(1, 2, 4), EngineTuning(128))
-#: What takes TensorRT's place in the child: the strict stand-in of a version, and then what a test adds.
+#: The package in place of TensorRT in the child: what a test adds, and the strict stand-in of a version.
 PACKAGE = """
 import sys
 from pathlib import Path
@@ -35,7 +36,7 @@ sys.modules[__name__] = strict({version!r}, BUILD_CLASSES, Path({surfaces!r}))
 
 
 class Child:
-    """Puts a stand-in where the child will find it."""
+    """Puts a stand-in where the child finds it."""
 
     def __init__(self, folder: Path, surfaces: Path, libcuda: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._folder, self._surfaces = folder, surfaces
@@ -44,12 +45,20 @@ class Child:
         monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), *sys.path]))
         monkeypatch.setenv("LD_LIBRARY_PATH", str(libcuda.parent))
 
-    def build(self, version: str = "10.3.0", more: str = "", **words: object) -> Built:
+    def build(
+        self,
+        version: str = "10.3.0",
+        more: str = "",
+        *,
+        typing: Typing | None = None,
+        timings: Path | None = None,
+        progress: Progress | None = None,
+    ) -> Built:
         """Build with that version; ``more`` runs in the child before."""
         package = PACKAGE.format(tests=str(TESTS), surfaces=str(self._surfaces), version=version, more=more)
         (self._folder / "tensorrt.py").write_text(package, encoding="utf-8")
-        words = {"dialect": "strong" if version.startswith("11") else "weak", **words}
-        return build_in_child(self.graph, self.output, OPTIONS, **words)  # type: ignore[arg-type]
+        typing = typing or ("strong" if version.startswith("11") else "weak")
+        return build_in_child(PlanRequest(self.graph, OPTIONS, typing, timings), self.output, progress)
 
 
 @pytest.fixture
@@ -60,7 +69,7 @@ def child(tmp_path: Path, surfaces: Path, libcuda: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("version", [VERSIONS[0], VERSIONS[-1]])
 def test_a_plan_is_built_in_the_child(child: Child, tmp_path: Path, version: str) -> None:
-    """The plan lies where it was asked for, with the options as they were given; progress and layers come back."""
+    """The plan is in the output file, built with the given options; progress and layers are returned."""
     steps: list[tuple[str, int, int]] = []
     built = child.build(version, timings=tmp_path / "timings", progress=lambda *step: steps.append(step))
     told = json.loads(child.output.read_bytes())
@@ -73,29 +82,29 @@ def test_a_plan_is_built_in_the_child(child: Child, tmp_path: Path, version: str
 
 
 def test_what_libraries_print_does_not_break_the_answers(child: Child) -> None:
-    """TensorRT's own words on standard output, at import and later, are not taken for answers."""
+    """What TensorRT prints to standard output, at import and later, is not taken for an answer."""
     more = "import os; print('hello'); os.write(1, b'from C\\n')"
     assert child.build(more=more).layers is not None
 
 
 def test_errors_arrive_as_they_were_raised(child: Child) -> None:
-    """Class, message and remedy of a BuildError and a ConfigError."""
+    """Class, message and hint of a BuildError and a ConfigError."""
     with pytest.raises(BuildError, match="TensorRT built no engine: no kernel fits") as caught:
         child.build(more="FAULTS['build_serialized_network'] = ['no kernel fits']")
     assert "doctor" in caught.value.hint
     with pytest.raises(ConfigError, match="no weak typing"):
-        child.build("11.4.0.106", dialect="weak")
+        child.build("11.4.0.106", typing="weak")
 
 
 def test_no_driver_is_told(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The driver that finds no GPU ends the child with a BackendError, before TensorRT is touched."""
+    """A driver that finds no GPU ends the child with a BackendError, before TensorRT is used."""
     monkeypatch.setenv("STUB_FAILS", "cuInit=100")
     with pytest.raises(BackendError, match="finds no GPU"):
         child.build(more="Builder.__init__ = None")
 
 
 def test_no_tensorrt_is_told(child: Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the package is missing the remedy is its install."""
+    """If the package is missing, the hint is the command that installs it."""
     with pytest.raises(MissingDependencyError, match="not installed") as caught:
         child.build(more="raise ImportError('no libnvinfer')")
     assert "edge-resnet[tensorrt]" in caught.value.hint
@@ -110,7 +119,7 @@ def test_no_tensorrt_is_told(child: Child, tmp_path: Path, monkeypatch: pytest.M
     ],
 )
 def test_a_death_is_told(child: Child, death: str, words: str, remedy: str) -> None:
-    """Killed by the kernel, crashed, or gone: each its own words, and no plan is left."""
+    """Killed by the kernel, crashed, or ended: each has its own message, and no plan is left."""
     with pytest.raises(BuildError, match=words) as caught:
         child.build(more=f"import os\nBuilder.create_network = lambda self, flags: {death}")
     assert remedy in caught.value.hint
@@ -118,19 +127,27 @@ def test_a_death_is_told(child: Child, death: str, words: str, remedy: str) -> N
 
 
 def test_a_build_that_hangs_is_ended(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After the limit the child is killed, and the error says that it was late and not that memory ran out."""
+    """After the limit the child is killed, and the error says that it took too long, and not that memory ran out."""
     monkeypatch.setattr("edge_resnet.compiler.tensorrt.child._LIMIT_S", 2.0)
     with pytest.raises(BuildError, match="was not done after"):
         child.build(more="import time\nBuilder.create_network = lambda self, flags: time.sleep(60)")
 
 
 def test_tensorrts_log_comes_through(child: Child, caplog: pytest.LogCaptureFixture) -> None:
-    """Lines of the child are lines of the parent's log, at their level up to warning."""
+    """The child's log records are in the parent's log, at their level, but at most as warnings."""
     with caplog.at_level(logging.DEBUG, logger="edge_resnet"), pytest.raises(BuildError):
         child.build(more="FAULTS['build_serialized_network'] = ['no kernel fits']")
     levels = {record.getMessage(): record.levelno for record in caplog.records}
     assert levels["TensorRT: no kernel fits"] == logging.WARNING
     assert levels["TensorRT: tactics were timed"] == logging.DEBUG
+
+
+def test_levels_are_not_read_from_text(child: Child, caplog: pytest.LogCaptureFixture) -> None:
+    """A library's own line that looks like a log line is a debug line, with its text whole."""
+    with caplog.at_level(logging.DEBUG, logger="edge_resnet"):
+        child.build(more="import sys; print('WARNING 3 of 4 tactics', file=sys.stderr)")
+    levels = {record.getMessage(): record.levelno for record in caplog.records}
+    assert levels["WARNING 3 of 4 tactics"] == logging.DEBUG
 
 
 @pytest.mark.usefixtures("uncollected")

@@ -1,4 +1,4 @@
-"""timingcache.py: one file per device, whole or not there, and never a reason to fail."""
+"""timingcache.py: one file per device, written whole or not at all, and never a reason to fail."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edge_resnet.compiler.tensorrt.timingcache import read_timings, timings_path
 
 
 def test_one_file_per_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """TensorRT, GPU and compute capability name it, in the user's cache."""
+    """TensorRT, GPU and compute capability are in its name, in the user's cache folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     path = timings_path("10.3.0", "NVIDIA Orin (nvgpu)", "8.7")
     assert path == tmp_path / "edge-resnet/tensorrt/nvidia-orin-nvgpu-8.7-10.3.0.timings"
@@ -19,7 +19,7 @@ def test_one_file_per_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
-    """The newest content, and no work file beside it; without a path nothing is read."""
+    """The newest content, and no temporary file beside it; without a path nothing is read."""
     path = tmp_path / "a" / "cache"
     assert read_timings(path) == b""
     write_timings(path, b"one")

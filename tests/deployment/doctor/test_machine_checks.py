@@ -22,9 +22,10 @@ from edge_resnet.deployment.doctor import checks
 from edge_resnet.deployment.doctor.check import Check
 from edge_resnet.deployment.doctor.checks import examine, readiness, usable_backends
 from edge_resnet.device.machine import DeviceInfo
+from edge_resnet.runtime.backend import Requirement, backend_info
 
 REPO = Path(__file__).resolve().parents[3]
-BACKENDS = {"onnxruntime": "onnxruntime", "tensorrt": "tensorrt"}
+BACKENDS = {name: backend_info(name) for name in ("onnxruntime", "tensorrt")}
 
 
 def found(name: str, info: DeviceInfo = CPU, root: Path = Path("/nowhere")) -> Check:
@@ -343,12 +344,15 @@ def test_readiness(lacking: tuple[str, ...], commands: tuple[str, ...]) -> None:
 
 def test_no_backend_is_not_ready() -> None:
     """Where no backend can run, nothing is ready."""
-    assert readiness(fine(), {"openvino": "no_such_package"}).reason == "no backend can run"
+    missing = replace(BACKENDS["onnxruntime"], requirements=(Requirement("no_such_package", "none"),))
+    assert readiness(fine(), {"openvino": missing}).reason == "no backend can run"
 
 
 def test_usable_backends() -> None:
     """TensorRT needs its package, PyCUDA and the driver; the order is the table's; a backend without a package always runs."""
-    table = {"fake": "", "tensorrt": "tensorrt", "onnxruntime": "onnxruntime", "none": "no_such_package"}
+    cpu = BACKENDS["onnxruntime"]
+    without, missing = (replace(cpu, requirements=needed) for needed in ((), (Requirement("no_such_package", "none"),)))
+    table = {"fake": without, "tensorrt": BACKENDS["tensorrt"], "onnxruntime": cpu, "none": missing}
     whole = [Check(name, "ok", "", "", "tensorrt") for name in ("gpu", "driver", "tensorrt", "pycuda")]
     assert usable_backends(whole, table) == ("fake", "tensorrt", "onnxruntime")
     assert usable_backends([], table) == ("fake", "onnxruntime")
@@ -364,7 +368,8 @@ def test_a_gpu_machine_is_ready_when_all_of_it_loads(tmp_path: Path, libcuda: Pa
     package(tmp_path, "pycuda.driver", "def get_version(): return (12, 6, 0)")
     code = (
         "import sys; from edge_resnet.deployment.doctor.checks import *\n"
-        f"ready = readiness(examine(), {BACKENDS!r})\n"
+        "from edge_resnet.runtime.backend import backend_info\n"
+        "ready = readiness(examine(), {name: backend_info(name) for name in ('onnxruntime', 'tensorrt')})\n"
         "print(*ready.backends, {'tensorrt', 'pycuda'} & set(sys.modules))"
     )
     environment = {"LD_LIBRARY_PATH": str(libcuda.parent), "STUB_CUDA": "12060"}

@@ -67,12 +67,13 @@ class TwoSlots(Scripted):
     """A device that works on one batch after another while the caller need not wait; more than two at once are refused."""
 
     resizes = True
+    max_batch = 16
 
     def __init__(self, clock: HandClock, latencies_ms: Iterable[float]) -> None:
         super().__init__(clock, latencies_ms)
         self.free_at = 0
         self.under_way: deque[int] = deque()
-        self.most = 0
+        self.max_running = 0
 
     def submit(self, images: Images) -> int:
         """Queue a batch behind those before it."""
@@ -81,7 +82,7 @@ class TwoSlots(Scripted):
         self.seen.append(images)
         self.free_at = max(self.free_at, self.clock.now) + round(latency * MS)
         self.under_way.append(self.free_at)
-        self.most = max(self.most, len(self.under_way))
+        self.max_running = max(self.max_running, len(self.under_way))
         assert len(self.under_way) <= 2
         return self.free_at
 

@@ -71,7 +71,7 @@ def test_offline_keeps_two_batches_running(tiny_artifacts: dict[str, Artifact]) 
     network = TwoSlots(clock, repeat(40.0))
     options = replace(QUICK, scenario="offline", batch=16, min_queries=30)
     result = bench(tiny_artifacts["int8"], options, network=network, clock=clock)
-    assert network.most == 2
+    assert network.max_running == 2
     assert (result.count, result.batch) == (30, 16)
     assert result.throughput_per_s == pytest.approx(400)
     assert result.metric.ci95 == pytest.approx((400, 400))

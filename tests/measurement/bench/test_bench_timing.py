@@ -121,7 +121,7 @@ def test_two_are_under_way_and_the_rate_is_the_devices() -> None:
     timings = overlapped(begin, backend.result, Limits(1, 10), silent, clock)
     assert set(timings.samples_ns) == {20 * MS}
     assert len(timings.samples_ns) == 50
-    assert backend.most == 2
+    assert backend.max_running == 2
     assert not backend.under_way
     assert timings.complete
 

@@ -1,4 +1,4 @@
-"""backends/cudagraph.py on a C stand-in of the driver's calls, which keeps count of graphs and refuses what CUDA refuses."""
+"""cudagraph.py on a C stand-in of the driver, which counts graphs and refuses what CUDA refuses."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import pytest
 from edge_resnet.core.errors import BackendError
 from edge_resnet.runtime.tensorrt.cudagraph import Recorder
 
-STREAM = 0x7F00_0000_1000  # above 32 bits: a handle that is cut off names another stream
+STREAM = 0x7F00_0000_1000  # above 32 bits: a truncated handle would name another stream
 
 
 def left(libcuda: Path) -> tuple[int, int]:
-    """Graphs and launchable graphs that were not given back."""
+    """Graphs and executable graphs that were not freed."""
     stub = ctypes.CDLL(str(libcuda))
     return int(stub.stub_graphs()), int(stub.stub_executables())
 
@@ -34,7 +34,7 @@ def launched(libcuda: Path) -> Iterator[list[tuple[int, int]]]:
 
 
 def test_recorded_work_is_launched_as_often_as_wanted(libcuda: Path, launched: list[tuple[int, int]]) -> None:
-    """The work is called once, while it is recorded; each graph is launched by its own number, and freed once."""
+    """The work is called once, while it is captured; each graph is launched by its own number, and freed once."""
     recorder, calls = Recorder(str(libcuda)), []
     graphs = [recorder.record(STREAM, lambda: calls.append("work")) for _ in range(2)]
     assert calls == ["work"] * 2
@@ -59,7 +59,7 @@ def test_recorded_work_is_launched_as_often_as_wanted(libcuda: Path, launched: l
 def test_each_failing_call_ends_recording(
     libcuda: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, call: str
 ) -> None:
-    """None comes back, nothing is left, the reason is said once, and nothing is tried again."""
+    """None is returned, nothing is left, the reason is logged once, and capturing is not tried again."""
     monkeypatch.setenv("STUB_FAILS", f"{call}=901")
     recorder, calls = Recorder(str(libcuda)), []
     with caplog.at_level(logging.WARNING, logger="edge_resnet"):
@@ -73,7 +73,7 @@ def test_each_failing_call_ends_recording(
 
 
 def test_work_that_raises_leaves_the_stream_usable(libcuda: Path) -> None:
-    """What is recorded so far is given back, and the stream is out of capture mode."""
+    """What was captured so far is freed, and the stream is out of capture mode."""
 
     def fail() -> None:
         raise RuntimeError("a layer on the DLA")
@@ -102,13 +102,13 @@ def test_ctrl_c_while_recording_is_not_swallowed(libcuda: Path) -> None:
 
 
 def test_the_default_stream_is_not_recorded(libcuda: Path) -> None:
-    """CUDA refuses it: the work is run plainly."""
+    """CUDA refuses to capture it: the work is run without a graph."""
     assert Recorder(str(libcuda)).record(0, lambda: None) is None
 
 
 @pytest.mark.parametrize("library", ["libcuda-that-is-not-there.so.1", "libc.so.6"])
 def test_a_driver_without_graphs_is_no_error(library: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Not there, or older than graphs: said once, and the caller runs its work plainly."""
+    """A driver that is missing, or too old for graphs: logged once, and the caller runs its work without a graph."""
     with caplog.at_level(logging.WARNING, logger="edge_resnet"):
         recorder = Recorder(library)
     assert not recorder.works

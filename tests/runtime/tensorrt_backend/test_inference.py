@@ -1,4 +1,4 @@
-"""backends/tensorrt.py, slots.py and cuda.py on strict stand-ins of five versions, whose streams work only when waited for."""
+"""inference.py, slots.py and cuda.py on strict stand-ins of five versions, whose streams only run when they are synchronized."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from standins.tensorrt_run import answers, plan
 
 from edge_resnet.core.errors import BackendError, ConfigError, IncompatibleEngineError
 
-#: What takes part in a call, and the words that its failure is told in.
+#: A call, and the text of the error if it fails.
 FAULTS = {
     "memcpy_htod_async": "while it started the network: memcpy_htod_async failed: stand-in$",
     "memcpy_dtoh_async": "while it started the network: memcpy_dtoh_async failed: stand-in$",
@@ -41,7 +41,7 @@ def random_images(count: int, seed: int = 0) -> npt.NDArray[np.uint8]:
 @pytest.mark.parametrize("integrated", [False, True])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_version_and_kind_of_gpu_answers(make: Callable[..., Any], version: str, integrated: bool) -> None:
-    """Batches of one, of the engine's largest, and of more, in any order, get their own answers; then all memory is free."""
+    """Batches of one, of the engine's largest, and of more, in any order, get their own logits; then all memory is free."""
     with make(version, integrated=integrated) as backend:
         for count in (1, 4, 3, 9, 1, 13):
             found = backend.infer(random_images(count, count))
@@ -53,7 +53,7 @@ def test_every_version_and_kind_of_gpu_answers(make: Callable[..., Any], version
 
 @pytest.mark.parametrize("dtype", ["FLOAT", "HALF"])
 def test_answers_are_the_callers_and_float32(make: Callable[..., Any], dtype: str) -> None:
-    """A later call changes no earlier answer, whatever type the engine writes."""
+    """A later call does not change an earlier result, whatever type the engine writes."""
     with make(content=plan(dtype=dtype)) as backend:
         first = backend.infer(random_images(2))
         kept = first.copy()
@@ -63,28 +63,28 @@ def test_answers_are_the_callers_and_float32(make: Callable[..., Any], dtype: st
 
 
 def test_batches_below_the_smallest_are_filled_up(make: Callable[..., Any]) -> None:
-    """An engine for three and more serves one, and the last piece of seven."""
+    """An engine for batches of three and more takes one image, and the last piece of seven."""
     with make(content=plan(least=3)) as backend:
         for count in (1, 2, 7):
             np.testing.assert_array_equal(backend.infer(random_images(count)), answers(random_images(count)))
 
 
 def test_batches_overlap(make: Callable[..., Any]) -> None:
-    """Two submitted batches are under way at once, and their results may be taken in any order."""
+    """Two submitted batches run at once, and their results may be taken in any order."""
     with make() as backend:
         tickets = [backend.submit(random_images(count, count)) for count in (2, 3)]
         assert sum(bool(stream.work) for stream in pycuda_driver.STREAMS.values()) == 2
         for ticket, count in reversed(list(zip(tickets, (2, 3), strict=True))):
             np.testing.assert_array_equal(backend.result(ticket), answers(random_images(count, count)))
-        with pytest.raises(BackendError, match="gone"):
+        with pytest.raises(BackendError, match="ticket was used"):
             backend.result(tickets[0])
-        with pytest.raises(ConfigError, match="up to 4"):
+        with pytest.raises(ConfigError, match="at most 4"):
             backend.submit(random_images(5))
 
 
 @pytest.mark.parametrize("integrated", [False, True])
 def test_many_threads_get_their_own_answers(make: Callable[..., Any], integrated: bool) -> None:
-    """Eight threads with batches larger than the engine's, on two slots: no mix-up, no deadlock, no context left behind."""
+    """Eight threads with batches larger than the engine's, on two slots: no mix-up, no deadlock, no context left."""
     wrong: list[str] = []
 
     def work(seed: int) -> None:
@@ -107,7 +107,7 @@ def test_many_threads_get_their_own_answers(make: Callable[..., Any], integrated
 
 @pytest.mark.parametrize("call", FAULTS)
 def test_a_cuda_error_is_a_backend_error_and_not_the_end(make: Callable[..., Any], call: str) -> None:
-    """One line with what was being done; the slot is free again, and the next call answers."""
+    """One line that says what failed; the slot is free again, and the next call works."""
     with make() as backend:
         for count in (2, 9):
             pycuda_driver.FAULTS[call] = 1
@@ -123,7 +123,7 @@ def test_a_cuda_error_is_a_backend_error_and_not_the_end(make: Callable[..., Any
 
 @pytest.mark.parametrize("call", OPENING)
 def test_an_opening_that_fails_leaves_nothing(make: Callable[..., Any], call: str) -> None:
-    """Whichever step fails, the error says so, and memory and context are given back."""
+    """Whichever step fails, the error says so, and memory and context are released."""
     pycuda_driver.FAULTS[call] = 1
     with pytest.raises(BackendError, match=OPENING[call]):
         make()
@@ -139,7 +139,7 @@ def test_an_opening_that_fails_leaves_nothing(make: Callable[..., Any], call: st
     ],
 )
 def test_tensorrts_none_is_an_error(make: Callable[..., Any], call: str, kind: type[Exception], words: str) -> None:
-    """While opening, with TensorRT's last words where it said any."""
+    """While opening, with TensorRT's last error lines if there are any."""
     tensorrt_run.FAULTS[call] = 1
     with pytest.raises(kind, match=words):
         make()
@@ -148,7 +148,7 @@ def test_tensorrts_none_is_an_error(make: Callable[..., Any], call: str, kind: t
 
 @pytest.mark.parametrize(("call", "words"), [("execute_async_v3", "did not run"), ("set_input_shape", "a batch of 2")])
 def test_tensorrts_false_is_an_error(make: Callable[..., Any], call: str, words: str) -> None:
-    """A batch that is not run is no answer, and the next one is."""
+    """A batch that was not run is an error, and the next one works."""
     with make() as backend:
         tensorrt_run.FAULTS[call] = 1
         with pytest.raises(BackendError, match=words):
@@ -157,7 +157,7 @@ def test_tensorrts_false_is_an_error(make: Callable[..., Any], call: str, words:
 
 
 def test_another_networks_engine_is_refused(make: Callable[..., Any]) -> None:
-    """By its classes and by its image's size."""
+    """By its number of classes, and by the size of its image."""
     with pytest.raises(IncompatibleEngineError, match="another network"):
         make(classes=6)
     with pytest.raises(IncompatibleEngineError, match="another network"):
@@ -165,7 +165,7 @@ def test_another_networks_engine_is_refused(make: Callable[..., Any]) -> None:
 
 
 def test_wrong_images_are_refused(make: Callable[..., Any]) -> None:
-    """Shape and dtype, before the GPU is asked for anything."""
+    """Wrong shape and dtype, before anything is done on the GPU."""
     with make() as backend:
         with pytest.raises(ConfigError):
             backend.infer(np.zeros((1, 9, 8, 3), np.uint8))
@@ -174,7 +174,7 @@ def test_wrong_images_are_refused(make: Callable[..., Any]) -> None:
 
 
 def test_close_ends_everything(make: Callable[..., Any]) -> None:
-    """Twice, with a batch under way, and for a thread that waits for a slot: an error, and no hang."""
+    """Closing twice, with a running batch, and with a thread that waits for a slot: an error, and no hang."""
     backend = make(slots=1)
     ticket = backend.submit(random_images(2))
     failed: list[Exception] = []
@@ -192,7 +192,7 @@ def test_close_ends_everything(make: Callable[..., Any]) -> None:
     thread.join(10)
     assert not thread.is_alive()
     assert len(failed) == 1
-    with pytest.raises(BackendError, match="gone"):
+    with pytest.raises(BackendError, match="ticket was used"):
         backend.result(ticket)
     with pytest.raises(BackendError, match="closed"):
         backend.infer(random_images(1))
@@ -202,7 +202,7 @@ def test_close_ends_everything(make: Callable[..., Any]) -> None:
 @pytest.mark.parametrize("integrated", [False, True])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_graphs_change_no_answer(make: Callable[..., Any], version: str, integrated: bool) -> None:
-    """Whatever batches come in whatever order, often enough to be recorded, the answers are those of the network run plainly."""
+    """Any batches in any order, often enough to be captured, give the logits of the network without graphs."""
     order = np.random.default_rng(0).integers(1, 10, 60)
     with make(version, integrated=integrated) as recorded, make(version, integrated=integrated, graphs=False) as plain:
         for seed, count in enumerate(order):
@@ -212,7 +212,7 @@ def test_graphs_change_no_answer(make: Callable[..., Any], version: str, integra
 
 
 def test_a_batch_size_that_comes_again_is_launched_as_one(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The third batch of a size asks TensorRT for nothing, and other sizes do not disturb it."""
+    """The third batch of a size does not call TensorRT, and other sizes do not change that."""
     with make(slots=1) as backend:
         for count in (2, 3, 2, 3):
             backend.infer(random_images(count))
@@ -224,7 +224,7 @@ def test_a_batch_size_that_comes_again_is_launched_as_one(make: Callable[..., An
 
 
 def test_many_batch_sizes_do_not_fill_the_memory(make: Callable[..., Any], libcuda: Path) -> None:
-    """Of twelve sizes eight are recorded, and the others are answered as well."""
+    """Eight of twelve sizes are captured, and the others work too."""
     with make(content=plan(most=12), slots=1) as backend:
         for count in [*range(1, 13)] * 3:
             np.testing.assert_array_equal(backend.infer(random_images(count)), answers(random_images(count)))
@@ -235,17 +235,17 @@ def test_many_batch_sizes_do_not_fill_the_memory(make: Callable[..., Any], libcu
 def test_where_graphs_fail_the_network_runs_without(
     make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, call: str
 ) -> None:
-    """It is said once, and every answer comes."""
+    """The reason is logged once, and every batch is run."""
     monkeypatch.setenv("STUB_FAILS", f"{call}=900")
     with caplog.at_level(logging.WARNING, logger="edge_resnet"), make() as backend:
         for count in (2, 2, 3, 2, 3, 3, 2):
             np.testing.assert_array_equal(backend.infer(random_images(count)), answers(random_images(count)))
     said = [record.getMessage() for record in caplog.records]
-    assert said == [f"without CUDA graphs, each kernel launched by itself: {call} gave error 900"]
+    assert said == [f"CUDA graphs are off, each kernel is launched by itself: {call} gave error 900"]
 
 
 def test_a_network_that_cannot_be_recorded_runs_without(make: Callable[..., Any]) -> None:
-    """TensorRT refuses while it is recorded: the stream takes work again, and the answers come."""
+    """TensorRT refuses during capture: the stream accepts work again, and every batch is run."""
     with make(slots=1) as backend:
         backend.infer(random_images(2))
         tensorrt_run.FAULTS["execute_async_v3 recorded"] = 1
@@ -254,7 +254,7 @@ def test_a_network_that_cannot_be_recorded_runs_without(make: Callable[..., Any]
 
 
 def test_a_graph_that_fails_is_a_backend_error(make: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The GPU's fault while a graph is launched reaches the caller, and the slot is free again."""
+    """An error while a graph is launched reaches the caller, and the slot is free again."""
     with make(slots=1) as backend:
         for _ in range(3):
             backend.infer(random_images(2))
@@ -266,7 +266,7 @@ def test_a_graph_that_fails_is_a_backend_error(make: Callable[..., Any], monkeyp
 
 
 def split_of(count: int) -> dict[str, Any]:
-    """What the stand-in's GPU takes for a batch: images of 192 bytes, logits of five floats."""
+    """The times that the stand-in's GPU takes for a batch of images of 192 bytes, with logits of five floats."""
     per_byte = pycuda_driver.KIB_MS / 1024
     return {
         "h2d": pytest.approx(count * 8 * 8 * 3 * per_byte),
@@ -278,7 +278,7 @@ def split_of(count: int) -> dict[str, Any]:
 @pytest.mark.parametrize("graphs", [False, True])
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_gpu_tells_where_the_time_went(make: Callable[..., Any], version: str, graphs: bool) -> None:
-    """Copy, network and copy back by the GPU's own clock, and the answers of infer; launched as a graph no other times."""
+    """H2D, network and D2H on the GPU's clock, and the logits of infer; a graph takes the same times."""
     with make(version, graphs=graphs) as backend:
         for turn in range(4):
             for count in (1, 3, 4):
@@ -290,7 +290,7 @@ def test_the_gpu_tells_where_the_time_went(make: Callable[..., Any], version: st
 
 
 def test_timed_and_untimed_batches_take_turns(make: Callable[..., Any]) -> None:
-    """Each of the two kinds has a graph of its own: neither copies what the other should, whatever came before."""
+    """Each of the two kinds has its own graph: neither makes the copies of the other, whatever ran before."""
     with make(slots=1) as backend:
         for turn in range(5):
             np.testing.assert_array_equal(backend.infer(random_images(2, turn)), answers(random_images(2, turn)))
@@ -300,7 +300,7 @@ def test_timed_and_untimed_batches_take_turns(make: Callable[..., Any]) -> None:
 
 
 def test_a_large_batch_is_timed_piece_by_piece(make: Callable[..., Any]) -> None:
-    """More than the engine takes: the pieces' times together, in the order of the images."""
+    """A batch larger than the engine's: the sum of the times of its pieces, in the order of the images."""
     with make() as backend:
         logits, split = backend.infer_timed(random_images(9))
     np.testing.assert_array_equal(logits, answers(random_images(9)))
@@ -308,7 +308,7 @@ def test_a_large_batch_is_timed_piece_by_piece(make: Callable[..., Any]) -> None
 
 
 def test_a_batch_that_is_filled_up_is_timed_whole(make: Callable[..., Any]) -> None:
-    """An engine for three and more works on three: that is what the time says."""
+    """An engine for batches of three and more computes three images, and that is the time."""
     with make(content=plan(least=3)) as backend:
         logits, split = backend.infer_timed(random_images(2))
     np.testing.assert_array_equal(logits, answers(random_images(2)))
@@ -316,7 +316,7 @@ def test_a_batch_that_is_filled_up_is_timed_whole(make: Callable[..., Any]) -> N
 
 
 def test_shared_memory_has_no_copies_to_tell(make: Callable[..., Any]) -> None:
-    """On an integrated GPU nothing crosses a bus: copies are absent, and not zero."""
+    """On an integrated GPU nothing is copied: the copies are absent, and not zero."""
     with make(integrated=True) as backend:
         logits, split = backend.infer_timed(random_images(2))
         np.testing.assert_array_equal(logits, answers(random_images(2)))
@@ -325,7 +325,7 @@ def test_shared_memory_has_no_copies_to_tell(make: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize("call", ["Event", "record", "time_till", "memcpy_htod_async", "memcpy_dtoh_async", "synchronize"])
 def test_a_failure_while_timed_is_one_line_and_not_the_end(make: Callable[..., Any], call: str) -> None:
-    """The slot is free again, and the next call answers and tells."""
+    """The slot is free again, and the next call returns logits and times."""
     with make(slots=1) as backend:
         pycuda_driver.FAULTS[call] = 1
         with pytest.raises(BackendError, match=f"while it ran the network: {call} failed: stand-in$"):
@@ -339,7 +339,7 @@ def test_a_failure_while_timed_is_one_line_and_not_the_end(make: Callable[..., A
 
 
 def test_wrong_images_and_a_closed_backend_are_not_timed(make: Callable[..., Any]) -> None:
-    """As of infer."""
+    """The same errors as those of infer."""
     with make() as backend, pytest.raises(ConfigError):
         backend.infer_timed(np.zeros((1, 9, 8, 3), np.uint8))
     with pytest.raises(BackendError, match="closed"):

@@ -1,4 +1,4 @@
-"""backends/kernels: found, compiled once, kept whole; and what the kernels compute, compiled for the processor."""
+"""kernels.py: nvcc is found, kernels are compiled once and stored whole; and what the kernels compute, compiled for the CPU."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Pixels = npt.NDArray[np.uint8]
 
 @pytest.fixture
 def nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The stand-in of nvcc, off the PATH, which logs its compilations beside itself."""
+    """The stand-in of nvcc, not on the PATH, which logs its compilations to a file beside it."""
     path = Path(shutil.copy(REPO / "tests/standins/nvcc", tmp_path / "nvcc"))
     path.chmod(0o755)
     monkeypatch.setenv("NVCC_LOG", str(tmp_path / "log"))
@@ -44,7 +44,7 @@ def nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """The kernels compiled for the processor, stopping at whatever C++ leaves undefined."""
+    """The kernels compiled for the CPU, which abort on undefined behaviour."""
     if shutil.which("g++") is None:
         pytest.skip("no g++")
     path = tmp_path_factory.mktemp("kernels") / "resize.so"
@@ -62,7 +62,7 @@ def pointer(array: npt.NDArray[np.generic]) -> ctypes.c_void_p:
 
 
 def on_the_processor(library: ctypes.CDLL, frame: Pixels, spec: Preprocess, block: int) -> Pixels:
-    """What the two kernels make of a frame in blocks of that size; they may write nothing but their results."""
+    """The result of the two kernels for a frame in blocks of that size; they may write nothing else."""
     crop, tiles = spec.crop, -(-3 * spec.crop // block)
     down, across = (resampling_weights(axis, crop) for axis in plan_crop(*frame.shape[:2], spec))
     part = frame[down.low : down.high, across.low : across.high]
@@ -86,7 +86,7 @@ def noise(height: int, width: int, seed: int = 0) -> Pixels:
 def test_any_frame_is_preprocessed_exactly(
     library: ctypes.CDLL, height: int, width: int, crop: int, extra: int, seed: int, pixels: int
 ) -> None:
-    """Any size, crop and block: the same bytes as preprocess_bgr, and nothing written beside them."""
+    """Any size, crop and block: the same bytes as preprocess_bgr, and nothing else is written."""
     assume(max(height, width) / min(height, width) < 60)
     frame, spec = noise(height, width, seed), Preprocess(resize=crop + extra, crop=crop)
     if seed % 2:
@@ -99,26 +99,26 @@ def test_any_frame_is_preprocessed_exactly(
     "size", [(1, 1), (1, 4000), (4000, 1), (224, 224), (256, 256), (480, 640), (1920, 1080), (2160, 3840), (3001, 3007)]
 )
 def test_usual_and_extreme_frames_are_preprocessed_exactly(library: ctypes.CDLL, size: tuple[int, int], spec: Preprocess) -> None:
-    """The usual crops of camera frames, of lines, and of frames too large for a block's own memory."""
+    """The usual crops of camera frames, of lines, and of frames too large for the shared memory of a block."""
     frame = noise(*size)
     np.testing.assert_array_equal(on_the_processor(library, frame, spec, 96), preprocess_bgr(frame, spec))
 
 
 def test_the_largest_sums_fit(library: ctypes.CDLL) -> None:
-    """White stays white at every scale, where rounded weights may sum to more than one."""
+    """White stays white at every scale, even if rounded weights sum to more than one."""
     for side in (1, 7, 33, 100, 1023, 3001):
         frame, spec = np.full((side, side + 5, 3), 255, np.uint8), Preprocess(40, 32)
         assert (on_the_processor(library, frame, spec, 96) == preprocess_bgr(frame, spec)).all()
 
 
 def test_both_sides_agree_on_the_weights_scale() -> None:
-    """The source's fractional bits are the tables'."""
+    """The kernels and the tables have the same number of fractional bits."""
     assert f"#define FRACTION_BITS {FRACTION_BITS}\n" in SOURCE.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("capability", ["8.7", "9.0"])
 def test_nvcc_takes_the_source(tmp_path: Path, capability: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The real compiler makes a cubin with both functions, and has nothing to say."""
+    """The real compiler makes a cubin with both functions, without a warning."""
     nvcc = find_nvcc()
     if nvcc is None:
         pytest.skip("no nvcc here")
@@ -134,7 +134,7 @@ def test_nvcc_takes_the_source(tmp_path: Path, capability: str, monkeypatch: pyt
 
 @needs_gxx
 def test_it_is_compiled_once(tmp_path: Path, nvcc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A second time it is there; another GPU, another nvcc and another source make another file, and the first stays."""
+    """The second call finds the file; another GPU, nvcc or source makes another file, and the first stays."""
     folder, log = tmp_path / "cache" / "kernels", tmp_path / "log"
     first = compile_kernels(nvcc, "8.7", folder)
     content = first.read_bytes()
@@ -156,14 +156,14 @@ def test_it_is_compiled_once(tmp_path: Path, nvcc: Path, monkeypatch: pytest.Mon
 
 @needs_gxx
 def test_what_is_there_needs_no_writable_folder(tmp_path: Path, nvcc: Path) -> None:
-    """A cache made beforehand serves, read-only as in a container; and it is the folder itself that matters where it is not."""
+    """An existing cache is used, even if it is read-only as in a container; a folder that cannot be made is an error."""
     folder = tmp_path / "cache"
     made = compile_kernels(nvcc, "8.7", folder)
     folder.chmod(0o500)
     assert compile_kernels(nvcc, "8.7", folder) == made
     folder.chmod(0o700)
     (tmp_path / "file").touch()
-    with pytest.raises(BackendError, match="cannot be kept in") as caught:
+    with pytest.raises(BackendError, match="cannot be written to") as caught:
         compile_kernels(nvcc, "8.7", tmp_path / "file" / "cache")
     assert "XDG_CACHE_HOME" in caught.value.hint
 
@@ -173,14 +173,14 @@ def test_what_is_there_needs_no_writable_folder(tmp_path: Path, nvcc: Path) -> N
     [
         ("fail", r"compiled: resize\.cu\(7\): error: a stand-in's error$"),
         ("crash", "compiled: exit code 3$"),
-        ("nothing", "made nothing"),
+        ("nothing", "wrote no CUDA kernels"),
         ("hang", r"did not end within 0\.3 s"),
     ],
 )
 def test_a_failed_compilation_is_one_line_and_leaves_nothing(
     tmp_path: Path, nvcc: Path, monkeypatch: pytest.MonkeyPatch, does: str, words: str
 ) -> None:
-    """nvcc's first error, and no file, not even a part of one; the next try starts anew."""
+    """nvcc's first error, and no file, not even a part of one."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("NVCC_DOES", does)
     monkeypatch.setattr(kernels, "_TIMEOUT_S", 0.3)
@@ -193,7 +193,7 @@ def test_a_failed_compilation_is_one_line_and_leaves_nothing(
 
 
 def test_a_compiler_that_cannot_be_started_is_named(tmp_path: Path) -> None:
-    """A file that is no program, and one that is not there."""
+    """A file that is not a program, and one that does not exist."""
     (tmp_path / "nvcc").write_text("no program")
     (tmp_path / "nvcc").chmod(0o755)
     for name in ("nvcc", "absent"):
@@ -203,7 +203,7 @@ def test_a_compiler_that_cannot_be_started_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("capability", ["", "87", "8.x", "8.7; rm"])
 def test_nonsense_is_no_compute_capability(tmp_path: Path, nvcc: Path, capability: str) -> None:
-    """What does not look like 8.7 is refused before anything runs."""
+    """Text that does not look like 8.7 is refused before anything runs."""
     with pytest.raises(ConfigError, match="compute capability"):
         compile_kernels(nvcc, capability, tmp_path / "cache")
     assert not (tmp_path / "log").exists()
@@ -216,7 +216,7 @@ CODE = (
 
 
 def started(nvcc: Path, folder: Path, does: str) -> subprocess.Popen[str]:
-    """A process of its own that compiles."""
+    """A child process that compiles."""
     command = [sys.executable, "-c", CODE, str(nvcc), str(folder)]
     return subprocess.Popen(
         command, env={**os.environ, "NVCC_DOES": does}, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -224,7 +224,7 @@ def started(nvcc: Path, folder: Path, does: str) -> subprocess.Popen[str]:
 
 
 def gone(process: int) -> bool:
-    """Whether a process ended, at once or within five seconds."""
+    """Whether a process has ended, or ends within five seconds."""
     for _ in range(100):
         try:
             state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
@@ -248,7 +248,7 @@ def test_two_processes_may_compile_at_once(tmp_path: Path, nvcc: Path) -> None:
 
 
 def test_ctrl_c_leaves_nothing_half_written(tmp_path: Path, nvcc: Path) -> None:
-    """The compiler and its own children end, and neither its half file nor its folder stays."""
+    """The compiler and its child processes end, and no partial file or folder is left."""
     folder, pid = tmp_path / "cache", tmp_path / "log.pid"
     with started(nvcc, folder, "hang") as child:
         deadline = time.monotonic() + 30

@@ -1,4 +1,4 @@
-"""dialect.py: which way of telling precision each TensorRT takes."""
+"""library.py: how each TensorRT learns a tensor's precision."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from edge_resnet.runtime.tensorrt.library import typing_of, version_of
     [("8.6.1", "weak"), ("10.3.0", "weak"), ("10.13.3.9", "strong"), ("10.16.1.11", "strong"), ("11.4.0.106", "strong")],
 )
 def test_strong_from_10_12_on(tensorrt_of: Callable[[str], ModuleType], version: str, dialect: str) -> None:
-    """Flags up to 10.11, the graph's types from 10.12 on."""
+    """Weak typing with flags up to 10.11, strong typing from 10.12 on."""
     module = tensorrt_of(version)
     assert typing_of(module) == dialect
     assert version_of(module)[:2] == tuple(map(int, version.split(".")[:2]))
 
 
 def test_an_old_tensorrt_is_refused(tensorrt_of: Callable[[str], ModuleType]) -> None:
-    """JetPack 5's 8.5 has no builder level and no version compatibility: it is refused with the JetPack that is needed."""
+    """TensorRT 8.5 of JetPack 5 lacks optimization level and version compatibility: the error names the JetPack needed."""
     with pytest.raises(BackendError, match="too old") as caught:
         typing_of(tensorrt_of("8.5.2.2"))
     assert "JetPack 6" in caught.value.hint
@@ -31,5 +31,5 @@ def test_an_old_tensorrt_is_refused(tensorrt_of: Callable[[str], ModuleType]) ->
 
 def test_a_package_without_a_version_is_refused() -> None:
     """A folder named tensorrt on the path is not TensorRT."""
-    with pytest.raises(BackendError, match="says no version"):
+    with pytest.raises(BackendError, match="has no version"):
         version_of(ModuleType("tensorrt"))

@@ -1,4 +1,4 @@
-"""backends/resampling.py: summed with integers, its weights give Pillow's pixels exactly."""
+"""resampling.py: summed in integers, its weights give exactly Pillow's pixels."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def noise(height: int, width: int, seed: int = 0) -> Pixels:
 
 
 def summed(values: Pixels, weights: Weights) -> Pixels:
-    """Resample the first axis, in integers wide enough for any sum; none may need more than 32 bits."""
+    """Resample the first axis in integers wide enough for any sum; no sum may need more than 32 bits."""
     first, count, fixed = weights.table[0], weights.table[1], weights.table[2:].astype(np.int64)
     part = values[weights.low : weights.high].astype(np.int64)
     rows = []
@@ -44,7 +44,7 @@ def whole(source: int, pixels: int) -> Weights:
 @settings(max_examples=80)
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(1, 120), st.integers(0, 99))
 def test_one_axis_of_a_whole_image_is_pillows(source: int, other: int, pixels: int, seed: int) -> None:
-    """Any length becomes any other as Pillow makes it, across and down, larger or smaller."""
+    """Any length becomes any other length as in Pillow, across and down, larger or smaller."""
     image = noise(source, 3 + other % 5, seed)
     expected = Image.fromarray(image).resize((image.shape[1], pixels), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(summed(image, whole(source, pixels)), np.asarray(expected))
@@ -56,7 +56,7 @@ def test_one_axis_of_a_whole_image_is_pillows(source: int, other: int, pixels: i
 @settings(max_examples=80)
 @given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 48), st.integers(0, 48), st.integers(0, 99))
 def test_any_frame_and_crop_is_preprocessings(height: int, width: int, crop: int, extra: int, seed: int) -> None:
-    """The planned crop of any image: the same bytes as preprocess_bgr, black-and-white noise included."""
+    """The planned crop of any image has the same bytes as preprocess_bgr, also for black-and-white noise."""
     assume(max(height, width) / min(height, width) < 60)
     frame, spec = noise(height, width, seed), Preprocess(resize=crop + extra, crop=crop)
     if seed % 2:
@@ -68,7 +68,7 @@ def test_any_frame_and_crop_is_preprocessings(height: int, width: int, crop: int
 @settings(max_examples=60)
 @given(st.integers(1, 5000), st.integers(1, 5000), st.integers(1, 224), st.integers(0, 200))
 def test_the_table_stays_within_the_source(height: int, width: int, crop: int, extra: int) -> None:
-    """Indices lie within low and high, these within the image and each used; weights are positive and sum to one."""
+    """Indices lie within low and high, which lie within the image and are both used; weights are positive and sum to one."""
     assume(max(height, width) / min(height, width) < 500)
     spec = Preprocess(resize=crop + extra, crop=crop)
     for axis, source in zip(plan_crop(height, width, spec), (height, width), strict=True):
@@ -80,7 +80,7 @@ def test_the_table_stays_within_the_source(height: int, width: int, crop: int, e
         assert 0 <= low < high <= source
         assert first[0] == 0
         assert (first + count).max() == high - low
-        # What lets a block of the GPU's threads fetch one run of values for neighbouring pixels.
+        # This lets a block of threads fetch one run of values for neighbouring pixels.
         assert (np.diff(first) >= 0).all()
         assert (np.diff(first + count) >= 0).all()
         assert (fixed >= 0).all()
@@ -90,7 +90,7 @@ def test_the_table_stays_within_the_source(height: int, width: int, crop: int, e
 
 @pytest.mark.parametrize("case", [(78, 31, 32, 32), (153, 381, 37, 2), (303, 9, 38, 2), (1148, 1496, 92, 34), (900, 7, 64, 8)])
 def test_the_passes_keep_their_order_where_pillow_would_turn_it(case: tuple[int, int, int, int]) -> None:
-    """Where the height shrinks far more than the width, preprocessing resizes across first all the same, on every Pillow."""
+    """Preprocessing resizes across first even if the height shrinks far more than the width, with every Pillow."""
     height, width, resize, crop = case
     frame, spec = noise(height, width), Preprocess(resize=resize, crop=crop)
     down, across = (resampling_weights(axis, crop) for axis in plan_crop(height, width, spec))
@@ -98,7 +98,7 @@ def test_the_passes_keep_their_order_where_pillow_would_turn_it(case: tuple[int,
 
 
 def test_what_is_kept_has_weights_of_one() -> None:
-    """A frame of exactly the crop's size passes unchanged, and only the crop of a larger one is used."""
+    """A frame of exactly the crop's size is unchanged, and only the crop of a larger one is used."""
     spec = Preprocess(resize=32, crop=32)
     for axis in plan_crop(32, 32, spec):
         assert (resampling_weights(axis, 32).table[2] == 1 << FRACTION_BITS).all()
@@ -109,7 +109,7 @@ def test_what_is_kept_has_weights_of_one() -> None:
 
 @pytest.mark.parametrize("size", [(2160, 3840), (1080, 1920), (480, 640), (333, 500)])
 def test_a_camera_frame_uses_little_more_than_the_crop(size: tuple[int, int]) -> None:
-    """Of the usual sizes, the box of the crop and the filter's reach beyond it is all that is read."""
+    """For the usual sizes, only the box of the crop and the filter's reach beyond it are read."""
     scale = min(size) / 256
     for axis in plan_crop(*size, Preprocess()):
         weights = resampling_weights(axis, 224)

@@ -1,4 +1,4 @@
-"""backends/gpuresize.py from compilation to pixels, on the stand-in of PyCUDA and kernels compiled for the processor."""
+"""resize.py from compilation to pixels, on the stand-in of PyCUDA and with kernels compiled for the CPU."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ SMALL = Preprocess(32, 24)
 
 
 class Bench:
-    """A resize, its stream, and a place for its result: what a slot has."""
+    """A GpuResize with its stream and the memory for its result, as a slot has."""
 
     def __init__(self, gpuresize: Any, cuda: Any, cubin: bytes, spec: Preprocess, most: int) -> None:
         self.cuda, self.spec = cuda, spec
@@ -40,12 +40,12 @@ class Bench:
             self.target = cuda.memory(most * spec.crop**2 * 3 + 64)
 
     def queue(self, *frames: Any) -> None:
-        """Queue frames, with the context current meanwhile."""
+        """Queue frames while the context is current."""
         with self.cuda.current("the GPU failed while it resized"):
             self.resize.queue(frames, self.target.address, self.stream)
 
     def wait(self, count: int) -> Pixels:
-        """The result of so many frames."""
+        """The result of that many frames."""
         with self.cuda.current("the GPU failed while it resized"):
             self.stream.synchronize()
         size = count * self.spec.crop**2 * 3
@@ -54,12 +54,12 @@ class Bench:
         return content[:size].reshape(count, self.spec.crop, self.spec.crop, 3).copy()
 
     def now(self, *frames: Pixels) -> Pixels:
-        """The result of these frames."""
+        """The result of these frames, at once."""
         self.queue(*frames)
         return self.wait(len(frames))
 
     def free(self) -> None:
-        """Give all back."""
+        """Free everything."""
         with self.cuda.current("test"):
             self.resize.free()
             self.target.free()
@@ -68,7 +68,7 @@ class Bench:
 
 @pytest.fixture(scope="module")
 def cubin(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The kernels, through the stand-in of nvcc."""
+    """The kernels, compiled by the stand-in of nvcc."""
     if shutil.which("g++") is None:
         pytest.skip("no g++ to stand in for nvcc")
     folder = tmp_path_factory.mktemp("kernels")
@@ -79,7 +79,7 @@ def cubin(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 @pytest.fixture
 def make(cubin: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
-    """Makes a bench on a GPU with or without memory of its own; afterwards nothing may be left on the GPU."""
+    """Makes a bench on a GPU with or without its own memory; afterwards, nothing may be left on the GPU."""
     pycuda_driver.FAULTS.clear()
     pycuda_driver.MEMORY.clear()
     benches: list[Bench] = []
@@ -123,7 +123,7 @@ def expected(spec: Preprocess, *frames: Pixels) -> Pixels:
 @pytest.mark.parametrize("integrated", [False, True])
 @pytest.mark.parametrize("spec", [Preprocess(256, 224), Preprocess(32, 32), Preprocess(320, 288)])
 def test_cameras_frames_are_preprocessed_exactly(make: Callable[..., Bench], spec: Preprocess, integrated: bool) -> None:
-    """From one pixel to 4K, tall and wide, exactly the crop and smaller: the bytes of preprocess_bgr, on both kinds of GPU."""
+    """From one pixel to 4K, tall and wide, the crop's size and smaller: the bytes of preprocess_bgr, on both kinds of GPU."""
     bench = make(spec, integrated=integrated)
     for size in [(1, 1), (1, 900), (900, 1), (32, 32), (224, 224), (288, 290), (480, 640), (1280, 720), (2160, 3840)]:
         np.testing.assert_array_equal(bench.now(noise(*size)), expected(spec, noise(*size)))
@@ -132,7 +132,7 @@ def test_cameras_frames_are_preprocessed_exactly(make: Callable[..., Bench], spe
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_batches_of_any_frames_are_preprocessed_exactly(make: Callable[..., Bench], data: st.DataObject) -> None:
-    """Batch after batch of frames of any sizes, growing, shrinking and coming again, with few sizes kept."""
+    """Many batches of frames whose sizes grow, shrink and repeat, while few sizes are kept."""
     bench = make()
     sys.modules["edge_resnet.runtime.tensorrt.resize"]._SIZES = 3  # type: ignore[attr-defined]
     size = st.tuples(st.integers(1, 90), st.integers(1, 90))
@@ -143,7 +143,7 @@ def test_batches_of_any_frames_are_preprocessed_exactly(make: Callable[..., Benc
 
 
 def test_frames_may_be_views(make: Callable[..., Bench]) -> None:
-    """Strides, flips and read-only frames do not matter, and no frame is changed."""
+    """Strided, flipped and read-only frames work, and no frame is changed."""
     bench, whole = make(), noise(120, 160)
     kept = whole.copy()
     whole.flags.writeable = False
@@ -154,7 +154,7 @@ def test_frames_may_be_views(make: Callable[..., Bench]) -> None:
 
 @pytest.mark.parametrize("integrated", [False, True])
 def test_a_frame_is_the_callers_again_at_once(make: Callable[..., Bench], integrated: bool) -> None:
-    """Every frame of a batch may be overwritten before the GPU has worked on the first."""
+    """Every frame of a batch may be overwritten before the GPU has read the first."""
     bench = make(integrated=integrated)
     frames = [noise(64, 80, seed) for seed in range(4)]
     wanted = expected(bench.spec, *frames)
@@ -165,7 +165,7 @@ def test_a_frame_is_the_callers_again_at_once(make: Callable[..., Bench], integr
 
 
 def test_only_the_crops_part_crosses_the_bus(make: Callable[..., Bench], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a wide frame the sides are not copied; a size that was seen is one copy and two launches, with nothing waited for."""
+    """The sides of a wide frame are not copied; a known size takes one copy and two launches, and synchronizes nothing."""
     bench = make(Preprocess(32, 32))
     bench.now(noise(64, 640))
     taken = sum(memory.size for memory in pycuda_driver.MEMORY.values())
@@ -179,26 +179,26 @@ def test_only_the_crops_part_crosses_the_bus(make: Callable[..., Bench], monkeyp
 
 
 def test_memory_is_bounded(make: Callable[..., Bench]) -> None:
-    """Hundreds of sizes leave the tables of eight, and a batch of more sizes than that still works."""
+    """After hundreds of sizes the tables of eight remain, and a batch with more than eight sizes still works."""
     bench = make(most=10)
     for side in range(30, 130):
         bench.now(noise(side, side))
     frames = [noise(side, side + 1) for side in range(30, 130, 10)]
     np.testing.assert_array_equal(bench.now(*frames), expected(bench.spec, *frames))
     bench.now(noise(30, 30))
-    # Tables of eight sizes, ten frames, what lies between the passes, the result.
+    # Tables of eight sizes, ten frames, the result of the first pass, and the final result.
     assert len(pycuda_driver.MEMORY) == 8 * 2 + 10 + 1 + 1
 
 
 def test_known_sizes_may_stand_elsewhere_in_a_batch(make: Callable[..., Bench]) -> None:
-    """A large frame that came first comes second, and then a batch is longer than all before, of sizes that are known."""
+    """A large frame that was first is second, and then a batch of known sizes is longer than all before."""
     bench, large, small = make(), noise(90, 80), noise(9, 9)
     for frames in ((large,), (small,), (small, large), (small, small, large, large)):
         np.testing.assert_array_equal(bench.now(*frames), expected(bench.spec, *frames))
 
 
 def test_the_sizes_used_last_are_kept(make: Callable[..., Bench]) -> None:
-    """A camera's tables stay while frames of twenty other sizes come between its own."""
+    """The tables of a camera are kept while frames of twenty other sizes come between its frames."""
     bench, frame = make(), noise(99, 99)
     bench.now(frame)
     for side in range(30, 50):
@@ -220,7 +220,7 @@ def test_the_sizes_used_last_are_kept(make: Callable[..., Bench]) -> None:
     ],
 )
 def test_what_is_no_frame_is_refused(make: Callable[..., Bench], frame: Any) -> None:
-    """Grey, floats, nothing and other types: before anything is queued, also for the frame before it."""
+    """Grey, float and empty frames and other types are refused before anything is queued, even the frame before them."""
     bench = make()
     with pytest.raises(ConfigError):
         bench.queue(noise(9, 9), frame)
@@ -228,7 +228,7 @@ def test_what_is_no_frame_is_refused(make: Callable[..., Bench], frame: Any) -> 
 
 
 def test_too_many_and_no_frames_are_refused(make: Callable[..., Bench]) -> None:
-    """A batch has as many frames as there is memory for, and at least one."""
+    """A batch has at least one frame, and at most as many as the memory is for."""
     bench = make(most=2)
     for frames in ([], [noise(9, 9)] * 3):
         with pytest.raises(ConfigError, match="between 1 and 2 frames"):
@@ -246,7 +246,7 @@ def test_too_many_and_no_frames_are_refused(make: Callable[..., Bench]) -> None:
     ],
 )
 def test_a_cuda_error_is_a_backend_error_and_not_the_end(make: Callable[..., Bench], call: str, times: int, words: str) -> None:
-    """Whichever of the calls for two frames of new, larger sizes fails: the next batch is right, and no memory is lost."""
+    """Whichever call fails for two frames of new, larger sizes, the next batch is right, and no memory is lost."""
     frames = [noise(40, 50), noise(60, 50)]
     for turn in range(times):
         bench = make()
@@ -261,7 +261,7 @@ def test_a_cuda_error_is_a_backend_error_and_not_the_end(make: Callable[..., Ben
 
 
 def failing(call: str, turn: int) -> Callable[..., None]:
-    """The stand-in's check of a call, which fails once: after it went well ``turn`` times."""
+    """The stand-in's check of a call, which fails once, after ``turn`` successful calls."""
     real, left = pycuda_driver._call, [turn + 1]
 
     def check(name: str, *, current: bool = True) -> None:
@@ -275,7 +275,7 @@ def failing(call: str, turn: int) -> Callable[..., None]:
 
 @pytest.mark.parametrize("call", ["module_from_buffer", "get_function"])
 def test_kernels_that_do_not_load_are_a_backend_error(make: Callable[..., Bench], call: str) -> None:
-    """A driver that does not take the module says so in one line."""
+    """A driver that refuses the module is an error of one line."""
     pycuda_driver.FAULTS[call] = 1
     with pytest.raises(BackendError, match=f"test: {call} failed"):
         make()
@@ -284,7 +284,7 @@ def test_kernels_that_do_not_load_are_a_backend_error(make: Callable[..., Bench]
 
 
 def test_free_gives_all_back_and_may_be_repeated(make: Callable[..., Bench]) -> None:
-    """Of the memory only the caller's own is left."""
+    """Only the caller's own memory is left."""
     bench = make()
     bench.now(noise(50, 60), noise(70, 60))
     with bench.cuda.current("test"):

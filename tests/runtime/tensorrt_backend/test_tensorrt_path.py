@@ -1,4 +1,4 @@
-"""Artifact → plan → answers on the stand-ins of TensorRT, PyCUDA and the driver: the whole way that a GPU machine takes."""
+"""Artifact → plan → logits on stand-ins of TensorRT, PyCUDA and the driver: the whole path of a machine with a GPU."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ sys.modules[__name__] = strict({version!r}, BUILD_CLASSES, Path({surfaces!r}))
 
 @pytest.fixture
 def machine(tmp_path: Path, surfaces: Path, libcuda: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Turns this machine into one with a GPU and a TensorRT of that version, for this process and for its children."""
+    """Makes this machine one with a GPU and a TensorRT of that version, for this process and its children."""
     packages = tmp_path / "packages"
     packages.mkdir()
     driver = importlib.import_module("edge_resnet.device.gpu")
@@ -79,7 +79,7 @@ def engines(artifact: Artifact) -> list[str]:
 def test_an_artifact_becomes_answers(
     machine: Callable[[str], None], tiny_artifacts: dict[str, Artifact], tmp_path: Path, version: str, precision: Precision
 ) -> None:
-    """Compiled once, opened, run; the plan says how it was built, the facts what it holds for, and no graph is left behind."""
+    """Compiled once, opened, run; the facts say what the plan is valid for, and no graph is left."""
     from edge_resnet.compiler.derive import compile_engine
 
     machine(version)
@@ -105,7 +105,7 @@ def test_another_gpu_or_version_gets_its_own_engine(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A foreign plan is never loaded: the error names the command, the log the reason, and compiling adds an engine."""
+    """Another machine's plan is never loaded: the error names the command, the log the reason; compiling adds an engine."""
     from edge_resnet.compiler.derive import compile_engine
 
     machine("10.3.0")
@@ -126,7 +126,7 @@ def test_another_gpu_or_version_gets_its_own_engine(
 def test_a_damaged_plan_is_built_anew(
     machine: Callable[[str], None], tiny_artifacts: dict[str, Artifact], tmp_path: Path
 ) -> None:
-    """One changed byte is noticed before TensorRT sees it."""
+    """One changed byte is detected before TensorRT reads the plan."""
     from edge_resnet.compiler.derive import compile_engine
 
     machine("10.3.0")
@@ -143,7 +143,7 @@ def test_a_damaged_plan_is_built_anew(
 def test_an_engine_that_was_tuned_is_kept_and_used(
     machine: Callable[[str], None], tiny_artifacts: dict[str, Artifact], tmp_path: Path
 ) -> None:
-    """Each tuning has its own engine; compiling without one is content with either, and the one wanted last is run."""
+    """Each tuning has its own engine; compiling without a tuning accepts either, and the one that was written last is run."""
     from edge_resnet.compiler.derive import compile_engine
 
     machine("10.3.0")
@@ -157,7 +157,7 @@ def test_an_engine_that_was_tuned_is_kept_and_used(
     assert plain != tuned
     assert compile_engine(artifact, "tensorrt") == plain
     open_backend(artifact, "tensorrt").close()
-    with pytest.raises(ConfigError, match="are TensorRT's"):
+    with pytest.raises(ConfigError, match="options of TensorRT"):
         compile_engine(artifact, "onnxruntime", tuning=EngineTuning(512))
 
 
@@ -168,7 +168,7 @@ def test_a_version_compatible_engine_outlives_an_upgrade(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It runs on a later TensorRT of the same major version, where alone its code is let run, and not on another's GPU."""
+    """It runs on a later TensorRT of the same major version, with its own code allowed, and not on another GPU."""
     from edge_resnet.compiler.derive import compile_engine
 
     machine("10.3.0")
@@ -198,7 +198,7 @@ def test_a_record_that_cannot_be_read_is_no_engine(
     caplog: pytest.LogCaptureFixture,
     damage: str,
 ) -> None:
-    """Whoever wrote it: it is said, and the engine is built anew."""
+    """The reason is logged, and the engine is built again."""
     from edge_resnet.compiler.derive import compile_engine
 
     machine("10.3.0")
@@ -213,7 +213,7 @@ def test_a_record_that_cannot_be_read_is_no_engine(
 
 
 def test_auto_takes_the_gpu_where_there_is_one(machine: Callable[[str], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With TensorRT, PyCUDA and a GPU auto is TensorRT; without a GPU it is the processor, whatever is installed."""
+    """With TensorRT, PyCUDA and a GPU, auto is TensorRT; without a GPU it is a CPU backend, whatever is installed."""
     machine("10.3.0")
     assert resolve_backend("auto") == "tensorrt"
     assert resolve_backend("auto", "simulated") == "onnxruntime"
@@ -222,7 +222,7 @@ def test_auto_takes_the_gpu_where_there_is_one(machine: Callable[[str], None], m
 
 
 def test_without_tensorrt_there_is_one_line(tiny_artifacts: dict[str, Artifact]) -> None:
-    """``--backend tensorrt`` on a machine that has none: exit 1, what is missing and its install, no traceback."""
+    """``--backend tensorrt`` on a machine without it: exit 1, what is missing and how to install it, no traceback."""
     if importlib.util.find_spec("tensorrt") is not None:
         pytest.skip("TensorRT is installed")
     command = [sys.executable, "-m", "edge_resnet", "compile", str(tiny_artifacts["int8"].folder), "--backend", "tensorrt"]
