@@ -26,26 +26,13 @@ from edge_resnet.cli.paper import paper
 from edge_resnet.cli.report import report
 from edge_resnet.cli.run import run
 from edge_resnet.cli.train import train
-from edge_resnet.core.errors import EdgeResnetError
+from edge_resnet.core.errors import INTERRUPTED, EdgeResnetError
 
 __all__ = ["app", "main"]
 
-#: Module → the extra that brings it: the commands that need them import them when they run.
-_EXTRAS = {
-    "torch": "build",
-    "torchvision": "build",
-    "onnx": "compile",
-    "safetensors": "build",
-    "sklearn": "demo",
-    "matplotlib": "report",
-    "jinja2": "report",
-    "tensorboard": "train",
-}
 _BUILDING = ("build", "calibrate")
 #: The base of what the parser raises: click's, of which newer typers carry their own copy.
 _USAGE = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-#: What a shell and a supervisor read as "ended by Ctrl-C": 128 + SIGINT.
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="edge-resnet",
@@ -119,10 +106,13 @@ def _explain(error: Exception, arguments: list[str]) -> int:
     """Say what an error that is not ours means: words the parser refuses, a package that is missing, or a bug."""
     if isinstance(error, _USAGE):
         return _fail(_usage_text(error), f"edge-resnet {_command_of(arguments)}--help", 2)
-    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
-        # What misses onnx first misses torch next, where it builds.
-        extra = "build" if error.name == "onnx" and arguments[0] in _BUILDING else _EXTRAS[error.name]
-        return _fail(f"this command needs {error.name}", f"pip install 'edge-resnet[{extra}]'", 1)
+    if isinstance(error, ModuleNotFoundError):
+        from edge_resnet.core.packages import EXTRAS, extra_command
+
+        if error.name in EXTRAS:
+            # Where onnx is missing in a command that builds, torch is the next to be missed.
+            extra = "build" if error.name == "onnx" and arguments[0] in _BUILDING else EXTRAS[error.name]
+            return _fail(f"this command needs {error.name}", extra_command(extra), 1)
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return _fail(text, "this is a bug; run it again with --debug and report what it prints", 1)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 import typer
 
 from edge_resnet.cli.progress import progress_bars
-from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.errors import INTERRUPTED, ConfigError
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]
 
-_INTERRUPTED = 130
 _MIB = 1 << 20
 _HEAD = f"{'':14}{'queries':>8}{'p50 ms':>10}{'p90 ms':>10}{'p99 ms':>10}{'max ms':>10}{'images/s':>10}"
 
@@ -93,7 +92,7 @@ def bench(
     else:
         _report(results)
     if len(results) < len(wanted) or results[-1].interrupted:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
 
 
 def _measured(artifact: Artifact, wanted: list[BenchOptions], images: ImageSet | None) -> list[BenchResult]:

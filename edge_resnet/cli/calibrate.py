@@ -13,7 +13,7 @@ import typer
 from edge_resnet.cli import options
 from edge_resnet.cli.int8 import RecipeOverrides, named_recipe, tell_int8
 from edge_resnet.cli.progress import progress_bars
-from edge_resnet.core.errors import ConfigError, SourceError
+from edge_resnet.core.errors import INTERRUPTED, ConfigError, SourceError
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
@@ -30,7 +30,6 @@ _PANEL = "Collecting images"
 
 
 #: As every command that is interrupted: main() says so.
-_INTERRUPTED = 130
 
 
 FromCamera = Annotated[int | None, typer.Option(min=0, help="Index of the camera to collect from.", rich_help_panel=_PANEL)]
@@ -79,7 +78,7 @@ def _collect(uri: str, folder: Path | None, options: dict[str, float | None], *,
             result = collect_snapshots(source, folder, wanted, progress=progress)
     _tell(folder, result, wanted.count, json_output=json_output)
     if result.interrupted:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
     if result.total == 0:
         raise SourceError(f"{public_uri(uri)} gave no image worth keeping", hint="is there light, and no cap on the lens?")
 

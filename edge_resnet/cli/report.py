@@ -11,7 +11,7 @@ import typer
 from edge_resnet.cli import options
 from edge_resnet.cli.int8 import named_recipe
 from edge_resnet.cli.progress import progress_bars
-from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.errors import INTERRUPTED, ConfigError
 from edge_resnet.core.records import FAMILY_SHORTCUT, Correction, Family, ModelSpec, Precision, Preprocess, Shortcut
 
 if TYPE_CHECKING:
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["report"]
 
-_INTERRUPTED = 130
 _SWEEP, _ASK = "What to measure", "Questions"
 _DEPTHS = "Networks to build, for example 18,34,50,101,152."
 _WEIGHTS = "Folder with a file of weights per depth, found by its name (default: torchvision's weights)."
@@ -121,7 +120,7 @@ def _run(request: SweepRequest, questions: Questions, output: Path, words: tuple
     else:
         _report(found, questions, page)
     if found.interrupted:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
 
 
 def _network(depth: int, kind: tuple[Family, Shortcut | None, int | None], folder: Path | None, weights: str) -> Network:

@@ -11,7 +11,7 @@ import typer
 
 from edge_resnet.cli import options
 from edge_resnet.cli.progress import train_bar
-from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.errors import INTERRUPTED, ConfigError
 from edge_resnet.core.records import FAMILY_SHORTCUT, IMAGENET_MEAN, IMAGENET_STD, Family
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
-_INTERRUPTED = 130
 _DATA, _SPEED, _SGD, _KEPT = "Images", "Speed", "Training", "What is kept"
 _QAT = "Quantization-aware fine-tuning"
 
@@ -143,7 +142,7 @@ def train(
             done = run_job(job, progress=progress)
         except KeyboardInterrupt:
             typer.echo("the last whole epoch, where there was one, is kept: --resume with the same words goes on", err=True)
-            raise typer.Exit(_INTERRUPTED) from None
+            raise typer.Exit(INTERRUPTED) from None
     _report(done, json_output=json_output)
     if done.result.diverged:
         raise ConfigError(done.result.stopped or "", hint="a lower --rate, or --warm-up 0.01 for a deep network")

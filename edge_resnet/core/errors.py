@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = [
+    "INTERRUPTED",
     "ArtifactError",
     "BackendError",
     "BudgetError",
@@ -38,6 +39,10 @@ __all__ = [
     "SourceError",
     "WeightsError",
 ]
+
+
+#: The exit code of a command that Ctrl-C or SIGTERM ended: 128 + SIGINT, as shells and supervisors expect.
+INTERRUPTED = 130
 
 
 class EdgeResnetError(Exception):

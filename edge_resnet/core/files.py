@@ -11,11 +11,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from platformdirs import user_cache_path
 
 from edge_resnet.core.errors import BuildError, DataError
 
-__all__ = ["check_free", "kind_of", "parse_record", "read_json", "replace_files", "sha256_of", "write_together", "write_whole"]
+__all__ = [
+    "cache_folder",
+    "check_free",
+    "kind_of",
+    "parse_record",
+    "read_json",
+    "replace_files",
+    "sha256_of",
+    "write_together",
+    "write_whole",
+]
 
 
 def replace_files(writers: Mapping[Path, Callable[[Path], object]]) -> None:
@@ -95,6 +105,8 @@ def parse_record(path: Path, content: Any, record: type[T], *, kind: str, schema
     ``kind``: the command that writes it. Raises DataError where it is of another kind, of a schema above ``schema``, or does not
     hold what such a record holds.
     """
+    from pydantic import TypeAdapter, ValidationError  # late: doctor reports a pydantic that is missing or broken
+
     again = f"run {kind} again"
     if not isinstance(content, dict) or content.get("kind") != kind:
         raise DataError(f"{path} is not what {kind} writes", hint=again)
@@ -106,6 +118,11 @@ def parse_record(path: Path, content: Any, record: type[T], *, kind: str, schema
     except ValidationError as error:
         first = error.errors()[0]
         raise DataError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", hint=again) from error
+
+
+def cache_folder() -> Path:
+    """The folder for downloads and compiled code: ``edge-resnet`` in $XDG_CACHE_HOME or ~/.cache. It may not exist yet."""
+    return user_cache_path("edge-resnet", appauthor=False)
 
 
 def sha256_of(path: Path) -> str:

@@ -6,8 +6,6 @@ Every ``root`` is the folder that stands for ``/`` where files are read; nvidia-
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import logging
 import os
 import platform
@@ -18,17 +16,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.packages import installed_version
 from edge_resnet.core.process import run_within
 
 __all__ = [
     "Clock",
     "DeviceInfo",
-    "cache_folder",
     "describe",
     "find_nvcc",
     "gpu_clock",
     "has_int8_dot_product",
-    "installed_version",
     "power_mode",
     "power_modes",
     "refuse_old_jetpack",
@@ -131,19 +128,6 @@ def refuse_old_jetpack(root: Path = _ROOT) -> None:
             f"JetPack {_jetpack(l4t) or 'of unknown number'} (L4T {l4t}) is too old: JetPack 6.0 or newer is needed",
             hint="flash JetPack 6.2 or newer on an Orin board; Nano, TX2 and Xavier boards cannot be upgraded that far",
         )
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: ``edge-resnet`` in $XDG_CACHE_HOME, else in ~/.cache. It may not exist yet."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME") or ".") / ".cache") / "edge-resnet"
-
-
-def installed_version(*distributions: str) -> str | None:
-    """The version of the first of these packages, by pip's names, that this Python has; nothing is imported."""
-    for name in distributions:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            return importlib.metadata.version(name)
-    return None
 
 
 def find_nvcc(root: Path = _ROOT) -> Path | None:

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from edge_resnet.core.errors import DataError, MissingDependencyError
+from edge_resnet.core.files import cache_folder
 from edge_resnet.images.imageset import ImageSet, from_arrays, open_images
 
 __all__ = ["NAMES", "Split", "load_named", "open_data", "open_pair"]
@@ -44,7 +45,7 @@ def load_named(name: str, split: Split, root: Path | None = None) -> ImageSet:
         raise DataError(f"no image set is called {name!r}", hint=f"known names: {', '.join(NAMES)}")
     if split not in ("train", "test"):
         raise DataError(f"{name} has no part {split!r}", hint="choose train or test")
-    return _LOADERS[name](split, _cache_folder() if root is None else root)
+    return _LOADERS[name](split, cache_folder() / "datasets" if root is None else root)
 
 
 def open_data(argument: str, *, split: Split, label_names: Sequence[str] | None = None) -> ImageSet:
@@ -105,11 +106,6 @@ def _differing(learned: ImageSet, tested: ImageSet) -> DataError:
     more = f" and {len(only) - 3} more" if len(only) > 3 else ""
     said = ", ".join(only[:3]) + more or "their order differs"
     return DataError(f"the classes differ: {said}", hint="both parts need the same class folders")
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "edge-resnet" / "datasets"
 
 
 def _digits(split: Split, root: Path) -> ImageSet:  # noqa: ARG001 - every loader is called alike

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_resnet.core.errors import BuildError
-from edge_resnet.core.files import check_free, replace_files, write_together, write_whole
+from edge_resnet.core.files import cache_folder, check_free, replace_files, write_together, write_whole
 
 
 def test_an_interrupted_write_leaves_the_old_files(tmp_path: Path) -> None:
@@ -79,3 +79,12 @@ def test_what_cannot_be_written_is_told_before(tmp_path: Path) -> None:
         with pytest.raises(BuildError) as caught:
             check_free(wrong, force=False)
         assert caught.value.hint
+
+
+def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """$XDG_CACHE_HOME goes before ~/.cache, and an empty one counts as unset."""
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/big")
+    assert cache_folder() == Path("/big/edge-resnet")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert cache_folder() == Path("/home/someone/.cache/edge-resnet")

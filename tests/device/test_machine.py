@@ -15,16 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.packages import installed_version
 from edge_resnet.core.process import Finished, run_within
 from edge_resnet.device import machine
 from edge_resnet.device.machine import (
     Clock,
-    cache_folder,
     describe,
     find_nvcc,
     gpu_clock,
     has_int8_dot_product,
-    installed_version,
     power_modes,
     refuse_old_jetpack,
     swap_mib,
@@ -391,15 +390,6 @@ def test_this_machine() -> None:
     assert 0 < info.memory_available_mib <= info.memory_total_mib
     with pytest.raises(dataclasses.FrozenInstanceError):
         info.cpu = "another"  # type: ignore[misc]
-
-
-def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """$XDG_CACHE_HOME goes before ~/.cache, and an empty one counts as unset."""
-    monkeypatch.setenv("HOME", "/home/someone")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/big")
-    assert cache_folder() == Path("/big/edge-resnet")
-    monkeypatch.setenv("XDG_CACHE_HOME", "")
-    assert cache_folder() == Path("/home/someone/.cache/edge-resnet")
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -5,14 +5,13 @@ Both are asked in child processes, as TensorRT and PyCUDA are: what crashes or h
 
 from __future__ import annotations
 
-from edge_resnet.deployment.doctor.check import Check, is_older, is_there
+from edge_resnet.core.packages import extra_command, is_older, minimum_version
+from edge_resnet.deployment.doctor.check import Check, is_there
 from edge_resnet.deployment.doctor.probe import Answer, ask
 from edge_resnet.device.machine import DeviceInfo
 
 __all__ = ["check_backends"]
 
-_OPENVINO = "2024.6"
-_INSTALL = "pip install 'edge-resnet[openvino]'"
 #: In the order in which they are told.
 _PRECISIONS = ("FP32", "FP16", "INT8")
 
@@ -33,14 +32,15 @@ def _check_auto(answer: Answer) -> Check:
 def _check_openvino(info: DeviceInfo, answer: Answer | None) -> Check:
     if answer is None:
         gain = "faster than onnxruntime here" if info.architecture == "x86_64" and info.has_int8_dot_product else "optional"
-        return Check("openvino", "missing", f"not installed; {gain}", _INSTALL, "backends")
+        return Check("openvino", "missing", f"not installed; {gain}", extra_command("openvino"), "backends")
+    minimum = minimum_version("openvino")
     if answer.failure:
-        fix = f"pip install --force-reinstall 'openvino>={_OPENVINO}'"
+        fix = f"pip install --force-reinstall 'openvino>={minimum}'"
         return Check("openvino", "problem", f"cannot be used: {answer.failure}", fix, "backends")
     version = answer.facts["version"]
-    if is_older(version, _OPENVINO):
-        fix = f"pip install --upgrade 'openvino>={_OPENVINO}'"
-        return Check("openvino", "problem", f"{version} is older than {_OPENVINO}", fix, "backends")
+    if is_older(version, minimum):
+        fix = f"pip install --upgrade 'openvino>={minimum}'"
+        return Check("openvino", "problem", f"{version} is older than {minimum}", fix, "backends")
     known = answer.facts["precisions"].split()
     runs = [name for name in _PRECISIONS if name in known]
     # It takes every artifact: where the processor has no half precision, FP16 is computed as FP32.

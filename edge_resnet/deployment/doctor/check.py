@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-__all__ = ["Check", "Group", "Status", "is_in_system", "is_older", "is_there", "see_system_packages"]
+__all__ = ["Check", "Group", "Status", "is_in_system", "is_there", "see_system_packages"]
 
 Status: TypeAlias = Literal["ok", "missing", "problem"]
 Group: TypeAlias = Literal["machine", "base", "compile", "build", "camera", "backends", "tensorrt", "demo"]
@@ -38,12 +37,6 @@ def is_there(module: str) -> bool:
         return False
     # Any folder of that name on the path is a namespace package, which has no origin.
     return spec is not None and spec.origin is not None
-
-
-def is_older(version: str, minimum: str) -> bool:
-    """Whether a version is below another by its first three numbers: 1.9 is older than 1.10, and a suffix changes nothing."""
-    found, needed = ([int(number) for number in re.findall(r"\d+", text)[:3]] for text in (version, minimum))
-    return found < needed
 
 
 def is_in_system(root: Path, module: str) -> bool:

@@ -16,12 +16,14 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 
+from edge_resnet.core.files import cache_folder
+from edge_resnet.core.packages import extra_command, installed_version, is_older, required_packages
 from edge_resnet.deployment.doctor.backendchecks import check_backends
-from edge_resnet.deployment.doctor.check import Check, Group, is_in_system, is_older, is_there, see_system_packages
+from edge_resnet.deployment.doctor.check import Check, Group, is_in_system, is_there, see_system_packages
 from edge_resnet.deployment.doctor.gpuchecks import check_gpu_side
-from edge_resnet.device.machine import DeviceInfo, cache_folder, describe, gpu_clock, installed_version, power_modes, swap_mib
+from edge_resnet.device.machine import DeviceInfo, describe, gpu_clock, power_modes, swap_mib
 
 __all__ = ["Readiness", "examine", "readiness", "usable_backends"]
 
@@ -34,20 +36,8 @@ _MIN_FREE_SHARED_MEMORY_MIB = 2 * 1024
 _MEMORY_WITHOUT_SWAP_MIB = 8 * 1024
 #: The checks that must pass before an engine runs.
 _GPU_SIDE = frozenset({"driver", "tensorrt", "pycuda"})
-#: pip's name, module, oldest version, extra ("base": the package's own requirements); the versions are pyproject.toml's.
-_PACKAGES: tuple[tuple[str, str, str, Group], ...] = (
-    ("numpy", "numpy", "1.26", "base"),
-    ("pillow", "PIL", "10.1", "base"),
-    ("onnxruntime", "onnxruntime", "1.18", "base"),
-    ("typer", "typer", "0.19", "base"),
-    ("rich", "rich", "13.7", "base"),
-    ("pydantic", "pydantic", "2.8", "base"),
-    ("onnx", "onnx", "1.16", "compile"),
-    ("torch", "torch", "2.4", "build"),
-    ("torchvision", "torchvision", "0.19", "build"),
-    ("safetensors", "safetensors", "0.4.3", "build"),
-    ("scikit-learn", "sklearn", "1.3", "demo"),
-)
+#: Distribution → import name, where they differ.
+_MODULES: Mapping[str, str] = MappingProxyType({"pillow": "PIL", "scikit-learn": "sklearn"})
 _OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 
 
@@ -72,16 +62,16 @@ def examine(root: Path = _ROOT, info: DeviceInfo | None = None) -> list[Check]:
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(check_backends, info)
         gpu_side, backends = check_gpu_side(info, root), asked.result()
-    packages = [_check_package(*package) for package in _PACKAGES]
     return [
         *(_check_cpu(info), _check_int8(info), _check_memory(info), *_check_board(info, root), _check_disk(), _check_cache()),
         Check("python", "ok", f"{info.python} in {sys.prefix}", "", "base"),
-        *(check for check in packages if check.group == "base"),
+        *_check_packages("base"),
         *backends,
-        *(check for check in packages if check.group in {"compile", "build"}),
+        *_check_packages("compile"),
+        *_check_packages("build"),
         *(_check_opencv(info, root), _check_cameras(root)),
         *gpu_side,
-        *(check for check in packages if check.group == "demo"),
+        *_check_packages("demo"),
     ]
 
 
@@ -112,16 +102,22 @@ def readiness(checks: Sequence[Check], backends: Mapping[str, str]) -> Readiness
     return Readiness(tuple(name for name, works in commands.items() if works), usable, "")
 
 
-def _check_package(name: str, module: str, minimum: str, group: Group) -> Check:
-    requirement = shlex.quote(f"{name}>={minimum}")
+def _check_packages(group: Group) -> list[Check]:
+    """The packages that edge-resnet itself requires (``base``), or those of the extra of that name."""
+    required = required_packages("" if group == "base" else group)
+    return [_check_package(name, minimum, group) for name, minimum in required.items()]
+
+
+def _check_package(name: str, minimum: str, group: Group) -> Check:
+    module, requirement = _MODULES.get(name, name), shlex.quote(f"{name}>={minimum}")
     if not is_there(module):
-        install = requirement if group == "base" else f"'edge-resnet[{group}]'"
-        return Check(name, "missing", "not installed", f"pip install {install}", group)
+        install = f"pip install {requirement}" if group == "base" else extra_command(group)
+        return Check(name, "missing", "not installed", install, group)
     failure = _import_failure(module) if group == "base" else ""
     if failure:
         return Check(name, "problem", f"cannot be imported: {failure}", f"pip install --force-reinstall {requirement}", group)
     version = installed_version(name) or str(getattr(sys.modules.get(module), "__version__", "")) or "installed"
-    if re.match(r"\d", version) and is_older(version, minimum):
+    if is_older(version, minimum):
         return Check(name, "problem", f"{version} is older than {minimum}", f"pip install --upgrade {requirement}", group)
     return Check(name, "ok", version, "", group)
 
@@ -257,7 +253,7 @@ def _without_opencv(info: DeviceInfo, root: Path, from_pip: Sequence[str], failu
         fix = "pip install 'numpy<2'" if "numpy" in failure else "sudo apt-get install --reinstall -y python3-opencv"
         return Check("opencv", "problem", f"cannot be imported: {failure}", fix, "camera")
     if info.l4t is None:
-        return Check("opencv", "missing", "not installed", "pip install 'edge-resnet[camera]'", "camera")
+        return Check("opencv", "missing", "not installed", extra_command("camera"), "camera")
     if is_in_system(root, "cv2"):
         return Check("opencv", "problem", "JetPack's, not seen by this Python", see_system_packages(), "camera")
     return Check("opencv", "missing", "not installed", "sudo apt-get install -y python3-opencv", "camera")

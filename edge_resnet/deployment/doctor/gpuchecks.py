@@ -10,8 +10,9 @@ import re
 from pathlib import Path
 
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.packages import is_older
 from edge_resnet.core.process import run_within
-from edge_resnet.deployment.doctor.check import Check, is_older
+from edge_resnet.deployment.doctor.check import Check
 from edge_resnet.deployment.doctor.probe import DRIVER_NODES, Scene, look
 from edge_resnet.deployment.doctor.trtchecks import check_cudnn, check_pycuda, check_tensorrt, cuda_of_tensorrt, fitting_tensorrt
 from edge_resnet.device.machine import DeviceInfo, find_nvcc, refuse_old_jetpack

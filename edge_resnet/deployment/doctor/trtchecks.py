@@ -9,17 +9,15 @@ import importlib.metadata
 import re
 from functools import partial
 
-from edge_resnet.deployment.doctor.check import Check, is_in_system, is_older, is_there, see_system_packages
+from edge_resnet.core.packages import extra_command, installed_version, is_older, minimum_version
+from edge_resnet.deployment.doctor.check import Check, is_in_system, is_there, see_system_packages
 from edge_resnet.deployment.doctor.probe import Scene
-from edge_resnet.device.machine import installed_version
 
 __all__ = ["check_cudnn", "check_pycuda", "check_tensorrt", "cuda_of_tensorrt", "fitting_tensorrt"]
 
-_INSTALL = "pip install 'edge-resnet[tensorrt]'"
 _APT_AGAIN = "sudo apt-get install --reinstall -y"
-_OLDEST = "8.6"
 #: TensorRT, newest first → the oldest compute capability that it runs on (its release notes and support matrices).
-_OLDEST_GPU = (("10.5", "7.5"), ("10.0", "7.0"), (_OLDEST, "6.0"))
+_OLDEST_GPU = (("10.5", "7.5"), ("10.0", "7.0"), ("8.6", "6.0"))
 #: Compute capability, newest first → the oldest TensorRT that knows it (its release notes).
 _OLDEST_TENSORRT = (("12.0", "10.8"), ("11.0", "10.13"), ("10.0", "10.8"))
 _LEAN = ("tensorrt_lean", "tensorrt_dispatch")
@@ -41,9 +39,10 @@ def check_tensorrt(scene: Scene, driver_fix: str) -> Check:
     if not scene.has_gpu:
         lack = f"; {answer.failure}" if answer.failure else ""
         return Check("tensorrt", "missing" if lack else "ok", f"{version or 'installed'}{lack}", "", "tensorrt")
-    if version and is_older(version, _OLDEST):
-        fix = _other_tensorrt(scene, f"pip install --upgrade 'tensorrt>={_OLDEST}'")
-        return _problem(f"{version} is older than {_OLDEST}", fix)
+    minimum = minimum_version("tensorrt")
+    if version and is_older(version, minimum):
+        fix = _other_tensorrt(scene, f"pip install --upgrade 'tensorrt>={minimum}'")
+        return _problem(f"{version} is older than {minimum}", fix)
     cudas = _cudas_of_tensorrt()
     if len(cudas) > 1:
         both = " and ".join(f"tensorrt-cu{cuda}" for cuda in cudas)
@@ -78,7 +77,7 @@ def check_pycuda(scene: Scene, driver_fix: str) -> Check:
         if not scene.has_gpu:
             return Check("pycuda", "missing", "not installed; needs an NVIDIA GPU", "", "tensorrt")
         # It is compiled while it is installed and looks for the toolkit on PATH.
-        fix = "PATH=/usr/local/cuda/bin:$PATH pip install 'pycuda>=2024.1'"
+        fix = f"PATH=/usr/local/cuda/bin:$PATH pip install 'pycuda>={minimum_version('pycuda')}'"
         return Check("pycuda", "missing", "not installed", fix, "tensorrt")
     version = installed_version("pycuda") or "installed"
     if not scene.has_gpu:
@@ -102,7 +101,9 @@ def cuda_of_tensorrt() -> int | None:
 
 def fitting_tensorrt(scene: Scene, cuda: str) -> str:
     """The command that puts a TensorRT for the driver's CUDA in the place of pip's."""
-    return _other_tensorrt(scene, f"{_remove_tensorrt()} && pip install 'tensorrt-cu{_major(cuda)}>={_OLDEST}'")
+    return _other_tensorrt(
+        scene, f"{_remove_tensorrt()} && pip install 'tensorrt-cu{_major(cuda)}>={minimum_version('tensorrt')}'"
+    )
 
 
 def _without_tensorrt(scene: Scene) -> Check:
@@ -110,7 +111,7 @@ def _without_tensorrt(scene: Scene) -> Check:
         return Check("tensorrt", "missing", "not installed; needs an NVIDIA GPU", "", "tensorrt")
     if is_in_system(scene.root, "tensorrt"):
         return _problem(f"{scene.info.tensorrt or 'installed'}, not seen by this Python", see_system_packages())
-    fix = "sudo apt-get install -y nvidia-jetpack" if scene.is_jetson else _INSTALL
+    fix = "sudo apt-get install -y nvidia-jetpack" if scene.is_jetson else extra_command("tensorrt")
     lean = next((module for module in _LEAN if is_there(module)), None)
     if lean:
         return _problem(f"only {lean}, which builds no engines", fix)
@@ -150,10 +151,11 @@ def _wrong_for_gpu(scene: Scene, version: str) -> Check | None:
     if is_older(capability, oldest_gpu):
         # The releases before the one that dropped this GPU.
         dropped = [tensorrt for tensorrt, gpu in _OLDEST_GPU if is_older(capability, gpu)][-1]
-        fix = "" if dropped == _OLDEST else f"pip install 'tensorrt>={_OLDEST},<{dropped}'"
+        minimum = minimum_version("tensorrt")
+        fix = f"pip install 'tensorrt>={minimum},<{dropped}'" if is_older(minimum, dropped) else ""
         return _problem(f"{version} does not support compute capability {capability}", fix)
-    needed = next((tensorrt for gpu, tensorrt in _OLDEST_TENSORRT if not is_older(capability, gpu)), _OLDEST)
-    if is_older(version, needed):
+    needed = next((tensorrt for gpu, tensorrt in _OLDEST_TENSORRT if not is_older(capability, gpu)), "")
+    if needed and is_older(version, needed):
         fix = _other_tensorrt(scene, f"pip install --upgrade 'tensorrt>={needed}'")
         return _problem(f"{version} does not know compute capability {capability}, {needed} does", fix)
     return None
@@ -201,7 +203,7 @@ def _mend_pycuda(scene: Scene, failure: str, driver_fix: str) -> str:
 
 def _rebuild_pycuda(toolkit: str) -> str:
     # pip keeps what it compiled, for whichever CUDA that was.
-    build = "pip install --force-reinstall --no-cache-dir --no-deps 'pycuda>=2024.1'"
+    build = f"pip install --force-reinstall --no-cache-dir --no-deps 'pycuda>={minimum_version('pycuda')}'"
     return f"PATH=/usr/local/{toolkit}/bin:$PATH {build}"
 
 
@@ -219,14 +221,14 @@ def _reinstall_tensorrt(scene: Scene) -> str:
     name = next((name for name in ("tensorrt", *(f"tensorrt-cu{cuda}" for cuda in _CUDAS)) if name in pip), "")
     if name:
         return f"pip install --force-reinstall {name}=={pip[name]}"
-    return f"{_APT_AGAIN} python3-libnvinfer" if scene.is_jetson else _INSTALL
+    return f"{_APT_AGAIN} python3-libnvinfer" if scene.is_jetson else extra_command("tensorrt")
 
 
 def _one_tensorrt(scene: Scene, cudas: list[int]) -> str:
     """Remove both: what one overwrote of the other is gone; then install the one that the driver runs."""
     runs = _major(scene.driver.get("cuda") or "0")
     kept = next((cuda for cuda in cudas if cuda <= runs), cudas[-1])
-    return _other_tensorrt(scene, f"{_remove_tensorrt()} && pip install 'tensorrt-cu{kept}>={_OLDEST}'")
+    return _other_tensorrt(scene, f"{_remove_tensorrt()} && pip install 'tensorrt-cu{kept}>={minimum_version('tensorrt')}'")
 
 
 def _cudas_of_tensorrt() -> list[int]:

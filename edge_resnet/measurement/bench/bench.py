@@ -18,9 +18,10 @@ import numpy as np
 from edge_resnet import __version__
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core.errors import DataError
+from edge_resnet.core.packages import installed_version
 from edge_resnet.core.records import Progress
 from edge_resnet.core.statistics import summarise
-from edge_resnet.device.machine import describe, installed_version
+from edge_resnet.device.machine import describe
 from edge_resnet.device.power import PowerMeter, PowerReading, look
 from edge_resnet.images.imageset import ImageSet, batches
 from edge_resnet.images.preprocess import ImageArray

@@ -16,7 +16,8 @@ from importlib import resources
 from pathlib import Path
 
 from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError
-from edge_resnet.device.machine import cache_folder, find_nvcc
+from edge_resnet.core.files import cache_folder
+from edge_resnet.device.machine import find_nvcc
 
 __all__ = ["Kernels", "compile_kernels"]
 

@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_resnet.streaming.web.tokens import Attempts, Token
 
-__all__ = ["Guard", "OPEN", "too_many"]
+__all__ = ["OPEN", "Guard", "too_many"]
 
 
 #: Told to anyone: whether it lives, and the form to sign in with.

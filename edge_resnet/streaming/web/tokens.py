@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from edge_resnet.core.errors import ConfigError
 
-__all__ = ["Attempts", "COOKIE_S", "Token"]
+__all__ = ["COOKIE_S", "Attempts", "Token"]
 
 
 #: How long a browser stays signed in.

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.core.errors import ConfigError, EdgeResnetError
+from edge_resnet.core.packages import EXTRAS, extra_command
 from edge_resnet.core.records import Progress
 from edge_resnet.measurement.report.record import MissingResult, Report
 from edge_resnet.pipelines.engines import prepare_engine
@@ -39,8 +40,6 @@ __all__ = ["Told", "sweep"]
 
 #: Told after each cell: what it was, how it went, the seconds that it took and those that are left.
 Told: TypeAlias = Callable[[str, str, float, float], None]
-
-_EXTRAS = {"torch": "build", "torchvision": "build", "safetensors": "build", "onnx": "compile"}
 
 
 def sweep(
@@ -121,12 +120,10 @@ class _Session:
                 self.holes.append(MissingResult(found.label, error.message, error.hint))
                 self._tell(found.label, f"not measured: {error.message}", 0.0)
             except ModuleNotFoundError as error:
-                extra = _EXTRAS.get((error.name or "").partition(".")[0])
+                extra = EXTRAS.get((error.name or "").partition(".")[0])
                 if extra is None:
                     raise
-                self.holes.append(
-                    MissingResult(found.label, f"{error.name} is not installed", f"pip install 'edge-resnet[{extra}]'")
-                )
+                self.holes.append(MissingResult(found.label, f"{error.name} is not installed", extra_command(extra)))
 
     def _measure(self, found: Measured) -> None:
         """One artifact on one backend; a hole in it leaves the rest. Raises what making it or its engine raises."""

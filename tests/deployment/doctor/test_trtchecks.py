@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from gpumachine import CPU, DESKTOP, JETSON, THOR, library, package, record
 
+from edge_resnet.core.packages import required_packages
 from edge_resnet.deployment.doctor import trtchecks
 from edge_resnet.deployment.doctor.check import Check
 from edge_resnet.deployment.doctor.probe import Answer, Scene, Topic, look
@@ -26,6 +27,7 @@ REBUILD = "PATH=/usr/local/cuda/bin:$PATH pip install --force-reinstall --no-cac
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder before all others on this Python's path, and no TensorRT or PyCUDA but those that a test puts there."""
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    required_packages()  # read before the path to edge-resnet's own metadata is gone
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.setattr(sys, "path", [str(folder), *(path for path in sys.path if "-packages" not in path)])
