@@ -109,9 +109,10 @@ def _explain(error: Exception, arguments: list[str]) -> int:
     if isinstance(error, ModuleNotFoundError):
         from edge_resnet.core.packages import EXTRAS, extra_command
 
-        if error.name in EXTRAS:
-            # Where onnx is missing in a command that builds, torch is the next to be missed.
-            extra = "build" if error.name == "onnx" and arguments[0] in _BUILDING else EXTRAS[error.name]
+        extra = EXTRAS.get(error.name or "")
+        if extra is not None:
+            # A command that builds needs torch as well, which would be missing next.
+            extra = "build" if error.name == "onnx" and arguments[0] in _BUILDING else extra
             return _fail(f"this command needs {error.name}", extra_command(extra), 1)
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return _fail(text, "this is a bug; run it again with --debug and report what it prints", 1)

@@ -13,7 +13,7 @@ from edge_resnet.cli.int8 import named_recipe, tell_int8
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import (
-    FAMILY_SHORTCUT,
+    FAMILIES,
     IMAGENET_MEAN,
     IMAGENET_STD,
     BatchProfile,
@@ -74,15 +74,16 @@ def build(
     """
     precision = _precision(int8=int8, fp16=fp16, fp32=fp32)
     names = None if labels is None else _read_labels(labels)
-    size = _default_size(family) if input_size is None else input_size
-    spec = ModelSpec(family, depth, shortcut or FAMILY_SHORTCUT[family], plain, _width(family, classes, names), size)
+    defaults = FAMILIES[family]
+    size = defaults.input_size if input_size is None else input_size
+    spec = ModelSpec(family, depth, shortcut or defaults.shortcut, plain, _width(family, classes, names), size)
     _check_budget(precision, max_drop, val_data)
     words = (calib_method, calib_images, percentile, seed, correct)
     named = named_recipe(calib_recipe, family, words)
     from edge_resnet.artifact.enginecache import EngineTuning
     from edge_resnet.pipelines import build as offline
 
-    preprocess = Preprocess(_short_side(family, size), size, mean=mean, std=std)
+    preprocess = Preprocess(defaults.resize(size), size, mean=mean, std=std)
     asked = any(word is not None for word in (*words, calib_data, calib_recipe, max_drop))
     calibrated = precision == "int8" and (asked or not offline.has_own_ranges(spec, preprocess, weights))
 
@@ -108,20 +109,11 @@ def build(
     _report(artifact, json_output=json_output)
 
 
-def _default_size(family: Family) -> int:
-    return 224 if family == "imagenet" else 32
-
-
-def _short_side(family: Family, size: int) -> int:
-    """ImageNet's crop is 224 of 256; a CIFAR image is taken whole."""
-    return size if family == "cifar" else round(size * 256 / 224)
-
-
 def _width(family: Family, classes: int | None, names: tuple[str, ...] | None) -> int:
     """The head's width: what is asked for, else one per label, else the family's own."""
     if classes is not None:
         return classes
-    return len(names) if names else 1000 if family == "imagenet" else 10
+    return len(names) if names else FAMILIES[family].classes
 
 
 def _precision(*, int8: bool, fp16: bool, fp32: bool) -> Precision:

@@ -58,7 +58,7 @@ def _options(words: QatArguments, artifact: Artifact) -> QatOptions:
     from edge_resnet.quantization.recipes import load_recipe, recipe_for
 
     family = artifact.manifest.model.family
-    usual = "shift" if words.data == "digits" else "cifar" if family == "cifar" else "imagenet"  # mirrored digits are no digits
+    usual = "shift" if words.data == "digits" else family  # mirrored digits are no digits
     typed = {"epochs": words.epochs, "batch": words.batch, "rate": words.rate, "max_steps": words.max_steps}
     given: dict[str, Any] = {name: value for name, value in typed.items() if value is not None}
     training = replace(DEFAULTS, **{**given, "seed": words.seed, "augment": words.augment or usual})

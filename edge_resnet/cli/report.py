@@ -12,7 +12,7 @@ from edge_resnet.cli import options
 from edge_resnet.cli.int8 import named_recipe
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import INTERRUPTED, ConfigError
-from edge_resnet.core.records import FAMILY_SHORTCUT, Correction, Family, ModelSpec, Precision, Preprocess, Shortcut
+from edge_resnet.core.records import FAMILIES, Correction, Family, ModelSpec, Precision, Preprocess, Shortcut
 
 if TYPE_CHECKING:
     from edge_resnet.measurement.report import Questions, Report
@@ -127,11 +127,12 @@ def _network(depth: int, kind: tuple[Family, Shortcut | None, int | None], folde
     from edge_resnet.studies.sweep.plan import Network, find_weights
 
     family, shortcut, classes = kind
-    size, width = (224, 1000) if family == "imagenet" else (32, 10)
-    model = ModelSpec(family, depth, shortcut or FAMILY_SHORTCUT[family], False, classes or width, size)
+    defaults = FAMILIES[family]
+    size = defaults.input_size
+    model = ModelSpec(family, depth, shortcut or defaults.shortcut, False, classes or defaults.classes, size)
     path = None if folder is None else find_weights(folder, depth)
     chosen = weights if folder is None else None if path is None else str(path)
-    return Network(model, Preprocess(256 if family == "imagenet" else size, size), chosen)
+    return Network(model, Preprocess(defaults.short_side, size), chosen)
 
 
 def _precisions(text: str) -> tuple[Precision, ...]:

@@ -12,7 +12,7 @@ import typer
 from edge_resnet.cli import options
 from edge_resnet.cli.progress import train_bar
 from edge_resnet.core.errors import INTERRUPTED, ConfigError
-from edge_resnet.core.records import FAMILY_SHORTCUT, IMAGENET_MEAN, IMAGENET_STD, Family
+from edge_resnet.core.records import FAMILIES, IMAGENET_MEAN, IMAGENET_STD, Family
 
 if TYPE_CHECKING:
     from edge_resnet.network.training.job import JobResult
@@ -134,7 +134,7 @@ def train(
         deterministic=deterministic, max_steps=max_steps, test_every=test_every, patience=patience, keep=keep,
         workers=workers, sync_bn=sync_bn, tensorboard=tensorboard, device=device,
     )  # fmt: skip
-    option = shortcut or FAMILY_SHORTCUT[family]
+    option = shortcut or FAMILIES[family].shortcut
     words = NetworkChoice(family, depth, option, plain, classes, input_size, mean, std, weights, freeze)
     job = TrainJob(words, data, val_data, wanted, output, resume, force)
     with train_bar(epochs) as progress:
@@ -173,10 +173,8 @@ def _was_typed(context: typer.Context, name: str) -> bool:
 
 
 def _augmentation(family: Family, data: str) -> AugmentName:
-    """Mirrored digits are no digits."""
-    if data == "digits":
-        return "shift"
-    return "cifar" if family == "cifar" else "imagenet"
+    """The family's own; mirrored digits are no digits."""
+    return "shift" if data == "digits" else family
 
 
 def _report(done: JobResult, *, json_output: bool) -> None:

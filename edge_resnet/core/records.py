@@ -10,19 +10,21 @@ from typing import Literal, TypeAlias, get_args
 from edge_resnet.core.errors import ConfigError
 
 __all__ = [
-    "FAMILY_SHORTCUT",
+    "FAMILIES",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "BatchProfile",
     "CalibMethod",
     "Correction",
     "Family",
+    "FamilyDefaults",
     "ModelSpec",
     "Precision",
     "Preprocess",
     "Progress",
     "QuantRecipe",
     "Shortcut",
+    "paper_network",
 ]
 
 Family: TypeAlias = Literal["imagenet", "cifar"]
@@ -35,14 +37,41 @@ Correction: TypeAlias = Literal["none", "bias", "learned"]
 #: Called as ``progress(stage, done, total)``, first with ``done == 0``; long work reports through it and nothing else.
 Progress: TypeAlias = Callable[[str, int, int], None]
 
-
 #: Channel statistics of ImageNet in [0, 1], RGB (torchvision's; most CIFAR repositories use them too).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-IMAGENET_DEPTHS = (18, 34, 50, 101, 152)
-#: The option of the paper's networks of each family: B (table 4) and A (section 4.2).
-FAMILY_SHORTCUT: Mapping[Family, Shortcut] = MappingProxyType({"imagenet": "B", "cifar": "A"})
+
+@dataclass(frozen=True)
+class FamilyDefaults:
+    """What a network of a family has unless the user chooses otherwise.
+
+    ``depths``: the paper's, in ascending order. ``shortcut``: the option of the paper's networks. ``input_size``,
+    ``min_input_size``: side of the square input in pixels; below the minimum the last stage receives an empty feature map.
+    ``short_side``: of an image after the resize, in pixels per ``input_size`` pixels. ``recipe``: name of the INT8 recipe.
+    """
+
+    depths: tuple[int, ...]
+    shortcut: Shortcut
+    classes: int
+    input_size: int
+    min_input_size: int
+    short_side: int
+    recipe: str
+
+    def resize(self, input_size: int) -> int:
+        """The short side in pixels of an image from which a square of ``input_size`` pixels is cropped."""
+        return round(input_size * self.short_side / self.input_size)
+
+
+#: Depths and shortcuts: He et al. 2015, tables 1 and 4 (imagenet), section 4.2 and table 6 (cifar). An ImageNet crop
+#: is 224 of 256 pixels (torchvision); CIFAR images are not cropped.
+FAMILIES: Mapping[Family, FamilyDefaults] = MappingProxyType(
+    {
+        "imagenet": FamilyDefaults((18, 34, 50, 101, 152), "B", 1000, 224, 32, 256, "imagenet"),
+        "cifar": FamilyDefaults((20, 32, 44, 56, 110, 1202), "A", 10, 32, 8, 32, "cifar10"),
+    }
+)
 
 
 def _require(condition: bool, message: str, hint: str = "") -> None:
@@ -94,8 +123,9 @@ class ModelSpec:
 
     def __post_init__(self) -> None:
         if self.family == "imagenet":
-            depths = ", ".join(map(str, IMAGENET_DEPTHS))
-            _require(self.depth in IMAGENET_DEPTHS, f"no ImageNet ResNet has depth {self.depth}", f"choose one of {depths}")
+            depths = FAMILIES["imagenet"].depths
+            hint = f"choose one of {', '.join(map(str, depths))}"
+            _require(self.depth in depths, f"no ImageNet ResNet has depth {self.depth}", hint)
         else:
             _require(
                 self.depth >= 8 and self.depth % 6 == 2,
@@ -110,6 +140,12 @@ class ModelSpec:
         """Short name as the literature writes it, for example ``resnet50`` or ``plain20-cifar``."""
         stem = f"{'plain' if self.plain else 'resnet'}{self.depth}"
         return stem if self.family == "imagenet" else f"{stem}-cifar"
+
+
+def paper_network(family: Family, depth: int) -> ModelSpec:
+    """The paper's network of that family and depth, with random weights."""
+    defaults = FAMILIES[family]
+    return ModelSpec(family, depth, defaults.shortcut, classes=defaults.classes, input_size=defaults.input_size)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from edge_resnet.core.records import ModelSpec
+from edge_resnet.core.records import ModelSpec, paper_network
 from edge_resnet.network.resnet import BOTTLENECK_FROM, build_network
 
 __all__ = ["CIFAR10_NAMES", "NetworkFacts", "class_names", "measure", "paper_table"]
@@ -36,8 +36,8 @@ class NetworkFacts:
 
 def paper_table() -> list[NetworkFacts]:
     """The paper's networks, ImageNet's with option B and CIFAR's with option A, measured from their modules."""
-    imagenet = [(ModelSpec("imagenet", depth), figure) for depth, figure in PAPER_GMACS.items()]
-    cifar = [(ModelSpec("cifar", depth, "A", classes=10, input_size=32), fig) for depth, fig in PAPER_CIFAR_MPARAMS.items()]
+    imagenet = [(paper_network("imagenet", depth), figure) for depth, figure in PAPER_GMACS.items()]
+    cifar = [(paper_network("cifar", depth), figure) for depth, figure in PAPER_CIFAR_MPARAMS.items()]
     return [_facts(spec, figure) for spec, figure in (*imagenet, *cifar)]
 
 

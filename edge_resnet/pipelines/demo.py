@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.core.records import ModelSpec, Precision, Preprocess, Progress, QuantRecipe
+from edge_resnet.core.records import Precision, Preprocess, Progress, QuantRecipe, paper_network
 from edge_resnet.core.statistics import LatencyStats, measure, summarise
 from edge_resnet.images.datasets import load_named
 from edge_resnet.images.imageset import ImageSet
@@ -24,7 +24,7 @@ from edge_resnet.runtime.postprocess import top_k
 
 __all__ = ["DemoResult", "Outcome", "run_demo"]
 
-SPEC = ModelSpec(family="cifar", depth=20, shortcut="A", classes=10, input_size=32)
+SPEC = paper_network("cifar", 20)
 #: The ink of a digit is white on black: one statistic for the three equal channels.
 PREPROCESS = Preprocess(resize=32, crop=32, mean=(0.305, 0.305, 0.305), std=(0.376, 0.376, 0.376))
 TRAINING = TrainOptions(epochs=6, batch=64, rate=0.1, augment="shift", seed=0)

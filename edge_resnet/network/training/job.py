@@ -16,7 +16,7 @@ from torch import nn
 from edge_resnet.core.errors import BuildError, ConfigError, WeightsError
 from edge_resnet.core.files import replace_files
 from edge_resnet.core.records import (
-    FAMILY_SHORTCUT,
+    FAMILIES,
     IMAGENET_MEAN,
     IMAGENET_STD,
     Family,
@@ -92,7 +92,7 @@ def run_job(job: TrainJob, *, progress: Progress | None = None) -> JobResult:
             require_labels(part)
             check_labels(part, spec.classes)
     size = spec.input_size
-    preprocess = Preprocess(size if words.family == "cifar" else round(size * 256 / 224), size, mean=words.mean, std=words.std)
+    preprocess = Preprocess(FAMILIES[words.family].resize(size), size, mean=words.mean, std=words.std)
     folder = job.folder or Path("runs") / spec.name
     if job.force and os.environ.get("RANK", "0") == "0":
         for name in (CHECKPOINT, LOG, RESULT, WEIGHTS, LABELS):
@@ -109,25 +109,24 @@ def run_job(job: TrainJob, *, progress: Progress | None = None) -> JobResult:
 def _spec(words: NetworkChoice, train: ImageSet) -> ModelSpec:
     """The network, with a head for the classes that the images have."""
     highest = max(require_labels(train)) + 1
-    usual = 10 if words.family == "cifar" else 1000
-    classes = words.classes or len(train.class_names) or (usual if train.name.startswith("imagenette") else highest)
-    size = words.input_size or (32 if words.family == "cifar" else 224)
-    least = 8 if words.family == "cifar" else 32
-    if size < least:
+    family = FAMILIES[words.family]
+    classes = words.classes or len(train.class_names) or (family.classes if train.name.startswith("imagenette") else highest)
+    size = words.input_size or family.input_size
+    if size < family.min_input_size:
         message = f"images of {size} pixels are too small for {words.family}'s networks: the last stage would see none"
-        raise ConfigError(message, hint=f"--input-size {least} or more, or --family cifar")
+        raise ConfigError(message, hint=f"--input-size {family.min_input_size} or more, or --family cifar")
     return ModelSpec(words.family, words.depth, words.shortcut, words.plain, classes, size, words.weights)
 
 
 def _build_line(job: TrainJob, spec: ModelSpec, folder: Path, train: ImageSet) -> str:
     words = job.network
     line = ["edge-resnet", "build", "--family", spec.family, "--depth", str(spec.depth)]
-    line += ["--shortcut", spec.shortcut] if spec.shortcut != FAMILY_SHORTCUT[spec.family] else []
+    line += ["--shortcut", spec.shortcut] if spec.shortcut != FAMILIES[spec.family].shortcut else []
     line += ["--plain"] if spec.plain else []
     line += ["--weights", str(folder / WEIGHTS)]
     if train.class_names:
         line += ["--labels", str(folder / LABELS)]
-    elif spec.classes != (10 if spec.family == "cifar" else 1000):
+    elif spec.classes != FAMILIES[spec.family].classes:
         line += ["--classes", str(spec.classes)]
     line += ["--input-size", str(words.input_size)] if words.input_size else []
     for name, values, usual in (("--mean", words.mean, IMAGENET_MEAN), ("--std", words.std, IMAGENET_STD)):
@@ -186,7 +185,7 @@ def start_network(
 
 def _fill(network: ResNet, spec: ModelSpec, weights: str, progress: Progress | None) -> None:
     """Load ``weights``; where they are the same network's with another head, all but the head."""
-    classes = spec.classes if weights != "default" else 10 if spec.family == "cifar" else 1000
+    classes = spec.classes if weights != "default" else FAMILIES[spec.family].classes
     try:
         donor = network if classes == spec.classes else build_network(replace(spec, classes=classes))
         load_weights(donor, replace(spec, classes=classes), weights, progress=progress)

@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.core.records import IMAGENET_MEAN, IMAGENET_STD, Family, ModelSpec, Preprocess, Shortcut
+from edge_resnet.core.records import FAMILIES, IMAGENET_MEAN, IMAGENET_STD, Family, ModelSpec, Preprocess, Shortcut
 from edge_resnet.images.datasets import NAMES, Split, open_data
 from edge_resnet.images.imageset import ImageSet, balanced_sample, check_labels, require_labels, require_several
 from edge_resnet.network.training import TrainOptions
 
 __all__ = ["ExperimentRequest", "labelled"]
-
-#: The paper's ratio of the resized short side to the crop: 256 to 224.
-_RESIZE = 256 / 224
 
 
 @dataclass(frozen=True)
@@ -65,25 +62,24 @@ class ExperimentRequest:
 
     def like(self, *, shortcut: Shortcut | None = None) -> ModelSpec:
         """A network of the family, of a depth to be replaced, with ``shortcut`` where the user chose none."""
-        small = self.family == "cifar"
+        defaults = FAMILIES[self.family]
         return ModelSpec(
             self.family,
-            20 if small else 18,
-            self.shortcut or shortcut or ("A" if small else "B"),
-            classes=self.classes or (10 if small else 1000),
+            defaults.depths[0],
+            self.shortcut or shortcut or defaults.shortcut,
+            classes=self.classes or defaults.classes,
             input_size=self.side,
         )
 
     @property
     def side(self) -> int:
         """Of the square that the network sees, in pixels."""
-        return self.input_size or (32 if self.family == "cifar" else 224)
+        return self.input_size or FAMILIES[self.family].input_size
 
     @property
     def preprocess(self) -> Preprocess:
         """CIFAR's images are taken whole; of ImageNet's the short side is resized to 8/7 of the crop (section 3.4)."""
-        resize = self.side if self.family == "cifar" else round(self.side * _RESIZE)
-        return Preprocess(resize, self.side, mean=self.mean, std=self.std)
+        return Preprocess(FAMILIES[self.family].resize(self.side), self.side, mean=self.mean, std=self.std)
 
     def settings(self) -> dict[str, Any]:
         """What was asked for, as JSON has it; where the output lies does not count."""
