@@ -5,25 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.deployment.systemd import has_group as _has_group
-from edge_resnet.deployment.systemd import next_steps as _next_steps
-from edge_resnet.deployment.systemd import page_token as _token
-
-if TYPE_CHECKING:
-    from importlib.abc import Traversable
-
 
 __all__ = ["deploy"]
-
 
 deploy = typer.Typer(
     no_args_is_help=True, help="What goes to a device: a systemd service, and the files for boards and containers."
@@ -60,39 +49,34 @@ def systemd(
     you can read, and then root.
     """
     if output is not None and print_only:
-        raise ConfigError("--print writes nothing, -o does", hint="leave one of them out")
+        raise ConfigError("--print writes no file, so -o has no effect", hint="leave out one of the two")
     from edge_resnet.artifact.folder import open_artifact
-    from edge_resnet.deployment.systemd import ServiceOptions, device_nodes, render_environment, render_unit, secrets_of
+    from edge_resnet.deployment import devicefiles
+    from edge_resnet.deployment.systemd import ServiceOptions, render_unit, secrets_of
 
     options = ServiceOptions(
         python=Path(sys.executable).absolute(),
         artifact=open_artifact(artifact).folder.absolute(),
         sources=tuple(map(_absolute, source or ["camera:0"])),
         run_options=(*(("--web", web) if web else ()), *(run_options or [])),
-        secrets=_token(web),
+        secrets=devicefiles.page_token(web),
         name=name,
         user=user,
-        groups=tuple(group for group in ("video", "render") if _has_group(group)) or ("video",),
+        groups=devicefiles.present_groups(("video", "render")),
         memory_max=memory_max,
         writable=tuple(path.absolute() for path in writable or []),
-        devices=device_nodes(),
+        devices=devicefiles.device_nodes(),
     )
-    unit, hidden = render_unit(options), secrets_of(options)
-    if output is None:
-        if hidden and not print_only:
-            raise ConfigError("a source's password or the page's token needs a file of its own", hint=f"-o {name}.service")
-        typer.echo(unit, nl=False)
-        unit_file = Path(f"{name}.service")
+    if output is not None:
+        devicefiles.write_service(options, output, force=force)
     else:
-        unit_file = output
-        beside = [output.with_name(f"{name}.env")] if hidden else []
-        _refuse_existing([output, *beside], force=force)
-        with _writing(output):
-            for path in beside:
-                _write_private(path, render_environment(hidden))
-            output.write_text(unit, encoding="utf-8")
+        unit = render_unit(options)
+        if secrets_of(options) and not print_only:
+            message = "the password of a source or the token of the web page needs a file of its own"
+            raise ConfigError(message, hint=f"write the unit to a file: -o {name}.service")
+        typer.echo(unit, nl=False)
     if not print_only:
-        for line in _next_steps(options, unit_file, secret=bool(hidden)):
+        for line in devicefiles.next_steps(options, output or Path(f"{name}.service")):
             typer.echo(line, err=output is None)
 
 
@@ -108,62 +92,17 @@ def files(
 
     edge-resnet deploy files ./deploy
     """
-    found = _shipped(resources.files("edge_resnet.deploy"))
-    if folder is not None:
-        targets = [folder / name for name in found]
-        _refuse_existing(targets, force=force)
-        with _writing(folder):
-            for target, item in zip(targets, found.values(), strict=True):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                content = item.read_bytes()
-                target.write_bytes(content)
-                if content.startswith(b"#!"):
-                    target.chmod(0o755)
+    from edge_resnet.deployment.devicefiles import copy_shipped, shipped_files
+
+    names = list(shipped_files()) if folder is None else copy_shipped(folder, force=force)
     if json_output:
-        typer.echo(json.dumps({"folder": None if folder is None else str(folder), "files": list(found)}))
+        typer.echo(json.dumps({"folder": None if folder is None else str(folder), "files": names}))
     elif folder is None:
-        typer.echo("\n".join(found))
+        typer.echo("\n".join(names))
     else:
-        typer.echo(f"{len(found)} files in {folder}; README.md says what each is for")
-
-
-def _shipped(folder: Traversable, prefix: str = "") -> dict[str, Traversable]:
-    """Every file below, by its path, but what Python and its tools leave there."""
-    found: dict[str, Traversable] = {}
-    for item in sorted(folder.iterdir(), key=lambda item: item.name):
-        if item.name.startswith((".", "__")):
-            continue
-        if item.is_dir():
-            found |= _shipped(item, f"{prefix}{item.name}/")
-        else:
-            found[f"{prefix}{item.name}"] = item
-    return found
+        typer.echo(f"{len(names)} files copied to {folder}; its README.md describes each of them")
 
 
 def _absolute(source: str) -> str:
     """A file under its whole name: the service starts in a folder of its own."""
     return str(Path(source).absolute()) if not source.isdecimal() and os.path.lexists(source) else source
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write {path}: {error.strerror}", hint="choose another folder, or free some of the disk"
-        ) from error
-
-
-def _refuse_existing(paths: list[Path], *, force: bool) -> None:
-    there = [path for path in paths if path.exists()]
-    if there and not force:
-        more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-        raise ConfigError(f"{there[0]}{more} exists already", hint="--force replaces it, or choose another name")
-
-
-def _write_private(path: Path, text: str) -> None:
-    """A file that nobody but its owner could read at any moment."""
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
-        file.write(text)

@@ -28,20 +28,22 @@ __all__ = [
 ]
 
 
-def replace_files(writers: Mapping[Path, Callable[[Path], object]]) -> None:
-    """Let each of ``writers`` fill a file beside its path, and put them in place once all are whole and on the disk.
+def replace_files(writers: Mapping[Path, Callable[[Path], object]], *, private: bool = False) -> None:
+    """Let each of ``writers`` fill a temporary file beside its path, and rename them once all are complete and on the disk.
 
-    Folders on the way are made. Raises OSError, and what a writer raises; then every path holds what it held before.
+    Parent folders are created. ``private``: at no moment can anyone but the owner read the files. Raises OSError and what a
+    writer raises; then every path holds what it held before.
     """
     parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in writers}
     try:
         for path, write in writers.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             part = parts[path]
-            part.touch()
+            part.unlink(missing_ok=True)  # of a process that was killed and had the same number
+            part.touch(mode=0o600 if private else 0o666, exist_ok=False)
             mode = part.stat().st_mode
             write(part)
-            part.chmod(mode)  # safetensors makes files that only their owner may read
+            part.chmod(mode)  # safetensors creates files that only their owner may read
             with part.open("rb") as file:
                 os.fsync(file.fileno())  # a rename that outlives its content leaves an empty file after a power cut
         for path, part in parts.items():

@@ -5,12 +5,7 @@ Knows systemd's rules of quoting (systemd.service(5), systemd.syntax(7)), not th
 
 from __future__ import annotations
 
-import getpass
-import grp
-import pwd
 import re
-import secrets
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -20,15 +15,11 @@ from string import Template
 from edge_resnet.core.errors import ConfigError
 
 __all__ = [
+    "SOURCE_VARIABLE",
     "TOKEN_VARIABLE",
     "ServiceOptions",
-    "closed_folders",
-    "device_nodes",
-    "has_group",
-    "has_user",
+    "is_plain",
     "is_secret",
-    "next_steps",
-    "page_token",
     "render_environment",
     "render_unit",
     "secrets_of",
@@ -36,6 +27,8 @@ __all__ = [
 
 #: The variable that ``run`` takes its sources from where none is given: URIs with blanks between them.
 SOURCE_VARIABLE = "EDGE_RESNET_SOURCE"
+#: The variable that ``run --web`` takes its token from.
+TOKEN_VARIABLE = "EDGE_RESNET_WEB_TOKEN"  # noqa: S105 - a name, no secret
 #: Where the secrets go; of root alone, since systemd itself reads them.
 ENVIRONMENT_FOLDER = Path("/etc/edge-resnet")
 
@@ -46,8 +39,6 @@ _PLAIN = re.compile(r"[A-Za-z0-9@+=:,./_-]+")
 _HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _LOCAL = frozenset({"camera", "csi", "file", "images", "synthetic", "v4l2", "video"})
-#: Nodes of GPUs and video engines, besides those that the template names.
-_NODES = ("nvmap", "nvhost*", "nvgpu/*/*", "nvsciipc", "host1x*", "nvidia*", "nvidia-caps/*", "dri/*", "v4l2-nv*")
 
 
 @dataclass(frozen=True)
@@ -148,22 +139,9 @@ def is_secret(uri: str) -> bool:
     return scheme is not None and scheme[1].lower() not in _LOCAL and ("@" in uri or "=" in uri)
 
 
-def device_nodes(folder: Path = Path("/dev")) -> tuple[Path, ...]:
-    """The character devices of GPUs and video engines on this machine, sorted."""
-    found = {node for pattern in _NODES for node in folder.glob(pattern) if node.is_char_device()}
-    return tuple(sorted(node for node in found if _PLAIN.fullmatch(str(node))))
-
-
-def closed_folders(paths: Iterable[Path]) -> tuple[Path, ...]:
-    """The folders on the way to these that only their owner's group may enter: a service of another user could not.
-
-    Links are followed: a virtual environment's interpreter is one.
-    """
-    closed = set()
-    for path in paths:
-        for step in (path, path.resolve()):
-            closed |= {folder for folder in step.parents if folder.exists() and not folder.stat().st_mode & 0o001}
-    return tuple(sorted(closed))
+def is_plain(path: Path) -> bool:
+    """Whether systemd takes the path as it is, without quotes."""
+    return _PLAIN.fullmatch(str(path)) is not None
 
 
 def _command(options: ServiceOptions) -> str:
@@ -273,68 +251,3 @@ def _nearly(memory: str) -> str:
     amount, unit = int(found[1]), found[2]
     smaller = {"T": "G", "G": "M", "M": "K"}.get(unit)
     return f"{amount * 1024 * 9 // 10}{smaller}" if smaller else f"{max(amount * 9 // 10, 1)}{unit}"
-
-
-#: The variable that ``run --web`` takes its token from.
-TOKEN_VARIABLE = "EDGE_RESNET_WEB_TOKEN"  # noqa: S105 - a name, no secret
-
-
-_UNITS = Path("/etc/systemd/system")
-
-
-def page_token(web: str | None) -> tuple[tuple[str, str], ...]:
-    """A fresh token where the page can be reached from other machines."""
-    if web is None:
-        return ()
-    from edge_resnet.streaming.web.listen import resolve
-
-    address = resolve(web)
-    if address.port < 1024:
-        raise ConfigError(f"the service may not open port {address.port}: it has no rights of root", hint="a port from 1024 on")
-    if address.loopback:
-        return ()
-    return ((TOKEN_VARIABLE, secrets.token_urlsafe(24)),)
-
-
-def has_group(name: str) -> bool:
-    try:
-        return bool(grp.getgrnam(name))
-    except KeyError:
-        return False
-
-
-def has_user(name: str) -> bool:
-    try:
-        return bool(pwd.getpwnam(name))
-    except KeyError:
-        return False
-
-
-def next_steps(options: ServiceOptions, unit_file: Path, *, secret: bool) -> list[str]:
-    """What there is to do, as lines for a shell, and what would stand in the way."""
-
-    name, user = options.name, options.user
-    engines = shlex.quote(str(options.artifact / "engines"))
-    lines, steps = ["# next, on this device:"], []
-    if not has_user(user):
-        steps.append(f"sudo useradd --system --home-dir /var/lib/{name} --shell /usr/sbin/nologin {user}")
-    steps.append(f"sudo mkdir -p {engines} && sudo chown -R {user} {engines}")
-    if secret:
-        private = shlex.quote(str(unit_file.with_name(f"{name}.env")))
-        if any(variable == TOKEN_VARIABLE for variable, _ in options.secrets):
-            lines.append(f"# the page's token is {TOKEN_VARIABLE} in {private}: note it down before the file is root's")
-        steps.append(f"sudo install -D -o root -g root -m 600 {private} {options.environment_file} && rm {private}")
-    steps += [
-        f"sudo cp {shlex.quote(str(unit_file))} {_UNITS / f'{name}.service'}",
-        "sudo systemctl daemon-reload",
-        f"sudo systemctl enable --now {name}",
-        f"systemctl status {name}",
-        f"journalctl -u {name} -f",
-    ]
-    lines += steps
-    if user != getpass.getuser():
-        closed = closed_folders((options.python, options.artifact, *options.writable))
-        lines += [f"# {folder} is closed to {user}: the service would not start (203/EXEC or 200/CHDIR)" for folder in closed]
-        if closed:
-            lines.append(f"# install into /opt/edge-resnet instead, or run it as yourself: --user {getpass.getuser()}")
-    return lines

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from http.client import HTTPException
 from importlib import resources
@@ -21,7 +19,7 @@ from urllib.request import urlopen
 from pydantic import TypeAdapter
 
 from edge_resnet.core.errors import WeightsError
-from edge_resnet.core.files import sha256_of
+from edge_resnet.core.files import replace_files, sha256_of
 from edge_resnet.core.records import ModelSpec, Preprocess, Progress
 
 if TYPE_CHECKING:
@@ -42,19 +40,20 @@ def download(url: str, target: Path, sha256_prefix: str, *, progress: Progress |
     Progress counts bytes. Raises WeightsError that names the URL and the target where there is no network, the answer is cut
     short, or the hash differs; then nothing is left at ``target`` that was not there before.
     """
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        if target.exists():
-            if not sha256_of(target).startswith(sha256_prefix):
-                raise WeightsError(f"{target} is damaged: its sha256 does not begin with {sha256_prefix}", hint=f"rm {target}")
-            return target
-        target.parent.mkdir(parents=True, exist_ok=True)
+
+    def fetch(part: Path) -> None:
         digest = _stream(url, part, progress)
         if not digest.startswith(sha256_prefix):
             raise WeightsError(
                 f"{url} has sha256 {digest[:12]}…, not {sha256_prefix}…", hint="try again; --weights PATH takes a file"
             )
-        part.rename(target)
+
+    try:
+        if target.exists():
+            if not sha256_of(target).startswith(sha256_prefix):
+                raise WeightsError(f"{target} is damaged: its sha256 does not begin with {sha256_prefix}", hint=f"rm {target}")
+            return target
+        replace_files({target: fetch})
     except (OSError, HTTPException, ValueError) as error:  # ValueError: an address or a header that cannot be parsed
         reason = getattr(error, "reason", error)
         if isinstance(error, HTTPError):
@@ -64,9 +63,6 @@ def download(url: str, target: Path, sha256_prefix: str, *, progress: Progress |
             f"cannot download {url}: {reason}",
             hint=f"fetch it elsewhere and put it at {target}, or name a file with --weights PATH",
         ) from error
-    finally:
-        with suppress(OSError):  # where the folder is none, or may not be written to, no part was written either
-            part.unlink()
     return target
 
 

@@ -6,14 +6,13 @@ Knows nothing of networks, ranges or which camera it is.
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import partial
 from io import BytesIO
 from itertools import islice
 from math import isfinite
@@ -25,6 +24,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from edge_resnet.core.errors import ConfigError, DataError, SourceError
+from edge_resnet.core.files import replace_files
 from edge_resnet.core.records import Progress
 from edge_resnet.images.preprocess import ImageArray, decode_image
 from edge_resnet.streaming.records import Frame
@@ -244,20 +244,11 @@ class _Album:
 
     def _write(self, image: ImageArray, captured_ns: int) -> Path:
         path = self._folder / f"{self._next:06d}_{_utc(captured_ns)}.jpg"
-        work = self._folder / f".{path.name}.{os.getpid()}.part"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with work.open("wb") as file:
-                file.write(_jpeg(image))
-                file.flush()
-                os.fsync(file.fileno())  # a device may lose its power right after
-            work.rename(path)
+            replace_files({path: partial(Path.write_bytes, data=_jpeg(image))})
         except OSError as error:
             hint = f"free some space or name another folder; the {len(self)} images there are kept, and the next run goes on"
             raise DataError(f"cannot write {path}: {error.strerror or error}", hint=hint) from error
-        finally:
-            with suppress(OSError):
-                work.unlink()
         self._next += 1
         return path
 

@@ -39,6 +39,16 @@ def test_a_file_is_written_whole_over_the_old_one(tmp_path: Path) -> None:
     assert path.stat().st_mode == (path.parent / "usual").stat().st_mode
 
 
+def test_private_files_are_never_readable_by_others(tmp_path: Path) -> None:
+    """Neither the temporary file nor the one in its place, whatever was there before."""
+    path = tmp_path / "secrets.env"
+    path.write_text("old")
+    path.chmod(0o644)
+    seen: list[int] = []
+    replace_files({path: lambda part: seen.append(part.stat().st_mode & 0o777)}, private=True)
+    assert [*seen, path.stat().st_mode & 0o777] == [0o600, 0o600]
+
+
 def test_the_content_is_on_the_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A power cut after the rename finds the content: it is synced while the old name still stands."""
     path = tmp_path / "file"

@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.deployment.devicefiles import closed_folders, device_nodes
 from edge_resnet.deployment.systemd import (
     ServiceOptions,
-    closed_folders,
-    device_nodes,
     is_secret,
     render_environment,
     render_unit,

@@ -11,7 +11,6 @@ import importlib
 import json
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -41,9 +40,9 @@ _CAN_MAP_HOST_MEMORY = 19
 
 @dataclass(frozen=True)
 class Answer:
-    """``failure``: why it cannot be used, in one line, else empty. ``facts``: what it says of itself, empty strings for unknown.
+    """What one library reported. ``failure``: why it cannot be used, in one line, else empty. ``died``: it hung or crashed.
 
-    Of the driver: ``name`` and ``compute_capability`` of the first GPU, ``memory`` (own, shared, or mapped where the GPU reads
+    ``facts``, with empty strings for what is unknown. Of the driver: ``name`` and ``compute_capability`` of the first GPU, ``memory`` (own, shared, or mapped where the GPU reads
     the processor's memory in place), ``cuda``, the newest version that it runs. Of TensorRT: ``version``, and ``library``, the
     version of the libnvinfer that was loaded. Of PyCUDA: ``cuda``, the version that it was compiled with. Of OpenVINO:
     ``version``, and ``precisions`` that the processor computes in. Of auto: the backend ``taken``, and the ``order`` in which
@@ -52,6 +51,7 @@ class Answer:
 
     facts: dict[str, str]
     failure: str
+    died: bool = False
 
 
 @dataclass(frozen=True)
@@ -125,14 +125,11 @@ def _ask(topic: Topic) -> Answer:
     except OSError as error:
         return Answer({}, f"cannot be asked: {error.strerror}")
     if done is None:
-        return Answer({}, f"no answer in {_TIMEOUT_S:g} s")
+        return Answer({}, f"no answer in {_TIMEOUT_S:g} s", died=True)
     try:
-        return Answer(**json.loads(done.stdout.strip().rpartition("\n")[2]))
+        return Answer(**done.answer())
     except (ValueError, TypeError):
-        last = done.stderr.strip().rpartition("\n")[2]
-    if done.code < 0:
-        last = f"crashed ({signal.Signals(-done.code).name})" + (f": {last}" if last else "")
-    return Answer({}, last or f"ended with exit code {done.code} and no word")
+        return Answer({}, done.reason(), done.crashed)
 
 
 def main(topic: Topic) -> None:

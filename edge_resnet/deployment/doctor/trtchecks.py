@@ -11,7 +11,7 @@ from functools import partial
 
 from edge_resnet.core.packages import extra_command, installed_version, is_older, minimum_version
 from edge_resnet.deployment.doctor.check import Check, is_in_system, is_there, see_system_packages
-from edge_resnet.deployment.doctor.probe import Scene
+from edge_resnet.deployment.doctor.probe import Answer, Scene
 
 __all__ = ["check_cudnn", "check_pycuda", "check_tensorrt", "cuda_of_tensorrt", "fitting_tensorrt"]
 
@@ -21,8 +21,6 @@ _OLDEST_GPU = (("10.5", "7.5"), ("10.0", "7.0"), ("8.6", "6.0"))
 #: Compute capability, newest first → the oldest TensorRT that knows it (its release notes).
 _OLDEST_TENSORRT = (("12.0", "10.8"), ("11.0", "10.13"), ("10.0", "10.8"))
 _LEAN = ("tensorrt_lean", "tensorrt_dispatch")
-#: A faulty driver also makes hang or crash whatever loads it.
-_DRIVERS_FAULT = r"libcuda\.so|^no answer|^crashed"
 _PARTS = ("", "-bindings", "-libs")
 _CUDAS = (13, 12, 11)
 _SYSTEM_PACKAGES = "/usr/lib/python3"
@@ -48,7 +46,7 @@ def check_tensorrt(scene: Scene, driver_fix: str) -> Check:
         both = " and ".join(f"tensorrt-cu{cuda}" for cuda in cudas)
         return _problem(f"{both} overwrite each other", _one_tensorrt(scene, cudas))
     if answer.failure:
-        return _problem(f"cannot be imported: {answer.failure}", _mend_import(scene, answer.failure, driver_fix))
+        return _problem(f"cannot be imported: {answer.failure}", _mend_import(scene, answer, driver_fix))
     return (
         _disagreeing(scene, version, answer.facts["library"])
         or _wrong_for_jetson(scene, version)
@@ -84,7 +82,7 @@ def check_pycuda(scene: Scene, driver_fix: str) -> Check:
         lack = f"; {answer.failure}" if answer.failure else ""
         return Check("pycuda", "missing" if lack else "ok", f"{version}{lack}", "", "tensorrt")
     if answer.failure:
-        fix = _mend_pycuda(scene, answer.failure, driver_fix)
+        fix = _mend_pycuda(scene, answer, driver_fix)
         return Check("pycuda", "problem", f"cannot be imported: {answer.failure}", fix, "tensorrt")
     built, runs = answer.facts["cuda"], scene.driver.get("cuda", "")
     if built and runs and _major(built) > _major(runs):
@@ -161,7 +159,8 @@ def _wrong_for_gpu(scene: Scene, version: str) -> Check | None:
     return None
 
 
-def _mend_import(scene: Scene, failure: str, driver_fix: str) -> str:
+def _mend_import(scene: Scene, answer: Answer, driver_fix: str) -> str:
+    failure = answer.failure
     compiled = re.search(r"compiled for Python (\d+\.\d+)", failure)
     if compiled:
         return f"/usr/bin/python{compiled[1]} -m venv --system-site-packages .venv"
@@ -171,13 +170,18 @@ def _mend_import(scene: Scene, failure: str, driver_fix: str) -> str:
         return _mend_dla(scene)
     if "libcudnn.so.8" in failure:
         return _install_cudnn(scene)
-    if driver_fix and re.search(_DRIVERS_FAULT, failure):
+    if driver_fix and _is_drivers_fault(answer):
         return driver_fix
     library = re.search(r"lib(?:nvinfer|nvonnxparser)\w*\.so\.(\d+)", failure)
     if _from_pip() or not scene.is_jetson or library is None:
         return _other_tensorrt(scene, _reinstall_tensorrt(scene))
     names = (f"libnvinfer{library[1]}", f"libnvinfer-plugin{library[1]}", f"libnvonnxparsers{library[1]}")
     return f"{_APT_AGAIN} {' '.join(names)}"
+
+
+def _is_drivers_fault(answer: Answer) -> bool:
+    """Whether the CUDA driver may be to blame: a faulty one makes whatever loads it hang or crash."""
+    return answer.died or "libcuda.so" in answer.failure
 
 
 def _mend_dla(scene: Scene) -> str:
@@ -191,8 +195,9 @@ def _install_cudnn(scene: Scene) -> str:
     return "sudo apt-get install -y libcudnn8" if scene.is_jetson else "pip install 'nvidia-cudnn-cu12<9'"
 
 
-def _mend_pycuda(scene: Scene, failure: str, driver_fix: str) -> str:
-    if driver_fix and re.search(_DRIVERS_FAULT, failure):
+def _mend_pycuda(scene: Scene, answer: Answer, driver_fix: str) -> str:
+    failure = answer.failure
+    if driver_fix and _is_drivers_fault(answer):
         return driver_fix
     if "libcurand.so" in failure and next(scene.root.glob("usr/local/cuda/lib64/libcurand.so.*"), None):
         return "echo /usr/local/cuda/lib64 | sudo tee /etc/ld.so.conf.d/cuda.conf && sudo ldconfig"

@@ -1,4 +1,4 @@
-"""What a new process needs until its first answer, and how much memory it takes. Knows no more of it than its two lines.
+"""What a new process needs until its first answer, and how much memory it takes. Knows no more of it than the line it prints.
 
 The files have just been read when this is asked, so the disk's share is the page cache's. Python's start and imports are in it,
 as they are for whoever starts the service; the command line's own imports are not.
@@ -6,16 +6,14 @@ as they are for whoever starts the service; the command line's own imports are n
 
 from __future__ import annotations
 
-import json
 import logging
-import subprocess
 import sys
-import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+
+from edge_resnet.core.process import run_within
 
 __all__ = ["Startup", "measure_startup"]
 
@@ -37,38 +35,31 @@ def measure_startup(folder: Path, backend: str, batch: int, times: int) -> Start
 
     None where it fails or takes more than three minutes, with the reason in the log.
     """
-    answers: list[float] = []
-    peaks: list[int] = []
+    answers: list[_Answer] = []
     for _ in range(times):
         once = _once([sys.executable, "-m", "edge_resnet.measurement.bench", str(folder), backend, str(batch)])
         if once is None:
             return None
-        answers.append(once[0])
-        peaks += [] if once[1] is None else [once[1]]
-    return Startup(median(answers), max(peaks, default=None))
+        answers.append(once)
+    peaks = [answer.peak_mib for answer in answers if answer.peak_mib is not None]
+    return Startup(median(answer.after_ms for answer in answers), max(peaks, default=None))
 
 
-def _once(command: list[str]) -> tuple[float, int | None] | None:
-    with tempfile.TemporaryFile() as errors:
-        started = time.perf_counter_ns()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
-        late = threading.Timer(_TIMEOUT_S, process.kill)
-        late.start()
-        try:
-            assert process.stdout is not None
-            first = process.stdout.readline()
-            answered_ms = (time.perf_counter_ns() - started) / 1e6
-            second = process.stdout.readline()
-            process.wait()
-        finally:
-            late.cancel()
-            process.kill()
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
-        if process.returncode == 0 and first and second:
-            return answered_ms, json.loads(second)["peak_mib"]
-        errors.seek(0)
-        said = errors.read().decode(errors="replace").strip().splitlines()
-    _log.warning("a process of its own gave no answer: %s", said[-1] if said else f"exit code {process.returncode}")
-    return None
+@dataclass(frozen=True)
+class _Answer:
+    after_ms: float
+    peak_mib: int | None
+
+
+def _once(command: list[str]) -> _Answer | None:
+    started_ns = time.monotonic_ns()
+    done = run_within(command, _TIMEOUT_S)
+    if done is None:
+        _log.warning("the process that measures the start gave no answer in %g s", _TIMEOUT_S)
+        return None
+    if done.code:
+        _log.warning("the process that measures the start failed: %s", done.reason())
+        return None
+    answer = done.answer()
+    # On Linux the monotonic clock is the system's, so that the times of two processes can be compared.
+    return _Answer((answer["answered_ns"] - started_ns) / 1e6, answer["peak_mib"])

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
-import signal
-import subprocess
 import tempfile
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
 from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError
-from edge_resnet.core.files import cache_folder
+from edge_resnet.core.files import cache_folder, replace_files
+from edge_resnet.core.process import run_within
 from edge_resnet.device.machine import find_nvcc
 
 __all__ = ["Kernels", "compile_kernels"]
@@ -60,45 +57,26 @@ def _compile(command: list[str], source: bytes, target: Path) -> None:
         _run([*command, "-o", str(made), str(source_file)])
         if not made.is_file() or not made.stat().st_size:
             raise BackendError(f"{command[0]} made nothing of the GPU's kernels", hint="reinstall the CUDA toolkit")
-        with made.open("rb") as file:
-            # Boards lose power: a name must never stand for content that did not reach the disk.
-            os.fsync(file.fileno())
-        made.replace(target)
+        replace_files({target: made.replace})
 
 
 def _run(command: list[str]) -> str:
-    """What the command prints. Raises BackendError where it fails, hangs, or cannot be started."""
+    """What the command prints. Raises BackendError if it fails, hangs, or cannot be started."""
     try:
-        code, said = _ended(command)
-    except subprocess.TimeoutExpired as error:
-        hint = "try again when the machine is idle"
-        raise BackendError(f"{command[0]} did not end within {_TIMEOUT_S:g} s", hint=hint) from error
+        done = run_within(command, _TIMEOUT_S)
     except OSError as error:
         raise BackendError(f"{command[0]} cannot be started: {error.strerror}", hint="reinstall the CUDA toolkit") from error
-    if code:
-        lines = [line.strip() for line in said.splitlines() if line.strip()] or [f"exit code {code}"]
+    if done is None:
+        raise BackendError(f"{command[0]} did not end within {_TIMEOUT_S:g} s", hint="try again when the machine is idle")
+    said = done.stderr + done.stdout
+    if done.code:
+        lines = [line.strip() for line in said.splitlines() if line.strip()] or [f"exit code {done.code}"]
         first = next((line for line in lines if re.search(r"\b(error|fatal)\b", line, re.IGNORECASE)), lines[0])
         raise BackendError(
             f"the GPU's kernels cannot be compiled: {first}",
             hint="needed are g++ and a CUDA toolkit that knows this GPU; CUDA_HOME or PATH chooses one of several",
         )
     return said
-
-
-def _ended(command: list[str]) -> tuple[int, str]:
-    """Exit code and output. The command's own children end with it, whatever happens."""
-    # Into a file: a pipe would stay open as long as one of the compiler's passes lives.
-    with tempfile.TemporaryFile() as output:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
-        try:
-            code = child.wait(_TIMEOUT_S)
-        finally:
-            if child.poll() is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
-        output.seek(0)
-        return code, output.read().decode("utf-8", "replace")
 
 
 class Kernels:
