@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.artifact.enginecache import EngineTuning
-from edge_resnet.artifact.folder import LABELS, MODEL, TOOLS, Artifact, finish, open_artifact, staging
+from edge_resnet.artifact.folder import LABELS, MODEL, Artifact, open_artifact, staging, write_manifest
 from edge_resnet.artifact.schema import SCHEMA_VERSION, Manifest
 from edge_resnet.core.errors import CalibrationError, ConfigError
 from edge_resnet.core.records import BatchProfile, ModelSpec, Precision, Preprocess, Progress, QuantRecipe
@@ -72,7 +70,7 @@ def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifac
             manifest = with_int8(manifest, made, sample.name)
         elif options.precision == "int8":
             manifest = _with_own_ranges(manifest, options.model, folder)
-        finish(folder, manifest)
+        write_manifest(folder, manifest)
     artifact = open_artifact(options.output)
     compile_written(artifact, options.backend, tuning=options.tuning, progress=progress)
     return artifact
@@ -168,7 +166,7 @@ def _manifest(options: BuildOptions, weights: str, difference: float) -> Manifes
         calibration=None,
         accuracy=None,
         export_max_abs=difference,
-        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        tools={name: version(name) for name in TOOLS},
+        created="",  # these three are filled in when it is written
+        tools={},
         files={},
     )

@@ -21,11 +21,10 @@ from edge_resnet.artifact.folder import (
     LABELS,
     MODEL,
     Artifact,
-    finish,
     open_artifact,
     staging,
-    stamped,
     write_json,
+    write_manifest,
 )
 from edge_resnet.artifact.schema import BudgetReport, CalibrationTable, Manifest, QatReport
 from edge_resnet.compiler.graph.corrections import Corrections, apply, read_corrections, write_corrections
@@ -121,7 +120,7 @@ def fine_tune(
         if test is not None:
             seen = measure_accuracy(folder, test, artifact.manifest.preprocess, (start, made), progress=progress)
             budget, missed = refuse_beyond(seen, options.max_drop)
-        finish(folder, _manifest(artifact, made[0], (sample, train), seen, budget))
+        write_manifest(folder, _manifest(artifact, made[0], (sample, train), seen, budget))
     written = open_artifact(output)
     compile_written(written, backend, progress=progress)
     return FineTuned(written, result, seen, missed)
@@ -231,7 +230,7 @@ def _manifest(
     sample, train = sets
     assert table.qat is not None  # _write put it there
     trained = f"{table.qat.epochs:g} epochs of quantization-aware training on {len(train)} images of {train.name}"
-    manifest = replace(
+    return replace(
         artifact.manifest,
         precision="int8",
         recipe=table.recipe,
@@ -240,7 +239,6 @@ def _manifest(
         budget=budget,
         warnings=(),
     )
-    return stamped(manifest)
 
 
 def open_train_images(data: str, held_out: str | None, artifact: Artifact) -> tuple[ImageSet, ImageSet | None]:

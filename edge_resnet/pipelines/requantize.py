@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from edge_resnet.artifact.folder import LABELS, MODEL, Artifact, finish, open_artifact, staging, stamped
+from edge_resnet.artifact.folder import LABELS, MODEL, Artifact, open_artifact, staging, write_manifest
 from edge_resnet.core.errors import CalibrationError, ConfigError
 from edge_resnet.core.records import Progress
 from edge_resnet.pipelines.engines import compile_written
@@ -36,7 +36,7 @@ def requantize(
         for name in (MODEL, LABELS):
             shutil.copyfile(artifact.folder / name, folder / name)
         made = add_int8(folder, artifact.manifest.preprocess, options, (sample, validation), progress=progress)
-        finish(folder, stamped(with_int8(artifact.manifest, made, sample.name)))
+        write_manifest(folder, with_int8(artifact.manifest, made, sample.name))
     written = open_artifact(output)
     compile_written(written, backend, progress=progress)
     return written

@@ -147,7 +147,7 @@ def _make_int8(
 
     Raises CalibrationError without images, and what calibration raises.
     """
-    from edge_resnet.artifact.folder import finish, stamped
+    from edge_resnet.artifact.folder import write_manifest
     from edge_resnet.images.checks import refuse_noise
     from edge_resnet.quantization.int8 import Int8Options, add_int8, with_int8
 
@@ -162,5 +162,5 @@ def _make_int8(
         for name in (MODEL, LABELS):
             shutil.copyfile(source.folder / name, folder / name)
         made = add_int8(folder, source.manifest.preprocess, options, (sample, None), progress=progress)
-        finish(folder, stamped(with_int8(source.manifest, made, sample.name)))
+        write_manifest(folder, with_int8(source.manifest, made, sample.name))
     return open_artifact(output)
