@@ -147,8 +147,8 @@ class Difference:
     images: int
 
     @property
-    def told_apart(self) -> bool:
-        """Whether it is more than chance on so many images."""
+    def significant(self) -> bool:
+        """Whether the p-value is below 0.05."""
         return self.p < _SIGNIFICANT
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Camera", "find_holder", "list_cameras", "say_cameras"]
+__all__ = ["Camera", "describe_cameras", "find_holder", "list_cameras"]
 
 _ROOT = Path("/")
 #: VIDIOC_QUERYCAP and its answer: driver, card, bus, version, capabilities of the device, of this node (linux/videodev2.h).
@@ -57,7 +57,7 @@ def find_holder(path: Path, root: Path = _ROOT) -> str | None:
     return None
 
 
-def say_cameras(root: Path = _ROOT) -> str:
+def describe_cameras(root: Path = _ROOT) -> str:
     """What cameras there are, in a line for a person."""
     cameras = list_cameras(root)
     if not cameras:

@@ -154,8 +154,8 @@ class Clock:
     """A GPU's clock: now, and the bounds that it moves between; all in MHz."""
 
     now_mhz: int
-    least_mhz: int
-    most_mhz: int
+    min_mhz: int
+    max_mhz: int
 
 
 def gpu_clock(root: Path = _ROOT) -> Clock | None:

@@ -15,7 +15,7 @@ import pytest
 from device.power.sysfstrees import ORIN_NANO, write
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.device.power import PowerMeter, look
+from edge_resnet.device.power import PowerMeter, search_meters
 from edge_resnet.measurement.bench.conditions import ConditionsMonitor
 from edge_resnet.measurement.bench.result import read_result, read_results
 
@@ -77,7 +77,7 @@ def test_cold_start_and_memory(cli: Cli, tiny: str) -> None:
 def test_power_is_a_line(cli: Cli, tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Watts, an image's energy and what they are of; heat and clocks below; left out where it is not wanted."""
     board = write(tmp_path / "board", ORIN_NANO)
-    monkeypatch.setattr("edge_resnet.measurement.bench.bench.look", lambda works: look(board, works))
+    monkeypatch.setattr("edge_resnet.measurement.bench.bench.look", lambda works: search_meters(board, works))
     monkeypatch.setattr("edge_resnet.measurement.bench.bench.PowerMeter", lambda found: PowerMeter(found, root=board))
     lines = cli("bench", tiny, *QUICK).out.splitlines()
     (power,) = [line for line in lines if line.startswith("  power: ")]
@@ -92,7 +92,7 @@ def test_power_is_a_line(cli: Cli, tiny: str, monkeypatch: pytest.MonkeyPatch, t
 def test_no_power_is_absent_in_a_line(cli: Cli, tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """On a machine without sensors it says so, and JSON why; nothing is zero."""
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    monkeypatch.setattr("edge_resnet.measurement.bench.bench.look", lambda works: look(tmp_path / "none", works))
+    monkeypatch.setattr("edge_resnet.measurement.bench.bench.look", lambda works: search_meters(tmp_path / "none", works))
     monkeypatch.setattr("edge_resnet.measurement.bench.bench.PowerMeter", lambda found: PowerMeter(found, root=tmp_path / "none"))
     lines = cli("bench", tiny, *QUICK).out.splitlines()
     assert "  power: absent (no meter that can be read)" in lines

@@ -6,8 +6,8 @@ Both are asked in child processes, as TensorRT and PyCUDA are: what crashes or h
 from __future__ import annotations
 
 from edge_resnet.core.packages import extra_command, is_older, minimum_version
-from edge_resnet.deployment.doctor.check import Check, is_there
-from edge_resnet.deployment.doctor.probe import Answer, ask
+from edge_resnet.deployment.doctor.check import Check, is_importable
+from edge_resnet.deployment.doctor.probe import ProbeResult, probe
 from edge_resnet.device.machine import DeviceInfo
 
 __all__ = ["check_backends"]
@@ -18,30 +18,30 @@ _PRECISIONS = ("FP32", "FP16", "INT8")
 
 def check_backends(info: DeviceInfo) -> list[Check]:
     """The checks of the group ``backends``; takes 21 seconds where everything hangs. Raises nothing."""
-    answers = ask("auto", "openvino") if is_there("openvino") else ask("auto")
-    return [_check_auto(answers["auto"]), _check_openvino(info, answers.get("openvino"))]
+    results = probe("auto", "openvino") if is_importable("openvino") else probe("auto")
+    return [_check_auto(results["auto"]), _check_openvino(info, results.get("openvino"))]
 
 
-def _check_auto(answer: Answer) -> Check:
-    if answer.failure:
-        return Check("auto", "problem", f"cannot be chosen: {answer.failure}", "", "backends")
-    detail = f"{answer.facts['taken']}, tried in the order {', '.join(answer.facts['order'].split())}"
+def _check_auto(result: ProbeResult) -> Check:
+    if result.failure:
+        return Check("auto", "problem", f"cannot be chosen: {result.failure}", "", "backends")
+    detail = f"{result.facts['taken']}, tried in the order {', '.join(result.facts['order'].split())}"
     return Check("auto", "ok", detail, "", "backends")
 
 
-def _check_openvino(info: DeviceInfo, answer: Answer | None) -> Check:
-    if answer is None:
+def _check_openvino(info: DeviceInfo, result: ProbeResult | None) -> Check:
+    if result is None:
         gain = "faster than onnxruntime here" if info.architecture == "x86_64" and info.has_int8_dot_product else "optional"
         return Check("openvino", "missing", f"not installed; {gain}", extra_command("openvino"), "backends")
     minimum = minimum_version("openvino")
-    if answer.failure:
+    if result.failure:
         fix = f"pip install --force-reinstall 'openvino>={minimum}'"
-        return Check("openvino", "problem", f"cannot be used: {answer.failure}", fix, "backends")
-    version = answer.facts["version"]
+        return Check("openvino", "problem", f"cannot be used: {result.failure}", fix, "backends")
+    version = result.facts["version"]
     if is_older(version, minimum):
         fix = f"pip install --upgrade 'openvino>={minimum}'"
         return Check("openvino", "problem", f"{version} is older than {minimum}", fix, "backends")
-    known = answer.facts["precisions"].split()
+    known = result.facts["precisions"].split()
     runs = [name for name in _PRECISIONS if name in known]
     # It takes every artifact: where the processor has no half precision, FP16 is computed as FP32.
     half = "" if "FP16" in known else "; FP16 as FP32"

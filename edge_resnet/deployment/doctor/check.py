@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-__all__ = ["Check", "Group", "Status", "is_in_system", "is_there", "see_system_packages"]
+__all__ = ["Check", "Group", "Status", "is_importable", "is_installed_by_apt", "system_site_command"]
 
 Status: TypeAlias = Literal["ok", "missing", "problem"]
 Group: TypeAlias = Literal["machine", "base", "compile", "build", "camera", "backends", "tensorrt", "demo"]
@@ -29,7 +29,7 @@ class Check:
     group: Group
 
 
-def is_there(module: str) -> bool:
+def is_importable(module: str) -> bool:
     """Whether this Python could import the module, as far as can be said without importing it."""
     try:
         spec = importlib.util.find_spec(module)
@@ -39,12 +39,12 @@ def is_there(module: str) -> bool:
     return spec is not None and spec.origin is not None
 
 
-def is_in_system(root: Path, module: str) -> bool:
+def is_installed_by_apt(root: Path, module: str) -> bool:
     """Whether apt installed the module for the system's Python, whichever Python asks."""
     return any(root.glob(f"usr/lib/python3*/dist-packages/{module}*"))
 
 
-def see_system_packages() -> str:
+def system_site_command() -> str:
     """The command that lets this virtual environment see the packages that apt installed; it keeps what is in it."""
     if sys.prefix == sys.base_prefix:
         return "/usr/bin/python3 -m venv --system-site-packages .venv"

@@ -21,7 +21,7 @@ from types import MappingProxyType, ModuleType
 from edge_resnet.core.files import cache_folder
 from edge_resnet.core.packages import extra_command, installed_version, is_older, required_packages
 from edge_resnet.deployment.doctor.backendchecks import check_backends
-from edge_resnet.deployment.doctor.check import Check, Group, is_in_system, is_there, see_system_packages
+from edge_resnet.deployment.doctor.check import Check, Group, is_importable, is_installed_by_apt, system_site_command
 from edge_resnet.deployment.doctor.gpuchecks import check_gpu_side
 from edge_resnet.device.machine import DeviceInfo, describe, gpu_clock, power_modes, swap_mib
 
@@ -79,7 +79,7 @@ def usable_backends(checks: Sequence[Check], backends: Mapping[str, str]) -> tup
     """The names that can run now. ``backends``: name → package it needs, empty for none; TensorRT needs all that it runs on."""
     gpu = {check.name for check in checks if check.status == "ok"} >= _GPU_SIDE
     return tuple(
-        name for name, package in backends.items() if not package or (gpu if package == "tensorrt" else is_there(package))
+        name for name, package in backends.items() if not package or (gpu if package == "tensorrt" else is_importable(package))
     )
 
 
@@ -110,7 +110,7 @@ def _check_packages(group: Group) -> list[Check]:
 
 def _check_package(name: str, minimum: str, group: Group) -> Check:
     module, requirement = _MODULES.get(name, name), shlex.quote(f"{name}>={minimum}")
-    if not is_there(module):
+    if not is_importable(module):
         install = f"pip install {requirement}" if group == "base" else extra_command(group)
         return Check(name, "missing", "not installed", install, group)
     failure = _import_failure(module) if group == "base" else ""
@@ -194,9 +194,9 @@ def _check_clocks(root: Path) -> Check | None:
     clock = gpu_clock(root)
     if clock is None:
         return None
-    if clock.least_mhz == clock.most_mhz:
-        return Check("clocks", "ok", f"GPU pinned at {clock.most_mhz} MHz", "", "machine")
-    detail = f"GPU at {clock.now_mhz} of {clock.most_mhz} MHz: follows the load; pin it to measure"
+    if clock.min_mhz == clock.max_mhz:
+        return Check("clocks", "ok", f"GPU pinned at {clock.max_mhz} MHz", "", "machine")
+    detail = f"GPU at {clock.now_mhz} of {clock.max_mhz} MHz: follows the load; pin it to measure"
     return Check("clocks", "ok", detail, "sudo jetson_clocks", "machine")
 
 
@@ -221,7 +221,7 @@ def _check_cache() -> Check:
 
 def _check_opencv(info: DeviceInfo, root: Path) -> Check:
     from_pip = [name for name in _OPENCV if installed_version(name)]
-    failure = _import_failure("cv2") if is_there("cv2") else "not installed"
+    failure = _import_failure("cv2") if is_importable("cv2") else "not installed"
     if failure:
         return _without_opencv(info, root, from_pip, failure)
     cv2 = sys.modules["cv2"]
@@ -248,14 +248,14 @@ def _without_opencv(info: DeviceInfo, root: Path, from_pip: Sequence[str], failu
         if "libGL" in failure:
             fix = "sudo apt-get install -y libgl1"
         return Check("opencv", "problem", f"cannot be imported: {failure}", fix, "camera")
-    if is_there("cv2"):
+    if is_importable("cv2"):
         # Ubuntu's and JetPack's OpenCV are built for numpy 1.
         fix = "pip install 'numpy<2'" if "numpy" in failure else "sudo apt-get install --reinstall -y python3-opencv"
         return Check("opencv", "problem", f"cannot be imported: {failure}", fix, "camera")
     if info.l4t is None:
         return Check("opencv", "missing", "not installed", extra_command("camera"), "camera")
-    if is_in_system(root, "cv2"):
-        return Check("opencv", "problem", "JetPack's, not seen by this Python", see_system_packages(), "camera")
+    if is_installed_by_apt(root, "cv2"):
+        return Check("opencv", "problem", "JetPack's, not seen by this Python", system_site_command(), "camera")
     return Check("opencv", "missing", "not installed", "sudo apt-get install -y python3-opencv", "camera")
 
 

@@ -20,11 +20,11 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from edge_resnet.core.process import run_within
-from edge_resnet.deployment.doctor.check import is_there
+from edge_resnet.deployment.doctor.check import is_importable
 from edge_resnet.device.gpu import LIBRARY, first_gpu
 from edge_resnet.device.machine import DeviceInfo
 
-__all__ = ["DRIVER_NODES", "Answer", "Scene", "Topic", "ask", "look", "main"]
+__all__ = ["DRIVER_NODES", "ProbeResult", "ProbedMachine", "Topic", "main", "probe", "probe_machine"]
 
 #: ``auto``: which backend edge-resnet takes by itself.
 Topic: TypeAlias = Literal["driver", "tensorrt", "pycuda", "openvino", "auto"]
@@ -39,7 +39,7 @@ _CAN_MAP_HOST_MEMORY = 19
 
 
 @dataclass(frozen=True)
-class Answer:
+class ProbeResult:
     """What one library reported. ``failure``: why it cannot be used, in one line, else empty. ``died``: it hung or crashed.
 
     ``facts``, with empty strings for what is unknown. Of the driver: ``name`` and ``compute_capability`` of the first GPU, ``memory`` (own, shared, or mapped where the GPU reads
@@ -55,17 +55,17 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Scene:
+class ProbedMachine:
     """A machine and what was answered on it. What is not there was not asked and has no answer."""
 
     info: DeviceInfo
     root: Path
-    answers: Mapping[Topic, Answer]
+    results: Mapping[Topic, ProbeResult]
 
     @property
     def driver(self) -> dict[str, str]:
         """What a driver that works says of itself; empty where none does."""
-        return self.answers["driver"].facts if "driver" in self.answers else {}
+        return self.results["driver"].facts if "driver" in self.results else {}
 
     @property
     def has_gpu(self) -> bool:
@@ -94,18 +94,18 @@ class Scene:
         return self.info.compute_capability or self.driver.get("compute_capability", "")
 
 
-def look(info: DeviceInfo, root: Path) -> Scene:
+def probe_machine(info: DeviceInfo, root: Path) -> ProbedMachine:
     """Ask whatever is there, all at once; takes 21 seconds at most. Raises nothing."""
     topics: list[Topic] = ["driver"] if _has_driver_or_gpu(info, root) else []
-    return Scene(info, root, ask(*topics, *(topic for topic in _MODULES if is_there(topic))))
+    return ProbedMachine(info, root, probe(*topics, *(topic for topic in _MODULES if is_importable(topic))))
 
 
-def ask(*topics: Topic) -> dict[Topic, Answer]:
-    """The answer to each topic, all asked at once; takes 21 seconds at most. Raises nothing."""
+def probe(*topics: Topic) -> dict[Topic, ProbeResult]:
+    """The result to each topic, all asked at once; takes 21 seconds at most. Raises nothing."""
     if not topics:
         return {}
     with ThreadPoolExecutor(len(topics)) as pool:
-        return dict(zip(topics, pool.map(_ask, topics), strict=True))
+        return dict(zip(topics, pool.map(_probe, topics), strict=True))
 
 
 def _has_driver_or_gpu(info: DeviceInfo, root: Path) -> bool:
@@ -118,27 +118,27 @@ def _has_driver_or_gpu(info: DeviceInfo, root: Path) -> bool:
     )
 
 
-def _ask(topic: Topic) -> Answer:
+def _probe(topic: Topic) -> ProbeResult:
     code = f"import sys; sys.path[:] = {sys.path!r}; from edge_resnet.deployment.doctor.probe import main; main({topic!r})"
     try:
         done = run_within([sys.executable, "-c", code], _TIMEOUT_S)
     except OSError as error:
-        return Answer({}, f"cannot be asked: {error.strerror}")
+        return ProbeResult({}, f"cannot be asked: {error.strerror}")
     if done is None:
-        return Answer({}, f"no answer in {_TIMEOUT_S:g} s", died=True)
+        return ProbeResult({}, f"no answer in {_TIMEOUT_S:g} s", died=True)
     try:
-        return Answer(**done.answer())
+        return ProbeResult(**done.answer())
     except (ValueError, TypeError):
-        return Answer({}, done.reason(), done.crashed)
+        return ProbeResult({}, done.reason(), done.crashed)
 
 
 def main(topic: Topic) -> None:
-    """The child's side: print the answer as JSON and end the process."""
+    """The child's side: print the result as JSON and end the process."""
     try:
-        answer = {"facts": _ASKED[topic](), "failure": ""}
+        result = {"facts": _ASKED[topic](), "failure": ""}
     except Exception as error:  # a broken binary may raise anything
-        answer = {"facts": {}, "failure": str(error).strip().partition("\n")[0] or type(error).__name__}
-    sys.stdout.write(f"\n{json.dumps(answer)}\n")
+        result = {"facts": {}, "failure": str(error).strip().partition("\n")[0] or type(error).__name__}
+    sys.stdout.write(f"\n{json.dumps(result)}\n")
     sys.stdout.flush()
     os._exit(0)
 

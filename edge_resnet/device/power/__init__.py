@@ -5,19 +5,19 @@ between them (a whole board, a module, a GPU, a processor), so it is part of eve
 None with a reason, never zero.
 """
 
-from edge_resnet.device.power.meter import Found, PowerMeter, find_meters, look
+from edge_resnet.device.power.meter import FoundMeters, PowerMeter, find_meters, search_meters
 from edge_resnet.device.power.records import ClockRange, Covers, Energy, Meter, PowerReading, Sample, Temperature
 
 __all__ = [
     "ClockRange",
     "Covers",
     "Energy",
-    "Found",
+    "FoundMeters",
     "Meter",
     "PowerMeter",
     "PowerReading",
     "Sample",
     "Temperature",
     "find_meters",
-    "look",
+    "search_meters",
 ]

@@ -16,7 +16,7 @@ from edge_resnet.device.power.records import Covers, Energy, Meter, PowerReading
 from edge_resnet.device.power.sampling import Sampled, Sampler
 from edge_resnet.device.power.thermal import Heat
 
-__all__ = ["Found", "PowerMeter", "find_meters", "look"]
+__all__ = ["FoundMeters", "PowerMeter", "find_meters", "search_meters"]
 
 _ROOT = Path("/")
 #: Whose power is in a figure.
@@ -26,14 +26,14 @@ _INCLUDES: Mapping[Covers, tuple[str, ...]] = MappingProxyType(
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundMeters:
     """``meters``: the most inclusive first. ``reasons``: why each other kind is absent, in a line each."""
 
     meters: tuple[Meter, ...]
     reasons: tuple[str, ...]
 
 
-def look(root: Path = _ROOT, works: Literal["GPU", "CPU"] | None = None) -> Found:
+def search_meters(root: Path = _ROOT, works: Literal["GPU", "CPU"] | None = None) -> FoundMeters:
     """Find the meters: a board's or module's input, then GPUs, then processor packages. Raises nothing.
 
     ``root`` stands for ``/`` where files are read; NVML is the running machine's. ``works``: which processor does the work that
@@ -43,33 +43,33 @@ def look(root: Path = _ROOT, works: Literal["GPU", "CPU"] | None = None) -> Foun
     meters = [meter for meter in (board, *gpus, packages) if meter]
     reasons = [reason for reason in (no_board, no_gpu, no_package) if reason]
     if works is None:
-        return Found(tuple(meters), tuple(reasons))
+        return FoundMeters(tuple(meters), tuple(reasons))
     leading = [meter for meter in meters if works in _INCLUDES[meter.covers]]
     if not leading:
         idle = [f"{meter.source} covers the {meter.covers} alone, and the {works} does the work" for meter in meters]
-        return Found((), (*reasons, *idle))
-    return Found((*leading, *(meter for meter in meters if meter not in leading)), tuple(reasons))
+        return FoundMeters((), (*reasons, *idle))
+    return FoundMeters((*leading, *(meter for meter in meters if meter not in leading)), tuple(reasons))
 
 
 def find_meters(root: Path = _ROOT) -> tuple[Meter, ...]:
     """The meters alone, the most inclusive first; empty where the machine has none."""
-    return look(root).meters
+    return search_meters(root).meters
 
 
 class PowerMeter:
     """``with PowerMeter() as meter: work()``, then ``meter.reading()``.
 
-    ``meters``: those to read, the first of them the reading's own; what ``look`` found is taken with its reasons, and None looks
+    ``meters``: those to read, the first of them the reading's own; what ``search_meters`` found is taken with its reasons, and None looks
     when the block begins. ``root`` stands for ``/`` where files are read. ``hz``: samples per second. A sensor that fails or
     hangs midway raises nothing: the reading says so. Entered again, it measures anew. Below about a second a reading is rough:
     sensors themselves average over up to a second.
     """
 
-    def __init__(self, meters: Sequence[Meter] | Found | None = None, *, root: Path = _ROOT, hz: float = 10.0) -> None:
+    def __init__(self, meters: Sequence[Meter] | FoundMeters | None = None, *, root: Path = _ROOT, hz: float = 10.0) -> None:
         if not 0 < hz <= 1000:
             raise ConfigError(f"{hz:g} samples per second cannot be taken", hint="5 to 50 are sensible")
         self._meters, self._root, self._hz = meters, root, hz
-        self._found = Found((), ())
+        self._found = FoundMeters((), ())
         self._sampler: Sampler | None = None
 
     def __enter__(self) -> PowerMeter:
@@ -108,10 +108,14 @@ class PowerMeter:
             sampling_cpu_s=sampled.cpu_s,
         )
 
-    def _look(self) -> Found:
+    def _look(self) -> FoundMeters:
         if self._meters is None:
-            return look(self._root)
-        return self._meters if isinstance(self._meters, Found) else Found(tuple(self._meters), ("no meter was asked for",))
+            return search_meters(self._root)
+        return (
+            self._meters
+            if isinstance(self._meters, FoundMeters)
+            else FoundMeters(tuple(self._meters), ("no meter was asked for",))
+        )
 
     def _no_power(self, energy: Energy | None) -> dict[str, str]:
         if energy is None:

@@ -89,9 +89,9 @@ class ThermalMonitor:
         if clock is None:
             return
         self._gpu_mhz.add(clock.now_mhz)
-        if clock.most_mhz < self._bound_mhz:
-            self._sign("bound", f"the GPU clock's upper bound fell from {self._bound_mhz} to {clock.most_mhz} MHz")
-        self._bound_mhz = max(self._bound_mhz, clock.most_mhz)
+        if clock.max_mhz < self._bound_mhz:
+            self._sign("bound", f"the GPU clock's upper bound fell from {self._bound_mhz} to {clock.max_mhz} MHz")
+        self._bound_mhz = max(self._bound_mhz, clock.max_mhz)
         # An idle GPU's clock falls by itself.
         loads = (_value(path) for path in self._loads)
         if next((load for load in loads if load is not None), 0) >= _BUSY_PER_MILLE:

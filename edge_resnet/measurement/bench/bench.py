@@ -22,7 +22,7 @@ from edge_resnet.core.packages import installed_version
 from edge_resnet.core.records import Progress
 from edge_resnet.core.statistics import summarise
 from edge_resnet.device.machine import describe
-from edge_resnet.device.power import PowerMeter, PowerReading, look
+from edge_resnet.device.power import PowerMeter, PowerReading, search_meters
 from edge_resnet.images.imageset import ImageSet, batches
 from edge_resnet.images.preprocess import ImageArray
 from edge_resnet.measurement.bench.caveats import caveats_of_heat, caveats_of_machine, caveats_of_run
@@ -88,7 +88,7 @@ class _Session:
         self._stages: dict[str, float] = {}
         self._timings = Timings()
         #: Looked for before anything is timed: finding sensors takes a while in which a GPU would cool down and slow down.
-        self._meter = PowerMeter(look(works="GPU" if network.name == "tensorrt" else "CPU")) if options.power else None
+        self._meter = PowerMeter(search_meters(works="GPU" if network.name == "tensorrt" else "CPU")) if options.power else None
         self._power: PowerReading | None = None
         self._warm_up: WarmUp
         self._conditions: Conditions

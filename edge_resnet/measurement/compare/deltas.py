@@ -94,7 +94,7 @@ def top1(name: str, old: Accuracy, new: Accuracy, tolerance: float) -> Delta:
     if difference is not None:
         low, high = difference.ci95  # of old minus new
         between = (-high, -low)
-        apart = difference.told_apart
+        apart = difference.significant
     judged = verdict(change, tolerance, apart=apart, higher_is_better=True)
     return Delta(name, "%", old.top1, new.top1, old.ci95, new.ci95, change, judged, between)
 

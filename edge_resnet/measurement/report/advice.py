@@ -144,7 +144,7 @@ def _pair(pair: Pair, rows: Sequence[Row]) -> TableRow:
         return TableRow((pair.row, faster, agreement, Cell("no labels", tone="quiet"), "", ""))
     low, high = (signed(bound) for bound in found.ci95)
     verdict = (
-        "less accurate" if found.told_apart and found.points > 0 else "more accurate" if found.told_apart else "not told apart"
+        "less accurate" if found.significant and found.points > 0 else "more accurate" if found.significant else "not told apart"
     )
     return TableRow(
         (pair.row, faster, agreement, Cell(signed(found.points), found.points, f"{low} to {high}"), f"{found.p:.2g}", verdict)
@@ -166,7 +166,7 @@ def _of_pair(pair: Pair, rows: Sequence[Row]) -> str:
         cost = "is as accurate on"
     else:
         cost = f"{'loses' if found.points > 0 else 'gains'} {abs(found.points):.1f} points of top-1 on"
-    verdict = "more than chance" if found.told_apart else "no more than chance may do"
+    verdict = "more than chance" if found.significant else "no more than chance may do"
     return f"{after.label} is {speed} and {cost} {pair.images} images (loss {low} to {high} with 95 %: {verdict})."
 
 

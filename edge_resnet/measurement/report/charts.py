@@ -68,7 +68,7 @@ def _costs(pairs: Sequence[Pair]) -> Chart | None:
     def paint(axes: Axes) -> None:
         for place, (_, found) in enumerate(known):
             low, high = found.ci95
-            shade = SERIES[1] if found.told_apart else DIMMED
+            shade = SERIES[1] if found.significant else DIMMED
             axes.plot([low, high], [place, place], color=shade, linewidth=2.5, solid_capstyle="butt")
             axes.plot([found.points], [place], marker="s", color=shade, markersize=7)
             axes.annotate(

@@ -50,7 +50,7 @@ def told(found: Difference | None) -> str:
     """A loss of top-1 with its interval and whether it is more than chance."""
     if found is None:
         return "not compared: other images"
-    verdict = "told apart" if found.told_apart else "not told apart"
+    verdict = "told apart" if found.significant else "not told apart"
     low, high = (signed(bound).removeprefix("+") for bound in found.ci95)
     return f"{signed(found.points).removeprefix('+')} points ({low} to {high}, p = {found.p:.2g}): {verdict}"
 

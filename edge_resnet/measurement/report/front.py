@@ -103,7 +103,7 @@ def _surely(found: Difference | None, points: float) -> bool:
 
 
 def _told_apart(found: Difference | None) -> bool:
-    return found is not None and found.told_apart
+    return found is not None and found.significant
 
 
 def _p90(row: Row) -> float:

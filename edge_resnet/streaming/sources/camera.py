@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_resnet.core.errors import SourceError
-from edge_resnet.device.cameras import find_holder, say_cameras
+from edge_resnet.device.cameras import describe_cameras, find_holder
 from edge_resnet.streaming.opencv import load_opencv
 from edge_resnet.streaming.sources.capture import CaptureFeed
 from edge_resnet.streaming.sources.live import LiveSource
@@ -76,9 +76,9 @@ def _checked(path: str) -> Path:
     try:
         kind = node.stat().st_mode
     except OSError as error:
-        raise SourceError(f"there is no camera {path}", hint=say_cameras()) from error
+        raise SourceError(f"there is no camera {path}", hint=describe_cameras()) from error
     if not stat.S_ISCHR(kind):
-        raise SourceError(f"{path} is not a camera", hint=say_cameras())
+        raise SourceError(f"{path} is not a camera", hint=describe_cameras())
     if not os.access(node, os.R_OK | os.W_OK):
         raise SourceError(
             f"{path} is not yours to open",
@@ -94,8 +94,10 @@ def _refused(node: Path) -> SourceError:
     try:
         os.close(os.open(node, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError as error:
-        return SourceError(f"{node} cannot be opened: {error.strerror}", hint=say_cameras())
-    return SourceError(f"{node} gives no images that OpenCV can read", hint=f"some nodes hold only metadata; {say_cameras()}")
+        return SourceError(f"{node} cannot be opened: {error.strerror}", hint=describe_cameras())
+    return SourceError(
+        f"{node} gives no images that OpenCV can read", hint=f"some nodes hold only metadata; {describe_cameras()}"
+    )
 
 
 def _held(node: Path) -> str:

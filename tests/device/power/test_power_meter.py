@@ -16,7 +16,7 @@ import pytest
 from sysfstrees import AGX_ORIN, NANO, ORIN_NANO, RAPL, THOR, XAVIER_NX, write
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.device.power import Meter, PowerMeter, PowerReading, Sample, Temperature, find_meters, look
+from edge_resnet.device.power import Meter, PowerMeter, PowerReading, Sample, Temperature, find_meters, search_meters
 from edge_resnet.device.power.records import Read
 
 CURRENT = "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/curr1_input"
@@ -133,11 +133,11 @@ def test_a_machine_without_meters_says_why(tmp_path: Path) -> None:
 
 def test_what_was_found_is_taken_with_its_reasons(tmp_path: Path) -> None:
     """A look around before the block spares the one at its beginning, and where it found nothing the block says why."""
-    found = look(write(tmp_path, NANO), works="GPU")
+    found = search_meters(write(tmp_path, NANO), works="GPU")
     with PowerMeter(found, root=tmp_path, hz=100) as meter:
         time.sleep(0.03)
     assert meter.reading().source == "INA3221 POM_5V_IN"
-    with PowerMeter(look(tmp_path / "none"), root=tmp_path, hz=100) as meter:
+    with PowerMeter(search_meters(tmp_path / "none"), root=tmp_path, hz=100) as meter:
         pass
     assert meter.reading().absent["energy_mj"].startswith("no INA3221 or INA238 sensor; pynvml is not installed")
 
