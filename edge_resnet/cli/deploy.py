@@ -1,4 +1,4 @@
-"""``edge-resnet deploy``. Knows which files are written and what is said; the unit's text is edge_resnet.deployment.systemd's."""
+"""``edge-resnet deploy``. Knows the options and what is printed; edge_resnet.deployment renders and writes the files."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from edge_resnet.core.errors import ConfigError
 __all__ = ["deploy"]
 
 deploy = typer.Typer(
-    no_args_is_help=True, help="What goes to a device: a systemd service, and the files for boards and containers."
+    no_args_is_help=True, help="Files for a device: a systemd service, scripts for boards, containers, monitoring."
 )
 
 
 @deploy.command("systemd")
 def systemd(
     artifact: Annotated[Path, typer.Argument(help="Folder that build wrote.")],
-    run_options: Annotated[list[str] | None, typer.Argument(help="After --: further options of edge-resnet run.")] = None,
+    run_options: Annotated[list[str] | None, typer.Argument(help="After --: more options of edge-resnet run.")] = None,
     source: Annotated[
-        list[str] | None, typer.Option(help="Camera, stream or file, as run takes it; repeatable (default: camera:0).")
+        list[str] | None, typer.Option(help="Camera, stream or file, as for run; repeatable (default: camera:0).")
     ] = None,
-    user: Annotated[str, typer.Option(help="Whom the service runs as.")] = "edge-resnet",
-    name: Annotated[str, typer.Option(help="The service's name, one for each service on a device.")] = "edge-resnet",
-    web: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Serve the page and the metrics there.")] = None,
-    memory_max: Annotated[str, typer.Option(help="Beyond it the service is ended: 3G, 75% or infinity.")] = "75%",
-    writable: Annotated[list[Path] | None, typer.Option(help="A folder that it may write to; repeatable.")] = None,
+    user: Annotated[str, typer.Option(help="User that the service runs as.")] = "edge-resnet",
+    name: Annotated[str, typer.Option(help="Name of the service, unique on the device.")] = "edge-resnet",
+    web: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Serve the web page and the metrics.")] = None,
+    memory_max: Annotated[str, typer.Option(help="Memory limit at which the service is killed: 3G, 75% or infinity.")] = "75%",
+    writable: Annotated[list[Path] | None, typer.Option(help="Folder that the service may write to; repeatable.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File for the unit (default: stdout).")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace the files that are there.")] = False,
-    print_only: Annotated[bool, typer.Option("--print", help="Print the unit alone, and write nothing.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+    print_only: Annotated[bool, typer.Option("--print", help="Print only the unit and write no file.")] = False,
 ) -> None:
-    """Write the systemd unit that runs an artifact with this Python, and say how it is installed.
+    """Write a systemd unit that runs an artifact with this Python, and print the commands that install it.
 
     edge-resnet deploy systemd artifacts/resnet50-int8 --source /dev/video0 -o edge-resnet.service
 
@@ -45,8 +45,8 @@ def systemd(
 
     edge-resnet deploy systemd artifacts/resnet50-int8 -o x.service -- --jsonl answers.jsonl --jsonl-append --jsonl-max 64
 
-    Passwords and the web page's token do not go into the unit, which everyone can read, but into a file beside it that only
-    you can read, and then root.
+    Passwords and the token of the web page are not written to the unit, which everyone can read, but to a file beside it. Only
+    you can read that file and, once installed, only root.
     """
     if output is not None and print_only:
         raise ConfigError("--print writes no file, so -o has no effect", hint="leave out one of the two")
@@ -82,11 +82,11 @@ def systemd(
 
 @deploy.command("files")
 def files(
-    folder: Annotated[Path | None, typer.Argument(help="Where they go; without it they are listed.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
-    json_output: Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")] = False,
+    folder: Annotated[Path | None, typer.Argument(help="Target folder; without it the files are listed.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
+    json_output: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False,
 ) -> None:
-    """Copy what goes to a device out of the package: scripts for a Jetson, Dockerfiles, monitoring.
+    """Copy the deployment files that ship with the package: scripts for Jetson, Dockerfiles, monitoring.
 
     edge-resnet deploy files
 
@@ -104,5 +104,5 @@ def files(
 
 
 def _absolute(source: str) -> str:
-    """A file under its whole name: the service starts in a folder of its own."""
+    """The absolute path of an existing file, since the service starts in a folder of its own."""
     return str(Path(source).absolute()) if not source.isdecimal() and os.path.lexists(source) else source

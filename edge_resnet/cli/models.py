@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 __all__ = ["models"]
 
 _NOTES = (
-    "\nMeasured from the networks for one image of 224 or 32 pixels: convolutions and classifier. torchvision, and so the networks "
-    "here, put the stride of a bottleneck on its 3x3 convolution, which costs more than on the first 1x1 convolution as in the "
-    "paper: the column 'stride as paper' is for the paper's placement. The last column has the paper's own figures: multiply-adds "
-    "in G (table 1) or parameters in M (table 6)."
+    "\nMeasured from the networks for one image of 224 or 32 pixels: convolutions and classifier. torchvision, and so the "
+    "networks here, put the stride of a bottleneck on its 3x3 convolution, which costs more than on the first 1x1 convolution "
+    "as in the paper: the column 'stride as paper' is for the paper's placement. The last column has the paper's own figures: "
+    "multiply-adds in G (table 1) or parameters in M (table 6)."
 )
 
 

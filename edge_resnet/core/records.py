@@ -1,4 +1,4 @@
-"""The records that all rooms share: frozen, checked once when made. Knows no numpy, no file and no device."""
+"""The records that all wings share: frozen, and validated when created. Does not know about numpy, files or devices."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ __all__ = [
 Family: TypeAlias = Literal["imagenet", "cifar"]
 Shortcut: TypeAlias = Literal["A", "B", "C"]
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
-#: How a range is read off a histogram; ``auto`` asks for the one that agrees best with FP32 on images held out.
+#: How a range is derived from a histogram; ``auto`` selects the method that agrees best with FP32 on held-out images.
 CalibMethod: TypeAlias = Literal["auto", "max", "percentile", "mse", "entropy"]
-#: What is corrected after the ranges are read: nothing, the biases, or ranges, biases and rounding learned without labels.
+#: What is corrected after the ranges are measured: nothing, biases, or ranges, biases and rounding, learned without labels.
 Correction: TypeAlias = Literal["none", "bias", "learned"]
-#: Called as ``progress(stage, done, total)``, first with ``done == 0``; long work reports through it and nothing else.
+#: Called as ``progress(stage, done, total)``, first with ``done == 0``; long work reports through nothing else.
 Progress: TypeAlias = Callable[[str, int, int], None]
 
 #: Channel statistics of ImageNet in [0, 1], RGB (torchvision's; most CIFAR repositories use them too).
@@ -106,10 +106,10 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which network of He et al. 2015, and where its weights came from.
+    """A network of He et al. 2015, and where its weights came from.
 
     ``shortcut``: A zero-padded identity, B projection where the shape changes, C projections everywhere.
-    ``plain``: the twin without shortcuts. ``input_size``: side of the square input in pixels.
+    ``plain``: the network without shortcuts. ``input_size``: side of the square input in pixels.
     ``weights``: torchvision's id, ``random``, or ``sha256:…`` of the file.
     """
 
@@ -129,15 +129,17 @@ class ModelSpec:
         else:
             _require(
                 self.depth >= 8 and self.depth % 6 == 2,
-                f"a CIFAR ResNet has 6n+2 layers, {self.depth} is not that",
+                f"a CIFAR ResNet has 6n+2 layers, which {self.depth} is not",
                 "choose for example 20, 32, 44, 56, 110 or 1202",
             )
-        _require(2 <= self.classes <= 100_000, f"classes must lie in 2..100000, not {self.classes}", "as many as labels")
+        _require(
+            2 <= self.classes <= 100_000, f"classes must lie in 2..100000, not {self.classes}", "as many as there are labels"
+        )
         _require(8 <= self.input_size <= 4096, f"input size must lie in 8..4096 pixels, not {self.input_size}", "224 or 32")
 
     @property
     def name(self) -> str:
-        """Short name as the literature writes it, for example ``resnet50`` or ``plain20-cifar``."""
+        """Short name as in the literature, for example ``resnet50`` or ``plain20-cifar``."""
         stem = f"{'plain' if self.plain else 'resnet'}{self.depth}"
         return stem if self.family == "imagenet" else f"{stem}-cifar"
 
@@ -150,10 +152,10 @@ def paper_network(family: Family, depth: int) -> ModelSpec:
 
 @dataclass(frozen=True)
 class QuantRecipe:
-    """How ranges are read off the calibration images, what is corrected after, and what stays in high precision.
+    """How ranges are measured on the calibration set, what is corrected afterwards, and what stays in high precision.
 
     ``percentile`` in (50, 100] is the share of absolute values inside the range, used by method ``percentile``.
-    ``keep_high_precision``: names of ONNX nodes that get no Q/DQ. ``epochs``: passes over the images that ``learned`` makes.
+    ``keep_high_precision``: names of ONNX nodes that get no Q/DQ. ``epochs``: passes over the images for ``learned``.
     ``exact_input``: pad the image before it is quantized, so that pixel - 128 is its int8 value and nothing is rounded.
     """
 
@@ -167,21 +169,25 @@ class QuantRecipe:
     exact_input: bool = False
 
     def __post_init__(self) -> None:
-        _require(self.method in get_args(CalibMethod), f"no calibration method is called {self.method!r}")
+        _require(self.method in get_args(CalibMethod), f"there is no calibration method {self.method!r}")
         _require(self.images >= 1, f"calibration needs at least one image, not {self.images}", "128 to 512 are enough")
         _require(
             50 < self.percentile <= 100,
             f"percentile must lie in (50, 100], not {self.percentile}",
             "99.999 is a good start for ResNets",
         )
-        _require(self.seed >= 0, f"a seed is 0 or more, not {self.seed}", "any whole number; the same one draws the same images")
-        _require(self.correction in get_args(Correction), f"no correction is called {self.correction!r}")
+        _require(
+            self.seed >= 0,
+            f"a seed is 0 or more, not {self.seed}",
+            "choose any whole number; the same seed draws the same images",
+        )
+        _require(self.correction in get_args(Correction), f"there is no correction {self.correction!r}")
         _require(1 <= self.epochs <= 1000, f"epochs must lie in 1..1000, not {self.epochs}", "10 is a good start")
 
 
 @dataclass(frozen=True)
 class BatchProfile:
-    """Batch sizes that an engine serves: any from ``min`` to ``max``, fastest at ``opt``."""
+    """Batch sizes that an engine accepts: any from ``min`` to ``max``, fastest at ``opt``."""
 
     min: int = 1
     opt: int = 1

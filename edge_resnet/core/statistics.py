@@ -1,4 +1,4 @@
-"""Uncertainty of a measured share, and of two shares measured on the same images. Knows nothing of images or networks."""
+"""Latency percentiles, and the uncertainty of one measured share or of two on the same images. Does not know about networks."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ __all__ = [
 
 
 def percentile(ordered: Sequence[float], share: float) -> float:
-    """The value below or at which ``share`` (0, 100] percent of ``ordered`` (ascending, not empty) lie: the nearest rank.
+    """The nearest-rank percentile: the value at or below which ``share`` (0, 100] percent of ``ordered`` (ascending) lie.
 
-    It is always one of the values, as in MLPerf's rules; nothing is interpolated.
+    It is one of the values, as in the rules of MLPerf; nothing is interpolated. ``ordered`` must not be empty.
     """
-    # Multiplied first: 99.9 / 100 * 1000 is a little above 999, and its rank one too high.
+    # Multiply first: 99.9 / 100 * 1000 is slightly above 999, which would make the rank one too high.
     return ordered[max(0, math.ceil(share * len(ordered) / 100) - 1)]
 
 
 def summarise(samples_ms: Sequence[float]) -> LatencyStats:
-    """Summary of latencies in milliseconds; all zero where there is none."""
+    """Summarise latencies in milliseconds; all zero if there are none."""
     if not samples_ms:
         return LatencyStats(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
     ordered = sorted(samples_ms)
@@ -39,7 +39,7 @@ def summarise(samples_ms: Sequence[float]) -> LatencyStats:
 
 
 def measure(call: Callable[[], object], *, warmup: int, seconds: float) -> list[float]:
-    """Time ``call`` again and again for ``seconds`` after ``warmup`` uncounted calls; returns milliseconds, at least one."""
+    """Time ``call`` repeatedly for ``seconds`` after ``warmup`` uncounted calls; returns milliseconds, at least one value."""
     for _ in range(warmup):
         call()
     samples: list[float] = []
@@ -53,7 +53,7 @@ def measure(call: Callable[[], object], *, warmup: int, seconds: float) -> list[
 
 #: The normal quantile of a two-sided 95 % interval.
 Z95 = 1.959963984540054
-#: Halvings of an interval no longer than 2 after which doubles cannot tell its ends apart.
+#: Halvings after which the ends of an interval of length 2 differ by less than the precision of a double.
 _HALVINGS = 60
 
 
@@ -70,11 +70,12 @@ def wilson_interval(hits: int, count: int) -> tuple[float, float]:
 
 
 def mcnemar_exact(only_a: int, only_b: int) -> float:
-    """Two-sided p-value in (0, 1] that two networks err equally often; only ``only_a`` and ``only_b`` images tell them apart.
+    """Two-sided p-value in (0, 1] of the hypothesis that two networks are wrong equally often.
 
-    ``only_a``: images that a alone gets right. The exact conditional form of McNemar's test (1947): twice the smaller tail of
-    Binomial(only_a + only_b, 1/2), at most 1. The largest term is a ratio of whole numbers and the others are summed in units
-    of it, so that nothing overflows or cancels; a p-value below the smallest float is given as that float.
+    ``only_a``: images that only a gets right; ``only_b``: that only b gets right. The exact conditional form of McNemar's test
+    (1947): twice the smaller tail of Binomial(only_a + only_b, 1/2), at most 1. The largest term is a ratio of whole numbers and
+    the others are summed in units of it, so that nothing overflows or cancels; a p-value below the smallest float is returned as
+    that float.
     """
     few, count = min(only_a, only_b), only_a + only_b
     tail = term = 1.0
@@ -88,10 +89,10 @@ def mcnemar_exact(only_a: int, only_b: int) -> float:
 def paired_drop_interval(only_fp32: int, only_int8: int, count: int) -> tuple[float, float]:
     """95 % interval of FP32's accuracy minus INT8's on the same ``count`` images, as shares in [-1, 1].
 
-    ``only_fp32``: images that FP32 alone gets right; ``only_int8``: that INT8 alone does. The point estimate
+    ``only_fp32``: images that only FP32 gets right; ``only_int8``: that only INT8 gets right. The point estimate
     (only_fp32 - only_int8) / count lies inside. Tango's score interval (*Statistics in Medicine* 17, 1998, pages 891-908): it
-    holds for few images and for none on which the two differ, where the normal approximation has no width, and it leaves out
-    zero exactly where McNemar's statistic exceeds the normal quantile.
+    holds for few images, and if the two never differ, where the normal approximation has no width, and it excludes zero exactly
+    if McNemar's statistic exceeds the normal quantile.
     """
     return -_upper_bound(only_int8, only_fp32, count), _upper_bound(only_fp32, only_int8, count)
 
@@ -110,19 +111,19 @@ def _upper_bound(more: int, fewer: int, count: int) -> float:
 
 
 def _variance(drop: float, more: int, fewer: int, count: int) -> float:
-    """Variance of more - fewer where the true difference is ``drop``, with the other share at its likeliest (Tango's 2 and 8)."""
+    """Variance of more - fewer if the true difference is ``drop``, with the other share at its likeliest (Tango's 2 and 8)."""
     square = 2 * count
     linear = -more - fewer + (2 * count - more + fewer) * drop
     constant = -fewer * drop * (1 - drop)
     root = math.sqrt(max(0.0, linear**2 - 4 * square * constant))
-    # Of the two ways to write the larger root, the one in which nothing cancels.
+    # Of the two formulas for the larger root, the one without cancellation.
     share = (root - linear) / (2 * square) if linear <= 0 else -2 * constant / (root + linear)
     return count * (2 * share + drop * (1 - drop))
 
 
 @dataclass(frozen=True)
 class LatencyStats:
-    """Latencies in milliseconds; the percentiles are of the nearest rank (MLPerf's)."""
+    """Latencies in milliseconds; percentiles by nearest rank, as in MLPerf."""
 
     count: int
     mean_ms: float
@@ -138,8 +139,11 @@ _SIGNIFICANT = 0.05
 
 @dataclass(frozen=True)
 class Difference:
-    """``points``: top-1 of one row minus another's, ``ci95`` its paired 95 % interval, ``p``: McNemar's exact. ``images``: that
-    both answered."""
+    """The accuracy of one network minus another's on the same images.
+
+    ``points``: difference of top-1; ``ci95``: its paired 95 % confidence interval; ``p``: exact p-value of McNemar's test;
+    ``images``: number of images that both classified.
+    """
 
     points: float
     ci95: tuple[float, float]
@@ -153,7 +157,7 @@ class Difference:
 
 
 def difference(only_one: int, only_other: int, images: int) -> Difference:
-    """The same from counts of the images that one of two alone answers right."""
+    """The difference from the numbers of images that only one of two networks gets right, of ``images`` in all."""
     low, high = paired_drop_interval(only_one, only_other, images)
     points = 100 * (only_one - only_other) / images
     return Difference(points, (100 * low, 100 * high), mcnemar_exact(only_one, only_other), images)

@@ -74,7 +74,7 @@ def test_a_full_disk_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path.write_text("old")
     with pytest.raises(BuildError, match=r"cannot write .*a\.onnx and .*a\.cache: No space left") as caught:
         write_together({path: b"new", tmp_path / "a.cache": b"new"})
-    assert "room on the disk" in caught.value.hint
+    assert "free disk space" in caught.value.hint
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -1,6 +1,6 @@
-"""Which backend ``auto`` takes on this machine, and whether OpenVINO works. Knows not why TensorRT may be out of reach.
+"""Which backend ``auto`` selects on this machine, and whether OpenVINO works. Does not know why TensorRT may be unusable.
 
-Both are asked in child processes, as TensorRT and PyCUDA are: what crashes or hangs there is a line here.
+Both are probed in child processes, as TensorRT and PyCUDA are: a crash or a hang there is one line here.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from edge_resnet.device.machine import DeviceInfo
 
 __all__ = ["check_backends"]
 
-#: In the order in which they are told.
+#: In the order in which they are shown.
 _PRECISIONS = ("FP32", "FP16", "INT8")
 
 
 def check_backends(info: DeviceInfo) -> list[Check]:
-    """The checks of the group ``backends``; takes 21 seconds where everything hangs. Raises nothing."""
+    """The checks of the group ``backends``; takes 21 seconds if everything hangs. Raises nothing."""
     results = probe("auto", "openvino") if is_importable("openvino") else probe("auto")
     return [_check_auto(results["auto"]), _check_openvino(info, results.get("openvino"))]
 
 
 def _check_auto(result: ProbeResult) -> Check:
     if result.failure:
-        return Check("auto", "problem", f"cannot be chosen: {result.failure}", "", "backends")
-    detail = f"{result.facts['taken']}, tried in the order {', '.join(result.facts['order'].split())}"
+        return Check("auto", "problem", f"no backend can be selected: {result.failure}", "", "backends")
+    detail = f"{result.facts['taken']}, the first that works of {', '.join(result.facts['order'].split())}"
     return Check("auto", "ok", detail, "", "backends")
 
 
@@ -43,6 +43,6 @@ def _check_openvino(info: DeviceInfo, result: ProbeResult | None) -> Check:
         return Check("openvino", "problem", f"{version} is older than {minimum}", fix, "backends")
     known = result.facts["precisions"].split()
     runs = [name for name in _PRECISIONS if name in known]
-    # It takes every artifact: where the processor has no half precision, FP16 is computed as FP32.
+    # It runs every artifact: on a processor without half precision it computes FP16 as FP32.
     half = "" if "FP16" in known else "; FP16 as FP32"
     return Check("openvino", "ok", f"{version}, runs {', '.join(runs)}{half} on the CPU", "", "backends")

@@ -1,7 +1,7 @@
-"""Whether this machine has what edge-resnet needs, and the one command that mends each lack.
+"""Whether this machine has what edge-resnet needs, and the one command that fixes each problem.
 
-Knows nothing of networks, artifacts or printing, and imports neither torch, onnx, TensorRT nor PyCUDA to look for them; what
-has to do with NVIDIA GPUs is looked at in gpuchecks.py.
+Does not know about networks, artifacts or printing, and does not import torch, onnx, TensorRT or PyCUDA to find them. NVIDIA
+GPUs are checked in gpuchecks.py.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from edge_resnet.core.packages import extra_command, installed_version, is_older
 from edge_resnet.deployment.doctor.backendchecks import check_backends
 from edge_resnet.deployment.doctor.check import Check, Group, is_importable, is_installed_by_apt, system_site_command
 from edge_resnet.deployment.doctor.gpuchecks import check_gpu_side
+from edge_resnet.device.cameras import list_cameras
 from edge_resnet.device.machine import DeviceInfo, describe, gpu_clock, power_modes, swap_mib
 
 __all__ = ["Readiness", "examine", "readiness", "usable_backends"]
@@ -30,9 +31,9 @@ __all__ = ["Readiness", "examine", "readiness", "usable_backends"]
 _ROOT = Path("/")
 _MIN_FREE_DISK_MIB = 2 * 1024
 _MIN_FREE_MEMORY_MIB = 1024
-#: A Jetson's GPU has no memory of its own, and TensorRT's builder tries its kernels on it.
+#: The GPU of a Jetson shares the memory, and TensorRT's builder runs its candidate kernels on it.
 _MIN_FREE_SHARED_MEMORY_MIB = 2 * 1024
-#: Boards of 8 GiB show less than that: the kernel and the firmware keep some.
+#: Boards of 8 GiB report less than that: the kernel and the firmware reserve some.
 _MEMORY_WITHOUT_SWAP_MIB = 8 * 1024
 #: The checks that must pass before an engine runs.
 _GPU_SIDE = frozenset({"driver", "tensorrt", "pycuda"})
@@ -43,7 +44,7 @@ _OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "
 
 @dataclass(frozen=True)
 class Readiness:
-    """What works now: ``commands`` and ``backends`` by name; ``reason``: why nothing does, else empty."""
+    """The ``commands`` and ``backends`` that work now, by name. ``reason``: why none does, else empty."""
 
     commands: tuple[str, ...]
     backends: tuple[str, ...]
@@ -51,12 +52,11 @@ class Readiness:
 
 
 def examine(root: Path = _ROOT, info: DeviceInfo | None = None) -> list[Check]:
-    """Look at everything that edge-resnet may need. Imports the base packages and OpenCV to see that they load; raises nothing.
+    """Check everything that edge-resnet may need. ``info``: the result of ``describe``, if the caller has it.
 
-    The CUDA driver, TensorRT, PyCUDA and OpenVINO are loaded in child processes, where they are there; that takes 27 seconds at
-    most.
-
-    ``info``: what ``describe`` said, to spare a second look.
+    The base packages and OpenCV are imported to see that they load. The CUDA driver, TensorRT, PyCUDA and OpenVINO, if
+    installed, are loaded in child processes, which takes 27 seconds at most. Raises MissingDependencyError if edge-resnet runs
+    without being installed, since its requirements are then unknown.
     """
     info = info or describe(root)
     with ThreadPoolExecutor(1) as pool:
@@ -76,7 +76,7 @@ def examine(root: Path = _ROOT, info: DeviceInfo | None = None) -> list[Check]:
 
 
 def usable_backends(checks: Sequence[Check], backends: Mapping[str, str]) -> tuple[str, ...]:
-    """The names that can run now. ``backends``: name → package it needs, empty for none; TensorRT needs all that it runs on."""
+    """The backends that can run now. ``backends``: name → module it needs, or empty; TensorRT also needs a driver and PyCUDA."""
     gpu = {check.name for check in checks if check.status == "ok"} >= _GPU_SIDE
     return tuple(
         name for name, package in backends.items() if not package or (gpu if package == "tensorrt" else is_importable(package))
@@ -84,7 +84,7 @@ def usable_backends(checks: Sequence[Check], backends: Mapping[str, str]) -> tup
 
 
 def readiness(checks: Sequence[Check], backends: Mapping[str, str]) -> Readiness:
-    """Which commands and backends work, read off the checks that ``examine`` made."""
+    """Which commands and backends work, according to the checks of ``examine``. ``backends``: as for ``usable_backends``."""
     bad = {check.name: check for check in checks if check.status != "ok"}
     broken = [check.name for check in checks if check.group == "base" and check.name in bad]
     usable = usable_backends(checks, backends)
@@ -103,7 +103,7 @@ def readiness(checks: Sequence[Check], backends: Mapping[str, str]) -> Readiness
 
 
 def _check_packages(group: Group) -> list[Check]:
-    """The packages that edge-resnet itself requires (``base``), or those of the extra of that name."""
+    """The packages that edge-resnet itself requires (``base``), or those that the extra of that name adds."""
     required = required_packages("" if group == "base" else group)
     return [_check_package(name, minimum, group) for name, minimum in required.items()]
 
@@ -136,8 +136,8 @@ def _check_cpu(info: DeviceInfo) -> Check:
 
 def _check_int8(info: DeviceInfo) -> Check:
     if info.has_int8_dot_product:
-        return Check("int8", "ok", "dot product in one instruction", "", "machine")
-    lack = "no VNNI: slower, and needs 7-bit weights" if info.architecture == "x86_64" else "no dot product: slower"
+        return Check("int8", "ok", "dot products in one instruction", "", "machine")
+    lack = "no VNNI: slower, and weights are kept to 7 bits" if info.architecture == "x86_64" else "no dot product: slower"
     return Check("int8", "missing", f"{lack} (CPU only)", "", "machine")
 
 
@@ -146,16 +146,16 @@ def _check_memory(info: DeviceInfo) -> Check:
     if available is None:
         return Check("memory", "missing", "cannot be read", "", "machine")
     detail = f"{available} of {info.memory_total_mib} MiB available"
-    needed, whom = (_MIN_FREE_SHARED_MEMORY_MIB, " to build for the GPU") if info.l4t else (_MIN_FREE_MEMORY_MIB, "")
+    needed, purpose = (_MIN_FREE_SHARED_MEMORY_MIB, " to build engines for the GPU") if info.l4t else (_MIN_FREE_MEMORY_MIB, "")
     if available >= needed:
         return Check("memory", "ok", detail, "", "machine")
-    # The desktop holds most of a small Jetson's memory.
+    # The desktop takes most of the memory of a small Jetson.
     fix = "sudo systemctl isolate multi-user.target" if info.l4t else ""
-    return Check("memory", "problem", f"{detail}, {needed} are needed{whom}", fix, "machine")
+    return Check("memory", "problem", f"{detail}, {needed} needed{purpose}", fix, "machine")
 
 
 def _check_board(info: DeviceInfo, root: Path) -> list[Check]:
-    """What a Jetson alone has: a power mode, clocks that can be pinned, and little memory."""
+    """What only a Jetson has: a power mode, clocks that can be pinned, and little memory."""
     if info.l4t is None:
         return []
     return [check for check in (_check_swap(info, root), _check_power(info, root), _check_clocks(root)) if check]
@@ -171,7 +171,7 @@ def _check_swap(info: DeviceInfo, root: Path) -> Check | None:
         fix = "sudo systemctl enable --now nvzramconfig"
     else:
         fix = "sudo fallocate -l 8G /swap && sudo chmod 600 /swap && sudo mkswap /swap && sudo swapon /swap"
-    return Check("swap", "problem", "none: engine builds may be killed for lack of memory", fix, "machine")
+    return Check("swap", "problem", "none: engine builds may run out of memory and be killed", fix, "machine")
 
 
 def _check_power(info: DeviceInfo, root: Path) -> Check | None:
@@ -185,7 +185,7 @@ def _check_power(info: DeviceInfo, root: Path) -> Check | None:
 
 
 def _speed(mode: str) -> tuple[bool, int, bool]:
-    """Order of nvpmodel's names: MAXN_SUPER, MAXN, then by watts."""
+    """Sorts the names of nvpmodel: MAXN_SUPER, MAXN, then by watts."""
     watts = re.search(r"(\d+)W", mode)
     return mode.startswith("MAXN"), int(watts[1]) if watts else 0, "SUPER" in mode
 
@@ -196,7 +196,7 @@ def _check_clocks(root: Path) -> Check | None:
         return None
     if clock.min_mhz == clock.max_mhz:
         return Check("clocks", "ok", f"GPU pinned at {clock.max_mhz} MHz", "", "machine")
-    detail = f"GPU at {clock.now_mhz} of {clock.max_mhz} MHz: follows the load; pin it to measure"
+    detail = f"GPU at {clock.now_mhz} of {clock.max_mhz} MHz, follows the load: pin it before measuring"
     return Check("clocks", "ok", detail, "sudo jetson_clocks", "machine")
 
 
@@ -206,8 +206,10 @@ def _check_disk() -> Check:
     except OSError as error:
         return Check("disk", "problem", f"the current folder cannot be read: {error.strerror}", "cd ~", "machine")
     if free_mib >= _MIN_FREE_DISK_MIB:
-        return Check("disk", "ok", f"{free_mib} MiB free here", "", "machine")
-    return Check("disk", "problem", f"{free_mib} MiB free here, {_MIN_FREE_DISK_MIB} are needed", "pip cache purge", "machine")
+        return Check("disk", "ok", f"{free_mib} MiB free in this folder", "", "machine")
+    return Check(
+        "disk", "problem", f"{free_mib} MiB free in this folder, {_MIN_FREE_DISK_MIB} needed", "pip cache purge", "machine"
+    )
 
 
 def _check_cache() -> Check:
@@ -233,11 +235,11 @@ def _check_opencv(info: DeviceInfo, root: Path) -> Check:
     if not from_pip:
         return Check("opencv", "problem", f"{version} has no GStreamer: no CSI cameras", "", "camera")
     fix = f"pip uninstall -y {' '.join(from_pip)}"
-    return Check("opencv", "problem", f"pip's {version} hides JetPack's: no GStreamer, no CSI", fix, "camera")
+    return Check("opencv", "problem", f"pip's {version} hides the one of JetPack: no GStreamer, no CSI", fix, "camera")
 
 
 def _has_gstreamer(cv2: ModuleType) -> bool:
-    # The registry's list of backends names GStreamer even where it is not built in; hasBackend does not.
+    # The registry lists GStreamer among the backends even if it is not built in; hasBackend is exact.
     has_backend = getattr(getattr(cv2, "videoio_registry", None), "hasBackend", None)
     return bool(has_backend and has_backend(cv2.CAP_GSTREAMER))
 
@@ -249,21 +251,17 @@ def _without_opencv(info: DeviceInfo, root: Path, from_pip: Sequence[str], failu
             fix = "sudo apt-get install -y libgl1"
         return Check("opencv", "problem", f"cannot be imported: {failure}", fix, "camera")
     if is_importable("cv2"):
-        # Ubuntu's and JetPack's OpenCV are built for numpy 1.
+        # The OpenCV of Ubuntu and JetPack is built for numpy 1.
         fix = "pip install 'numpy<2'" if "numpy" in failure else "sudo apt-get install --reinstall -y python3-opencv"
         return Check("opencv", "problem", f"cannot be imported: {failure}", fix, "camera")
     if info.l4t is None:
         return Check("opencv", "missing", "not installed", extra_command("camera"), "camera")
     if is_installed_by_apt(root, "cv2"):
-        return Check("opencv", "problem", "JetPack's, not seen by this Python", system_site_command(), "camera")
+        return Check("opencv", "problem", "the one of JetPack is not visible to this Python", system_site_command(), "camera")
     return Check("opencv", "missing", "not installed", "sudo apt-get install -y python3-opencv", "camera")
 
 
 def _check_cameras(root: Path) -> Check:
-    try:
-        from edge_resnet.device.cameras import list_cameras  # of a package that loads numpy, which may be broken
-    except ImportError:
-        return Check("cameras", "missing", "cannot be listed: numpy is missing or broken", "", "camera")
     cameras = [camera for camera in list_cameras(root) if camera.captures]
     shown = [f"{camera.path} {camera.name}".strip() + (" (csi)" if camera.kind == "csi" else "") for camera in cameras]
     names = ", ".join(shown[:3]) + (", …" if shown[3:] else "")
@@ -271,4 +269,4 @@ def _check_cameras(root: Path) -> Check:
         return Check("cameras", "missing", "none at /dev/video*", "", "camera")
     if any(camera.openable for camera in cameras):
         return Check("cameras", "ok", names, "", "camera")
-    return Check("cameras", "problem", f"{names}: not yours to open", "sudo usermod -aG video $USER", "camera")
+    return Check("cameras", "problem", f"{names}: no permission to open", "sudo usermod -aG video $USER", "camera")

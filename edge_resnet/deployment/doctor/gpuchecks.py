@@ -1,6 +1,6 @@
-"""Whether the NVIDIA GPU, its driver and CUDA's compiler work, and the one command that mends each lack.
+"""Whether the NVIDIA GPU, its driver and CUDA's compiler work, and the one command that fixes each problem.
 
-Knows nothing of networks, artifacts or printing; TensorRT and PyCUDA are judged in trtchecks.py.
+Does not know about networks, artifacts or printing; TensorRT and PyCUDA are checked in trtchecks.py.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ __all__ = ["check_gpu_side"]
 _NVCC_TIMEOUT_S = 5.0
 #: CUDA's major version → the oldest driver that runs it (CUDA Toolkit release notes, minor version compatibility).
 _OLDEST_DRIVER = {12: "525", 13: "580"}
-#: What cuInit's error means → what mends it; anything else asks for a restart.
+#: cuInit's error number → its fix; any other error needs a restart.
 _DRIVER_ERRORS = {
     "802": "sudo systemctl start nvidia-fabricmanager",
-    "999": "sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm",  # as after a suspend
+    "999": "sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm",  # after a suspend
 }
 
 
 def check_gpu_side(info: DeviceInfo, root: Path) -> list[Check]:
-    """The checks of the group ``tensorrt``; takes 27 seconds where everything hangs. Raises nothing."""
+    """The checks of the group ``tensorrt``; takes 27 seconds if everything hangs. Raises nothing."""
     machine = probe_machine(info, root)
     driver = _check_driver(machine)
     checks = [_check_gpu(machine), driver, _check_jetpack(machine), _check_nvcc(machine), check_tensorrt(machine, driver.fix)]
@@ -42,24 +42,24 @@ def _check_gpu(machine: ProbedMachine) -> Check:
     name = info.gpu or driver.get("name", "")
     if name:
         capability = f"compute capability {machine.capability}" if machine.capability else ""
-        memory = {"mapped": "reads the processor's memory in place", "shared": "shares the processor's memory"}
+        memory = {"mapped": "reads the CPU's memory in place", "shared": "shares the CPU's memory"}
         parts = (name, capability, memory.get(driver.get("memory", "")), _int8_speed(name, machine.capability))
         return Check("gpu", "ok", ", ".join(filter(None, parts)), "", "tensorrt")
     if info.gpu_failure:
-        # Exit code 9: the kernel module is not loaded; else it and the libraries disagree, or the GPU hangs.
+        # Exit code 9: the kernel module is not loaded. Otherwise its version differs from the libraries', or the GPU hangs.
         fix = "sudo modprobe nvidia" if info.gpu_failure.endswith(" 9") else "sudo reboot"
         return Check("gpu", "problem", info.gpu_failure, fix, "tensorrt")
     return Check("gpu", "missing", "no NVIDIA GPU: models run on the CPU", "", "tensorrt")
 
 
 def _int8_speed(name: str, capability: str) -> str:
-    """What INT8 gains, by compute capability (CUDA C++ Programming Guide, arithmetic instructions; TensorRT support matrix)."""
+    """How fast INT8 is, by compute capability (CUDA C++ Programming Guide, arithmetic instructions; TensorRT support matrix)."""
     if not capability:
         return ""
     if is_older(capability, "6.1") or capability == "6.2":
         return "no fast INT8"
-    # The GTX 16 series has Turing's number and none of its tensor cores.
-    return "INT8 by dot products" if is_older(capability, "7.2") or "GTX 16" in name else "INT8 on tensor cores"
+    # The GTX 16 series has the compute capability of Turing without its tensor cores.
+    return "INT8 dot products" if is_older(capability, "7.2") or "GTX 16" in name else "INT8 on tensor cores"
 
 
 def _check_driver(machine: ProbedMachine) -> Check:
@@ -67,9 +67,9 @@ def _check_driver(machine: ProbedMachine) -> Check:
     there = machine.info.gpu or machine.info.gpu_failure or any((machine.root / node).exists() for node in DRIVER_NODES)
     if result is None or (result.failure and not there):
         if machine.in_container:
-            # A host without a GPU looks the same from in here.
-            detail = "none in this container (give it the host's GPU)"
-            return Check("driver", "missing", detail, _give_gpu(machine), "tensorrt")
+            # A host without a GPU looks the same from inside.
+            detail = "none in this container: start it with access to the host's GPU"
+            return Check("driver", "missing", detail, _container_command(machine), "tensorrt")
         detail = result.failure if result else "not needed without an NVIDIA GPU"
         return Check("driver", "missing", detail, "", "tensorrt")
     if result.failure:
@@ -80,21 +80,21 @@ def _check_driver(machine: ProbedMachine) -> Check:
     needed = cuda_of_tensorrt()
     if cuda and needed and int(cuda.partition(".")[0]) < needed:
         oldest = f" (driver {_OLDEST_DRIVER[needed]})" if needed in _OLDEST_DRIVER else ""
-        detail = f"{detail}; TensorRT here needs CUDA {needed}{oldest}"
+        detail = f"{detail}; the installed TensorRT needs CUDA {needed}{oldest}"
         return Check("driver", "problem", detail, fitting_tensorrt(machine, cuda), "tensorrt")
     return Check("driver", "ok", detail, "", "tensorrt")
 
 
 def _broken_driver(machine: ProbedMachine, failure: str) -> tuple[str, str]:
-    """Detail and fix of a driver that does not serve a GPU that is there."""
+    """Detail and fix for a driver that does not work although there is a GPU."""
     nodes = [machine.root / node for node in DRIVER_NODES if (machine.root / node).exists()]
     absent, blind = "cannot be loaded" in failure, "finds no GPU" in failure
     if machine.in_container and (absent or (blind and not nodes)):
-        return "this container was started without the GPU", _give_gpu(machine)
+        return "this container was started without access to the GPU", _container_command(machine)
     if absent:
         return failure, _install_driver(machine)
     if nodes and not any(os.access(node, os.R_OK | os.W_OK) for node in nodes):
-        return f"{failure}: /dev/{nodes[0].name} is not yours to open", "sudo usermod -aG video,render $USER"
+        return f"{failure}: no permission to open /dev/{nodes[0].name}", "sudo usermod -aG video,render $USER"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if blind and hidden is not None:
         return f"{failure}: CUDA_VISIBLE_DEVICES is {hidden!r}", "unset CUDA_VISIBLE_DEVICES"
@@ -104,7 +104,7 @@ def _broken_driver(machine: ProbedMachine, failure: str) -> tuple[str, str]:
     return failure, _DRIVER_ERRORS.get(number[1] if number else "", "sudo reboot")
 
 
-def _give_gpu(machine: ProbedMachine) -> str:
+def _container_command(machine: ProbedMachine) -> str:
     if (machine.root / "run/.containerenv").exists():
         return "podman run --device nvidia.com/gpu=all IMAGE"
     return f"docker run {'--runtime nvidia' if machine.is_jetson else '--gpus all'} IMAGE"
@@ -132,12 +132,12 @@ def _check_nvcc(machine: ProbedMachine) -> Check:
     if path is None:
         if not machine.has_gpu:
             return Check("nvcc", "missing", "not installed; needs an NVIDIA GPU", "", "tensorrt")
-        detail = "not installed: GPU preprocessing is off, the CPU resizes"
+        detail = "not installed: the CPU resizes images instead of the GPU"
         return Check("nvcc", "missing", detail, f"sudo apt-get install -y {package}", "tensorrt")
     version = _nvcc_version(path)
     if version:
         return Check("nvcc", "ok", f"CUDA {version} at {path}", "", "tensorrt")
-    detail = f"{path} does not run: GPU preprocessing is off, the CPU resizes"
+    detail = f"{path} does not run: the CPU resizes images instead of the GPU"
     if not machine.has_gpu:
         return Check("nvcc", "missing", detail, "", "tensorrt")
     return Check("nvcc", "problem", detail, f"sudo apt-get install --reinstall -y {package}", "tensorrt")

@@ -1,6 +1,6 @@
-"""Whether TensorRT, what it needs, and PyCUDA are whole and fit this GPU, and the one command that mends each lack.
+"""Whether TensorRT, the libraries it needs, and PyCUDA work and fit this GPU, and the one command that fixes each problem.
 
-Knows nothing of networks, artifacts or printing, and imports neither: probe.py asked them.
+Does not know about networks, artifacts or printing, and imports neither library: probe.py has probed them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _problem = partial(Check, "tensorrt", "problem", group="tensorrt")
 
 
 def check_tensorrt(machine: ProbedMachine, driver_fix: str) -> Check:
-    """TensorRT's module, its library and whether they fit. ``driver_fix``: what mends the driver, where it is to blame."""
+    """TensorRT's module and library, and whether they fit. ``driver_fix``: the fix for the driver, used if it is the cause."""
     result = machine.results.get("tensorrt")
     if result is None:
         return _without_tensorrt(machine)
@@ -56,7 +56,7 @@ def check_tensorrt(machine: ProbedMachine, driver_fix: str) -> Check:
 
 
 def check_cudnn(machine: ProbedMachine) -> list[Check]:
-    """cuDNN 8, which TensorRT 8 alone calls; nothing where another TensorRT or none is installed."""
+    """cuDNN 8, which only TensorRT 8 calls; empty if another TensorRT or none is installed."""
     result = machine.results.get("tensorrt")
     version = (result.facts.get("version") if result else "") or machine.info.tensorrt or ""
     if result is None or not machine.has_gpu or not version.startswith("8."):
@@ -65,16 +65,16 @@ def check_cudnn(machine: ProbedMachine) -> list[Check]:
     places = ("usr/lib/*/", "usr/local/cuda/lib64/")
     if from_pip.startswith("8.") or any(next(machine.root.glob(f"{place}libcudnn.so.8*"), None) for place in places):
         return [Check("cudnn", "ok", from_pip if from_pip.startswith("8.") else "8", "", "tensorrt")]
-    return [Check("cudnn", "problem", "TensorRT 8 calls cuDNN 8, which is not here", _install_cudnn(machine), "tensorrt")]
+    return [Check("cudnn", "problem", "TensorRT 8 needs cuDNN 8, which is not installed", _install_cudnn(machine), "tensorrt")]
 
 
 def check_pycuda(machine: ProbedMachine, driver_fix: str) -> Check:
-    """Whether PyCUDA loads, and was compiled for a CUDA that the driver runs. ``driver_fix``: as in ``check_tensorrt``."""
+    """Whether PyCUDA loads and was compiled for a CUDA that the driver runs. ``driver_fix``: as for ``check_tensorrt``."""
     result = machine.results.get("pycuda")
     if result is None:
         if not machine.has_gpu:
             return Check("pycuda", "missing", "not installed; needs an NVIDIA GPU", "", "tensorrt")
-        # It is compiled while it is installed and looks for the toolkit on PATH.
+        # pip compiles it during the installation, with the toolkit that is on PATH.
         fix = f"PATH=/usr/local/cuda/bin:$PATH pip install 'pycuda>={minimum_version('pycuda')}'"
         return Check("pycuda", "missing", "not installed", fix, "tensorrt")
     version = installed_version("pycuda") or "installed"
@@ -92,13 +92,13 @@ def check_pycuda(machine: ProbedMachine, driver_fix: str) -> Check:
 
 
 def cuda_of_tensorrt() -> int | None:
-    """The major version of CUDA that pip's TensorRT was made for; None for another TensorRT, or where two are mixed."""
+    """The major version of CUDA that pip's TensorRT was built for; None for another TensorRT, or if two are mixed."""
     cudas = _cudas_of_tensorrt()
     return cudas[0] if len(cudas) == 1 else None
 
 
 def fitting_tensorrt(machine: ProbedMachine, cuda: str) -> str:
-    """The command that puts a TensorRT for the driver's CUDA in the place of pip's."""
+    """The command that replaces pip's TensorRT by one for the driver's CUDA."""
     return _other_tensorrt(
         machine, f"{_remove_tensorrt()} && pip install 'tensorrt-cu{_major(cuda)}>={minimum_version('tensorrt')}'"
     )
@@ -108,16 +108,16 @@ def _without_tensorrt(machine: ProbedMachine) -> Check:
     if not machine.has_gpu:
         return Check("tensorrt", "missing", "not installed; needs an NVIDIA GPU", "", "tensorrt")
     if is_installed_by_apt(machine.root, "tensorrt"):
-        return _problem(f"{machine.info.tensorrt or 'installed'}, not seen by this Python", system_site_command())
+        return _problem(f"{machine.info.tensorrt or 'installed'}, but not visible to this Python", system_site_command())
     fix = "sudo apt-get install -y nvidia-jetpack" if machine.is_jetson else extra_command("tensorrt")
     lean = next((module for module in _LEAN if is_importable(module)), None)
     if lean:
-        return _problem(f"only {lean}, which builds no engines", fix)
+        return _problem(f"only {lean} is installed, which cannot build engines", fix)
     return Check("tensorrt", "missing", "not installed", fix, "tensorrt")
 
 
 def _disagreeing(machine: ProbedMachine, version: str, library: str) -> Check | None:
-    """The module, the library that it loaded and pip's record must be of one version."""
+    """The module, the library that it loaded and pip's record must have the same version."""
     pip = _from_pip()
     recorded = next((pip[name] for name in ("tensorrt", *(f"tensorrt-cu{cuda}" for cuda in _CUDAS)) if name in pip), "")
     for other, owner in ((library, "libnvinfer"), (recorded, "pip's record")):
@@ -127,7 +127,7 @@ def _disagreeing(machine: ProbedMachine, version: str, library: str) -> Check | 
 
 
 def _wrong_for_jetson(machine: ProbedMachine, version: str) -> Check | None:
-    """TensorRT's releases for JetPack (its guide "Migrating from 10.x to 11.x", Jetson); 10.13 for Arm servers has no sm_87."""
+    """TensorRT's releases for JetPack (guide "Migrating from 10.x to 11.x", Jetson); 10.13 for Arm servers lacks sm_87."""
     l4t = machine.info.l4t
     if l4t is None:
         return None
@@ -136,7 +136,7 @@ def _wrong_for_jetson(machine: ProbedMachine, version: str) -> Check | None:
     if is_older(version, "11.0") or (not is_older(version, "11.4.1") and not is_older(l4t, "39.2.2")):
         return None
     if not is_older(l4t, "39.2.2"):
-        return _problem(f"{version} does not support Jetsons, 11.4.1 does", "pip install --upgrade 'tensorrt>=11.4.1'")
+        return _problem(f"{version} does not support Jetson, 11.4.1 does", "pip install --upgrade 'tensorrt>=11.4.1'")
     fix = _other_tensorrt(machine, "sudo apt-get install -y nvidia-jetpack")
     return _problem(f"{version} does not support JetPack {machine.info.jetpack or l4t}, 10.x does", fix)
 
@@ -147,7 +147,7 @@ def _wrong_for_gpu(machine: ProbedMachine, version: str) -> Check | None:
         return None
     oldest_gpu = next((gpu for tensorrt, gpu in _OLDEST_GPU if not is_older(version, tensorrt)), "")
     if is_older(capability, oldest_gpu):
-        # The releases before the one that dropped this GPU.
+        # The newest release that still supports this GPU precedes this one.
         dropped = [tensorrt for tensorrt, gpu in _OLDEST_GPU if is_older(capability, gpu)][-1]
         minimum = minimum_version("tensorrt")
         fix = f"pip install 'tensorrt>={minimum},<{dropped}'" if is_older(minimum, dropped) else ""
@@ -180,12 +180,12 @@ def _fix_import(machine: ProbedMachine, result: ProbeResult, driver_fix: str) ->
 
 
 def _driver_may_be_at_fault(result: ProbeResult) -> bool:
-    """Whether the CUDA driver may be to blame: a faulty one makes whatever loads it hang or crash."""
+    """Whether the CUDA driver may be the cause: a faulty one makes whatever loads it hang or crash."""
     return result.died or "libcuda.so" in result.failure
 
 
 def _fix_dla(machine: ProbedMachine) -> str:
-    """TensorRT for JetPack 6 is linked to the DLA's compiler, which the board's driver brings, and JetPack 7 no more."""
+    """TensorRT for JetPack 6 is linked against the DLA compiler, which the board's driver contains up to JetPack 6."""
     if machine.info.l4t and not is_older(machine.info.l4t, "38"):
         return _other_tensorrt(machine, "pip install --upgrade 'tensorrt>=10.16,<11'")
     return "docker run --runtime nvidia IMAGE" if machine.in_container else "sudo apt-get install -y nvidia-l4t-dla-compiler"
@@ -207,13 +207,13 @@ def _fix_pycuda(machine: ProbedMachine, result: ProbeResult, driver_fix: str) ->
 
 
 def _rebuild_pycuda(toolkit: str) -> str:
-    # pip keeps what it compiled, for whichever CUDA that was.
+    # pip caches the wheel it compiled, for whichever CUDA that was.
     build = f"pip install --force-reinstall --no-cache-dir --no-deps 'pycuda>={minimum_version('pycuda')}'"
     return f"PATH=/usr/local/{toolkit}/bin:$PATH {build}"
 
 
 def _other_tensorrt(machine: ProbedMachine, otherwise: str) -> str:
-    """On a Jetson pip's TensorRT hides JetPack's, which fits: the fix is to remove it."""
+    """On a Jetson pip's TensorRT hides the one of JetPack, which fits: the fix is to remove pip's."""
     return _remove_tensorrt() if machine.is_jetson and _from_pip() else otherwise
 
 
@@ -230,20 +230,20 @@ def _reinstall_tensorrt(machine: ProbedMachine) -> str:
 
 
 def _one_tensorrt(machine: ProbedMachine, cudas: list[int]) -> str:
-    """Remove both: what one overwrote of the other is gone; then install the one that the driver runs."""
+    """Remove both, since each overwrote files of the other, then install the one that the driver runs."""
     runs = _major(machine.driver.get("cuda") or "0")
     kept = next((cuda for cuda in cudas if cuda <= runs), cudas[-1])
     return _other_tensorrt(machine, f"{_remove_tensorrt()} && pip install 'tensorrt-cu{kept}>={minimum_version('tensorrt')}'")
 
 
 def _cudas_of_tensorrt() -> list[int]:
-    """The major versions of CUDA that pip's TensorRT packages here are for, newest first."""
+    """The major versions of CUDA that the installed TensorRT packages of pip are for, newest first."""
     pip = _from_pip()
     return [cuda for cuda in _CUDAS if any(f"tensorrt-cu{cuda}{part}" in pip for part in _PARTS)]
 
 
 def _from_pip() -> dict[str, str]:
-    """pip's TensorRT packages, name → version; those that apt installed are none of them."""
+    """pip's TensorRT packages, name → version, without those that apt installed."""
     found = {}
     for name in ("tensorrt", *(f"tensorrt{cuda}{part}" for cuda in ("-cu13", "-cu12", "-cu11", "") for part in _PARTS)):
         try:

@@ -43,7 +43,7 @@ def test_auto_is_what_opening_takes() -> None:
     """The very choice of --backend auto on this machine, and the order in which it looks."""
     check = found("auto")
     assert (check.status, check.fix, check.group) == ("ok", "", "backends")
-    assert check.detail == f"{resolve_backend('auto')}, tried in the order tensorrt, openvino, onnxruntime"
+    assert check.detail == f"{resolve_backend('auto')}, the first that works of tensorrt, openvino, onnxruntime"
 
 
 def test_this_machines_openvino_works() -> None:
@@ -110,7 +110,7 @@ def test_nothing_to_choose_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(backendchecks, "probe", lambda *_: {"auto": ProbeResult({}, "no backend is installed")})
     monkeypatch.setattr(backendchecks, "is_importable", lambda _: False)
     check = found("auto")
-    assert (check.status, check.detail) == ("problem", "cannot be chosen: no backend is installed")
+    assert (check.status, check.detail) == ("problem", "no backend can be selected: no backend is installed")
 
 
 def test_both_are_part_of_the_examination() -> None:

@@ -164,7 +164,7 @@ def test_a_child_that_cannot_be_started(site: Path, monkeypatch: pytest.MonkeyPa
     """Where no child can be had the answer says so."""
     package(site, "tensorrt")
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    assert answer("tensorrt") == ProbeResult({}, "cannot be asked: No such file or directory")
+    assert answer("tensorrt") == ProbeResult({}, "cannot be probed: No such file or directory")
 
 
 def test_a_child_sees_what_its_parent_sees(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:

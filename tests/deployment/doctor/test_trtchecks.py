@@ -58,7 +58,7 @@ def test_without_tensorrt(tmp_path: Path) -> None:
     assert tensorrt(JETSON).fix == "sudo apt-get install -y nvidia-jetpack"
     (tmp_path / "usr/lib/python3.10/dist-packages/tensorrt").mkdir(parents=True)
     unseen = tensorrt(replace(JETSON, tensorrt="10.3.0"), root=tmp_path)
-    assert (unseen.status, unseen.detail) == ("problem", "10.3.0, not seen by this Python")
+    assert (unseen.status, unseen.detail) == ("problem", "10.3.0, but not visible to this Python")
     assert "-m venv --system-site-packages" in unseen.fix
 
 
@@ -67,7 +67,7 @@ def test_lean_alone_builds_nothing(site: Path, lean: str) -> None:
     """NVIDIA's small runtimes cannot build, so that they do not count as TensorRT."""
     package(site, lean)
     check = tensorrt(DESKTOP)
-    assert (check.status, check.detail) == ("problem", f"only {lean}, which builds no engines")
+    assert (check.status, check.detail) == ("problem", f"only {lean} is installed, which cannot build engines")
     assert check.fix == "pip install 'edge-resnet[tensorrt]'"
     assert tensorrt(CPU).status == "missing"
 
@@ -190,9 +190,9 @@ APT = "sudo apt-get install -y nvidia-jetpack"
         (JETSON, "11.4.1", "11.4.1 does not support JetPack 6.2, 10.x does", APT),
         (ORIN_72, "11.4.1", "11.4.1 does not support JetPack 7.2, 10.x does", APT),
         (replace(ORIN_72, l4t="39.2.1", jetpack="7.2.1"), "11.4.1", "11.4.1 does not support JetPack 7.2.1, 10.x does", APT),
-        (ORIN_722, "11.4.0.106", "11.4.0.106 does not support Jetsons, 11.4.1 does", "pip install --upgrade 'tensorrt>=11.4.1'"),
+        (ORIN_722, "11.4.0.106", "11.4.0.106 does not support Jetson, 11.4.1 does", "pip install --upgrade 'tensorrt>=11.4.1'"),
         (ORIN_722, "11.4.1", "", ""),
-        (THOR, "11.0.0", "11.0.0 does not support Jetsons, 11.4.1 does", "pip install --upgrade 'tensorrt>=11.4.1'"),
+        (THOR, "11.0.0", "11.0.0 does not support Jetson, 11.4.1 does", "pip install --upgrade 'tensorrt>=11.4.1'"),
         (DESKTOP, "11.0.0", "", ""),
     ],
 )

@@ -110,5 +110,5 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=words):
             from_files([path])
     (tmp_path / "list.json").write_text('{"a": 1}')
-    with pytest.raises(DataError, match="not what edge-resnet bench writes"):
+    with pytest.raises(DataError, match="not written by edge-resnet bench"):
         from_files([tmp_path / "list.json"])
