@@ -147,7 +147,7 @@ def test_no_meter_may_be_asked_for(tmp_path: Path) -> None:
     with PowerMeter((), root=write(tmp_path, ORIN_NANO)) as meter:
         pass
     reading = meter.reading()
-    assert reading.absent["energy_mj"] == "no meter was asked for"
+    assert reading.absent["energy_mj"] == "no meter was requested"
     assert reading.temperatures is not None
 
 
@@ -181,7 +181,7 @@ def test_a_sensor_that_stutters_keeps_its_energy(tmp_path: Path) -> None:
             time.sleep(0.01)
     reading = meter.reading()
     assert reading.energy_mj == pytest.approx(5000 * reading.seconds)
-    assert reading.notes == (f"a stutterer gave no value 3 of {reading.samples + 3} times",)
+    assert reading.notes == (f"a stutterer gave no value in 3 of {reading.samples + 3} samples",)
 
 
 def test_a_sensor_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_sensor_that_hangs_does_not_hold_the_block(tmp_path: Path) -> None:
         left = time.monotonic()
     assert 1.9 < time.monotonic() - left < 8
     reading = meter.reading()
-    assert reading.notes == ("a sensor gave no answer in time: the end is missing",)
+    assert reading.notes == ("a sensor did not answer in time: the end of the measurement is missing",)
     assert reading.energy_mj is None
     assert reading.mean_w == pytest.approx(2.532)
     write(tmp_path, {str(pipe.relative_to(tmp_path)): "9999"})
@@ -309,7 +309,7 @@ def test_senseless_paces_are_refused(hz: float) -> None:
 
 def test_nothing_measured_is_the_callers_error() -> None:
     """A reading before the block is refused with the way to do it."""
-    with pytest.raises(ConfigError, match="nothing was measured") as caught:
+    with pytest.raises(ConfigError, match="no power was measured") as caught:
         PowerMeter().reading()
     assert "with PowerMeter() as meter" in caught.value.hint
 

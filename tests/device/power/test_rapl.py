@@ -109,7 +109,7 @@ def test_unreadable_counters_are_absent_with_the_remedy(open_folder: Path) -> No
         found = search_meters(open_folder)
     assert found.meters == ()
     assert "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj" in found.reasons[-1]
-    assert "a machine that you share with nobody" in found.reasons[-1]
+    assert "a machine that you do not share" in found.reasons[-1]
 
 
 @pytest.mark.parametrize("missing", ["energy_uj", "max_energy_range_uj"])
@@ -119,4 +119,4 @@ def test_half_a_counter_is_none(missing: str, tmp_path: Path) -> None:
     (tmp_path / f"{ZONE}:0" / missing).unlink()
     found = search_meters(tmp_path)
     assert found.meters == ()
-    assert found.reasons[-1] == "RAPL's counters give no values"
+    assert found.reasons[-1] == "the RAPL counters give no values"

@@ -110,7 +110,7 @@ def test_heat_and_clocks_are_there(on: On, tiny_artifacts: dict[str, Artifact], 
     assert result.power.gpu_clock is not None
     assert result.power.gpu_clock.max_mhz == 624
     assert result.power.power_mode == "MAXN_SUPER"
-    assert "throttled: gpu-throttle-alert slows something down" in result.warnings
+    assert "throttled: cooling device gpu-throttle-alert is active" in result.warnings
 
 
 def test_only_the_measured_time_counts(on: On, tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
