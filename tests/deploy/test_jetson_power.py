@@ -121,7 +121,7 @@ def test_a_mode_that_needs_a_reboot_is_not_forced(powered: Board) -> None:
     result = powered.run("power.sh", "max", stdin="yes\n")
     assert result.returncode == 1
     assert "error: power mode MAXN_SUPER can only be set with a reboot, which this script does not do" in result.stderr
-    assert "hint: sudo nvpmodel -m 2, answer yes, and after the reboot: " in result.stderr
+    assert "hint: run sudo nvpmodel -m 2, answer yes, and after the reboot: " in result.stderr
     assert "answered no" in powered.calls
     assert "reboot" not in powered.calls
     assert _state(powered) == found
