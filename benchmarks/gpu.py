@@ -388,7 +388,7 @@ def _batch(
 def _state() -> str | None:
     """Clocks, power and temperature at the moment, where they can be read."""
     if clock := gpu_clock():
-        return f"{clock.now_mhz} MHz of {clock.least_mhz} to {clock.most_mhz}"
+        return f"{clock.now_mhz} MHz of {clock.min_mhz} to {clock.max_mhz}"
     fields = "clocks.sm,clocks.max.sm,clocks.mem,power.draw,power.limit,temperature.gpu"
     try:
         done = run_within(["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader"], 10.0)

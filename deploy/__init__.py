@@ -1,1 +1,1 @@
-"""What goes to a device: data, no code."""
+"""Files for devices: data, no code."""

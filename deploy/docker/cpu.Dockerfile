@@ -1,13 +1,13 @@
-# edge-resnet on the processor, with cameras and videos.
+# edge-resnet on the CPU, with cameras and videos.
 #
-# Build, in the root of the checkout (BuildKit is needed: Docker 23 or newer has it):
+# Build in the root of the checkout (needs BuildKit, which Docker 23 and newer include):
 #   docker build -f deploy/docker/cpu.Dockerfile -t edge-resnet:cpu .
-# Derive the engine for this processor, once: it is written into the artifact, so the mount is writable and you are the user:
+# Compile the engine for this CPU once. It is written into the artifact, so the mount is writable and the user is you:
 #   docker run --rm --user "$(id -u):$(id -g)" -v "$PWD/artifacts:/artifacts" edge-resnet:cpu compile /artifacts/NAME
-# Run; the artifact can no longer be changed:
+# Run with a read-only artifact:
 #   docker run --device /dev/video0 -v "$PWD/artifacts:/artifacts:ro" edge-resnet:cpu run /artifacts/NAME --camera 0 --jsonl -
 #
-# Built: not yet anywhere.
+# Built: not yet on any machine.
 
 FROM python:3.12.12-slim-bookworm AS build
 WORKDIR /src
@@ -15,7 +15,7 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY edge_resnet edge_resnet
 COPY calibration calibration
 COPY deploy deploy
-# OpenCV without windows in place of the extra "camera": the same cameras and codecs, and no graphics libraries.
+# Headless OpenCV instead of the extra "camera": the same cameras and codecs without graphics libraries.
 RUN python -m venv /opt/venv \
     && /opt/venv/bin/pip install --no-cache-dir --constraint constraints.txt '.[compile]' 'opencv-python-headless>=4.8'
 
@@ -30,9 +30,9 @@ COPY --from=build /opt/venv /opt/venv
 COPY deploy/docker/healthcheck.py /usr/local/bin/healthcheck.py
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 XDG_CACHE_HOME=/cache
 USER 10001
-# The newest artifact under ./artifacts, which is /artifacts, is taken where none is named.
+# If no artifact is named, the newest under ./artifacts is used, which is /artifacts here.
 WORKDIR /
-# Deriving an engine before the first frame may take minutes.
+# Compiling an engine before the first frame may take minutes.
 HEALTHCHECK --interval=30s --timeout=20s --start-period=15m --retries=3 \
     CMD ["/opt/venv/bin/python", "/usr/local/bin/healthcheck.py"]
 ENTRYPOINT ["edge-resnet"]

@@ -1,8 +1,8 @@
-"""Whether the container's edge-resnet still answers: what it has written grows while this looks.
+"""Whether edge-resnet in this container still makes predictions: its output must grow during the check.
 
-A frame's answer is a line on stdout or in a file, so a run whose output stands still has lost its camera or hangs. Other
-commands (compile, eval, doctor) are healthy while they are alive. Knows nothing of what is written: warnings count too, and
-`run --headless` without --jsonl writes nothing and is called unhealthy.
+Each prediction is a line on stdout or in a file, so a run without new output has lost its camera or hangs. Other commands
+(compile, eval, doctor) are healthy while they run. Does not know what is written: warnings count too, and `run --headless`
+without --jsonl writes nothing and is reported as unhealthy.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import time
 from pathlib import Path
 
 _PROGRAM = "edge-resnet"
-#: A camera that gives a frame more seldom than this needs a wider window.
+#: A camera with longer intervals between frames needs a longer window.
 _WINDOW_S = float(os.environ.get("EDGE_RESNET_HEALTH_WINDOW_S", "10"))
 _PAUSE_S = 0.2
 
 
 def check(proc: Path = Path("/proc")) -> str:
-    """Look for up to the window's length; return why the container is not healthy, empty where it is."""
+    """Observe for at most the length of the window; return why the container is unhealthy, or an empty string."""
     found = _find(proc)
     if found is None:
         return f"no {_PROGRAM} is running"
@@ -34,25 +34,25 @@ def check(proc: Path = Path("/proc")) -> str:
             if _written(process) > before:
                 return ""
     except OSError as error:
-        return f"{_PROGRAM} run ended, or may not be looked at: {error.strerror}"
+        return f"{_PROGRAM} run ended, or cannot be observed: {error.strerror}"
     return f"{_PROGRAM} run wrote nothing in {_WINDOW_S:g} s"
 
 
 def _find(proc: Path) -> tuple[Path, str] | None:
-    """The oldest edge-resnet and its command; an init before it names the program too, but further along its line."""
+    """The oldest edge-resnet process and its command. An init process has the program in its arguments too, but further back."""
     for process in sorted((path for path in proc.iterdir() if path.name.isdigit()), key=lambda path: int(path.name)):
         try:
-            words = (process / "cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
-        except OSError:  # it ended between the listing and now
+            arguments = (process / "cmdline").read_text(encoding="utf-8", errors="replace").split("\0")
+        except OSError:  # it has ended since
             continue
-        for position, word in enumerate(words[:2]):
-            if Path(word).name == _PROGRAM:
-                return process, next((word for word in words[position + 1 :] if word and not word.startswith("-")), "")
+        for position, argument in enumerate(arguments[:2]):
+            if Path(argument).name == _PROGRAM:
+                return process, next((word for word in arguments[position + 1 :] if word and not word.startswith("-")), "")
     return None
 
 
 def _written(process: Path) -> int:
-    """Bytes handed to write() since the process began (proc(5), io)."""
+    """Bytes passed to write() since the process started (proc(5), io)."""
     fields = dict(line.split(": ") for line in (process / "io").read_text(encoding="ascii").splitlines())
     return int(fields["wchar"])
 

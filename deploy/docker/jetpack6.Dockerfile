@@ -2,22 +2,22 @@
 #
 # Build on the board, in the root of the checkout (BuildKit is needed: Docker 23 or newer has it):
 #   docker build -f deploy/docker/jetpack6.Dockerfile -t edge-resnet:jetpack6 .
-# Compile the engine for this board, once: it is written into the artifact, so the mount is writable and you are the user:
+# Compile the engine for this board once. It is written into the artifact, so the mount is writable and the user is you:
 #   docker run --rm --runtime nvidia --user "$(id -u):$(getent group video | cut -d: -f3)" \
 #       -v "$PWD/artifacts:/artifacts" edge-resnet:jetpack6 compile /artifacts/NAME
-# Run; the artifact can no longer be changed:
+# Run with a read-only artifact:
 #   docker run --runtime nvidia --device /dev/video0 -v /etc/nv_tegra_release:/etc/nv_tegra_release:ro \
 #       -v "$PWD/artifacts:/artifacts:ro" edge-resnet:jetpack6 run /artifacts/NAME --camera 0 --jsonl -
 #
-# TensorRT loads only under --runtime nvidia: libnvdla_compiler.so comes from the board then, and is absent from a build.
+# TensorRT loads only under --runtime nvidia, which mounts libnvdla_compiler.so from the board; it is absent during the build.
 # JetPack 7 has no such library: this image does not run there.
 #
-# CUDA's compiler stays behind in the build stage, so frames are resized on the processor here, not on the GPU.
+# The CUDA compiler is only in the build stage, so frames are resized on the CPU, not on the GPU.
 #
-# Built: not yet anywhere.
+# Built: not yet on any machine.
 
 FROM nvcr.io/nvidia/l4t-tensorrt:r10.3.0-devel AS build
-# Versions come from the release that the base's tag names.
+# The tag of the base image pins the release from which these packages come.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends build-essential python3-dev python3-venv \
@@ -27,7 +27,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY edge_resnet edge_resnet
 COPY calibration calibration
 COPY deploy deploy
-# TensorRT and OpenCV are the system's, so neither the extra "tensorrt" nor "camera"; that OpenCV is built for numpy 1.
+# The extras "tensorrt" and "camera" are not installed: both packages come from the system, whose OpenCV is built for numpy 1.
 # PyCUDA has no wheel: it is compiled here.
 ENV PATH=/usr/local/cuda/bin:$PATH
 RUN /usr/bin/python3 -m venv --system-site-packages /opt/venv \
@@ -37,7 +37,7 @@ FROM nvcr.io/nvidia/l4t-tensorrt:r10.3.0-runtime
 LABEL org.opencontainers.image.title="edge-resnet (JetPack 6)" \
       org.opencontainers.image.description="Classifies camera frames with a ResNet on TensorRT" \
       org.opencontainers.image.licenses="Apache-2.0"
-# Ubuntu's OpenCV, which has GStreamer; pip's has not.
+# The OpenCV of Ubuntu has GStreamer, unlike that of pip.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends python3-opencv \
@@ -49,7 +49,7 @@ COPY --from=build /opt/venv /opt/venv
 COPY deploy/docker/healthcheck.py /usr/local/bin/healthcheck.py
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 XDG_CACHE_HOME=/cache
 USER 10001
-# The newest artifact under ./artifacts, which is /artifacts, is taken where none is named.
+# If no artifact is named, the newest under ./artifacts is used, which is /artifacts here.
 WORKDIR /
 # Compiling an engine before the first frame takes minutes.
 HEALTHCHECK --interval=30s --timeout=20s --start-period=15m --retries=3 \

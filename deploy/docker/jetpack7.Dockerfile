@@ -1,27 +1,27 @@
 # edge-resnet on a Jetson Orin or Thor with JetPack 7.2 (L4T R39.2, CUDA 13.2, TensorRT 10.16).
-# For JetPack 7.0 or 7.1 change the base's CUDA to 13.0, L4T_RELEASE to r38.2 or r38.4 and libcurand to 13-0.
+# For JetPack 7.0 or 7.1 change the CUDA version of the base image to 13.0, L4T_RELEASE to r38.2 or r38.4 and libcurand to 13-0.
 #
 # Build on the board, in the root of the checkout (BuildKit is needed: Docker 23 or newer has it):
 #   docker build -f deploy/docker/jetpack7.Dockerfile -t edge-resnet:jetpack7 .
-# Compile the engine for this board, once: it is written into the artifact, so the mount is writable and you are the user:
+# Compile the engine for this board once. It is written into the artifact, so the mount is writable and the user is you:
 #   docker run --rm --runtime nvidia --user "$(id -u):$(getent group video | cut -d: -f3)" \
 #       -v "$PWD/artifacts:/artifacts" edge-resnet:jetpack7 compile /artifacts/NAME
-# Run; the artifact can no longer be changed:
+# Run with a read-only artifact:
 #   docker run --runtime nvidia --device /dev/video0 -v /etc/nv_tegra_release:/etc/nv_tegra_release:ro \
 #       -v "$PWD/artifacts:/artifacts:ro" edge-resnet:jetpack7 run /artifacts/NAME --camera 0 --jsonl -
 #
-# Where NVIDIA's container toolkit is set to CDI, --gpus all takes the place of --runtime nvidia.
-# There is no l4t image for R39: JetPack 7.2 runs ordinary ARM64 containers. TensorRT is JetPack's own, from NVIDIA's Jetson
-# packages, so that engines made on the board and in the container are the same; the images made for JetPack 6 ask for
-# libnvdla_compiler.so, which R39 does not ship. The runtime stage is plain Ubuntu because CUDA's base images carry
-# /usr/local/cuda/compat, a desktop driver that would hide the board's.
+# If the NVIDIA Container Toolkit uses CDI, replace --runtime nvidia by --gpus all.
+# There is no l4t image for R39: JetPack 7.2 runs ordinary ARM64 containers. TensorRT is that of JetPack, from NVIDIA's Jetson
+# packages, so that engines of the board and of the container are the same; images for JetPack 6 need libnvdla_compiler.so,
+# which R39 does not include. The runtime stage is plain Ubuntu because the CUDA base images contain /usr/local/cuda/compat, a
+# desktop driver that would hide the driver of the board.
 #
-# CUDA's compiler stays behind in the build stage, so frames are resized on the processor here, not on the GPU.
+# The CUDA compiler is only in the build stage, so frames are resized on the CPU, not on the GPU.
 #
-# Built: not yet anywhere.
+# Built: not yet on any machine.
 
 FROM nvcr.io/nvidia/cuda:13.2.1-devel-ubuntu24.04 AS build
-# Versions come from the release that the base's tag names.
+# The tag of the base image pins the release from which these packages come.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends build-essential python3-dev python3-venv \
@@ -31,7 +31,7 @@ COPY pyproject.toml README.md LICENSE ./
 COPY edge_resnet edge_resnet
 COPY calibration calibration
 COPY deploy deploy
-# TensorRT and OpenCV are the system's, so neither the extra "tensorrt" nor "camera"; that OpenCV is built for numpy 1.
+# The extras "tensorrt" and "camera" are not installed: both packages come from the system, whose OpenCV is built for numpy 1.
 # PyCUDA has no wheel: it is compiled here.
 ENV PATH=/usr/local/cuda/bin:$PATH
 RUN /usr/bin/python3 -m venv --system-site-packages /opt/venv \
@@ -43,7 +43,7 @@ LABEL org.opencontainers.image.title="edge-resnet (JetPack 7)" \
       org.opencontainers.image.description="Classifies camera frames with a ResNet on TensorRT" \
       org.opencontainers.image.licenses="Apache-2.0"
 ADD --chmod=644 https://repo.download.nvidia.com/jetson/jetson-ota-public.asc /usr/share/keyrings/nvidia-jetson.asc
-# Ubuntu's OpenCV, which has GStreamer; pip's has not. PyCUDA is linked with cuRAND.
+# The OpenCV of Ubuntu has GStreamer, unlike that of pip. PyCUDA is linked with cuRAND.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates \
@@ -60,7 +60,7 @@ COPY deploy/docker/healthcheck.py /usr/local/bin/healthcheck.py
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 XDG_CACHE_HOME=/cache \
     NVIDIA_VISIBLE_DEVICES=all NVIDIA_DRIVER_CAPABILITIES=compute,utility,video
 USER 10001
-# The newest artifact under ./artifacts, which is /artifacts, is taken where none is named.
+# If no artifact is named, the newest under ./artifacts is used, which is /artifacts here.
 WORKDIR /
 # Compiling an engine before the first frame takes minutes.
 HEALTHCHECK --interval=30s --timeout=20s --start-period=15m --retries=3 \

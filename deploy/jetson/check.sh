@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Says what a Jetson has of what edge-resnet needs before it is installed, and the one command that mends each lack.
+# Checks what edge-resnet needs on a Jetson before it is installed, and prints the one command that fixes each problem.
 set -euo pipefail
 # shellcheck source=board.sh
 source "$(dirname "${BASH_SOURCE[0]}")/board.sh"
 
-# As edge-resnet doctor has them.
+# The same limits as in edge-resnet doctor.
 MIN_FREE_MIB=2048
 MIN_DISK_MIB=2048
 WITHOUT_SWAP_MIB=8192
@@ -13,25 +13,25 @@ usage() {
     cat <<'END'
 usage: deploy/jetson/check.sh [--help] [--dry-run]
 
-Reads what this Jetson has and changes nothing (so --dry-run is the same). Each line is ok, note (works, could be
-better) or problem; a note or a problem is followed by the one command that mends it.
+Checks this Jetson and changes nothing (--dry-run makes no difference). Each line is ok, note (works, but could be
+better) or problem; a note or a problem is followed by the one command that fixes it.
 Exit code: 0 no problem, 1 a problem or not a supported Jetson, 2 wrong usage.
-ROOT=FOLDER reads FOLDER in place of /.
+ROOT=FOLDER reads FOLDER instead of /.
 END
 }
 
 problems=0
 
 line() { printf '%-8s %-10s %s\n' "$1" "$2" "$3"; }
-mend() { printf '%-8s %-10s   %s\n' "" "" "$1"; }
+fix() { printf '%-8s %-10s   %s\n' "" "" "$1"; }
 ok() { line ok "$1" "$2"; }
 note() {
     line note "$1" "$2"
-    mend "$3"
+    fix "$3"
 }
 problem() {
     line problem "$1" "$2"
-    mend "$3"
+    fix "$3"
     problems=$((problems + 1))
 }
 
@@ -50,41 +50,41 @@ check_jetpack() {
 check_python() {
     local version
     if ! version=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null); then
-        problem python "no $PYTHON that runs" "sudo apt-get install -y python3 python3-venv"
+        problem python "$PYTHON does not run" "sudo apt-get install -y python3 python3-venv"
     elif (($(cut -d. -f2 <<<"$version") < 10)); then
         problem python "$version is older than 3.10" "sudo apt-get install --reinstall -y python3-minimal"
     else
         ok python "$version"
     fi
     if "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null; then
-        ok venv "can be made"
+        ok venv "works"
     else
-        problem venv "virtual environments cannot be made" "sudo apt-get install -y python3-venv"
+        problem venv "virtual environments cannot be created" "sudo apt-get install -y python3-venv"
     fi
 }
 
-# The import itself is the proof: a module whose libraries are missing is found and does not load.
+# Only an import is a proof: a module whose libraries are missing is found, but does not load.
 check_tensorrt() {
     local said
     if said=$("$PYTHON" -c 'import tensorrt; print(tensorrt.__version__)' 2>&1); then
         ok tensorrt "$said"
     elif [[ $said == *"No module named 'tensorrt'"* || ! -x $PYTHON ]]; then
-        problem tensorrt "not seen by $PYTHON" "sudo apt-get install -y nvidia-jetpack"
+        problem tensorrt "not visible to $PYTHON" "sudo apt-get install -y nvidia-jetpack"
     else
         problem tensorrt "cannot be imported: $(tail -n 1 <<<"$said")" "sudo apt-get install --reinstall -y python3-libnvinfer"
     fi
 }
 
-# PyCUDA is compiled while it is installed.
+# pip compiles PyCUDA during its installation.
 check_nvcc() {
     if [[ -x $ROOT/usr/local/cuda/bin/nvcc ]]; then
         ok nvcc "/usr/local/cuda/bin/nvcc"
     else
-        problem nvcc "no /usr/local/cuda/bin/nvcc to compile PyCUDA with" "sudo apt-get install -y nvidia-jetpack"
+        problem nvcc "no /usr/local/cuda/bin/nvcc, which compiles PyCUDA" "sudo apt-get install -y nvidia-jetpack"
     fi
 }
 
-# hasBackend, because the registry's list names GStreamer even where it is not built in.
+# hasBackend, because the registry lists GStreamer even if it is not built in.
 OPENCV_PROBE='
 import cv2
 has = cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER)
@@ -99,7 +99,7 @@ check_opencv() {
         elif [[ $said == */dist-packages/* && $said != */local/* ]]; then
             problem opencv "${said%%, *}: no CSI cameras" "sudo apt-get install --reinstall -y python3-opencv"
         else
-            problem opencv "pip's ${said%%, *} hides JetPack's: no CSI cameras" \
+            problem opencv "pip's ${said%%, *} hides the one of JetPack: no CSI cameras" \
                 "$PYTHON -m pip uninstall -y opencv-python opencv-python-headless"
         fi
     elif [[ $said == *"No module named 'cv2'"* || ! -x $PYTHON ]]; then
@@ -131,7 +131,7 @@ check_memory() {
         note memory "cannot be read" "cat /proc/meminfo"
         return
     elif ((free < MIN_FREE_MIB)); then
-        problem memory "$free of $total MiB available, $MIN_FREE_MIB are needed to build for the GPU" \
+        problem memory "$free of $total MiB available, $MIN_FREE_MIB needed to build engines for the GPU" \
             "sudo systemctl isolate multi-user.target"
     else
         ok memory "$free of $total MiB available"
@@ -139,9 +139,9 @@ check_memory() {
     if ((${swap:-0} > 0 || total >= WITHOUT_SWAP_MIB)); then
         ok swap "${swap:-0} MiB"
     elif [[ -e $ROOT/etc/systemd/nvzramconfig.sh ]]; then
-        problem swap "none: engine builds may be killed for lack of memory" "sudo systemctl enable --now nvzramconfig"
+        problem swap "none: engine builds may run out of memory and be killed" "sudo systemctl enable --now nvzramconfig"
     else
-        problem swap "none: engine builds may be killed for lack of memory" \
+        problem swap "none: engine builds may run out of memory and be killed" \
             "sudo fallocate -l 8G /swap && sudo chmod 600 /swap && sudo mkswap /swap && sudo swapon /swap"
     fi
 }
@@ -150,7 +150,7 @@ check_disk() {
     local free
     free=$(df -Pk "$ROOT/" | awk 'NR == 2 {print int($4 / 1024)}')
     if ((free < MIN_DISK_MIB)); then
-        problem disk "$free MiB free, $MIN_DISK_MIB are needed" "sudo apt-get clean"
+        problem disk "$free MiB free, $MIN_DISK_MIB needed" "sudo apt-get clean"
     else
         ok disk "$free MiB free"
     fi
@@ -185,7 +185,7 @@ check_memory
 check_disk
 check_group
 if ((problems)); then
-    printf '\nnot ready: %d to mend\n' "$problems"
+    printf '\nnot ready: %d problem(s)\n' "$problems"
     exit 1
 fi
 printf '\nready: %s/install.sh\n' "$(dirname "$0")"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs edge-resnet on a Jetson: system packages, a virtual environment that sees JetPack's TensorRT and OpenCV, PyCUDA,
-# camera rules, the group video. Running it again mends what is missing and changes nothing else.
+# camera rules, the group video. A second run adds what is missing and changes nothing else.
 set -euo pipefail
 # shellcheck source=board.sh
 source "$(dirname "${BASH_SOURCE[0]}")/board.sh"
@@ -15,12 +15,12 @@ usage() {
 usage: deploy/jetson/install.sh [--help] [--dry-run] [--venv FOLDER] [PACKAGE]
 
 PACKAGE        what pip installs: a wheel or a checkout of edge-resnet (default: edge-resnet)
---venv FOLDER  where the virtual environment goes (default: ~/edge-resnet-venv)
---dry-run      show every command and run none that changes anything
+--venv FOLDER  folder of the virtual environment (default: ~/edge-resnet-venv)
+--dry-run      show all commands, but run none that changes anything
 
-Run it as yourself: it asks for sudo where it needs it. JetPack's TensorRT and OpenCV are used, pip's are not installed:
-pip's OpenCV has no GStreamer and would hide JetPack's. numpy stays below 2, for which JetPack's OpenCV is built. What
-compiles engines on the board comes along; torch does not.
+Run it as yourself: it uses sudo where necessary. TensorRT and OpenCV are those of JetPack, not of pip: the OpenCV of pip
+has no GStreamer and would hide the one of JetPack, which needs numpy below 2. The packages that compile engines on the
+board are installed as well; torch is not.
 END
 }
 
@@ -40,7 +40,7 @@ parse() {
         shift
     done
     if [[ $PACKAGE == *.whl && ! -f $PACKAGE ]]; then
-        fail "there is no wheel $PACKAGE" "in the checkout, pip wheel --no-deps -w dist . makes one" 2
+        fail "there is no wheel $PACKAGE" "create it in the checkout: pip wheel --no-deps -w dist ." 2
     fi
 }
 
@@ -53,7 +53,7 @@ install_system_packages() {
     for name in python3-venv python3-dev python3-opencv build-essential; do
         is_installed "$name" || missing+=("$name")
     done
-    # The one package brings both; images for a small disk leave it out.
+    # This package contains both; images for small disks leave it out.
     if [[ ! -x $ROOT/usr/local/cuda/bin/nvcc ]] || ! compgen -G "$ROOT/usr/lib/python3*/dist-packages/tensorrt*" >/dev/null; then
         missing+=(nvidia-jetpack)
     fi
@@ -71,7 +71,7 @@ make_environment() {
         step "$VENV/bin/python" -m pip uninstall -y opencv-python opencv-python-headless \
             opencv-contrib-python opencv-contrib-python-headless
     fi
-    # There is no wheel of it: it is compiled here, and looks for the toolkit on PATH.
+    # PyCUDA has no wheel: it is compiled here, with the toolkit that is on PATH.
     step env "PATH=$ROOT/usr/local/cuda/bin:$PATH" "$VENV/bin/python" -m pip install --no-cache-dir 'pycuda>=2024.1' 'numpy<2'
 }
 
@@ -88,13 +88,13 @@ join_group() {
     user=$(id -un)
     if [[ $user == root || " $(id -nG) " == *" video "* ]]; then return; fi
     root_step usermod -aG video "$user"
-    tell 'log out and in again: only then are you in the group video\n'
+    report 'log out and in again for the group video to take effect\n'
 }
 
 parse "$@"
 require_jetpack
 if [[ -n ${SUDO_USER:-} ]]; then
-    fail "under sudo the environment would be root's" "run $0 without sudo: it asks for it where it needs it"
+    fail "under sudo the virtual environment would belong to root" "run $0 without sudo: it uses sudo where necessary"
 fi
 install_system_packages
 make_environment

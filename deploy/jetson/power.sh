@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets the highest power mode and locks the clocks for a measurement, and puts back what was there before.
+# Sets the fastest power mode and locks the clocks for a measurement, and restores the previous state.
 set -euo pipefail
 # shellcheck source=board.sh
 source "$(dirname "${BASH_SOURCE[0]}")/board.sh"
@@ -10,17 +10,17 @@ usage() {
     cat <<'END'
 usage: deploy/jetson/power.sh [--help] [--dry-run] max|restore|show
 
-max      save the power mode and the clocks, set the fastest mode (MAXN), lock the clocks at their highest
-restore  put back the mode and the clocks that max found
-show     the mode, the clocks, and whether something is saved
+max      save the power mode and the clocks, set the fastest mode (MAXN), lock the clocks at their maximum
+restore  restore the mode and the clocks that max saved
+show     show the mode, the clocks, and whether a state is saved
 
-A power mode outlasts a reboot, locked clocks do not. Some modes can only be set with a reboot: nothing is rebooted here, the
-script says so and ends with 1. What max found first stays saved until restore, however often max is run.
---dry-run shows every command and runs none that changes anything.
+A power mode survives a reboot, locked clocks do not. Some modes can only be set with a reboot: the script never reboots, but
+reports this and exits with 1. The state that the first max saved is kept until restore, however often max is run.
+--dry-run shows all commands, but runs none that changes anything.
 END
 }
 
-# nvpmodel prints the mode's name, then its number alone on a line.
+# nvpmodel prints the name of the mode, then its number on a line of its own.
 current_mode() {
     local mode
     mode=$(nvpmodel -q 2>/dev/null | sed -n 's/^ *\([0-9][0-9]*\) *$/\1/p' | tail -n 1 || true)
@@ -29,48 +29,49 @@ current_mode() {
 
 save() {
     local mode=$1
-    # Both are there, or nothing was changed yet. jetson_clocks asks before it writes over a file: it never has to.
+    # If both files exist, the state is saved; otherwise nothing was changed yet. jetson_clocks asks before overwriting a file,
+    # so none is left.
     if [[ -e $SAVED/mode && -e $SAVED/clocks ]]; then return; fi
     root_step rm -rf "$SAVED"
     root_step install -d -m 755 "$SAVED"
     root_step jetson_clocks --store "$SAVED/clocks"
-    # shellcheck disable=SC2016 # the inner shell fills them in: the redirection must be root's
+    # shellcheck disable=SC2016 # the inner shell expands them, since root must open the file
     root_step sh -c 'echo "$1" >"$2"' sh "$mode" "$SAVED/mode"
 }
 
-# set_mode ID WORD: WORD is what to run again after a reboot.
+# set_mode ID ACTION: ACTION is what to run again after a reboot.
 set_mode() {
     if [[ $(current_mode) == "$1" ]]; then return; fi
-    # It may ask whether to reboot now, and then changes nothing unless it may; its exit code does not tell.
+    # It may ask whether to reboot, and without that changes nothing; the exit code is the same.
     root_step nvpmodel -m "$1" <<<no || true
     if ((!DRY_RUN)) && [[ $(current_mode) != "$1" ]]; then
-        fail "power mode $(mode_name "$1") can only be set with a reboot, and nothing was rebooted" \
-            "sudo nvpmodel -m $1, answer yes, and after the reboot: $0 $2"
+        fail "power mode $(mode_name "$1") can only be set with a reboot, which this script does not do" \
+            "run sudo nvpmodel -m $1, answer yes, and after the reboot: $0 $2"
     fi
 }
 
 max() {
     local before
     before=$(current_mode)
-    if [[ -z $before ]]; then fail "nvpmodel does not say which power mode is set" "sudo nvpmodel -q"; fi
+    if [[ -z $before ]]; then fail "nvpmodel does not report the power mode" "check sudo nvpmodel -q"; fi
     save "$before"
     set_mode "$(highest_mode)" max
     root_step jetson_clocks
-    tell '%s with locked clocks; back with: %s restore\n' "$(mode_name "$(highest_mode)")" "$0"
+    report '%s with locked clocks; to restore: %s restore\n' "$(mode_name "$(highest_mode)")" "$0"
 }
 
 restore() {
     if [[ ! -e $SAVED/mode || ! -e $SAVED/clocks ]]; then
-        printf 'nothing is saved: nothing to put back\n'
+        printf 'no saved state: nothing to restore\n'
         return
     fi
     local mode
     mode=$(<"$SAVED/mode")
-    # The mode first: it moves the limits that the saved clocks were read under.
+    # The mode first: the saved clocks were read under its limits.
     set_mode "$mode" restore
     root_step jetson_clocks --restore "$SAVED/clocks"
     root_step rm -rf "$SAVED"
-    tell 'is %s again\n' "$(mode_name "$mode")"
+    report 'restored %s\n' "$(mode_name "$mode")"
 }
 
 show() {
@@ -88,8 +89,8 @@ for argument in "$@"; do
         *) fail "$argument is neither an option nor an action" "$0 --help" 2 ;;
     esac
 done
-if [[ -z $ACTION ]]; then fail "say what to do: max, restore or show" "$0 --help" 2; fi
+if [[ -z $ACTION ]]; then fail "no action: choose max, restore or show" "$0 --help" 2; fi
 for tool in nvpmodel jetson_clocks; do
-    command -v "$tool" >/dev/null || fail "$tool is not here" "power modes are a Jetson's: run this on the board"
+    command -v "$tool" >/dev/null || fail "$tool is not installed" "run this on a Jetson"
 done
 "$ACTION"

@@ -1,4 +1,7 @@
-"""The artifact on disk: opened with every hash checked, written whole or not at all. Knows nothing of graphs or backends."""
+"""The artifact on disk: opened with every hash checked, written completely or not at all.
+
+Does not know about graphs or backends.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -27,15 +30,13 @@ __all__ = [
     "LABELS",
     "MANIFEST",
     "MODEL",
-    "TOOLS",
     "Artifact",
     "describe_files",
-    "finish",
     "newest_artifact",
     "open_artifact",
     "staging",
-    "stamped",
     "write_json",
+    "write_manifest",
 ]
 
 MANIFEST = "manifest.json"
@@ -43,12 +44,18 @@ MODEL = "model.onnx"
 CALIBRATION = "calibration.json"
 CORRECTIONS = "corrections.npz"
 LABELS = "labels.txt"
-ENGINES = "engines"
+_ENGINES = "engines"
+#: What an engine's folder has instead of a manifest.
+_ENGINE_META = "meta.json"
+#: Packages whose versions the manifest names.
+_TOOLS = ("edge-resnet", "numpy", "onnx", "onnxruntime", "pillow", "torch")
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """A verified artifact: ``folder``, its ``manifest`` and one label per class, in index order."""
+    """A verified artifact: its ``folder``, its ``manifest`` and one label per class, in index order."""
 
     folder: Path
     manifest: Manifest
@@ -60,37 +67,37 @@ class Artifact:
         return self.folder / MODEL
 
     def calibration(self) -> CalibrationTable:
-        """Read the calibration table. Raises ArtifactError where there is none or it was made for another graph."""
+        """Read the calibration table. Raises ArtifactError if there is none or it was measured on another graph."""
         path = self.folder / CALIBRATION
         if not path.is_file():
             raise ArtifactError(f"{self.folder} has no {CALIBRATION}", hint="build it again with --int8")
-        table: CalibrationTable = _parse(TypeAdapter(CalibrationTable), path)
+        table = _read(path, CalibrationTable)
         if table.model_digest != self.manifest.files[MODEL].sha256:
             raise ArtifactError(f"{path} was measured on another graph", hint="build the artifact again")
         return table
 
     def source_digest(self) -> str:
-        """Sha256 over what every engine derives from: the graph and, where there are any, ranges and corrections."""
+        """Sha256 over what every engine derives from: the graph and, if present, the ranges and corrections."""
         names = sorted(name for name in self.manifest.files if name in (MODEL, CALIBRATION, CORRECTIONS))
         return hashlib.sha256("".join(self.manifest.files[name].sha256 for name in names).encode()).hexdigest()
 
     def engine_folder(self, key: str) -> Path:
-        """Where the engine of that key is cached, whether or not it is there."""
-        return self.folder / ENGINES / key
+        """The folder in which the engine of that key is cached; it may not exist."""
+        return self.folder / _ENGINES / key
 
 
 def open_artifact(folder: Path) -> Artifact:
-    """Open an artifact and check its schema, that no path leaves it, and every size and sha256.
+    """Open an artifact and check its schema, every size and sha256, and that no path leaves the folder.
 
-    Raises ArtifactError that names the first thing wrong. Engines are a cache and are checked where they are loaded.
+    Raises ArtifactError that names the first fault. Engines are a cache and are checked when they are loaded.
     """
     path = folder / MANIFEST
     if not folder.exists():
-        raise ArtifactError(f"no artifact at {folder}", hint="edge-resnet build makes one; -o names its folder")
+        raise ArtifactError(f"no artifact at {folder}", hint="create one with edge-resnet build; -o names its folder")
     if not path.is_file():
         raise ArtifactError(f"{folder} is not an artifact: it has no {MANIFEST}", hint="name the folder that build wrote")
     _check_schema(path)
-    manifest = _parse(TypeAdapter(Manifest), path)
+    manifest = _read(path, Manifest)
     for name in (MODEL, LABELS, *([CALIBRATION] if manifest.precision == "int8" else [])):
         if name not in manifest.files:
             raise ArtifactError(f"{path} does not list {name}", hint="build the artifact again")
@@ -98,26 +105,26 @@ def open_artifact(folder: Path) -> Artifact:
         _check_file(folder, name, entry)
     labels = tuple((folder / LABELS).read_text(encoding="utf-8").removesuffix("\n").split("\n"))
     if len(labels) != manifest.model.classes:
-        raise ArtifactError(f"{folder / LABELS} has {len(labels)} lines for {manifest.model.classes} classes")
+        message = f"{folder / LABELS} has {len(labels)} lines for {manifest.model.classes} classes"
+        raise ArtifactError(message, hint="build the artifact again")
     return Artifact(folder, manifest, labels)
 
 
 def newest_artifact(root: Path) -> Path:
-    """The artifact under ``root`` whose manifest was written last. Raises ArtifactError where there is none."""
+    """The artifact under ``root`` whose manifest was written last. Raises ArtifactError if there is none."""
     manifests = [path for path in root.glob(f"*/{MANIFEST}") if not path.parent.name.startswith(".")]
     if not manifests:
-        raise ArtifactError(
-            f"no artifact under {root}/", hint="edge-resnet build --depth 50 --int8 makes one; or name its folder"
-        )
+        hint = "create one with edge-resnet build --depth 50 --int8, or name a folder"
+        raise ArtifactError(f"no artifact under {root}/", hint=hint)
     return max(manifests, key=lambda path: path.stat().st_mtime_ns).parent
 
 
 @contextmanager
 def staging(target: Path, *, force: bool = False) -> Iterator[Path]:
-    """Yield an empty folder beside ``target`` that takes its place if the block succeeds and vanishes if it does not.
+    """Yield an empty folder beside ``target`` that replaces it if the block succeeds and is removed if it fails.
 
-    Nothing is left half-written: not on an exception, not on Ctrl-C. With ``force`` an artifact or engine that is there is
-    replaced; anything else that is there is refused. Raises BuildError, also where the disk is full or read-only.
+    Nothing is left half-written, not even on Ctrl-C. With ``force`` an existing artifact or engine is replaced; anything else
+    that exists is refused. Raises BuildError, also if the disk is full or read-only.
     """
     if target.exists() and not force:
         raise BuildError(f"{target} exists already", hint="choose another folder with -o, or replace it with --force")
@@ -140,8 +147,15 @@ def staging(target: Path, *, force: bool = False) -> Iterator[Path]:
         shutil.rmtree(work, ignore_errors=True)
 
 
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write the manifest over the files in ``folder``, with the time and the versions of the tools: an artifact's last step."""
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    tools = {name: version(name) for name in _TOOLS}
+    write_json(folder / MANIFEST, replace(manifest, created=now, tools=tools, files=describe_files(folder)))
+
+
 def describe_files(folder: Path) -> dict[str, FileEntry]:
-    """The manifest's entries for every file that lies in ``folder`` now."""
+    """The manifest's entries for all files in ``folder``, the manifest itself excluded."""
     files = (path for path in sorted(folder.iterdir()) if path.is_file() and path.name != MANIFEST)
     return {path.name: FileEntry(sha256_of(path), path.stat().st_size) for path in files}
 
@@ -152,7 +166,7 @@ def write_json(path: Path, record: Any) -> None:
 
 
 def _is_ours(folder: Path) -> bool:
-    return (folder / MANIFEST).is_file() or (folder / "meta.json").is_file()
+    return (folder / MANIFEST).is_file() or (folder / _ENGINE_META).is_file()
 
 
 def _remedy(error: OSError) -> str:
@@ -164,20 +178,19 @@ def _remedy(error: OSError) -> str:
 
 
 def _check_schema(path: Path) -> None:
-    """Refuse a newer schema before its unknown fields are complained about."""
+    """Refuse a newer schema before its unknown fields are reported."""
     try:
-        version = json.loads(path.read_text(encoding="utf-8"))["schema_version"]
+        found = json.loads(path.read_text(encoding="utf-8"))["schema_version"]
     except (ValueError, KeyError, TypeError) as error:
         raise ArtifactError(f"{path} is not a manifest", hint="build the artifact again") from error
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
-        raise ArtifactError(
-            f"{path} has schema {version}, this edge-resnet reads up to {SCHEMA_VERSION}", hint="pip install -U edge-resnet"
-        )
+    if not isinstance(found, int) or found > SCHEMA_VERSION:
+        message = f"{path} has schema {found}, this edge-resnet reads up to {SCHEMA_VERSION}"
+        raise ArtifactError(message, hint="pip install -U edge-resnet")
 
 
-def _parse(adapter: TypeAdapter[Any], path: Path) -> Any:
+def _read(path: Path, record: type[T]) -> T:
     try:
-        return adapter.validate_json(path.read_bytes())
+        return TypeAdapter(record).validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -194,18 +207,3 @@ def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
         raise ArtifactError(f"{path} is missing", hint="copy the artifact again, or build it again")
     if path.stat().st_size != entry.size or sha256_of(path) != entry.sha256:
         raise ArtifactError(f"{path} was changed after the build", hint="copy the artifact again, or build it again")
-
-
-def finish(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest over what lies in ``folder`` now: the end of every artifact."""
-    write_json(folder / MANIFEST, replace(manifest, files=describe_files(folder)))
-
-
-#: Packages whose versions the manifest names.
-TOOLS = ("edge-resnet", "numpy", "onnx", "onnxruntime", "pillow", "torch")
-
-
-def stamped(manifest: Manifest) -> Manifest:
-    """The manifest with the time, and the versions of what it is made with, as they are now."""
-    created = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return replace(manifest, created=created, tools={name: version(name) for name in TOOLS})

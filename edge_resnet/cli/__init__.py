@@ -1,4 +1,4 @@
-"""The command line: each handler parses, calls one function and prints. Heavy libraries are imported inside handlers."""
+"""The command line: each handler parses its options, calls one function and prints. Heavy libraries are imported in handlers."""
 
 from __future__ import annotations
 
@@ -30,22 +30,9 @@ from edge_resnet.core.errors import EdgeResnetError
 
 __all__ = ["app", "main"]
 
-#: Module → the extra that brings it: the commands that need them import them when they run.
-_EXTRAS = {
-    "torch": "build",
-    "torchvision": "build",
-    "onnx": "compile",
-    "safetensors": "build",
-    "sklearn": "demo",
-    "matplotlib": "report",
-    "jinja2": "report",
-    "tensorboard": "train",
-}
 _BUILDING = ("build", "calibrate")
-#: The base of what the parser raises: click's, of which newer typers carry their own copy.
+#: The base of the parser's errors: click's ClickException, of which newer versions of typer have their own copy.
 _USAGE = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
-#: What a shell and a supervisor read as "ended by Ctrl-C": 128 + SIGINT.
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="edge-resnet",
@@ -72,8 +59,8 @@ app.command()(demo)
 app.add_typer(deploy, name="deploy")
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(requested: bool) -> None:
+    if requested:
         typer.echo(f"edge-resnet {__version__}")
         raise typer.Exit
 
@@ -83,21 +70,21 @@ def _options(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Log every step, and show the traceback of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Log every step and show tracebacks.")] = False,
 ) -> None:
     pass
 
 
 def main() -> NoReturn:
-    """Run the command and end the process: 0 done, 1 the machine failed, 2 the user's input, 3 a gate failed, 130 Ctrl-C."""
-    arguments = [word for word in sys.argv[1:] if word != "--debug"]
+    """Run the command and exit: 0 success, 1 the machine failed, 2 wrong input, 3 a gate failed, 130 interrupted."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     arguments = arguments or ["--help"]
     signal.signal(signal.SIGTERM, _terminate)
     _log_to_stderr(logging.DEBUG if debug else logging.WARNING)
     try:
         code = app(arguments, prog_name="edge-resnet", standalone_mode=False)
-        if code == INTERRUPTED:  # newer typers turn Ctrl-C into this themselves
+        if code == INTERRUPTED:  # newer versions of typer convert Ctrl-C to this themselves
             _fail("interrupted", "", INTERRUPTED)
     except EdgeResnetError as error:
         if debug:
@@ -106,7 +93,7 @@ def main() -> NoReturn:
     except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted", "", INTERRUPTED)
     except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away: nothing is wrong, and nothing more can be said
+        sys.stderr.close()  # whoever read our output has closed it, as head does: no error
         code = 0
     except Exception as error:
         if debug and not isinstance(error, _USAGE):
@@ -116,19 +103,23 @@ def main() -> NoReturn:
 
 
 def _explain(error: Exception, arguments: list[str]) -> int:
-    """Say what an error that is not ours means: words the parser refuses, a package that is missing, or a bug."""
+    """Report an error that is not ours: arguments that the parser refuses, a missing package, or a bug."""
     if isinstance(error, _USAGE):
         return _fail(_usage_text(error), f"edge-resnet {_command_of(arguments)}--help", 2)
-    if isinstance(error, ModuleNotFoundError) and error.name in _EXTRAS:
-        # What misses onnx first misses torch next, where it builds.
-        extra = "build" if error.name == "onnx" and arguments[0] in _BUILDING else _EXTRAS[error.name]
-        return _fail(f"this command needs {error.name}", f"pip install 'edge-resnet[{extra}]'", 1)
+    if isinstance(error, ModuleNotFoundError):
+        from edge_resnet.core.packages import EXTRAS, extra_command
+
+        extra = EXTRAS.get(error.name or "")
+        if extra is not None:
+            # A command that builds needs torch as well, which would be missing next.
+            extra = "build" if error.name == "onnx" and arguments[0] in _BUILDING else extra
+            return _fail(f"this command needs {error.name}", extra_command(extra), 1)
     text = " ".join(f"{type(error).__name__}: {error}".split())
-    return _fail(text, "this is a bug; run it again with --debug and report what it prints", 1)
+    return _fail(text, "this is a bug: run the command again with --debug and report the output", 1)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature of a signal handler
-    """SIGTERM ends as Ctrl-C does: cleanly."""
+    """End cleanly on SIGTERM, as on Ctrl-C."""
     raise KeyboardInterrupt
 
 
@@ -153,7 +144,7 @@ def _fail(message: str, hint: str, code: int) -> int:
 
 
 def _log_to_stderr(level: int) -> None:
-    """Warnings of this package reach the user as one line each; libraries stay silent unless debugging."""
+    """Show warnings of this package, one line each; other libraries log nothing unless debugging."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s" if level > logging.DEBUG else "%(name)s: %(message)s"))
     logger = logging.getLogger("edge_resnet")

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 __all__ = ["bench"]
 
-_INTERRUPTED = 130
 _MIB = 1 << 20
 _HEADS = ("", "queries", "p50 ms", "p90 ms", "p99 ms", "max ms", "images/s", "")
 _NUMERIC = range(1, 7)

@@ -13,7 +13,7 @@ from edge_resnet.cli.int8 import named_recipe, print_int8
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import (
-    FAMILY_SHORTCUT,
+    FAMILIES,
     IMAGENET_MEAN,
     IMAGENET_STD,
     BatchProfile,
@@ -120,7 +120,7 @@ def _width(family: Family, classes: int | None, names: tuple[str, ...] | None) -
     """The width of the head: ``classes``, else one per label, else the family's own."""
     if classes is not None:
         return classes
-    return len(names) if names else 1000 if family == "imagenet" else 10
+    return len(names) if names else FAMILIES[family].classes
 
 
 def _precision(*, int8: bool, fp16: bool, fp32: bool) -> Precision:

@@ -16,7 +16,7 @@ import typer
 from edge_resnet.cli import options
 from edge_resnet.cli.int8 import named_recipe, print_int8
 from edge_resnet.cli.progress import progress_bars
-from edge_resnet.core.errors import ConfigError, SourceError
+from edge_resnet.core.errors import INTERRUPTED, ConfigError, SourceError
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact

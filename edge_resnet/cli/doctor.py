@@ -1,6 +1,6 @@
-"""``edge-resnet doctor``: shows what this machine has, what it lacks and the command that mends it.
+"""``edge-resnet doctor``: lays out what this machine has, what is missing, and the commands that fix it.
 
-Knows nothing of how anything is found out: doctor/ looks, this file lays out.
+Does not know how anything is checked (edge_resnet.deployment.doctor does).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = ["doctor"]
 _TITLES = {
     "machine": "this machine",
     "base": "to run on images",
-    "backends": "what runs a network",
+    "backends": "backends",
     "compile": "to compile engines",
     "build": "to build artifacts",
     "camera": "to run on cameras",
@@ -38,10 +38,10 @@ _GAP = 2
 _STYLES = {"ok": "green", "missing": "dim", "problem": "red"}
 
 
-def doctor(json_output: Annotated[bool, typer.Option("--json", help="Print JSON alone.")] = False) -> None:
-    """Show what this machine has, what it lacks, and the command that mends each lack.
+def doctor(json_output: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False) -> None:
+    """Show what this machine has, what is missing or broken, and the command that fixes each problem.
 
-    Ends with exit code 1 only where a package that every command needs is missing or broken.
+    Exits with code 1 only if a package that every command needs is missing or broken.
 
     Example: edge-resnet doctor
     """
@@ -72,7 +72,7 @@ def _backends() -> dict[str, BackendInfo]:
 
 
 def _show(console: Console, info: DeviceInfo, checks: Sequence[Check], ready: Readiness) -> None:
-    """Print the checks by group; fixes stand beside them where the terminal is wide enough, else below, never wrapped."""
+    """Print the checks by group, with the fixes beside them if the terminal is wide enough, else below; fixes never wrap."""
     from rich.text import Text
 
     fixes = [check for check in checks if check.fix]
@@ -94,7 +94,7 @@ def _show(console: Console, info: DeviceInfo, checks: Sequence[Check], ready: Re
 
 
 def _table(checks: Sequence[Check], widths: tuple[int, int | None], *, ascii_only: bool) -> Table:
-    """Mark and name, detail and, where the detail has a width, the fix beside it."""
+    """Mark and name, detail and, if the detail has a width, the fix beside it."""
     from rich.table import Table
     from rich.text import Text
 

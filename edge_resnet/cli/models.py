@@ -1,44 +1,60 @@
-"""``edge-resnet models``. Knows how the table is laid out; the measuring is edge_resnet.network'."""
+"""``edge-resnet models``. Knows how the table is laid out; edge_resnet.network measures the networks."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from edge_resnet.network.zoo import NetworkFacts
+
 __all__ = ["models"]
 
+_NOTES = (
+    "\nMeasured from the networks for one image of 224 or 32 pixels: convolutions and classifier. torchvision, and so the "
+    "networks here, put the stride of a bottleneck on its 3x3 convolution, which costs more than on the first 1x1 convolution "
+    "as in the paper: the column 'stride as paper' is for the paper's placement. The last column has the paper's own figures: "
+    "multiply-adds in G (table 1) or parameters in M (table 6)."
+)
 
-def models(json_output: Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")] = False) -> None:
-    """Print the networks of He et al. 2015: layers, parameters, multiply-adds, measured, beside the paper's figures.
+
+def models(json_output: Annotated[bool, typer.Option("--json", help="Print JSON to stdout.")] = False) -> None:
+    """List the networks of He et al. 2015 with measured layers, parameters and multiply-adds, and the paper's figures.
 
     edge-resnet models
     """
     from edge_resnet.network import paper_table
 
-    table = paper_table()
+    networks = paper_table()
     if json_output:
-        typer.echo(json.dumps([asdict(facts) for facts in table]))
+        typer.echo(json.dumps([asdict(facts) for facts in networks]))
         return
-    header = (
-        f"{'network':<17} {'block':<11} {'layers':>6} {'params':>9} {'multiply-adds':>14} {'stride as paper':>16} {'paper':>10}"
-    )
-    typer.echo(header)
-    for facts in table:
-        figure = f"{facts.paper_figure} {'G' if facts.spec.family == 'imagenet' else 'M par.'}"
-        typer.echo(
-            f"{facts.spec.name:<17} {facts.block:<11} {facts.layers:>6} {facts.parameters / 1e6:>7.2f} M "
-            f"{facts.multiply_adds / 1e9:>12.3f} G {facts.paper_stride_multiply_adds / 1e9:>14.3f} G {figure:>10}"
+    from rich.console import Console
+
+    # A fixed width: what a pipe receives does not depend on the terminal.
+    Console(width=80, highlight=False).print(_table(networks), _NOTES)
+
+
+def _table(networks: list[NetworkFacts]) -> Table:
+    from rich.table import Table
+
+    table = Table("network", "block", box=None, padding=(0, 2, 0, 0))
+    for title in ("layers", "parameters", "multiply-\nadds", "stride\nas paper", "paper"):
+        table.add_column(title, justify="right")
+    for facts in networks:
+        unit = "G" if facts.spec.family == "imagenet" else "M"
+        table.add_row(
+            facts.spec.name,
+            facts.block,
+            str(facts.layers),
+            f"{facts.parameters / 1e6:.2f} M",
+            f"{facts.multiply_adds / 1e9:.3f} G",
+            f"{facts.paper_stride_multiply_adds / 1e9:.3f} G",
+            f"{facts.paper_figure} {unit}",
         )
-    typer.echo("")
-    typer.echo(
-        "Measured from the networks for one image (224 or 32 pixels), convolutions and classifier. torchvision, and so the"
-    )
-    typer.echo(
-        "networks here, put a bottleneck's stride on its 3x3 convolution, which costs more than the paper's 1x1: the column"
-    )
-    typer.echo(
-        "'stride as paper' counts the paper's placement. The paper's figures: table 1 (multiply-adds), table 6 (parameters)."
-    )
+    return table

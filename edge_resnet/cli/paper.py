@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from edge_resnet.cli.progress import progress_bars
-from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.errors import INTERRUPTED, ConfigError
 from edge_resnet.core.records import IMAGENET_MEAN, IMAGENET_STD
 from edge_resnet.core.records import Family as FamilyName
 from edge_resnet.core.records import Shortcut as ShortcutName
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["paper"]
 
-_INTERRUPTED = 130
 _IMAGES, _WEIGHTS, _TRAINING = "Images", "Given networks", "Training"
 _SCHEDULES = Literal["one-cycle", "paper-cifar", "paper-imagenet", "cosine", "constant"]
 

@@ -1,4 +1,4 @@
-"""Progress on stderr: bars for whatever reports through a Progress call, a count of frames. Knows nothing of the work."""
+"""Progress bars on stderr, for work that reports through a Progress call and for training. Does not know about the work."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["TrainBar", "progress_bars", "train_bar"]
 
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """Yield a Progress that draws a bar per stage on stderr; on something that is no terminal it draws nothing."""
+    """Yield a Progress that draws a bar per stage on stderr, if that is a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
@@ -46,7 +46,7 @@ def progress_bars() -> Iterator[Progress]:
 
 
 class TrainBar:
-    """What ``fit`` reports to; lines go above the bar. On something that is no terminal there are only the lines."""
+    """What ``fit`` reports to: a line per epoch, above a bar if stderr is a terminal."""
 
     def __init__(self, bars: Bars, epochs: float) -> None:
         self._bars = bars
@@ -55,18 +55,18 @@ class TrainBar:
         self._running = ""
 
     def __call__(self, stage: str, done: int, total: int) -> None:
-        """Steps, or bytes of a download."""
+        """Show steps, or bytes of a download."""
         if stage not in self._tasks:
             self._tasks[stage] = self._bars.add_task(stage)
-        said = self._running if stage == "train" and self._running else None
-        self._bars.update(self._tasks[stage], completed=done, total=total, description=said)
+        description = self._running if stage == "train" and self._running else None
+        self._bars.update(self._tasks[stage], completed=done, total=total, description=description)
 
     def running(self, epoch: int, loss: float, error: float) -> None:
-        """The means of the epoch so far."""
+        """Show the means of the current epoch so far."""
         self._running = f"epoch {epoch}/{self._epochs}  loss {loss:.3f}  top-1 {100 - error:.1f} %"
 
     def epoch(self, record: EpochRecord) -> None:
-        """A line that stays."""
+        """Print the line of a finished epoch."""
         tested = (
             "" if record.test_error is None else f"  test: loss {record.test_loss:.3f}  top-1 {100 - record.test_error:.2f} %"
         )
@@ -82,7 +82,7 @@ class TrainBar:
 
 @contextmanager
 def train_bar(epochs: float) -> Iterator[TrainBar]:
-    """Yield a TrainBar that is taken away at the end."""
+    """Yield a TrainBar; the bar is removed at the end."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 

@@ -12,8 +12,8 @@ import typer
 from edge_resnet.cli import options
 from edge_resnet.cli.int8 import named_recipe
 from edge_resnet.cli.progress import progress_bars
-from edge_resnet.core.errors import ConfigError
-from edge_resnet.core.records import FAMILY_SHORTCUT, Correction, Family, ModelSpec, Precision, Preprocess, Shortcut
+from edge_resnet.core.errors import INTERRUPTED, ConfigError
+from edge_resnet.core.records import FAMILIES, Correction, Family, ModelSpec, Precision, Preprocess, Shortcut
 
 if TYPE_CHECKING:
     from edge_resnet.measurement.report import Questions, Report
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["report"]
 
-_INTERRUPTED = 130
 _SWEEP, _ASK = "What to measure", "Questions"
 _DEPTHS = "Depths of the networks to build, for example 18,34,50,101,152."
 _WEIGHTS = "Folder with a weights file per depth, found by its name (default: torchvision's weights)."
@@ -147,7 +146,7 @@ def _run(request: SweepRequest, questions: Questions, output: _Output) -> None:
     else:
         _print_report(found, questions, page)
     if found.interrupted:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
 
 
 def _network(depth: int, chosen: _NetworkOptions) -> Network:

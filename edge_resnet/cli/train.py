@@ -11,8 +11,8 @@ import typer
 
 from edge_resnet.cli import options
 from edge_resnet.cli.progress import train_bar
-from edge_resnet.core.errors import ConfigError
-from edge_resnet.core.records import FAMILY_SHORTCUT, IMAGENET_MEAN, IMAGENET_STD, Family
+from edge_resnet.core.errors import INTERRUPTED, ConfigError
+from edge_resnet.core.records import FAMILIES, IMAGENET_MEAN, IMAGENET_STD, Family
 
 if TYPE_CHECKING:
     from edge_resnet.network.training.job import JobResult

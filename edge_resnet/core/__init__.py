@@ -1,6 +1,6 @@
-"""What every wing uses: errors, the records that describe a network and its input, files, statistics, subprocesses.
+"""What every wing uses: errors, the records that describe a network and its input, files, statistics, packages, subprocesses.
 
-Knows nothing of images, graphs and devices. Loads the standard library and, to read records from JSON, pydantic.
+Does not know about images, graphs or devices. Loads the standard library, packaging and, to read records from JSON, pydantic.
 """
 
 __version__ = "0.1.0"

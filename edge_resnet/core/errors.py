@@ -1,18 +1,18 @@
-"""Every error that edge-resnet raises on purpose. Knows nothing of who raises or prints them.
+"""Every error that edge-resnet raises on purpose, and its exit code. Does not know who raises or prints them.
 
 EdgeResnetError
- ├─ ConfigError             what the user asked for makes no sense                        exit 2
- ├─ MissingDependencyError  an optional package is not installed                          exit 1
- ├─ WeightsError            a weights file cannot be had, read, or does not fit           exit 2
- ├─ ExportError             the ONNX graph does not compute what the torch model does     exit 1
- ├─ DataError               images or labels cannot be used                               exit 2
- ├─ CalibrationError        the ranges cannot be had from these images or this table      exit 2
- ├─ BuildError              an artifact or an engine could not be made or written         exit 2
- ├─ ArtifactError           the folder is not a whole, unchanged artifact                 exit 2
- │   └─ IncompatibleEngineError   no engine in it fits this machine                       exit 2
- ├─ BudgetError             a gate failed: the accuracy budget cannot be met              exit 3
- ├─ BackendError            inference failed on the device                                exit 1
- └─ SourceError             frames cannot be had from a camera, a video or a folder       exit 2
+ ├─ ConfigError             an option or a combination is invalid                  exit 2
+ ├─ MissingDependencyError  an optional package is not installed                   exit 1
+ ├─ WeightsError            weights cannot be downloaded or read, or do not fit    exit 2
+ ├─ ExportError             the ONNX graph does not match the torch model          exit 1
+ ├─ DataError               images or labels cannot be used                        exit 2
+ ├─ CalibrationError        ranges cannot be measured, or the table does not fit   exit 2
+ ├─ BuildError              an artifact or an engine could not be built or written exit 2
+ ├─ ArtifactError           the folder is no complete, unchanged artifact          exit 2
+ │   └─ IncompatibleEngineError   none of its engines fits this machine            exit 2
+ ├─ BudgetError             a gate failed: the accuracy budget cannot be met       exit 3
+ ├─ BackendError            inference failed on the device                         exit 1
+ └─ SourceError             a camera, a video or a folder gives no frames          exit 2
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 __all__ = [
+    "INTERRUPTED",
     "ArtifactError",
     "BackendError",
     "BudgetError",
@@ -40,11 +41,14 @@ __all__ = [
 ]
 
 
-class EdgeResnetError(Exception):
-    """Base of all: one line that says what is wrong and, where known, one that says what to do.
+#: The exit code of a command that Ctrl-C or SIGTERM ended: 128 + SIGINT, as shells and supervisors expect.
+INTERRUPTED = 130
 
-    ``exit_code`` is what the command line ends with: 1 the machine or the device failed, 2 the user's input,
-    3 a gate failed.
+
+class EdgeResnetError(Exception):
+    """Base class. ``message``: one sentence on what is wrong. ``hint``: what to do about it, if known.
+
+    ``exit_code`` of the command line: 1 the machine or the device failed, 2 wrong input, 3 a gate failed.
     """
 
     exit_code = 1
@@ -55,20 +59,20 @@ class EdgeResnetError(Exception):
         self.hint = hint
 
     def with_hint(self, more: str) -> Self:
-        """The same error with one more thing to do after its own hint."""
+        """The same error with one more hint after its own."""
         composed = copy.copy(self)
         composed.hint = f"{self.hint}; {more}" if self.hint else more
         return composed
 
 
 class ConfigError(EdgeResnetError, ValueError):
-    """A value or a combination of options makes no sense."""
+    """A value or a combination of options is invalid."""
 
     exit_code = 2
 
 
 class MissingDependencyError(EdgeResnetError, ImportError):
-    """An optional package is needed here and not installed; the hint is the command that installs it."""
+    """An optional package is required but not installed; the hint is the command that installs it."""
 
 
 class WeightsError(EdgeResnetError):
@@ -101,19 +105,19 @@ class CalibrationError(EdgeResnetError):
 
 
 class BuildError(EdgeResnetError):
-    """An artifact or an engine could not be made or written."""
+    """An artifact or an engine could not be built or written."""
 
     exit_code = 2
 
 
 class ArtifactError(EdgeResnetError):
-    """A folder is not a whole and unchanged artifact of a known schema."""
+    """A folder is not a complete, unchanged artifact of a known schema."""
 
     exit_code = 2
 
 
 class IncompatibleEngineError(ArtifactError):
-    """The artifact is sound, but holds no engine that this machine can run."""
+    """The artifact is valid, but contains no engine that this machine can run."""
 
 
 class BudgetError(EdgeResnetError):

@@ -1,4 +1,4 @@
-"""Files that are there whole or as before: written beside, brought to the disk, renamed. Knows nothing of their content."""
+"""Files written atomically (to a temporary file, synced, renamed), and JSON files read. Does not know what they contain."""
 
 from __future__ import annotations
 
@@ -11,27 +11,39 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from platformdirs import user_cache_path
 
 from edge_resnet.core.errors import BuildError, DataError
 
-__all__ = ["check_free", "kind_of", "parse_record", "read_json", "replace_files", "sha256_of", "write_together", "write_whole"]
+__all__ = [
+    "cache_folder",
+    "check_free",
+    "kind_of",
+    "parse_record",
+    "read_json",
+    "replace_files",
+    "sha256_of",
+    "write_together",
+    "write_whole",
+]
 
 
-def replace_files(writers: Mapping[Path, Callable[[Path], object]]) -> None:
-    """Let each of ``writers`` fill a file beside its path, and put them in place once all are whole and on the disk.
+def replace_files(writers: Mapping[Path, Callable[[Path], object]], *, private: bool = False) -> None:
+    """Let each of ``writers`` fill a temporary file beside its path, and rename them once all are complete and on the disk.
 
-    Folders on the way are made. Raises OSError, and what a writer raises; then every path holds what it held before.
+    Parent folders are created. ``private``: at no moment can anyone but the owner read the files. Raises OSError and what a
+    writer raises; then every path holds what it held before.
     """
     parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in writers}
     try:
         for path, write in writers.items():
             path.parent.mkdir(parents=True, exist_ok=True)
             part = parts[path]
-            part.touch()
+            part.unlink(missing_ok=True)  # of a process that was killed and had the same number
+            part.touch(mode=0o600 if private else 0o666, exist_ok=False)
             mode = part.stat().st_mode
             write(part)
-            part.chmod(mode)  # safetensors makes files that only their owner may read
+            part.chmod(mode)  # safetensors creates files that only their owner may read
             with part.open("rb") as file:
                 os.fsync(file.fileno())  # a rename that outlives its content leaves an empty file after a power cut
         for path, part in parts.items():
@@ -43,27 +55,27 @@ def replace_files(writers: Mapping[Path, Callable[[Path], object]]) -> None:
 
 
 def write_together(contents: Mapping[Path, bytes]) -> None:
-    """Write all of them over whatever is there, or none. Raises BuildError."""
+    """Write all of the files, replacing existing ones, or none. Raises BuildError."""
     try:
         replace_files({path: partial(Path.write_bytes, data=content) for path, content in contents.items()})
     except OSError as error:
         names = " and ".join(map(str, contents))
-        hint = "check the path, and the room on the disk"
+        hint = "check the path and the free disk space"
         raise BuildError(f"cannot write {names}: {error.strerror or error}", hint=hint) from error
 
 
 def write_whole(path: Path, content: bytes) -> Path:
-    """Write ``content`` over whatever is at ``path``, which is returned. Raises BuildError."""
+    """Write ``content`` to ``path``, replacing an existing file, and return ``path``. Raises BuildError."""
     write_together({path: content})
     return path
 
 
 def check_free(path: Path, *, force: bool) -> None:
-    """Raise BuildError where ``path`` could not be written: better before a measurement than after it."""
+    """Raise BuildError if ``path`` cannot be written: before a long measurement rather than after it."""
     if path.is_dir():
-        raise BuildError(f"{path} cannot be written: it is a folder", hint="name a file in it")
+        raise BuildError(f"{path} cannot be written: it is a folder", hint="name a file in that folder")
     if not path.parent.is_dir():
-        raise BuildError(f"{path} cannot be written: {path.parent} is no folder", hint=f"mkdir -p {path.parent}")
+        raise BuildError(f"{path} cannot be written: the folder {path.parent} does not exist", hint=f"mkdir -p {path.parent}")
     if path.exists() and not force:
         raise BuildError(f"{path} exists already", hint="choose another name, or replace it with --force")
 
@@ -72,17 +84,17 @@ T = TypeVar("T")
 
 
 def read_json(path: Path, again: str = "measure again") -> Any:
-    """The content of a JSON file. Raises DataError where it cannot be read or is cut off; ``again`` is the remedy for that."""
+    """The content of a JSON file. Raises DataError if it cannot be read or parsed; ``again``: the remedy for the latter."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}", hint="check the spelling") from error
     except ValueError as error:
-        raise DataError(f"{path} is cut off, or no JSON: {error}", hint=f"copy it again, or {again}") from error
+        raise DataError(f"{path} is cut off or not JSON: {error}", hint=f"copy it again, or {again}") from error
 
 
 def kind_of(path: Path) -> str | None:
-    """The command that wrote the file; None where it does not say. Raises DataError as ``read_json``."""
+    """The command that wrote the file, None if the file does not name one. Raises DataError as ``read_json`` does."""
     content = read_json(path)
     first = content[0] if isinstance(content, list) and content else content
     kind = first.get("kind") if isinstance(first, dict) else None
@@ -90,14 +102,16 @@ def kind_of(path: Path) -> str | None:
 
 
 def parse_record(path: Path, content: Any, record: type[T], *, kind: str, schema: int) -> T:
-    """``content`` of ``path`` as the dataclass ``record``, which has the fields ``kind`` and ``schema_version``.
+    """Parse the ``content`` of ``path`` as the dataclass ``record``, which has the fields ``kind`` and ``schema_version``.
 
-    ``kind``: the command that writes it. Raises DataError where it is of another kind, of a schema above ``schema``, or does not
-    hold what such a record holds.
+    ``kind``: the command that writes it. Raises DataError if it is of another kind, has a schema above ``schema``, or its fields
+    do not fit the record.
     """
+    from pydantic import TypeAdapter, ValidationError  # late: doctor reports a pydantic that is missing or broken
+
     again = f"run {kind} again"
     if not isinstance(content, dict) or content.get("kind") != kind:
-        raise DataError(f"{path} is not what {kind} writes", hint=again)
+        raise DataError(f"{path} was not written by {kind}", hint=again)
     version = content.get("schema_version")
     if not isinstance(version, int) or version > schema:
         raise DataError(f"{path} has schema {version}, this edge-resnet reads up to {schema}", hint="pip install -U edge-resnet")
@@ -106,6 +120,11 @@ def parse_record(path: Path, content: Any, record: type[T], *, kind: str, schema
     except ValidationError as error:
         first = error.errors()[0]
         raise DataError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}", hint=again) from error
+
+
+def cache_folder() -> Path:
+    """The folder for downloads and compiled code: ``edge-resnet`` in $XDG_CACHE_HOME or ~/.cache. It may not exist yet."""
+    return user_cache_path("edge-resnet", appauthor=False)
 
 
 def sha256_of(path: Path) -> str:

@@ -1,17 +1,20 @@
-"""Subprocesses with a time limit: whatever a child does, its caller goes on. Knows no command."""
+"""Subprocesses with a time limit: whatever a child does, its caller continues. Does not know any command."""
 
 from __future__ import annotations
 
-import contextlib
+import json
 import os
 import signal
 import subprocess
+import tempfile
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 __all__ = ["Finished", "run_within"]
 
-
+#: How long a killed process may take to end.
 _KILL_S = 1.0
 
 
@@ -23,29 +26,52 @@ class Finished:
     stdout: str
     stderr: str
 
+    def answer(self) -> Any:
+        """The JSON value in the last line of stdout. Raises ValueError if that line holds none."""
+        return json.loads(_last_line(self.stdout))
+
+    @property
+    def crashed(self) -> bool:
+        """Whether a signal ended it."""
+        return self.code < 0
+
+    def reason(self) -> str:
+        """In one line why it failed: the signal that ended it and the last line of stderr, else the exit code."""
+        last = _last_line(self.stderr)
+        if self.crashed:
+            return f"crashed ({signal.Signals(-self.code).name})" + (f": {last}" if last else "")
+        return last or f"ended with exit code {self.code} and no message"
+
 
 def run_within(command: Sequence[str], timeout_s: float) -> Finished | None:
-    """Run a program in a session of its own; None where it gave no answer in time. Raises OSError where it cannot be started.
+    """Run a program without input; None if it does not end in time. Raises OSError if it cannot be started.
 
-    One that hangs in the kernel, as a faulty driver makes it, cannot be killed: it is left behind a second later.
+    It gets a session of its own. If it is late or the caller is interrupted, the program and what it started are killed. One that
+    hangs in the kernel, as a faulty driver can cause, cannot be killed: it is left behind a second later.
     """
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, errors="replace", start_new_session=True)
-    try:
-        stdout, stderr = process.communicate(timeout=timeout_s)
-    except subprocess.TimeoutExpired:
-        return None
-    finally:
-        _end(process)
-    return Finished(process.returncode, stdout, stderr)
+    # Files, not pipes: a pipe stays open as long as any process that the program started.
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, start_new_session=True)
+        try:
+            process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            _end(process)
+        texts = []
+        for file in (stdout, stderr):
+            file.seek(0)
+            texts.append(file.read().decode("utf-8", "replace"))
+    return Finished(process.returncode, *texts)
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.killpg(process.pid, signal.SIGKILL)
-        with contextlib.suppress(subprocess.TimeoutExpired):
+        with suppress(subprocess.TimeoutExpired):
             process.wait(_KILL_S)
-    for stream in (process.stdout, process.stderr):
-        if stream is not None:
-            stream.close()
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]

@@ -1,4 +1,4 @@
-"""The records that all rooms share: frozen, checked once when made. Knows no numpy, no file and no device."""
+"""The records that all wings share: frozen, and validated when created. Does not know about numpy, files or devices."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Literal, TypeAlias, get_args
 from edge_resnet.core.errors import ConfigError
 
 __all__ = [
-    "FAMILY_SHORTCUT",
+    "FAMILIES",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
     "BatchProfile",
     "CalibMethod",
     "Correction",
     "Family",
+    "FamilyDefaults",
     "ModelSpec",
     "Precision",
     "Preprocess",
@@ -35,19 +36,46 @@ Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 Typing: TypeAlias = Literal["weak", "strong"]
 #: How a range is read off a histogram; ``auto`` asks for the one that agrees best with FP32 on images held out.
 CalibMethod: TypeAlias = Literal["auto", "max", "percentile", "mse", "entropy"]
-#: What is corrected after the ranges are read: nothing, the biases, or ranges, biases and rounding learned without labels.
+#: What is corrected after the ranges are measured: nothing, biases, or ranges, biases and rounding, learned without labels.
 Correction: TypeAlias = Literal["none", "bias", "learned"]
-#: Called as ``progress(stage, done, total)``, first with ``done == 0``; long work reports through it and nothing else.
+#: Called as ``progress(stage, done, total)``, first with ``done == 0``; long work reports through nothing else.
 Progress: TypeAlias = Callable[[str, int, int], None]
-
 
 #: Channel statistics of ImageNet in [0, 1], RGB (torchvision's; most CIFAR repositories use them too).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-IMAGENET_DEPTHS = (18, 34, 50, 101, 152)
-#: The option of the paper's networks of each family: B (table 4) and A (section 4.2).
-FAMILY_SHORTCUT: Mapping[Family, Shortcut] = MappingProxyType({"imagenet": "B", "cifar": "A"})
+
+@dataclass(frozen=True)
+class FamilyDefaults:
+    """What a network of a family has unless the user chooses otherwise.
+
+    ``depths``: the paper's, in ascending order. ``shortcut``: the option of the paper's networks. ``input_size``,
+    ``min_input_size``: side of the square input in pixels; below the minimum the last stage receives an empty feature map.
+    ``short_side``: of an image after the resize, in pixels per ``input_size`` pixels. ``recipe``: name of the INT8 recipe.
+    """
+
+    depths: tuple[int, ...]
+    shortcut: Shortcut
+    classes: int
+    input_size: int
+    min_input_size: int
+    short_side: int
+    recipe: str
+
+    def resize(self, input_size: int) -> int:
+        """The short side in pixels of an image from which a square of ``input_size`` pixels is cropped."""
+        return round(input_size * self.short_side / self.input_size)
+
+
+#: Depths and shortcuts: He et al. 2015, tables 1 and 4 (imagenet), section 4.2 and table 6 (cifar). An ImageNet crop
+#: is 224 of 256 pixels (torchvision); CIFAR images are not cropped.
+FAMILIES: Mapping[Family, FamilyDefaults] = MappingProxyType(
+    {
+        "imagenet": FamilyDefaults((18, 34, 50, 101, 152), "B", 1000, 224, 32, 256, "imagenet"),
+        "cifar": FamilyDefaults((20, 32, 44, 56, 110, 1202), "A", 10, 32, 8, 32, "cifar10"),
+    }
+)
 
 
 def _require(condition: bool, message: str, hint: str = "") -> None:
@@ -82,10 +110,10 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Which network of He et al. 2015, and where its weights came from.
+    """A network of He et al. 2015, and where its weights came from.
 
     ``shortcut``: A zero-padded identity, B projection where the shape changes, C projections everywhere.
-    ``plain``: the twin without shortcuts. ``input_size``: side of the square input in pixels.
+    ``plain``: the network without shortcuts. ``input_size``: side of the square input in pixels.
     ``weights``: torchvision's id, ``random``, or ``sha256:…`` of the file.
     """
 
@@ -102,30 +130,39 @@ class ModelSpec:
         _require(self.family in families, f"there is no family {self.family!r}", f"choose one of {', '.join(families)}")
         _require(self.shortcut in shortcuts, f"there is no shortcut {self.shortcut!r}", f"choose one of {', '.join(shortcuts)}")
         if self.family == "imagenet":
-            depths = ", ".join(map(str, IMAGENET_DEPTHS))
-            _require(self.depth in IMAGENET_DEPTHS, f"no ImageNet ResNet has depth {self.depth}", f"choose one of {depths}")
+            depths = FAMILIES["imagenet"].depths
+            hint = f"choose one of {', '.join(map(str, depths))}"
+            _require(self.depth in depths, f"no ImageNet ResNet has depth {self.depth}", hint)
         else:
             _require(
                 self.depth >= 8 and self.depth % 6 == 2,
-                f"a CIFAR ResNet has 6n+2 layers, {self.depth} is not that",
+                f"a CIFAR ResNet has 6n+2 layers, which {self.depth} is not",
                 "choose for example 20, 32, 44, 56, 110 or 1202",
             )
-        _require(2 <= self.classes <= 100_000, f"classes must lie in 2..100000, not {self.classes}", "as many as labels")
+        _require(
+            2 <= self.classes <= 100_000, f"classes must lie in 2..100000, not {self.classes}", "as many as there are labels"
+        )
         _require(8 <= self.input_size <= 4096, f"input size must lie in 8..4096 pixels, not {self.input_size}", "224 or 32")
 
     @property
     def name(self) -> str:
-        """Short name as the literature writes it, for example ``resnet50`` or ``plain20-cifar``."""
+        """Short name as in the literature, for example ``resnet50`` or ``plain20-cifar``."""
         stem = f"{'plain' if self.plain else 'resnet'}{self.depth}"
         return stem if self.family == "imagenet" else f"{stem}-cifar"
 
 
+def paper_network(family: Family, depth: int) -> ModelSpec:
+    """The paper's network of that family and depth, with random weights."""
+    defaults = FAMILIES[family]
+    return ModelSpec(family, depth, defaults.shortcut, classes=defaults.classes, input_size=defaults.input_size)
+
+
 @dataclass(frozen=True)
 class QuantRecipe:
-    """How ranges are read off the calibration images, what is corrected after, and what stays in high precision.
+    """How ranges are measured on the calibration set, what is corrected afterwards, and what stays in high precision.
 
     ``percentile`` in (50, 100] is the share of absolute values inside the range, used by method ``percentile``.
-    ``keep_high_precision``: names of ONNX nodes that get no Q/DQ. ``epochs``: passes over the images that ``learned`` makes.
+    ``keep_high_precision``: names of ONNX nodes that get no Q/DQ. ``epochs``: passes over the images for ``learned``.
     ``exact_input``: pad the image before it is quantized, so that pixel - 128 is its int8 value and nothing is rounded.
     """
 
@@ -160,7 +197,7 @@ class QuantRecipe:
 
 @dataclass(frozen=True)
 class BatchProfile:
-    """Batch sizes that an engine serves: any from ``min`` to ``max``, fastest at ``opt``."""
+    """Batch sizes that an engine accepts: any from ``min`` to ``max``, fastest at ``opt``."""
 
     min: int = 1
     opt: int = 1

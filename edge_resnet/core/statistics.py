@@ -196,6 +196,6 @@ def _variance(drop: float, more: int, fewer: int, count: int) -> float:
     linear = -more - fewer + (2 * count - more + fewer) * drop
     constant = -fewer * drop * (1 - drop)
     root = math.sqrt(max(0.0, linear**2 - 4 * square * constant))
-    # Of the two ways to write the larger root, the one in which nothing cancels.
+    # Of the two formulas for the larger root, the one without cancellation.
     share = (root - linear) / (2 * square) if linear <= 0 else -2 * constant / (root + linear)
     return count * (2 * share + drop * (1 - drop))

@@ -1,4 +1,4 @@
-"""What a device needs beside the network: a check of what is missing, and the systemd unit.
+"""What a device needs besides the network: a check of what is missing or broken, and the systemd service.
 
-Knows no network. Loads neither torch nor onnx.
+Does not know about networks. Loads neither torch nor onnx.
 """

@@ -1,16 +1,11 @@
-"""Writes the systemd unit that runs an artifact on a device, and the file of its secrets. Starts and installs nothing.
+"""The text of the systemd unit that runs an artifact on a device, and of the file with its secrets. Writes no file.
 
-Knows systemd's rules of quoting (systemd.service(5), systemd.syntax(7)), not the options of ``edge-resnet run``.
+Knows the quoting rules of systemd (systemd.service(5), systemd.syntax(7)), but not the options of ``edge-resnet run``.
 """
 
 from __future__ import annotations
 
-import getpass
-import grp
-import pwd
 import re
-import secrets
-import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -20,23 +15,21 @@ from string import Template
 from edge_resnet.core.errors import ConfigError
 
 __all__ = [
+    "SOURCE_VARIABLE",
     "TOKEN_VARIABLE",
     "ServiceOptions",
-    "closed_folders",
-    "device_nodes",
-    "has_group",
-    "has_user",
+    "is_plain",
     "is_secret",
-    "next_steps",
-    "page_token",
     "render_environment",
     "render_unit",
     "secrets_of",
 ]
 
-#: The variable that ``run`` takes its sources from where none is given: URIs with blanks between them.
+#: The variable from which ``run`` takes its sources if none is given: URIs separated by spaces.
 SOURCE_VARIABLE = "EDGE_RESNET_SOURCE"
-#: Where the secrets go; of root alone, since systemd itself reads them.
+#: The variable from which ``run --web`` takes its token.
+TOKEN_VARIABLE = "EDGE_RESNET_WEB_TOKEN"  # noqa: S105 - a name, no secret
+#: The folder of the secrets; only root needs to read it, since systemd itself does.
 ENVIRONMENT_FOLDER = Path("/etc/edge-resnet")
 
 _NAME = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
@@ -46,18 +39,16 @@ _PLAIN = re.compile(r"[A-Za-z0-9@+=:,./_-]+")
 _HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _LOCAL = frozenset({"camera", "csi", "file", "images", "synthetic", "v4l2", "video"})
-#: Nodes of GPUs and video engines, besides those that the template names.
-_NODES = ("nvmap", "nvhost*", "nvgpu/*/*", "nvsciipc", "host1x*", "nvidia*", "nvidia-caps/*", "dri/*", "v4l2-nv*")
 
 
 @dataclass(frozen=True)
 class ServiceOptions:
-    """What the service runs. Paths are absolute.
+    """What the service runs, and as whom. Paths are absolute.
 
-    ``sources``: URIs as ``run --source`` takes them. ``run_options``: further words for ``run``. ``secrets``: environment
-    variables that go to the file of secrets, besides the sources'. ``memory_max``: bytes with K, M, G or T, percent of the
-    device's memory, or infinity. ``writable``: folders that it writes to, besides the artifact's engines and its own under
-    /var/lib and /var/cache. ``devices``: nodes that were found on the device.
+    ``sources``: URIs, as for ``run --source``. ``run_options``: more arguments for ``run``. ``secrets``: environment variables
+    for the file of secrets, in addition to those of the sources. ``memory_max``: bytes with K, M, G or T, percent of the memory,
+    or infinity. ``writable``: folders that it writes to, in addition to the artifact's engines and its own folders under /var/lib
+    and /var/cache. ``devices``: device nodes that exist on the device.
     """
 
     python: Path
@@ -74,25 +65,25 @@ class ServiceOptions:
 
     @property
     def environment_file(self) -> Path:
-        """Where the unit looks for the secrets."""
+        """The file from which the unit reads the secrets."""
         return ENVIRONMENT_FOLDER / f"{self.name}.env"
 
 
 def render_unit(options: ServiceOptions) -> str:
-    """The unit's text. A source with a password is not in it: then all sources are read from the file of secrets.
+    """The text of the unit. It never contains a source with a password: then all sources are in the file of secrets.
 
-    Raises ConfigError where a name, a path or a value is one that systemd would read as something else.
+    Raises ConfigError for names, paths and values that systemd would interpret differently.
     """
     _check(options)
     csi = any(uri.startswith("csi:") for uri in options.sources)
     files = [Path(uri) for uri in options.sources if uri.startswith("/")]
     homes = _in_homes((options.python, options.artifact, *options.writable, *files))
     engines = options.artifact / "engines"
-    # A private /tmp hides the socket of nvargus-daemon, through which CSI cameras are opened.
+    # A private /tmp would hide the socket of nvargus-daemon, through which CSI cameras are opened.
     private = (
         "# /tmp stays shared: CSI cameras are opened through /tmp/argus_socket.\nPrivateTmp=no\nReadWritePaths=/tmp /var/tmp"
         if csi
-        else "# Nobody else's temporary files.\nPrivateTmp=yes"
+        else "# Temporary files of other services are not visible.\nPrivateTmp=yes"
     )
     values = {
         "name": options.name,
@@ -105,18 +96,18 @@ def render_unit(options: ServiceOptions) -> str:
         "memory_high": _nearly(options.memory_max),
         "writable": _lines("ReadWritePaths", [f"-{engines}", *map(str, options.writable)]),
         "protect_home": "read-only" if homes else "yes",
-        "home_reason": ", but what it runs lies there" if homes else "",
+        "home_reason": ", but the service runs from there" if homes else "",
         "private_tmp": private,
         "devices": _lines("DeviceAllow", map(str, options.devices), " rw")
-        or "# (No further device of a GPU was found where this was rendered.)",
+        or "# (No other GPU device existed on the machine that rendered this.)",
     }
     template = (resources.files("edge_resnet.deploy") / "systemd" / "edge-resnet.service.in").read_text(encoding="utf-8")
     return Template(template).substitute(values)
 
 
 def render_environment(secrets: Mapping[str, str]) -> str:
-    """A file for ``EnvironmentFile=``: a line per variable, quoted as systemd.exec(5) and a shell both read it."""
-    lines = ["# Passwords and tokens: keep it at mode 600, root's. systemd reads it when the service starts."]
+    """The text of a file for ``EnvironmentFile=``: a line per variable, with the quoting that systemd.exec(5) and shells share."""
+    lines = ["# Passwords and tokens: keep this file at mode 600, owned by root. systemd reads it when the service starts."]
     for name, value in secrets.items():
         _refuse_control(value, f"the value of {name}")
         quoted = re.sub(r'([\\"`$])', r"\\\1", value)
@@ -125,67 +116,54 @@ def render_environment(secrets: Mapping[str, str]) -> str:
 
 
 def secrets_of(options: ServiceOptions) -> dict[str, str]:
-    """The variables that must not be in the unit; empty where nothing is secret.
+    """The variables that must not be in the unit; empty if nothing is secret.
 
-    One source with a password takes all of them along: ``run`` looks at the variable only where no source is given.
-    Raises ConfigError where a source would not come out of the variable as it went in.
+    If one source has a password, all sources are moved: ``run`` reads the variable only if no source is given. Raises ConfigError
+    for a source that would not survive in the variable.
     """
-    found = dict(options.secrets) | {variable: word for word, variable in _secret_words(options).items()}
+    found = dict(options.secrets) | {variable: option for option, variable in _secret_options(options).items()}
     if any(map(is_secret, options.sources)):
         for uri in options.sources:
             if uri.split() != [uri]:
                 raise ConfigError(
-                    f"the source {_hidden(uri)} has a blank in it, and goes into a list of sources beside one with a password",
-                    hint="write the blank as %20, or rename the file",
+                    f"the source {_hidden(uri)} contains a space and cannot be listed with one that has a password",
+                    hint="write the space as %20, or rename the file",
                 )
         found[SOURCE_VARIABLE] = " ".join(options.sources)
     return found
 
 
 def is_secret(uri: str) -> bool:
-    """Whether a URI on the network may hold a password: before the host, in a query, or in the path as some recorders want it."""
+    """Whether a network URI may contain a password: before the host, in the query or, for some recorders, in the path."""
     scheme = _SCHEME.match(uri)
     return scheme is not None and scheme[1].lower() not in _LOCAL and ("@" in uri or "=" in uri)
 
 
-def device_nodes(folder: Path = Path("/dev")) -> tuple[Path, ...]:
-    """The character devices of GPUs and video engines on this machine, sorted."""
-    found = {node for pattern in _NODES for node in folder.glob(pattern) if node.is_char_device()}
-    return tuple(sorted(node for node in found if _PLAIN.fullmatch(str(node))))
-
-
-def closed_folders(paths: Iterable[Path]) -> tuple[Path, ...]:
-    """The folders on the way to these that only their owner's group may enter: a service of another user could not.
-
-    Links are followed: a virtual environment's interpreter is one.
-    """
-    closed = set()
-    for path in paths:
-        for step in (path, path.resolve()):
-            closed |= {folder for folder in step.parents if folder.exists() and not folder.stat().st_mode & 0o001}
-    return tuple(sorted(closed))
+def is_plain(path: Path) -> bool:
+    """Whether systemd reads the path correctly without quotes."""
+    return _PLAIN.fullmatch(str(path)) is not None
 
 
 def _command(options: ServiceOptions) -> str:
-    """-I: neither the working folder nor the user's own packages are looked at for modules; -u: lines come when they are said."""
+    """-I: no modules from the working folder or the user's packages; -u: output is not buffered."""
     words = [str(options.python), "-I", "-u", "-X", "faulthandler", "-m", "edge_resnet", "run", str(options.artifact)]
-    # A camera that starts more slowly than the device is waited for, with the engine at hand.
+    # A camera that starts more slowly than the device is waited for, with the engine already loaded.
     words += ["--headless", "--keep-trying"]
     if SOURCE_VARIABLE not in secrets_of(options):
         words += [word for uri in options.sources for word in ("--source", uri)]
-    variables = _secret_words(options)
+    variables = _secret_options(options)
     further = [f"${{{variables[word]}}}" if word in variables else _quote(word) for word in options.run_options]
     return " ".join([*map(_quote, words), *further])
 
 
-def _secret_words(options: ServiceOptions) -> dict[str, str]:
-    """The options of ``run`` that are URIs with a password, and the variable in whose place systemd puts each."""
+def _secret_options(options: ServiceOptions) -> dict[str, str]:
+    """The options of ``run`` that are URIs with a password → the variable that systemd replaces by each."""
     secret = list(dict.fromkeys(filter(is_secret, options.run_options)))
-    return {word: f"EDGE_RESNET_OPTION_{number}" for number, word in enumerate(secret, 1)}
+    return {option: f"EDGE_RESNET_OPTION_{number}" for number, option in enumerate(secret, 1)}
 
 
 def _quote(word: str) -> str:
-    """A word of ExecStart=: no specifier, no variable, no second command."""
+    """An argument of ExecStart=, quoted so that it holds no specifier, variable or second command."""
     _refuse_control(word, "an option")
     if _PLAIN.fullmatch(word):
         return word
@@ -194,55 +172,60 @@ def _quote(word: str) -> str:
 
 
 def _lines(key: str, values: Iterable[str], tail: str = "") -> str:
-    """A line per path: in quotes, since it may hold blanks."""
+    """A line per path, quoted if necessary."""
     return "\n".join(
         f'{key}="{_text(value)}"{tail}' if not _PLAIN.fullmatch(value) else f"{key}={value}{tail}" for value in values
     )
 
 
 def _text(value: str) -> str:
-    """A value that is not cut into words: only specifiers have a meaning in it."""
+    """A value that systemd does not split: only specifiers have a meaning in it."""
     _refuse_control(value, "a name")
     return value.replace("%", "%%")
 
 
 def _check(options: ServiceOptions) -> None:
     if not _NAME.fullmatch(options.name) or options.name.endswith(".service"):
-        raise ConfigError(f"{options.name!r} is no name for a service", hint="small letters, digits, . _ and -; no .service")
+        raise ConfigError(
+            f"{options.name!r} is not a valid service name",
+            hint="use lower-case letters, digits, '.', '_' and '-', without .service",
+        )
     if not _USER.fullmatch(options.user):
-        raise ConfigError(f"{options.user!r} is no name of a user", hint="small letters, digits, _ and -")
+        raise ConfigError(f"{options.user!r} is not a valid user name", hint="use lower-case letters, digits, '_' and '-'")
     if options.user == "root":
-        raise ConfigError("the service does not run as root", hint="--user NAME, or leave it out for a user of its own")
+        raise ConfigError("the service must not run as root", hint="choose --user NAME, or leave it out for a user of its own")
     if not options.groups or not all(map(_USER.fullmatch, options.groups)):
-        raise ConfigError("the service needs the groups that may open cameras and the GPU", hint="video and render, as a rule")
+        raise ConfigError("the groups that may open cameras and the GPU are missing or invalid", hint="usually video and render")
     if any(re.match("--[a-z-]*(token|password|secret)", word) for word in options.run_options):
         raise ConfigError(
-            "an option of run holds a secret, and everyone can read the unit",
-            hint=f"put it into {options.environment_file}; --web makes a token by itself",
+            "an option of run contains a secret, but everyone can read the unit",
+            hint=f"put it into {options.environment_file}; for --web a token is generated",
         )
     if not options.sources:
-        raise ConfigError("the service needs something to look at", hint="--source URI")
+        raise ConfigError("the service has no source", hint="name one with --source URI")
     for path in (options.python, options.artifact, *options.writable, *options.devices):
         _check_path(path)
-    if "$" in str(options.python):  # systemd takes it as it is in a program's path, but not in its words
-        raise ConfigError(f"systemd cannot start {options.python}", hint="make the virtual environment in a folder without $")
+    if "$" in str(options.python):  # systemd accepts it in the path of a program, but not in its arguments
+        raise ConfigError(
+            f"systemd cannot start {options.python}", hint="create the virtual environment in a folder without $ in its path"
+        )
     for path in (options.python, options.artifact, *options.writable):
         if not path.exists():
-            raise ConfigError(f"there is no {path}", hint="render the unit on the device that will run it")
+            raise ConfigError(f"{path} does not exist", hint="create the unit on the device that will run it")
 
 
 def _check_path(path: Path) -> None:
     _refuse_control(str(path), "a path")
     if not path.is_absolute() or ".." in path.parts:
-        raise ConfigError(f"{path} is not absolute", hint="a service starts in a folder of its own; give the path from /")
+        raise ConfigError(f"{path} is not absolute", hint="a service starts in its own folder: write the path from /")
     if any(letter in str(path) for letter in "\\\"'"):
-        raise ConfigError(f"{path} has a quote or a backslash in it", hint="systemd reads those; rename the folder")
+        raise ConfigError(f"{path} contains a quote or a backslash", hint="systemd interprets these: rename the folder")
 
 
 def _refuse_control(value: str, what: str) -> None:
-    """A line end would begin another setting, and systemd takes UTF-8 alone."""
+    """A line break would start another setting, and systemd accepts only UTF-8."""
     if not value.isprintable() or (not value.isascii() and _is_stray(value)):
-        raise ConfigError(f"{what} has a line end or another control character in it: {_hidden(value)!a}", hint="leave it out")
+        raise ConfigError(f"{what} contains a line break or another control character: {_hidden(value)!a}", hint="remove it")
 
 
 def _is_stray(value: str) -> bool:
@@ -254,7 +237,7 @@ def _is_stray(value: str) -> bool:
 
 
 def _hidden(value: str) -> str:
-    """What may be shown of a value that may hold a password."""
+    """The value, unless it may contain a password."""
     return "(with a password)" if is_secret(value) else value
 
 
@@ -264,77 +247,12 @@ def _in_homes(paths: Iterable[Path]) -> bool:
 
 
 def _nearly(memory: str) -> str:
-    """Nine tenths of it, in the next smaller unit so that little is lost: where the kernel begins to take memory back."""
+    """The limit at which the kernel starts to reclaim memory: 90 %, in the next smaller unit to lose little by rounding."""
     if memory == "infinity":
         return memory
     found = _MEMORY.fullmatch(memory)
     if not found or (found[2] == "%" and int(found[1]) > 100):
-        raise ConfigError(f"{memory!r} is no amount of memory", hint="--memory-max 3G, 75% or infinity")
+        raise ConfigError(f"{memory!r} is not an amount of memory", hint="for example --memory-max 3G, 75% or infinity")
     amount, unit = int(found[1]), found[2]
     smaller = {"T": "G", "G": "M", "M": "K"}.get(unit)
     return f"{amount * 1024 * 9 // 10}{smaller}" if smaller else f"{max(amount * 9 // 10, 1)}{unit}"
-
-
-#: The variable that ``run --web`` takes its token from.
-TOKEN_VARIABLE = "EDGE_RESNET_WEB_TOKEN"  # noqa: S105 - a name, no secret
-
-
-_UNITS = Path("/etc/systemd/system")
-
-
-def page_token(web: str | None) -> tuple[tuple[str, str], ...]:
-    """A fresh token where the page can be reached from other machines."""
-    if web is None:
-        return ()
-    from edge_resnet.streaming.web.listen import resolve
-
-    address = resolve(web)
-    if address.port < 1024:
-        raise ConfigError(f"the service may not open port {address.port}: it has no rights of root", hint="a port from 1024 on")
-    if address.loopback:
-        return ()
-    return ((TOKEN_VARIABLE, secrets.token_urlsafe(24)),)
-
-
-def has_group(name: str) -> bool:
-    try:
-        return bool(grp.getgrnam(name))
-    except KeyError:
-        return False
-
-
-def has_user(name: str) -> bool:
-    try:
-        return bool(pwd.getpwnam(name))
-    except KeyError:
-        return False
-
-
-def next_steps(options: ServiceOptions, unit_file: Path, *, secret: bool) -> list[str]:
-    """What there is to do, as lines for a shell, and what would stand in the way."""
-
-    name, user = options.name, options.user
-    engines = shlex.quote(str(options.artifact / "engines"))
-    lines, steps = ["# next, on this device:"], []
-    if not has_user(user):
-        steps.append(f"sudo useradd --system --home-dir /var/lib/{name} --shell /usr/sbin/nologin {user}")
-    steps.append(f"sudo mkdir -p {engines} && sudo chown -R {user} {engines}")
-    if secret:
-        private = shlex.quote(str(unit_file.with_name(f"{name}.env")))
-        if any(variable == TOKEN_VARIABLE for variable, _ in options.secrets):
-            lines.append(f"# the page's token is {TOKEN_VARIABLE} in {private}: note it down before the file is root's")
-        steps.append(f"sudo install -D -o root -g root -m 600 {private} {options.environment_file} && rm {private}")
-    steps += [
-        f"sudo cp {shlex.quote(str(unit_file))} {_UNITS / f'{name}.service'}",
-        "sudo systemctl daemon-reload",
-        f"sudo systemctl enable --now {name}",
-        f"systemctl status {name}",
-        f"journalctl -u {name} -f",
-    ]
-    lines += steps
-    if user != getpass.getuser():
-        closed = closed_folders((options.python, options.artifact, *options.writable))
-        lines += [f"# {folder} is closed to {user}: the service would not start (203/EXEC or 200/CHDIR)" for folder in closed]
-        if closed:
-            lines.append(f"# install into /opt/edge-resnet instead, or run it as yourself: --user {getpass.getuser()}")
-    return lines

@@ -1,4 +1,4 @@
-"""The cameras of this machine, read from /sys and /dev, and who holds one. Knows nothing of OpenCV and opens no stream."""
+"""The cameras of this machine, from /sys and /dev, and which process uses one. Does not know about OpenCV; opens no stream."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["Camera", "find_holder", "list_cameras", "say_cameras"]
+__all__ = ["Camera", "describe_cameras", "find_holder", "list_cameras"]
 
 _ROOT = Path("/")
-#: VIDIOC_QUERYCAP and its answer: driver, card, bus, version, capabilities of the device, of this node (linux/videodev2.h).
+#: VIDIOC_QUERYCAP and its result: driver, card, bus, version, capabilities of the device and of this node (linux/videodev2.h).
 _QUERYCAP = 0x80685600
-_ANSWER = struct.Struct("=16s32s32sIII12x")
+_CAPABILITIES = struct.Struct("=16s32s32sIII12x")
 _DEVICE_CAPS = 0x80000000
 _CAPTURE, _CAPTURE_MPLANE = 0x1, 0x1000
 
 
 @dataclass(frozen=True)
 class Camera:
-    """A node ``/dev/videoN``. ``name``: the driver's word for it, empty where /sys has none.
+    """A node ``/dev/videoN``. ``name``: as the driver reports it, empty if /sys has none.
 
-    ``kind``: ``csi`` where a Jetson's sensor stands behind it, which OpenCV reads through GStreamer only. ``captures``: it gives
-    images rather than metadata, as far as can be seen. ``openable``: this user may read and write it.
+    ``kind``: ``csi`` for a Jetson's sensor, which OpenCV reads only through GStreamer. ``captures``: it delivers images rather
+    than metadata, as far as is known. ``openable``: this user may read and write it.
     """
 
     path: str
@@ -37,15 +37,15 @@ class Camera:
 
 
 def list_cameras(root: Path = _ROOT) -> tuple[Camera, ...]:
-    """Every video node, in the order of their numbers; ``root`` stands for ``/``."""
+    """All video nodes, by number; ``root`` stands for ``/``."""
     folders = [root / "sys/class/video4linux", root / "dev"]
     found = {path.name for folder in folders for path in folder.glob("video*")}
     indices = sorted(int(name[5:]) for name in found if re.fullmatch(r"video\d{1,4}", name))
-    return tuple(_look_at(root, index) for index in indices)
+    return tuple(_camera(root, index) for index in indices)
 
 
 def find_holder(path: Path, root: Path = _ROOT) -> str | None:
-    """Who has the device open, as ``name (process 12)``; None where nobody is seen to. Other users' processes may be hidden."""
+    """The process that has the device open, as ``name (process 12)``; None if none is visible, as those of other users may be."""
     for folder in sorted(root.glob("proc/[0-9]*"), key=lambda entry: entry.name):
         with suppress(OSError):
             for link in (folder / "fd").iterdir():
@@ -57,24 +57,24 @@ def find_holder(path: Path, root: Path = _ROOT) -> str | None:
     return None
 
 
-def say_cameras(root: Path = _ROOT) -> str:
-    """What cameras there are, in a line for a person."""
+def describe_cameras(root: Path = _ROOT) -> str:
+    """The cameras of this machine in one line, for hints."""
     cameras = list_cameras(root)
     if not cameras:
         return "there is no /dev/video* on this machine: is the camera plugged in? (in a container: --device /dev/video0)"
     named = [f"{camera.path} ({camera.name})" if camera.name else camera.path for camera in cameras if camera.captures]
-    return f"there are {', '.join(named)}" if named else f"there are only nodes of metadata: {cameras[0].path} and the like"
+    return f"there are {', '.join(named)}" if named else f"there are only metadata nodes: {cameras[0].path} and the like"
 
 
-def _look_at(root: Path, index: int) -> Camera:
-    node, told = root / f"dev/video{index}", root / f"sys/class/video4linux/video{index}"
-    name = _text(told / "name")
+def _camera(root: Path, index: int) -> Camera:
+    node, described = root / f"dev/video{index}", root / f"sys/class/video4linux/video{index}"
+    name = _text(described / "name")
     openable = os.access(node, os.R_OK | os.W_OK)
-    captures = _asked(node) if openable else None
+    captures = _query_captures(node) if openable else None
     if captures is None:
-        # A USB camera's second node, of metadata, has the index 1 in its device.
-        captures = _text(told / "index") in ("", "0")
-    # The Tegra video input's words, for example "vi-output, imx219 9-0010".
+        # The second node of a USB camera carries metadata and has the index 1 within the device.
+        captures = _text(described / "index") in ("", "0")
+    # The name of a Tegra video input, for example "vi-output, imx219 9-0010".
     kind: Literal["v4l2", "csi"] = "csi" if name.startswith("vi-output") else "v4l2"
     return Camera(f"/dev/video{index}", name, index, kind, captures, openable)
 
@@ -85,19 +85,19 @@ def _text(path: Path) -> str:
     return ""
 
 
-def _asked(node: Path) -> bool | None:
-    """Whether the driver says that the node captures; None where it cannot be asked."""
+def _query_captures(node: Path) -> bool | None:
+    """Whether the driver reports that the node captures; None if it cannot be queried."""
     import fcntl
 
     with suppress(OSError):
         handle = os.open(node, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            return _captures(fcntl.ioctl(handle, _QUERYCAP, bytes(_ANSWER.size)))
+            return _captures(fcntl.ioctl(handle, _QUERYCAP, bytes(_CAPABILITIES.size)))
         finally:
             os.close(handle)
     return None
 
 
-def _captures(answer: bytes) -> bool:
-    *_, device, node = _ANSWER.unpack(answer)
+def _captures(result: bytes) -> bool:
+    *_, device, node = _CAPABILITIES.unpack(result)
     return bool((node if device & _DEVICE_CAPS else device) & (_CAPTURE | _CAPTURE_MPLANE))

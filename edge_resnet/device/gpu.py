@@ -1,7 +1,7 @@
-"""Whether CUDA's driver works and which GPU it gives, through ctypes. Knows no TensorRT and no PyCUDA.
+"""Whether the CUDA driver works and which GPU it provides, through ctypes. Does not know about TensorRT and PyCUDA.
 
-TensorRT's Builder and Runtime wrap a null pointer where there is no driver, and the interpreter crashes at their first use:
-nothing may construct them before ``first_gpu`` has returned.
+Without a driver, TensorRT's Builder and Runtime wrap a null pointer and the interpreter crashes when they are first used: they
+must not be constructed before ``first_gpu`` has returned.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _NO_DEVICE, _NAME_BYTES = 100, 256
 
 @dataclass(frozen=True)
 class Gpu:
-    """The first GPU: ``name``, ``compute_capability`` such as ``8.7``, and whether it shares its memory with the processor."""
+    """The first GPU: ``name``, ``compute_capability`` such as ``8.7``, and whether it shares memory with the CPU."""
 
     name: str
     compute_capability: str
@@ -29,13 +29,13 @@ class Gpu:
 
 
 def first_gpu(library: str = LIBRARY) -> Gpu:
-    """Start the driver and ask for the first GPU. Raises BackendError where there is no driver, or none that gives a GPU."""
+    """Initialise the driver and return the first GPU. Raises BackendError if there is no driver, or no GPU."""
     try:
         cuda = ctypes.CDLL(library)
     except OSError as error:
         raise BackendError(
             f"this machine has no CUDA driver ({library} cannot be loaded)",
-            hint="edge-resnet doctor says what is missing; --backend onnxruntime runs on the processor",
+            hint="edge-resnet doctor shows what is missing; --backend onnxruntime runs on the CPU",
         ) from error
     _call(cuda, "cuInit", ctypes.c_uint(0))
     device, name = ctypes.c_int(), ctypes.create_string_buffer(_NAME_BYTES)
@@ -54,6 +54,6 @@ def _attribute(cuda: ctypes.CDLL, device: ctypes.c_int, which: int) -> int:
 def _call(cuda: ctypes.CDLL, function: str, *arguments: object) -> None:
     result = int(getattr(cuda, function)(*arguments))
     if result == _NO_DEVICE or (result and function == "cuDeviceGet"):
-        raise BackendError("the CUDA driver finds no GPU", hint="edge-resnet doctor; in a container: docker run --gpus all")
+        raise BackendError("the CUDA driver finds no GPU", hint="run edge-resnet doctor; in a container: docker run --gpus all")
     if result:
-        raise BackendError(f"the CUDA driver does not start: {function} gave error {result}", hint="edge-resnet doctor")
+        raise BackendError(f"the CUDA driver does not start: {function} gave error {result}", hint="run edge-resnet doctor")

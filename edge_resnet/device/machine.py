@@ -1,13 +1,11 @@
 """What this machine is: processor, memory, board, GPU, JetPack and versions, read from files, nvidia-smi and package metadata.
 
-Knows nothing of what edge-resnet needs (doctor/ does) and imports no package to ask for its version.
-Every ``root`` is the folder that stands for ``/`` where files are read; nvidia-smi and packages are the running machine's.
+Does not know what edge-resnet needs (doctor does), and imports no package to find its version. ``root`` always stands for ``/``
+where files are read; nvidia-smi and the packages are those of the running machine.
 """
 
 from __future__ import annotations
 
-import contextlib
-import importlib.metadata
 import logging
 import os
 import platform
@@ -18,17 +16,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.packages import installed_version
 from edge_resnet.core.process import run_within
 
 __all__ = [
     "Clock",
     "DeviceInfo",
-    "cache_folder",
     "describe",
     "find_nvcc",
     "gpu_clock",
     "has_int8_dot_product",
-    "installed_version",
     "power_mode",
     "power_modes",
     "refuse_old_jetpack",
@@ -39,16 +36,16 @@ _ROOT = Path("/")
 _SMI_TIMEOUT_S = 10.0
 _OLDEST_L4T = 36
 
-#: L4T → JetPack, most precise key first: "36.4.3", else "36.4", else "36" (NVIDIA's release archive).
+#: L4T → JetPack; the most precise key counts: "36.4.3", else "36.4", else "36" (NVIDIA's release archive).
 _JETPACK = {
     "32": "4", "34": "5", "35": "5", "36": "6", "38": "7", "39": "7",
     "35.1": "5.0.2", "35.2": "5.1", "35.3": "5.1.1", "35.4": "5.1.2", "35.5": "5.1.3", "35.6.0": "5.1.4",
     "36.3": "6.0", "36.4.0": "6.1", "36.4.3": "6.2", "36.4.4": "6.2.1", "36.4.7": "6.2.1", "36.5.0": "6.2.2", "36.5.2": "6.2.3",
     "38.2": "7.0", "38.4": "7.1", "39.2.0": "7.2", "39.2.1": "7.2.1", "39.2.2": "7.2.2",
 }  # fmt: skip
-#: System on chip → GPU and its compute capability: JetPack's nvidia-smi leaves both out.
+#: System on chip → GPU and its compute capability, which nvidia-smi does not report on a Jetson.
 _TEGRA = {"tegra234": ("NVIDIA Orin", "8.7"), "tegra264": ("NVIDIA Thor", "11.0")}
-#: (CPU implementer, CPU part) → name (Linux, arch/arm64/include/asm/cputype.h); Arm kernels print no model name.
+#: (CPU implementer, CPU part) → name (Linux, arch/arm64/include/asm/cputype.h); on Arm the kernel prints no model name.
 _ARM_CORES = {
     ("0x41", "0xd03"): "Cortex-A53", ("0x41", "0xd05"): "Cortex-A55", ("0x41", "0xd08"): "Cortex-A72",
     ("0x41", "0xd0b"): "Cortex-A76", ("0x41", "0xd42"): "Cortex-A78AE", ("0x41", "0xd0c"): "Neoverse-N1",
@@ -60,11 +57,11 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DeviceInfo:
-    """The machine, for reports and engine keys; what cannot be known is None.
+    """The machine, for reports and engine keys; what is unknown is None.
 
-    ``usable_cores``: those that this process may run on. ``gpu_failure``: why a driver that is there gives no GPU.
-    ``compute_capability``: for example ``8.7``. ``cuda``: the toolkit. ``tensorrt``: as Python sees it, else the library's.
-    ``power_mode``: nvpmodel's name on a Jetson.
+    ``usable_cores``: those that this process may run on. ``gpu_failure``: why an installed driver provides no GPU.
+    ``compute_capability``: for example ``8.7``. ``cuda``: version of the toolkit. ``tensorrt``: version of the Python package,
+    else of the library. ``power_mode``: name of the nvpmodel mode on a Jetson.
     """
 
     cpu: str
@@ -88,7 +85,7 @@ class DeviceInfo:
 
 
 def describe(root: Path = _ROOT) -> DeviceInfo:
-    """Read what the machine is; takes as long as nvidia-smi does, ten seconds at most. Raises nothing."""
+    """Describe this machine; takes as long as nvidia-smi, ten seconds at most. Raises nothing."""
     cpuinfo, memory, l4t, gpu = _cpuinfo(root), _memory_mib(root), _l4t(root), _gpu(root)
     return DeviceInfo(
         cpu=_cpu_name(cpuinfo),
@@ -113,9 +110,9 @@ def describe(root: Path = _ROOT) -> DeviceInfo:
 
 
 def has_int8_dot_product(root: Path = _ROOT) -> bool:
-    """Whether the processor multiplies and sums int8 in one instruction: AVX-512 VNNI or AVX-VNNI (x86), asimddp (Arm).
+    """Whether the CPU multiplies and sums int8 in one instruction: AVX-512 VNNI or AVX-VNNI (x86), asimddp (Arm).
 
-    Without it ONNX Runtime's INT8 is slower, and on x86 its 16-bit sums saturate unless weights are kept to 7 bits
+    Without it INT8 in ONNX Runtime is slower, and on x86 its 16-bit sums saturate unless weights are kept to 7 bits
     (ONNX Runtime documentation, "Quantize ONNX models", reduce_range).
     """
     cpuinfo = _cpuinfo(root)
@@ -124,58 +121,45 @@ def has_int8_dot_product(root: Path = _ROOT) -> bool:
 
 
 def refuse_old_jetpack(root: Path = _ROOT) -> None:
-    """Raise ConfigError on a Jetson with JetPack 4 or 5 (L4T below R36); elsewhere do nothing."""
+    """Raise ConfigError on a Jetson with JetPack 4 or 5 (L4T below R36)."""
     l4t = _l4t(root)
     if l4t is not None and int(l4t.split(".")[0]) < _OLDEST_L4T:
         raise ConfigError(
-            f"JetPack {_jetpack(l4t) or 'of unknown number'} (L4T {l4t}) is too old: JetPack 6.0 or newer is needed",
+            f"JetPack {_jetpack(l4t) or 'of unknown version'} (L4T {l4t}) is too old: JetPack 6.0 or newer is needed",
             hint="flash JetPack 6.2 or newer on an Orin board; Nano, TX2 and Xavier boards cannot be upgraded that far",
         )
 
 
-def cache_folder() -> Path:
-    """Where downloads are kept: ``edge-resnet`` in $XDG_CACHE_HOME, else in ~/.cache. It may not exist yet."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path(os.environ.get("HOME") or ".") / ".cache") / "edge-resnet"
-
-
-def installed_version(*distributions: str) -> str | None:
-    """The version of the first of these packages, by pip's names, that this Python has; nothing is imported."""
-    for name in distributions:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            return importlib.metadata.version(name)
-    return None
-
-
 def find_nvcc(root: Path = _ROOT) -> Path | None:
-    """The CUDA compiler: on PATH, in $CUDA_HOME, or where NVIDIA's installers put it, which JetPack leaves off PATH."""
+    """The CUDA compiler: on PATH, in $CUDA_HOME, or in /usr/local/cuda, which JetPack does not put on PATH."""
     listed = [Path(folder) for folder in os.environ.get("PATH", "").split(":")]
     places = [folder / "nvcc" for folder in (*listed, Path(os.environ.get("CUDA_HOME", "")) / "bin", root / "usr/local/cuda/bin")]
     return next((place for place in places if place.is_absolute() and place.is_file() and os.access(place, os.X_OK)), None)
 
 
 def power_mode(root: Path = _ROOT) -> str | None:
-    """nvpmodel's mode by name, else by number; None elsewhere."""
+    """The nvpmodel mode of a Jetson by name, else by number; None on other machines."""
     mode = _find(r"pmode:0*(\d+)", _read(root / "var/lib/nvpmodel/status"))
     return next((name for name, number in power_modes(root).items() if str(number) == mode), mode)
 
 
 def power_modes(root: Path = _ROOT) -> dict[str, int]:
-    """nvpmodel's modes on a Jetson, name → number; empty elsewhere."""
+    """The nvpmodel modes of a Jetson, name → number; empty on other machines."""
     found = re.findall(r"^<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)", _read(root / "etc/nvpmodel.conf"), re.MULTILINE)
     return {name: int(number) for number, name in found}
 
 
 @dataclass(frozen=True)
 class Clock:
-    """A GPU's clock: now, and the bounds that it moves between; all in MHz."""
+    """A GPU clock and its current limits, in MHz."""
 
     now_mhz: int
-    least_mhz: int
-    most_mhz: int
+    min_mhz: int
+    max_mhz: int
 
 
 def gpu_clock(root: Path = _ROOT) -> Clock | None:
-    """The clock of a Jetson's GPU (Linux, devfreq); None elsewhere."""
+    """The clock of a Jetson's GPU (Linux, devfreq); None on other machines."""
     folders = sorted(root.glob("sys/class/devfreq/*"))
     for folder in (path for path in folders if re.search(r"\.gpu$|ga10b|gv11b|gpu-gpc-0", path.name)):
         values = [_read(folder / f"{name}_freq").strip() for name in ("cur", "min", "max")]
@@ -185,7 +169,7 @@ def gpu_clock(root: Path = _ROOT) -> Clock | None:
 
 
 def swap_mib(root: Path = _ROOT) -> int | None:
-    """All swap space, in use or not; None where it cannot be read."""
+    """The total swap space in MiB; None if it cannot be read."""
     return _memory_mib(root).get("SwapTotal")
 
 
@@ -202,7 +186,7 @@ def _find(pattern: str, *texts: str) -> str | None:
 
 
 def _cpuinfo(root: Path) -> dict[str, str]:
-    """Key → value of the first processor; the rest repeat it."""
+    """Key → value for the first core; the others repeat it."""
     lines = _read(root / "proc/cpuinfo").split("\n\n")[0].splitlines()
     return {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
@@ -245,7 +229,7 @@ class _Gpu:
 
 
 def _gpu(root: Path) -> _Gpu:
-    """The first GPU. On a Jetson its name is the chip's, so that it is the same with and without nvidia-smi."""
+    """The first GPU. On a Jetson the name comes from the chip, so that it is the same with and without nvidia-smi."""
     smi = _nvidia_smi()
     driver = smi.driver or _find(r"NVRM version:.*?\s(\d{3}\.[\d.]+)\s", _read(root / "proc/driver/nvidia/version"))
     compatible = _read(root / "proc/device-tree/compatible")

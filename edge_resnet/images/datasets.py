@@ -44,7 +44,7 @@ def load_named(name: str, split: Split, root: Path | None = None) -> ImageSet:
         raise DataError(f"no image set is called {name!r}", hint=f"known names: {', '.join(NAMES)}")
     if split not in ("train", "test"):
         raise DataError(f"{name} has no part {split!r}", hint="choose train or test")
-    return _LOADERS[name](split, _cache_folder() if root is None else root)
+    return _LOADERS[name](split, cache_folder() / "datasets" if root is None else root)
 
 
 def open_data(argument: str, *, split: Split, label_names: Sequence[str] | None = None) -> ImageSet:

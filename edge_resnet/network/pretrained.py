@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from http.client import HTTPException
 from importlib import resources
@@ -21,7 +19,7 @@ from urllib.request import urlopen
 from pydantic import TypeAdapter
 
 from edge_resnet.core.errors import WeightsError
-from edge_resnet.core.files import sha256_of
+from edge_resnet.core.files import replace_files, sha256_of
 from edge_resnet.core.records import ModelSpec, Preprocess, Progress
 
 if TYPE_CHECKING:

@@ -84,7 +84,7 @@ def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifac
             manifest = with_int8(manifest, made, images.name)
         elif options.precision == "int8":
             manifest = _with_own_ranges(manifest, options.model, folder)
-        finish(folder, manifest)
+        write_manifest(folder, manifest)
     artifact = open_artifact(options.output)
     compile_written(artifact, options.backend, tuning=options.tuning, progress=progress)
     return artifact

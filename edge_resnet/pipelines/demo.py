@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.core.records import ModelSpec, Precision, Preprocess, Progress, QuantRecipe
+from edge_resnet.core.records import Precision, Preprocess, Progress, QuantRecipe, paper_network
 from edge_resnet.core.statistics import LatencyStats, measure, summarise
 from edge_resnet.images.datasets import load_named
 from edge_resnet.images.imageset import ImageSet

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from edge_resnet.artifact.folder import LABELS, MODEL, Artifact, finish, open_artifact, staging, stamped
+from edge_resnet.artifact.folder import LABELS, MODEL, Artifact, open_artifact, staging, write_manifest
 from edge_resnet.core.errors import CalibrationError, ConfigError
 from edge_resnet.core.records import Progress
 from edge_resnet.pipelines.engines import compile_written

@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.core.records import CalibMethod, Correction, Family, QuantRecipe
+from edge_resnet.core.records import FAMILIES, CalibMethod, Correction, Family, QuantRecipe
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -30,7 +30,6 @@ __all__ = ["NamedRecipe", "RecipeOverrides", "available_recipes", "load_recipe",
 _SUFFIX = ".toml"
 _TEXTS: Mapping[str, Any] = MappingProxyType({"data": str, "description": str})
 _FIELDS: Mapping[str, Any] = MappingProxyType({**_TEXTS, **get_type_hints(QuantRecipe)})
-_FAMILY_DEFAULTS: Mapping[Family, str] = MappingProxyType({"imagenet": "imagenet", "cifar": "cifar10"})
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def test_a_manifest_that_is_none(tiny_int8: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("change", "match"),
     [
-        (lambda content: content["model"].update(depth=51), "51 is not that"),
+        (lambda content: content["model"].update(depth=51), "which 51 is not"),
         (lambda content: content["model"].update(depth="deep"), "model.depth"),
         (lambda content: content.pop("preprocess"), "preprocess"),
         (lambda content: content.update(precision="int3"), "precision"),

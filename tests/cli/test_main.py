@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -131,3 +132,17 @@ def test_ctrl_c_ends_with_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None
     outcome = cli("inspect", "x")
     assert outcome.code == 130
     assert "interrupted" in outcome.err
+
+
+def test_the_models_fit_eighty_columns(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line per network, the same in a pipe and on any terminal; --json has one record each."""
+    monkeypatch.setenv("COLUMNS", "200")
+    lines = cli("models").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    rows = [line.split() for line in lines if line.startswith("resnet")]
+    assert ["resnet50", "bottleneck", "50", "25.56", "M", "4.089", "G", "3.858", "G", "3.8", "G"] in rows
+    assert [row[0] for row in rows] == [
+        *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
+        *(f"resnet{depth}-cifar" for depth in (20, 32, 44, 56, 110, 1202)),
+    ]
+    assert len(json.loads(cli("models", "--json").out)) == len(rows)

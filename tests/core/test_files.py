@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from edge_resnet.core.errors import BuildError
-from edge_resnet.core.files import check_free, replace_files, write_together, write_whole
+from edge_resnet.core.files import cache_folder, check_free, replace_files, write_together, write_whole
 
 
 def test_an_interrupted_write_leaves_the_old_files(tmp_path: Path) -> None:
@@ -39,6 +39,16 @@ def test_a_file_is_written_whole_over_the_old_one(tmp_path: Path) -> None:
     assert path.stat().st_mode == (path.parent / "usual").stat().st_mode
 
 
+def test_private_files_are_never_readable_by_others(tmp_path: Path) -> None:
+    """Neither the temporary file nor the one in its place, whatever was there before."""
+    path = tmp_path / "secrets.env"
+    path.write_text("old")
+    path.chmod(0o644)
+    seen: list[int] = []
+    replace_files({path: lambda part: seen.append(part.stat().st_mode & 0o777)}, private=True)
+    assert [*seen, path.stat().st_mode & 0o777] == [0o600, 0o600]
+
+
 def test_the_content_is_on_the_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A power cut after the rename finds the content: it is synced while the old name still stands."""
     path = tmp_path / "file"
@@ -64,7 +74,7 @@ def test_a_full_disk_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     path.write_text("old")
     with pytest.raises(BuildError, match=r"cannot write .*a\.onnx and .*a\.cache: No space left") as caught:
         write_together({path: b"new", tmp_path / "a.cache": b"new"})
-    assert "room on the disk" in caught.value.hint
+    assert "free disk space" in caught.value.hint
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -79,3 +89,12 @@ def test_what_cannot_be_written_is_told_before(tmp_path: Path) -> None:
         with pytest.raises(BuildError) as caught:
             check_free(wrong, force=False)
         assert caught.value.hint
+
+
+def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """$XDG_CACHE_HOME goes before ~/.cache, and an empty one counts as unset."""
+    monkeypatch.setenv("HOME", "/home/someone")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/big")
+    assert cache_folder() == Path("/big/edge-resnet")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert cache_folder() == Path("/home/someone/.cache/edge-resnet")

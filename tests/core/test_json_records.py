@@ -38,8 +38,8 @@ def test_it_comes_back_as_it_was(numbers: list[float]) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ([], "not what edge-resnet note writes"),
-        ({"kind": "edge-resnet bench", "schema_version": 1}, "not what edge-resnet note writes"),
+        ([], "not written by edge-resnet note"),
+        ({"kind": "edge-resnet bench", "schema_version": 1}, "not written by edge-resnet note"),
         ({"kind": "edge-resnet note"}, "has schema None"),
         ({"kind": "edge-resnet note", "schema_version": 3}, "has schema 3, this edge-resnet reads up to 2"),
         ({"kind": "edge-resnet note", "schema_version": 1, "numbers": ["one"]}, "numbers.0"),

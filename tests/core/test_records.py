@@ -16,7 +16,17 @@ from edge_resnet.artifact import schema
 from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.core import records as spec
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.core.records import BatchProfile, Family, ModelSpec, Precision, Preprocess, QuantRecipe, Shortcut
+from edge_resnet.core.records import (
+    FAMILIES,
+    BatchProfile,
+    Family,
+    ModelSpec,
+    Precision,
+    Preprocess,
+    QuantRecipe,
+    Shortcut,
+    paper_network,
+)
 
 SHARES = st.floats(0.01, 1, allow_nan=False)
 TRIPLES = st.tuples(SHARES, SHARES, SHARES)
@@ -124,3 +134,26 @@ def test_the_words_are_the_documented_ones() -> None:
     assert get_args(Precision) == ("fp32", "fp16", "int8")
     assert get_args(Family) == ("imagenet", "cifar")
     assert get_args(Shortcut) == ("A", "B", "C")
+
+
+@pytest.mark.parametrize(
+    ("family", "size", "short_side"),
+    [("imagenet", 224, 256), ("imagenet", 288, 329), ("imagenet", 64, 73), ("cifar", 32, 32), ("cifar", 40, 40)],
+)
+def test_a_family_knows_its_preprocessing(family: Family, size: int, short_side: int) -> None:
+    """An ImageNet crop is 224 of 256 at any size; a CIFAR image is taken whole."""
+    assert FAMILIES[family].resize(size) == short_side
+
+
+@pytest.mark.parametrize(
+    ("model", "expected"),
+    [
+        (paper_network("imagenet", 50), ModelSpec("imagenet", 50, "B", classes=1000, input_size=224)),
+        (paper_network("cifar", 20), ModelSpec("cifar", 20, "A", classes=10, input_size=32)),
+    ],
+)
+def test_the_papers_networks(model: ModelSpec, expected: ModelSpec) -> None:
+    """The shortcut, the classes and the input of each family are the paper's, and each of its depths is accepted."""
+    assert model == expected
+    for depth in FAMILIES[model.family].depths:
+        assert paper_network(model.family, depth).depth == depth

@@ -128,7 +128,7 @@ def test_a_run_that_ends_meanwhile_is_told_as_that(proc: Path) -> None:
     """The process is gone between finding and reading it."""
     (proc / "1").mkdir(parents=True)
     (proc / "1" / "cmdline").write_bytes(b"edge-resnet\x00run\x00")
-    assert _check(proc).startswith("edge-resnet run ended, or may not be looked at")
+    assert _check(proc).startswith("edge-resnet run ended, or cannot be observed")
 
 
 @pytest.mark.parametrize(("command", "code"), [("compile", 0), ("run", 1)])

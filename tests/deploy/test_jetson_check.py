@@ -90,7 +90,7 @@ def test_each_problem_has_its_remedy(lack: str, board: Board) -> None:
     found = [(line, lines[at + 1].strip()) for at, line in enumerate(lines) if line.startswith("problem")]
     assert code == 1
     assert (name, remedy) in [(line.split()[1], fix) for line, fix in found]
-    assert lines[-1] == f"not ready: {len(found)} to mend"
+    assert lines[-1] == f"not ready: {len(found)} problem(s)"
 
 
 @pytest.mark.parametrize("lack", [lack for lack in PROBLEMS if "python" not in lack])

@@ -110,7 +110,7 @@ def test_a_save_that_was_cut_short_is_made_again(powered: Board) -> None:
 def test_restore_without_a_save_changes_nothing(powered: Board) -> None:
     """Restore may be run again, or first."""
     result = powered.run("power.sh", "restore")
-    assert (result.returncode, result.stdout) == (0, "nothing is saved: nothing to put back\n")
+    assert (result.returncode, result.stdout) == (0, "no saved state: nothing to restore\n")
     assert _changes(powered) == []
 
 
@@ -120,8 +120,8 @@ def test_a_mode_that_needs_a_reboot_is_not_forced(powered: Board) -> None:
     found = _state(powered)
     result = powered.run("power.sh", "max", stdin="yes\n")
     assert result.returncode == 1
-    assert "error: power mode MAXN_SUPER can only be set with a reboot, and nothing was rebooted" in result.stderr
-    assert "hint: sudo nvpmodel -m 2, answer yes, and after the reboot: " in result.stderr
+    assert "error: power mode MAXN_SUPER can only be set with a reboot, which this script does not do" in result.stderr
+    assert "hint: run sudo nvpmodel -m 2, answer yes, and after the reboot: " in result.stderr
     assert "answered no" in powered.calls
     assert "reboot" not in powered.calls
     assert _state(powered) == found
@@ -205,7 +205,7 @@ def test_without_nvpmodel_it_says_where_it_belongs(board: Board) -> None:
     """On a machine that is no Jetson the error names the missing program."""
     result = board.run("power.sh", "max")
     assert result.returncode == 1
-    assert result.stderr.startswith("error: nvpmodel is not here\nhint: ")
+    assert result.stderr.startswith("error: nvpmodel is not installed\nhint: ")
 
 
 def test_an_action_is_needed(powered: Board) -> None:

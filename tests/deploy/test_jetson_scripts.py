@@ -95,7 +95,7 @@ def test_the_two_tables_of_jetpacks_agree(tmp_path: Path) -> None:
         (tmp_path / "etc").mkdir(exist_ok=True)
         major, _, rest = version.partition(".")
         (tmp_path / "etc/nv_tegra_release").write_text(f"# R{major} (release), REVISION: {rest or '0'}, GCID: 1\n")
-        expected.append(describe(tmp_path).jetpack or "of unknown number")
+        expected.append(describe(tmp_path).jetpack or "of unknown version")
     assert dict(zip(VERSIONS, named, strict=True)) == dict(zip(VERSIONS, expected, strict=True))
 
 

@@ -1,4 +1,4 @@
-"""The unit's text: what goes into it, what must not, and what is refused. systemd's own reading is in tests/deploy."""
+"""The text of the unit: what it contains, what it must not contain, and what is refused. tests/deploy runs systemd on it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.deployment.devicefiles import closed_folders, device_nodes
 from edge_resnet.deployment.systemd import (
     ServiceOptions,
-    closed_folders,
-    device_nodes,
     is_secret,
     render_environment,
     render_unit,
@@ -40,7 +39,7 @@ def _values(unit: str, key: str) -> list[str]:
 
 
 def test_the_command_is_this_python_and_run(options: ServiceOptions) -> None:
-    """Isolated, unbuffered, with tracebacks on a crash, headless, each source and option a word."""
+    """Isolated, unbuffered, with tracebacks on a crash, headless, and each source and option an argument."""
     found = replace(options, sources=("camera:0", "/dev/video2"), run_options=("--top", "1"))
     words = f"-I -u -X faulthandler -m edge_resnet run {options.artifact} --headless --keep-trying"
     assert _values(render_unit(found), "ExecStart") == [
@@ -58,20 +57,20 @@ def test_the_command_is_this_python_and_run(options: ServiceOptions) -> None:
     ],
 )  # fmt: skip
 def test_what_every_unit_says(options: ServiceOptions, key: str, value: str) -> None:
-    """The settings that a device nobody looks after depends on."""
+    """The settings that an unattended device depends on."""
     assert _values(render_unit(options), key) == [value]
 
 
 @pytest.mark.parametrize("key", ["PrivateDevices", "MemoryDenyWriteExecute", "PrivateUsers", "PrivateNetwork", "ProcSubset"])
 def test_what_no_unit_may_say(options: ServiceOptions, key: str) -> None:
-    """Each takes away the GPU, the cameras or what is read of the board; the unit's comments say so."""
+    """Each would remove the GPU, the cameras or the board's files; the unit's comments say so."""
     unit = render_unit(options)
     assert _values(unit, key) == []
     assert f"{key}" in unit
 
 
 def test_every_restriction_has_its_reason(options: ServiceOptions) -> None:
-    """In each paragraph of the unit that sets something, a comment stands above the first setting."""
+    """Each paragraph of the unit starts with a comment above the first setting."""
     section = render_unit(options).partition("[Service]")[2].partition("[Install]")[0]
     for line, before in zip(section.splitlines()[1:], section.splitlines(), strict=False):
         if line.startswith("# ---"):
@@ -81,7 +80,7 @@ def test_every_restriction_has_its_reason(options: ServiceOptions) -> None:
 
 
 def test_a_second_service_shares_nothing(options: ServiceOptions) -> None:
-    """Another name has another folder for its state, its cache and its secrets."""
+    """Another name means other folders for state, cache and secrets."""
     unit = render_unit(replace(options, name="door", sources=(CAMERA,)))
     assert _values(unit, "StateDirectory") == _values(unit, "CacheDirectory") == _values(unit, "SyslogIdentifier") == ["door"]
     assert _values(unit, "EnvironmentFile") == ["/etc/edge-resnet/door.env"]
@@ -89,7 +88,7 @@ def test_a_second_service_shares_nothing(options: ServiceOptions) -> None:
 
 
 def test_only_engines_and_named_folders_are_writable(options: ServiceOptions, tmp_path: Path) -> None:
-    """The truth of the artifact stays read-only: engines alone are derived into it."""
+    """The source in the artifact stays read-only: only engines are written to it."""
     out = tmp_path / "answers of today"
     out.mkdir()
     unit = render_unit(replace(options, writable=(out,)))
@@ -97,14 +96,14 @@ def test_only_engines_and_named_folders_are_writable(options: ServiceOptions, tm
 
 
 def test_csi_cameras_keep_the_shared_tmp(options: ServiceOptions) -> None:
-    """nvargus-daemon's socket lies in /tmp, which a private one would hide."""
+    """The socket of nvargus-daemon is in /tmp, which a private /tmp would hide."""
     unit = render_unit(replace(options, sources=("camera:0", "csi://0")))
     assert _values(unit, "PrivateTmp") == ["no"]
     assert "/tmp/argus_socket" in unit
 
 
 def test_homes_are_hidden_unless_something_runs_from_them(options: ServiceOptions, monkeypatch: pytest.MonkeyPatch) -> None:
-    """ProtectHome=yes would make an environment in a home vanish; its python is a link, often into somebody's home."""
+    """ProtectHome=yes would hide an environment in a home; its python is a link, often into a home."""
     home = options.python.parent.parent / "home"
     monkeypatch.setattr("edge_resnet.deployment.systemd._HOMES", (home,))
     assert _values(render_unit(options), "ProtectHome") == ["yes"]
@@ -118,13 +117,13 @@ def test_homes_are_hidden_unless_something_runs_from_them(options: ServiceOption
 
 
 def test_nodes_of_the_gpu_are_allowed(options: ServiceOptions) -> None:
-    """What was found on the device is named beside the groups."""
+    """The nodes found on the device are listed besides the groups."""
     unit = render_unit(replace(options, devices=(Path("/dev/nvhost-gpu"), Path("/dev/nvsciipc"))))
     assert {"/dev/nvhost-gpu rw", "/dev/nvsciipc rw", "char-81 rw"} <= set(_values(unit, "DeviceAllow"))
 
 
 def test_device_nodes_are_devices(tmp_path: Path) -> None:
-    """Of a folder only character devices with a GPU's names count: files do not, nor does a disk."""
+    """Only character devices with the names of GPUs count, not files or disks."""
     (tmp_path / "nvmap").touch()
     (tmp_path / "dri").mkdir()
     (tmp_path / "dri/renderD128").symlink_to("/dev/null")
@@ -143,12 +142,12 @@ def test_device_nodes_are_devices(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_which_sources_are_secret(uri: str, secret: bool) -> None:
-    """A user, a password, or a query that may hold them; a file's name is none."""
+    """A user, a password, or a query that may contain them; a file name is no secret."""
     assert is_secret(uri) is secret
 
 
 def test_a_password_is_not_in_the_unit(options: ServiceOptions) -> None:
-    """One secret source takes the others along into the file: run reads the variable only where no source is given."""
+    """One secret source moves all of them to the file: run reads the variable only if no source is given."""
     found = replace(options, sources=("camera:0", CAMERA), secrets=(("EDGE_RESNET_WEB_TOKEN", "t0ken-t0ken"),))
     unit = render_unit(found)
     assert "hunter2" not in unit
@@ -158,13 +157,13 @@ def test_a_password_is_not_in_the_unit(options: ServiceOptions) -> None:
 
 
 def test_without_secrets_the_file_need_not_be_there(options: ServiceOptions) -> None:
-    """A unit that needs a file which is not there would not start; one that needs it must not start without."""
+    """A unit must not require a file that does not exist, but one with secrets must require it."""
     assert secrets_of(options) == {}
     assert _values(render_unit(options), "EnvironmentFile") == ["-/etc/edge-resnet/edge-resnet.env"]
 
 
 def test_an_option_with_a_password_becomes_a_variable(options: ServiceOptions) -> None:
-    """The broker's URI goes to the file; systemd puts it back when it starts the program."""
+    """The URI of the broker goes to the file; systemd substitutes it when it starts the program."""
     broker = "mqtt://user:hunter2@broker/topic"
     found = replace(options, run_options=("--mqtt", broker, "--top", "1"))
     assert _values(render_unit(found), "ExecStart")[0].endswith(" --source camera:0 --mqtt ${EDGE_RESNET_OPTION_1} --top 1")
@@ -172,15 +171,15 @@ def test_an_option_with_a_password_becomes_a_variable(options: ServiceOptions) -
 
 
 def test_a_token_alone_leaves_the_sources_where_they_were(options: ServiceOptions) -> None:
-    """They are no secret, and are easier to see in the unit."""
+    """Sources without a password stay visible in the unit."""
     unit = render_unit(replace(options, secrets=(("EDGE_RESNET_WEB_TOKEN", "x" * 20),)))
     assert "--source camera:0" in unit
     assert _values(unit, "EnvironmentFile") == ["/etc/edge-resnet/edge-resnet.env"]
 
 
-def test_a_blank_would_make_two_sources(options: ServiceOptions) -> None:
-    """Beside a password a name with a blank is refused, without telling the password."""
-    with pytest.raises(ConfigError, match="blank") as refused:
+def test_a_space_would_make_two_sources(options: ServiceOptions) -> None:
+    """A name with a space is refused beside a password, without showing the password."""
+    with pytest.raises(ConfigError, match="space") as refused:
         render_unit(replace(options, sources=(CAMERA + " x", "camera:0")))
     assert "hunter2" not in refused.value.message + refused.value.hint
     assert '--source "/tmp/a b.mp4"' in render_unit(replace(options, sources=("/tmp/a b.mp4",)))
@@ -188,7 +187,7 @@ def test_a_blank_would_make_two_sources(options: ServiceOptions) -> None:
 
 @given(st.text(st.characters(exclude_categories=("C", "Z"))))
 def test_a_shell_reads_the_environment_file_as_it_was_meant(value: str) -> None:
-    """The file's quoting is what a shell and systemd share: no character of a password is lost or begins something."""
+    """The quoting is common to shells and systemd: no character of a password is lost or has a meaning."""
     script = render_environment({"X": value}) + 'printf %s "$X"\n'
     assert subprocess.run(["sh"], input=script.encode(), capture_output=True, check=True).stdout.decode() == value
 
@@ -209,23 +208,23 @@ BAD: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("change", BAD, ids=ascii)
-def test_what_would_say_something_else_is_refused(options: ServiceOptions, change: dict[str, Any]) -> None:
-    """Names, paths and values that systemd would read otherwise end in one line and a remedy, and in no unit."""
+def test_values_that_systemd_would_misread_are_refused(options: ServiceOptions, change: dict[str, Any]) -> None:
+    """Names, paths and values that systemd would read differently are refused with a hint."""
     with pytest.raises(ConfigError) as refused:
         render_unit(replace(options, **change))
     assert refused.value.hint
     assert refused.value.message.isprintable()
 
 
-def test_a_refusal_does_not_tell_the_password(options: ServiceOptions) -> None:
-    """Errors end up in logs and in questions to others."""
+def test_a_refusal_does_not_show_the_password(options: ServiceOptions) -> None:
+    """Errors end up in logs and bug reports."""
     with pytest.raises(ConfigError) as refused:
         render_unit(replace(options, sources=(CAMERA + "\n",)))
     assert "hunter2" not in refused.value.message
 
 
 @pytest.mark.parametrize(
-    ("most", "high"),
+    ("maximum", "high"),
     [
         ("4G", "3686M"),
         ("1T", "921G"),
@@ -236,14 +235,14 @@ def test_a_refusal_does_not_tell_the_password(options: ServiceOptions) -> None:
         ("infinity",) * 2,
     ],
 )
-def test_memory_is_taken_back_before_the_end(options: ServiceOptions, most: str, high: str) -> None:
+def test_memory_is_reclaimed_before_the_limit(options: ServiceOptions, maximum: str, high: str) -> None:
     """MemoryHigh is nine tenths of MemoryMax."""
-    unit = render_unit(replace(options, memory_max=most))
-    assert (_values(unit, "MemoryMax"), _values(unit, "MemoryHigh")) == ([most], [high])
+    unit = render_unit(replace(options, memory_max=maximum))
+    assert (_values(unit, "MemoryMax"), _values(unit, "MemoryHigh")) == ([maximum], [high])
 
 
 def test_closed_folders_are_those_that_others_cannot_enter(tmp_path: Path) -> None:
-    """Every folder on the way counts, also behind a link."""
+    """Every parent folder counts, also behind a link."""
     hidden, shown = tmp_path / "hidden", tmp_path / "shown"
     for folder, mode in ((hidden, 0o750), (shown, 0o755)):
         folder.mkdir()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_resnet.device.cameras import _captures, find_holder, list_cameras, say_cameras
+from edge_resnet.device.cameras import _captures, describe_cameras, find_holder, list_cameras
 
 
 def _node(root: Path, number: int, name: str = "", index: str = "0") -> None:
@@ -27,7 +27,7 @@ def _node(root: Path, number: int, name: str = "", index: str = "0") -> None:
 def test_no_camera(tmp_path: Path) -> None:
     """An empty machine has none, and the line says what to look at."""
     assert list_cameras(tmp_path) == ()
-    assert "plugged in" in say_cameras(tmp_path)
+    assert "plugged in" in describe_cameras(tmp_path)
 
 
 def test_cameras_in_order_of_their_numbers(tmp_path: Path) -> None:
@@ -45,7 +45,7 @@ def test_cameras_in_order_of_their_numbers(tmp_path: Path) -> None:
     assert cameras[0].name == "HD Pro Webcam C920"
     assert cameras[2].name == ""
     assert (
-        say_cameras(tmp_path)
+        describe_cameras(tmp_path)
         == "there are /dev/video0 (HD Pro Webcam C920), /dev/video2, /dev/video10 (vi-output, imx219 9-0010)"
     )
 

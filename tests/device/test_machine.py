@@ -15,16 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.core.process import Finished, run_within
+from edge_resnet.core.packages import installed_version
 from edge_resnet.device import machine
 from edge_resnet.device.machine import (
     Clock,
-    cache_folder,
     describe,
     find_nvcc,
     gpu_clock,
     has_int8_dot_product,
-    installed_version,
     power_modes,
     refuse_old_jetpack,
     swap_mib,
@@ -345,42 +343,6 @@ def test_nvidia_smi_that_cannot_be_run(bin_folder: Path, tmp_path: Path) -> None
     assert failure.startswith("nvidia-smi cannot be run")
 
 
-def test_a_program_that_ends() -> None:
-    """Exit code, output and errors are told, and a signal as a negative code."""
-    code = "import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)"
-    assert run_within([sys.executable, "-c", code], 20) == Finished(3, "out\n", "err\n")
-    assert run_within([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"], 20) == Finished(-9, "", "")
-    with pytest.raises(FileNotFoundError):
-        run_within(["/nowhere/program"], 20)
-
-
-def test_a_program_that_hangs_takes_its_own_along(tmp_path: Path) -> None:
-    """What a hanging program started is ended with it."""
-    note = str(tmp_path / "pid")
-    code = f"import subprocess as s; p = s.Popen(['/bin/sleep', '60']); open({note!r}, 'w').write(str(p.pid)); p.wait()"
-    assert run_within([sys.executable, "-c", code], 1.0) is None
-    pid = (tmp_path / "pid").read_text()
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline and "(sleep) S" in (status := _stat(pid)):
-        time.sleep(0.05)
-    assert "(sleep) S" not in status
-
-
-def _stat(pid: str) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return "gone"
-
-
-def test_a_program_that_cannot_be_ended_is_left_behind() -> None:
-    """Whoever holds the output open out of reach costs the time limit and no more."""
-    code = "import subprocess, time; subprocess.Popen(['/bin/sleep', '4'], start_new_session=True); time.sleep(60)"
-    start = time.monotonic()
-    assert run_within([sys.executable, "-c", code], 0.5) is None
-    assert time.monotonic() - start < 2.5
-
-
 def test_this_machine() -> None:
     """The machine under test is described in agreement with the kernel."""
     info = describe()
@@ -391,15 +353,6 @@ def test_this_machine() -> None:
     assert 0 < info.memory_available_mib <= info.memory_total_mib
     with pytest.raises(dataclasses.FrozenInstanceError):
         info.cpu = "another"  # type: ignore[misc]
-
-
-def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """$XDG_CACHE_HOME goes before ~/.cache, and an empty one counts as unset."""
-    monkeypatch.setenv("HOME", "/home/someone")
-    monkeypatch.setenv("XDG_CACHE_HOME", "/big")
-    assert cache_folder() == Path("/big/edge-resnet")
-    monkeypatch.setenv("XDG_CACHE_HOME", "")
-    assert cache_folder() == Path("/home/someone/.cache/edge-resnet")
 
 
 def test_nothing_heavy_is_imported() -> None:

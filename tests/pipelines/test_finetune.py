@@ -13,7 +13,7 @@ from exported import graph, image_batch, small
 from onnx import numpy_helper
 from torch.nn import functional as F
 
-from edge_resnet.artifact.folder import CALIBRATION, LABELS, MODEL, Artifact, finish, open_artifact, write_json
+from edge_resnet.artifact.folder import CALIBRATION, LABELS, MODEL, Artifact, open_artifact, write_json, write_manifest
 from edge_resnet.compiler.derive import compile_engine, tensorrt_graph
 from edge_resnet.compiler.graph.corrections import apply, read_corrections
 from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError, DataError, EdgeResnetError, ExportError
@@ -50,7 +50,7 @@ def replaced(source: Artifact, graph: onnx.ModelProto, folder: Path) -> Artifact
     for name in source.manifest.files:
         (folder / name).write_bytes((source.folder / name).read_bytes())
     onnx.save(graph, folder / MODEL)
-    finish(folder, source.manifest)
+    write_manifest(folder, source.manifest)
     return open_artifact(folder)
 
 
@@ -87,7 +87,7 @@ def broken(tiny_artifacts: dict[str, Artifact], tmp_path_factory: pytest.TempPat
         constants[name].CopyFrom(numpy_helper.from_array(value, name))
     made = replaced(tiny_artifacts["fp32"], model, folder / "fp32")
     (made.folder / LABELS).write_text("".join(f"{digit}\n" for digit in range(10)), encoding="utf-8")
-    finish(made.folder, replace(made.manifest, model=replace(made.manifest.model, weights="digits")))
+    write_manifest(made.folder, replace(made.manifest, model=replace(made.manifest.model, weights="digits")))
     return open_artifact(made.folder)
 
 

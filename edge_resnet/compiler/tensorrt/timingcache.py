@@ -9,8 +9,7 @@ import logging
 import re
 from pathlib import Path
 
-from edge_resnet.core.files import replace_files
-from edge_resnet.device.machine import cache_folder
+from edge_resnet.core.files import cache_folder, replace_files
 
 __all__ = ["read_timings", "timings_path", "write_timings"]
 

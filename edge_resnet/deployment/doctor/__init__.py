@@ -1,1 +1,1 @@
-"""What ``edge-resnet doctor`` looks at on this machine, and the one command that mends each lack. Runs no network."""
+"""What ``edge-resnet doctor`` checks on this machine, and the one command that fixes each problem. Runs no network."""

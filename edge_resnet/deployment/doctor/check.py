@@ -1,16 +1,15 @@
-"""What ``doctor`` says of one thing, and how a package is looked for without importing it. Knows nothing of what is needed."""
+"""The record of one check, and how to find a package without importing it. Does not know what is needed."""
 
 from __future__ import annotations
 
 import importlib.util
-import re
 import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-__all__ = ["Check", "Group", "Status", "is_in_system", "is_older", "is_there", "see_system_packages"]
+__all__ = ["Check", "Group", "Status", "is_importable", "is_installed_by_apt", "system_site_command"]
 
 Status: TypeAlias = Literal["ok", "missing", "problem"]
 Group: TypeAlias = Literal["machine", "base", "compile", "build", "camera", "backends", "tensorrt", "demo"]
@@ -18,9 +17,10 @@ Group: TypeAlias = Literal["machine", "base", "compile", "build", "camera", "bac
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at. ``missing``: not there and not needed here, or optional.
+    """The result of one check. ``missing``: absent, and optional or not needed on this machine.
 
-    ``fix``: the one command that mends it, empty where none can or none is needed. What works and could be faster has one too.
+    ``fix``: the one command that fixes it; empty if there is none or none is needed. A check that is ok has a fix where the
+    machine could be faster.
     """
 
     name: str
@@ -30,29 +30,23 @@ class Check:
     group: Group
 
 
-def is_there(module: str) -> bool:
-    """Whether this Python could import the module, as far as can be said without importing it."""
+def is_importable(module: str) -> bool:
+    """Whether this Python finds the module; it may still fail to import."""
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
         return False
-    # Any folder of that name on the path is a namespace package, which has no origin.
+    # Any folder of that name on the path counts as a namespace package, which has no origin.
     return spec is not None and spec.origin is not None
 
 
-def is_older(version: str, minimum: str) -> bool:
-    """Whether a version is below another by its first three numbers: 1.9 is older than 1.10, and a suffix changes nothing."""
-    found, needed = ([int(number) for number in re.findall(r"\d+", text)[:3]] for text in (version, minimum))
-    return found < needed
-
-
-def is_in_system(root: Path, module: str) -> bool:
-    """Whether apt installed the module for the system's Python, whichever Python asks."""
+def is_installed_by_apt(root: Path, module: str) -> bool:
+    """Whether apt installed the module for the system's Python; this Python may be another."""
     return any(root.glob(f"usr/lib/python3*/dist-packages/{module}*"))
 
 
-def see_system_packages() -> str:
-    """The command that lets this virtual environment see the packages that apt installed; it keeps what is in it."""
+def system_site_command() -> str:
+    """The command that makes the packages of apt visible in this virtual environment; what it contains is kept."""
     if sys.prefix == sys.base_prefix:
         return "/usr/bin/python3 -m venv --system-site-packages .venv"
     return f"python3 -m venv --system-site-packages {shlex.quote(sys.prefix)}"

@@ -1,7 +1,7 @@
-"""Whether this machine has what edge-resnet needs, and the one command that mends each lack.
+"""Whether this machine has what edge-resnet needs, and the one command that fixes each problem.
 
-Knows nothing of networks, artifacts or printing, and imports neither torch, onnx, TensorRT nor PyCUDA to look for them; what
-has to do with NVIDIA GPUs is looked at in gpuchecks.py.
+Does not know about networks, artifacts or printing, and does not import torch, onnx, TensorRT or PyCUDA to find them. NVIDIA
+GPUs are checked in gpuchecks.py.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from edge_resnet.core.files import cache_folder
+from edge_resnet.core.packages import extra_command, installed_version, is_older, required_packages
 from edge_resnet.deployment.doctor.backendchecks import check_backends
-from edge_resnet.deployment.doctor.check import Check, Group, is_in_system, is_older, is_there, see_system_packages
+from edge_resnet.deployment.doctor.check import Check, Group, is_importable, is_installed_by_apt, system_site_command
 from edge_resnet.deployment.doctor.gpuchecks import check_gpu_side
-from edge_resnet.device.machine import DeviceInfo, cache_folder, describe, gpu_clock, installed_version, power_modes, swap_mib
+from edge_resnet.device.cameras import list_cameras
+from edge_resnet.device.machine import DeviceInfo, describe, gpu_clock, power_modes, swap_mib
 
 if TYPE_CHECKING:
     from edge_resnet.runtime.backend import BackendInfo  # numpy, which may be broken here
@@ -32,9 +35,9 @@ __all__ = ["Readiness", "examine", "readiness", "usable_backends"]
 _ROOT = Path("/")
 _MIN_FREE_DISK_MIB = 2 * 1024
 _MIN_FREE_MEMORY_MIB = 1024
-#: A Jetson's GPU has no memory of its own, and TensorRT's builder tries its kernels on it.
+#: The GPU of a Jetson shares the memory, and TensorRT's builder runs its candidate kernels on it.
 _MIN_FREE_SHARED_MEMORY_MIB = 2 * 1024
-#: Boards of 8 GiB show less than that: the kernel and the firmware keep some.
+#: Boards of 8 GiB report less than that: the kernel and the firmware reserve some.
 _MEMORY_WITHOUT_SWAP_MIB = 8 * 1024
 #: pip's name, module, oldest version, extra ("base": the package's own requirements); the versions are pyproject.toml's.
 _PACKAGES: tuple[tuple[str, str, str, Group], ...] = (
@@ -55,7 +58,7 @@ _OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "
 
 @dataclass(frozen=True)
 class Readiness:
-    """What works now: ``commands`` and ``backends`` by name; ``reason``: why nothing does, else empty."""
+    """The ``commands`` and ``backends`` that work now, by name. ``reason``: why none does, else empty."""
 
     commands: tuple[str, ...]
     backends: tuple[str, ...]
@@ -63,27 +66,26 @@ class Readiness:
 
 
 def examine(root: Path = _ROOT, info: DeviceInfo | None = None) -> list[Check]:
-    """Look at everything that edge-resnet may need. Imports the base packages and OpenCV to see that they load; raises nothing.
+    """Check everything that edge-resnet may need. ``info``: the result of ``describe``, if the caller has it.
 
-    The CUDA driver, TensorRT, PyCUDA and OpenVINO are loaded in child processes, where they are there; that takes 27 seconds at
-    most.
-
-    ``info``: what ``describe`` said, to spare a second look.
+    The base packages and OpenCV are imported to see that they load. The CUDA driver, TensorRT, PyCUDA and OpenVINO, if
+    installed, are loaded in child processes, which takes 27 seconds at most. Raises MissingDependencyError if edge-resnet runs
+    without being installed, since its requirements are then unknown.
     """
     info = info or describe(root)
     with ThreadPoolExecutor(1) as pool:
         asked = pool.submit(check_backends, info)
         gpu_side, backends = check_gpu_side(info, root), asked.result()
-    packages = [_check_package(*package) for package in _PACKAGES]
     return [
         *(_check_cpu(info), _check_int8(info), _check_memory(info), *_check_board(info, root), _check_disk(), _check_cache()),
         Check("python", "ok", f"{info.python} in {sys.prefix}", "", "base"),
-        *(check for check in packages if check.group == "base"),
+        *_check_packages("base"),
         *backends,
-        *(check for check in packages if check.group in {"compile", "build"}),
+        *_check_packages("compile"),
+        *_check_packages("build"),
         *(_check_opencv(info, root), _check_cameras(root)),
         *gpu_side,
-        *(check for check in packages if check.group == "demo"),
+        *_check_packages("demo"),
     ]
 
 
@@ -118,16 +120,22 @@ def readiness(checks: Sequence[Check], backends: Mapping[str, BackendInfo]) -> R
     return Readiness(tuple(name for name, works in commands.items() if works), usable, "")
 
 
-def _check_package(name: str, module: str, minimum: str, group: Group) -> Check:
-    requirement = shlex.quote(f"{name}>={minimum}")
-    if not is_there(module):
-        install = requirement if group == "base" else f"'edge-resnet[{group}]'"
-        return Check(name, "missing", "not installed", f"pip install {install}", group)
+def _check_packages(group: Group) -> list[Check]:
+    """The packages that edge-resnet itself requires (``base``), or those that the extra of that name adds."""
+    required = required_packages("" if group == "base" else group)
+    return [_check_package(name, minimum, group) for name, minimum in required.items()]
+
+
+def _check_package(name: str, minimum: str, group: Group) -> Check:
+    module, requirement = _MODULES.get(name, name), shlex.quote(f"{name}>={minimum}")
+    if not is_importable(module):
+        install = f"pip install {requirement}" if group == "base" else extra_command(group)
+        return Check(name, "missing", "not installed", install, group)
     failure = _import_failure(module) if group == "base" else ""
     if failure:
         return Check(name, "problem", f"cannot be imported: {failure}", f"pip install --force-reinstall {requirement}", group)
     version = installed_version(name) or str(getattr(sys.modules.get(module), "__version__", "")) or "installed"
-    if re.match(r"\d", version) and is_older(version, minimum):
+    if is_older(version, minimum):
         return Check(name, "problem", f"{version} is older than {minimum}", f"pip install --upgrade {requirement}", group)
     return Check(name, "ok", version, "", group)
 
@@ -146,8 +154,8 @@ def _check_cpu(info: DeviceInfo) -> Check:
 
 def _check_int8(info: DeviceInfo) -> Check:
     if info.has_int8_dot_product:
-        return Check("int8", "ok", "dot product in one instruction", "", "machine")
-    lack = "no VNNI: slower, and needs 7-bit weights" if info.architecture == "x86_64" else "no dot product: slower"
+        return Check("int8", "ok", "dot products in one instruction", "", "machine")
+    lack = "no VNNI: slower, and weights are kept to 7 bits" if info.architecture == "x86_64" else "no dot product: slower"
     return Check("int8", "missing", f"{lack} (CPU only)", "", "machine")
 
 
@@ -156,16 +164,16 @@ def _check_memory(info: DeviceInfo) -> Check:
     if available is None:
         return Check("memory", "missing", "cannot be read", "", "machine")
     detail = f"{available} of {info.memory_total_mib} MiB available"
-    needed, whom = (_MIN_FREE_SHARED_MEMORY_MIB, " to build for the GPU") if info.l4t else (_MIN_FREE_MEMORY_MIB, "")
+    needed, purpose = (_MIN_FREE_SHARED_MEMORY_MIB, " to build engines for the GPU") if info.l4t else (_MIN_FREE_MEMORY_MIB, "")
     if available >= needed:
         return Check("memory", "ok", detail, "", "machine")
-    # The desktop holds most of a small Jetson's memory.
+    # The desktop takes most of the memory of a small Jetson.
     fix = "sudo systemctl isolate multi-user.target" if info.l4t else ""
-    return Check("memory", "problem", f"{detail}, {needed} are needed{whom}", fix, "machine")
+    return Check("memory", "problem", f"{detail}, {needed} needed{purpose}", fix, "machine")
 
 
 def _check_board(info: DeviceInfo, root: Path) -> list[Check]:
-    """What a Jetson alone has: a power mode, clocks that can be pinned, and little memory."""
+    """What only a Jetson has: a power mode, clocks that can be pinned, and little memory."""
     if info.l4t is None:
         return []
     return [check for check in (_check_swap(info, root), _check_power(info, root), _check_clocks(root)) if check]
@@ -181,7 +189,7 @@ def _check_swap(info: DeviceInfo, root: Path) -> Check | None:
         fix = "sudo systemctl enable --now nvzramconfig"
     else:
         fix = "sudo fallocate -l 8G /swap && sudo chmod 600 /swap && sudo mkswap /swap && sudo swapon /swap"
-    return Check("swap", "problem", "none: engine builds may be killed for lack of memory", fix, "machine")
+    return Check("swap", "problem", "none: engine builds may run out of memory and be killed", fix, "machine")
 
 
 def _check_power(info: DeviceInfo, root: Path) -> Check | None:
@@ -195,7 +203,7 @@ def _check_power(info: DeviceInfo, root: Path) -> Check | None:
 
 
 def _speed(mode: str) -> tuple[bool, int, bool]:
-    """Order of nvpmodel's names: MAXN_SUPER, MAXN, then by watts."""
+    """Sorts the names of nvpmodel: MAXN_SUPER, MAXN, then by watts."""
     watts = re.search(r"(\d+)W", mode)
     return mode.startswith("MAXN"), int(watts[1]) if watts else 0, "SUPER" in mode
 
@@ -204,9 +212,9 @@ def _check_clocks(root: Path) -> Check | None:
     clock = gpu_clock(root)
     if clock is None:
         return None
-    if clock.least_mhz == clock.most_mhz:
-        return Check("clocks", "ok", f"GPU pinned at {clock.most_mhz} MHz", "", "machine")
-    detail = f"GPU at {clock.now_mhz} of {clock.most_mhz} MHz: follows the load; pin it to measure"
+    if clock.min_mhz == clock.max_mhz:
+        return Check("clocks", "ok", f"GPU pinned at {clock.max_mhz} MHz", "", "machine")
+    detail = f"GPU at {clock.now_mhz} of {clock.max_mhz} MHz, follows the load: pin it before measuring"
     return Check("clocks", "ok", detail, "sudo jetson_clocks", "machine")
 
 
@@ -216,8 +224,10 @@ def _check_disk() -> Check:
     except OSError as error:
         return Check("disk", "problem", f"the current folder cannot be read: {error.strerror}", "cd ~", "machine")
     if free_mib >= _MIN_FREE_DISK_MIB:
-        return Check("disk", "ok", f"{free_mib} MiB free here", "", "machine")
-    return Check("disk", "problem", f"{free_mib} MiB free here, {_MIN_FREE_DISK_MIB} are needed", "pip cache purge", "machine")
+        return Check("disk", "ok", f"{free_mib} MiB free in this folder", "", "machine")
+    return Check(
+        "disk", "problem", f"{free_mib} MiB free in this folder, {_MIN_FREE_DISK_MIB} needed", "pip cache purge", "machine"
+    )
 
 
 def _check_cache() -> Check:
@@ -231,7 +241,7 @@ def _check_cache() -> Check:
 
 def _check_opencv(info: DeviceInfo, root: Path) -> Check:
     from_pip = [name for name in _OPENCV if installed_version(name)]
-    failure = _import_failure("cv2") if is_there("cv2") else "not installed"
+    failure = _import_failure("cv2") if is_importable("cv2") else "not installed"
     if failure:
         return _without_opencv(info, root, from_pip, failure)
     cv2 = sys.modules["cv2"]
@@ -243,11 +253,11 @@ def _check_opencv(info: DeviceInfo, root: Path) -> Check:
     if not from_pip:
         return Check("opencv", "problem", f"{version} has no GStreamer: no CSI cameras", "", "camera")
     fix = f"pip uninstall -y {' '.join(from_pip)}"
-    return Check("opencv", "problem", f"pip's {version} hides JetPack's: no GStreamer, no CSI", fix, "camera")
+    return Check("opencv", "problem", f"pip's {version} hides the one of JetPack: no GStreamer, no CSI", fix, "camera")
 
 
 def _has_gstreamer(cv2: ModuleType) -> bool:
-    # The registry's list of backends names GStreamer even where it is not built in; hasBackend does not.
+    # The registry lists GStreamer among the backends even if it is not built in; hasBackend is exact.
     has_backend = getattr(getattr(cv2, "videoio_registry", None), "hasBackend", None)
     return bool(has_backend and has_backend(cv2.CAP_GSTREAMER))
 
@@ -258,22 +268,18 @@ def _without_opencv(info: DeviceInfo, root: Path, from_pip: Sequence[str], failu
         if "libGL" in failure:
             fix = "sudo apt-get install -y libgl1"
         return Check("opencv", "problem", f"cannot be imported: {failure}", fix, "camera")
-    if is_there("cv2"):
-        # Ubuntu's and JetPack's OpenCV are built for numpy 1.
+    if is_importable("cv2"):
+        # The OpenCV of Ubuntu and JetPack is built for numpy 1.
         fix = "pip install 'numpy<2'" if "numpy" in failure else "sudo apt-get install --reinstall -y python3-opencv"
         return Check("opencv", "problem", f"cannot be imported: {failure}", fix, "camera")
     if info.l4t is None:
-        return Check("opencv", "missing", "not installed", "pip install 'edge-resnet[camera]'", "camera")
-    if is_in_system(root, "cv2"):
-        return Check("opencv", "problem", "JetPack's, not seen by this Python", see_system_packages(), "camera")
+        return Check("opencv", "missing", "not installed", extra_command("camera"), "camera")
+    if is_installed_by_apt(root, "cv2"):
+        return Check("opencv", "problem", "the one of JetPack is not visible to this Python", system_site_command(), "camera")
     return Check("opencv", "missing", "not installed", "sudo apt-get install -y python3-opencv", "camera")
 
 
 def _check_cameras(root: Path) -> Check:
-    try:
-        from edge_resnet.device.cameras import list_cameras  # of a package that loads numpy, which may be broken
-    except ImportError:
-        return Check("cameras", "missing", "cannot be listed: numpy is missing or broken", "", "camera")
     cameras = [camera for camera in list_cameras(root) if camera.captures]
     shown = [f"{camera.path} {camera.name}".strip() + (" (csi)" if camera.kind == "csi" else "") for camera in cameras]
     names = ", ".join(shown[:3]) + (", …" if shown[3:] else "")
@@ -281,4 +287,4 @@ def _check_cameras(root: Path) -> Check:
         return Check("cameras", "missing", "none at /dev/video*", "", "camera")
     if any(camera.openable for camera in cameras):
         return Check("cameras", "ok", names, "", "camera")
-    return Check("cameras", "problem", f"{names}: not yours to open", "sudo usermod -aG video $USER", "camera")
+    return Check("cameras", "problem", f"{names}: no permission to open", "sudo usermod -aG video $USER", "camera")

@@ -1,6 +1,6 @@
-"""Whether the NVIDIA GPU, its driver and CUDA's compiler work, and the one command that mends each lack.
+"""Whether the NVIDIA GPU, its driver and CUDA's compiler work, and the one command that fixes each problem.
 
-Knows nothing of networks, artifacts or printing; TensorRT and PyCUDA are judged in trtchecks.py.
+Does not know about networks, artifacts or printing; TensorRT and PyCUDA are checked in trtchecks.py.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import re
 from pathlib import Path
 
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.packages import is_older
 from edge_resnet.core.process import run_within
-from edge_resnet.deployment.doctor.check import Check, is_older
-from edge_resnet.deployment.doctor.probe import DRIVER_NODES, Scene, look
+from edge_resnet.deployment.doctor.check import Check
+from edge_resnet.deployment.doctor.probe import DRIVER_NODES, ProbedMachine, probe_machine
 from edge_resnet.deployment.doctor.trtchecks import check_cudnn, check_pycuda, check_tensorrt, cuda_of_tensorrt, fitting_tensorrt
 from edge_resnet.device.machine import DeviceInfo, find_nvcc, refuse_old_jetpack
 
@@ -21,79 +22,79 @@ __all__ = ["check_gpu_side"]
 _NVCC_TIMEOUT_S = 5.0
 #: CUDA's major version → the oldest driver that runs it (CUDA Toolkit release notes, minor version compatibility).
 _OLDEST_DRIVER = {12: "525", 13: "580"}
-#: What cuInit's error means → what mends it; anything else asks for a restart.
+#: cuInit's error number → its fix; any other error needs a restart.
 _DRIVER_ERRORS = {
     "802": "sudo systemctl start nvidia-fabricmanager",
-    "999": "sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm",  # as after a suspend
+    "999": "sudo modprobe -r nvidia_uvm && sudo modprobe nvidia_uvm",  # after a suspend
 }
 
 
 def check_gpu_side(info: DeviceInfo, root: Path) -> list[Check]:
-    """The checks of the group ``tensorrt``; takes 27 seconds where everything hangs. Raises nothing."""
-    scene = look(info, root)
-    driver = _check_driver(scene)
-    checks = [_check_gpu(scene), driver, _check_jetpack(scene), _check_nvcc(scene), check_tensorrt(scene, driver.fix)]
-    return [*checks, *check_cudnn(scene), check_pycuda(scene, driver.fix)]
+    """The checks of the group ``tensorrt``; takes 27 seconds if everything hangs. Raises nothing."""
+    machine = probe_machine(info, root)
+    driver = _check_driver(machine)
+    checks = [_check_gpu(machine), driver, _check_jetpack(machine), _check_nvcc(machine), check_tensorrt(machine, driver.fix)]
+    return [*checks, *check_cudnn(machine), check_pycuda(machine, driver.fix)]
 
 
-def _check_gpu(scene: Scene) -> Check:
-    info, driver = scene.info, scene.driver
+def _check_gpu(machine: ProbedMachine) -> Check:
+    info, driver = machine.info, machine.driver
     name = info.gpu or driver.get("name", "")
     if name:
-        capability = f"compute capability {scene.capability}" if scene.capability else ""
-        memory = {"mapped": "reads the processor's memory in place", "shared": "shares the processor's memory"}
-        parts = (name, capability, memory.get(driver.get("memory", "")), _int8_speed(name, scene.capability))
+        capability = f"compute capability {machine.capability}" if machine.capability else ""
+        memory = {"mapped": "reads the CPU's memory in place", "shared": "shares the CPU's memory"}
+        parts = (name, capability, memory.get(driver.get("memory", "")), _int8_speed(name, machine.capability))
         return Check("gpu", "ok", ", ".join(filter(None, parts)), "", "tensorrt")
     if info.gpu_failure:
-        # Exit code 9: the kernel module is not loaded; else it and the libraries disagree, or the GPU hangs.
+        # Exit code 9: the kernel module is not loaded. Otherwise its version differs from the libraries', or the GPU hangs.
         fix = "sudo modprobe nvidia" if info.gpu_failure.endswith(" 9") else "sudo reboot"
         return Check("gpu", "problem", info.gpu_failure, fix, "tensorrt")
     return Check("gpu", "missing", "no NVIDIA GPU: models run on the CPU", "", "tensorrt")
 
 
 def _int8_speed(name: str, capability: str) -> str:
-    """What INT8 gains, by compute capability (CUDA C++ Programming Guide, arithmetic instructions; TensorRT support matrix)."""
+    """How fast INT8 is, by compute capability (CUDA C++ Programming Guide, arithmetic instructions; TensorRT support matrix)."""
     if not capability:
         return ""
     if is_older(capability, "6.1") or capability == "6.2":
         return "no fast INT8"
-    # The GTX 16 series has Turing's number and none of its tensor cores.
-    return "INT8 by dot products" if is_older(capability, "7.2") or "GTX 16" in name else "INT8 on tensor cores"
+    # The GTX 16 series has the compute capability of Turing without its tensor cores.
+    return "INT8 dot products" if is_older(capability, "7.2") or "GTX 16" in name else "INT8 on tensor cores"
 
 
-def _check_driver(scene: Scene) -> Check:
-    answer = scene.answers.get("driver")
-    there = scene.info.gpu or scene.info.gpu_failure or any((scene.root / node).exists() for node in DRIVER_NODES)
-    if answer is None or (answer.failure and not there):
-        if scene.in_container:
-            # A host without a GPU looks the same from in here.
-            detail = "none in this container (give it the host's GPU)"
-            return Check("driver", "missing", detail, _give_gpu(scene), "tensorrt")
-        detail = answer.failure if answer else "not needed without an NVIDIA GPU"
+def _check_driver(machine: ProbedMachine) -> Check:
+    result = machine.results.get("driver")
+    there = machine.info.gpu or machine.info.gpu_failure or any((machine.root / node).exists() for node in DRIVER_NODES)
+    if result is None or (result.failure and not there):
+        if machine.in_container:
+            # A host without a GPU looks the same from inside.
+            detail = "none in this container: start it with access to the host's GPU"
+            return Check("driver", "missing", detail, _container_command(machine), "tensorrt")
+        detail = result.failure if result else "not needed without an NVIDIA GPU"
         return Check("driver", "missing", detail, "", "tensorrt")
-    if answer.failure:
-        detail, fix = _broken_driver(scene, answer.failure)
+    if result.failure:
+        detail, fix = _broken_driver(machine, result.failure)
         return Check("driver", "problem", detail, fix, "tensorrt")
-    cuda = answer.facts["cuda"]
-    detail = ", ".join(filter(None, (scene.info.driver, f"runs CUDA up to {cuda}" if cuda else ""))) or "works"
+    cuda = result.facts["cuda"]
+    detail = ", ".join(filter(None, (machine.info.driver, f"runs CUDA up to {cuda}" if cuda else ""))) or "works"
     needed = cuda_of_tensorrt()
     if cuda and needed and int(cuda.partition(".")[0]) < needed:
         oldest = f" (driver {_OLDEST_DRIVER[needed]})" if needed in _OLDEST_DRIVER else ""
-        detail = f"{detail}; TensorRT here needs CUDA {needed}{oldest}"
-        return Check("driver", "problem", detail, fitting_tensorrt(scene, cuda), "tensorrt")
+        detail = f"{detail}; the installed TensorRT needs CUDA {needed}{oldest}"
+        return Check("driver", "problem", detail, fitting_tensorrt(machine, cuda), "tensorrt")
     return Check("driver", "ok", detail, "", "tensorrt")
 
 
-def _broken_driver(scene: Scene, failure: str) -> tuple[str, str]:
-    """Detail and fix of a driver that does not serve a GPU that is there."""
-    nodes = [scene.root / node for node in DRIVER_NODES if (scene.root / node).exists()]
+def _broken_driver(machine: ProbedMachine, failure: str) -> tuple[str, str]:
+    """Detail and fix for a driver that does not work although there is a GPU."""
+    nodes = [machine.root / node for node in DRIVER_NODES if (machine.root / node).exists()]
     absent, blind = "cannot be loaded" in failure, "finds no GPU" in failure
-    if scene.in_container and (absent or (blind and not nodes)):
-        return "this container was started without the GPU", _give_gpu(scene)
+    if machine.in_container and (absent or (blind and not nodes)):
+        return "this container was started without access to the GPU", _container_command(machine)
     if absent:
-        return failure, _install_driver(scene)
+        return failure, _install_driver(machine)
     if nodes and not any(os.access(node, os.R_OK | os.W_OK) for node in nodes):
-        return f"{failure}: /dev/{nodes[0].name} is not yours to open", "sudo usermod -aG video,render $USER"
+        return f"{failure}: no permission to open /dev/{nodes[0].name}", "sudo usermod -aG video,render $USER"
     hidden = os.environ.get("CUDA_VISIBLE_DEVICES")
     if blind and hidden is not None:
         return f"{failure}: CUDA_VISIBLE_DEVICES is {hidden!r}", "unset CUDA_VISIBLE_DEVICES"
@@ -103,41 +104,41 @@ def _broken_driver(scene: Scene, failure: str) -> tuple[str, str]:
     return failure, _DRIVER_ERRORS.get(number[1] if number else "", "sudo reboot")
 
 
-def _give_gpu(scene: Scene) -> str:
-    if (scene.root / "run/.containerenv").exists():
+def _container_command(machine: ProbedMachine) -> str:
+    if (machine.root / "run/.containerenv").exists():
         return "podman run --device nvidia.com/gpu=all IMAGE"
-    return f"docker run {'--runtime nvidia' if scene.is_jetson else '--gpus all'} IMAGE"
+    return f"docker run {'--runtime nvidia' if machine.is_jetson else '--gpus all'} IMAGE"
 
 
-def _install_driver(scene: Scene) -> str:
-    if scene.is_jetson:
+def _install_driver(machine: ProbedMachine) -> str:
+    if machine.is_jetson:
         return "sudo apt-get install --reinstall -y nvidia-l4t-cuda"
-    return "sudo ubuntu-drivers install" if "Ubuntu" in scene.info.os else "sudo apt-get install -y nvidia-driver"
+    return "sudo ubuntu-drivers install" if "Ubuntu" in machine.info.os else "sudo apt-get install -y nvidia-driver"
 
 
-def _check_jetpack(scene: Scene) -> Check:
-    if scene.info.l4t is None:
+def _check_jetpack(machine: ProbedMachine) -> Check:
+    if machine.info.l4t is None:
         return Check("jetpack", "missing", "not a Jetson", "", "tensorrt")
     try:
-        refuse_old_jetpack(scene.root)
+        refuse_old_jetpack(machine.root)
     except ConfigError as error:
         return Check("jetpack", "problem", error.message, "", "tensorrt")
-    return Check("jetpack", "ok", f"{scene.info.jetpack or 'unknown'} (L4T {scene.info.l4t})", "", "tensorrt")
+    return Check("jetpack", "ok", f"{machine.info.jetpack or 'unknown'} (L4T {machine.info.l4t})", "", "tensorrt")
 
 
-def _check_nvcc(scene: Scene) -> Check:
-    path = find_nvcc(scene.root)
-    package = "nvidia-jetpack" if scene.is_jetson else "nvidia-cuda-toolkit"
+def _check_nvcc(machine: ProbedMachine) -> Check:
+    path = find_nvcc(machine.root)
+    package = "nvidia-jetpack" if machine.is_jetson else "nvidia-cuda-toolkit"
     if path is None:
-        if not scene.has_gpu:
+        if not machine.has_gpu:
             return Check("nvcc", "missing", "not installed; needs an NVIDIA GPU", "", "tensorrt")
-        detail = "not installed: GPU preprocessing is off, the CPU resizes"
+        detail = "not installed: the CPU resizes images instead of the GPU"
         return Check("nvcc", "missing", detail, f"sudo apt-get install -y {package}", "tensorrt")
     version = _nvcc_version(path)
     if version:
         return Check("nvcc", "ok", f"CUDA {version} at {path}", "", "tensorrt")
-    detail = f"{path} does not run: GPU preprocessing is off, the CPU resizes"
-    if not scene.has_gpu:
+    detail = f"{path} does not run: the CPU resizes images instead of the GPU"
+    if not machine.has_gpu:
         return Check("nvcc", "missing", detail, "", "tensorrt")
     return Check("nvcc", "problem", detail, f"sudo apt-get install --reinstall -y {package}", "tensorrt")
 

@@ -1,7 +1,7 @@
-"""Asks the CUDA driver, TensorRT, PyCUDA and OpenVINO what they are, each in a child process. Knows nothing of what is needed.
+"""Probes the CUDA driver, TensorRT, PyCUDA and OpenVINO, each in a child process. Does not know what is needed.
 
-Loading any of them may hang or end the interpreter, so the one that asks never loads them. A child sees the packages that its
-parent sees, prints one line of JSON and ends at once: their clean-up at exit may crash too.
+Loading any of them may hang or crash the interpreter, so the parent never loads them. A child sees the packages that its parent
+sees, prints one line of JSON and ends at once, because their clean-up at exit may crash too.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import importlib
 import json
 import os
 import re
-import signal
 import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,18 +20,18 @@ from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from edge_resnet.core.process import run_within
-from edge_resnet.deployment.doctor.check import is_there
+from edge_resnet.deployment.doctor.check import is_importable
 from edge_resnet.device.gpu import LIBRARY, first_gpu
 from edge_resnet.device.machine import DeviceInfo
 
-__all__ = ["DRIVER_NODES", "Answer", "Scene", "Topic", "ask", "look", "main"]
+__all__ = ["DRIVER_NODES", "ProbeResult", "ProbedMachine", "Topic", "main", "probe", "probe_machine"]
 
-#: ``auto``: which backend edge-resnet takes by itself.
+#: ``auto``: which backend edge-resnet selects by default.
 Topic: TypeAlias = Literal["driver", "tensorrt", "pycuda", "openvino", "auto"]
 
 _MODULES: tuple[Topic, ...] = ("tensorrt", "pycuda")
 _TIMEOUT_S = 20.0
-#: The device files that a loaded driver makes, on desktops and on Jetsons.
+#: The device files that a loaded driver creates, on desktops and on Jetsons.
 DRIVER_NODES = ("dev/nvidiactl", "dev/nvidia0", "dev/nvmap", "dev/nvhost-gpu")
 _LIBRARY_PLACES = ("usr/lib/*/", "usr/lib/*/nvidia/", "usr/lib/*/tegra/", "usr/lib64/", "usr/lib/", "usr/lib/wsl/lib/")
 #: CUdevice_attribute of the CUDA driver API.
@@ -40,46 +39,47 @@ _CAN_MAP_HOST_MEMORY = 19
 
 
 @dataclass(frozen=True)
-class Answer:
-    """``failure``: why it cannot be used, in one line, else empty. ``facts``: what it says of itself, empty strings for unknown.
+class ProbeResult:
+    """What one library reported. ``failure``: why it cannot be used, in one line, else empty. ``died``: it hung or crashed.
 
-    Of the driver: ``name`` and ``compute_capability`` of the first GPU, ``memory`` (own, shared, or mapped where the GPU reads
-    the processor's memory in place), ``cuda``, the newest version that it runs. Of TensorRT: ``version``, and ``library``, the
-    version of the libnvinfer that was loaded. Of PyCUDA: ``cuda``, the version that it was compiled with. Of OpenVINO:
-    ``version``, and ``precisions`` that the processor computes in. Of auto: the backend ``taken``, and the ``order`` in which
-    they are tried.
+    ``facts`` by topic, with empty strings for what is unknown:
+    driver: ``name`` and ``compute_capability`` of the first GPU; ``memory``: own, shared, or mapped if the GPU reads the CPU's
+    memory in place; ``cuda``: the newest version that the driver runs. tensorrt: ``version``; ``library``: the version of the
+    libnvinfer that was loaded. pycuda: ``cuda``, the version that it was compiled for. openvino: ``version``; ``precisions`` that
+    the CPU computes in. auto: the backend ``taken``, and the ``order`` in which backends are tried.
     """
 
     facts: dict[str, str]
     failure: str
+    died: bool = False
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A machine and what was answered on it. What is not there was not asked and has no answer."""
+class ProbedMachine:
+    """A machine and the results of the probes. Libraries that are not installed were not probed and have no result."""
 
     info: DeviceInfo
     root: Path
-    answers: Mapping[Topic, Answer]
+    results: Mapping[Topic, ProbeResult]
 
     @property
     def driver(self) -> dict[str, str]:
-        """What a driver that works says of itself; empty where none does."""
-        return self.answers["driver"].facts if "driver" in self.answers else {}
+        """The facts of a driver that works, else empty."""
+        return self.results["driver"].facts if "driver" in self.results else {}
 
     @property
     def has_gpu(self) -> bool:
-        """Whether there is an NVIDIA GPU, usable or not."""
+        """Whether there is an NVIDIA GPU, even an unusable one."""
         return bool(self.info.gpu or self.info.gpu_failure or self.driver)
 
     @property
     def is_jetson(self) -> bool:
-        """Whether the board is a Jetson; a container on one may not know its L4T."""
+        """Whether the board is a Jetson; a container on one may not see its L4T version."""
         return bool(self.info.l4t) or "Jetson" in (self.info.board or "")
 
     @property
     def in_container(self) -> bool:
-        """Whether this is a container of Docker, Podman or Kubernetes."""
+        """Whether this is a Docker, Podman or Kubernetes container."""
         if any((self.root / mark).exists() for mark in (".dockerenv", "run/.containerenv")):
             return True
         try:
@@ -94,18 +94,18 @@ class Scene:
         return self.info.compute_capability or self.driver.get("compute_capability", "")
 
 
-def look(info: DeviceInfo, root: Path) -> Scene:
-    """Ask whatever is there, all at once; takes 21 seconds at most. Raises nothing."""
+def probe_machine(info: DeviceInfo, root: Path) -> ProbedMachine:
+    """Probe whatever is installed, all at once; takes 21 seconds at most. Raises nothing."""
     topics: list[Topic] = ["driver"] if _has_driver_or_gpu(info, root) else []
-    return Scene(info, root, ask(*topics, *(topic for topic in _MODULES if is_there(topic))))
+    return ProbedMachine(info, root, probe(*topics, *(topic for topic in _MODULES if is_importable(topic))))
 
 
-def ask(*topics: Topic) -> dict[Topic, Answer]:
-    """The answer to each topic, all asked at once; takes 21 seconds at most. Raises nothing."""
+def probe(*topics: Topic) -> dict[Topic, ProbeResult]:
+    """Probe the topics, all at once; takes 21 seconds at most. Raises nothing."""
     if not topics:
         return {}
     with ThreadPoolExecutor(len(topics)) as pool:
-        return dict(zip(topics, pool.map(_ask, topics), strict=True))
+        return dict(zip(topics, pool.map(_probe, topics), strict=True))
 
 
 def _has_driver_or_gpu(info: DeviceInfo, root: Path) -> bool:
@@ -118,30 +118,27 @@ def _has_driver_or_gpu(info: DeviceInfo, root: Path) -> bool:
     )
 
 
-def _ask(topic: Topic) -> Answer:
+def _probe(topic: Topic) -> ProbeResult:
     code = f"import sys; sys.path[:] = {sys.path!r}; from edge_resnet.deployment.doctor.probe import main; main({topic!r})"
     try:
         done = run_within([sys.executable, "-c", code], _TIMEOUT_S)
     except OSError as error:
-        return Answer({}, f"cannot be asked: {error.strerror}")
+        return ProbeResult({}, f"cannot be probed: {error.strerror}")
     if done is None:
-        return Answer({}, f"no answer in {_TIMEOUT_S:g} s")
+        return ProbeResult({}, f"no answer in {_TIMEOUT_S:g} s", died=True)
     try:
-        return Answer(**json.loads(done.stdout.strip().rpartition("\n")[2]))
+        return ProbeResult(**done.answer())
     except (ValueError, TypeError):
-        last = done.stderr.strip().rpartition("\n")[2]
-    if done.code < 0:
-        last = f"crashed ({signal.Signals(-done.code).name})" + (f": {last}" if last else "")
-    return Answer({}, last or f"ended with exit code {done.code} and no word")
+        return ProbeResult({}, done.reason(), done.crashed)
 
 
 def main(topic: Topic) -> None:
-    """The child's side: print the answer as JSON and end the process."""
+    """The child process: print the result as JSON and exit at once."""
     try:
-        answer = {"facts": _ASKED[topic](), "failure": ""}
+        result = {"facts": _ASKED[topic](), "failure": ""}
     except Exception as error:  # a broken binary may raise anything
-        answer = {"facts": {}, "failure": str(error).strip().partition("\n")[0] or type(error).__name__}
-    sys.stdout.write(f"\n{json.dumps(answer)}\n")
+        result = {"facts": {}, "failure": str(error).strip().partition("\n")[0] or type(error).__name__}
+    sys.stdout.write(f"\n{json.dumps(result)}\n")
     sys.stdout.flush()
     os._exit(0)
 
@@ -166,7 +163,7 @@ def _tensorrt() -> dict[str, str]:
 
 
 def _loaded_tensorrt() -> str:
-    """The version of the libnvinfer in this process, as it says itself: 8601 is 8.6.1, 100300 is 10.3.0 (NvInferVersion.h)."""
+    """The version that the loaded libnvinfer reports: 8601 is 8.6.1, 100300 is 10.3.0 (NvInferVersion.h)."""
     try:
         path = re.search(r"\S*/libnvinfer\.so[.\d]*$", Path("/proc/self/maps").read_text(encoding="utf-8"), re.MULTILINE)
         number = int(ctypes.CDLL(path[0]).getInferLibVersion()) if path else 0

@@ -1,6 +1,7 @@
-"""Power rails of a Jetson board, from its INA3221 and INA238 sensors in sysfs. Knows no time and adds up no energy.
+"""Power sensors in sysfs: the rails of a Jetson board (INA3221, INA238) and the RAPL counters of a CPU.
 
-Paths: INA3221 under hwmon on JetPack 5 and newer (Linux, hwmon/ina3221), under iio on JetPack 4; INA238 on Thor's carrier board.
+Does not measure time or add up energy. INA3221 is under hwmon on JetPack 5 and newer (Linux, hwmon/ina3221) and under iio on
+JetPack 4; INA238 is on the carrier board of Thor.
 """
 
 from __future__ import annotations
@@ -16,17 +17,27 @@ from edge_resnet.device.power.records import Covers, Meter, Read, Sample
 
 __all__ = ["Rail", "find_rails", "matching", "number", "package_meter", "text", "total_meter"]
 
-
-#: Only root may read the counters since Linux 5.10: their fine grain tells one process what another computes (CVE-2020-8694).
+#: Longest content of a sysfs file that is read, in bytes.
+_MAX_BYTES = 4096
+#: Rails that supply everything else, the most inclusive first.
+_INPUTS: tuple[tuple[str, Covers], ...] = (("VIN", "board input"), ("POM_5V_IN", "module"), ("VDD_IN", "module"))
+#: Rails that add up to the module on boards without an input rail. VDDQ_VDD2_1V8AO of AGX Orin is part of VIN_SYS_5V0.
+_SUMS = (
+    ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),  # AGX Orin
+    ("VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"),  # Thor on a carrier board without INA238
+    ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"),  # AGX Xavier
+)
+_UNCONNECTED = re.compile(r"(^|_)NC\d*(_|$)")
+#: Since Linux 5.10 only root may read the counters: they reveal to one process what another computes (CVE-2020-8694).
 _UNREADABLE = (
-    "RAPL's counters are readable by root alone: measure as root, or let others read them until the next start with "
-    "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj, on a machine that you share with nobody"
+    "only root may read the RAPL counters: measure as root, or, on a machine that you do not share, let others read them until "
+    "the next start with sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj"
 )
 
 
 def package_meter(root: Path) -> tuple[Meter | None, str]:
-    """The processor packages together, or None and the reason."""
-    # intel-rapl-mmio shows the same packages a second time. Zones within packages and "psys" are not added.
+    """A meter for all CPU packages together, or None and the reason."""
+    # intel-rapl-mmio lists the same packages again. Zones within packages and "psys" are not added.
     folders = matching(root, "sys/class/powercap/intel-rapl:*")
     packages = [folder for folder in folders if text(folder / "name").startswith("package-")]
     if not packages:
@@ -38,7 +49,7 @@ def package_meter(root: Path) -> tuple[Meter | None, str]:
     except PermissionError:
         return None, _UNREADABLE
     except (OSError, ValueError):
-        return None, "RAPL's counters give no values"
+        return None, "the RAPL counters give no values"
     names = "+".join(text(folder / "name") for folder in packages)
     return Meter(f"RAPL {names}", "CPU package", lambda: _open(counters)), ""
 
@@ -51,7 +62,7 @@ class _Counter:
 
 @contextmanager
 def _open(counters: Sequence[_Counter]) -> Iterator[Read]:
-    """Reads the sum of the counters; each may have begun anew once since the last read (at 60 W after an hour or so)."""
+    """Reads the sum of the counters; each may have wrapped around once since the last read (after about an hour at 60 W)."""
     last: list[int] | None = None
     total_uj = 0
 
@@ -66,11 +77,8 @@ def _open(counters: Sequence[_Counter]) -> Iterator[Read]:
     yield read
 
 
-_LONGEST = 4096
-
-
 def matching(folder: Path, pattern: str) -> list[Path]:
-    """What lies below ``folder`` and fits the pattern, sorted; nothing where it may not be looked at."""
+    """The paths below ``folder`` that match the pattern, sorted; empty if it may not be read."""
     try:
         return sorted(folder.glob(pattern))
     except OSError:
@@ -78,12 +86,12 @@ def matching(folder: Path, pattern: str) -> list[Path]:
 
 
 def number(path: Path) -> int:
-    """The whole number in a file. Raises OSError where it cannot be read (EAGAIN and ENODATA are common), ValueError if none."""
+    """The integer in a file. Raises OSError if it cannot be read (EAGAIN and ENODATA are common), ValueError if it is none."""
     return int(_bytes(path))
 
 
 def text(path: Path) -> str:
-    """A file's text without the white space around it; empty where it cannot be read."""
+    """The stripped text of a file; empty if it cannot be read."""
     try:
         return _bytes(path).decode("utf-8", "replace").strip("\0 \t\r\n")
     except OSError:
@@ -91,28 +99,17 @@ def text(path: Path) -> str:
 
 
 def _bytes(path: Path) -> bytes:
-    # Path.read_text costs several times as much, and hundreds of these are read per second.
+    # Path.read_text takes several times as long, and hundreds of files are read per second.
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return os.read(handle, _LONGEST)
+        return os.read(handle, _MAX_BYTES)
     finally:
         os.close(handle)
 
 
-#: Rails that everything else hangs on, the most inclusive first.
-_INPUTS: tuple[tuple[str, Covers], ...] = (("VIN", "board input"), ("POM_5V_IN", "module"), ("VDD_IN", "module"))
-#: Boards without such a rail: these make up the module. VDDQ_VDD2_1V8AO of AGX Orin hangs on VIN_SYS_5V0 and is not added.
-_SUMS = (
-    ("VDD_GPU_SOC", "VDD_CPU_CV", "VIN_SYS_5V0"),  # AGX Orin
-    ("VDD_GPU", "VDD_CPU_SOC_MSS", "VIN_SYS_5V0"),  # Thor on a carrier board without INA238
-    ("GPU", "CPU", "SOC", "CV", "VDDRQ", "SYS5V"),  # AGX Xavier
-)
-_UNCONNECTED = re.compile(r"(^|_)NC\d*(_|$)")
-
-
 @dataclass(frozen=True)
 class Rail:
-    """A rail that can be read. ``alarms``: files that hold 1 where its current is above a limit."""
+    """A rail that can be read. ``alarms``: files that contain 1 while its current exceeds a limit."""
 
     name: str
     sensor: str
@@ -121,16 +118,16 @@ class Rail:
 
 
 def find_rails(root: Path) -> tuple[Rail, ...]:
-    """Every connected rail that gives a value now, once per name."""
+    """All connected rails that give a value now, one per name."""
     found: dict[str, Rail] = {}
     for rail in _named(root):
-        if rail.name not in found and not _UNCONNECTED.search(rail.name) and _answers(rail):
+        if rail.name not in found and not _UNCONNECTED.search(rail.name) and _gives_value(rail):
             found[rail.name] = rail
     return tuple(found.values())
 
 
 def total_meter(rails: Sequence[Rail]) -> tuple[Meter | None, str]:
-    """The board's or module's whole power, or None and the reason."""
+    """A meter for the total power of the board or module, or None and the reason."""
     named = {rail.name: rail for rail in rails}
     for name, covers in _INPUTS:
         if name in named:
@@ -140,7 +137,7 @@ def total_meter(rails: Sequence[Rail]) -> tuple[Meter | None, str]:
             return _meter(tuple(named[name] for name in names), "module"), ""
     if not named:
         return None, "no INA3221 or INA238 sensor"
-    return None, f"no known board has the rails {', '.join(named)}: none is its input, and their sum may count some power twice"
+    return None, f"no known board has the rails {', '.join(named)}: none is its input, and their sum may count power twice"
 
 
 def _meter(rails: Sequence[Rail], covers: Covers) -> Meter:
@@ -148,7 +145,7 @@ def _meter(rails: Sequence[Rail], covers: Covers) -> Meter:
     return Meter(source, covers, lambda: nullcontext(lambda: Sample(power_w=sum(rail.read_w() for rail in rails))))
 
 
-def _answers(rail: Rail) -> bool:
+def _gives_value(rail: Rail) -> bool:
     try:
         rail.read_w()
     except (OSError, ValueError):
@@ -170,7 +167,7 @@ def _named(root: Path) -> Iterator[Rail]:
 
 
 def _hwmon(folder: Path) -> Iterator[Rail]:
-    # in4 to in7 are voltages over the shunts, and in7_label names their sum.
+    # in4 to in7 are shunt voltages, and in7_label names their sum.
     for channel in "123":
         name = text(folder / f"in{channel}_label")
         if name:

@@ -1,4 +1,4 @@
-"""Measure power and heat while a block of code runs, and say what could not be measured and why. Knows no sensor by name."""
+"""Measures power and heat while a block of code runs, and records what could not be measured and why. Knows no sensor names."""
 
 from __future__ import annotations
 
@@ -16,60 +16,61 @@ from edge_resnet.device.power.records import Covers, Energy, Meter, PowerReading
 from edge_resnet.device.power.sampling import Sampled, Sampler
 from edge_resnet.device.power.thermal import Heat
 
-__all__ = ["Found", "PowerMeter", "find_meters", "look"]
+__all__ = ["FoundMeters", "PowerMeter", "find_meters", "search_meters"]
 
 _ROOT = Path("/")
-#: Whose power is in a figure.
+#: The processors whose power a figure includes.
 _INCLUDES: Mapping[Covers, tuple[str, ...]] = MappingProxyType(
     {"board input": ("GPU", "CPU"), "module": ("GPU", "CPU"), "GPU": ("GPU",), "CPU package": ("CPU",)}
 )
 
 
 @dataclass(frozen=True)
-class Found:
-    """``meters``: the most inclusive first. ``reasons``: why each other kind is absent, in a line each."""
+class FoundMeters:
+    """``meters``: the most inclusive first. ``reasons``: one line for each kind that is absent."""
 
     meters: tuple[Meter, ...]
     reasons: tuple[str, ...]
 
 
-def look(root: Path = _ROOT, works: Literal["GPU", "CPU"] | None = None) -> Found:
+def search_meters(root: Path = _ROOT, works: Literal["GPU", "CPU"] | None = None) -> FoundMeters:
     """Find the meters: a board's or module's input, then GPUs, then processor packages. Raises nothing.
 
-    ``root`` stands for ``/`` where files are read; NVML is the running machine's. ``works``: which processor does the work that
-    is measured. Meters that include it come first; where none does there is no meter, since what idles says nothing of the work.
+    ``root`` stands for ``/`` where files are read; NVML is that of the running machine. ``works``: the processor that does the
+    measured work. Meters that include it come first; if none does, no meter is returned, since an idle part says nothing about
+    the work.
     """
     (board, no_board), (gpus, no_gpu), (packages, no_package) = total_meter(find_rails(root)), gpu_meters(), package_meter(root)
     meters = [meter for meter in (board, *gpus, packages) if meter]
     reasons = [reason for reason in (no_board, no_gpu, no_package) if reason]
     if works is None:
-        return Found(tuple(meters), tuple(reasons))
+        return FoundMeters(tuple(meters), tuple(reasons))
     leading = [meter for meter in meters if works in _INCLUDES[meter.covers]]
     if not leading:
-        idle = [f"{meter.source} covers the {meter.covers} alone, and the {works} does the work" for meter in meters]
-        return Found((), (*reasons, *idle))
-    return Found((*leading, *(meter for meter in meters if meter not in leading)), tuple(reasons))
+        idle = [f"{meter.source} covers only the {meter.covers}, but the {works} does the work" for meter in meters]
+        return FoundMeters((), (*reasons, *idle))
+    return FoundMeters((*leading, *(meter for meter in meters if meter not in leading)), tuple(reasons))
 
 
 def find_meters(root: Path = _ROOT) -> tuple[Meter, ...]:
-    """The meters alone, the most inclusive first; empty where the machine has none."""
-    return look(root).meters
+    """The meters of this machine, the most inclusive first; empty if it has none."""
+    return search_meters(root).meters
 
 
 class PowerMeter:
     """``with PowerMeter() as meter: work()``, then ``meter.reading()``.
 
-    ``meters``: those to read, the first of them the reading's own; what ``look`` found is taken with its reasons, and None looks
-    when the block begins. ``root`` stands for ``/`` where files are read. ``hz``: samples per second. A sensor that fails or
-    hangs midway raises nothing: the reading says so. Entered again, it measures anew. Below about a second a reading is rough:
-    sensors themselves average over up to a second.
+    ``meters``: those to read, of which the first is the main one of the reading; or the result of ``search_meters``; by default
+    it searches when the block is entered. ``root`` stands for ``/`` where files are read. ``hz``: samples per second. A sensor
+    that fails or hangs during the measurement raises nothing but is noted in the reading. A meter can be used again. Readings of
+    less than a second are rough: the sensors themselves average over up to a second.
     """
 
-    def __init__(self, meters: Sequence[Meter] | Found | None = None, *, root: Path = _ROOT, hz: float = 10.0) -> None:
+    def __init__(self, meters: Sequence[Meter] | FoundMeters | None = None, *, root: Path = _ROOT, hz: float = 10.0) -> None:
         if not 0 < hz <= 1000:
-            raise ConfigError(f"{hz:g} samples per second cannot be taken", hint="5 to 50 are sensible")
+            raise ConfigError(f"a meter takes up to 1000 samples per second, not {hz:g}", hint="5 to 50 are usual")
         self._meters, self._root, self._hz = meters, root, hz
-        self._found = Found((), ())
+        self._found = FoundMeters((), ())
         self._sampler: Sampler | None = None
 
     def __enter__(self) -> PowerMeter:
@@ -83,9 +84,11 @@ class PowerMeter:
             self._sampler.stop()
 
     def reading(self) -> PowerReading:
-        """What was measured: so far while inside the block, all of it after. Raises ConfigError before it was entered."""
+        """The measurement so far, or, after the block, all of it. Raises ConfigError before the block was entered."""
         if self._sampler is None:
-            raise ConfigError("nothing was measured", hint="with PowerMeter() as meter: ..., then meter.reading()")
+            raise ConfigError(
+                "no power was measured: the meter was never entered", hint="with PowerMeter() as meter: ..., then meter.reading()"
+            )
         sampled = self._sampler.sampled()
         mode = power_mode(self._root)
         first = sampled.energies[0] if sampled.energies else None
@@ -108,10 +111,14 @@ class PowerMeter:
             sampling_cpu_s=sampled.cpu_s,
         )
 
-    def _look(self) -> Found:
+    def _look(self) -> FoundMeters:
         if self._meters is None:
-            return look(self._root)
-        return self._meters if isinstance(self._meters, Found) else Found(tuple(self._meters), ("no meter was asked for",))
+            return search_meters(self._root)
+        return (
+            self._meters
+            if isinstance(self._meters, FoundMeters)
+            else FoundMeters(tuple(self._meters), ("no meter was requested",))
+        )
 
     def _no_power(self, energy: Energy | None) -> dict[str, str]:
         if energy is None:
@@ -124,9 +131,9 @@ class PowerMeter:
 def _no_heat(heat: Heat) -> dict[str, str]:
     reasons: Mapping[str, tuple[object, str]] = {
         "temperatures": (heat.temperatures or None, "no thermal zone can be read"),
-        "gpu_clock": (heat.gpu_clock, "neither devfreq nor NVML shows the clock of a GPU"),
-        "cpu_clock": (heat.cpu_clock, "cpufreq shows no clock"),
-        "throttling": (heat.throttling, "nothing here would tell: no alarm, no cooling device, no counter, no GPU clock"),
+        "gpu_clock": (heat.gpu_clock, "neither devfreq nor NVML reports a GPU clock"),
+        "cpu_clock": (heat.cpu_clock, "cpufreq reports no clock"),
+        "throttling": (heat.throttling, "not observable: no alarm, cooling device, counter or GPU clock"),
     }
     return {name: reason for name, (value, reason) in reasons.items() if value is None}
 
@@ -137,9 +144,13 @@ def _no_mode(mode: str | None) -> dict[str, str]:
 
 def _notes(sampled: Sampled) -> tuple[str, ...]:
     lines = [
-        f"{energy.source} gave no value {energy.missed} of {energy.missed + energy.samples} times"
+        f"{energy.source} gave no value in {energy.missed} of {energy.missed + energy.samples} samples"
         for energy in sampled.energies
         if energy.missed
     ]
     others = [energy.reason for energy in sampled.energies[1:] if energy.reason]
-    return (*lines, *others, *(("a sensor gave no answer in time: the end is missing",) if sampled.hung else ()))
+    return (
+        *lines,
+        *others,
+        *(("a sensor did not answer in time: the end of the measurement is missing",) if sampled.hung else ()),
+    )

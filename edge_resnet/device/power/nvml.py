@@ -1,6 +1,6 @@
-"""NVIDIA GPUs through NVML: energy, power, temperature, clock, reasons for a low clock. Every call may be unknown to a GPU.
+"""NVIDIA GPUs through NVML: energy, power, temperature, clock, throttling. Any of them may be missing on a GPU.
 
-Knows no sysfs. On a Jetson NVML is absent (JetPack 5) or answers few calls (JetPack 6 and 7).
+Does not read sysfs. On a Jetson NVML is absent (JetPack 5) or supports few calls (JetPack 6 and 7).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from edge_resnet.device.power.records import Meter, Read, Sample
 
 __all__ = ["NvmlGpu", "gpu_meters", "open_gpu"]
 
-#: NVML, nvmlClocksEventReasons: the bits that mean slowed down, not idle or set so by the user.
+#: NVML, nvmlClocksEventReasons: the bits that mean throttled, rather than idle or limited by the user.
 _THROTTLED = {
     0x04: "its power limit", 0x08: "hardware slowdown", 0x20: "heat (software)", 0x40: "heat (hardware)", 0x80: "the power brake",
 }  # fmt: skip
@@ -24,31 +24,31 @@ _THROTTLED = {
 
 @dataclass(frozen=True)
 class NvmlGpu:
-    """An open GPU. Each method gives None where NVML does not tell; nothing raises."""
+    """An open GPU. Methods return None if NVML does not report the value; they raise nothing."""
 
     pynvml: ModuleType
     handle: object
     name: str
 
     def power_w(self) -> float | None:
-        """Power of the card; on many GPUs the mean of the last second."""
+        """Power of the card in W; on many GPUs the mean of the last second."""
         return _over_1000(self._ask("nvmlDeviceGetPowerUsage"))
 
     def energy_mj(self) -> float | None:
-        """Energy since the driver was loaded (Volta and newer)."""
+        """Energy in mJ since the driver was loaded (Volta and newer)."""
         return self._ask("nvmlDeviceGetTotalEnergyConsumption")
 
     def temperature_c(self) -> float | None:
-        """Temperature of the chip."""
+        """Temperature of the chip in °C."""
         return self._ask("nvmlDeviceGetTemperature", "NVML_TEMPERATURE_GPU")
 
     def clock_mhz(self) -> float | None:
-        """Clock of the multiprocessors."""
+        """Clock of the multiprocessors in MHz."""
         return self._ask("nvmlDeviceGetClockInfo", "NVML_CLOCK_SM")
 
     def throttled_by(self) -> tuple[str, ...] | None:
-        """What slows the GPU down now."""
-        # The first is the older name, which newer libraries keep; older ones do not know the second.
+        """What throttles the GPU now; empty if nothing does."""
+        # The first is the older name, which newer libraries keep; older libraries lack the second.
         bits = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons")
         if bits is None:
             bits = self._ask("nvmlDeviceGetCurrentClocksEventReasons")
@@ -58,13 +58,13 @@ class NvmlGpu:
         try:
             call: Callable[..., int] = getattr(self.pynvml, function)
             return call(self.handle, *([] if kind is None else [getattr(self.pynvml, kind)]))
-        # AttributeError: a pynvml or a driver's library that lacks the call altogether.
+        # AttributeError: pynvml or the driver's library lacks the function.
         except (self.pynvml.NVMLError, AttributeError, OSError):
             return None
 
 
 def gpu_meters() -> tuple[tuple[Meter, ...], str]:
-    """A meter for each GPU that tells energy or power, the first of CUDA_VISIBLE_DEVICES first; or none and the reason."""
+    """A meter per GPU that reports energy or power, the first of CUDA_VISIBLE_DEVICES first; or none and the reason."""
     meters, silent = [], []
     try:
         with _library() as pynvml:
@@ -76,13 +76,13 @@ def gpu_meters() -> tuple[tuple[Meter, ...], str]:
                     meters.append(Meter(f"NVML GPU {index} {gpu.name}", "GPU", partial(_reader, index)))
     except OSError as error:
         return (), str(error)
-    reason = f"NVML tells no power of {', '.join(silent)}" if silent else "NVML sees no GPU"
+    reason = f"NVML reports no power of {', '.join(silent)}" if silent else "NVML finds no GPU"
     return tuple(meters), "" if meters else reason
 
 
 @contextmanager
 def open_gpu(index: int | None = None) -> Iterator[NvmlGpu | None]:
-    """A GPU by NVML's number, else the first of CUDA_VISIBLE_DEVICES; None where there is none."""
+    """The GPU with that NVML index, by default the first of CUDA_VISIBLE_DEVICES; None if there is none."""
     with ExitStack() as stack:
         gpu = None
         with suppress(OSError):
@@ -107,7 +107,7 @@ def _reader(index: int) -> Iterator[Read]:
 
 @contextmanager
 def _library() -> Iterator[ModuleType]:
-    """pynvml with NVML open. Raises OSError with the reason."""
+    """pynvml with NVML initialised. Raises OSError with the reason."""
     try:
         import pynvml
     except ImportError:
@@ -124,7 +124,7 @@ def _library() -> Iterator[ModuleType]:
 
 
 def _indices(pynvml: ModuleType) -> list[int]:
-    """NVML's numbers of all GPUs. Unless CUDA_DEVICE_ORDER says otherwise, CUDA may number unlike GPUs differently."""
+    """NVML's indices of all GPUs, the visible one first. CUDA may number different GPUs in another order (CUDA_DEVICE_ORDER)."""
     try:
         indices = list(range(pynvml.nvmlDeviceGetCount()))
         wanted = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0].strip()
@@ -134,7 +134,7 @@ def _indices(pynvml: ModuleType) -> list[int]:
 
 
 def _is(pynvml: ModuleType, index: int, wanted: str) -> bool:
-    """Whether ``wanted`` is this GPU's number or the beginning of its UUID, as CUDA_VISIBLE_DEVICES has them."""
+    """Whether ``wanted``, from CUDA_VISIBLE_DEVICES, is this GPU's index or the beginning of its UUID."""
     if not wanted.startswith("GPU-"):
         return wanted == str(index)
     return _string(pynvml.nvmlDeviceGetUUID(pynvml.nvmlDeviceGetHandleByIndex(index))).startswith(wanted)

@@ -1,4 +1,4 @@
-"""What measuring power takes and gives, as records. Knows no sensor."""
+"""The records of power measurements. Does not know any sensor."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Literal, TypeAlias
 
 __all__ = ["ClockRange", "Covers", "Energy", "Meter", "PowerReading", "Read", "Sample", "Temperature"]
 
-#: ``board input``: module, carrier and what hangs on it; ``module``: the Jetson module without its carrier board; ``GPU``: the
-#: graphics card, memory included; ``CPU package``: all processor packages, without memory and the rest of the machine.
+#: ``board input``: module, carrier board and attached devices; ``module``: the Jetson module without its carrier board;
+#: ``GPU``: the graphics card with its memory; ``CPU package``: all CPU packages, without memory and the rest of the machine.
 Covers: TypeAlias = Literal["board input", "module", "GPU", "CPU package"]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One look at a meter: the power now, or the energy since some fixed moment, or both; None is what it does not give."""
+    """One sample of a meter: the power now, or the energy since some fixed moment, or both; None if it does not report it."""
 
     power_w: float | None = None
     energy_mj: float | None = None
 
 
-#: Takes one sample. Raises OSError or ValueError where the sensor gives none.
+#: Takes one sample. Raises OSError or ValueError if the sensor gives none.
 Read: TypeAlias = Callable[[], Sample]
 
 
 @dataclass(frozen=True)
 class Meter:
-    """A power that can be had here. ``source``: sensor and rail. ``open``: what to read it with, for one measurement."""
+    """A power that can be measured. ``source``: sensor and rail. ``open``: opens the sensor for one measurement."""
 
     source: str
     covers: Covers
@@ -37,9 +37,9 @@ class Meter:
 
 @dataclass(frozen=True)
 class Energy:
-    """What one meter gave. ``samples``: values it gave; ``missed``: times that it was asked and gave none.
+    """The measurement of one meter. ``samples``: number of values; ``missed``: number of reads without a value.
 
-    ``reason``: why ``energy_mj`` is None; empty where it is not. ``mean_w`` and ``peak_w`` are of the time it did answer.
+    ``reason``: why ``energy_mj`` is None, else empty. ``mean_w`` and ``peak_w`` are those of the time with values.
     """
 
     source: str
@@ -54,7 +54,7 @@ class Energy:
 
 @dataclass(frozen=True)
 class ClockRange:
-    """Lowest, mean and highest of a clock while measured, in MHz."""
+    """Minimum, mean and maximum of a clock during the measurement, in MHz."""
 
     min_mhz: float
     mean_mhz: float
@@ -63,7 +63,7 @@ class ClockRange:
 
 @dataclass(frozen=True)
 class Temperature:
-    """Of one thermal zone while measured, in °C: at the first look that it answered, at the last, and the highest."""
+    """A thermal zone during the measurement, in °C: first value, last value, maximum."""
 
     before_c: float
     after_c: float
@@ -72,13 +72,13 @@ class Temperature:
 
 @dataclass(frozen=True)
 class PowerReading:
-    """Power and heat over ``seconds``. A field that is None has its reason under its name in ``absent``.
+    """Power and heat over ``seconds``. If a field is None, ``absent`` has the reason under the field's name.
 
-    Energy, power, ``samples``, ``covers`` and ``source`` are those of the most inclusive meter; ``others`` holds the rest.
-    ``peak_w``: the highest sample, or with a bare energy counter the highest mean between two. ``temperatures``: by thermal
-    zone. ``cpu_clock``: of the fastest core at each moment. ``throttling``: each sign of it in a line; empty where it was
-    watched for and not seen. ``power_mode``: nvpmodel's. ``notes``: what went wrong on the way. ``sampling_cpu_s``: processor
-    time that measuring itself took.
+    Energy, power, ``samples``, ``covers`` and ``source`` are those of the most inclusive meter; ``others`` has the rest.
+    ``peak_w``: the highest sample, or, for an energy counter without power, the highest mean between two samples.
+    ``temperatures``: by thermal zone. ``cpu_clock``: of the fastest core at each moment. ``throttling``: a line per sign of it;
+    empty if it was observed and did not occur. ``power_mode``: of nvpmodel. ``notes``: problems during the measurement.
+    ``sampling_cpu_s``: CPU time that the measurement itself took.
     """
 
     energy_mj: float | None
@@ -99,5 +99,5 @@ class PowerReading:
     sampling_cpu_s: float
 
     def mj_per(self, count: int) -> float | None:
-        """Energy per inference, or whatever was counted, in mJ; None where energy is not known or nothing was counted."""
+        """Energy in mJ per inference, or whatever was counted; None if the energy is unknown or ``count`` is zero."""
         return None if self.energy_mj is None or count < 1 else self.energy_mj / count

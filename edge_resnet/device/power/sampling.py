@@ -1,4 +1,4 @@
-"""The thread that samples meters and heat at a steady pace. Knows no sensor by name and judges nothing."""
+"""The thread that samples meters and heat at a fixed rate. Does not know any sensor by name and judges nothing."""
 
 from __future__ import annotations
 
@@ -16,14 +16,21 @@ from edge_resnet.device.power.thermal import Heat, ThermalMonitor
 
 __all__ = ["Figures", "Integral", "Sampled", "Sampler"]
 
-
-#: Of the time: what may lie outside the values before the energy is no longer called known.
+#: The energy counts as unknown if values are missing for more than this share of the time.
 _UNMEASURED_SHARE = 0.05
+#: A sensor that hangs in the kernel cannot be interrupted: after this time it is abandoned.
+_MAX_WAIT_S = 2.0
+#: NVML takes seconds to open if the driver was asleep.
+_MAX_START_S = 10.0
+_MAX_GAP_S = 1.0
+#: Temperatures and clocks are sampled less often: they change slowly, and there are many.
+_HEAT_PERIOD_S = 0.25
+_NO_HEAT = Heat({}, None, None, None)
 
 
 @dataclass(frozen=True)
 class Figures:
-    """``energy_mj`` is None where values are missing for more than 5 % of the time; ``measured_s`` is the time they cover."""
+    """``energy_mj`` is None if values are missing for more than 5 % of the time; ``measured_s`` is the time they cover."""
 
     energy_mj: float | None
     mean_w: float | None
@@ -34,28 +41,28 @@ class Figures:
 
 
 class Integral:
-    """Adds up samples in the order of their times. Memory does not grow with them.
+    """Integrates samples in the order of their times, in constant memory.
 
-    ``longest_gap_s``: two powers further apart say nothing of what lay between. ``shortest_s``: two values of a counter nearer
-    than this give no peak, since counters move in steps.
+    ``max_gap_s``: the time between two powers further apart counts as unmeasured. ``min_interval_s``: two values of a counter
+    closer than this give no peak, since counters move in steps.
     """
 
-    def __init__(self, *, longest_gap_s: float, shortest_s: float) -> None:
-        self._longest_gap_s, self._shortest_s = longest_gap_s, shortest_s
+    def __init__(self, *, max_gap_s: float, min_interval_s: float) -> None:
+        self._max_gap_s, self._min_interval_s = max_gap_s, min_interval_s
         self._last: tuple[float, Sample] | None = None
         self._energy_mj = self._measured_s = 0.0
         self._peak_w: float | None = None
         self._samples = self._missed = 0
 
     def add(self, at_s: float, sample: Sample | None) -> None:
-        """Take the sample of this moment; None where the sensor gave no value."""
+        """Add the sample of this moment; None if the sensor gave no value."""
         if sample is None:
             self._missed += 1
             return
         self._samples += 1
         before, self._last = self._last, (at_s, sample)
         if sample.power_w is not None:
-            self._see_peak(sample.power_w)
+            self._add_peak(sample.power_w)
         if before is None or at_s <= before[0]:
             return
         seconds = at_s - before[0]
@@ -64,11 +71,11 @@ class Integral:
             return
         self._energy_mj += energy_mj
         self._measured_s += seconds
-        if sample.power_w is None and seconds >= self._shortest_s:
-            self._see_peak(energy_mj / seconds / 1000)
+        if sample.power_w is None and seconds >= self._min_interval_s:
+            self._add_peak(energy_mj / seconds / 1000)
 
     def figures(self, began_s: float, ended_s: float) -> Figures:
-        """What the samples say of the time from ``began_s`` to ``ended_s``; at most 5 % without values are taken at the mean."""
+        """The figures of the time from ``began_s`` to ``ended_s``; up to 5 % without values are filled in with the mean."""
         if self._measured_s <= 0:
             return Figures(None, None, self._peak_w, self._samples, self._missed, 0.0)
         mean_w = self._energy_mj / self._measured_s / 1000
@@ -77,39 +84,29 @@ class Integral:
         return Figures(
             energy_mj=self._energy_mj + mean_w * rest_s * 1000 if known else None,
             mean_w=mean_w,
-            # A GPU's power is an average over up to a second, which a counter's mean may exceed.
+            # The power of a GPU is averaged over up to a second, which the mean of a counter may exceed.
             peak_w=mean_w if self._peak_w is None else max(self._peak_w, mean_w),
             samples=self._samples,
             missed=self._missed,
             measured_s=self._measured_s,
         )
 
-    def _see_peak(self, power_w: float) -> None:
+    def _add_peak(self, power_w: float) -> None:
         self._peak_w = power_w if self._peak_w is None else max(self._peak_w, power_w)
 
     def _between(self, before: Sample, after: Sample, seconds: float) -> float | None:
-        """mJ between two samples; None where they do not tell."""
+        """Energy in mJ between two samples; None if it is unknown."""
         if before.energy_mj is not None and after.energy_mj is not None:
-            # Less than before: the counter began anew, as when a driver is loaded again.
+            # Less than before: the counter was reset, as when the driver is loaded again.
             return after.energy_mj - before.energy_mj if after.energy_mj >= before.energy_mj else None
-        if before.power_w is None or after.power_w is None or seconds > self._longest_gap_s:
+        if before.power_w is None or after.power_w is None or seconds > self._max_gap_s:
             return None
         return (before.power_w + after.power_w) / 2 * seconds * 1000
 
 
-#: A sensor that hangs in the kernel cannot be interrupted: it is left behind after this.
-_LONGEST_WAIT_S = 2.0
-#: NVML takes seconds to open where the driver was asleep.
-_LONGEST_START_S = 10.0
-_LONGEST_GAP_S = 1.0
-#: Temperatures and clocks are looked at this often: they change slowly, and there are many.
-_LOOK_EVERY_S = 0.25
-_NO_HEAT = Heat({}, None, None, None)
-
-
 @dataclass(frozen=True)
 class Sampled:
-    """All that was sampled in ``seconds``: one energy per meter, in their order. ``hung``: the thread did not end in time."""
+    """The samples of ``seconds``: one energy per meter, in the order of the meters. ``hung``: the thread did not end in time."""
 
     seconds: float
     energies: tuple[Energy, ...]
@@ -119,7 +116,7 @@ class Sampled:
 
 
 class Sampler:
-    """Samples from ``start`` to ``stop``, once. Both take a sample of their own, so that no time is left out."""
+    """Samples from ``start`` to ``stop``, once. Each takes a sample, so that the whole time is covered."""
 
     def __init__(self, meters: Sequence[Meter], root: Path, period_s: float) -> None:
         self._root, self._period_s = root, period_s
@@ -132,24 +129,24 @@ class Sampler:
         self._hung = False
 
     def start(self) -> None:
-        """Begin; returns once the first sample is taken, after ten seconds at most."""
+        """Start; returns after the first sample, after ten seconds at most."""
         entered_s = time.monotonic()
         self._thread.start()
-        if not self._first.wait(_LONGEST_START_S):
+        if not self._first.wait(_MAX_START_S):
             with self._lock:
                 self._began_s, self._ended_s = entered_s, time.monotonic()
 
     def stop(self) -> None:
-        """Take the last sample and end, after two seconds at most."""
+        """Take the last sample and stop, after two seconds at most."""
         asked_s = time.monotonic()
         self._stop.set()
-        self._thread.join(_LONGEST_WAIT_S)
+        self._thread.join(_MAX_WAIT_S)
         if self._thread.is_alive():
             with self._lock:
                 self._hung, self._ended_s = True, asked_s
 
     def sampled(self) -> Sampled:
-        """What was sampled so far."""
+        """The samples so far."""
         with self._lock:
             began_s, ended_s = self._began_s or 0.0, self._ended_s
             energies = tuple(channel.energy(began_s, ended_s) for channel in self._channels)
@@ -159,15 +156,15 @@ class Sampler:
         with ExitStack() as stack:
             for channel in self._channels:
                 channel.open(stack)
-            watch = ThermalMonitor(self._root, find_rails(self._root), stack.enter_context(open_gpu()))
-            due_s, look_due_s, last = time.monotonic(), 0.0, False
+            monitor = ThermalMonitor(self._root, find_rails(self._root), stack.enter_context(open_gpu()))
+            due_s, heat_due_s, last = time.monotonic(), 0.0, False
             while not last:
                 last = self._stop.is_set()
                 self._sample()
-                if last or time.monotonic() >= look_due_s:
-                    look_due_s = time.monotonic() + _LOOK_EVERY_S
-                    watch.look()
-                    self._heat = watch.heat()
+                if last or time.monotonic() >= heat_due_s:
+                    heat_due_s = time.monotonic() + _HEAT_PERIOD_S
+                    monitor.sample()
+                    self._heat = monitor.heat()
                 self._cpu_s = time.thread_time()
                 self._first.set()
                 due_s = max(due_s + self._period_s, time.monotonic())
@@ -188,7 +185,7 @@ class _Channel:
     """A meter while it is read."""
 
     def __init__(self, meter: Meter, period_s: float) -> None:
-        self.integral = Integral(longest_gap_s=max(_LONGEST_GAP_S, 3 * period_s), shortest_s=period_s / 2)
+        self.integral = Integral(max_gap_s=max(_MAX_GAP_S, 3 * period_s), min_interval_s=period_s / 2)
         self._meter = meter
         self._read: Read | None = None
         self._error = "no answer yet"
@@ -200,7 +197,7 @@ class _Channel:
             self._error = _line(error)
 
     def sample(self) -> tuple[float, Sample | None]:
-        """When the sensor was asked (monotonic), and what it gave."""
+        """The time of the reading (monotonic, s), and the sample."""
         before_s = time.monotonic()
         sample = None
         if self._read is not None:
@@ -208,7 +205,7 @@ class _Channel:
                 sample = self._read()
             except (OSError, ValueError) as error:
                 self._error = _line(error)
-        # A sensor behind a slow bus takes milliseconds; its value is of some moment in between.
+        # A sensor on a slow bus takes milliseconds; its value is from some moment in between.
         return (before_s + time.monotonic()) / 2, sample
 
     def energy(self, began_s: float, ended_s: float) -> Energy:

@@ -1,6 +1,6 @@
-"""Temperatures, clocks and signs of throttling while something runs. Knows no energy.
+"""Temperatures, clocks and signs of throttling while something runs. Does not measure energy.
 
-Sources: Linux's thermal, devfreq, cpufreq and hwmon folders, Jetson's over-current counters (soctherm_oc), NVML.
+Sources: the thermal, devfreq, cpufreq and hwmon folders of Linux, the over-current counters of Jetson (soctherm_oc), NVML.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ from edge_resnet.device.power.records import ClockRange, Temperature
 
 __all__ = ["Heat", "ThermalMonitor"]
 
-#: A zone that is off says -256 °C; no board works at this.
+#: A zone that is off reports -256 °C; no board works below this temperature.
 _OFFLINE_C = -100.0
 _BUSY_PER_MILLE = 900
 _FALLEN = 0.9
-#: Cooling devices that slow something down; fans do not.
+#: Cooling devices that slow down a processor, unlike fans.
 _SLOWING = re.compile(r"throttle|balanced|cpufreq|devfreq|^Processor$")
 _LOADS = ("sys/devices/platform/gpu.0/load", "sys/devices/gpu.0/load", "sys/class/devfreq/*.gpu/device/load")
 
 
 @dataclass(frozen=True)
 class Heat:
-    """What was seen so far; None is what this machine does not show.
+    """Temperatures, clocks and throttling so far; None if this machine does not report them.
 
-    ``temperatures``: by thermal zone, of those that gave one. ``cpu_clock``: of the fastest core at each moment.
-    ``throttling``: every sign of it, in a line each.
+    ``temperatures``: by thermal zone, without those that never gave a value. ``cpu_clock``: of the fastest core at each moment.
+    ``throttling``: a line per sign of it.
     """
 
     temperatures: Mapping[str, Temperature]
@@ -41,7 +41,7 @@ class Heat:
 
 
 class ThermalMonitor:
-    """Looks at the machine again and again, in one thread. ``gpu``: as NVML shows it. Nothing raises."""
+    """Observes the machine by repeated sampling in one thread. ``gpu``: through NVML. Raises nothing."""
 
     def __init__(self, root: Path, rails: Sequence[Rail], gpu: NvmlGpu | None) -> None:
         self._root, self._rails, self._gpu = root, rails, gpu
@@ -57,31 +57,31 @@ class ThermalMonitor:
         self._busiest_mhz = self._bound_mhz = 0
         self._signs: dict[str, str] = {}
         self._reasons_known = False
-        # What a limit alarm says first may be from long ago: the sensor keeps it until it is read.
+        # The first value of an alarm may be old: the sensor keeps it until it is read.
         self._alarms()
 
-    def look(self) -> None:
-        """Look at everything once."""
-        self._look_at_temperatures()
-        self._look_at_clocks()
+    def sample(self) -> None:
+        """Sample everything once."""
+        self._sample_temperatures()
+        self._sample_clocks()
         for name in self._alarms():
-            self._sign(name, f"{name}: its current is above the limit")
+            self._add_sign(name, f"{name}: the current exceeds the limit")
         for name, path in self._coolers:
             if (_value(path) or 0) > 0:
-                self._sign(name, f"{name} slows something down")
-        self._ask_nvml()
+                self._add_sign(name, f"cooling device {name} is active")
+        self._sample_nvml()
 
     def heat(self) -> Heat:
-        """What was seen so far."""
+        """Temperatures, clocks and throttling so far."""
         return Heat(dict(self._temperatures), self._gpu_mhz.range(), self._cpu_mhz.range(), self._throttling())
 
-    def _look_at_temperatures(self) -> None:
+    def _sample_temperatures(self) -> None:
         for zone, path in self._zones:
             millidegrees = _value(path)
             if millidegrees is not None:
-                self._see(zone, millidegrees / 1000)
+                self._add_temperature(zone, millidegrees / 1000)
 
-    def _look_at_clocks(self) -> None:
+    def _sample_clocks(self) -> None:
         fastest = max((value for path in self._cores if (value := _value(path)) is not None), default=None)
         if fastest is not None:
             self._cpu_mhz.add(fastest / 1000)
@@ -89,14 +89,14 @@ class ThermalMonitor:
         if clock is None:
             return
         self._gpu_mhz.add(clock.now_mhz)
-        if clock.most_mhz < self._bound_mhz:
-            self._sign("bound", f"the GPU clock's upper bound fell from {self._bound_mhz} to {clock.most_mhz} MHz")
-        self._bound_mhz = max(self._bound_mhz, clock.most_mhz)
-        # An idle GPU's clock falls by itself.
+        if clock.max_mhz < self._bound_mhz:
+            self._add_sign("bound", f"the maximum of the GPU clock fell from {self._bound_mhz} to {clock.max_mhz} MHz")
+        self._bound_mhz = max(self._bound_mhz, clock.max_mhz)
+        # The clock of an idle GPU falls without throttling.
         loads = (_value(path) for path in self._loads)
         if next((load for load in loads if load is not None), 0) >= _BUSY_PER_MILLE:
             if clock.now_mhz < _FALLEN * self._busiest_mhz:
-                self._sign("clock", f"the GPU clock fell from {self._busiest_mhz} to {clock.now_mhz} MHz under load")
+                self._add_sign("clock", f"the GPU clock fell from {self._busiest_mhz} to {clock.now_mhz} MHz under load")
             self._busiest_mhz = max(self._busiest_mhz, clock.now_mhz)
 
     def _throttling(self) -> tuple[str, ...] | None:
@@ -108,47 +108,47 @@ class ThermalMonitor:
         watched = alarms or self._coolers or self._events or self._has_devfreq or self._reasons_known
         return tuple(self._signs.values()) if watched else None
 
-    def _ask_nvml(self) -> None:
+    def _sample_nvml(self) -> None:
         if self._gpu is None:
             return
         temperature = self._gpu.temperature_c()
         if temperature is not None:
-            self._see(f"NVML {self._gpu.name}", temperature)
+            self._add_temperature(f"NVML {self._gpu.name}", temperature)
         clock = None if self._has_devfreq else self._gpu.clock_mhz()
         if clock is not None:
             self._gpu_mhz.add(clock)
         reasons = self._gpu.throttled_by()
         self._reasons_known |= reasons is not None
         for reason in reasons or ():
-            self._sign(reason, f"NVML: {reason} slows {self._gpu.name} down")
+            self._add_sign(reason, f"NVML: {self._gpu.name} is throttled by {reason}")
 
     def _alarms(self) -> list[str]:
         raised = ((rail.name, path) for rail in self._rails for path in rail.alarms if _value(path))
         return [f"{name} ({path.name})" for name, path in raised]
 
-    def _see(self, zone: str, degrees_c: float) -> None:
+    def _add_temperature(self, zone: str, degrees_c: float) -> None:
         if degrees_c > _OFFLINE_C:
             seen = self._temperatures.get(zone, Temperature(degrees_c, degrees_c, degrees_c))
             self._temperatures[zone] = Temperature(seen.before_c, degrees_c, max(degrees_c, seen.max_c))
 
-    def _sign(self, name: str, line: str) -> None:
+    def _add_sign(self, name: str, line: str) -> None:
         self._signs.setdefault(name, line)
 
 
 @dataclass
 class _Range:
-    least: float = field(default=float("inf"))
-    most: float = 0.0
+    min: float = field(default=float("inf"))
+    max: float = 0.0
     total: float = 0.0
     count: int = 0
 
     def add(self, value: float) -> None:
-        self.least, self.most = min(self.least, value), max(self.most, value)
+        self.min, self.max = min(self.min, value), max(self.max, value)
         self.total += value
         self.count += 1
 
     def range(self) -> ClockRange | None:
-        return ClockRange(self.least, self.total / self.count, self.most) if self.count else None
+        return ClockRange(self.min, self.total / self.count, self.max) if self.count else None
 
 
 def _gpu_clock(root: Path) -> Clock | None:
@@ -168,7 +168,7 @@ def _value(path: Path) -> int | None:
 def _zones(root: Path) -> Iterator[tuple[str, Path]]:
     for folder in matching(root, "sys/class/thermal/thermal_zone*"):
         name = text(folder / "type")
-        # The power chip's zone is a constant on Jetson boards.
+        # On Jetson boards the zone of the power chip is a constant.
         if name and not name.startswith("PMIC"):
             yield name, folder / "temp"
 
@@ -181,10 +181,10 @@ def _coolers(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _events(root: Path) -> Iterator[tuple[str, Path]]:
-    """Counters that rise when the hardware throttles: over-current on Orin, heat on x86."""
+    """Counters that rise when the hardware throttles: because of over-current on Orin, of heat on x86."""
     for folder in matching(root, "sys/class/hwmon/hwmon*"):
         if text(folder / "name") == "soctherm_oc":
             yield from ((f"over-current counter {path.name}", path) for path in matching(folder, "oc*_event_cnt"))
     path = root / "sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count"
     if path.exists():
-        yield "the processor's package_throttle_count", path
+        yield "package_throttle_count of the CPU", path

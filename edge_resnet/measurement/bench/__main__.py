@@ -6,6 +6,7 @@ import json
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,11 @@ def main() -> int:
     artifact = open_artifact(folder)
     size = artifact.manifest.model.input_size
     with open_backend(artifact, backend) as network:
-        best = int(network.infer(np.zeros((1, size, size, 3), np.uint8)).argmax())
-        answers.write(json.dumps({"answer": best}) + "\n")
-        answers.flush()
+        network.infer(np.zeros((1, size, size, 3), np.uint8))
+        answered_ns = time.monotonic_ns()
         for _ in range(_BATCHES):
             network.infer(np.zeros((batch, size, size, 3), np.uint8))
-        answers.write(json.dumps({"peak_mib": _peak_mib()}) + "\n")
+        answers.write(json.dumps({"answered_ns": answered_ns, "peak_mib": _peak_mib()}) + "\n")
         answers.flush()
     return 0
 

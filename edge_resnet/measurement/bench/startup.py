@@ -6,16 +6,14 @@ does for a service, but not the imports of the command line.
 
 from __future__ import annotations
 
-import json
 import logging
-import subprocess
 import sys
-import tempfile
-import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+
+from edge_resnet.core.process import run_within
 
 __all__ = ["Startup", "measure_startup"]
 

@@ -19,7 +19,7 @@ from torch import nn
 from edge_resnet.core.errors import BuildError, ConfigError, WeightsError
 from edge_resnet.core.files import replace_files
 from edge_resnet.core.records import (
-    FAMILY_SHORTCUT,
+    FAMILIES,
     IMAGENET_MEAN,
     IMAGENET_STD,
     Family,

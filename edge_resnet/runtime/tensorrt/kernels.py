@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import re
-import signal
-import subprocess
 import tempfile
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
 from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError
-from edge_resnet.device.machine import cache_folder, find_nvcc
+from edge_resnet.core.files import cache_folder, replace_files
+from edge_resnet.core.process import run_within
+from edge_resnet.device.machine import find_nvcc
 
 __all__ = ["Kernels", "compile_kernels"]
 

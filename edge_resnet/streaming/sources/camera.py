@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edge_resnet.core.errors import SourceError
-from edge_resnet.device.cameras import find_holder, say_cameras
+from edge_resnet.device.cameras import describe_cameras, find_holder
 from edge_resnet.streaming.opencv import load_opencv
 from edge_resnet.streaming.sources.capture import OpenCvCapture
 from edge_resnet.streaming.sources.live import LiveSource
@@ -75,9 +75,9 @@ def _find_node(path: str) -> Path:
     try:
         kind = node.stat().st_mode
     except OSError as error:
-        raise SourceError(f"there is no camera {path}", hint=say_cameras()) from error
+        raise SourceError(f"there is no camera {path}", hint=describe_cameras()) from error
     if not stat.S_ISCHR(kind):
-        raise SourceError(f"{path} is not a camera", hint=say_cameras())
+        raise SourceError(f"{path} is not a camera", hint=describe_cameras())
     if not os.access(node, os.R_OK | os.W_OK):
         raise SourceError(
             f"{path} may not be opened by this user",

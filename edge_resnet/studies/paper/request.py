@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.core.records import IMAGENET_MEAN, IMAGENET_STD, Family, ModelSpec, Preprocess, Shortcut
+from edge_resnet.core.records import FAMILIES, IMAGENET_MEAN, IMAGENET_STD, Family, ModelSpec, Preprocess, Shortcut
 from edge_resnet.images.datasets import NAMES, Split, open_data
 from edge_resnet.images.imageset import ImageSet, balanced_sample, check_labels, require_labels, require_several
 from edge_resnet.network.training import TrainOptions
 
 __all__ = ["ExperimentRequest", "open_labelled"]
-
-#: The paper's ratio of the resized short side to the crop: 256 to 224.
-_RESIZE = 256 / 224
 
 
 @dataclass(frozen=True)
@@ -68,9 +65,9 @@ class ExperimentRequest:
         small = self.family == "cifar"
         return ModelSpec(
             self.family,
-            20 if small else 18,
-            self.shortcut or shortcut or ("A" if small else "B"),
-            classes=self.classes or (10 if small else 1000),
+            defaults.depths[0],
+            self.shortcut or shortcut or defaults.shortcut,
+            classes=self.classes or defaults.classes,
             input_size=self.side,
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from edge_resnet.core.records import Family
+from edge_resnet.core.records import FAMILIES, Family
 from edge_resnet.network.training import TrainOptions
 from edge_resnet.studies.paper.request import ExperimentRequest
 from edge_resnet.studies.paper.result import SetupDifference
@@ -15,7 +15,6 @@ __all__ = ["PAPER_EPOCHS", "paper_options", "setup_differences"]
 #: 64k iterations of 128 from 50,000 images (section 4.2); 60 · 10⁴ of 256 from 1.28 million (section 3.4).
 PAPER_EPOCHS = {"cifar": 164, "imagenet": 120}
 _IMAGES = {"cifar": (50_000, 10_000), "imagenet": (1_281_167, 50_000)}
-_CLASSES = {"cifar": 10, "imagenet": 1000}
 _NAMES = {"cifar": "CIFAR-10", "imagenet": "ImageNet 2012"}
 _AUGMENTATIONS = {
     "none": "none",
@@ -49,7 +48,7 @@ def setup_differences(
     found = [
         ("training images", f"{train:,} of {name}", f"{len(data.train):,} of {data.train.name}", len(data.train) != train),
         ("test images", f"{test:,} of {name}", f"{test_count:,}", test_count != test),
-        ("classes", str(_CLASSES[request.family]), str(classes), classes != _CLASSES[request.family]),
+        ("classes", str(family.classes), str(classes), classes != family.classes),
         ("epochs", str(paper.epochs), f"{options.epochs:g}", options.epochs != paper.epochs),
         ("steps", f"{round(paper.epochs * train / paper.batch):,}", f"{_steps(training):,}", options.epochs != paper.epochs),
         ("depths", _listed(depths), _listed(ours), list(depths) != ours),
@@ -84,7 +83,7 @@ def _momentum(options: TrainOptions) -> str:
 
 
 def _sides(request: ExperimentRequest) -> tuple[str, str]:
-    return ("32" if request.family == "cifar" else "224"), str(request.side)
+    return str(FAMILIES[request.family].input_size), str(request.side)
 
 
 def _steps(training: TrainingOutcome) -> int:

@@ -10,8 +10,9 @@ from pydantic import TypeAdapter
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core import __version__
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.packages import installed_version
 from edge_resnet.core.records import Progress
-from edge_resnet.device.machine import describe, installed_version
+from edge_resnet.device.machine import describe
 from edge_resnet.images.imageset import ImageSet
 from edge_resnet.measurement.bench.bench import bench
 from edge_resnet.measurement.bench.result import BenchResult, to_json

@@ -37,8 +37,6 @@ from edge_resnet.studies.sweep.selection import ImageSplit, open_split
 
 __all__ = ["CellOutcome", "SweepObserver", "sweep"]
 
-_EXTRAS = {"torch": "build", "torchvision": "build", "safetensors": "build", "onnx": "compile"}
-
 
 @dataclass(frozen=True)
 class CellOutcome:
@@ -147,7 +145,7 @@ class _SweepRun:
                 self.missing.append(MissingResult(found.label, error.message, error.hint))
                 self._notify(found.label, f"not measured: {error.message}", 0.0)
             except ModuleNotFoundError as error:
-                extra = _EXTRAS.get((error.name or "").partition(".")[0])
+                extra = EXTRAS.get((error.name or "").partition(".")[0])
                 if extra is None:
                     raise
                 self.missing.append(

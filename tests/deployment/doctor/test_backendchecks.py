@@ -15,7 +15,7 @@ from edge_resnet.deployment.doctor import backendchecks, probe
 from edge_resnet.deployment.doctor.backendchecks import check_backends
 from edge_resnet.deployment.doctor.check import Check
 from edge_resnet.deployment.doctor.checks import examine
-from edge_resnet.deployment.doctor.probe import Answer
+from edge_resnet.deployment.doctor.probe import ProbeResult
 from edge_resnet.device.machine import DeviceInfo
 from edge_resnet.runtime.backend import resolve_backend
 
@@ -32,10 +32,10 @@ def found(name: str, info: DeviceInfo = CPU) -> Check:
 
 
 def answered(monkeypatch: pytest.MonkeyPatch, **facts: str) -> Check:
-    """The check of an OpenVINO that answers so."""
-    answers = {"auto": Answer({"taken": "onnxruntime", "order": "onnxruntime"}, ""), "openvino": Answer(facts, "")}
-    monkeypatch.setattr(backendchecks, "is_there", lambda _: True)
-    monkeypatch.setattr(backendchecks, "ask", lambda *_: answers)
+    """The check of an OpenVINO that results so."""
+    results = {"auto": ProbeResult({"taken": "onnxruntime", "order": "onnxruntime"}, ""), "openvino": ProbeResult(facts, "")}
+    monkeypatch.setattr(backendchecks, "is_importable", lambda _: True)
+    monkeypatch.setattr(backendchecks, "probe", lambda *_: results)
     return found("openvino")
 
 
@@ -43,7 +43,7 @@ def test_auto_is_what_opening_takes() -> None:
     """The very choice of --backend auto on this machine, and the order in which it looks."""
     check = found("auto")
     assert (check.status, check.fix, check.group) == ("ok", "", "backends")
-    assert check.detail == f"{resolve_backend('auto')}, tried in the order tensorrt, openvino, onnxruntime"
+    assert check.detail == f"{resolve_backend('auto')}, the first that works of tensorrt, openvino, onnxruntime"
 
 
 def test_this_machines_openvino_works() -> None:
@@ -107,10 +107,10 @@ def test_what_hangs_is_told_and_breaks_nothing(site: Path, monkeypatch: pytest.M
 
 def test_nothing_to_choose_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     """And the reason is the choice's own."""
-    monkeypatch.setattr(backendchecks, "ask", lambda *_: {"auto": Answer({}, "no backend is installed")})
-    monkeypatch.setattr(backendchecks, "is_there", lambda _: False)
+    monkeypatch.setattr(backendchecks, "probe", lambda *_: {"auto": ProbeResult({}, "no backend is installed")})
+    monkeypatch.setattr(backendchecks, "is_importable", lambda _: False)
     check = found("auto")
-    assert (check.status, check.detail) == ("problem", "cannot be chosen: no backend is installed")
+    assert (check.status, check.detail) == ("problem", "no backend can be selected: no backend is installed")
 
 
 def test_both_are_part_of_the_examination() -> None:

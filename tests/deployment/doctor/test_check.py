@@ -1,4 +1,4 @@
-"""check.py: how versions are compared and packages found without importing them."""
+"""check.py: how packages are found without importing them."""
 
 from __future__ import annotations
 
@@ -6,17 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from edge_resnet.deployment.doctor.check import is_in_system, is_older, is_there, see_system_packages
-
-
-@given(st.lists(st.integers(0, 3000), min_size=3, max_size=3), st.lists(st.integers(0, 3000), min_size=3, max_size=3))
-def test_versions_are_ordered_as_numbers(left: list[int], right: list[int]) -> None:
-    """1.10 is newer than 1.9, and a local suffix changes nothing."""
-    one, other = (".".join(map(str, numbers)) for numbers in (left, right))
-    assert is_older(f"{one}+cu130", other) == (left < right)
+from edge_resnet.deployment.doctor.check import is_importable, is_installed_by_apt, system_site_command
 
 
 def test_a_folder_is_not_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -24,23 +15,23 @@ def test_a_folder_is_not_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "pycuda").mkdir()
     (tmp_path / "tensorrt.py").write_text("raise SystemExit('must not be imported')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert not is_there("pycuda")
-    assert is_there("tensorrt")
+    assert not is_importable("pycuda")
+    assert is_importable("tensorrt")
 
 
 def test_a_module_that_python_refuses_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """A None among the loaded modules, or one without a spec, is no error."""
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    assert not is_there("tensorrt")
-    assert not is_there("no_such_package.part")
+    assert not is_importable("tensorrt")
+    assert not is_importable("no_such_package.part")
 
 
 def test_system_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """apt's packages are found for any Python 3, and the fix makes this very environment see them, or a new one."""
-    assert not is_in_system(tmp_path, "tensorrt")
+    assert not is_installed_by_apt(tmp_path, "tensorrt")
     (tmp_path / "usr/lib/python3.10/dist-packages/tensorrt").mkdir(parents=True)
-    assert is_in_system(tmp_path, "tensorrt")
+    assert is_installed_by_apt(tmp_path, "tensorrt")
     monkeypatch.setattr(sys, "prefix", "/home/some one/.venv")
-    assert see_system_packages() == "python3 -m venv --system-site-packages '/home/some one/.venv'"
+    assert system_site_command() == "python3 -m venv --system-site-packages '/home/some one/.venv'"
     monkeypatch.setattr(sys, "prefix", sys.base_prefix)
-    assert see_system_packages() == "/usr/bin/python3 -m venv --system-site-packages .venv"
+    assert system_site_command() == "/usr/bin/python3 -m venv --system-site-packages .venv"

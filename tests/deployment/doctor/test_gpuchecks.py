@@ -70,7 +70,7 @@ def test_gpu() -> None:
 
 def test_gpu_that_only_the_driver_knows(driver: pytest.MonkeyPatch) -> None:
     """Where nvidia-smi is absent or fails, a driver that works names the GPU and how it shares memory."""
-    detail = "NVIDIA Stand-in, compute capability 8.7, shares the processor's memory, INT8 on tensor cores"
+    detail = "NVIDIA Stand-in, compute capability 8.7, shares the CPU's memory, INT8 on tensor cores"
     assert found("gpu") == Check("gpu", "ok", detail, "", "tensorrt")
     assert found("gpu", replace(CPU, gpu_failure="nvidia-smi failed with exit code 18")).status == "ok"
 
@@ -82,7 +82,7 @@ def test_gpu_that_reads_memory_in_place(tmp_path: Path, monkeypatch: pytest.Monk
         "int cuDeviceGetAttribute(int *v, int a, int d) { return a == 19 ? (*v = 1, 0) : stand_in(v, a, d); }\n"
     )
     monkeypatch.setenv("LD_LIBRARY_PATH", str(library(tmp_path / "libcuda.so.1", code).parent))
-    assert "reads the processor's memory in place" in found("gpu", JETSON).detail
+    assert "reads the CPU's memory in place" in found("gpu", JETSON).detail
 
 
 @pytest.mark.parametrize(
@@ -90,11 +90,11 @@ def test_gpu_that_reads_memory_in_place(tmp_path: Path, monkeypatch: pytest.Monk
     [
         ("NVIDIA Tegra X1", "5.3", "no fast INT8"),
         ("Tesla P100", "6.0", "no fast INT8"),
-        ("GeForce GTX 1080 Ti", "6.1", "INT8 by dot products"),
+        ("GeForce GTX 1080 Ti", "6.1", "INT8 dot products"),
         ("NVIDIA Tegra X2", "6.2", "no fast INT8"),
-        ("Tesla V100", "7.0", "INT8 by dot products"),
+        ("Tesla V100", "7.0", "INT8 dot products"),
         ("NVIDIA Xavier", "7.2", "INT8 on tensor cores"),
-        ("NVIDIA GeForce GTX 1650", "7.5", "INT8 by dot products"),
+        ("NVIDIA GeForce GTX 1650", "7.5", "INT8 dot products"),
         ("NVIDIA Orin", "8.7", "INT8 on tensor cores"),
         ("NVIDIA Thor", "11.0", "INT8 on tensor cores"),
     ],
@@ -191,7 +191,7 @@ def test_device_files_of_others(tmp_path: Path, driver: pytest.MonkeyPatch) -> N
     driver.setenv("STUB_FAILS", "cuInit=999")
     driver.setattr(os, "access", lambda *_: False)
     check = found("driver", JETSON, plant(tmp_path, "dev/nvmap"))
-    assert check.detail.endswith("/dev/nvmap is not yours to open")
+    assert check.detail.endswith("no permission to open /dev/nvmap")
     assert check.fix == "sudo usermod -aG video,render $USER"
 
 
@@ -275,7 +275,7 @@ def test_without_nvcc_the_cpu_resizes() -> None:
     """No compiler is no problem: what it costs is said, and how to have it."""
     lack = found("nvcc", DESKTOP)
     assert (lack.status, lack.fix) == ("missing", "sudo apt-get install -y nvidia-cuda-toolkit")
-    assert lack.detail == "not installed: GPU preprocessing is off, the CPU resizes"
+    assert lack.detail == "not installed: the CPU resizes images instead of the GPU"
     assert found("nvcc", JETSON).fix == "sudo apt-get install -y nvidia-jetpack"
 
 

@@ -11,7 +11,7 @@ import pytest
 from gpumachine import CPU, DESKTOP, JETSON, library, no_driver, package
 
 from edge_resnet.deployment.doctor import probe
-from edge_resnet.deployment.doctor.probe import Answer, Scene, Topic, look
+from edge_resnet.deployment.doctor.probe import ProbedMachine, ProbeResult, Topic, probe_machine
 from edge_resnet.device.machine import DeviceInfo
 
 NVINFER = '#include <stdlib.h>\nint getInferLibVersion(void) { return atoi(getenv("STUB_NVINFER")); }\n'
@@ -26,8 +26,8 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def answer(topic: Topic, info: DeviceInfo = CPU) -> Answer:
-    return look(info, Path("/nowhere")).answers[topic]
+def answer(topic: Topic, info: DeviceInfo = CPU) -> ProbeResult:
+    return probe_machine(info, Path("/nowhere")).results[topic]
 
 
 def test_nothing_there_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -36,7 +36,7 @@ def test_nothing_there_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     monkeypatch.setattr(probe, "run_within", lambda *_: pytest.fail("a child was started"))
-    assert look(CPU, Path("/nowhere")).answers == {}
+    assert probe_machine(CPU, Path("/nowhere")).results == {}
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_a_sign_of_a_driver_is_enough_to_ask(tmp_path: Path, sign: str) -> None:
     """A device file or a library leads to the question, whatever nvidia-smi said."""
     (tmp_path / sign).parent.mkdir(parents=True)
     (tmp_path / sign).touch()
-    assert "driver" in look(CPU, tmp_path).answers
+    assert "driver" in probe_machine(CPU, tmp_path).results
 
 
 def test_the_driver_says_what_it_is(libcuda: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +55,7 @@ def test_the_driver_says_what_it_is(libcuda: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("LD_LIBRARY_PATH", str(libcuda.parent))
     monkeypatch.setenv("STUB_CUDA", "13020")
     facts = {"name": "NVIDIA Stand-in", "compute_capability": "8.7", "memory": "shared", "cuda": "13.2"}
-    assert answer("driver") == Answer(facts, "")
+    assert answer("driver") == ProbeResult(facts, "")
 
 
 def test_memory_that_is_mapped_and_a_driver_without_a_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,23 +72,23 @@ def test_memory_that_is_mapped_and_a_driver_without_a_version(tmp_path: Path, mo
 def test_a_driver_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A GPU without its library is a failure in one line."""
     monkeypatch.setenv("LD_LIBRARY_PATH", str(no_driver(tmp_path)))
-    assert answer("driver", DESKTOP) == Answer({}, "this machine has no CUDA driver (libcuda.so.1 cannot be loaded)")
+    assert answer("driver", DESKTOP) == ProbeResult({}, "this machine has no CUDA driver (libcuda.so.1 cannot be loaded)")
 
 
 def test_a_driver_that_crashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A driver that ends its process ends the child's, and the signal is named."""
     path = library(tmp_path / "libcuda.so.1", "#include <stdlib.h>\nint cuInit(unsigned flags) { abort(); }\n")
     monkeypatch.setenv("LD_LIBRARY_PATH", str(path.parent))
-    assert answer("driver") == Answer({}, "crashed (SIGABRT)")
+    assert answer("driver") == ProbeResult({}, "crashed (SIGABRT)", died=True)
 
 
 def test_a_driver_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A driver that never answers costs the time limit and no more."""
+    """A driver that never results costs the time limit and no more."""
     path = library(tmp_path / "libcuda.so.1", "#include <unistd.h>\nint cuInit(unsigned flags) { for (;;) pause(); }\n")
     monkeypatch.setenv("LD_LIBRARY_PATH", str(path.parent))
     monkeypatch.setattr(probe, "_TIMEOUT_S", 1.0)
     start = time.monotonic()
-    assert answer("driver") == Answer({}, "no answer in 1 s")
+    assert answer("driver") == ProbeResult({}, "no answer in 1 s", died=True)
     assert time.monotonic() - start < 5
 
 
@@ -99,9 +99,9 @@ def test_all_are_asked_at_once(site: Path, monkeypatch: pytest.MonkeyPatch) -> N
     package(site, "pycuda", "import time; time.sleep(60)")
     monkeypatch.setattr(probe, "_TIMEOUT_S", 1.5)
     start = time.monotonic()
-    answers = look(CPU, Path("/nowhere")).answers
+    results = probe_machine(CPU, Path("/nowhere")).results
     assert time.monotonic() - start < 2.8
-    assert {said.failure for said in answers.values()} == {"no answer in 1.5 s"}
+    assert {said.failure for said in results.values()} == {"no answer in 1.5 s"}
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_tensorrt_and_the_library_that_it_loaded(
     path = library(tmp_path / "lib/libnvinfer.so.10", NVINFER)
     package(site, "tensorrt", f"import ctypes\nctypes.CDLL({str(path)!r})\n__version__ = '10.3.0'\nprint('noise')\n")
     monkeypatch.setenv("STUB_NVINFER", number)
-    assert answer("tensorrt") == Answer({"version": "10.3.0", "library": version}, "")
+    assert answer("tensorrt") == ProbeResult({"version": "10.3.0", "library": version}, "")
 
 
 def test_tensorrt_without_a_library_to_ask(site: Path, tmp_path: Path) -> None:
@@ -129,9 +129,9 @@ def test_tensorrt_without_a_library_to_ask(site: Path, tmp_path: Path) -> None:
 def test_pycuda_says_what_it_was_compiled_for(site: Path) -> None:
     """The CUDA that PyCUDA was compiled with, or nothing where it does not say."""
     package(site, "pycuda.driver", "def get_version(): return (12, 6, 0)")
-    assert answer("pycuda") == Answer({"cuda": "12.6"}, "")
+    assert answer("pycuda") == ProbeResult({"cuda": "12.6"}, "")
     package(site, "pycuda.driver")
-    assert answer("pycuda") == Answer({"cuda": ""}, "")
+    assert answer("pycuda") == ProbeResult({"cuda": ""}, "")
 
 
 @pytest.mark.parametrize(
@@ -140,17 +140,17 @@ def test_pycuda_says_what_it_was_compiled_for(site: Path) -> None:
         ("raise ImportError('libfoo.so.1: cannot open\\nsecond line')", "libfoo.so.1: cannot open"),
         ("raise ImportError", "ImportError"),
         ("raise SystemExit('not here')", "not here"),
-        ("import os; os._exit(3)", "ended with exit code 3 and no word"),
+        ("import os; os._exit(3)", "ended with exit code 3 and no message"),
         ("import os; os.abort()", "crashed (SIGABRT)"),
         ("import sys, os; print('bad kernel', file=sys.stderr, flush=True); os.abort()", "crashed (SIGABRT): bad kernel"),
         ("import ctypes; ctypes.string_at(0)", "crashed (SIGSEGV)"),
-        ("print('{\"a\": 1}', flush=True); import os; os._exit(0)", "ended with exit code 0 and no word"),
+        ("print('{\"a\": 1}', flush=True); import os; os._exit(0)", "ended with exit code 0 and no message"),
     ],
 )
 def test_a_module_that_does_not_load(site: Path, body: str, failure: str) -> None:
     """Whatever importing does to the child, the parent has one line of why."""
     package(site, "tensorrt", body)
-    assert answer("tensorrt") == Answer({}, failure)
+    assert answer("tensorrt") == ProbeResult({}, failure, died=failure.startswith("crashed"))
 
 
 @pytest.mark.parametrize("at_exit", ["os.abort", "time.sleep, 60"])
@@ -158,14 +158,14 @@ def test_a_module_that_fails_at_exit_works(site: Path, monkeypatch: pytest.Monke
     """The child ends before the clean-up that lean TensorRT is known to crash in."""
     package(site, "tensorrt", f"import atexit, os, time\natexit.register({at_exit})\n__version__ = '10.3.0'\n")
     monkeypatch.setattr(probe, "_TIMEOUT_S", 5.0)
-    assert answer("tensorrt") == Answer({"version": "10.3.0", "library": ""}, "")
+    assert answer("tensorrt") == ProbeResult({"version": "10.3.0", "library": ""}, "")
 
 
 def test_a_child_that_cannot_be_started(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no child can be had the answer says so."""
     package(site, "tensorrt")
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
-    assert answer("tensorrt") == Answer({}, "cannot be asked: No such file or directory")
+    assert answer("tensorrt") == ProbeResult({}, "cannot be probed: No such file or directory")
 
 
 def test_a_child_sees_what_its_parent_sees(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,16 +193,16 @@ def test_containers_are_known(tmp_path: Path, files: dict[str, str], inside: boo
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert Scene(CPU, tmp_path, {}).in_container is inside
+    assert ProbedMachine(CPU, tmp_path, {}).in_container is inside
 
 
 def test_a_scene_puts_both_sources_together() -> None:
     """What the driver says fills what the files leave out; a Jetson is known with and without its release."""
-    driver = Answer({"name": "Orin", "compute_capability": "8.7", "memory": "mapped", "cuda": "12.6"}, "")
-    assert Scene(CPU, Path("/"), {"driver": driver}).capability == "8.7"
-    assert Scene(CPU, Path("/"), {"driver": driver}).has_gpu
-    assert not Scene(CPU, Path("/"), {"driver": Answer({}, "no")}).has_gpu
-    assert Scene(replace(CPU, gpu_failure="dead"), Path("/"), {}).has_gpu
-    assert Scene(JETSON, Path("/"), {}).is_jetson
-    assert Scene(replace(CPU, board="NVIDIA Jetson Orin Nano"), Path("/"), {}).is_jetson
-    assert not Scene(DESKTOP, Path("/"), {}).is_jetson
+    driver = ProbeResult({"name": "Orin", "compute_capability": "8.7", "memory": "mapped", "cuda": "12.6"}, "")
+    assert ProbedMachine(CPU, Path("/"), {"driver": driver}).capability == "8.7"
+    assert ProbedMachine(CPU, Path("/"), {"driver": driver}).has_gpu
+    assert not ProbedMachine(CPU, Path("/"), {"driver": ProbeResult({}, "no")}).has_gpu
+    assert ProbedMachine(replace(CPU, gpu_failure="dead"), Path("/"), {}).has_gpu
+    assert ProbedMachine(JETSON, Path("/"), {}).is_jetson
+    assert ProbedMachine(replace(CPU, board="NVIDIA Jetson Orin Nano"), Path("/"), {}).is_jetson
+    assert not ProbedMachine(DESKTOP, Path("/"), {}).is_jetson

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from gpumachine import CPU, DESKTOP, JETSON, THOR, library, package, record
 
+from edge_resnet.core.packages import required_packages
 from edge_resnet.deployment.doctor import trtchecks
 from edge_resnet.deployment.doctor.check import Check
-from edge_resnet.deployment.doctor.probe import Answer, Scene, Topic, look
+from edge_resnet.deployment.doctor.probe import ProbedMachine, ProbeResult, Topic, probe_machine
 from edge_resnet.deployment.doctor.trtchecks import check_cudnn, check_pycuda, check_tensorrt
 from edge_resnet.device.machine import DeviceInfo
 
@@ -26,19 +27,20 @@ REBUILD = "PATH=/usr/local/cuda/bin:$PATH pip install --force-reinstall --no-cac
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder before all others on this Python's path, and no TensorRT or PyCUDA but those that a test puts there."""
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
+    required_packages()  # read before the path to edge-resnet's own metadata is gone
     folder = tmp_path / "site"
     folder.mkdir()
     monkeypatch.setattr(sys, "path", [str(folder), *(path for path in sys.path if "-packages" not in path)])
     return folder
 
 
-def tensorrt(info: DeviceInfo, answer: Answer | None = None, root: Path = NOWHERE) -> Check:
+def tensorrt(info: DeviceInfo, answer: ProbeResult | None = None, root: Path = NOWHERE) -> Check:
     """The verdict on what is on the path, or on an answer that was given."""
-    return check_tensorrt(look(info, root) if answer is None else Scene(info, root, {"tensorrt": answer}), "")
+    return check_tensorrt(probe_machine(info, root) if answer is None else ProbedMachine(info, root, {"tensorrt": answer}), "")
 
 
-def version(text: str, library: str = "") -> Answer:
-    return Answer({"version": text, "library": library}, "")
+def version(text: str, library: str = "") -> ProbeResult:
+    return ProbeResult({"version": text, "library": library}, "")
 
 
 def test_a_whole_tensorrt(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +58,7 @@ def test_without_tensorrt(tmp_path: Path) -> None:
     assert tensorrt(JETSON).fix == "sudo apt-get install -y nvidia-jetpack"
     (tmp_path / "usr/lib/python3.10/dist-packages/tensorrt").mkdir(parents=True)
     unseen = tensorrt(replace(JETSON, tensorrt="10.3.0"), root=tmp_path)
-    assert (unseen.status, unseen.detail) == ("problem", "10.3.0, not seen by this Python")
+    assert (unseen.status, unseen.detail) == ("problem", "10.3.0, but not visible to this Python")
     assert "-m venv --system-site-packages" in unseen.fix
 
 
@@ -65,7 +67,7 @@ def test_lean_alone_builds_nothing(site: Path, lean: str) -> None:
     """NVIDIA's small runtimes cannot build, so that they do not count as TensorRT."""
     package(site, lean)
     check = tensorrt(DESKTOP)
-    assert (check.status, check.detail) == ("problem", f"only {lean}, which builds no engines")
+    assert (check.status, check.detail) == ("problem", f"only {lean} is installed, which cannot build engines")
     assert check.fix == "pip install 'edge-resnet[tensorrt]'"
     assert tensorrt(CPU).status == "missing"
 
@@ -82,7 +84,7 @@ def test_tensorrt_is_quiet_without_a_gpu(site: Path) -> None:
 def test_old_tensorrt(site: Path) -> None:
     """Before 8.6 is too old, even where it does not load; on a Jetson pip's goes and JetPack's stays."""
     old = replace(DESKTOP, tensorrt="8.5.2.2")
-    check = tensorrt(old, Answer({}, "module 'numpy' has no attribute 'bool'"))
+    check = tensorrt(old, ProbeResult({}, "module 'numpy' has no attribute 'bool'"))
     assert (check.status, check.detail) == ("problem", "8.5.2.2 is older than 8.6")
     assert check.fix == "pip install --upgrade 'tensorrt>=8.6'"
     record(site, "tensorrt", "8.5.2.2")
@@ -94,8 +96,8 @@ def test_two_tensorrts_at_once(site: Path, runs: str, kept: int) -> None:
     """Packages for two CUDAs write into one folder: both go, and the one that the driver runs comes back."""
     for name in ("tensorrt-cu12", "tensorrt-cu12-libs", "tensorrt-cu13-bindings"):
         record(site, name, "10.14.1")
-    driver = Answer({"cuda": runs}, "")
-    check = check_tensorrt(Scene(DESKTOP, NOWHERE, {"tensorrt": version("10.14.1"), "driver": driver}), "")
+    driver = ProbeResult({"cuda": runs}, "")
+    check = check_tensorrt(ProbedMachine(DESKTOP, NOWHERE, {"tensorrt": version("10.14.1"), "driver": driver}), "")
     assert (check.status, check.detail) == ("problem", "tensorrt-cu13 and tensorrt-cu12 overwrite each other")
     removed = "pip uninstall -y tensorrt-cu13-bindings tensorrt-cu12 tensorrt-cu12-libs"
     assert check.fix == f"{removed} && pip install 'tensorrt-cu{kept}>=8.6'"
@@ -149,7 +151,7 @@ def test_a_missing_driver_takes_the_blame(site: Path) -> None:
     """Where the driver's library is what is missing, its fix is the one."""
     for name in ("tensorrt", "pycuda.driver"):
         package(site, name, f"raise ImportError('libcuda.so.1: {LOST}')")
-    scene = look(DESKTOP, NOWHERE)
+    scene = probe_machine(DESKTOP, NOWHERE)
     assert check_tensorrt(scene, "sudo reboot").fix == "sudo reboot"
     assert check_pycuda(scene, "sudo reboot").fix == "sudo reboot"
 
@@ -188,9 +190,9 @@ APT = "sudo apt-get install -y nvidia-jetpack"
         (JETSON, "11.4.1", "11.4.1 does not support JetPack 6.2, 10.x does", APT),
         (ORIN_72, "11.4.1", "11.4.1 does not support JetPack 7.2, 10.x does", APT),
         (replace(ORIN_72, l4t="39.2.1", jetpack="7.2.1"), "11.4.1", "11.4.1 does not support JetPack 7.2.1, 10.x does", APT),
-        (ORIN_722, "11.4.0.106", "11.4.0.106 does not support Jetsons, 11.4.1 does", "pip install --upgrade 'tensorrt>=11.4.1'"),
+        (ORIN_722, "11.4.0.106", "11.4.0.106 does not support Jetson, 11.4.1 does", "pip install --upgrade 'tensorrt>=11.4.1'"),
         (ORIN_722, "11.4.1", "", ""),
-        (THOR, "11.0.0", "11.0.0 does not support Jetsons, 11.4.1 does", "pip install --upgrade 'tensorrt>=11.4.1'"),
+        (THOR, "11.0.0", "11.0.0 does not support Jetson, 11.4.1 does", "pip install --upgrade 'tensorrt>=11.4.1'"),
         (DESKTOP, "11.0.0", "", ""),
     ],
 )
@@ -239,12 +241,12 @@ def test_a_gpu_that_nobody_knows_is_not_judged() -> None:
 
 
 def cudnn(info: DeviceInfo, root: Path, found: str = "8.6.1") -> list[Check]:
-    return check_cudnn(Scene(info, root, {"tensorrt": version(found)}))
+    return check_cudnn(ProbedMachine(info, root, {"tensorrt": version(found)}))
 
 
 def test_cudnn_is_for_tensorrt_8_alone(tmp_path: Path, site: Path) -> None:
     """cuDNN 8 may come from apt, CUDA's folder or pip; a newer TensorRT, and a machine without a GPU, need none."""
-    assert cudnn(DESKTOP, tmp_path, "10.3.0") == cudnn(CPU, tmp_path) == check_cudnn(Scene(DESKTOP, tmp_path, {})) == []
+    assert cudnn(DESKTOP, tmp_path, "10.3.0") == cudnn(CPU, tmp_path) == check_cudnn(ProbedMachine(DESKTOP, tmp_path, {})) == []
     assert [(check.status, check.fix) for check in cudnn(DESKTOP, tmp_path)] == [("problem", "pip install 'nvidia-cudnn-cu12<9'")]
     assert cudnn(JETSON, tmp_path)[0].fix == "sudo apt-get install -y libcudnn8"
     record(site, "nvidia-cudnn-cu12", "9.1.0")
@@ -260,8 +262,8 @@ def test_cudnn_of_pip(site: Path) -> None:
     assert cudnn(DESKTOP, NOWHERE) == [Check("cudnn", "ok", "8.9.7.29", "", "tensorrt")]
 
 
-def pycuda(info: DeviceInfo, root: Path = NOWHERE, answers: Mapping[Topic, Answer] | None = None) -> Check:
-    return check_pycuda(look(info, root) if answers is None else Scene(info, root, answers), "")
+def pycuda(info: DeviceInfo, root: Path = NOWHERE, results: Mapping[Topic, ProbeResult] | None = None) -> Check:
+    return check_pycuda(probe_machine(info, root) if results is None else ProbedMachine(info, root, results), "")
 
 
 def test_without_pycuda() -> None:
@@ -326,8 +328,8 @@ def test_what_apt_installed_is_not_pips(site: Path, monkeypatch: pytest.MonkeyPa
 def test_pycuda_for_a_newer_cuda(site: Path) -> None:
     """PyCUDA compiled for a CUDA that the driver does not run is compiled with the one that it does."""
     record(site, "pycuda", "2026.1")
-    driver = Answer({"cuda": "12.4"}, "")
-    check = pycuda(DESKTOP, answers={"driver": driver, "pycuda": Answer({"cuda": "13.2"}, "")})
+    driver = ProbeResult({"cuda": "12.4"}, "")
+    check = pycuda(DESKTOP, results={"driver": driver, "pycuda": ProbeResult({"cuda": "13.2"}, "")})
     assert (check.status, check.detail) == ("problem", "2026.1 was compiled for CUDA 13.2, the driver runs 12.4")
     assert check.fix == REBUILD.replace("/cuda/", "/cuda-12/")
-    assert pycuda(DESKTOP, answers={"driver": driver, "pycuda": Answer({"cuda": "11.8"}, "")}).status == "ok"
+    assert pycuda(DESKTOP, results={"driver": driver, "pycuda": ProbeResult({"cuda": "11.8"}, "")}).status == "ok"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sysfstrees import AGX_ORIN, NANO, ORIN_NANO, THOR, XAVIER_NX, iio, ina3221, write
 
-from edge_resnet.device.power import find_meters, look
+from edge_resnet.device.power import find_meters, search_meters
 from edge_resnet.device.power.boards import find_rails, total_meter
 
 BOARDS = [
@@ -57,7 +57,7 @@ def test_agx_xavier_is_the_sum_of_two_sensors(tmp_path: Path) -> None:
 def test_rails_of_no_known_board_are_not_added(tmp_path: Path) -> None:
     """An unknown set of rails might count some power twice: there is no meter, and the reason names them."""
     write(tmp_path, ina3221("1-0040", 1, (("VDD_A", 5000, 1), ("VDD_B", 5000, 1), ("NC_2", 0, 0))))
-    found = look(tmp_path)
+    found = search_meters(tmp_path)
     assert found.meters == ()
     assert "VDD_A, VDD_B: none is its input" in found.reasons[0]
 
@@ -66,7 +66,7 @@ def test_an_input_that_cannot_be_read_is_not_replaced_by_its_parts(tmp_path: Pat
     """A VDD_IN that gives an error leaves no total: the rails below it are not the module."""
     write(tmp_path, ORIN_NANO)
     (tmp_path / "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/curr1_input").unlink()
-    assert look(tmp_path).meters == ()
+    assert search_meters(tmp_path).meters == ()
 
 
 def test_channels_that_are_off_or_sums_are_no_rails(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_a_rail_is_read_anew_each_time(tmp_path: Path) -> None:
 
 def test_an_empty_machine_says_what_it_lacks(tmp_path: Path) -> None:
     """Where there is no sensor of any kind, each kind's absence has a reason."""
-    found = look(tmp_path)
+    found = search_meters(tmp_path)
     assert found.meters == ()
     assert found.reasons == (
         "no INA3221 or INA238 sensor",

@@ -16,7 +16,7 @@ WATTS = st.floats(0.01, 1000)
 
 
 def _integral() -> Integral:
-    return Integral(longest_gap_s=1.0, shortest_s=0.05)
+    return Integral(max_gap_s=1.0, min_interval_s=0.05)
 
 
 def _times(steps: list[float], start: float = 1000.0) -> list[float]:

@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 from sysfstrees import ORIN_NANO, RAPL, THOR, write
 
-from edge_resnet.device.power import PowerMeter, Sample, Temperature, find_meters, look
+from edge_resnet.device.power import PowerMeter, Sample, Temperature, find_meters, search_meters
 from edge_resnet.device.power.nvml import open_gpu
 
 A_GPU = {"name": "NVIDIA A", "uuid": "GPU-aaaa-1", "power_mw": 70_000, "energy_mj": 1000, "clock_mhz": 1410}
@@ -44,10 +44,10 @@ def test_what_works_decides_which_meter_leads(
 ) -> None:
     """A network on the processor is never given the power of a GPU that idles: where that is all there is, it is absent."""
     nvml.gpus.append(A_GPU)
-    found = look(write(tmp_path, tree), works=works)
+    found = search_meters(write(tmp_path, tree), works=works)
     assert [meter.covers for meter in found.meters] == covers
     if not covers:
-        assert found.reasons[-1] == "NVML GPU 0 NVIDIA A covers the GPU alone, and the CPU does the work"
+        assert found.reasons[-1] == "NVML GPU 0 NVIDIA A covers only the GPU, but the CPU does the work"
 
 
 def test_a_gpu_without_a_counter_gives_power(nvml: ModuleType, tmp_path: Path) -> None:
@@ -62,16 +62,16 @@ def test_a_gpu_without_a_counter_gives_power(nvml: ModuleType, tmp_path: Path) -
 def test_a_gpu_that_tells_no_power_is_no_meter(nvml: ModuleType, tmp_path: Path) -> None:
     """NVML on a Jetson answers little: the GPU is named in the reason."""
     nvml.gpus.append({"name": "Orin (nvgpu)"})
-    found = look(tmp_path)
+    found = search_meters(tmp_path)
     assert found.meters == ()
-    assert "NVML tells no power of Orin (nvgpu)" in found.reasons
+    assert "NVML reports no power of Orin (nvgpu)" in found.reasons
 
 
 def test_no_gpu_and_no_driver_have_their_reasons(nvml: ModuleType, tmp_path: Path) -> None:
     """An NVML that cannot be opened says why; one without GPUs says so."""
-    assert "NVML sees no GPU" in look(tmp_path).reasons
+    assert "NVML finds no GPU" in search_meters(tmp_path).reasons
     nvml.init_error = "Driver Not Loaded"
-    assert "NVML cannot be used: Driver Not Loaded" in look(tmp_path).reasons
+    assert "NVML cannot be used: Driver Not Loaded" in search_meters(tmp_path).reasons
 
 
 @pytest.mark.parametrize(
@@ -151,8 +151,8 @@ def test_temperature_clock_and_reasons_come_from_nvml(nvml: ModuleType, tmp_path
     assert reading.gpu_clock is not None
     assert reading.gpu_clock.max_mhz == 1410
     assert reading.throttling == (
-        "NVML: its power limit slows NVIDIA A down",
-        "NVML: heat (hardware) slows NVIDIA A down",
+        "NVML: NVIDIA A is throttled by its power limit",
+        "NVML: NVIDIA A is throttled by heat (hardware)",
     )
 
 

@@ -16,7 +16,7 @@ import pytest
 from sysfstrees import AGX_ORIN, NANO, ORIN_NANO, RAPL, THOR, XAVIER_NX, write
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.device.power import Meter, PowerMeter, PowerReading, Sample, Temperature, find_meters, look
+from edge_resnet.device.power import Meter, PowerMeter, PowerReading, Sample, Temperature, find_meters, search_meters
 from edge_resnet.device.power.records import Read
 
 CURRENT = "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/curr1_input"
@@ -133,11 +133,11 @@ def test_a_machine_without_meters_says_why(tmp_path: Path) -> None:
 
 def test_what_was_found_is_taken_with_its_reasons(tmp_path: Path) -> None:
     """A look around before the block spares the one at its beginning, and where it found nothing the block says why."""
-    found = look(write(tmp_path, NANO), works="GPU")
+    found = search_meters(write(tmp_path, NANO), works="GPU")
     with PowerMeter(found, root=tmp_path, hz=100) as meter:
         time.sleep(0.03)
     assert meter.reading().source == "INA3221 POM_5V_IN"
-    with PowerMeter(look(tmp_path / "none"), root=tmp_path, hz=100) as meter:
+    with PowerMeter(search_meters(tmp_path / "none"), root=tmp_path, hz=100) as meter:
         pass
     assert meter.reading().absent["energy_mj"].startswith("no INA3221 or INA238 sensor; pynvml is not installed")
 
@@ -147,7 +147,7 @@ def test_no_meter_may_be_asked_for(tmp_path: Path) -> None:
     with PowerMeter((), root=write(tmp_path, ORIN_NANO)) as meter:
         pass
     reading = meter.reading()
-    assert reading.absent["energy_mj"] == "no meter was asked for"
+    assert reading.absent["energy_mj"] == "no meter was requested"
     assert reading.temperatures is not None
 
 
@@ -181,7 +181,7 @@ def test_a_sensor_that_stutters_keeps_its_energy(tmp_path: Path) -> None:
             time.sleep(0.01)
     reading = meter.reading()
     assert reading.energy_mj == pytest.approx(5000 * reading.seconds)
-    assert reading.notes == (f"a stutterer gave no value 3 of {reading.samples + 3} times",)
+    assert reading.notes == (f"a stutterer gave no value in 3 of {reading.samples + 3} samples",)
 
 
 def test_a_sensor_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
@@ -215,7 +215,7 @@ def test_a_sensor_that_hangs_does_not_hold_the_block(tmp_path: Path) -> None:
         left = time.monotonic()
     assert 1.9 < time.monotonic() - left < 8
     reading = meter.reading()
-    assert reading.notes == ("a sensor gave no answer in time: the end is missing",)
+    assert reading.notes == ("a sensor did not answer in time: the end of the measurement is missing",)
     assert reading.energy_mj is None
     assert reading.mean_w == pytest.approx(2.532)
     write(tmp_path, {str(pipe.relative_to(tmp_path)): "9999"})
@@ -309,7 +309,7 @@ def test_senseless_paces_are_refused(hz: float) -> None:
 
 def test_nothing_measured_is_the_callers_error() -> None:
     """A reading before the block is refused with the way to do it."""
-    with pytest.raises(ConfigError, match="nothing was measured") as caught:
+    with pytest.raises(ConfigError, match="no power was measured") as caught:
         PowerMeter().reading()
     assert "with PowerMeter() as meter" in caught.value.hint
 

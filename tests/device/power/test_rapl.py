@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sysfstrees import RAPL, as_nobody, write
 
-from edge_resnet.device.power import find_meters, look
+from edge_resnet.device.power import find_meters, search_meters
 
 ZONE = "sys/class/powercap/intel-rapl"
 
@@ -106,10 +106,10 @@ def test_unreadable_counters_are_absent_with_the_remedy(open_folder: Path) -> No
     for path in open_folder.glob("sys/class/powercap/*/energy_uj"):
         path.chmod(0)
     with as_nobody():
-        found = look(open_folder)
+        found = search_meters(open_folder)
     assert found.meters == ()
     assert "sudo chmod a+r /sys/class/powercap/intel-rapl:*/energy_uj" in found.reasons[-1]
-    assert "a machine that you share with nobody" in found.reasons[-1]
+    assert "a machine that you do not share" in found.reasons[-1]
 
 
 @pytest.mark.parametrize("missing", ["energy_uj", "max_energy_range_uj"])
@@ -117,6 +117,6 @@ def test_half_a_counter_is_none(missing: str, tmp_path: Path) -> None:
     """A package without a value or without its range is no meter: a wrap could not be told from an error."""
     write(tmp_path, RAPL)
     (tmp_path / f"{ZONE}:0" / missing).unlink()
-    found = look(tmp_path)
+    found = search_meters(tmp_path)
     assert found.meters == ()
-    assert found.reasons[-1] == "RAPL's counters give no values"
+    assert found.reasons[-1] == "the RAPL counters give no values"

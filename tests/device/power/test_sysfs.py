@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from sysfstrees import ORIN_NANO, as_nobody, write
 
-from edge_resnet.device.power import PowerMeter, look
+from edge_resnet.device.power import PowerMeter, search_meters
 from edge_resnet.device.power.boards import matching, number, text
 
 
@@ -57,7 +57,7 @@ def test_a_machine_that_may_not_be_looked_at_has_no_meters(open_folder: Path) ->
     (open_folder / "sys/class/devfreq").chmod(0)
     (open_folder / "sys/bus/i2c/devices").chmod(0)
     with as_nobody():
-        assert look(open_folder).meters == ()
+        assert search_meters(open_folder).meters == ()
         with PowerMeter(root=open_folder, hz=100) as meter:
             pass
         reading = meter.reading()

@@ -24,12 +24,12 @@ def _watch(root: Path) -> ThermalMonitor:
 
 
 def _seen(root: Path, *changes: dict[str, str]) -> Heat:
-    """What a watch saw that looked once before the changes and once after each."""
-    watch = _watch(root)
+    """What a monitor saw that looked once before the changes and once after each."""
+    monitor = _watch(root)
     for change in ({}, *changes):
         write(root, change)
-        watch.look()
-    return watch.heat()
+        monitor.sample()
+    return monitor.heat()
 
 
 def _hottest(heat: Heat) -> dict[str, float]:
@@ -87,12 +87,12 @@ def test_frost_is_a_temperature(tmp_path: Path) -> None:
 def test_a_zone_that_fails_for_a_while_is_skipped(tmp_path: Path) -> None:
     """A look at which a zone gives nothing leaves what it gave before; one that never gave anything is not named."""
     root = write(tmp_path, ORIN_NANO)
-    watch = _watch(root)
+    monitor = _watch(root)
     (root / "sys/class/thermal/thermal_zone2/temp").unlink()
-    watch.look()
+    monitor.sample()
     (root / "sys/class/thermal/thermal_zone0/temp").write_text("")
-    watch.look()
-    assert _hottest(watch.heat()) == {"cpu-thermal": 50.5, "gpu-thermal": 51.25}
+    monitor.sample()
+    assert _hottest(monitor.heat()) == {"cpu-thermal": 50.5, "gpu-thermal": 51.25}
 
 
 def test_clocks_have_least_mean_and_most(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_the_load_may_stand_beside_the_clock(tmp_path: Path) -> None:
 def test_a_lowered_upper_bound_is_a_sign(tmp_path: Path) -> None:
     """Heat lowers the bound of the clock, whatever the load."""
     assert _throttling(write(tmp_path, ORIN_NANO), {f"{CLOCK}/max_freq": "408000000"}) == (
-        "the GPU clock's upper bound fell from 624 to 408 MHz",
+        "the maximum of the GPU clock fell from 624 to 408 MHz",
     )
 
 
@@ -160,7 +160,7 @@ def test_a_current_above_its_limit_is_a_sign(tmp_path: Path) -> None:
     """Each alarm of each rail is named once, though it is gone at the next look."""
     alarm = f"{HWMON}/curr1_crit_alarm"
     assert _throttling(write(tmp_path, ORIN_NANO), {alarm: "1"}, {alarm: "0"}, {alarm: "1"}) == (
-        "VDD_IN (curr1_crit_alarm): its current is above the limit",
+        "VDD_IN (curr1_crit_alarm): the current exceeds the limit",
     )
 
 
@@ -171,10 +171,10 @@ def test_an_alarm_of_long_ago_is_none(tmp_path: Path) -> None:
     alarm.unlink()
     os.mkfifo(alarm)
     with _says(alarm, "1"):
-        watch = _watch(root)
+        monitor = _watch(root)
     with _says(alarm, "0"):
-        watch.look()
-    assert watch.heat().throttling == ()
+        monitor.sample()
+    assert monitor.heat().throttling == ()
 
 
 def test_an_over_current_event_is_a_sign(tmp_path: Path) -> None:
@@ -189,11 +189,11 @@ def test_a_cooling_device_that_slows_down_is_a_sign(tmp_path: Path) -> None:
     """A throttle alert that is on is named; a faster fan is not."""
     cooling = "sys/class/thermal/cooling_device"
     assert _throttling(write(tmp_path, ORIN_NANO), {f"{cooling}0/cur_state": "9", f"{cooling}1/cur_state": "1"}) == (
-        "gpu-throttle-alert slows something down",
+        "cooling device gpu-throttle-alert is active",
     )
 
 
 def test_an_x86_package_that_throttles_is_a_sign(tmp_path: Path) -> None:
     """The kernel counts each time that heat slowed the processor down."""
     counter = "sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count"
-    assert _throttling(write(tmp_path, {counter: "5"}), {counter: "6"}) == ("the processor's package_throttle_count rose by 1",)
+    assert _throttling(write(tmp_path, {counter: "5"}), {counter: "6"}) == ("package_throttle_count of the CPU rose by 1",)

@@ -19,8 +19,8 @@ from device.power.sysfstrees import AGX_ORIN, NANO, ORIN_NANO, RAPL, THOR, XAVIE
 from scripted import HandClock, Scripted, TwoSlots
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.device.power import Meter, PowerMeter, Sample, look
-from edge_resnet.device.power.meter import Found
+from edge_resnet.device.power import Meter, PowerMeter, Sample, search_meters
+from edge_resnet.device.power.meter import FoundMeters
 from edge_resnet.measurement.bench.bench import bench
 from edge_resnet.measurement.bench.result import BenchResult, read_result, to_json, write_results
 from edge_resnet.measurement.bench.rules import BenchOptions
@@ -55,9 +55,11 @@ def on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> On:
     def become(what: dict[str, str] | Sequence[Meter]) -> None:
         if isinstance(what, dict):
             write(tmp_path / "board", what)
-            monkeypatch.setattr("edge_resnet.measurement.bench.bench.look", lambda works: look(tmp_path / "board", works))
+            monkeypatch.setattr(
+                "edge_resnet.measurement.bench.bench.look", lambda works: search_meters(tmp_path / "board", works)
+            )
         else:
-            monkeypatch.setattr("edge_resnet.measurement.bench.bench.look", lambda works: Found(tuple(what), ()))
+            monkeypatch.setattr("edge_resnet.measurement.bench.bench.look", lambda works: FoundMeters(tuple(what), ()))
         monkeypatch.setattr(
             "edge_resnet.measurement.bench.bench.PowerMeter", lambda found: PowerMeter(found, root=tmp_path / "board", hz=100)
         )
@@ -108,7 +110,7 @@ def test_temperatures_and_clocks(on: On, tiny_artifacts: dict[str, Artifact], tm
     assert result.power.gpu_clock is not None
     assert result.power.gpu_clock.max_mhz == 624
     assert result.power.power_mode == "MAXN_SUPER"
-    assert "throttled: gpu-throttle-alert slows something down" in result.warnings
+    assert "throttled: cooling device gpu-throttle-alert is active" in result.warnings
 
 
 def test_only_the_measured_time_counts(on: On, tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
@@ -177,7 +179,8 @@ def test_the_meter_covers_the_processor_that_computes(
     """The meters that bench looks for depend on where the network runs."""
     asked: list[Any] = []
     monkeypatch.setattr(
-        "edge_resnet.measurement.bench.bench.look", lambda works: (asked.append(works), look(write(tmp_path, RAPL), works))[1]
+        "edge_resnet.measurement.bench.bench.look",
+        lambda works: (asked.append(works), search_meters(write(tmp_path, RAPL), works))[1],
     )
     gpu = Real()
     gpu.name = "tensorrt"

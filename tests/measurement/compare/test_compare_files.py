@@ -259,7 +259,7 @@ def test_unusable_files_are_refused(measure: Callable[[float], BenchResult], sav
         ((good, tmp_path / "none.json"), "cannot be read"),
         ((good, cut), "cut off"),
         ((good, saved("11")), "two kinds"),
-        ((neither, neither), "not what edge-resnet bench writes"),
+        ((neither, neither), "not written by edge-resnet bench"),
         ((strange, saved("11")), "ci95"),
     ):
         with pytest.raises(DataError, match=words) as caught:

@@ -46,7 +46,7 @@ def test_another_kind_of_file_is_refused(tmp_path: Path, content: str) -> None:
     """JSON of another kind is not read as a report."""
     path = tmp_path / "report.json"
     path.write_text(content)
-    with pytest.raises(DataError, match="not what edge-resnet report writes"):
+    with pytest.raises(DataError, match="not written by edge-resnet report"):
         read_report(path)
 
 

@@ -110,5 +110,5 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=message):
             from_files([path])
     (tmp_path / "list.json").write_text('{"a": 1}')
-    with pytest.raises(DataError, match="not what edge-resnet bench writes"):
+    with pytest.raises(DataError, match="not written by edge-resnet bench"):
         from_files([tmp_path / "list.json"])
