@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from edge_resnet.artifact.enginecache import EngineTuning
 from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.core.errors import ConfigError, MissingDependencyError
+from edge_resnet.core.packages import EXTRAS, extra_command
 from edge_resnet.core.records import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -64,12 +65,6 @@ __all__ = [
 
 #: What every path argument takes.
 PathLike: TypeAlias = "str | os.PathLike[str]"
-
-#: Package → the extra that installs it.
-_EXTRAS = {
-    "torch": "build", "torchvision": "build", "safetensors": "build", "cv2": "camera", "sklearn": "demo",
-    "matplotlib": "report", "jinja2": "report",
-}  # fmt: skip
 
 
 def build(
@@ -214,7 +209,7 @@ def evaluate(
     """Top-1, top-5 and agreement with FP32 on labelled images, in percent, with 95 % intervals.
 
     ``data``: a path, a data set's name or an ImageSet. ``backend``: None is that of a Model, else ``auto``. ``simulate_int8``:
-    TensorRT's INT8, computed on this machine. ``per_image``: the result says for each image whether it was right, for comparisons.
+    TensorRT's INT8, computed on this machine. ``per_image``: the result says which images were right, for comparisons.
     Raises ConfigError for random weights unless ``allow_random``, and for a Model of the FP32 reference, which is what every
     evaluation compares with; DataError where labels are missing or belong to another network.
     """
@@ -334,10 +329,10 @@ def _extras(*, onnx: str = "compile") -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        extra = {**_EXTRAS, "onnx": onnx}.get((error.name or "").partition(".")[0])
+        extra = {**EXTRAS, "onnx": onnx}.get((error.name or "").partition(".")[0])
         if extra is None or isinstance(error, MissingDependencyError):
             raise
-        raise MissingDependencyError(f"{error.name} is not installed", hint=f"pip install 'edge-resnet[{extra}]'") from error
+        raise MissingDependencyError(f"{error.name} is not installed", hint=extra_command(extra)) from error
 
 
 def _artifact(given: Model | Artifact | PathLike) -> Artifact:

@@ -26,7 +26,7 @@ from edge_resnet.cli.report import report
 from edge_resnet.cli.run import run
 from edge_resnet.cli.train import train
 from edge_resnet.core import __version__
-from edge_resnet.core.errors import EdgeResnetError
+from edge_resnet.core.errors import INTERRUPTED, EdgeResnetError
 
 __all__ = ["app", "main"]
 

@@ -10,7 +10,7 @@ import typer
 
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.cli.tables import table_lines
-from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.errors import INTERRUPTED, ConfigError
 
 if TYPE_CHECKING:
     from edge_resnet.device.power import PowerReading
@@ -93,7 +93,7 @@ def bench(
         for line in _lines(results):
             typer.echo(line)
     if len(results) < len(requested) or results[-1].interrupted:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
 
 
 def _frame_size(text: str) -> tuple[int, int]:

@@ -9,18 +9,14 @@ from typing import TYPE_CHECKING
 import typer
 
 from edge_resnet.cli import options
-from edge_resnet.cli.int8 import named_recipe, print_int8
+from edge_resnet.cli.int8 import print_int8
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import (
-    FAMILIES,
     IMAGENET_MEAN,
     IMAGENET_STD,
-    BatchProfile,
-    Family,
-    ModelSpec,
     Precision,
-    Preprocess,
+    default_spec,
 )
 
 if TYPE_CHECKING:
@@ -74,53 +70,23 @@ def build(
     """
     precision = _precision(int8=int8, fp16=fp16, fp32=fp32)
     names = None if labels is None else _read_labels(labels)
-    size = _default_size(family) if input_size is None else input_size
-    spec = ModelSpec(family, depth, shortcut or FAMILY_SHORTCUT[family], plain, _width(family, classes, names), size)
+    from edge_resnet import api
     from edge_resnet.artifact.enginecache import EngineTuning
-    from edge_resnet.pipelines import build as pipeline
     from edge_resnet.quantization.recipes import RecipeOverrides
 
     overrides = RecipeOverrides(calib_method, calib_images, percentile, seed, correct)
-    named = named_recipe(calib_recipe, family, overrides)
-    preprocess = Preprocess(_short_side(family, size), size, mean=mean, std=std)
-    given = overrides != RecipeOverrides() or any(value is not None for value in (calib_data, calib_recipe, max_drop))
-    calibrated = precision == "int8" and (given or not pipeline.has_own_ranges(spec, preprocess, weights))
-    wanted = pipeline.BuildOptions(
-        model=spec,
-        preprocess=preprocess,
-        precision=precision,
-        weights=weights,
-        output=output or Path("artifacts") / f"{spec.name}-{precision}",
-        labels=names,
-        calibration_data=(calib_data or named.data) if calibrated else None,
-        recipe=named.recipe if calibrated else None,
-        validation_data=val_data,
-        max_drop=max_drop,
-        batch=_batch_profile(batch),
-        backend=backend,
-        tuning=None if workspace is None else EngineTuning(workspace),
-        force=force,
-        allow_random=allow_random,
-    )
+    name = default_spec(family, depth, plain=plain).name
     with progress_bars() as progress:
-        artifact = pipeline.build(wanted, progress=progress)
+        artifact = api.build(
+            output=output or Path("artifacts") / f"{name}-{precision}",
+            depth=depth, family=family, shortcut=shortcut, plain=plain, classes=classes, input_size=input_size,
+            mean=mean, std=std, weights=weights, labels=names, precision=precision,
+            calibration=calib_data, recipe=calib_recipe, overrides=None if overrides == RecipeOverrides() else overrides,
+            validation=val_data, max_drop=max_drop, batch=_batch_sizes(batch), backend=backend,
+            tuning=None if workspace is None else EngineTuning(workspace), allow_random=allow_random, force=force,
+            progress=progress,
+        )  # fmt: skip
     _report(artifact, json_output=json_output)
-
-
-def _default_size(family: Family) -> int:
-    return 224 if family == "imagenet" else 32
-
-
-def _short_side(family: Family, size: int) -> int:
-    """ImageNet's crop is 224 of 256 pixels; a CIFAR image is not cropped."""
-    return size if family == "cifar" else round(size * 256 / 224)
-
-
-def _width(family: Family, classes: int | None, names: tuple[str, ...] | None) -> int:
-    """The width of the head: ``classes``, else one per label, else the family's own."""
-    if classes is not None:
-        return classes
-    return len(names) if names else FAMILIES[family].classes
 
 
 def _precision(*, int8: bool, fp16: bool, fp32: bool) -> Precision:
@@ -141,7 +107,7 @@ def _read_labels(path: Path) -> tuple[str, ...]:
     return names
 
 
-def _batch_profile(text: str) -> BatchProfile:
+def _batch_sizes(text: str) -> int | tuple[int, int, int]:
     try:
         sizes = [int(part) for part in text.split(",")]
     except ValueError as error:
@@ -149,10 +115,10 @@ def _batch_profile(text: str) -> BatchProfile:
             f"--batch takes one size or three, not {text}", hint="for example --batch 8 or --batch 1,8,32"
         ) from error
     if len(sizes) == 1:
-        return BatchProfile(1, sizes[0], sizes[0])
+        return sizes[0]
     if len(sizes) != 3:
         raise ConfigError(f"--batch takes one size or three, not {text}", hint="for example --batch 8 or --batch 1,8,32")
-    return BatchProfile(*sizes)
+    return sizes[0], sizes[1], sizes[2]
 
 
 def _report(artifact: Artifact, *, json_output: bool) -> None:

@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["calibrate"]
 
-#: The exit code of every interrupted command; main() prints the message.
-_INTERRUPTED = 130
 
 #: Parameters for collecting images; all others are for calibrating.
 _COLLECTING = frozenset({"from_camera", "source", "count", "every", "min_change", "seed", "output", "json_output"})
@@ -178,7 +176,7 @@ def _collect(collection: _Collection, *, json_output: bool) -> None:
             result = collect_snapshots(source, folder, wanted, progress=progress)
     _print_collected(folder, result, wanted.count, json_output=json_output)
     if result.interrupted:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
     if result.total == 0:
         raise SourceError(
             f"{public_uri(collection.uri)} gave no usable image", hint="is there light, and is the cap off the lens?"

@@ -119,7 +119,7 @@ def paper(
     else:
         _print_result(result, page)
     if result.interrupted:
-        raise typer.Exit(_INTERRUPTED)
+        raise typer.Exit(INTERRUPTED)
 
 
 def _training(family: FamilyName, wanted: Mapping[str, object]) -> TrainOptions:

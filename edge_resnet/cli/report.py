@@ -13,7 +13,14 @@ from edge_resnet.cli import options
 from edge_resnet.cli.int8 import named_recipe
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import INTERRUPTED, ConfigError
-from edge_resnet.core.records import FAMILIES, Correction, Family, ModelSpec, Precision, Preprocess, Shortcut
+from edge_resnet.core.records import (
+    Correction,
+    Family,
+    Precision,
+    Shortcut,
+    default_preprocess,
+    default_spec,
+)
 
 if TYPE_CHECKING:
     from edge_resnet.measurement.report import Questions, Report
@@ -153,13 +160,12 @@ def _network(depth: int, chosen: _NetworkOptions) -> Network:
     from edge_resnet.studies.sweep.plan import Network, find_weights
 
     family = chosen.family
-    size, width = (224, 1000) if family == "imagenet" else (32, 10)
-    model = ModelSpec(family, depth, chosen.shortcut or FAMILY_SHORTCUT[family], False, chosen.classes or width, size)
+    model = default_spec(family, depth, shortcut=chosen.shortcut, classes=chosen.classes)
     weights: str | None = chosen.weights
     if chosen.weights_dir is not None:
         path = find_weights(chosen.weights_dir, depth)
         weights = None if path is None else str(path)
-    return Network(model, Preprocess(256 if family == "imagenet" else size, size), weights)
+    return Network(model, default_preprocess(family, model.input_size), weights)
 
 
 def _precisions(text: str) -> tuple[Precision, ...]:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
-_INTERRUPTED = 130
 _DATA, _SPEED, _SGD, _KEPT = "Images", "Speed", "Training", "Output"
 _QAT = "Quantization-aware fine-tuning"
 
@@ -145,7 +144,7 @@ def train(
         deterministic=deterministic, max_steps=max_steps, test_every=test_every, patience=patience, keep=keep,
         workers=workers, sync_bn=sync_bn, tensorboard=tensorboard, device=device,
     )  # fmt: skip
-    option = shortcut or FAMILY_SHORTCUT[family]
+    option = shortcut or FAMILIES[family].shortcut
     network = NetworkChoice(family, depth, option, plain, classes, input_size, mean, std, weights, freeze)
     job = TrainJob(network, data, val_data, train_options, output, resume, force)
     with train_bar(epochs) as progress:
@@ -153,7 +152,7 @@ def train(
             done = run_job(job, progress=progress)
         except KeyboardInterrupt:
             typer.echo("interrupted: add --resume to the same command to continue after the last complete epoch", err=True)
-            raise typer.Exit(_INTERRUPTED) from None
+            raise typer.Exit(INTERRUPTED) from None
     _print_result(done, json_output=json_output)
     if done.result.diverged:
         raise ConfigError(done.result.stopped or "", hint="a lower --rate, or --warm-up 0.01 for a deep network")

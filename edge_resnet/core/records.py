@@ -218,8 +218,8 @@ def default_spec(
     input_size: int | None = None,
 ) -> ModelSpec:
     """The network of that depth, with the family's own shortcut, classes and input size where None is given."""
-    width, size = (1000, 224) if family == "imagenet" else (10, 32)
-    return ModelSpec(family, depth, shortcut or FAMILY_SHORTCUT.get(family, "B"), plain, classes or width, input_size or size)
+    usual = FAMILIES[family]
+    return ModelSpec(family, depth, shortcut or usual.shortcut, plain, classes or usual.classes, input_size or usual.input_size)
 
 
 def default_preprocess(
@@ -229,5 +229,5 @@ def default_preprocess(
     mean: tuple[float, float, float] = IMAGENET_MEAN,
     std: tuple[float, float, float] = IMAGENET_STD,
 ) -> Preprocess:
-    """How the family's images are prepared: ImageNet's crop is 224 of 256 pixels, a CIFAR image is taken whole."""
-    return Preprocess(input_size if family == "cifar" else round(input_size * 256 / 224), input_size, mean=mean, std=std)
+    """How the family's images are prepared: ImageNet's crop is 224 of 256 pixels, a CIFAR image is not cropped."""
+    return Preprocess(FAMILIES[family].resize(input_size), input_size, mean=mean, std=std)

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from edge_resnet.core.errors import DataError, MissingDependencyError
+from edge_resnet.core.files import cache_folder
 from edge_resnet.images.imageset import ImageSet, check_labels, from_arrays, open_images, require_labels
 
 __all__ = ["NAMES", "Split", "load_named", "open_data", "open_labelled", "open_pair"]
@@ -119,11 +120,6 @@ def _differing(train: ImageSet, test: ImageSet) -> DataError:
     more = f" and {len(only) - 3} more" if len(only) > 3 else ""
     difference = ", ".join(only[:3]) + more or "their order differs"
     return DataError(f"the classes differ: {difference}", hint="both parts need the same class folders")
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "edge-resnet" / "datasets"
 
 
 def _digits(split: Split, root: Path) -> ImageSet:  # noqa: ARG001 - every loader has the same signature

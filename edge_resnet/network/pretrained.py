@@ -40,19 +40,20 @@ def download(url: str, target: Path, sha256_prefix: str, *, progress: Progress |
     Progress counts bytes. Raises WeightsError that names the URL and the target if the download fails or is incomplete, or the
     hash differs; ``target`` is then unchanged.
     """
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
-        if target.exists():
-            if not sha256_of(target).startswith(sha256_prefix):
-                raise WeightsError(f"{target} is damaged: its sha256 does not start with {sha256_prefix}", hint=f"rm {target}")
-            return target
-        target.parent.mkdir(parents=True, exist_ok=True)
+
+    def fetch(part: Path) -> None:
         digest = _stream(url, part, progress)
         if not digest.startswith(sha256_prefix):
             raise WeightsError(
                 f"{url} has sha256 {digest[:12]}…, not {sha256_prefix}…", hint="try again, or use a file with --weights PATH"
             )
-        part.rename(target)
+
+    try:
+        if target.exists():
+            if not sha256_of(target).startswith(sha256_prefix):
+                raise WeightsError(f"{target} is damaged: its sha256 does not start with {sha256_prefix}", hint=f"rm {target}")
+            return target
+        replace_files({target: fetch})
     except (OSError, HTTPException, ValueError) as error:  # ValueError: a URL or a header that cannot be parsed
         reason = getattr(error, "reason", error)
         if isinstance(error, HTTPError):
@@ -62,9 +63,6 @@ def download(url: str, target: Path, sha256_prefix: str, *, progress: Progress |
             f"cannot download {url}: {reason}",
             hint=f"download it on another machine to {target}, or use a file with --weights PATH",
         ) from error
-    finally:
-        with suppress(OSError):  # no part was written, or its folder does not exist
-            part.unlink()
     return target
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from edge_resnet.core.records import ModelSpec, paper_network
+from edge_resnet.core.records import ModelSpec
 from edge_resnet.network.resnet import BOTTLENECK_FROM, build_network
 
 __all__ = ["CIFAR10_NAMES", "NetworkFacts", "NetworkSize", "class_names", "measure", "paper_table"]

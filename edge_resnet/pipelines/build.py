@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.artifact.enginecache import EngineTuning
-from edge_resnet.artifact.folder import LABELS, MODEL, Artifact, finish, open_artifact, staging, stamped
+from edge_resnet.artifact.folder import LABELS, MODEL, Artifact, open_artifact, staging, write_manifest
 from edge_resnet.artifact.schema import SCHEMA_VERSION, Manifest
 from edge_resnet.core.errors import CalibrationError, ConfigError
 from edge_resnet.core.records import BatchProfile, ModelSpec, Precision, Preprocess, Progress, QuantRecipe
@@ -173,7 +173,7 @@ def _labels(options: BuildOptions, images: CalibrationImages | None) -> tuple[st
 
 def _manifest(options: BuildOptions, weights: str, difference: float) -> Manifest:
     """The manifest of the exported network, without the fields of INT8."""
-    manifest = Manifest(
+    return Manifest(
         schema_version=SCHEMA_VERSION,
         model=replace(options.model, weights=weights),
         preprocess=options.preprocess,
@@ -183,8 +183,7 @@ def _manifest(options: BuildOptions, weights: str, difference: float) -> Manifes
         calibration=None,
         accuracy=None,
         export_max_abs=difference,
-        created="",
+        created="",  # the last three are filled in when it is written
         tools={},
         files={},
     )
-    return stamped(manifest)

@@ -26,7 +26,7 @@ __all__ = ["DemoResult", "Outcome", "run_demo"]
 
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 
-SPEC = ModelSpec(family="cifar", depth=20, shortcut="A", classes=10, input_size=32)
+SPEC = paper_network("cifar", 20)
 #: Digits are white on black and the three channels are equal, so they share one mean and deviation.
 PREPROCESS = Preprocess(resize=32, crop=32, mean=(0.305, 0.305, 0.305), std=(0.376, 0.376, 0.376))
 TRAINING = TrainOptions(epochs=6, batch=64, rate=0.1, augment="shift", seed=0)

@@ -14,7 +14,7 @@ import onnx
 import torch
 from torch import nn
 
-from edge_resnet.artifact.folder import MODEL, Artifact, finish, open_artifact, stamped
+from edge_resnet.artifact.folder import MODEL, Artifact, open_artifact, write_manifest
 from edge_resnet.artifact.schema import Manifest, QatReport
 from edge_resnet.compiler.graph.corrections import apply, read_corrections
 from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError, DataError
@@ -122,7 +122,7 @@ def fine_tune(
             accuracy = measure_accuracy(folder, data.test, images.preprocess, start, made, progress=progress)
             check = check_drop(accuracy, options.max_drop)
             made, missed = replace(made, budget=check.report), check.missed
-        finish(folder, _manifest(artifact, made, images, data.train, accuracy))
+        write_manifest(folder, _manifest(artifact, made, images, data.train, accuracy))
     written = open_artifact(output)
     compile_written(written, backend, progress=progress)
     return FineTuned(written, result, accuracy, missed)
@@ -246,4 +246,4 @@ def _manifest(
     trained = f"{made.table.qat.epochs:g} epochs of quantization-aware training on {len(train)} images of {train.name}"
     manifest = with_int8(artifact.manifest, made, f"{images.name}, then {trained}")
     top1 = None if accuracy is None else {"fp32_top1": accuracy.fp32_top1, "int8_top1": accuracy.int8_top1}
-    return stamped(replace(manifest, accuracy=top1, warnings=()))
+    return replace(manifest, accuracy=top1, warnings=())

@@ -37,7 +37,7 @@ def requantize(
         open_calibration(options, artifact.manifest.preprocess, folder) as images,
     ):
         made = add_int8(folder, images, options.recipe, budget, progress=progress)
-        finish(folder, stamped(with_int8(artifact.manifest, made, images.name)))
+        write_manifest(folder, with_int8(artifact.manifest, made, images.name))
     written = open_artifact(output)
     compile_written(written, backend, progress=progress)
     return written

@@ -58,7 +58,7 @@ class RecipeOverrides:
 
 def recipe_for(family: Family) -> str:
     """The name of the default recipe of a family of networks."""
-    return _FAMILY_DEFAULTS[family]
+    return FAMILIES[family].recipe
 
 
 def available_recipes() -> tuple[NamedRecipe, ...]:

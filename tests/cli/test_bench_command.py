@@ -15,7 +15,7 @@ import pytest
 from device.power.sysfstrees import ORIN_NANO, write
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.device.power import PowerMeter, look
+from edge_resnet.device.power import PowerMeter, search_meters
 from edge_resnet.measurement.bench.bench import MAX_SAMPLES
 from edge_resnet.measurement.bench.conditions import ConditionsMonitor
 from edge_resnet.measurement.bench.result import read_result, read_results
@@ -80,7 +80,7 @@ def test_cold_start_and_memory(cli: Cli, tiny: str) -> None:
 def test_power_has_a_line(cli: Cli, tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Watts, energy per image and what they cover; temperatures and clocks below; nothing with --no-power."""
     board = write(tmp_path / "board", ORIN_NANO)
-    monkeypatch.setattr("edge_resnet.measurement.bench.bench.look", lambda works: search_meters(board, works))
+    monkeypatch.setattr("edge_resnet.measurement.bench.bench.search_meters", lambda works: search_meters(board, works))
     monkeypatch.setattr("edge_resnet.measurement.bench.bench.PowerMeter", lambda found: PowerMeter(found, root=board))
     lines = cli("bench", tiny, *QUICK).out.splitlines()
     (power,) = [line for line in lines if line.startswith("  power: ")]
@@ -95,7 +95,9 @@ def test_power_has_a_line(cli: Cli, tiny: str, monkeypatch: pytest.MonkeyPatch, 
 def test_no_power_is_absent_in_a_line(cli: Cli, tiny: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """On a machine without sensors the text says so, and JSON says why; nothing is zero."""
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    monkeypatch.setattr("edge_resnet.measurement.bench.bench.look", lambda works: search_meters(tmp_path / "none", works))
+    monkeypatch.setattr(
+        "edge_resnet.measurement.bench.bench.search_meters", lambda works: search_meters(tmp_path / "none", works)
+    )
     monkeypatch.setattr("edge_resnet.measurement.bench.bench.PowerMeter", lambda found: PowerMeter(found, root=tmp_path / "none"))
     lines = cli("bench", tiny, *QUICK).out.splitlines()
     assert "  power: absent (no power meter can be read)" in lines

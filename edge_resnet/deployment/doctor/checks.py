@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING
 
 from edge_resnet.core.files import cache_folder
@@ -39,20 +39,8 @@ _MIN_FREE_MEMORY_MIB = 1024
 _MIN_FREE_SHARED_MEMORY_MIB = 2 * 1024
 #: Boards of 8 GiB report less than that: the kernel and the firmware reserve some.
 _MEMORY_WITHOUT_SWAP_MIB = 8 * 1024
-#: pip's name, module, oldest version, extra ("base": the package's own requirements); the versions are pyproject.toml's.
-_PACKAGES: tuple[tuple[str, str, str, Group], ...] = (
-    ("numpy", "numpy", "1.26", "base"),
-    ("pillow", "PIL", "10.1", "base"),
-    ("onnxruntime", "onnxruntime", "1.18", "base"),
-    ("typer", "typer", "0.19", "base"),
-    ("rich", "rich", "13.7", "base"),
-    ("pydantic", "pydantic", "2.8", "base"),
-    ("onnx", "onnx", "1.16", "compile"),
-    ("torch", "torch", "2.4", "build"),
-    ("torchvision", "torchvision", "0.19", "build"),
-    ("safetensors", "safetensors", "0.4.3", "build"),
-    ("scikit-learn", "sklearn", "1.3", "demo"),
-)
+#: Distribution → import name, where they differ.
+_MODULES: Mapping[str, str] = MappingProxyType({"pillow": "PIL", "scikit-learn": "sklearn"})
 _OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 
 
@@ -96,7 +84,7 @@ def usable_backends(checks: Sequence[Check], backends: Mapping[str, BackendInfo]
     def is_usable(info: BackendInfo) -> bool:
         if info.processor == "GPU":
             return passed >= {"driver", *(requirement.package for requirement in info.requirements)}
-        return all(is_there(requirement.module) for requirement in info.requirements)
+        return all(is_importable(requirement.module) for requirement in info.requirements)
 
     return tuple(name for name, info in backends.items() if is_usable(info))
 

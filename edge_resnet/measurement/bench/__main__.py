@@ -1,4 +1,4 @@
-"""The child process of ``startup``: opens an artifact, classifies one image, then runs a few batches. Not a user command."""
+"""The child process of ``startup``: opens an artifact, answers one image, runs a few batches. Not for people."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import numpy as np
 from edge_resnet.artifact.folder import open_artifact
 from edge_resnet.runtime.backend import open_backend
 
-#: Batches after the first image, so that buffers and graphs reach their full size.
+#: Batches after the first answer: buffers and graphs have their full size then.
 _BATCHES = 5
 
 
 def main() -> int:
-    """Arguments: folder, backend, batch. Prints a line of JSON after the first image, and one with the peak memory at the end."""
-    # Libraries may print to standard output, so these lines get their own file descriptor.
+    """Arguments: folder, backend, batch. Prints one line of JSON: when the first answer was there, and the peak of memory."""
+    # Libraries may write to standard output: the answers get a descriptor of their own.
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     folder, backend, batch = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def _peak_mib() -> int | None:
-    """The peak resident memory of this process (proc(5), VmHWM)."""
+    """The most memory that this process had at once (proc(5), VmHWM)."""
     try:
         found = re.search(r"^VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE)
     except OSError:

@@ -15,10 +15,11 @@ from pathlib import Path
 
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core import __version__
+from edge_resnet.core.packages import installed_version
 from edge_resnet.core.records import Progress
 from edge_resnet.core.statistics import percentile, summarise
-from edge_resnet.device.machine import describe, installed_version
-from edge_resnet.device.power import PowerMeter, PowerReading, look
+from edge_resnet.device.machine import describe
+from edge_resnet.device.power import PowerMeter, PowerReading, search_meters
 from edge_resnet.images.imageset import ImageSet
 from edge_resnet.measurement.bench.caveats import caveats_of_heat, caveats_of_machine, caveats_of_run
 from edge_resnet.measurement.bench.conditions import Conditions, ConditionsMonitor, gpu_memory_mib
@@ -114,7 +115,7 @@ class _Measurement:
         self._stages: dict[str, float] = {}
         self._timings = Timings()
         # Sensors are searched before the warm-up: it takes a while, in which a GPU would lower its clocks.
-        self._meter = PowerMeter(look(works=backend_info(network.name).processor)) if options.power else None
+        self._meter = PowerMeter(search_meters(works=backend_info(network.name).processor)) if options.power else None
         self._power: PowerReading | None = None
         self._warm_up: WarmUp
         self._conditions: Conditions

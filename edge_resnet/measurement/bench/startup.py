@@ -1,7 +1,7 @@
-"""Times how long a new process takes to its first prediction, and how much memory it needs.
+"""What a new process needs until its first answer, and how much memory it takes. Knows no more of it than the line it prints.
 
-Files have just been read when this runs, so they come from the page cache. The time includes Python's start and imports, as it
-does for a service, but not the imports of the command line.
+The files have just been read when this is asked, so the disk's share is the page cache's. Python's start and imports are in it,
+as they are for whoever starts the service; the command line's own imports are not.
 """
 
 from __future__ import annotations
@@ -23,50 +23,43 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Startup:
-    """``first_answer_ms``: median time to the first prediction over all processes. ``peak_mib``: the largest peak memory of a
-    process (VmHWM), None where the system does not report it."""
+    """``first_answer_ms``: median over the processes that were started. ``peak_mib``: the most memory that one took (VmHWM),
+    None where the system does not tell."""
 
     first_answer_ms: float
     peak_mib: int | None
 
 
 def measure_startup(folder: Path, backend: str, batch: int, times: int) -> Startup | None:
-    """Start a process that opens the artifact, classifies one image and runs a few batches, ``times`` times in turn.
+    """Start a process that opens the artifact, answers one image and then runs a few batches; that many times in turn.
 
-    None if a process fails or takes more than three minutes; the reason is logged.
+    None where it fails or takes more than three minutes, with the reason in the log.
     """
-    command = [sys.executable, "-m", "edge_resnet.measurement.bench", str(folder), backend, str(batch)]
-    starts: list[Startup] = []
+    answers: list[_Answer] = []
     for _ in range(times):
-        start = _start_once(command)
-        if start is None:
+        once = _once([sys.executable, "-m", "edge_resnet.measurement.bench", str(folder), backend, str(batch)])
+        if once is None:
             return None
-        starts.append(start)
-    peaks = [start.peak_mib for start in starts if start.peak_mib is not None]
-    return Startup(median(start.first_answer_ms for start in starts), max(peaks, default=None))
+        answers.append(once)
+    peaks = [answer.peak_mib for answer in answers if answer.peak_mib is not None]
+    return Startup(median(answer.after_ms for answer in answers), max(peaks, default=None))
 
 
-def _start_once(command: list[str]) -> Startup | None:
-    with tempfile.TemporaryFile() as errors:
-        started = time.perf_counter_ns()
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
-        timeout = threading.Timer(_TIMEOUT_S, process.kill)
-        timeout.start()
-        try:
-            assert process.stdout is not None
-            first = process.stdout.readline()
-            answered_ms = (time.perf_counter_ns() - started) / 1e6
-            second = process.stdout.readline()
-            process.wait()
-        finally:
-            timeout.cancel()
-            process.kill()
-            process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
-        if process.returncode == 0 and first and second:
-            return Startup(answered_ms, json.loads(second)["peak_mib"])
-        errors.seek(0)
-        lines = errors.read().decode(errors="replace").strip().splitlines()
-    _log.warning("the cold start could not be measured: %s", lines[-1] if lines else f"exit code {process.returncode}")
-    return None
+@dataclass(frozen=True)
+class _Answer:
+    after_ms: float
+    peak_mib: int | None
+
+
+def _once(command: list[str]) -> _Answer | None:
+    started_ns = time.monotonic_ns()
+    done = run_within(command, _TIMEOUT_S)
+    if done is None:
+        _log.warning("the process that measures the start gave no answer in %g s", _TIMEOUT_S)
+        return None
+    if done.code:
+        _log.warning("the process that measures the start failed: %s", done.reason())
+        return None
+    answer = done.answer()
+    # On Linux the monotonic clock is the system's, so that the times of two processes can be compared.
+    return _Answer((answer["answered_ns"] - started_ns) / 1e6, answer["peak_mib"])

@@ -24,9 +24,9 @@ from edge_resnet.core.records import (
     IMAGENET_STD,
     Family,
     ModelSpec,
-    Preprocess,
     Progress,
     Shortcut,
+    default_preprocess,
 )
 from edge_resnet.images.datasets import NAMES, open_pair
 from edge_resnet.images.imageset import ImageSet, check_labels, require_labels
@@ -44,10 +44,6 @@ LABELS = "labels.txt"
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 _STEM_MODULES = ("conv1", "bn1")
-#: The head's width and the input size of a family's own images, and the smallest input that its last stage can see.
-_USUAL_CLASSES = {"cifar": 10, "imagenet": 1000}
-_USUAL_SIZE = {"cifar": 32, "imagenet": 224}
-_MIN_SIZE = {"cifar": 8, "imagenet": 32}
 
 logger = logging.getLogger(__name__)
 
@@ -112,15 +108,13 @@ def run_job(job: TrainJob, *, progress: Progress | None = None) -> JobResult:
         if part is not None:
             require_labels(part)
             check_labels(part, spec.classes)
-    crop = spec.input_size
-    resize = crop if choice.family == "cifar" else round(crop * 256 / 224)
     folder = job.folder or Path("runs") / spec.name
     writes = os.environ.get("RANK", "0") == "0"
     if job.force and writes:
         for name in (CHECKPOINT, LOG, RESULT, WEIGHTS, LABELS):
             (folder / name).unlink(missing_ok=True)
     network = start_network(spec, choice.weights, seed=job.options.seed, freeze=choice.freeze, progress=progress)
-    data = TrainData(train, test, Preprocess(resize, crop, mean=choice.mean, std=choice.std))
+    data = TrainData(train, test, default_preprocess(choice.family, spec.input_size, mean=choice.mean, std=choice.std))
     result = fit(network, data, job.options, folder=folder, resume=job.resume, progress=progress)
     command = _build_command(job, spec, folder, train)
     if writes:
@@ -150,25 +144,24 @@ def start_network(
 def _spec(choice: NetworkChoice, train: ImageSet) -> ModelSpec:
     """The chosen network, with a head for the classes of the images."""
     highest = max(require_labels(train)) + 1
-    usual = _USUAL_CLASSES[choice.family]
-    classes = choice.classes or len(train.class_names) or (usual if train.name.startswith("imagenette") else highest)
-    size = choice.input_size or _USUAL_SIZE[choice.family]
-    min_size = _MIN_SIZE[choice.family]
-    if size < min_size:
+    family = FAMILIES[choice.family]
+    classes = choice.classes or len(train.class_names) or (family.classes if train.name.startswith("imagenette") else highest)
+    size = choice.input_size or family.input_size
+    if size < family.min_input_size:
         message = f"images of {size} pixels are too small for the {choice.family} networks: nothing is left for the last stage"
-        raise ConfigError(message, hint=f"--input-size {min_size} or more, or --family cifar")
+        raise ConfigError(message, hint=f"--input-size {family.min_input_size} or more, or --family cifar")
     return ModelSpec(choice.family, choice.depth, choice.shortcut, choice.plain, classes, size, choice.weights)
 
 
 def _build_command(job: TrainJob, spec: ModelSpec, folder: Path, train: ImageSet) -> str:
     choice = job.network
     command = ["edge-resnet", "build", "--family", spec.family, "--depth", str(spec.depth)]
-    command += ["--shortcut", spec.shortcut] if spec.shortcut != FAMILY_SHORTCUT[spec.family] else []
+    command += ["--shortcut", spec.shortcut] if spec.shortcut != FAMILIES[spec.family].shortcut else []
     command += ["--plain"] if spec.plain else []
     command += ["--weights", str(folder / WEIGHTS)]
     if train.class_names:
         command += ["--labels", str(folder / LABELS)]
-    elif spec.classes != _USUAL_CLASSES[spec.family]:
+    elif spec.classes != FAMILIES[spec.family].classes:
         command += ["--classes", str(spec.classes)]
     command += ["--input-size", str(choice.input_size)] if choice.input_size else []
     for option, values, usual in (("--mean", choice.mean, IMAGENET_MEAN), ("--std", choice.std, IMAGENET_STD)):
@@ -198,7 +191,7 @@ def _add_network(folder: Path, spec: ModelSpec, command: str, train: ImageSet) -
 
 def _load(network: ResNet, spec: ModelSpec, weights: str, progress: Progress | None) -> None:
     """Load ``weights``; if they have another number of classes, load everything except the head."""
-    classes = spec.classes if weights != "default" else _USUAL_CLASSES[spec.family]
+    classes = spec.classes if weights != "default" else FAMILIES[spec.family].classes
     try:
         donor = network if classes == spec.classes else build_network(replace(spec, classes=classes))
         load_weights(donor, replace(spec, classes=classes), weights, progress=progress)

@@ -57,45 +57,26 @@ def _compile(command: list[str], source: bytes, target: Path) -> None:
         _run([*command, "-o", str(made), str(source_file)])
         if not made.is_file() or not made.stat().st_size:
             raise BackendError(f"{command[0]} wrote no CUDA kernels", hint="reinstall the CUDA toolkit")
-        with made.open("rb") as file:
-            # Boards lose power: the file must reach the disk before it gets its name.
-            os.fsync(file.fileno())
-        made.replace(target)
+        replace_files({target: made.replace})
 
 
 def _run(command: list[str]) -> str:
     """The command's output. Raises BackendError if it fails, hangs, or cannot be started."""
     try:
-        code, output = _ended(command)
-    except subprocess.TimeoutExpired as error:
-        hint = "retry when the machine is idle"
-        raise BackendError(f"{command[0]} did not end within {_TIMEOUT_S:g} s", hint=hint) from error
+        done = run_within(command, _TIMEOUT_S)
     except OSError as error:
         raise BackendError(f"{command[0]} cannot be started: {error.strerror}", hint="reinstall the CUDA toolkit") from error
-    if code:
-        lines = [line.strip() for line in output.splitlines() if line.strip()] or [f"exit code {code}"]
+    if done is None:
+        raise BackendError(f"{command[0]} did not end within {_TIMEOUT_S:g} s", hint="retry when the machine is idle")
+    output = done.stderr + done.stdout
+    if done.code:
+        lines = [line.strip() for line in output.splitlines() if line.strip()] or [f"exit code {done.code}"]
         first = next((line for line in lines if re.search(r"\b(error|fatal)\b", line, re.IGNORECASE)), lines[0])
         raise BackendError(
             f"the CUDA kernels cannot be compiled: {first}",
             hint="install g++ and a CUDA toolkit for this GPU; CUDA_HOME or PATH selects one of several",
         )
     return output
-
-
-def _ended(command: list[str]) -> tuple[int, str]:
-    """Exit code and output. The command's child processes are always ended with it."""
-    # Into a file: a pipe would stay open as long as one of the compiler's child processes lives.
-    with tempfile.TemporaryFile() as output:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
-        try:
-            code = child.wait(_TIMEOUT_S)
-        finally:
-            if child.poll() is None:
-                with suppress(ProcessLookupError):
-                    os.killpg(child.pid, signal.SIGKILL)
-                child.wait()
-        output.seek(0)
-        return code, output.read().decode("utf-8", "replace")
 
 
 class Kernels:

@@ -93,9 +93,9 @@ def _refused(node: Path) -> SourceError:
     try:
         os.close(os.open(node, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))
     except OSError as error:
-        return SourceError(f"{node} cannot be opened: {error.strerror}", hint=say_cameras())
+        return SourceError(f"{node} cannot be opened: {error.strerror}", hint=describe_cameras())
     return SourceError(
-        f"{node} gives no images that OpenCV can read", hint=f"some device nodes carry only metadata; {say_cameras()}"
+        f"{node} gives no images that OpenCV can read", hint=f"some device nodes carry only metadata; {describe_cameras()}"
     )
 
 

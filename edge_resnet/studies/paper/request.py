@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.core.records import FAMILIES, IMAGENET_MEAN, IMAGENET_STD, Family, ModelSpec, Preprocess, Shortcut
+from edge_resnet.core.records import (
+    FAMILIES,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Family,
+    ModelSpec,
+    Preprocess,
+    Shortcut,
+    default_preprocess,
+)
 from edge_resnet.images.datasets import NAMES, Split, open_data
 from edge_resnet.images.imageset import ImageSet, balanced_sample, check_labels, require_labels, require_several
 from edge_resnet.network.training import TrainOptions
@@ -62,7 +71,7 @@ class ExperimentRequest:
 
     def base_spec(self, *, shortcut: Shortcut | None = None) -> ModelSpec:
         """A network of the family whose depth is to be replaced, with ``shortcut`` if the user chose none."""
-        small = self.family == "cifar"
+        defaults = FAMILIES[self.family]
         return ModelSpec(
             self.family,
             defaults.depths[0],
@@ -74,13 +83,12 @@ class ExperimentRequest:
     @property
     def side(self) -> int:
         """The side of the network's input in pixels."""
-        return self.input_size or (32 if self.family == "cifar" else 224)
+        return self.input_size or FAMILIES[self.family].input_size
 
     @property
     def preprocess(self) -> Preprocess:
         """CIFAR images are used whole; the short side of ImageNet images is resized to 8/7 of the crop (section 3.4)."""
-        resize = self.side if self.family == "cifar" else round(self.side * _RESIZE)
-        return Preprocess(resize, self.side, mean=self.mean, std=self.std)
+        return default_preprocess(self.family, self.side, mean=self.mean, std=self.std)
 
     def settings(self) -> dict[str, Any]:
         """All settings for JSON, except the output folder."""

@@ -39,7 +39,7 @@ def setup_differences(
     options = request.training or paper_options(request.family)
     paper = paper_options(request.family)
     train, test = _IMAGES[request.family]
-    name = _NAMES[request.family]
+    name, family = _NAMES[request.family], FAMILIES[request.family]
     data = training.data
     test_count = 0 if data.test is None else len(data.test)
     ours = sorted({network.spec.depth for network in training.networks if network.finished})

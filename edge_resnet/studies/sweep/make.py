@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from edge_resnet.artifact.folder import Artifact, finish, open_artifact, stamped
+from edge_resnet.artifact.folder import Artifact, open_artifact, write_manifest
 from edge_resnet.core.errors import ArtifactError, CalibrationError, EdgeResnetError, WeightsError
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import BatchProfile, Precision, Progress, QuantRecipe
@@ -159,5 +159,5 @@ def _make_int8(
         prepare_calibration_images(sample, source.manifest.preprocess, allow_noise=allow_random, folder=folder) as images,
     ):
         made = add_int8(folder, images, replace(recipe, images=len(sample)), progress=progress)
-        finish(folder, stamped(with_int8(source.manifest, made, images.name)))
+        write_manifest(folder, with_int8(source.manifest, made, images.name))
     return open_artifact(output)

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.core.errors import EdgeResnetError
+from edge_resnet.core.packages import EXTRAS
 from edge_resnet.core.records import Progress
 from edge_resnet.measurement.report.record import MissingResult, Report
 from edge_resnet.pipelines.engines import prepare_engine
