@@ -56,10 +56,10 @@ def on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> On:
         if isinstance(what, dict):
             write(tmp_path / "board", what)
             monkeypatch.setattr(
-                "edge_resnet.measurement.bench.bench.look", lambda works: search_meters(tmp_path / "board", works)
+                "edge_resnet.measurement.bench.bench.search_meters", lambda works: search_meters(tmp_path / "board", works)
             )
         else:
-            monkeypatch.setattr("edge_resnet.measurement.bench.bench.look", lambda works: FoundMeters(tuple(what), ()))
+            monkeypatch.setattr("edge_resnet.measurement.bench.bench.search_meters", lambda works: FoundMeters(tuple(what), ()))
         monkeypatch.setattr(
             "edge_resnet.measurement.bench.bench.PowerMeter", lambda found: PowerMeter(found, root=tmp_path / "board", hz=100)
         )
@@ -179,7 +179,7 @@ def test_the_meter_covers_the_processor_that_computes(
     """The meters that bench looks for depend on where the network runs."""
     asked: list[Any] = []
     monkeypatch.setattr(
-        "edge_resnet.measurement.bench.bench.look",
+        "edge_resnet.measurement.bench.bench.search_meters",
         lambda works: (asked.append(works), search_meters(write(tmp_path, RAPL), works))[1],
     )
     gpu = Real()
