@@ -174,7 +174,7 @@ def opened(compiled: Callable[[str, Precision], Artifact]) -> Iterator[Callable[
 
 
 @pytest.fixture(scope="session")
-def images(sample: ImageSet, artifact: Callable[[str, Precision], Artifact]) -> Callable[[str, int], Any]:
+def pixels(sample: ImageSet, artifact: Callable[[str, Precision], Artifact]) -> Callable[[str, int], Any]:
     """Returns that many preprocessed real images, (N, H, W, 3) uint8, spread over the set; beyond its size they repeat."""
     cache: dict[str, Any] = {}
 
