@@ -1,17 +1,17 @@
-"""The processor's backends against each other on one artifact: latency, agreement, start.
+"""Compares the CPU backends on one artifact: latency, agreement, start.
 
     python benchmarks/backends.py ARTIFACT [--data val.csv] [--video clip.mp4] [--rounds 40] [--json FILE]
 
 latency    milliseconds at batch 1 and 8, of the artifact and of its FP32 graph
 run        frames per second of `run`'s loop on the first 60 frames of a video
-agreement  images of --data to which both give the same best class, and their top-1 where there are labels; the simulation of
-           TensorRT's INT8 beside them
+agreement  images of --data for which both give the same best class, and top-1 if there are labels; also for the simulation of
+           TensorRT's INT8
 start      milliseconds from a new interpreter's first import to the first prediction, engine in the cache
 
-In latency and run the backends take turns; ``ratio`` is the median over rounds of OpenVINO over ONNX Runtime in one round. Rounds
-in which other processes took more than 0.15 of a core are summed up apart, as ``loaded``.
+For latency and run the backends take turns; ``ratio`` is the median over rounds of OpenVINO divided by ONNX Runtime. Rounds in
+which other processes took more than 0.15 of a core are summarised separately, as ``loaded``.
 
-It is not called openvino.py: Python would then find this file where the library is asked for.
+It is not called openvino.py, because Python would then import this file instead of the library.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def on_a_video(artifact: Artifact, video: Path, rounds: int) -> dict[str, Any]:
 
 
 def in_turn(opened: dict[str, Backend], measure: Callable[[Backend], float], rounds: int) -> dict[str, Any]:
-    """Medians per backend and of the ratio, over the rounds that were quiet and those that were not."""
+    """Medians per backend and of the ratio, over quiet and over loaded rounds."""
     rows: dict[str, list[list[float]]] = {"quiet": [], "loaded": []}
     for backend in opened.values():
         measure(backend)
@@ -135,7 +135,7 @@ def in_turn(opened: dict[str, Backend], measure: Callable[[Backend], float], rou
 
 
 def others_s() -> float:
-    """Processor time that other processes took since the machine started (proc_stat(5): all but idle and iowait)."""
+    """CPU time that other processes took since the machine started (proc_stat(5): all but idle and iowait)."""
     ticks = [int(word) for word in Path("/proc/stat").read_text(encoding="ascii").splitlines()[0].split()[1:]]
     return (sum(ticks) - ticks[3] - ticks[4]) / os.sysconf("SC_CLK_TCK") - time.process_time()
 

@@ -1,21 +1,21 @@
-"""The TensorRT path on this machine's GPU: the engine alone, latency, throughput, and from a camera's frame to the answer.
+"""The TensorRT path on this machine's GPU: the engine alone, latency, throughput, and from a camera frame to logits.
 
     python benchmarks/gpu.py [--artifacts artifacts] [--networks resnet18,resnet50] [--batches 1,8,32,256] [--json FILE]
 
 The folder of artifacts holds NETWORK-int8, as `edge-resnet build --depth 18 --int8` makes it; FP32 and FP16 are derived from the
-same graph. Each precision has one engine for all batches, fastest at the middle one. The three take turns in all that is
-measured, round after round, so that drift cancels. Columns:
+same graph. Each precision has one engine for all batches, optimised for the middle one. The three take turns in every
+measurement, round after round, so that drift cancels. Columns:
 
-engine    milliseconds on the GPU of the network alone, its images there already, between CUDA events (trtexec's GPU compute
-          time), as a CUDA graph; ``plain``: each kernel launched by itself
-host      milliseconds of ``infer`` by the processor's clock: copy, network, copy back; ``plain``: without graphs
-alone/s   images per second of the engine alone, launched again and again on one stream
-1, 2, 4   images per second of ``submit`` and ``result`` with so many batches under way
-1080p     milliseconds from frames of 1920 x 1080 to logits, resized by the GPU and by the processor; ``x``: the better of the two
-          over the engine alone
+engine    milliseconds on the GPU of the network alone, between CUDA events (trtexec's GPU compute time), as a CUDA graph;
+          ``plain``: each kernel launched by itself
+host      milliseconds of ``infer`` on the CPU's clock: H2D, network, D2H; ``plain``: without graphs
+alone/s   images per second of the engine alone, launched repeatedly on one stream
+1, 2, 4   images per second of ``submit`` and ``result`` with that many batches at once
+1080p     milliseconds from frames of 1920 x 1080 to logits, resized by the GPU and by the CPU; ``x``: the faster of the two,
+          divided by the engine alone
 
-It ends with the requirements, PASS or FAIL each. The exit code is 0 wherever something was measured. Ctrl-C ends it with what
-there is; --work keeps what was built, engines too.
+At the end it prints PASS or FAIL for each requirement. The exit code is 0 if anything was measured. Ctrl-C ends it with the
+results so far; --work keeps artifacts and engines.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from edge_resnet.device.machine import describe, gpu_clock
 from edge_resnet.images.preprocess import preprocess_bgr
 from edge_resnet.runtime.tensorrt.cudagraph import Recorder
 
-#: Measures for about so many seconds; gives milliseconds, or one rate per second where its name ends in that.
+#: Measures for about that many seconds; returns milliseconds, or one rate if its name ends in ``_per_s``.
 Measure: TypeAlias = Callable[[float], list[float]]
 Row: TypeAlias = dict[str, Any]
 
@@ -61,9 +61,9 @@ SLOTS = (1, 2, 4)
 ROUNDS = 5
 #: Frames of 1080p in one batch: each takes 3.5 MB of pinned memory and as much of the GPU's, in every slot.
 FRAMES_MAX = 32
-#: A slot records a batch size when it comes for the second time, and slots take turns.
+#: A slot captures a batch size at its second use, and slots take turns.
 WARMUP = 3 * max(SLOTS)
-#: Launches are waited for about so often: rarely enough that waiting costs nothing.
+#: Launches are synchronized about this often: rarely enough that waiting costs nothing.
 QUEUED_MS = 30
 HEAD = (
     f"{'':20}{'engine ms':>16} {'host ms':>32} {'alone/s':>9} {'batches under way, images/s':>29}  {'1080p ms':>22}\n"
@@ -73,7 +73,7 @@ HEAD = (
 
 
 def main() -> int:
-    """Measure, print a line per network, batch and precision, and what became of the requirements."""
+    """Measure, print a line per network, batch and precision, and check the requirements."""
     arguments = _arguments()
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -97,7 +97,7 @@ def main() -> int:
 
 
 def machine() -> dict[str, str | None]:
-    """What is measured on. Raises BackendError where there is no GPU, MissingDependencyError where a package is missing."""
+    """The machine that is measured. Raises BackendError if there is no GPU, MissingDependencyError if a package is missing."""
     gpu = first_gpu()
     try:
         import pycuda.driver  # noqa: F401 - its lack must be known before anything is built
@@ -121,9 +121,9 @@ def machine() -> dict[str, str | None]:
 
 
 def derive(artifact: Artifact, precision: Precision, batch: BatchProfile, folder: Path) -> Artifact:
-    """The same graph as an artifact of another precision and batch profile, in ``folder``; kept where it is there already.
+    """The same graph as an artifact of another precision and batch profile, in ``folder``; kept if it exists already.
 
-    Raises ConfigError where INT8 is wanted of an artifact without ranges.
+    Raises ConfigError for INT8 from an artifact without ranges.
     """
     if precision == "int8" and artifact.manifest.precision != "int8":
         raise ConfigError(f"{artifact.folder} has no ranges to derive INT8 from", hint="give an INT8 artifact")
@@ -160,7 +160,7 @@ class Contender:
         self._frames = [distinct[index % len(distinct)] for index in range(min(count, FRAMES_MAX))]
 
     def measures(self) -> dict[str, Measure]:
-        """What is measured of it, by name; everything was run often enough before to be recorded."""
+        """Its measurements by name; everything was run often enough before to be captured."""
         images, frames, gpu = self._images, self._frames, self._gpu
         for _ in range(WARMUP):
             gpu.infer(images)
@@ -200,7 +200,7 @@ class Contender:
             return [launched * len(self._images) / (time.perf_counter() - started)]
 
     def _copies(self, seconds: float) -> list[float]:
-        """What crosses the bus for a batch; nothing where memory is shared."""
+        """The copies for a batch; none if memory is mapped."""
         slot, count = self._gpu._slots[0], len(self._images)
 
         def copy() -> None:
@@ -211,7 +211,7 @@ class Contender:
             return _on_gpu(copy, slot._stream, seconds)
 
     def _piped(self, submit: Callable[[], Any], slots: int, seconds: float) -> list[float]:
-        """Images per second while ``slots`` batches are under way."""
+        """Images per second with ``slots`` batches at once."""
         under_way = deque(submit() for _ in range(slots))
         done, started = 0, time.perf_counter()
         while done == 0 or time.perf_counter() - started < seconds:
@@ -228,16 +228,16 @@ class Contender:
 
     @contextmanager
     def _alone(self, *, graph: bool) -> Iterator[tuple[Callable[[], object], Any]]:
-        """What launches the network on the first slot, where images of the batch before lie, and the stream."""
+        """A function that launches the network on the first slot, with the images of the batch before, and the stream."""
         slot = self._gpu._slots[0]
         context, stream, bindings = slot._context, slot._stream, slot._bindings
 
         def run() -> None:
             if not context.execute_async_v3(stream.handle):
-                raise BackendError("TensorRT did not run the network", hint="edge-resnet doctor")
+                raise BackendError("TensorRT did not run the network", hint="edge-resnet doctor checks the GPU")
 
         with self._gpu._cuda.current("the GPU failed while the engine was timed"):
-            slot._shape = 0  # what the slot believes of its context does not hold afterwards
+            slot._shape = 0  # the shape that the slot remembers is not the context's afterwards
             if not context.set_input_shape(bindings.input, (len(self._images), *bindings.image)):
                 raise BackendError(f"TensorRT does not take a batch of {len(self._images)}", hint="remove the folder of --work")
             for _ in range(3):
@@ -255,7 +255,7 @@ class Contender:
 def race(
     measures: Mapping[tuple[str, str], Measure], samples: dict[tuple[str, str], list[float]], seconds: float, title: str
 ) -> None:
-    """Measure all once: name by name, of each name every contender, each round another one first; extends ``samples``."""
+    """Measure all once, name by name, starting with another contender each round; extends ``samples``."""
     names = list(dict.fromkeys(name for _, name in measures))
     for name in names:
         _say(f"{title}, {name}", passing=True)
@@ -266,7 +266,7 @@ def race(
 
 
 def row(network: str, precision: str, batch: int, samples: Mapping[str, Sequence[float]]) -> Row:
-    """A record of what was measured: latencies summarised in ms, of rates the median over rounds."""
+    """A record of the measurements: latencies summarised in ms, the median over rounds of rates."""
     found: Row = {"network": network, "precision": precision, "batch": batch}
     for name, values in samples.items():
         found[name] = statistics.median(values) if name.endswith("_per_s") else asdict(summarise(values))
@@ -300,7 +300,7 @@ def line(found: Row) -> str:
 
 
 def verdicts(rows: Sequence[Row]) -> list[tuple[bool, str]]:
-    """What is asked of the GPU path, and whether it holds; what was not measured is left out."""
+    """The requirements of the GPU path, and whether each holds; what was not measured is left out."""
     found: list[tuple[bool, str]] = []
     for network, batch in dict.fromkeys((entry["network"], entry["batch"]) for entry in rows):
         group = {entry["precision"]: entry for entry in rows if (entry["network"], entry["batch"]) == (network, batch)}
@@ -328,8 +328,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--networks", default="resnet18,resnet50", help="default: %(default)s")
     parser.add_argument("--batches", default="1,8,32,256", help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=1.0, help="per figure, over all rounds; default: %(default)s")
-    parser.add_argument("--quick", action="store_true", help="one round of a twentieth of the time, for a look")
-    parser.add_argument("--work", type=Path, metavar="DIR", help="keeps artifacts and engines, so that a next run builds none")
+    parser.add_argument("--quick", action="store_true", help="one round with a twentieth of the time")
+    parser.add_argument("--work", type=Path, metavar="DIR", help="keep artifacts and engines here for the next run")
     parser.add_argument("--json", type=Path, metavar="FILE", help="written after each batch")
     arguments = parser.parse_args()
     arguments.batches = sorted({int(count) for count in arguments.batches.split(",")})
@@ -337,7 +337,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _network(network: str, arguments: argparse.Namespace, folder: Path, report: dict[str, Any]) -> None:
-    """Add the rows of a network. One that fails is said, and the next one measured."""
+    """Add the rows of a network. A failure is printed, and the next network is measured."""
     batches = arguments.batches
     profile = BatchProfile(batches[0], batches[len(batches) // 2], batches[-1])
     try:
@@ -347,9 +347,9 @@ def _network(network: str, arguments: argparse.Namespace, folder: Path, report: 
             name = f"{network}-{precision}-{profile.min}-{profile.opt}-{profile.max}"
             artifacts[precision] = derive(source, precision, profile, folder / name)
             started = time.monotonic()
-            _say(f"{network} {precision}: an engine is built, where there is none", passing=True)
+            _say(f"{network} {precision}: building the engine", passing=True)
             compile_engine(artifacts[precision], "tensorrt")
-            _say(f"{network} {precision}: its engine was there after {time.monotonic() - started:.1f} s")
+            _say(f"{network} {precision}: its engine was ready after {time.monotonic() - started:.1f} s")
         for count in batches:
             started = time.monotonic()
             _batch(artifacts, (network, count), arguments, report)
@@ -363,7 +363,7 @@ def _network(network: str, arguments: argparse.Namespace, folder: Path, report: 
 def _batch(
     artifacts: Mapping[Precision, Artifact], what: tuple[str, int], arguments: argparse.Namespace, report: dict[str, Any]
 ) -> None:
-    """Measure one batch size of a network, all precisions in turn, and add a row each: also where it ends early."""
+    """Measure one batch size of a network, all precisions in turn, and add a row for each, even if interrupted."""
     samples: dict[tuple[str, str], list[float]] = {}
     try:
         with ExitStack() as stack:
@@ -386,7 +386,7 @@ def _batch(
 
 
 def _state() -> str | None:
-    """Clocks, power and temperature at the moment, where they can be read."""
+    """Clocks, power and temperature now, as far as they can be read."""
     if clock := gpu_clock():
         return f"{clock.now_mhz} MHz of {clock.min_mhz} to {clock.max_mhz}"
     fields = "clocks.sm,clocks.max.sm,clocks.mem,power.draw,power.limit,temperature.gpu"
@@ -401,7 +401,7 @@ def _state() -> str | None:
 
 
 def _on_gpu(queue: Callable[[], object], stream: Any, seconds: float) -> list[float]:
-    """Milliseconds between two events around ``queue``, again and again, each waited for. The GPU's context must be current."""
+    """Milliseconds between two events around ``queue``, repeatedly, synchronizing each. The CUDA context must be current."""
     from pycuda.driver import Event
 
     first, last = Event(), Event()
@@ -425,7 +425,7 @@ def _p50(found: Row, name: str) -> float | None:
 
 
 def _say(text: str, *, passing: bool = False) -> None:
-    """To people: a ``passing`` line is shown on a terminal alone, until the next one."""
+    """Print a line; a ``passing`` line only on a terminal, until the next one."""
     if not passing or sys.stderr.isatty():
         print(f"\r{text:<79}", end="\r" if passing else "\n", file=sys.stderr, flush=True)
 

@@ -29,7 +29,7 @@ def test_the_key_can_be_read() -> None:
 
 
 @pytest.mark.parametrize("name", OTHERS)
-def test_any_difference_is_another_key_and_is_said(name: str) -> None:
+def test_any_difference_is_another_key_and_is_named(name: str) -> None:
     """Each fact alone changes the key, and the reason names it with both values."""
     other = replace(FACTS, **{name: OTHERS[name]})
     assert engine_key(other) != engine_key(FACTS)

@@ -22,7 +22,7 @@ def test_wrong_options_are_refused(wrong: dict[str, int], words: str) -> None:
     assert caught.value.hint
 
 
-def test_options_come_back_from_their_words() -> None:
+def test_options_are_read_back_from_json() -> None:
     """Options written as JSON are read back as the same record."""
     options = EngineOptions("int8", 224, BatchProfile(1, 4, 8), EngineTuning(512, 5, True, False))
     assert read_options(json.loads(json.dumps(asdict(options)))) == options

@@ -62,7 +62,7 @@ def test_a_missing_file_is_a_miss(artifact: Artifact) -> None:
     assert find_engine(artifact, "mine") is None
 
 
-def test_an_engine_of_another_truth_is_a_miss(artifact: Artifact) -> None:
+def test_an_engine_of_another_source_is_a_miss(artifact: Artifact) -> None:
     """An engine copied from another artifact under the same key is refused."""
     files = {name: replace(entry, sha256="0" * 64) for name, entry in artifact.manifest.files.items()}
     other = replace(artifact, manifest=replace(artifact.manifest, files=files))
@@ -94,6 +94,6 @@ def test_a_failed_store_leaves_no_litter(artifact: Artifact) -> None:
     assert not any("new" in path.name for path in artifact.engine_folder("x").parent.iterdir())
 
 
-def test_engines_are_no_part_of_the_truth(artifact: Artifact) -> None:
+def test_engines_are_not_part_of_the_source(artifact: Artifact) -> None:
     """An artifact is the same with and without its engines."""
     assert open_artifact(artifact.folder).manifest == artifact.manifest

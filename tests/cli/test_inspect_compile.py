@@ -156,7 +156,7 @@ def test_compile_replaces_nothing_without_force(cli: Cli, tiny_artifacts: dict[s
         ),
     ],
 )
-def test_bad_words_are_refused(
+def test_bad_options_are_refused(
     cli: Cli, tiny_artifacts: dict[str, Artifact], words: tuple[str, ...], said: tuple[str, ...]
 ) -> None:
     """Each mistake is one line and one hint, exit 2, and no file appears."""
@@ -164,7 +164,7 @@ def test_bad_words_are_refused(
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_fp32_has_no_strong_dialect(cli: Cli, tiny_artifacts: dict[str, Artifact]) -> None:
+def test_fp32_has_no_strongly_typed_graph(cli: Cli, tiny_artifacts: dict[str, Artifact]) -> None:
     """The strongly typed graph of FP32 is the graph itself."""
     words = ("compile", str(tiny_artifacts["fp32"].folder), "--write-onnx", "x.onnx", "--dialect", "strong")
     assert_refused(cli(*words), "FP32", "--dialect weak")
@@ -186,7 +186,7 @@ def test_a_table_of_another_graph_is_refused(cli: Cli, tiny_int8: Path) -> None:
     assert not Path("x.onnx").exists()
 
 
-def test_the_written_graphs_answer_alike(cli: Cli, kept_int8: Artifact) -> None:
+def test_the_written_graphs_compute_the_same_classes(cli: Cli, kept_int8: Artifact) -> None:
     """The weakly and the strongly typed file compute the same classes on smooth images."""
     from exported import image_batch, logits
 

@@ -87,7 +87,7 @@ def test_an_engine_can_be_named(cli: Cli, folder: Path) -> None:
     assert_refused(cli("inspect", str(folder), "--layers", "--engine", "cpu"), "no engine cpu", "new, old")
 
 
-def test_names_alone_of_an_int8_engine_are_said_to_be_little(cli: Cli, folder: Path) -> None:
+def test_an_int8_engine_with_names_alone_has_little_to_list(cli: Cli, folder: Path) -> None:
     """The facts say that INT8 was requested."""
     put(folder / "engines/old", "engine.json", FACTS)
     out = cli("inspect", str(folder), "--layers", "--engine", "old").out
@@ -95,7 +95,7 @@ def test_names_alone_of_an_int8_engine_are_said_to_be_little(cli: Cli, folder: P
 
 
 @pytest.mark.parametrize("precision", ["fp16", "fp32"])
-def test_an_engine_of_floats_is_not_asked_why(cli: Cli, folder: Path, precision: str) -> None:
+def test_a_float_engine_has_no_causes(cli: Cli, folder: Path, precision: str) -> None:
     """Only the table is printed, and JSON has null."""
     put(folder / "engines/new", "engine.json", {**FACTS, "options": {"precision": precision}})
     assert "why is INT8" not in cli("inspect", str(folder), "--layers").out

@@ -59,7 +59,7 @@ def test_what_is_cached_is_kept(tiny_int8: Path) -> None:
     assert (folder / MODEL).stat().st_mtime_ns == before
 
 
-def test_a_damaged_engine_is_derived_anew_and_equal(tiny_int8: Path) -> None:
+def test_a_damaged_engine_is_derived_again_and_equal(tiny_int8: Path) -> None:
     """Derivation is deterministic: the new engine has the bytes of the first."""
     artifact = open_artifact(tiny_int8)
     folder = compile_engine(artifact)
@@ -71,7 +71,7 @@ def test_a_damaged_engine_is_derived_anew_and_equal(tiny_int8: Path) -> None:
 
 
 @pytest.mark.parametrize("variant", ["native", "simulated"])
-def test_engines_derive_from_the_truth_alone(tiny_int8: Path, variant: str) -> None:
+def test_engines_derive_from_the_source_alone(tiny_int8: Path, variant: str) -> None:
     """Without the engines folder, the same engine is derived again."""
     artifact = open_artifact(tiny_int8)
     folder = compile_engine(artifact, "onnxruntime", variant)  # type: ignore[arg-type]
@@ -100,7 +100,7 @@ def test_every_derivation_belongs_to_a_backend() -> None:
     ("precision", "dialect"),
     [("fp32", "weak"), ("fp16", "weak"), ("fp16", "strong"), ("int8", "weak"), ("int8", "strong")],
 )
-def test_the_dialect_types_the_graph(tiny_artifacts: dict[str, Artifact], tmp_path: Path, precision: str, dialect: Any) -> None:
+def test_the_typing_types_the_graph(tiny_artifacts: dict[str, Artifact], tmp_path: Path, precision: str, dialect: Any) -> None:
     """Weakly typed files are opset 17 and FP32, strongly typed ones opset 19 and FP16 after normalisation; INT8 has pairs."""
     artifact, path = tiny_artifacts[precision], tmp_path / "graph.onnx"
     write_onnx(artifact, path, dialect)
@@ -115,7 +115,7 @@ def test_the_dialect_types_the_graph(tiny_artifacts: dict[str, Artifact], tmp_pa
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_the_weak_dialect_of_a_float_artifact_is_its_graph(
+def test_the_weakly_typed_graph_of_a_float_artifact_is_its_graph(
     tiny_artifacts: dict[str, Artifact], tmp_path: Path, precision: str
 ) -> None:
     """The precision is given by flags, so the file is model.onnx."""
@@ -123,7 +123,7 @@ def test_the_weak_dialect_of_a_float_artifact_is_its_graph(
     assert onnx.load(tmp_path / "graph.onnx") == onnx.load(tiny_artifacts[precision].model_path)
 
 
-def test_the_weak_int8_file_is_what_is_simulated(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+def test_the_weakly_typed_int8_file_is_what_is_simulated(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
     """The graph for TensorRT is the one that --simulate-int8 runs, so that its accuracy is the measured one."""
     write_onnx(tiny_artifacts["int8"], tmp_path / "graph.onnx", "weak")
     folder = compile_engine(tiny_artifacts["int8"], "onnxruntime", "simulated")
@@ -235,7 +235,7 @@ def test_the_artifact_itself_is_never_written_to(tiny_int8: Path, kind: str, nam
     open_artifact(tiny_int8)
 
 
-def test_unknown_and_idle_dialects_are_refused(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+def test_unknown_and_needless_typings_are_refused(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
     """There is no third typing, and FP32 needs no strong one; both errors say what to write instead."""
     with pytest.raises(ConfigError, match="'stiff'") as caught:
         write_onnx(tiny_artifacts["int8"], tmp_path / "x.onnx", "stiff")  # type: ignore[arg-type]

@@ -60,7 +60,7 @@ def test_the_gpus_own_times_add_up(
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_batches_under_way_change_no_bit(
+def test_several_batches_at_once_change_no_bit(
     opened: Callable[..., Any], pixels: Callable[[str, int], Any], network: str, precision: Precision
 ) -> None:
     """Batches submitted before the last result is taken, on two and on four slots, taken in order and in reverse."""

@@ -35,7 +35,7 @@ def test_every_process_gives_the_same_answer() -> None:
 
 
 @pytest.mark.parametrize("channel", [0, 1, 2])
-def test_colours_are_told_apart(channel: int) -> None:
+def test_each_colour_channel_counts(channel: int) -> None:
     """Each channel affects the logits."""
     image = np.zeros((1, 16, 16, 3), np.uint8)
     backend = FakeBackend(5, 16)

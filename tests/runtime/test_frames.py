@@ -66,7 +66,7 @@ def test_frames_of_any_size_get_the_processors_answers(make: Callable[..., Any],
         assert not pycuda_driver.MEMORY
 
 
-def test_frames_are_the_callers_again_once_submitted(make: Callable[..., Any]) -> None:
+def test_the_caller_may_reuse_submitted_frames(make: Callable[..., Any]) -> None:
     """Frames that are overwritten before ``result`` do not change it; two batches run at once."""
     with make() as backend:
         batches = [frames(count, count) for count in (2, 3)]
@@ -104,7 +104,7 @@ def test_many_threads_get_their_own_answers(make: Callable[..., Any], tmp_path: 
 
 def test_batches_below_the_smallest_are_filled_up(make: Callable[..., Any]) -> None:
     """An engine for batches of three and more takes one frame."""
-    with make(content=plan(least=3)) as backend:
+    with make(content=plan(min_batch=3)) as backend:
         np.testing.assert_array_equal(backend.infer_frames(frames(1)), expected(frames(1)))
 
 

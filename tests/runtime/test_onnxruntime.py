@@ -24,7 +24,7 @@ def test_float_artifacts_run_as_they_are(tiny_artifacts: dict[str, Artifact]) ->
             assert OnnxRuntimeBackend.engine_request(tiny_artifacts[precision], variant) is None  # type: ignore[arg-type]
 
 
-def test_fp16_is_told_to_be_fp32(tiny_artifacts: dict[str, Artifact], caplog: pytest.LogCaptureFixture) -> None:
+def test_fp16_warns_that_it_is_fp32(tiny_artifacts: dict[str, Artifact], caplog: pytest.LogCaptureFixture) -> None:
     """A warning says that this backend has no half precision."""
     with caplog.at_level(logging.WARNING, "edge_resnet"), OnnxRuntimeBackend.open(tiny_artifacts["fp16"], "native"):
         pass

@@ -116,7 +116,7 @@ def test_a_missing_engine_names_compile(tiny_int8: Path) -> None:
 
 
 @installed
-def test_what_is_not_its_own_is_refused(tiny_artifacts: dict[str, Artifact]) -> None:
+def test_the_options_of_other_backends_are_refused(tiny_artifacts: dict[str, Artifact]) -> None:
     """The simulation of TensorRT and a tuning for TensorRT are ConfigErrors that name the backend that has them."""
     with pytest.raises(ConfigError, match="does not simulate") as caught:
         open_backend(tiny_artifacts["int8"], "openvino", "simulated")
@@ -127,7 +127,7 @@ def test_what_is_not_its_own_is_refused(tiny_artifacts: dict[str, Artifact]) -> 
 
 @installed
 @pytest.mark.parametrize("half", [True, False])
-def test_fp16_is_half_or_said_to_be_none(
+def test_fp16_is_half_precision_or_warns(
     tiny_artifacts: dict[str, Artifact], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, half: bool
 ) -> None:
     """A processor without half precision computes FP32, with a warning; one that has it computes FP16."""
@@ -169,7 +169,7 @@ def test_images_that_must_not_be_written(tiny_artifacts: dict[str, Artifact]) ->
 
 
 @installed
-def test_closing_waits_for_who_is_under_way(tiny_artifacts: dict[str, Artifact]) -> None:
+def test_closing_waits_for_running_calls(tiny_artifacts: dict[str, Artifact]) -> None:
     """If it is closed while four threads infer, each call returns whole logits or raises that the backend is closed."""
     backend = open_backend(tiny_artifacts["int8"], "openvino")
     expected = backend.infer(IMAGES)

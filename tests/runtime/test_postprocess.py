@@ -35,7 +35,7 @@ def test_a_common_shift_changes_nothing(logits: np.ndarray, shift: int) -> None:
 
 
 @given(logits=LOGITS, k=st.integers(1, 60))
-def test_answers_come_best_first(logits: np.ndarray, k: int) -> None:
+def test_classes_come_best_first(logits: np.ndarray, k: int) -> None:
     """min(k, C) classes in falling order, each with its label; the first has the largest logit."""
     answers = top_k(logits, _labels(len(logits)), k)
     assert len(answers) == min(k, len(logits))
@@ -53,14 +53,14 @@ def test_ties_go_by_index() -> None:
 
 
 @pytest.mark.parametrize(("shape", "labels", "k"), [((3,), 2, 1), ((3,), 4, 1), ((2, 3), 3, 1), ((3,), 3, 0)])
-def test_what_does_not_fit(shape: tuple[int, ...], labels: int, k: int) -> None:
+def test_mismatched_arguments_are_refused(shape: tuple[int, ...], labels: int, k: int) -> None:
     """There must be one label per class, one row, and k of at least 1."""
     with pytest.raises(ConfigError):
         top_k(np.zeros(shape, np.float32), _labels(labels), k)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_no_answer_from_what_is_no_number(value: float) -> None:
+def test_logits_that_are_not_finite_are_refused(value: float) -> None:
     """A logit that is not finite is a failure of the device, not a prediction."""
     with pytest.raises(BackendError) as caught:
         top_k(np.array([1, value, 2], np.float32), _labels(3))

@@ -1,5 +1,5 @@
-/* A stand-in of the CUDA driver: the calls that look for a GPU, and those that record graphs, of which it keeps count.
-   STUB_FAILS names a call and its error: cuInit=100. Whoever records is called back: begin, end, launch, each with a stream's handle. */
+/* A stand-in of the CUDA driver: the calls that look for a GPU, and those that capture graphs, which it counts.
+   STUB_FAILS names a call and its error: cuInit=100. A capture calls back: begin, end, launch, each with a stream's handle. */
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>

@@ -11,12 +11,12 @@ from typing import Any
 
 import onnx
 
-__all__ = ["BUILD_CLASSES", "FAULTS", "TOLD"]
+__all__ = ["BUILD_CLASSES", "CALLS", "FAULTS"]
 
 #: Call → the outcome of each call: ``fine``, ``none``, or an error line that is logged before None. Filled by tests.
 FAULTS: dict[str, list[str]] = {}
 #: The recorded calls, in order.
-TOLD: list[tuple[str, Any]] = []
+CALLS: list[tuple[str, Any]] = []
 
 
 class _Severity(enum.IntEnum):
@@ -105,8 +105,8 @@ class _Profile:
     def __init__(self) -> None:
         self.shapes: dict[str, list[tuple[int, ...]]] = {}
 
-    def set_shape(self, name: str, least: tuple[int, ...], best: tuple[int, ...], most: tuple[int, ...]) -> None:
-        self.shapes[name] = [least, best, most]
+    def set_shape(self, name: str, smallest: tuple[int, ...], best: tuple[int, ...], largest: tuple[int, ...]) -> None:
+        self.shapes[name] = [smallest, best, largest]
 
 
 class ITimingCache:
@@ -158,8 +158,8 @@ def _to_run(graph: bytes, shapes: list[tuple[int, ...]]) -> dict[str, Any]:
     return {
         "classes": logits.shape.dim[1].dim_value,
         "size": shapes[2][1],
-        "least": shapes[0][0],
-        "most": shapes[2][0],
+        "min_batch": shapes[0][0],
+        "max_batch": shapes[2][0],
         "dtype": {1: "FLOAT", 10: "HALF"}[logits.elem_type],
     }
 
@@ -196,7 +196,7 @@ class Builder:
             "graph": len(network.graph),
             **_to_run(network.graph, config._profiles[0].shapes["images"]),
         }
-        TOLD.append(("build", how))
+        CALLS.append(("build", how))
         watcher = getattr(config, "progress_monitor", None)
         if watcher is not None:
             assert watcher._ready, "the base class of the monitor was not initialised"
@@ -226,7 +226,7 @@ class _Inspector:
 
     def get_engine_information(self, form: Any) -> str:
         assert form.name == "JSON"
-        TOLD.append(("inspect", None if self.execution_context is None else self.execution_context.shape))
+        CALLS.append(("inspect", None if self.execution_context is None else self.execution_context.shape))
         return json.dumps({"Layers": ["conv1"], "Bindings": ["images", "logits"]})
 
 

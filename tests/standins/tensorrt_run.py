@@ -18,9 +18,9 @@ IMAGE_MS = 2.0
 FAULTS: dict[str, int] = {}
 
 
-def plan(classes: int = 5, size: int = 8, least: int = 1, most: int = 4, dtype: str = "FLOAT") -> bytes:
+def plan(classes: int = 5, size: int = 8, min_batch: int = 1, max_batch: int = 4, dtype: str = "FLOAT") -> bytes:
     """The plan of an engine for (N, size, size, 3) uint8."""
-    return json.dumps({"classes": classes, "size": size, "least": least, "most": most, "dtype": dtype}).encode()
+    return json.dumps({"classes": classes, "size": size, "min_batch": min_batch, "max_batch": max_batch, "dtype": dtype}).encode()
 
 
 def answers(images: npt.NDArray[np.uint8], classes: int = 5) -> npt.NDArray[np.float32]:
@@ -51,7 +51,7 @@ class IExecutionContext:
         size = self._facts["size"]
         assert name == "images"
         assert tuple(shape[1:]) == (size, size, 3)
-        if _fails("set_input_shape") or not self._facts["least"] <= shape[0] <= self._facts["most"]:
+        if _fails("set_input_shape") or not self._facts["min_batch"] <= shape[0] <= self._facts["max_batch"]:
             return False
         self._count = shape[0]
         return True
@@ -101,7 +101,7 @@ class ICudaEngine:
     def get_tensor_profile_shape(self, name: str, profile: int) -> list[tuple[int, ...]]:
         assert (name, profile) == ("images", 0)
         size = self._facts["size"]
-        return [(self._facts[key], size, size, 3) for key in ("least", "least", "most")]
+        return [(self._facts[key], size, size, 3) for key in ("min_batch", "min_batch", "max_batch")]
 
     def create_execution_context(self) -> Any:
         import tensorrt

@@ -76,7 +76,7 @@ def test_an_artifact_without_corrections_has_none(tiny_int8: Path) -> None:
     assert read_corrections(artifact) is None
 
 
-def test_corrections_belong_to_the_truth(tiny_int8: Path) -> None:
+def test_corrections_belong_to_the_source(tiny_int8: Path) -> None:
     """Engines with other corrections are never found: the source digest differs."""
     artifact = open_artifact(tiny_int8)
     assert with_file(artifact, some(onnx.load(artifact.model_path))).source_digest() != artifact.source_digest()

@@ -256,7 +256,7 @@ def test_the_model_given_is_left_as_it_is_and_the_result_is_always_the_same(case
 
 @pytest.mark.parametrize(("form", "allowed"), [("fp16", 0.02), ("int8", 0.5), ("exact", 0.5)])
 @pytest.mark.parametrize("name", NETWORKS)
-def test_it_computes_what_the_weak_dialect_computes(name: str, form: str, allowed: float) -> None:
+def test_it_computes_what_the_weakly_typed_graph_computes(name: str, form: str, allowed: float) -> None:
     """At least 99 answers of 100 are the same, and logits differ by a small share of what they vary by from image to image.
 
     INT8's share is larger because FP16 in front of a pair moves values over the border of a step, as any rounding there would.
@@ -313,7 +313,7 @@ def test_a_trained_network_keeps_its_answers(real_data: Path, tmp_path: Path) ->
     model = onnx.load(tmp_path / "model.onnx")
     sheets = {split: _sheet(real_data / "cifar10" / f"{split}_00.webp") for split in ("train", "test")}
     table = calibrate(tmp_path / "model.onnx", measured_tensors(model), [sheets["train"][:200]], QuantRecipe(images=200))
-    _compare(model, quantize(model, table, "tensorrt"), [sheets["test"][:500]], least=0.99)
+    _compare(model, quantize(model, table, "tensorrt"), [sheets["test"][:500]], min_share=0.99)
 
 
 @pytest.mark.slow
@@ -334,16 +334,16 @@ def test_imagenet_networks_keep_their_answers(real_data: Path, tmp_path: Path, d
     sample = labelled.subset(balanced_sample(labelled, 132, 0))
     images = [batch.images for batch in batches(sample, Preprocess(), 2)]
     table = calibrate(tmp_path / "model.onnx", measured_tensors(model), images[:16], QuantRecipe(images=32))
-    _compare(model, quantize(model, table, "tensorrt"), images[16:], least=0.97)
+    _compare(model, quantize(model, table, "tensorrt"), images[16:], min_share=0.97)
 
 
-def _compare(model: onnx.ModelProto, int8: onnx.ModelProto, images: list[npt.NDArray[np.uint8]], least: float) -> None:
+def _compare(model: onnx.ModelProto, int8: onnx.ModelProto, images: list[npt.NDArray[np.uint8]], min_share: float) -> None:
     fp32, quantized = _run(model, images), _run(int8, images)
     spread = np.linalg.norm(fp32 - fp32.mean(0))
     fp16, strong = _run(to_fp16_typed(model), images), _run(to_fp16_typed(int8), images)
     assert (fp16.argmax(1) == fp32.argmax(1)).mean() >= 0.99
     assert np.linalg.norm(fp16 - fp32) < 0.005 * spread
-    assert (strong.argmax(1) == quantized.argmax(1)).mean() >= least
+    assert (strong.argmax(1) == quantized.argmax(1)).mean() >= min_share
     assert np.linalg.norm(strong - quantized) < np.linalg.norm(quantized - fp32)
 
 

@@ -360,15 +360,15 @@ def trained(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[
     return model, calibrate(path, measured_tensors(model), [_cifar(real_data, "train", 200)], recipe)
 
 
-@pytest.mark.parametrize(("form", "least"), [("tensorrt", 0.98), ("u8s8", 0.98), ("u8s7", 0.97)])
+@pytest.mark.parametrize(("form", "min_share"), [("tensorrt", 0.98), ("u8s8", 0.98), ("u8s7", 0.97)])
 def test_a_trained_network_keeps_its_answers(
-    form: QdqForm, least: float, trained: tuple[onnx.ModelProto, CalibrationTable], real_data: Path
+    form: QdqForm, min_share: float, trained: tuple[onnx.ModelProto, CalibrationTable], real_data: Path
 ) -> None:
     """On 500 test images at least 98 of 100 answers are FP32's (97 with seven-bit weights), as many as with other tools."""
     model, table = trained
     images = _cifar(real_data, "test", 500)
     agree = logits(model, images).argmax(1) == logits(quantize(model, table, form), images).argmax(1)
-    assert agree.mean() >= least
+    assert agree.mean() >= min_share
 
 
 def _cifar(real_data: Path, split: str, count: int) -> npt.NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from types import ModuleType
 
 import pytest
 from standins.surface import VERSIONS
-from standins.tensorrt_build import FAULTS, TOLD
+from standins.tensorrt_build import CALLS, FAULTS
 
 
 @pytest.fixture(params=VERSIONS)
@@ -25,7 +25,7 @@ def builder(
 
     monkeypatch.setattr(module, "first_gpu", lambda: first_gpu(str(libcuda)))
     FAULTS.clear()
-    TOLD.clear()
+    CALLS.clear()
     yield module
     FAULTS.clear()
     sys.modules.pop("edge_resnet.compiler.tensorrt.builder", None)

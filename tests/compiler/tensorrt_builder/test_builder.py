@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from exported import exported, small
-from standins.tensorrt_build import FAULTS, TOLD
+from standins.tensorrt_build import CALLS, FAULTS
 
 from edge_resnet.artifact.enginecache import EngineOptions, EngineTuning
 from edge_resnet.compiler.tensorrt import PlanRequest
@@ -38,7 +38,7 @@ def built(
     timings: Path | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
-    """How the stand-in was told to build."""
+    """How the stand-in was how to build."""
     trt = builder.tensorrt
     plan = builder.build_plan(PlanRequest(model, options, typing_of(trt), timings), progress)
     how: dict[str, Any] = json.loads(plan.content)
@@ -46,34 +46,34 @@ def built(
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_precision_is_told_as_the_version_wants_it(builder: ModuleType, model: Path, precision: Precision) -> None:
+def test_precision_is_set_as_the_version_needs_it(builder: ModuleType, model: Path, precision: Precision) -> None:
     """Below 10.12 by flags for a weakly typed network, from 10.12 on by the graph alone."""
-    told = built(builder, model, EngineOptions(precision, 16, BatchProfile()))
+    how = built(builder, model, EngineOptions(precision, 16, BatchProfile()))
     trt = builder.tensorrt
     flags = trt.NetworkDefinitionCreationFlag
     strong = tuple(map(int, trt.__version__.split(".")[:2])) >= (10, 12)
-    assert told["flags"] == ([] if strong or precision == "fp32" else ["FP16"] if precision == "fp16" else ["FP16", "INT8"])
-    assert bool(hasattr(flags, "STRONGLY_TYPED") and told["network_flags"] >> flags.STRONGLY_TYPED & 1) is strong
+    assert how["flags"] == ([] if strong or precision == "fp32" else ["FP16"] if precision == "fp16" else ["FP16", "INT8"])
+    assert bool(hasattr(flags, "STRONGLY_TYPED") and how["network_flags"] >> flags.STRONGLY_TYPED & 1) is strong
     if hasattr(flags, "EXPLICIT_BATCH"):
-        assert told["network_flags"] >> flags.EXPLICIT_BATCH & 1
+        assert how["network_flags"] >> flags.EXPLICIT_BATCH & 1
 
 
 def test_the_profile_holds_the_batches(builder: ModuleType, model: Path) -> None:
     """Minimum, optimum and maximum batch of the input, detailed layer names, and TensorRT's default workspace and level."""
-    told = built(builder, model)
-    assert told["profile"] == {"images": [[1, 16, 16, 3], [4, 16, 16, 3], [8, 16, 16, 3]]}
-    assert (told["verbosity"], told["level"], told["pools"]) == ("DETAILED", 3, {})
-    assert told["graph"] == model.stat().st_size
+    how = built(builder, model)
+    assert how["profile"] == {"images": [[1, 16, 16, 3], [4, 16, 16, 3], [8, 16, 16, 3]]}
+    assert (how["verbosity"], how["level"], how["pools"]) == ("DETAILED", 3, {})
+    assert how["graph"] == model.stat().st_size
 
 
 def test_options_reach_the_builder(builder: ModuleType, model: Path) -> None:
     """Workspace in bytes, level, compatibility with later versions and with other GPUs."""
     options = EngineOptions("fp16", 16, BatchProfile(), EngineTuning(256, 5, version_compatible=True, hardware_compatible=True))
-    told = built(builder, model, options)
-    assert told["pools"] == {"WORKSPACE": 256 << 20}
-    assert told["level"] == 5
-    assert "VERSION_COMPATIBLE" in told["flags"]
-    assert told["hardware"] == "AMPERE_PLUS"
+    how = built(builder, model, options)
+    assert how["pools"] == {"WORKSPACE": 256 << 20}
+    assert how["level"] == 5
+    assert "VERSION_COMPATIBLE" in how["flags"]
+    assert how["hardware"] == "AMPERE_PLUS"
 
 
 def test_the_timing_cache_is_read_and_written(builder: ModuleType, model: Path, tmp_path: Path) -> None:
@@ -88,16 +88,16 @@ def test_the_timing_cache_is_read_and_written(builder: ModuleType, model: Path, 
 
 def test_progress_is_the_outermost_phase(builder: ModuleType, model: Path) -> None:
     """From TensorRT 10 on its steps are reported, never backwards or beyond the total; 8.6 reports none."""
-    told: list[tuple[str, int, int]] = []
-    built(builder, model, progress=lambda *step: told.append(step))
+    steps: list[tuple[str, int, int]] = []
+    built(builder, model, progress=lambda *step: steps.append(step))
     expected = [("build engine", step, 2) for step in (0, 1, 2)]
-    assert told == (expected if hasattr(builder.tensorrt, "IProgressMonitor") else [])
+    assert steps == (expected if hasattr(builder.tensorrt, "IProgressMonitor") else [])
 
 
 def test_layers_are_inspected(builder: ModuleType, model: Path) -> None:
     """The inspector's JSON is returned with the plan; if there is none, the plan is returned without it."""
     assert "Bindings" in builder.build_plan(PlanRequest(model, OPTIONS, typing_of(builder.tensorrt))).layers
-    assert TOLD[-1] == ("inspect", (4, 16, 16, 3)), "an open batch has no formats until a shape is set"
+    assert CALLS[-1] == ("inspect", (4, 16, 16, 3)), "an open batch has no formats until a shape is set"
     for call in ("deserialize_cuda_engine", "create_engine_inspector"):
         FAULTS[call] = ["none"]
         assert builder.build_plan(PlanRequest(model, OPTIONS, typing_of(builder.tensorrt))).layers is None
@@ -112,13 +112,13 @@ def test_layers_are_inspected(builder: ModuleType, model: Path) -> None:
         "build_serialized_network",
     ],
 )
-def test_none_is_an_error_with_tensorrts_words(builder: ModuleType, model: Path, call: str) -> None:
+def test_none_is_an_error_with_tensorrts_error_lines(builder: ModuleType, model: Path, call: str) -> None:
     """Whichever call returns None, the error has the last error line, and the build is not retried."""
     FAULTS[call] = ["the GPU is on fire"]
     with pytest.raises(BuildError, match="on fire") as caught:
         built(builder, model)
     assert caught.value.hint
-    assert len(TOLD) == (call == "build_serialized_network")
+    assert len(CALLS) == (call == "build_serialized_network")
 
 
 @pytest.mark.parametrize("call", ["create_timing_cache", "serialize", "add_optimization_profile"])
@@ -143,7 +143,7 @@ def test_out_of_memory_shrinks_the_workspace(builder: ModuleType, model: Path, c
     FAULTS["build_serialized_network"] = [OUT_OF_MEMORY, OUT_OF_MEMORY]
     with caplog.at_level(logging.WARNING, logger="edge_resnet"):
         plan = builder.build_plan(PlanRequest(model, OPTIONS, typing_of(builder.tensorrt)))
-    assert [how["pools"].get("WORKSPACE", 0) >> 20 for call, how in TOLD if call == "build"] == [0, 1024, 512]
+    assert [how["pools"].get("WORKSPACE", 0) >> 20 for call, how in CALLS if call == "build"] == [0, 1024, 512]
     assert plan.workspace_mib == 512
     assert "with a workspace of 512 MiB" in caplog.text
 
@@ -154,7 +154,7 @@ def test_the_workspace_has_an_end(builder: ModuleType, model: Path) -> None:
     with pytest.raises(BuildError, match="ran out of memory") as caught:
         built(builder, model, EngineOptions("fp16", 16, BatchProfile(), EngineTuning(256)))
     assert "--batch" in caught.value.hint
-    assert [how["pools"]["WORKSPACE"] >> 20 for call, how in TOLD if call == "build"] == [256, 128, 64]
+    assert [how["pools"]["WORKSPACE"] >> 20 for call, how in CALLS if call == "build"] == [256, 128, 64]
 
 
 def test_tensorrts_lines_reach_logging(builder: ModuleType, model: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -167,7 +167,7 @@ def test_tensorrts_lines_reach_logging(builder: ModuleType, model: Path, caplog:
     assert levels["TensorRT: no kernel fits"] == logging.ERROR
 
 
-def test_the_other_dialect_is_refused(builder: ModuleType, model: Path) -> None:
+def test_unsupported_typing_is_refused(builder: ModuleType, model: Path) -> None:
     """Strong typing below 10 and weak typing from 11 on are ConfigErrors, not failures."""
     flags = builder.tensorrt.NetworkDefinitionCreationFlag
     if not hasattr(flags, "STRONGLY_TYPED"):

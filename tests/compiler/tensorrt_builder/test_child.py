@@ -72,9 +72,9 @@ def test_a_plan_is_built_in_the_child(child: Child, tmp_path: Path, version: str
     """The plan is in the output file, built with the given options; progress and layers are returned."""
     steps: list[tuple[str, int, int]] = []
     built = child.build(version, timings=tmp_path / "timings", progress=lambda *step: steps.append(step))
-    told = json.loads(child.output.read_bytes())
-    assert (told["version"], told["pools"]) == (version, {"WORKSPACE": 128 << 20})
-    assert told["profile"]["images"][2] == [4, 16, 16, 3]
+    how = json.loads(child.output.read_bytes())
+    assert (how["version"], how["pools"]) == (version, {"WORKSPACE": 128 << 20})
+    assert how["profile"]["images"][2] == [4, 16, 16, 3]
     assert built.workspace_mib == 128
     assert "Layers" in json.loads(built.layers or "")
     assert bool(steps) is not version.startswith("8")
@@ -96,14 +96,14 @@ def test_errors_arrive_as_they_were_raised(child: Child) -> None:
         child.build("11.4.0.106", typing="weak")
 
 
-def test_no_driver_is_told(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_driver_is_an_error(child: Child, monkeypatch: pytest.MonkeyPatch) -> None:
     """A driver that finds no GPU ends the child with a BackendError, before TensorRT is used."""
     monkeypatch.setenv("STUB_FAILS", "cuInit=100")
     with pytest.raises(BackendError, match="finds no GPU"):
         child.build(more="Builder.__init__ = None")
 
 
-def test_no_tensorrt_is_told(child: Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_tensorrt_is_an_error(child: Child, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the package is missing, the hint is the command that installs it."""
     with pytest.raises(MissingDependencyError, match="not installed") as caught:
         child.build(more="raise ImportError('no libnvinfer')")
@@ -118,7 +118,7 @@ def test_no_tensorrt_is_told(child: Child, tmp_path: Path, monkeypatch: pytest.M
         ("os._exit(7)", "exit code 7", "doctor"),
     ],
 )
-def test_a_death_is_told(child: Child, death: str, words: str, remedy: str) -> None:
+def test_a_death_is_reported(child: Child, death: str, words: str, remedy: str) -> None:
     """Killed by the kernel, crashed, or ended: each has its own message, and no plan is left."""
     with pytest.raises(BuildError, match=words) as caught:
         child.build(more=f"import os\nBuilder.create_network = lambda self, flags: {death}")

@@ -64,7 +64,7 @@ def test_answers_are_the_callers_and_float32(make: Callable[..., Any], dtype: st
 
 def test_batches_below_the_smallest_are_filled_up(make: Callable[..., Any]) -> None:
     """An engine for batches of three and more takes one image, and the last piece of seven."""
-    with make(content=plan(least=3)) as backend:
+    with make(content=plan(min_batch=3)) as backend:
         for count in (1, 2, 7):
             np.testing.assert_array_equal(backend.infer(random_images(count)), answers(random_images(count)))
 
@@ -225,7 +225,7 @@ def test_a_batch_size_that_comes_again_is_launched_as_one(make: Callable[..., An
 
 def test_many_batch_sizes_do_not_fill_the_memory(make: Callable[..., Any], libcuda: Path) -> None:
     """Eight of twelve sizes are captured, and the others work too."""
-    with make(content=plan(most=12), slots=1) as backend:
+    with make(content=plan(max_batch=12), slots=1) as backend:
         for count in [*range(1, 13)] * 3:
             np.testing.assert_array_equal(backend.infer(random_images(count)), answers(random_images(count)))
         assert ctypes.CDLL(str(libcuda)).stub_executables() == 8
@@ -277,7 +277,7 @@ def split_of(count: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("graphs", [False, True])
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_gpu_tells_where_the_time_went(make: Callable[..., Any], version: str, graphs: bool) -> None:
+def test_the_gpu_times_each_part(make: Callable[..., Any], version: str, graphs: bool) -> None:
     """H2D, network and D2H on the GPU's clock, and the logits of infer; a graph takes the same times."""
     with make(version, graphs=graphs) as backend:
         for turn in range(4):
@@ -309,13 +309,13 @@ def test_a_large_batch_is_timed_piece_by_piece(make: Callable[..., Any]) -> None
 
 def test_a_batch_that_is_filled_up_is_timed_whole(make: Callable[..., Any]) -> None:
     """An engine for batches of three and more computes three images, and that is the time."""
-    with make(content=plan(least=3)) as backend:
+    with make(content=plan(min_batch=3)) as backend:
         logits, split = backend.infer_timed(random_images(2))
     np.testing.assert_array_equal(logits, answers(random_images(2)))
     assert split == split_of(3)
 
 
-def test_shared_memory_has_no_copies_to_tell(make: Callable[..., Any]) -> None:
+def test_mapped_memory_has_no_copies_to_time(make: Callable[..., Any]) -> None:
     """On an integrated GPU nothing is copied: the copies are absent, and not zero."""
     with make(integrated=True) as backend:
         logits, split = backend.infer_timed(random_images(2))

@@ -89,7 +89,7 @@ def test_the_table_stays_within_the_source(height: int, width: int, crop: int, e
 
 
 @pytest.mark.parametrize("case", [(78, 31, 32, 32), (153, 381, 37, 2), (303, 9, 38, 2), (1148, 1496, 92, 34), (900, 7, 64, 8)])
-def test_the_passes_keep_their_order_where_pillow_would_turn_it(case: tuple[int, int, int, int]) -> None:
+def test_the_passes_keep_their_order_even_if_pillow_would_reverse_it(case: tuple[int, int, int, int]) -> None:
     """Preprocessing resizes across first even if the height shrinks far more than the width, with every Pillow."""
     height, width, resize, crop = case
     frame, spec = noise(height, width), Preprocess(resize=resize, crop=crop)

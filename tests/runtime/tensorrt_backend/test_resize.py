@@ -32,12 +32,12 @@ SMALL = Preprocess(32, 24)
 class Bench:
     """A GpuResize with its stream and the memory for its result, as a slot has."""
 
-    def __init__(self, gpuresize: Any, cuda: Any, cubin: bytes, spec: Preprocess, most: int) -> None:
+    def __init__(self, gpuresize: Any, cuda: Any, cubin: bytes, spec: Preprocess, max_frames: int) -> None:
         self.cuda, self.spec = cuda, spec
         with cuda.current("test"):
-            self.resize = gpuresize.GpuResize(cuda, cubin, spec, most)
+            self.resize = gpuresize.GpuResize(cuda, cubin, spec, max_frames)
             self.stream = cuda.stream()
-            self.target = cuda.memory(most * spec.crop**2 * 3 + 64)
+            self.target = cuda.memory(max_frames * spec.crop**2 * 3 + 64)
 
     def queue(self, *frames: Any) -> None:
         """Queue frames while the context is current."""
@@ -85,7 +85,7 @@ def make(cubin: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[...
     benches: list[Bench] = []
     references = pycuda_driver._Context.references
 
-    def made(spec: Preprocess = SMALL, most: int = 4, *, integrated: bool = False, content: bytes = cubin) -> Bench:
+    def made(spec: Preprocess = SMALL, max_frames: int = 4, *, integrated: bool = False, content: bytes = cubin) -> Bench:
         package = ModuleType("pycuda")
         package.driver = pycuda_driver.driver(integrated=integrated)  # type: ignore[attr-defined]
         for name, module in {"pycuda": package, "pycuda.driver": package.driver}.items():
@@ -95,7 +95,7 @@ def make(cubin: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[...
         gpuresize = importlib.import_module("edge_resnet.runtime.tensorrt.resize")
         cuda = importlib.import_module("edge_resnet.runtime.tensorrt.cuda").Cuda()
         try:
-            benches.append(Bench(gpuresize, cuda, content, spec, most))
+            benches.append(Bench(gpuresize, cuda, content, spec, max_frames))
         except BaseException:
             cuda.close()
             raise
@@ -153,7 +153,7 @@ def test_frames_may_be_views(make: Callable[..., Bench]) -> None:
 
 
 @pytest.mark.parametrize("integrated", [False, True])
-def test_a_frame_is_the_callers_again_at_once(make: Callable[..., Bench], integrated: bool) -> None:
+def test_the_caller_may_reuse_a_frame_at_once(make: Callable[..., Bench], integrated: bool) -> None:
     """Every frame of a batch may be overwritten before the GPU has read the first."""
     bench = make(integrated=integrated)
     frames = [noise(64, 80, seed) for seed in range(4)]
@@ -180,7 +180,7 @@ def test_only_the_crops_part_crosses_the_bus(make: Callable[..., Bench], monkeyp
 
 def test_memory_is_bounded(make: Callable[..., Bench]) -> None:
     """After hundreds of sizes the tables of eight remain, and a batch with more than eight sizes still works."""
-    bench = make(most=10)
+    bench = make(max_frames=10)
     for side in range(30, 130):
         bench.now(noise(side, side))
     frames = [noise(side, side + 1) for side in range(30, 130, 10)]
@@ -229,7 +229,7 @@ def test_what_is_no_frame_is_refused(make: Callable[..., Bench], frame: Any) -> 
 
 def test_too_many_and_no_frames_are_refused(make: Callable[..., Bench]) -> None:
     """A batch has at least one frame, and at most as many as the memory is for."""
-    bench = make(most=2)
+    bench = make(max_frames=2)
     for frames in ([], [noise(9, 9)] * 3):
         with pytest.raises(ConfigError, match="between 1 and 2 frames"):
             bench.queue(*frames)

@@ -123,7 +123,7 @@ def test_another_gpu_or_version_gets_its_own_engine(
     assert len(engines(artifact)) == 2
 
 
-def test_a_damaged_plan_is_built_anew(
+def test_a_damaged_plan_is_built_again(
     machine: Callable[[str], None], tiny_artifacts: dict[str, Artifact], tmp_path: Path
 ) -> None:
     """One changed byte is detected before TensorRT reads the plan."""
