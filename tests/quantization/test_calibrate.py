@@ -1,4 +1,4 @@
-"""calibrate.py: what a table depends on and what it does not, its memory, and the images that are refused."""
+"""calibrate.py: what a table depends on, memory use, and images that are refused."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_the_digests_are_those_of_the_pixels_and_of_the_file(model_path: Path) -
 
 
 def test_the_ranges_are_those_of_the_tensors(model_path: Path) -> None:
-    """By method max each range is the largest |x| of its own tensor, and signed are those that go below zero."""
+    """With method max each range is the largest |x| of its tensor, and tensors with negative values are signed."""
     images = image_batch(7, 16)
     table = calibrate(model_path, TENSORS, cut(images, 2), MAX)
     model = onnx.load(model_path)
@@ -107,14 +107,14 @@ def test_the_ranges_are_those_of_the_tensors(model_path: Path) -> None:
 
 
 def test_tensors_named_twice_are_measured_once(model_path: Path) -> None:
-    """A repeated name does not shift the ranges of the names after it."""
+    """A repeated name does not affect the ranges of the names after it."""
     twice = calibrate(model_path, ["mul", "mul", "relu"], [image_batch(3, 16)], MAX)
     once = calibrate(model_path, ["relu", "mul"], [image_batch(3, 16)], MAX)
     assert twice.amax == once.amax
 
 
 def test_one_pass_serves_every_method(model_path: Path) -> None:
-    """Histograms collected once give by each recipe the table that a pass with this recipe gives."""
+    """Histograms collected once give, for each recipe, the table of a pass with that recipe."""
     images = image_batch(6, 16)
     histograms, count = collect(model_path, TENSORS, cut(images, 2), 6)
     assert count == 6
@@ -124,7 +124,7 @@ def test_one_pass_serves_every_method(model_path: Path) -> None:
 
 
 def test_images_that_do_not_lie_in_one_piece_are_read_right(model_path: Path) -> None:
-    """Views with strides calibrate and hash as their copies do."""
+    """Strided views give the same ranges and digests as their copies."""
     images = image_batch(4, 32)[:, ::2, ::-2]
     view = calibrate(model_path, TENSORS, [images], MAX)
     assert view == calibrate(model_path, TENSORS, [np.ascontiguousarray(images)], MAX)
@@ -165,7 +165,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
 
 
 def test_no_image_is_refused(model_path: Path) -> None:
-    """An empty set raises, and the hint says what to give."""
+    """An empty set raises, and the hint names the option."""
     with pytest.raises(CalibrationError, match="no image") as caught:
         calibrate(model_path, TENSORS, [], MAX)
     assert "--calib-data" in caught.value.hint
@@ -185,13 +185,13 @@ def test_flat_images_are_refused(colours: list[tuple[int, int, int]], size: int,
 
 
 def test_one_image_among_flat_ones_is_enough(model_path: Path) -> None:
-    """Some flat images occur in real sets and are passed over."""
+    """Some flat images occur in real sets and are accepted."""
     images = np.concatenate([np.zeros((4, 16, 16, 3), np.uint8), image_batch(1, 16)])
     assert calibrate(model_path, TENSORS, cut(images, 2), MAX).images == 5
 
 
 def test_broken_weights_are_noticed(tmp_path: Path) -> None:
-    """A weight that is not finite makes its activations so; the pass raises and does not hang."""
+    """Activations of a weight that is not finite raise an error and do not hang the pass."""
     model = graph(small())
     weight = next(tensor for tensor in model.graph.initializer if tensor.name == "layer1.0.conv1.weight")
     values = numpy_helper.to_array(weight).copy()
@@ -203,7 +203,7 @@ def test_broken_weights_are_noticed(tmp_path: Path) -> None:
 
 
 def test_an_error_of_the_source_passes_through(model_path: Path) -> None:
-    """What the reader of the images raises in the middle arrives as it is."""
+    """An error of the image reader in mid-pass is passed through unchanged."""
 
     def breaking() -> Iterator[Images]:
         yield image_batch(2, 16)
@@ -216,7 +216,7 @@ def test_an_error_of_the_source_passes_through(model_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["uniform", "gaussian", "salt and pepper"])
 @pytest.mark.parametrize("count", [1, 16, 17, 40])
 def test_noise_is_refused(kind: str, count: int) -> None:
-    """Noise of any distribution, however many images of it, raises; the message names the set."""
+    """Noise of any distribution and any number of images raises; the message names the set."""
     with pytest.raises(CalibrationError, match="static look like random noise"):
         refuse_noise(from_arrays("static", noise(kind, count)))
 
@@ -246,8 +246,8 @@ def test_the_majority_decides(noisy: int, refused: bool) -> None:
         refuse_noise(mixed)
 
 
-def test_at_most_sixteen_images_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The check costs the same for a large set: up to 16 images, the first among them, spread over all of it."""
+def test_at_most_sixteen_images_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check costs the same for a large set: up to 16 images including the first, spread over the set."""
     seen: list[int] = []
     load = ImageSet.load
     monkeypatch.setattr(ImageSet, "load", lambda self, index: seen.append(index) or load(self, index))
@@ -260,7 +260,7 @@ def test_at_most_sixteen_images_are_looked_at(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_what_cannot_be_judged_is_left_to_the_pass(tmp_path: Path) -> None:
-    """Unreadable, flat and one-pixel images are neither noise nor an error here; noise beside them is still seen."""
+    """Unreadable, flat and one-pixel images are neither noise nor an error here; noise beside them is still detected."""
     for index, image in enumerate(image_batch(3, 32)):
         Image.fromarray(image).save(tmp_path / f"{index}.png")
     (tmp_path / "broken.png").write_bytes((tmp_path / "0.png").read_bytes()[:60])
