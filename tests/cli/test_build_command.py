@@ -1,4 +1,4 @@
-"""`edge-resnet build` and `compile`, `inspect`, `eval` on what it built: the whole way on a tiny network."""
+"""`edge-resnet build` and `compile`, `inspect`, `eval` on what it built: all steps on a tiny network."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def built(cli: Cli, tiny_weights: Path, images: Path) -> Path:
 
 
 def test_build_compile_inspect_eval_run(cli: Cli, built: Path, images: Path) -> None:
-    """What build makes, every other command reads; their --json parses and carries the promised keys."""
+    """Every other command reads what build makes; their --json parses and has the documented keys."""
     inspected = json.loads(cli("inspect", str(built), "--json", "--ranges").out)
     assert inspected["precision"] == "int8"
     assert inspected["ranges"]
@@ -70,7 +70,7 @@ def test_the_build_prints_its_manifest_as_json(cli: Cli, tiny_weights: Path) -> 
 
 
 def test_own_head_and_labels(cli: Cli, tmp_path: Path) -> None:
-    """--labels sets the head's width, and the names come back in the answers."""
+    """--labels sets the number of classes, and predictions have these names."""
     names = tmp_path / "names.txt"
     names.write_text("ripe\nunripe\nrotten\n", encoding="utf-8")
     assert cli("build", *TINY, "--fp32", "--weights", "random", "--labels", str(names), "-o", "x").code == 0
@@ -81,13 +81,13 @@ def test_own_head_and_labels(cli: Cli, tmp_path: Path) -> None:
 
 def test_an_existing_folder_is_kept(cli: Cli, built: Path, tiny_weights: Path) -> None:
     """A second build into the same folder is refused without --force, and replaces it with it."""
-    words = ("build", *TINY, "--fp32", "--weights", str(tiny_weights), "-o", str(built))
+    arguments = ("build", *TINY, "--fp32", "--weights", str(tiny_weights), "-o", str(built))
     before = (built / "manifest.json").read_bytes()
-    refused = cli(*words)
+    refused = cli(*arguments)
     assert refused.code == 2
     assert "--force" in refused.err
     assert (built / "manifest.json").read_bytes() == before
-    assert cli(*words, "--force").code == 0
+    assert cli(*arguments, "--force").code == 0
     assert json.loads((built / "manifest.json").read_text())["precision"] == "fp32"
 
 
@@ -105,7 +105,7 @@ def _truncated(path: Path) -> None:
 
 @pytest.mark.parametrize("spoil", [_evil, _truncated, lambda path: path.write_bytes(b""), lambda path: path.mkdir()])
 def test_bad_weights(cli: Cli, tmp_path: Path, spoil: Callable[[Path], object]) -> None:
-    """Truncated, empty, foreign and code-carrying weights are one line, exit 2; no code runs, no folder is left."""
+    """Truncated, empty, foreign and malicious weights are one line, exit 2; no code runs, no folder is left."""
     weights = tmp_path / "w.pth"
     spoil(weights)
     outcome = cli("build", *TINY, "--fp32", "--weights", str(weights), "-o", "out/x")
@@ -125,7 +125,7 @@ def test_weights_of_another_depth(cli: Cli, tiny_weights: Path) -> None:
 
 
 def test_no_network_for_default_weights(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Without a network the error names the URL, the place in the cache and --weights."""
+    """Without a network the error names the URL, the path in the cache and --weights."""
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(
         "edge_resnet.network.weights.default_address", lambda _: ("http://127.0.0.1:9/resnet50-01234567.pth", "01234567")
@@ -170,17 +170,17 @@ def test_bad_calibration_data(cli: Cli, tmp_path: Path, tiny_weights: Path, data
 
 
 def test_random_weights_are_not_calibrated_nor_measured(cli: Cli, images: Path) -> None:
-    """INT8 and accuracy of a network never trained are refused unless asked for by name."""
-    words = ("build", *TINY, "--int8", "--weights", "random", "--calib-data", str(images), "-o", "x")
-    assert cli(*words).code == 2
-    assert cli(*words, "--allow-random").code == 0
+    """INT8 and accuracy of an untrained network are refused unless explicitly allowed."""
+    arguments = ("build", *TINY, "--int8", "--weights", "random", "--calib-data", str(images), "-o", "x")
+    assert cli(*arguments).code == 2
+    assert cli(*arguments, "--allow-random").code == 0
     assert cli("eval", "x", "--data", str(images)).code == 2
     assert cli("eval", "x", "--data", str(images), "--allow-random").code == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_build_that_is_interrupted_leaves_nothing(tmp_path: Path, tiny_weights: Path, images: Path, number: int) -> None:
-    """Ctrl-C and SIGTERM in mid-build: exit 130, no artifact, no temporary folder."""
+    """Ctrl-C and SIGTERM during the build: exit 130, no artifact, no temporary folder."""
     command = [
         *(sys.executable, "-m", "edge_resnet", "build", "--family", "cifar", "--depth", "110", "--shortcut", "B", "--int8"),
         *("--weights", "random", "--allow-random", "--calib-data", str(images), "-o", "out/x"),

@@ -1,4 +1,4 @@
-"""`edge-resnet calibrate`: images are collected, judged, and made into INT8; words that do not go together are refused."""
+"""`edge-resnet calibrate`: collects and assesses images, makes INT8 artifacts, and refuses options that do not go together."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def _refused(outcome: Any, *parts: str) -> None:
     assert [part for part in parts if part not in outcome.err] == []
 
 
-def test_images_are_collected_and_told(cli: Cli) -> None:
+def test_images_are_collected_and_reported(cli: Cli) -> None:
     """The folder holds what the JSON says, it can be calibrated on, and a second run finds it full."""
-    told = json.loads(cli("calibrate", "--source", CLIP, "-o", "set", "--count", "6", "--json").out)
-    assert (told["folder"], told["saved"], told["total"], told["interrupted"]) == ("set", 6, 6, False)
-    assert told["skipped_similar"] > 0
+    result = json.loads(cli("calibrate", "--source", CLIP, "-o", "set", "--count", "6", "--json").out)
+    assert (result["folder"], result["saved"], result["total"], result["interrupted"]) == ("set", 6, 6, False)
+    assert result["skipped_similar"] > 0
     assert len(open_images("set")) == 6
     again = json.loads(cli("calibrate", "--source", CLIP, "-o", "set", "--count", "6", "--json").out)
     assert (again["saved"], again["total"]) == (0, 6)
 
 
-def test_people_are_told_what_came_and_what_comes_next(cli: Cli) -> None:
-    """Without --json the numbers, what was passed over, that it is too few, and the next command."""
+def test_the_text_reports_the_images_and_the_next_command(cli: Cli) -> None:
+    """Without --json: the numbers, what was skipped, that there are too few, and the next command."""
     outcome = cli("calibrate", "--source", CLIP, "-o", "set", "--count", "100", "--min-change", "8")
     assert outcome.code == 0, outcome.err
     first, second, third = outcome.out.splitlines()
@@ -66,7 +66,7 @@ def test_the_seed_draws(cli: Cli) -> None:
 
 
 def test_nothing_but_black_is_an_error(cli: Cli) -> None:
-    """A source without an image worth keeping ends with 2 and asks about the light; no folder is made."""
+    """A source without a usable image ends with 2 and asks about the light; no folder is made."""
     Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save("black.png")
     outcome = cli("calibrate", "--source", "black.png", "-o", "set")
     assert outcome.code == 2
@@ -77,7 +77,7 @@ def test_nothing_but_black_is_an_error(cli: Cli) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_keeps_the_images(tmp_path: Path, number: int) -> None:
-    """Ctrl-C and SIGTERM end with 130; the images stay whole and are told of."""
+    """Ctrl-C and SIGTERM end with 130; the images are kept and reported."""
     command = [*(sys.executable, "-m", "edge_resnet", "calibrate"), *("--source", "synthetic://?frames=0", "-o", "set")]
     process = subprocess.Popen(
         [*command, "--count", "90000", "--json"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -89,14 +89,14 @@ def test_an_interruption_keeps_the_images(tmp_path: Path, number: int) -> None:
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130, err
     assert err == "error: interrupted\n"
-    told = json.loads(out)
-    assert told["interrupted"]
-    assert abs(told["total"] - len(open_images(tmp_path / "set"))) <= 1
+    result = json.loads(out)
+    assert result["interrupted"]
+    assert abs(result["total"] - len(open_images(tmp_path / "set"))) <= 1
     assert list(tmp_path.glob("set/.*")) == []
 
 
 @pytest.mark.parametrize(
-    ("words", "parts"),
+    ("arguments", "parts"),
     [
         (("--from-camera", "0", "--source", CLIP, "-o", "x"), ("--from-camera and --source exclude each other", "a second run")),
         (("--source", CLIP), ("need a folder", "-o images/")),
@@ -116,14 +116,14 @@ def test_an_interruption_keeps_the_images(tmp_path: Path, number: int) -> None:
         (("artifacts/a", "--every", "0"), ("--every is for collecting images",)),
     ],
 )
-def test_collecting_words_that_make_no_sense(cli: Cli, words: tuple[str, ...], parts: tuple[str, ...]) -> None:
-    """Each is one line with a remedy, exit 2, and leaves nothing behind."""
-    _refused(cli("calibrate", *words), *parts)
+def test_invalid_options_for_collecting(cli: Cli, arguments: tuple[str, ...], parts: tuple[str, ...]) -> None:
+    """Each is one line with a hint, exit 2, and leaves nothing behind."""
+    _refused(cli("calibrate", *arguments), *parts)
     assert list(Path.cwd().iterdir()) == []
 
 
-def test_the_help_names_the_recipes_there_are() -> None:
-    """What --calib-recipe offers in its help is what ships."""
+def test_the_help_names_the_shipped_recipes() -> None:
+    """The help of --calib-recipe lists the shipped recipes."""
     assert set(_RECIPE_HELP.split(", or")[0].split(", ")) == {named.name for named in available_recipes()}
 
 
@@ -137,46 +137,56 @@ def trained(tiny_weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture
 def fp32(cli: Cli, trained: Path) -> str:
-    """The same in the working folder."""
+    """The same artifact in the working folder."""
     return str(shutil.copytree(trained, "artifacts/plain"))
 
 
-def test_the_sweep_tells_every_method(cli: Cli, fp32: str, images: Path) -> None:
-    """A row per method, judged on images held out; the one that auto would choose is marked, in JSON and for people."""
-    words = ("calibrate", fp32, "--calib-data", str(images), "--sweep", "--calib-images", "48", "--percentile", "99.5")
-    told = json.loads(cli(*words, "--json").out)
-    rows = [(row["recipe"]["method"], row["recipe"]["percentile"]) for row in told["rows"]]
+def test_the_sweep_lists_every_method(cli: Cli, fp32: str, images: Path) -> None:
+    """A row per method, compared on held-out images; the one that auto would choose is marked, in JSON and text."""
+    arguments = ("calibrate", fp32, "--calib-data", str(images), "--sweep", "--calib-images", "48", "--percentile", "99.5")
+    result = json.loads(cli(*arguments, "--json").out)
+    rows = [(row["recipe"]["method"], row["recipe"]["percentile"]) for row in result["rows"]]
     assert {method for method, _ in rows} == {"max", "percentile", "mse", "entropy"}
     assert ("percentile", 99.5) in rows
-    assert {row["images"] for row in told["rows"]} == {12}
-    assert all(row["ci95"][0] <= row["agreement"] <= row["ci95"][1] for row in told["rows"])
-    lines = cli(*words).out.splitlines()
+    assert {row["images"] for row in result["rows"]} == {12}
+    assert all(row["ci95"][0] <= row["agreement"] <= row["ci95"][1] for row in result["rows"])
+    lines = cli(*arguments).out.splitlines()
     assert lines[0].startswith("48 images of smooth, 12 of them held out")
     assert len(lines) == 2 + len(rows)
-    assert [line.endswith("chosen by auto") for line in lines[2:]].index(True) == told["best"]
+    assert [line.endswith("chosen by auto") for line in lines[2:]].index(True) == result["best"]
     assert sorted(path.name for path in Path("artifacts").iterdir()) == ["plain"]
 
 
-def test_the_report_tells_whether_the_images_suffice(cli: Cli, fp32: str, images: Path) -> None:
-    """A row per tensor, the verdict last, suspicions on stderr; the JSON holds the same and nothing else is written."""
-    words = ("calibrate", fp32, "--calib-data", str(images), "--calib-report", "--calib-images", "64", "--calib-method", "max")
-    told = json.loads(cli(*words, "--json").out)
-    assert (told["artifact"], told["counts"]) == (fp32, [32, 64])
-    assert all(row["history"] == sorted(row["history"]) for row in told["tensors"]), "the largest value seen only grows"
-    outcome = cli(*words)
+def test_the_report_says_whether_the_images_suffice(cli: Cli, fp32: str, images: Path) -> None:
+    """A row per tensor, the verdict last, warnings on stderr; the JSON contains the same, and nothing else is written."""
+    arguments = (
+        "calibrate",
+        fp32,
+        "--calib-data",
+        str(images),
+        "--calib-report",
+        "--calib-images",
+        "64",
+        "--calib-method",
+        "max",
+    )
+    result = json.loads(cli(*arguments, "--json").out)
+    assert (result["artifact"], result["counts"]) == (fp32, [32, 64])
+    assert all(row["history"] == sorted(row["history"]) for row in result["tensors"]), "the largest value seen only grows"
+    outcome = cli(*arguments)
     lines = outcome.out.splitlines()
-    assert {line.split()[0] for line in lines[1:-1]} == {row["tensor"] for row in told["tensors"]}
+    assert {line.split()[0] for line in lines[1:-1]} == {row["tensor"] for row in result["tensors"]}
     assert "from 32 to 64 images" in lines[-1]
-    assert [line.removeprefix("warning: ") for line in outcome.err.splitlines()] == told["warnings"]
-    assert any("64 calibration images are few" in line for line in told["warnings"])
+    assert [line.removeprefix("warning: ") for line in outcome.err.splitlines()] == result["warnings"]
+    assert any("64 calibration images are few" in line for line in result["warnings"])
     assert sorted(path.name for path in Path("artifacts").iterdir()) == ["plain"]
 
 
 def test_int8_of_an_artifact_without_its_weights(cli: Cli, fp32: str, images: Path) -> None:
-    """The newest artifact becomes INT8 by the user's words; the others read it; the source stays; it is not overwritten."""
+    """The newest artifact becomes INT8 with the user's options; other commands read it; the source is never overwritten."""
     before = {path.name: path.read_bytes() for path in Path(fp32).iterdir() if path.is_file()}
-    words = ("calibrate", "--calib-data", str(images), "--calib-images", "24", "--percentile", "99.9", "--correct", "none")
-    outcome = cli(*words, "--seed", "5", "-o", "artifacts/quick", "--json")
+    arguments = ("calibrate", "--calib-data", str(images), "--calib-images", "24", "--percentile", "99.9", "--correct", "none")
+    outcome = cli(*arguments, "--seed", "5", "-o", "artifacts/quick", "--json")
     made = json.loads(outcome.out)
     assert (made["artifact"], made["precision"]) == ("artifacts/quick", "int8")
     recipe = made["recipe"]
@@ -184,13 +194,13 @@ def test_int8_of_an_artifact_without_its_weights(cli: Cli, fp32: str, images: Pa
     assert (recipe["correction"], made["calibration"]) == ("none", "24 images of smooth")
     assert {path.name: path.read_bytes() for path in Path(fp32).iterdir() if path.is_file()} == before
     assert json.loads(cli("eval", "artifacts/quick", "--data", str(images), "--json").out)["images"] == 64
-    again = ("calibrate", fp32, *words[1:], "-o", "artifacts/quick")
+    again = ("calibrate", fp32, *arguments[1:], "-o", "artifacts/quick")
     _refused(cli(*again), "exists already", "--force")
     assert "made artifacts/quick: resnet8-cifar int8" in cli(*again, "--force").out
 
 
 def test_a_recipe_of_ones_own(cli: Cli, fp32: str, images: Path) -> None:
-    """A TOML file names the images beside it and every value; words on the command line stand before it."""
+    """A TOML file names the images beside it and every value; options on the command line override it."""
     Path("mine").mkdir()
     Path("mine/set.npz").write_bytes(images.read_bytes())
     Path("mine/mine.toml").write_text('data = "set.npz"\nmethod = "max"\nimages = 16\ncorrection = "bias"\nexact_input = true\n')
@@ -203,27 +213,27 @@ def test_a_recipe_of_ones_own(cli: Cli, fp32: str, images: Path) -> None:
 
 
 def test_the_way_from_the_camera_to_int8(cli: Cli, fp32: str) -> None:
-    """What is collected is calibrated on, as the message says, with the recipe for it."""
+    """The collected images are calibrated on as the printed command says, with the camera recipe."""
     assert cli("calibrate", "--source", CLIP, "-o", "set", "--count", "12").code == 0
-    words = ("--calib-recipe", "camera", "--calib-data", "set", "--correct", "none", "-o", "artifacts/mine")
-    outcome = cli("calibrate", fp32, *words)
+    arguments = ("--calib-recipe", "camera", "--calib-data", "set", "--correct", "none", "-o", "artifacts/mine")
+    outcome = cli("calibrate", fp32, *arguments)
     assert outcome.code == 0, outcome.err
     assert "12 images of set" in outcome.out
     assert "fewer than the 256 asked for" in outcome.err
 
 
-def test_a_budget_is_told_and_gates(cli: Cli, fp32: str, pixels: Path) -> None:
-    """A budget that holds is told with its interval; labels of another network are refused before the work."""
-    words = ("calibrate", fp32, "--calib-data", str(pixels), "--calib-images", "16", "--correct", "none", "-o", "x")
-    told = cli(*words, "--max-drop", "60", "--val-data", str(pixels)).out
-    assert "budget 60 met on 64 images" in told
-    assert "95 % interval" in told
-    np.savez("other.npz", images=np.load(pixels)["images"], labels=np.full(64, 10))
-    _refused(cli(*words, "--force", "--max-drop", "1", "--val-data", "other.npz"), "class 10")
+def test_a_budget_is_printed_and_enforced(cli: Cli, fp32: str, images: Path) -> None:
+    """A met budget is printed with its interval; labels of another network are refused in advance."""
+    arguments = ("calibrate", fp32, "--calib-data", str(images), "--calib-images", "16", "--correct", "none", "-o", "x")
+    result = cli(*arguments, "--max-drop", "60", "--val-data", str(images)).out
+    assert "budget 60 met on 64 images" in result
+    assert "95 % interval" in result
+    np.savez("other.npz", images=np.load(images)["images"], labels=np.full(64, 10))
+    _refused(cli(*arguments, "--force", "--max-drop", "1", "--val-data", "other.npz"), "class 10")
 
 
 @pytest.mark.parametrize(
-    ("words", "parts"),
+    ("arguments", "parts"),
     [
         ((), ("needs to know what to make", "--sweep")),
         (("--calib-data", "x"), ("needs to know what to make", "-o")),
@@ -249,15 +259,15 @@ def test_a_budget_is_told_and_gates(cli: Cli, fp32: str, pixels: Path) -> None:
         (("--sweep", "--calib-data", "P", "--calib-images", "15"), ("too few to hold some out",)),
     ],
 )
-def test_measuring_words_that_make_no_sense(
-    cli: Cli, fp32: str, images: Path, words: tuple[str, ...], parts: tuple[str, ...]
+def test_invalid_options_for_calibrating(
+    cli: Cli, fp32: str, images: Path, arguments: tuple[str, ...], parts: tuple[str, ...]
 ) -> None:
-    """Each is one line with a remedy, exit 2, and leaves nothing behind."""
-    _refused(cli("calibrate", *(str(images) if word == "P" else word for word in words)), *parts)
+    """Each is one line with a hint, exit 2, and leaves nothing behind."""
+    _refused(cli("calibrate", *(str(images) if word == "P" else word for word in arguments)), *parts)
     assert [str(path) for path in Path().glob("*")] + [str(path) for path in Path().glob("artifacts/*")] == ["artifacts", fp32]
 
 
-def test_noise_and_nothing_to_calibrate(cli: Cli, images: Path) -> None:
-    """Without an artifact, and on noise, the words say what is missing."""
+def test_nothing_to_calibrate(cli: Cli, images: Path) -> None:
+    """Without any artifact, and for a missing one, the error says what is missing."""
     _refused(cli("calibrate", "--calib-data", str(images), "-o", "x"), "no artifact under artifacts/")
     _refused(cli("calibrate", "nowhere", "--calib-data", str(images), "-o", "x"), "no artifact at nowhere")

@@ -1,4 +1,4 @@
-"""looks.py: repeated and flat images are seen, others are not taken for such, and no set raises."""
+"""checks.py: repeated and flat images are detected, others are not, and no set raises."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ SPEC = Preprocess(resize=16, crop=16)
 
 
 @pytest.mark.parametrize("count", [1, 63, 64, 65, 128, 129, 1000])
-def test_at_most_sixty_four_are_looked_at(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the first to near the last, evenly, each once; a large set costs no more than a small one."""
+def test_at_most_sixty_four_are_sampled(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the first to near the last, evenly, each once: a large set costs no more than a small one."""
     asked: list[int] = []
     load = ImageSet.load
     monkeypatch.setattr(ImageSet, "load", lambda self, index: asked.append(index) or load(self, index))
@@ -65,7 +65,7 @@ def test_one_colour_is_flat_whatever_the_colour(colour: tuple[int, int, int]) ->
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 99))
-def test_any_shape_is_looked_at(height: int, width: int, seed: int) -> None:
+def test_any_shape_has_statistics(height: int, width: int, seed: int) -> None:
     """From one pixel on: finite figures, the mean that numpy finds, a thumbnail of one size."""
     image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     one = stats_of(image)
@@ -87,8 +87,8 @@ def test_normalised_figures_are_those_of_the_networks_input() -> None:
     assert deviation == pytest.approx(wanted.std(axis=0), abs=1e-4)
 
 
-def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
-    """Broken files, and an empty set, give fewer looks and no error."""
+def test_what_cannot_be_read_is_skipped(tmp_path: Path) -> None:
+    """Broken files and an empty set give fewer statistics and no error."""
     for index, image in enumerate(image_batch(3, 16)):
         Image.fromarray(image).save(tmp_path / f"{index}.png")
     (tmp_path / "broken.png").write_bytes(b"no image")
@@ -100,7 +100,7 @@ def test_what_cannot_be_read_is_passed_over(tmp_path: Path) -> None:
 
 
 def test_handwritten_digits_are_neither_repeated_nor_flat() -> None:
-    """The least colourful real set at hand: 64 digits of eight pixels, each its own."""
+    """The least colourful real set at hand: 64 different digits of eight pixels."""
     found = list(sampled_stats(load_named("digits", "train")))
     assert len(found) > MAX_SAMPLED / 2
     assert repeated(found) == 0

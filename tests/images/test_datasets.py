@@ -1,4 +1,4 @@
-"""Sets by name and the two parts of a training; downloads are replaced by a port that refuses."""
+"""Data sets by name, and their training and test parts; downloads are replaced by a port that refuses."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_digits_are_the_sources_pixels_enlarged() -> None:
 
 
 def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, ImageArray]:
-    """Write a small CIFAR-10 in its own format, and let torchvision's checksums be those of these files."""
+    """Write a small CIFAR-10 in its own format, and replace torchvision's checksums by those of these files."""
     cifar = pytest.importorskip("torchvision.datasets").CIFAR10
     folder = root / cifar.base_folder
     folder.mkdir(parents=True)
@@ -87,7 +87,7 @@ def write_cifar(root: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, ImageA
 def test_cifar10_comes_channels_last_from_its_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Both parts come out of the files as (N, 32, 32, 3) with their labels, without a download or a word on stdout."""
+    """Both parts are read as (N, 32, 32, 3) with their labels, without a download or output on stdout."""
     images = write_cifar(tmp_path, monkeypatch)
     for split in ("train", "test"):
         found = load_named(split=split, name="cifar10", root=tmp_path)
@@ -98,7 +98,7 @@ def test_cifar10_comes_channels_last_from_its_cache(
 
 
 def test_the_cache_lies_where_the_desktop_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a root, sets are looked for below XDG_CACHE_HOME."""
+    """Without a root, sets are expected below XDG_CACHE_HOME."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     write_cifar(tmp_path / "edge-resnet" / "datasets", monkeypatch)
     assert len(load_named("cifar10", "test")) == 4
@@ -160,7 +160,7 @@ def test_a_cache_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
 def test_a_missing_package_is_named_with_its_extra(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str, extra: str
 ) -> None:
-    """Where the package is absent the hint is the command that installs it."""
+    """If the package is missing, the hint is the command that installs it."""
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingDependencyError, match="is not installed") as caught:
         load_named(name, "test", tmp_path)
@@ -168,7 +168,7 @@ def test_a_missing_package_is_named_with_its_extra(
 
 
 def test_unknown_names_and_parts_are_refused() -> None:
-    """The hints list what there is."""
+    """The hints list the valid choices."""
     with pytest.raises(DataError, match="mnist") as caught:
         load_named("mnist", "test")
     assert all(name in caught.value.hint for name in NAMES)
@@ -192,7 +192,7 @@ def test_a_name_is_opened_where_no_path_is(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_what_is_neither_lists_both(tmp_path: Path) -> None:
-    """A misspelt argument is told the names and the kinds of path."""
+    """The error for a misspelt argument lists the names and the kinds of path."""
     with pytest.raises(DataError, match="neither a path nor a set") as caught:
         open_data(str(tmp_path / "absent"), split="test")
     assert all(word in caught.value.hint for word in (*NAMES, "CSV", ".npz", "class folders"))
@@ -207,7 +207,7 @@ def class_folders(root: Path, *names: str) -> Path:
 
 @pytest.mark.parametrize("held_out", ["val", "valid", "validation", "test"])
 def test_a_pair_of_class_folders(tmp_path: Path, held_out: str) -> None:
-    """A folder with train and what others call val gives both parts, with the same indices."""
+    """A folder with train and val, by any of its names, gives both parts with the same indices."""
     class_folders(tmp_path / "train", "cat", "dog")
     class_folders(tmp_path / held_out, "cat", "dog")
     train, test = open_pair(str(tmp_path))
@@ -222,7 +222,7 @@ def test_a_pair_of_class_folders(tmp_path: Path, held_out: str) -> None:
     [(("cat", "fox"), "dog only in train, fox only in val"), (("cat",), "dog only in train"), (("cat", "dog", "emu"), "emu")],
 )
 def test_class_folders_that_differ_are_named(tmp_path: Path, tested: tuple[str, ...], said: str) -> None:
-    """A class that one part lacks would shift the indices of all behind it."""
+    """A class that one part lacks would shift the indices of all classes after it."""
     class_folders(tmp_path / "train", "cat", "dog")
     class_folders(tmp_path / "val", *tested)
     with pytest.raises(DataError, match=said):
@@ -243,7 +243,7 @@ def test_a_pair_of_archives(tmp_path: Path) -> None:
 
 
 def test_one_part_alone_and_one_from_elsewhere(tmp_path: Path) -> None:
-    """What has no second part is learned from without a test, unless one is named."""
+    """A set without a second part has no test images, unless they are named."""
     for name, count in (("mine", 3), ("others", 2)):
         np.savez(tmp_path / f"{name}.npz", images=noise(count), labels=np.arange(count))
     alone = open_pair(str(tmp_path / "mine.npz"))

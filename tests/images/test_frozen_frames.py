@@ -1,4 +1,4 @@
-"""look.py: frozen and black images are noticed after a while, and not before."""
+"""checks.py: frozen and black frames are detected after their time, and not before."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ def noise(seed: int, high: int = 255, size: tuple[int, int] = (120, 160)) -> npt
 
 
 def seen(images: list[npt.NDArray[np.uint8]], each_s: float = 1.0) -> list[tuple[bool, bool]]:
-    """Frozen and black after each image."""
-    look = FrozenFrameDetector(frozen_s=4, black_s=2)
+    """Whether the video is frozen, and black, after each frame."""
+    detector = FrozenFrameDetector(frozen_s=4, black_s=2)
     found = []
     for index, image in enumerate(images):
-        look.see(image, int(index * each_s * SECOND))
-        found.append((look.frozen, look.black))
+        detector.see(image, int(index * each_s * SECOND))
+        found.append((detector.frozen, detector.black))
     return found
 
 
@@ -30,7 +30,7 @@ def test_an_image_that_repeats_is_frozen_after_its_time() -> None:
     assert [frozen for frozen, _ in seen([noise(0)] * 7 + [noise(1)])] == [False] * 4 + [True] * 3 + [False]
 
 
-def test_noise_is_never_frozen_and_a_dark_room_is_black() -> None:
+def test_noise_is_never_frozen_and_darkness_is_black() -> None:
     """A covered lens has noise: it is black and not frozen. Light ends it at once."""
     assert seen([noise(seed, 12) for seed in range(4)] + [noise(9)]) == [
         (False, False), (False, False), (False, True), (False, True), (False, False),
@@ -38,13 +38,13 @@ def test_noise_is_never_frozen_and_a_dark_room_is_black() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (31, 500), (2160, 3840)])
-def test_any_size_is_looked_at(size: tuple[int, int]) -> None:
+def test_any_size_is_accepted(size: tuple[int, int]) -> None:
     """One pixel, and 4K."""
     assert seen([noise(3, size=size)] * 6)[-1][0]
 
 
 def test_a_small_light_is_not_black() -> None:
-    """A lit window in a dark image is something to see."""
+    """A lit window in a dark image is not black."""
     image = noise(0, 5)
     image[40:80, 50:100] = 200
     assert not any(black for _, black in seen([image] * 5))

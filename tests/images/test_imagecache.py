@@ -1,4 +1,4 @@
-"""imagecache.py: images come back as they went in, whatever the batches, and leave nothing behind."""
+"""imagecache.py: images are read back unchanged in batches of any size, and nothing is left behind."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def cut(images: Images, size: int) -> Iterator[Images]:
 def test_images_and_digest_do_not_depend_on_the_batches(
     tmp_path_factory: pytest.TempPathFactory, count: int, written: int, read: int
 ) -> None:
-    """Read in batches of any size, the images are those written in batches of any other, and the digest is the pixels'."""
+    """Images written and read in batches of any size are the same, and the digest is that of the pixels."""
     images = some(count)
     with ImageCache(cut(images, written), tmp_path_factory.getbasetemp()) as cache:
         assert len(cache) == count
@@ -44,8 +44,8 @@ def test_images_and_digest_do_not_depend_on_the_batches(
         assert cache.digest == hashlib.sha256(images.tobytes()).hexdigest()
 
 
-def test_places_are_taken_in_the_order_asked_for(tmp_path: Path) -> None:
-    """take gives the images at any places, repeated ones too, and they are the caller's to change."""
+def test_positions_are_taken_in_the_requested_order(tmp_path: Path) -> None:
+    """take gives the images at any positions, also repeated ones, as a new array."""
     images = some(6)
     with ImageCache(cut(images, 4), tmp_path) as cache:
         taken = cache.take([4, 0, 4])
@@ -54,8 +54,8 @@ def test_places_are_taken_in_the_order_asked_for(tmp_path: Path) -> None:
         np.testing.assert_array_equal(cache.take([4])[0], images[4])
 
 
-def test_batches_end_where_they_are_told_to(tmp_path: Path) -> None:
-    """``stop`` cuts the last batch, and beyond the end it changes nothing."""
+def test_batches_end_at_stop(tmp_path: Path) -> None:
+    """``stop`` shortens the last batch; beyond the end it has no effect."""
     images = some(7)
     with ImageCache(cut(images, 7), tmp_path) as cache:
         assert [len(batch) for batch in cache.batches(3, 5)] == [3, 2]
@@ -63,21 +63,21 @@ def test_batches_end_where_they_are_told_to(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_in_the_folder(tmp_path: Path) -> None:
-    """The file has no name while it is open and no bytes after: an interrupted build leaves no litter."""
+    """The file has no name while it is open, so an interrupted build leaves nothing behind."""
     with ImageCache(cut(some(3), 1), tmp_path):
         assert list(tmp_path.iterdir()) == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_no_image_is_an_error(tmp_path: Path) -> None:
-    """Without an image there is nothing to calibrate on, and the error says what to give."""
+    """Without an image there is nothing to calibrate on, and the hint names the option."""
     with pytest.raises(CalibrationError, match="no image") as caught:
         ImageCache(iter([some(3)[:0]]), tmp_path)
     assert "--calib-data" in caught.value.hint
 
 
-def test_an_error_of_the_images_is_theirs(tmp_path: Path) -> None:
-    """What the batches raise goes through, and the file is closed."""
+def test_an_error_of_the_images_is_passed_through(tmp_path: Path) -> None:
+    """An error of the batches is passed through, and the file is closed."""
 
     def broken() -> Iterator[Images]:
         yield some(2)

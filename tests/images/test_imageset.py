@@ -52,7 +52,7 @@ def file_set(folder: Path, count: int, bad: tuple[int, ...] = ()) -> ImageSet:
 
 
 def test_every_kind_of_path_opens(tmp_path: Path) -> None:
-    """Class folders, a flat folder, a CSV, an .npz and one image give the same pixels, and say where they lie."""
+    """Class folders, a flat folder, a CSV, an .npz and one image give the same pixels, and where they are stored."""
     image = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
     (tmp_path / "classes" / "cat").mkdir(parents=True)
     for path in (tmp_path / "classes" / "cat" / "a.png", tmp_path / "a.png"):
@@ -101,7 +101,7 @@ def test_a_folder_without_permission_is_named(tmp_path: Path) -> None:
         open_images(tmp_path)
 
 
-def test_a_subset_keeps_images_labels_and_places_together() -> None:
+def test_a_subset_keeps_images_and_labels_together() -> None:
     """Any order, with repetitions, of arrays or of a subset, gives the images of these indices."""
     images = array_set([5, 6, 7, 8])
     part = images.subset(np.array([3, 1, 1, 0])).subset([0, 2])
@@ -156,7 +156,7 @@ def test_arrays_of_another_kind_are_refused() -> None:
 @settings(max_examples=60)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.integers(1, 50), st.integers(0, 9))
 def test_a_sample_is_as_balanced_as_the_set_allows(labels: list[int], count: int, seed: int) -> None:
-    """No image twice, never too many, and a class is behind another only where it is used up."""
+    """No image twice, never too many, and a class has fewer images than another only if it is exhausted."""
     images = array_set(labels)
     sample = images.subset(balanced_sample(images, count, seed))
     places = [sample.where(i) for i in range(len(sample))]
@@ -169,14 +169,14 @@ def test_a_sample_is_as_balanced_as_the_set_allows(labels: list[int], count: int
 
 
 def test_a_sample_depends_on_the_seed_alone() -> None:
-    """The same seed draws the same images in every process, another seed others; unlabelled sets are drawn from too."""
+    """The same seed draws the same images in every process, another seed others; also from unlabelled sets."""
     images = array_set(count=10)
     assert balanced_sample(images, 4, seed=0) == [4, 6, 2, 7]  # numpy promises that PCG64 and its permutation stay
     assert balanced_sample(images, 4, seed=1) != [4, 6, 2, 7]
 
 
 def test_a_sample_of_nothing_is_refused() -> None:
-    """A count below 1 makes no sense."""
+    """A count below 1 is refused."""
     with pytest.raises(ConfigError):
         balanced_sample(array_set(), 0, 0)
 
@@ -205,7 +205,7 @@ def test_batches_of_arrays_carry_their_labels() -> None:
 
 
 def test_a_damaged_image_is_skipped_named_and_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One bad file of thirty is left out, batches stay full, and both the log and the caller learn which."""
+    """One bad file of thirty is skipped, batches stay full, and both the log and the caller learn which it is."""
     images = file_set(tmp_path / "set", 30, bad=(3,))
     skipped: list[str] = []
     with caplog.at_level(logging.WARNING):
@@ -231,7 +231,7 @@ def test_too_many_damaged_images_are_an_error(tmp_path: Path, count: int, bad: i
 
 
 def test_a_set_of_broken_images_fails_before_it_is_read_through(tmp_path: Path) -> None:
-    """All bad is known once 5 % are: the rest is not tried."""
+    """It is clear that a set is bad once 5 % are: the rest is not tried."""
     skipped: list[str] = []
     with pytest.raises(DataError):
         list(batches(file_set(tmp_path / "set", 100, bad=tuple(range(100))), SPEC, 4, skipped=skipped))
@@ -249,7 +249,7 @@ def test_a_reader_that_stops_early_leaves_no_threads(tmp_path: Path) -> None:
 
 
 def test_a_batch_of_nothing_is_refused_at_the_call() -> None:
-    """A size below 1 is an error before the first image is asked for."""
+    """A size below 1 is an error before the first image is read."""
     with pytest.raises(ConfigError):
         batches(array_set(), SPEC, 0)
 

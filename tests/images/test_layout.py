@@ -1,4 +1,4 @@
-"""How images lie on disk: folders, CSV files and NPZ archives, sound and damaged."""
+"""Layouts of images on disk: folders, CSV files and NPZ archives, valid and damaged."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_an_empty_class_folder_keeps_its_index(tmp_path: Path) -> None:
     assert by_folder(read_folder(tmp_path, None)) == {"a": 0, "c": 2}
 
 
-def test_hidden_files_and_folders_are_passed_over(tmp_path: Path) -> None:
+def test_hidden_files_and_folders_are_skipped(tmp_path: Path) -> None:
     """What other programs leave behind (.cache, ._image.png) makes neither classes nor images."""
     class_folders(tmp_path, "a", ".cache")
     put(tmp_path / "a" / "._image.png")
@@ -108,7 +108,7 @@ def test_class_folders_meet_the_networks_labels(
     ids=["one unknown", "ids without ids", "a name of two classes"],
 )
 def test_class_folders_that_fit_no_label_are_refused(tmp_path: Path, names: list[str], labels: list[str]) -> None:
-    """A guess would give a wrong accuracy in silence, so a folder without a label is an error that names it."""
+    """A guess would silently give a wrong accuracy, so a folder without a label is an error that names it."""
     with pytest.raises(DataError, match="matches none of the network's") as caught:
         read_folder(class_folders(tmp_path, *names), labels)
     assert "CSV" in caught.value.hint
@@ -212,14 +212,14 @@ def test_a_faulty_npz_says_what_is_wrong(tmp_path: Path, arrays: dict[str, np.nd
 
 @pytest.mark.parametrize("content", [b"", b"no archive", pickle.dumps([1, 2]), b"PK\x03\x04 cut short"])
 def test_what_is_no_archive_is_refused(tmp_path: Path, content: bytes) -> None:
-    """Text, a bare pickle and a beheaded zip are errors that name the file."""
+    """Text, a bare pickle and a truncated zip are errors that name the file."""
     (tmp_path / "set.npz").write_bytes(content)
     with pytest.raises(DataError, match=r"set\.npz is not a valid"):
         read_npz(tmp_path / "set.npz")
 
 
 def test_an_array_shorter_than_its_header_says_is_refused(tmp_path: Path) -> None:
-    """A header may claim terabytes: it is believed only where the bytes are there."""
+    """A header may claim terabytes; it is refused unless the bytes are there."""
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**9, 64, 64, 3)})
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -253,7 +253,7 @@ def test_damaged_archives_give_images_or_a_data_error(
 
 
 def test_pixels_and_labels_of_the_right_kind_pass() -> None:
-    """The two checks accept what the readers give out."""
+    """The two checks accept what the readers return."""
     check_pixels("here", (1, 1, 1, 3), np.dtype(np.uint8))
     assert checked_labels("here", np.array([3, 1], np.uint8), 2) == (3, 1)
     assert checked_labels("here", np.zeros(0, np.int64), 0) == ()

@@ -159,7 +159,7 @@ def test_bgr_frames_come_out_as_rgb() -> None:
 )
 @settings(max_examples=60)
 def test_a_bgr_view_of_any_strides_is_its_pixels(size: tuple[int, int], cut: tuple[int, int], steps: tuple[int, int]) -> None:
-    """A part of a frame, mirrored or thinned, gives what a copy of it gives, and the frame stays as it was."""
+    """A strided part of a frame gives the same as its copy, and the frame does not change."""
     whole = noise(size[0] + cut[0], size[1] + cut[1])
     before = whole.copy()
     view = whole[cut[0] :: steps[0], cut[1] :: steps[1]]
@@ -242,7 +242,7 @@ def test_a_palette_with_a_transparency_table_is_read_without_a_warning(tmp_path:
     [(1, RED, (20, 40, 3)), (3, BLUE, (20, 40, 3)), (6, RED, (40, 20, 3)), (8, BLUE, (40, 20, 3))],
 )
 def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, first: tuple[int, ...], shape: tuple[int, ...]) -> None:
-    """An image with a red left half turns as its camera was held."""
+    """An image with a red left half is rotated as its camera was held."""
     image = Image.new("RGB", (40, 20), BLUE)
     image.paste(RED, (0, 0, 20, 20))
     exif = Image.Exif()
@@ -254,20 +254,20 @@ def test_exif_orientation_is_applied(tmp_path: Path, orientation: int, first: tu
 
 
 def test_damaged_exif_does_not_cost_the_image(tmp_path: Path) -> None:
-    """Pixels are read although the metadata is nonsense."""
+    """Pixels are read even if the metadata is invalid."""
     Image.new("RGB", (4, 4), GREEN).save(tmp_path / "exif.png", exif=b"Exif\x00\x00nonsense that is no TIFF header")
     assert (decode_image(tmp_path / "exif.png") == GREEN).all()
 
 
 def test_a_file_is_preprocessed_as_its_decoded_pixels(tmp_path: Path) -> None:
-    """The fused way and the two steps give the same."""
+    """Decoding and preprocessing in one call gives the same as in two."""
     Image.fromarray(noise(90, 130)).save(tmp_path / "photo.jpg")
     spec = Preprocess(resize=40, crop=32)
     assert np.array_equal(preprocess_file(tmp_path / "photo.jpg", spec), preprocess(decode_image(tmp_path / "photo.jpg"), spec))
 
 
 def png_that_claims(width: int, height: int) -> bytes:
-    """A PNG of a few bytes whose header tells any size."""
+    """A PNG of a few bytes whose header claims any size."""
 
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
@@ -306,7 +306,7 @@ def test_what_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
 
 
 def test_a_missing_file_a_folder_and_float_pixels_are_named(tmp_path: Path) -> None:
-    """Each of the three is a DataError with the path in it."""
+    """Each of the three is a DataError that contains the path."""
     Image.new("F", (4, 4)).save(tmp_path / "float.tiff")
     for path in (tmp_path / "absent.png", tmp_path, tmp_path / "float.tiff"):
         with pytest.raises(DataError, match=str(path)):

@@ -1,4 +1,4 @@
-"""The offline pipeline: an artifact whole or not at all, the same from the same inputs, refused where it would mislead."""
+"""The offline pipeline: an artifact whole or not at all, the same from the same inputs, refused if it would mislead."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _seeded_build(options: BuildOptions) -> Artifact:
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
-def test_the_manifest_tells_how_it_was_made(tiny_artifacts: dict[str, Artifact], precision: str) -> None:
+def test_the_manifest_records_how_it_was_made(tiny_artifacts: dict[str, Artifact], precision: str) -> None:
     """Network, precision, export difference, recipe and tools are on record."""
     manifest = tiny_artifacts[precision].manifest
     assert (manifest.precision, manifest.model.name, manifest.model.weights) == (precision, "resnet8-cifar", "random")
@@ -49,7 +49,7 @@ def test_an_engine_for_this_machine_is_in_it(tiny_artifacts: dict[str, Artifact]
 
 
 def test_every_precision_has_the_same_graph(tiny_artifacts: dict[str, Artifact]) -> None:
-    """The truth is the FP32 graph, whatever the engine will be."""
+    """Every precision has the same FP32 graph as its source."""
     assert len({artifact.manifest.files[MODEL].sha256 for artifact in tiny_artifacts.values()}) == 1
 
 
@@ -64,7 +64,7 @@ def test_the_graph_is_what_the_design_says(tiny_artifacts: dict[str, Artifact]) 
     assert model.graph.node[0].op_type == "Cast"
 
 
-def test_the_same_inputs_give_the_same_truth(tmp_path: Path, smooth_images: Path) -> None:
+def test_the_same_inputs_give_the_same_source(tmp_path: Path, smooth_images: Path) -> None:
     """Graph, ranges and labels of two builds are equal to the byte."""
     first, second = (_seeded_build(tiny_options("int8", tmp_path / name, smooth_images)) for name in "ab")
     for name in (MODEL, CALIBRATION, LABELS):
@@ -113,7 +113,7 @@ def test_an_unknown_backend_is_refused_before_anything_is_written(tmp_path: Path
 
 
 def test_own_labels_need_not_name_the_calibration_folders(tmp_path: Path, smooth_images: Path) -> None:
-    """Calibration needs no labels: folders called otherwise only balance the draw."""
+    """Calibration needs no labels: folders with other names only balance the draw."""
     from PIL import Image
 
     for index, image in enumerate(np.load(smooth_images)["images"][:12]):
@@ -152,7 +152,7 @@ def test_images_that_are_none_are_refused(tmp_path: Path, make: Callable[[np.ran
 
 @pytest.mark.parametrize("stage", ["export", "calibrate", "compile"])
 def test_ctrl_c_leaves_nothing_or_the_whole_artifact(tmp_path: Path, smooth_images: Path, stage: str) -> None:
-    """Interrupted in export or calibration: no artifact, no litter; while the engine is compiled: the artifact without it."""
+    """Interrupted in export or calibration: nothing is left; while the engine is compiled: the artifact without it."""
 
     def interrupt(name: str, done: int, total: int) -> None:
         if name == stage:
@@ -167,7 +167,7 @@ def test_ctrl_c_leaves_nothing_or_the_whole_artifact(tmp_path: Path, smooth_imag
 
 
 def test_an_engine_that_fails_costs_no_calibration(tmp_path: Path, smooth_images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The artifact is there, the error is the engine's, and its hint is the command that tries again."""
+    """The artifact is kept, the error is the engine's, and its hint is the command that compiles again."""
 
     def fail(*_: object) -> None:
         raise BuildError("out of memory", hint="close other programs")
@@ -181,7 +181,7 @@ def test_an_engine_that_fails_costs_no_calibration(tmp_path: Path, smooth_images
 
 
 def test_tuning_for_another_backend_is_refused_first(tmp_path: Path, smooth_images: Path) -> None:
-    """Before minutes of calibration: the workspace is TensorRT's."""
+    """The workspace belongs to TensorRT: another backend is refused before minutes of calibration."""
     options = replace(tiny_options("int8", tmp_path / "out" / "x", smooth_images), tuning=EngineTuning(512))
     with pytest.raises(ConfigError, match="workspace"):
         build(options)
@@ -205,7 +205,7 @@ def test_a_failed_forced_build_keeps_the_old_artifact(tmp_path: Path, smooth_ima
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system takes root")
 @pytest.mark.parametrize("kilobytes", [16, 200, 360])
 def test_a_full_disk_leaves_nothing(tmp_path: Path, smooth_images: Path, kilobytes: int) -> None:
-    """A disk that fills up while the graph or what calibration needs is written: one line, nothing left."""
+    """A disk that fills up while the graph or the calibration files are written: one line, nothing left."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={kilobytes}k", "tmpfs", str(disk)]

@@ -1,4 +1,4 @@
-"""The demonstration does what it says: it trains, both precisions are measured, the stream is classified."""
+"""The demonstration trains, measures both precisions and classifies a stream."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def result(demonstration: tuple[DemoResult, Path]) -> DemoResult:
 
 
 def test_the_network_learned_the_digits(result: DemoResult) -> None:
-    """Even a short training reads most digits it has not seen, and INT8 reads them as FP32 does."""
+    """Even after a short training most unseen digits are classified correctly, and INT8 agrees with FP32."""
     fp32, int8 = result.outcomes["fp32"].accuracy, result.outcomes["int8"].accuracy
     assert fp32.images == int8.images >= 300
     assert fp32.top1 > 80

@@ -1,4 +1,4 @@
-"""tune.py and what it calls: an artifact as any other comes out, what was trained is what is written, and what is refused."""
+"""finetune.py and what it calls: the result is an ordinary artifact of the trained network; and what is refused."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ RECIPE = QuantRecipe(method="mse", images=32)
 QUICK = replace(DEFAULTS, epochs=1, batch=16, rate=0.002, augment="none")
 
 
-def words(images_: Path, **changes: object) -> QatOptions:
+def options_for(images: Path, **changes: object) -> QatOptions:
     """A pass over the shared images, on a network with random weights."""
-    values = {"data": str(images_), "recipe": RECIPE, "training": QUICK, "allow_random": True, **changes}
+    values = {"data": str(images), "recipe": RECIPE, "training": QUICK, "allow_random": True, **changes}
     return QatOptions(**values)  # type: ignore[arg-type]
 
 
@@ -58,7 +58,7 @@ def replaced(source: Artifact, graph: onnx.ModelProto, folder: Path) -> Artifact
 def sources(
     tiny_artifacts: dict[str, Artifact], smooth_images: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Artifact]:
-    """The tiny network with batch norms as training leaves them, FP32 and INT8 by plain ranges, and an FP16 one."""
+    """The tiny network with batch norms as after training, FP32 and INT8 with plain ranges, and an FP16 artifact."""
     folder = tmp_path_factory.mktemp("sources")
     options = Int8Options(str(smooth_images), RECIPE, allow_random=True)
     whole = replaced(tiny_artifacts["fp32"], graph(small("A", input_size=32)), folder / "fp32")
@@ -67,8 +67,10 @@ def sources(
 
 @pytest.fixture(scope="module")
 def broken(tiny_artifacts: dict[str, Artifact], tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """FP32: eight layers that know the digits, and four channels of whose last block are 150 times the others: the function is
-    the same, the step that the average pool reads by is not."""
+    """FP32: eight layers trained on the digits, with four channels of the last block scaled by 150.
+
+    The function is the same; the step at which the average pool reads is not.
+    """
     folder = tmp_path_factory.mktemp("broken")
     torch.manual_seed(0)
     spec, preprocess = small("A", input_size=32), tiny_artifacts["fp32"].manifest.preprocess
@@ -92,12 +94,10 @@ def broken(tiny_artifacts: dict[str, Artifact], tmp_path_factory: pytest.TempPat
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
-def test_it_makes_an_artifact_as_any_other(
-    sources: dict[str, Artifact], smooth_images: Path, tmp_path: Path, precision: str
-) -> None:
-    """It opens, evaluates, simulates and goes to TensorRT; its FP32 graph is the source's, and its record says what was done."""
+def test_it_makes_an_ordinary_artifact(sources: dict[str, Artifact], smooth_images: Path, tmp_path: Path, precision: str) -> None:
+    """It opens, evaluates, simulates and derives TensorRT's form; its FP32 graph is the source's; the training is recorded."""
     source = sources[precision]
-    tuned = fine_tune(source, words(smooth_images, validation=str(smooth_images)), tmp_path / "out")
+    tuned = fine_tune(source, options_for(smooth_images, validation=str(smooth_images)), tmp_path / "out")
     made = open_artifact(tmp_path / "out")
     assert made.manifest.precision == "int8"
     assert made.manifest.files[MODEL] == source.manifest.files[MODEL]
@@ -122,7 +122,7 @@ def test_it_makes_an_artifact_as_any_other(
 def test_what_was_trained_is_what_is_written(sources: dict[str, Artifact], smooth_images: Path, tmp_path: Path) -> None:
     """Read back, the artifact gives a network with the weights, biases, scales and ranges of the one that was trained."""
     source = sources["int8"]
-    made = fine_tune(source, words(smooth_images), tmp_path / "out").artifact
+    made = fine_tune(source, options_for(smooth_images), tmp_path / "out").artifact
     model, corrections = onnx.load(made.model_path), read_corrections(made)
     network = FakeQuantized(model, made.calibration(), corrections)
     again = corrections_of(network, exact_input=False)
@@ -140,24 +140,23 @@ def test_what_was_trained_is_what_is_written(sources: dict[str, Artifact], smoot
 
 
 def test_a_seed_repeats(sources: dict[str, Artifact], smooth_images: Path, tmp_path: Path) -> None:
-    """The same seed gives the same truth to the byte, another seed another."""
+    """The same seed gives the same source digest, another seed another."""
     digests = []
     for place, seed in enumerate((0, 0, 1)):
-        options = words(smooth_images, training=replace(QUICK, seed=seed, max_steps=2))
+        options = options_for(smooth_images, training=replace(QUICK, seed=seed, max_steps=2))
         digests.append(fine_tune(sources["int8"], options, tmp_path / str(place)).artifact.source_digest())
     assert digests[0] == digests[1] != digests[2]
 
 
 @pytest.mark.slow
 def test_it_recovers_what_max_drop_could_not(broken: Artifact, tmp_path: Path) -> None:
-    """No layer in FP16 brings INT8 within a point of FP32 on the digits held out, and the build ends with exit code 3;
-    training on the others does."""
+    """PTQ cannot bring INT8 within a point of FP32 on the held-out digits, and ends with exit code 3; training can."""
     gate = Int8Options("digits", RECIPE, validation="digits", max_drop=1.0)
     with pytest.raises(BudgetError) as caught:
         requantize(broken, gate, tmp_path / "gated")
     assert caught.value.exit_code == 3
     training = replace(DEFAULTS, epochs=4, batch=64, augment="none")
-    tuned = fine_tune(broken, words(Path("digits"), max_drop=1.0, training=training), tmp_path / "out")
+    tuned = fine_tune(broken, options_for(Path("digits"), max_drop=1.0, training=training), tmp_path / "out")
     assert tuned.accuracy is not None
     assert tuned.accuracy.fp32_top1 - tuned.accuracy.before_top1 > 1
     assert tuned.missed is None, tuned.missed
@@ -167,19 +166,19 @@ def test_it_recovers_what_max_drop_could_not(broken: Artifact, tmp_path: Path) -
     assert budget.kept == ()
 
 
-def test_a_budget_that_is_missed_is_told_and_the_artifact_kept(broken: Artifact, tmp_path: Path) -> None:
-    """One tiny step does not heal it: exit code 3 with the way on, and what was trained is on disk without a budget."""
+def test_a_missed_budget_is_reported_and_the_artifact_kept(broken: Artifact, tmp_path: Path) -> None:
+    """One tiny step is not enough: exit code 3 with a hint, and the artifact is written without a budget."""
     training = replace(QUICK, max_steps=1, rate=1e-6)
-    tuned = fine_tune(broken, words(Path("digits"), max_drop=0.0, training=training), tmp_path / "out")
+    tuned = fine_tune(broken, options_for(Path("digits"), max_drop=0.0, training=training), tmp_path / "out")
     assert tuned.missed is not None
     assert tuned.missed.exit_code == 3
     assert "continue the training" in tuned.missed.hint
     assert open_artifact(tmp_path / "out").manifest.budget is None
 
 
-def test_a_budget_that_holds_is_in_the_manifest(sources: dict[str, Artifact], smooth_images: Path, tmp_path: Path) -> None:
+def test_a_met_budget_is_in_the_manifest(sources: dict[str, Artifact], smooth_images: Path, tmp_path: Path) -> None:
     """With its interval, and no layer kept for it."""
-    options = words(smooth_images, validation=str(smooth_images), max_drop=100.0)
+    options = options_for(smooth_images, validation=str(smooth_images), max_drop=100.0)
     tuned = fine_tune(sources["int8"], options, tmp_path / "out")
     assert tuned.missed is None
     budget = open_artifact(tmp_path / "out").manifest.budget
@@ -207,7 +206,7 @@ def test_a_teacher_adds_its_gradient_and_nothing_else() -> None:
 
 
 def test_another_graph_than_was_trained_is_refused(sources: dict[str, Artifact]) -> None:
-    """The check of what is written can fail: ranges twice as wide are found out."""
+    """The check before writing can fail: wider ranges are detected."""
     source = sources["int8"]
     model, table = onnx.load(source.model_path), source.calibration()
     network = FakeQuantized(model, table, read_corrections(source))
@@ -222,25 +221,25 @@ def test_another_graph_than_was_trained_is_refused(sources: dict[str, Artifact])
 def test_fp16_random_weights_and_its_own_folder_are_refused(
     sources: dict[str, Artifact], smooth_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before any training, with the remedy, and nothing is written."""
+    """Refused before any training, with a hint, and nothing is written."""
     with pytest.raises(ConfigError, match="is FP16") as caught:
-        fine_tune(sources["fp16"], words(smooth_images), tmp_path / "out")
+        fine_tune(sources["fp16"], options_for(smooth_images), tmp_path / "out")
     assert "build --int8" in caught.value.hint
     with pytest.raises(CalibrationError, match="random weights"):
-        fine_tune(sources["int8"], words(smooth_images, allow_random=False), tmp_path / "out")
+        fine_tune(sources["int8"], options_for(smooth_images, allow_random=False), tmp_path / "out")
     with pytest.raises(ConfigError, match="that is read"):
-        fine_tune(sources["int8"], words(smooth_images), sources["int8"].folder, force=True)
+        fine_tune(sources["int8"], options_for(smooth_images), sources["int8"].folder, force=True)
     with pytest.raises(ConfigError, match="labelled images"):
-        fine_tune(sources["int8"], words(smooth_images, max_drop=1.0), tmp_path / "out")
+        fine_tune(sources["int8"], options_for(smooth_images, max_drop=1.0), tmp_path / "out")
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="one process"):
-        fine_tune(sources["int8"], words(smooth_images), tmp_path / "out")
+        fine_tune(sources["int8"], options_for(smooth_images), tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_loss_that_is_not_finite_writes_nothing(sources: dict[str, Artifact], smooth_images: Path, tmp_path: Path) -> None:
-    """An absurd rate ends with an error that names it, and no artifact."""
-    options = words(smooth_images, training=replace(QUICK, rate=1e30, epochs=2))
+    """An absurd rate ends with an error that names the option, and no artifact."""
+    options = options_for(smooth_images, training=replace(QUICK, rate=1e30, epochs=2))
     with pytest.raises(EdgeResnetError, match="not finite") as caught:
         fine_tune(sources["int8"], options, tmp_path / "out")
     assert "--rate" in caught.value.hint
@@ -248,7 +247,7 @@ def test_a_loss_that_is_not_finite_writes_nothing(sources: dict[str, Artifact], 
 
 
 def test_images_of_other_classes_are_refused(sources: dict[str, Artifact], tmp_path: Path) -> None:
-    """No labels, labels beyond the head, one class, and a set whose classes have other names."""
+    """No labels, labels beyond the network's, one class, and a set whose classes have other names."""
     artifact, images = sources["int8"], image_batch(6, 32)
 
     def saved(name: str, labels: list[int] | None) -> str:
@@ -276,13 +275,13 @@ def test_images_of_other_classes_are_refused(sources: dict[str, Artifact], tmp_p
 
 @pytest.mark.parametrize("changes", [{"distil": 1.5}, {"distil": -0.1}, {"max_drop": 101.0}, {"max_drop": float("nan")}])
 def test_shares_and_budgets_have_bounds(smooth_images: Path, changes: dict[str, object]) -> None:
-    """What makes no sense is refused when it is said."""
+    """Values out of range are refused when the options are made."""
     with pytest.raises(ConfigError, match=r"0\.\."):
-        words(smooth_images, **changes)
+        options_for(smooth_images, **changes)
 
 
 def test_old_tables_still_open(tiny_int8: Path) -> None:
-    """A table that was written before there was any training has no record of one."""
+    """A table written before quantization-aware training existed has no record of it."""
     artifact = open_artifact(tiny_int8)
     path = tiny_int8 / CALIBRATION
     write_json(path, artifact.calibration())

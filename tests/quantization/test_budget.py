@@ -1,4 +1,4 @@
-"""budget.py: the guilty nodes of real graphs are found and no others; laws of the search over damages of any kind."""
+"""budget.py: finds exactly the damaging nodes of real graphs; properties of the search for damages of any kind."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ BUDGET = 10.0
 
 @dataclass
 class Recorded:
-    """A problem that notes every run: which nodes were kept, over how many images."""
+    """A problem that records every run: which nodes were kept, over how many images."""
 
     problem: BudgetProblem
     runs: list[tuple[frozenset[str], tuple[int, ...]]] = field(default_factory=list)
@@ -63,7 +63,7 @@ def constant(model: onnx.ModelProto, name: str, change: Callable[[Floats], npt.N
 
 
 def centred(model: onnx.ModelProto, images: npt.NDArray[np.uint8]) -> onnx.ModelProto:
-    """The network with its last bias such that every class is as likely: an untrained one answers with one class else."""
+    """The network with its last bias set so that every class is equally likely; untrained, it would always give one class."""
     mean = simulate(model, [images]).mean(axis=0)
     constant(model, "fc.bias", lambda bias: bias - mean)
     return model
@@ -86,7 +86,7 @@ def factors(channels: int) -> npt.NDArray[np.float64]:
 
 
 def real_problem(folder: Path, blocks: Sequence[str], count: int = 200) -> BudgetProblem:
-    """A network calibrated by its largest values; a tenth of the labels is not what FP32 says."""
+    """A network calibrated with method max; a tenth of the labels differ from FP32's answers."""
     images = image_batch(count, 16)
     model = rescaled(centred(graph(small()), images), blocks)
     onnx.save(model, folder / "model.onnx")
@@ -118,7 +118,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> BudgetProblem:
 
 @pytest.fixture(scope="module")
 def mended(broken: BudgetProblem) -> BudgetReport:
-    """What the budget does to it."""
+    """The budget's result for it."""
     return meet_budget(broken, BUDGET)
 
 
@@ -132,7 +132,7 @@ def drop_of(problem: BudgetProblem, kept: Sequence[str]) -> float:
 
 
 def test_rescaling_changes_int8_alone(sound: BudgetProblem, broken: BudgetProblem) -> None:
-    """The premise: both networks compute the same in FP32, INT8 of one is within the budget, of the other far from it."""
+    """Precondition: both networks compute the same in FP32; INT8 of one is within the budget, of the other far from it."""
     assert np.abs(sound.reference - broken.reference).max() < 1e-5 * np.abs(sound.reference).max()
     assert drop_of(sound, ()) <= BUDGET
     assert drop_of(broken, ()) > 5 * BUDGET
@@ -176,7 +176,7 @@ def test_the_ranking_is_by_the_error_of_each_node_alone(broken: BudgetProblem, m
 
 
 def test_a_sound_network_costs_one_run(sound: BudgetProblem) -> None:
-    """Where INT8 holds the budget as it is nothing is kept, nothing ranked, and the images pass once."""
+    """If INT8 meets the budget as it is, nothing is kept or ranked, and the images run once."""
     recorded = Recorded(sound)
     report = meet_budget(recorded.problem, BUDGET)
     assert (report.kept, report.ranking) == ((), ())
@@ -184,7 +184,7 @@ def test_a_sound_network_costs_one_run(sound: BudgetProblem) -> None:
 
 
 def test_a_wider_budget_keeps_fewer(broken: BudgetProblem, mended: BudgetReport) -> None:
-    """Below what a sound network loses more nodes than the guilty ones are kept, the guilty first; above the drop, none."""
+    """A budget below the intact network's loss keeps more than the damaging nodes, these first; one above the drop none."""
     tight, wide = meet_budget(broken, 3.0), meet_budget(broken, drop_of(broken, ()))
     assert tight.kept[:2] == mended.kept
     assert len(tight.kept) > 2 > len(wide.kept) == 0
@@ -192,13 +192,13 @@ def test_a_wider_budget_keeps_fewer(broken: BudgetProblem, mended: BudgetReport)
 
 
 def test_a_budget_of_nothing_is_met(broken: BudgetProblem) -> None:
-    """A budget of nothing is met exactly: with everything in high precision INT8 is FP32."""
+    """A budget of zero is met exactly: with everything in high precision INT8 is FP32."""
     assert drop_of(broken, broken.nodes) == 0
     assert meet_budget(broken, 0).drop <= 0
 
 
 def table_problem(wrong: dict[str, set[int]], count: int, labels: Sequence[int] = ()) -> Recorded:
-    """A network of nodes each of which, quantized, gets its own images wrong; FP32 gets all right."""
+    """A network whose nodes, when quantized, each misclassify their own images; FP32 classifies all correctly."""
     classes = np.array(labels or [0] * count, np.int64)
     reference = np.eye(CLASSES, dtype=np.float32)[classes]
 
@@ -216,7 +216,7 @@ def bound(nodes: int) -> float:
 
 @given(sizes=st.lists(st.integers(0, 6), min_size=1, max_size=8), allowed=st.integers(0, 20))
 def test_it_is_the_fewest(sizes: list[int], allowed: int) -> None:
-    """Where nodes spoil different images, no smaller set of nodes than the kept one holds the budget."""
+    """If nodes damage different images, no smaller set than the kept one meets the budget."""
     count = 100
     starts = np.cumsum([0, *sizes[:-1]])
     wrong = {f"n{i}": set(range(start, start + size)) for i, (start, size) in enumerate(zip(starts, sizes, strict=True))}
@@ -239,7 +239,7 @@ def test_it_is_the_fewest(sizes: list[int], allowed: int) -> None:
     allowed=st.integers(0, 40),
 )
 def test_overlapping_damages(wrong: list[set[int]], allowed: int) -> None:
-    """The budget holds, in few runs of which none is repeated; unless very many are kept, none can be given back."""
+    """The budget is met in few runs, none repeated; unless very many nodes are kept, none of them could be quantized."""
     recorded = table_problem({f"n{i}": places for i, places in enumerate(wrong)}, 100)
     report = meet_budget(recorded.problem, allowed)
     assert report.drop <= allowed
@@ -249,7 +249,7 @@ def test_overlapping_damages(wrong: list[set[int]], allowed: int) -> None:
 
 
 def test_the_least_damaging_is_given_back() -> None:
-    """Of three kept nodes either of the first two turns out not to be needed, but one of them: the more damaging one stays."""
+    """One of the first two of three kept nodes turns out not to be needed: the more damaging one stays."""
     wrong = {"a": {0, 1, 2, 3, 4}, "b": {2, 3, 4, 5}, "c": {10, 11, 12, 13}, "d": {2, 3, 4}}
     problem = table_problem(wrong, 100).problem
     over = {kept: drop_of(problem, kept) > 5 for kept in (("a", "b"), ("a", "b", "c"), ("a", "c"), ("b", "c"), ("c",))}
@@ -259,7 +259,7 @@ def test_the_least_damaging_is_given_back() -> None:
 
 @given(seed=st.integers(0, 2**32), nodes=st.integers(1, 20), allowed=st.integers(0, 60))
 def test_it_needs_no_monotone_drop(seed: int, nodes: int, allowed: int) -> None:
-    """Where every set of kept nodes has a drop of its own at random, what is reported holds, or nothing that was seen did."""
+    """If every set of kept nodes has its own random drop, the reported set meets the budget, or no set that was tried did."""
     rng = np.random.default_rng(seed)
     order = [f"n{i}" for i in range(nodes)]
     drops: dict[frozenset[str], int] = {}
@@ -280,7 +280,7 @@ def test_it_needs_no_monotone_drop(seed: int, nodes: int, allowed: int) -> None:
 
 
 def test_the_runs_grow_with_the_logarithm() -> None:
-    """Seventy nodes of which three are guilty take one run, then three to find three, and two to see that all are needed."""
+    """Seventy nodes of which three are damaging take one run, three to find three, and two to see that all are needed."""
     wrong = {f"n{i}": set(range(i, i + 10)) if i in (20, 40, 60) else set() for i in range(70)}
     recorded = table_problem(wrong, 200)
     assert set(meet_budget(recorded.problem, 0).kept) == {"n20", "n40", "n60"}
@@ -288,14 +288,14 @@ def test_the_runs_grow_with_the_logarithm() -> None:
 
 
 def test_equal_damages_go_to_the_cheaper() -> None:
-    """Of two nodes either of which would do, the one that costs less speed is kept; without costs the first."""
+    """If either of two nodes would do, the one that costs less speed is kept; without costs, the first."""
     problem = table_problem({"early": {0, 1}, "late": {2, 3}}, 10).problem
     assert meet_budget(problem, 20).kept == ("early",)
     assert meet_budget(replace(problem, costs={"early": 5.0, "late": 1.0}), 20).kept == ("late",)
 
 
 def test_the_ranking_takes_classes_in_turn() -> None:
-    """Of 300 images sorted by class, a hundred each, the 64 looked at are the first 22, 21 and 21 of every class."""
+    """Of 300 images sorted by class, a hundred each, the 64 used are the first 22, 21 and 21 of every class."""
     recorded = table_problem({"a": set(range(300))}, 300, labels=[place // 100 for place in range(300)])
     meet_budget(recorded.problem, 0)
     (images,) = {images for _, images in recorded.runs if len(images) < 300}
@@ -303,10 +303,10 @@ def test_the_ranking_takes_classes_in_turn() -> None:
 
 
 def test_out_of_reach(sound: BudgetProblem) -> None:
-    """Where FP32 is another, better network no node helps: the error gives the drop, the best seen, what to do, exit 3."""
+    """If FP32 is another, better network, no node helps: the error has the drop, the best seen, a hint, and exit code 3."""
     better = replace(sound, reference=np.eye(CLASSES, dtype=np.float32)[sound.labels])
-    words = r"loses 10\.00 points of top-1 with 13 of 13 nodes .* budget is 0\.5 \(best seen: \d+\.\d\d with \d+\)"
-    with pytest.raises(BudgetError, match=words) as caught:
+    message = r"loses 10\.00 points of top-1 with 13 of 13 nodes .* budget is 0\.5 \(best seen: \d+\.\d\d with \d+\)"
+    with pytest.raises(BudgetError, match=message) as caught:
         meet_budget(better, 0.5)
     assert caught.value.exit_code == 3
     assert "--max-drop" in caught.value.hint
@@ -314,7 +314,7 @@ def test_out_of_reach(sound: BudgetProblem) -> None:
 
 @pytest.mark.parametrize(("most", "kept"), [(1.0, 4), (0.5, 4), (0.4, None), (0.0, None)])
 def test_more_than_a_share_of_the_nodes_is_not_kept(most: float, kept: int | None) -> None:
-    """Eight nodes of which four are needed: allowed to keep half they are kept, allowed less the budget is out of reach."""
+    """Eight nodes of which four are needed: they are kept if half may be; if fewer may be, the budget cannot be met."""
     recorded = table_problem({f"n{i}": {i} for i in range(8)}, 100)
     if kept is not None:
         assert len(meet_budget(recorded.problem, 4, max_share=most).kept) == kept
@@ -376,7 +376,7 @@ def test_progress_never_goes_back_and_ends_complete(allowed: float) -> None:
 
 @pytest.mark.parametrize("value", [-0.1, 100.1, math.nan])
 def test_a_budget_or_share_that_makes_no_sense(value: float) -> None:
-    """What is no percentage, and what is no share, is refused before anything runs."""
+    """Values that are no percentage or no share are refused before anything runs."""
     recorded = table_problem({"a": {0}}, 4)
     with pytest.raises(ConfigError, match="budget"):
         meet_budget(recorded.problem, value)
@@ -418,7 +418,7 @@ def test_the_number_of_images_named_is_enough(only_fp32: int, only_int8: int, co
 
 
 def test_known_warnings() -> None:
-    """Five hundred images cannot tell half a point, fifty thousand can; a budget of zero has no number of images."""
+    """Five hundred images cannot resolve half a point, fifty thousand can; no number of images is enough for a budget of zero."""
     assert budget_warning(report_of(11, 9, 500, 0.5)) == (
         "500 images leave INT8's drop between -1.47 and 2.33 points (95 % interval), the budget is 0.5; "
         "about 7,300 images would narrow it to ± 0.5"
@@ -428,8 +428,8 @@ def test_known_warnings() -> None:
     assert budget_warning(report_of(30, 10, 500, 0.5)) == ""
 
 
-def test_too_few_images_are_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    """The search itself logs the warning, one line, and none where the images suffice or the budget is wide."""
+def test_too_few_images_are_warned_about_once(caplog: pytest.LogCaptureFixture) -> None:
+    """The search logs the warning once, and none if the images suffice or the budget is wide."""
     problem = table_problem({"a": {0}}, 50).problem
     with caplog.at_level(logging.WARNING):
         meet_budget(problem, 50)

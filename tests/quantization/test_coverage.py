@@ -1,4 +1,4 @@
-"""coverage.py: shares and levels are what a count by hand gives, and the verdict follows the last change."""
+"""coverage.py: shares and levels equal a direct count, and the verdict follows the last change."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def several(changes: list[float]) -> CoverageReport:
 
 @given(st.integers(1, 5000))
 def test_snapshots_double_and_end_with_all(total: int) -> None:
-    """32, 64, 128 … then the total, which is at least half as many again: a last step of a few images would tell nothing."""
+    """32, 64, 128 … then the total, which is at least half as many again: a last step of a few images would show nothing."""
     counts = snapshot_counts(total)
     assert counts[-1] == total
     assert list(counts[:-1]) == [32 * 2**step for step in range(len(counts) - 1)]
@@ -76,7 +76,7 @@ def test_all_levels_are_used_by_an_even_spread_and_few_by_a_lump() -> None:
 
 @given(share=st.floats(0.05, 1))
 def test_the_steps_reach_up_to_99_percent_of_the_values(share: float) -> None:
-    """Even values up to ``share`` of the range leave the steps beyond unused; values beyond the range use no more than 127."""
+    """Uniform values up to ``share`` of the range leave the steps beyond it unused; values beyond the range use at most 127."""
     values = np.linspace(0, 1, 5000, dtype=np.float32)
     assert report(values, 1 / share, {32: 1.0}).tensors[0].steps == pytest.approx(127 * 0.99 * share, rel=0.01)
     assert report(values, 0.5, {32: 1.0}).tensors[0].steps == 127
@@ -90,7 +90,7 @@ def test_a_dead_tensor_is_covered() -> None:
 
 @pytest.mark.parametrize(("last", "enough"), [(1.01, True), (1.2, False)])
 def test_the_verdict_follows_the_last_change(last: float, enough: bool) -> None:
-    """One per cent from half the images to all is enough, a fifth is not; the line says so."""
+    """A change of 1 % from half the images to all is enough, one of a fifth is not; the verdict says so."""
     found = report(np.ones(10, np.float32), 1.0, {32: 0.5, 64: 1.0, 128: last})
     assert found.enough is enough
     assert found.moved == pytest.approx((last - 1) / last)
@@ -99,7 +99,7 @@ def test_the_verdict_follows_the_last_change(last: float, enough: bool) -> None:
 
 
 def test_a_tenth_of_the_tensors_may_not_hide_behind_the_median() -> None:
-    """Nine tensors at rest do not make the others' ranges right; one of twenty may move, as the rarest values do."""
+    """Nine stable tensors do not make the others' ranges right; one of twenty may change, as rare values do."""
     assert several([0.0] * 19 + [0.5]).enough
     found = several([0.0] * 16 + [0.5] * 4)
     assert (found.moved, found.enough) == (0.0, False)
@@ -108,14 +108,14 @@ def test_a_tenth_of_the_tensors_may_not_hide_behind_the_median() -> None:
 
 @given(st.lists(st.floats(0, 0.9), min_size=1, max_size=30))
 def test_more_movement_is_never_called_enough_for_less(changes: list[float]) -> None:
-    """Where ranges that move twice as much are at rest, so are these."""
+    """If ranges that change twice as much are stable, so are these."""
     smaller = several([change / 2 for change in changes])
     assert smaller.moved <= several(changes).moved
     assert smaller.enough or not several(changes).enough
 
 
 def test_the_report_survives_json(tmp_path: Path) -> None:
-    """Figures and names alone: it can be written and read."""
+    """The report contains only figures and names, so it can be written and read."""
     found = several([0.1, 0.2])
     write_json(tmp_path / "report.json", found)
     read = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
@@ -133,7 +133,7 @@ def test_no_tensor_and_no_snapshot_do_not_raise() -> None:
 
 
 def test_too_few_images_to_tell() -> None:
-    """One snapshot shows no change, and is not called enough."""
+    """One snapshot shows no change and does not count as enough."""
     found = report(np.ones(10, np.float32), 1.0, {20: 1.0})
     assert not found.enough
     assert "too few" in render(found)
@@ -152,7 +152,7 @@ def test_the_table_shows_what_moves_first() -> None:
 
 
 def test_ranges_are_read_as_the_counts_stand() -> None:
-    """By the recipe's method, while counting goes on."""
+    """Ranges are read by the recipe's method while counting continues."""
     histogram = filled(np.full(10, 0.5, np.float32))
     assert ranges_now({"t": histogram}, QuantRecipe(method="max")) == {"t": 0.5}
     histogram.add(np.full(10, 2.0, np.float32))

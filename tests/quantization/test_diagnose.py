@@ -1,4 +1,4 @@
-"""diagnose.py: sound networks and sets pass in silence, broken ones are named in one line."""
+"""diagnose.py: good networks and sets give no warning, broken ones give one line each."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def measured(model: onnx.ModelProto, images: Images) -> Histograms:
 
 
 def ranges(histograms: Histograms, recipe: QuantRecipe) -> CalibrationTable:
-    """The table by a recipe."""
+    """The table of a recipe."""
     return table_from(dict(histograms), recipe, 1, "", "")
 
 
@@ -134,13 +134,13 @@ def loud_channel(model: onnx.ModelProto, factor: float) -> onnx.ModelProto:
 
 @pytest.mark.parametrize("spec", [small("A"), small("B"), small(plain=True), ModelSpec("imagenet", 18, input_size=32)])
 def test_sound_networks_are_not_flagged(spec: ModelSpec) -> None:
-    """Networks as training leaves them have no risky layer."""
+    """Trained networks have no risky layer."""
     model = graph(spec)
     assert risky_layers(model, *counted(model, image_batch(32, spec.input_size))) == []
 
 
 def test_a_trained_network_is_not_flagged_by_any_method(cifar: Trained) -> None:
-    """CIFAR ResNet-20, which plain ranges serve well, has no risky layer however its ranges are read."""
+    """CIFAR ResNet-20, which quantizes well with plain ranges, has no risky layer with any method."""
     histograms = measured(cifar.model, cifar.train)
     for method in METHODS:
         recipe = QuantRecipe(method=method)  # type: ignore[arg-type]
@@ -149,7 +149,7 @@ def test_a_trained_network_is_not_flagged_by_any_method(cifar: Trained) -> None:
 
 @pytest.mark.parametrize(("factor", "figure"), [(30, "127 steps"), (100, "127 steps"), (3000, "become zero")])
 def test_a_loud_channel_of_a_residual_stream_is_flagged(cifar: Trained, factor: float, figure: str) -> None:
-    """One channel of 32, from where agreement falls below 95 % up to where the rest drowns; FP32 notices nothing."""
+    """One scaled channel of 32, from where agreement falls below 95 % to where the others vanish; FP32 is unchanged."""
     model = loud_channel(cifar.model, factor)
     before, after = (logits(network, cifar.test[:32]).argmax(axis=1) for network in (cifar.model, model))
     assert (before == after).mean() > 0.95
@@ -170,7 +170,7 @@ def test_a_network_scaled_apart_is_flagged_where_it_was() -> None:
 
 
 def test_the_wider_apart_the_worse() -> None:
-    """The worst layer's figure grows with the factor, from nothing to tell on."""
+    """The worst layer's value grows with the factor, starting from no warning."""
     values = []
     for factor in (1, 30, 300, 3000):
         model = rescaled(graph(small()), factor, ("layer1.0",))
@@ -182,7 +182,7 @@ def test_the_wider_apart_the_worse() -> None:
 
 
 def test_weights_alone_can_be_the_risk() -> None:
-    """An input channel that never fires may have huge weights: no activation shows them, and they take every step."""
+    """An input channel that is always zero may have huge weights: no activation shows them, but they use up all steps."""
     model = graph(small())
     tensor = next(tensor for tensor in model.graph.initializer if tensor.name == "layer2.0.conv2.weight")
     weight = numpy_helper.to_array(tensor).copy()
@@ -204,7 +204,7 @@ def one_loud_value_in(rate: int, factor: float) -> Values:
     ("amax", "text"), [(None, "127 steps"), (4.0, "clipping removes")], ids=["nothing is clipped", "the loud ones are clipped"]
 )
 def test_either_way_of_reading_an_outlier_is_flagged(amax: float | None, text: str) -> None:
-    """Values a hundred times the rest: under max they leave the rest no steps, clipped they are lost themselves."""
+    """Values a hundred times the rest: with max they leave the rest no steps, and if clipped they are lost themselves."""
     histogram = filled(one_loud_value_in(50, 100))
     table = CalibrationTable({"relu": amax or histogram.amax}, (), QuantRecipe(method="max"), 1, "", "")
     risks = risky_layers(graph(small()), {"relu": histogram}, table)
@@ -214,7 +214,7 @@ def test_either_way_of_reading_an_outlier_is_flagged(amax: float | None, text: s
 
 
 def test_a_sparse_tensor_is_no_risk() -> None:
-    """Ninety-seven zeros in a hundred are what a ReLU may leave: no channel of the network is louder than another."""
+    """A ReLU may give 97 % zeros: no channel of this network is much larger than another."""
     values = np.abs(np.random.default_rng(0).standard_normal(20_000)).astype(np.float32)
     values[np.arange(20_000) % 100 > 2] = 0
     histogram = filled(values)
@@ -234,7 +234,7 @@ def test_what_is_kept_or_only_added_is_not_judged() -> None:
 
 
 def test_the_warning_is_one_line_with_the_worst_first() -> None:
-    """However many layers: one line, the worst three named, the others counted, and what to do."""
+    """One line for any number of layers: it names the worst three, counts the others, and says what to do."""
     assert risk_warning([]) == []
     lines = risk_warning([Risk(f"layer{index}", 9.0 - index, "bad") for index in range(5)])
     assert len(lines) == 1
@@ -245,13 +245,13 @@ def test_the_warning_is_one_line_with_the_worst_first() -> None:
     assert "--max-drop" in lines[0]
 
 
-def test_a_good_set_passes_in_silence() -> None:
-    """Two hundred images of all classes: nothing to say."""
+def test_a_good_set_gives_no_warning() -> None:
+    """Two hundred images of all classes give no warning."""
     spec = Preprocess(resize=16, crop=16)
     assert set_warnings(from_arrays("good", image_batch(200, 16), np.arange(200) % 10, []), 10, spec) == []
 
 
-def test_real_sets_pass_in_silence(cifar: Trained, real_data: Path) -> None:
+def test_real_sets_give_no_warning(cifar: Trained, real_data: Path) -> None:
     """CIFAR-10, ImageNet's five hundred of as many classes, and handwritten digits, as their networks see them."""
     assert set_warnings(from_arrays("cifar10", cifar.train, cifar.labels), 10, CIFAR) == []
     assert set_warnings(open_images(real_data / "imagenet" / "sample500.csv"), 1000, Preprocess()) == []
@@ -259,7 +259,7 @@ def test_real_sets_pass_in_silence(cifar: Trained, real_data: Path) -> None:
 
 
 def test_ten_classes_of_a_thousand_are_enough() -> None:
-    """What a set of ten ImageNet classes is; ranges hardly depend on the classes."""
+    """As in a set of ten ImageNet classes; ranges hardly depend on the classes."""
     assert set_warnings(from_arrays("ten", image_batch(200, 16), np.arange(200) % 10), 1000) == []
 
 
@@ -276,7 +276,7 @@ def test_ten_classes_of_a_thousand_are_enough() -> None:
     ],
 )
 def test_an_unfit_set_is_named(images: Images, labels: npt.NDArray[np.int64] | None, text: str) -> None:
-    """Too small, one class, few classes, repeated, flat: one line, that says the number."""
+    """A set that is too small, of one or few classes, repeated or flat gives one line with the number."""
     lines = set_warnings(from_arrays("set", images, labels, []), 10)
     assert len(lines) == 1, lines
     assert text in lines[0]
@@ -294,14 +294,14 @@ def test_an_unfit_set_is_named(images: Images, labels: npt.NDArray[np.int64] | N
     ],
     ids=["right", "halves", "no mean", "no deviation", "deviation divided by 255 again"],
 )
-def test_a_normalisation_that_fits_no_image_is_doubted(cifar: Trained, spec: Preprocess, doubted: bool) -> None:
-    """A missing mean or deviation shows in the pixels; they cannot tell one usual normalisation from another."""
+def test_a_normalisation_that_fits_no_image_is_warned_about(cifar: Trained, spec: Preprocess, doubted: bool) -> None:
+    """A missing mean or deviation shows in the pixels; two usual normalisations cannot be distinguished."""
     lines = set_warnings(from_arrays("cifar10", cifar.train), 10, spec)
     assert [("--mean" in line) for line in lines] == [True] * doubted
 
 
 def test_images_that_cannot_be_read_do_not_raise(tmp_path: Path) -> None:
-    """A broken file is the pass's to name; here it is only not looked at."""
+    """Broken files are reported by the calibration pass; here they are skipped."""
     for index in range(3):
         (tmp_path / f"{index}.png").write_bytes(b"no image")
     assert any("far too few" in line for line in set_warnings(open_images(tmp_path), 10))
@@ -316,7 +316,7 @@ def test_fp32_near_chance_is_doubted() -> None:
 
 
 def test_a_modest_network_is_not_doubted() -> None:
-    """Four in ten right of a thousand classes is far from chance."""
+    """40 % right of a thousand classes is far from chance."""
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 1000, 64)
     answers = np.where(np.arange(64) % 5 < 2, labels, (labels + 1) % 1000)
@@ -324,7 +324,7 @@ def test_a_modest_network_is_not_doubted() -> None:
 
 
 def test_one_answer_for_everything_is_doubted() -> None:
-    """Where nothing is labelled, a network that says the same of all images has the wrong input; of one class it may."""
+    """Without labels, the same answer for all images means a wrong input; for images of one class it does not."""
     answers = np.zeros((64, 10), np.float32)
     answers[:, 3] = 9
     assert "one class" in check_answers(answers, None)[0]
@@ -333,7 +333,7 @@ def test_one_answer_for_everything_is_doubted() -> None:
 
 
 def test_a_network_that_knows_nothing_is_doubted() -> None:
-    """Answers all but even, as before training, are doubted without labels; half sure ones are not."""
+    """Nearly uniform answers, as before training, give a warning without labels; moderately sure ones do not."""
     answers = np.random.default_rng(0).standard_normal((64, 10)).astype(np.float32)
     assert "unsure" in check_answers(0.1 * answers, None)[0]
     assert check_answers(4 * answers, None) == []
@@ -341,12 +341,12 @@ def test_a_network_that_knows_nothing_is_doubted() -> None:
 
 @pytest.mark.parametrize("count", [0, 1, 15])
 def test_few_answers_are_not_judged(count: int) -> None:
-    """Three wrong answers of three say nothing yet."""
+    """Three wrong answers of three are no evidence."""
     assert check_answers(np.zeros((count, 10), np.float32), np.ones(count, np.int64)) == []
 
 
 def test_fp32_of_a_trained_network_is_believed_until_its_input_is_wrong(cifar: Trained, real_data: Path, tmp_path: Path) -> None:
-    """ResNet-20 as published passes; with pixels 255 times too large, or labels in another order, it is doubted."""
+    """The published ResNet-20 passes; pixels 255 times too large, or labels in another order, give a warning."""
     right = logits(cifar.model, cifar.test[:64])
     assert check_answers(right, cifar.labels[:64]) == []
     assert check_answers(right, None) == []
@@ -369,7 +369,7 @@ def test_sets_of_one_kind_are_alike_and_others_are_not() -> None:
 
 
 def test_training_and_test_images_are_alike_and_dark_ones_are_not(cifar: Trained) -> None:
-    """Either may calibrate for the other; half the brightness is told, and what it clips when calibrated on."""
+    """Either set may calibrate for the other; half the brightness gives a warning, and another about values clipped by it."""
     train, test, dark = (measured(cifar.model, images) for images in (cifar.train, cifar.test, cifar.test // 2))
     assert check_unlike(train, test) == []
     assert check_unlike(test, train) == []
@@ -382,7 +382,7 @@ def test_training_and_test_images_are_alike_and_dark_ones_are_not(cifar: Trained
 
 
 def test_an_exact_input_is_not_called_clipped(cifar: Trained) -> None:
-    """Its range is that of a pixel, whatever the images: brighter ones lie within it."""
+    """Its range is that of a pixel for any images: brighter ones lie within it."""
     model = apply(cifar.model, Corrections(exact_input=True))
     bright, dark = (measured(model, images) for images in (cifar.test[:64], cifar.test[:64] // 4 + 96))
     assert SHIFTED in dark
@@ -391,7 +391,7 @@ def test_an_exact_input_is_not_called_clipped(cifar: Trained) -> None:
 
 @given(seed=st.integers(0, 99), factor=st.floats(0.2, 5))
 def test_unlikeness_is_a_distance(seed: int, factor: float) -> None:
-    """A set is like itself, and a scaling is seen from either side or from neither."""
+    """A set is like itself, and a scaling is detected from both sides or from neither."""
     values = np.abs(np.random.default_rng(seed).standard_normal(4000)).astype(np.float32)
     first, second = {"t": filled(values)}, {"t": filled(values * np.float32(factor))}
     assert check_unlike(first, first) == []
@@ -401,7 +401,7 @@ def test_unlikeness_is_a_distance(seed: int, factor: float) -> None:
 
 
 def test_tensors_without_values_are_passed_over() -> None:
-    """A dead tensor, or one that only one side has, is no evidence."""
+    """A tensor that is all zero, or that only one side has, is no evidence."""
     dead = {"t": filled(np.zeros(4, np.float32))}
     assert check_unlike(dead, dead) == []
     assert check_unlike({}, dead) == []

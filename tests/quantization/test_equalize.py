@@ -1,4 +1,4 @@
-"""equalize.py: the function stays whatever the factors, and scaling between layers is undone."""
+"""equalize.py: no factor changes the function, and scaling between layers is undone."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_the_function_is_unchanged(name: str) -> None:
 @settings(max_examples=20)
 @given(seed=st.integers(0, 1000), activations=st.floats(0, 1), weights=st.floats(0, 1))
 def test_any_ranges_keep_the_function(seed: int, activations: float, weights: float) -> None:
-    """Ranges need not be the network's: a factor is a factor. Dead channels are not blown up beyond float's digits."""
+    """Any ranges may be used. Dead channels are not scaled up beyond the precision of float."""
     model, images = graph(small()), image_batch(2, 16)
     rng = np.random.default_rng(seed)
     ranges = {
@@ -65,7 +65,7 @@ def test_any_ranges_keep_the_function(seed: int, activations: float, weights: fl
 
 
 def test_full_strength_makes_the_channels_of_a_lone_tensor_alike() -> None:
-    """Inside a block, where no Add ties tensors, every channel that lives ends with the same range."""
+    """Inside a block, where no Add ties tensors, every channel that is not dead ends with the same range."""
     model = graph(small())
     changed = apply(model, equalize(model, channel_ranges(model), 1.0, 0.0))
     before, after = (channel_ranges(m)["layer1.0.relu"] for m in (model, changed))

@@ -41,7 +41,7 @@ def test_torch_agrees_with_onnx_runtime(name: str, exact: bool) -> None:
 
 
 def test_each_pair_is_read_once_and_reaches_all_its_readers() -> None:
-    """A block's input is quantized once for the convolution and for the Add; what read returns is what they see."""
+    """A block's input is quantized once for the convolution and the Add; both get what ``read`` returns."""
     model = graph(small())
     pairs, seen = tensorrt_pairs(model), []
 
@@ -56,7 +56,7 @@ def test_each_pair_is_read_once_and_reaches_all_its_readers() -> None:
 
 
 def test_watch_may_change_an_output() -> None:
-    """What watch returns goes on in the output's place; it sees every node in order."""
+    """The hook's result replaces the output, and the hook is called for every node in order."""
     model = graph(small())
     executor, names = Executor(model, []), []
 
@@ -71,7 +71,7 @@ def test_watch_may_change_an_output() -> None:
 
 
 def test_an_unknown_operator_is_refused_by_name() -> None:
-    """A graph of somebody else's is not half computed."""
+    """A graph with unknown operators is refused as a whole."""
     model = graph(small())
     model.graph.node.append(helper.make_node("Softmax", ["logits"], ["p"], name="softmax"))
     with pytest.raises(CalibrationError, match="Softmax"):

@@ -1,4 +1,4 @@
-"""histogram.py: laws of the counts, on arrays that hypothesis makes."""
+"""histogram.py: properties of the counts on generated arrays."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def state(histogram: AbsHistogram) -> tuple[list[int], float, float, bool]:
 
 
 def counted_at_once(values: Floats, limit: float) -> npt.NDArray[np.int64]:
-    """The counts by their definition, in float64: bin i holds i <= |x| * 2048 / limit < i + 1."""
+    """The counts by definition, in float64: bin i holds i <= |x| * 2048 / limit < i + 1."""
     place = np.floor(np.abs(values.astype(np.float64)) * (BINS / limit)).astype(int)
     return np.bincount(place.ravel(), minlength=BINS)
 
@@ -51,7 +51,7 @@ def test_any_order_and_any_batching_gives_the_same_counts(values: Floats, data: 
 @given(VALUES)
 @settings(max_examples=150)
 def test_counts_follow_their_definition(values: Floats) -> None:
-    """Fed one by one, with every doubling on the way, the counts are those of the final limit from the start."""
+    """Added one by one, with every doubling on the way, the counts equal those with the final limit from the start."""
     histogram = of(*values.reshape(-1, 1))
     if histogram.limit == 0:
         assert not values.any()
@@ -84,7 +84,7 @@ def test_the_limit_is_the_next_power_of_two(values: Floats) -> None:
 
 
 def test_memory_does_not_grow_with_the_number_of_values() -> None:
-    """However much is counted, a histogram holds 2048 counts of eight bytes."""
+    """A histogram holds 2048 counts of eight bytes, however many values are counted."""
     histogram = AbsHistogram()
     for exponent in range(-30, 31):
         histogram.add(np.full(10_000, 2.0**exponent, np.float32))
@@ -158,7 +158,7 @@ def test_values_that_are_not_finite_are_refused(bad: float, place: int) -> None:
 @given(VALUES, st.integers(1, 5))
 @settings(max_examples=60)
 def test_a_sample_is_counted_and_the_largest_of_the_whole_kept(values: Floats, step: int) -> None:
-    """Of a sample with the whole's largest value the counts are the sample's, limit and amax at least reach that value."""
+    """With a sample and the largest value of the whole, the counts are the sample's, and limit and amax cover that value."""
     sample = AbsHistogram()
     sample.add(values[::step], values.max(keepdims=True))
     assert sample.counts.sum() == values[::step].size
@@ -168,7 +168,7 @@ def test_a_sample_is_counted_and_the_largest_of_the_whole_kept(values: Floats, s
 
 @pytest.mark.parametrize(("values", "largest"), [([1, np.nan], 2), ([1, 2], np.nan), ([1, 2], np.inf), ([1, -np.inf], 2)])
 def test_a_sample_that_is_not_finite_is_refused(values: list[float], largest: float) -> None:
-    """Whether the sample or the largest value is the one that is broken."""
+    """Both for a sample and for a largest value that is not finite."""
     with pytest.raises(CalibrationError, match="not finite"):
         AbsHistogram().add(np.array(values, np.float32), np.array([largest], np.float32))
 

@@ -1,4 +1,4 @@
-"""int8.py: an INT8 artifact from any artifact's graph, its budget in the manifest, and what is refused before the work."""
+"""int8.py: an INT8 artifact from any artifact's graph, its budget in the manifest, and what is refused in advance."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from edge_resnet.runtime.backend import open_backend
 RECIPE = QuantRecipe(method="mse", images=32, correction="learned", epochs=1)
 
 
-def options(images: Path, **words: object) -> Int8Options:
+def options(images: Path, **changes: object) -> Int8Options:
     """INT8 on the shared images, of a network with random weights."""
-    return Int8Options(**{"data": str(images), "recipe": RECIPE, "allow_random": True, **words})  # type: ignore[arg-type]
+    return Int8Options(**{"data": str(images), "recipe": RECIPE, "allow_random": True, **changes})  # type: ignore[arg-type]
 
 
 def test_int8_is_made_of_an_fp32_artifact(tiny_artifacts: dict[str, Artifact], smooth_images: Path, tmp_path: Path) -> None:
-    """The graph, labels and preprocessing are the source's; ranges and corrections are new; every backend variant opens."""
+    """Graph, labels and preprocessing are those of the source; ranges and corrections are new; every backend variant opens."""
     source = tiny_artifacts["fp32"]
     made = requantize(source, options(smooth_images), tmp_path / "int8")
     assert made.manifest.precision == "int8"
@@ -42,7 +42,7 @@ def test_int8_is_made_of_an_fp32_artifact(tiny_artifacts: dict[str, Artifact], s
 
 
 def test_the_source_is_never_overwritten(tiny_int8: Path, smooth_images: Path) -> None:
-    """Not even with force: the folder that is read is not the one that is written."""
+    """The folder that is read is never written, not even with force."""
     artifact = open_artifact(tiny_int8)
     with pytest.raises(ConfigError, match="that is read"):
         requantize(artifact, options(smooth_images), tiny_int8, force=True)
@@ -50,7 +50,7 @@ def test_the_source_is_never_overwritten(tiny_int8: Path, smooth_images: Path) -
 
 
 def test_a_budget_goes_into_the_manifest(tiny_artifacts: dict[str, Artifact], smooth_images: Path, tmp_path: Path) -> None:
-    """What was measured, the interval and the accuracy stand in the manifest that is read back."""
+    """The manifest that is read back contains measurement, interval and accuracy."""
     wanted = options(smooth_images, validation=str(smooth_images), max_drop=50.0)
     made = open_artifact(requantize(tiny_artifacts["fp32"], wanted, tmp_path / "x").folder)
     budget = made.manifest.budget
@@ -63,7 +63,7 @@ def test_a_budget_goes_into_the_manifest(tiny_artifacts: dict[str, Artifact], sm
 def test_a_budget_out_of_reach_writes_nothing(
     tiny_artifacts: dict[str, Artifact], smooth_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The gate fails: BudgetError with exit code 3, and no artifact and no litter."""
+    """A missed budget is a BudgetError with exit code 3; no artifact and no temporary file is left."""
     from edge_resnet.quantization import int8
 
     def unreachable(*_: object, **__: object) -> object:
@@ -77,7 +77,7 @@ def test_a_budget_out_of_reach_writes_nothing(
 
 
 @pytest.mark.parametrize(
-    ("words", "kind", "text"),
+    ("changes", "kind", "text"),
     [
         ({"max_drop": 0.5}, ConfigError, "labelled images"),
         ({"validation": "val"}, ConfigError, "with an accuracy budget"),
@@ -85,14 +85,14 @@ def test_a_budget_out_of_reach_writes_nothing(
         ({"validation": "val", "max_drop": float("nan")}, ConfigError, r"0\.\.100"),
     ],
 )
-def test_half_a_budget_is_refused(smooth_images: Path, words: dict[str, object], kind: type[Exception], text: str) -> None:
-    """A budget needs labelled images, labelled images a budget, and the budget a number of points."""
+def test_half_a_budget_is_refused(smooth_images: Path, changes: dict[str, object], kind: type[Exception], text: str) -> None:
+    """Budget and labelled images need each other, and the budget must be a number of points."""
     with pytest.raises(kind, match=text):
-        options(smooth_images, **words)
+        options(smooth_images, **changes)
 
 
 def test_random_weights_and_noise_are_refused(tiny_artifacts: dict[str, Artifact], smooth_images: Path, tmp_path: Path) -> None:
-    """As in build: neither says anything of ranges."""
+    """As in build: neither gives meaningful ranges."""
     with pytest.raises(CalibrationError, match="random weights"):
         requantize(tiny_artifacts["fp32"], options(smooth_images, allow_random=False), tmp_path / "x")
     noise = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
@@ -102,7 +102,7 @@ def test_random_weights_and_noise_are_refused(tiny_artifacts: dict[str, Artifact
 
 
 def test_validation_without_labels_is_refused(smooth_images: Path, tmp_path: Path, tiny_artifacts: dict[str, Artifact]) -> None:
-    """Unlabelled images, and labels of another network, are no measure."""
+    """Unlabelled images and labels of another network are refused."""
     np.savez(tmp_path / "bare.npz", images=np.load(smooth_images)["images"])
     model = tiny_artifacts["fp32"].manifest.model
     with pytest.raises(DataError, match="no labels"):
@@ -114,14 +114,14 @@ def test_validation_without_labels_is_refused(smooth_images: Path, tmp_path: Pat
 
 
 def test_build_and_requantize_make_the_same(tmp_path: Path, smooth_images: Path, tiny_artifacts: dict[str, Artifact]) -> None:
-    """From the same graph and images the ranges are the same, whichever command made them."""
+    """The same graph and images give the same ranges with either command."""
     built = tiny_artifacts["int8"]
     again = requantize(built, options(smooth_images, recipe=built.calibration().recipe), tmp_path / "again")
     assert (again.folder / CALIBRATION).read_bytes() == (built.folder / CALIBRATION).read_bytes()
 
 
 def test_a_learned_build_is_reproducible(tmp_path: Path, smooth_images: Path) -> None:
-    """Two builds with the same weights and seed have the same truth, corrections included."""
+    """Two builds with the same weights and seed have the same source digest, corrections included."""
     import torch
 
     folders = []

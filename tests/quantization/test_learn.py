@@ -1,4 +1,4 @@
-"""learn.py: what is learned answers more like FP32 on images it has not seen, reproducibly, and only where it may."""
+"""learn.py: learning brings INT8 closer to FP32 on unseen images, reproducibly, and changes only what it may."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Case]:
 
 @pytest.fixture(scope="module")
 def learned(plain: Case) -> Learned:
-    """What is learned of it."""
+    """The result of learning on it."""
     return learn(plain.model, plain.table.amax, plain.images, RECIPE)
 
 
@@ -69,7 +69,7 @@ def with_ranges(made: Case, amax: dict[str, float]) -> CalibrationTable:
 
 
 def test_unseen_images_are_answered_more_like_fp32(plain: Case, learned: Learned) -> None:
-    """On other images the logit error falls by a fifth at least, in ONNX Runtime, not only in torch."""
+    """On other images the logit error falls by at least a fifth, in ONNX Runtime as well as in torch."""
     unseen = image_batch(64, 16, seed=99)
     before = error(plain.model, quantize(plain.model, plain.table, "tensorrt"), unseen)
     after = quantize(plain.model, with_ranges(plain, learned.amax), "tensorrt", learned.corrections)
@@ -77,7 +77,7 @@ def test_unseen_images_are_answered_more_like_fp32(plain: Case, learned: Learned
 
 
 def test_the_loss_falls(learned: Learned) -> None:
-    """The last pass loses less than the first."""
+    """The last pass has a smaller loss than the first."""
     assert 0 < learned.last_loss < learned.first_loss
 
 
@@ -90,7 +90,7 @@ def test_the_same_seed_learns_the_same(plain: Case, learned: Learned) -> None:
 
 
 def test_weights_move_by_steps_and_stay_int8(plain: Case, learned: Learned) -> None:
-    """No integer leaves -127..127, few move by more than a step: it is rounding that is learned, not another network."""
+    """No integer leaves -127..127, and few change by more than a step: rounding is learned, not another network."""
     nodes = {node.name: node for node in plain.model.graph.node}
     constants = {t.name: onnx.numpy_helper.to_array(t) for t in plain.model.graph.initializer}
     moved = []
@@ -113,7 +113,7 @@ def test_nodes_in_high_precision_are_left_alone(plain: Case) -> None:
 
 
 def test_an_exact_input_stays_exact(tmp_path: Path) -> None:
-    """Its step is a pixel's and is not learned."""
+    """Its step is one pixel value and is not learned."""
     model = with_exact_input(graph(small()))
     made = case(tmp_path, model)
     with made.images:
@@ -140,7 +140,7 @@ def test_padding_of_option_a_stays_zero(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_stops_it(plain: Case) -> None:
-    """Learning reports before every step, so that an interruption ends it there."""
+    """Learning reports before every step, so that it can be interrupted there."""
 
     def interrupt(stage: str, done: int, total: int) -> None:
         if stage == "learn" and done > 0:
@@ -162,7 +162,7 @@ def test_a_step_sees_as_many_pixels_at_every_size(size: int) -> None:
 
 
 def test_bias_correction_restores_the_means(plain: Case) -> None:
-    """Per channel, the mean output of the last convolution is nearer to FP32's with the corrected biases than without."""
+    """The mean output per channel of the last convolution is closer to FP32's with corrected biases than without."""
     found = correct_biases(plain.model, plain.table.amax, plain.images, frozenset())
     assert set(found.biases) == {node.name for node in plain.model.graph.node if node.op_type == "Conv"}
     images, tensor = plain.images.take(range(64)), "layer3.0.conv2"
@@ -182,7 +182,7 @@ def test_bias_correction_restores_the_means(plain: Case) -> None:
 
 
 def test_bias_correction_leaves_kept_nodes(plain: Case) -> None:
-    """A node in high precision is not rounded, so nothing is taken back."""
+    """A node in high precision is not rounded, so its bias is not corrected."""
     found = correct_biases(plain.model, plain.table.amax, plain.images, frozenset({"conv1"}))
     assert "conv1" not in found.biases
     assert isinstance(apply(plain.model, found), onnx.ModelProto)

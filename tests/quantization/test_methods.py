@@ -1,4 +1,4 @@
-"""sweep.py: how many are held out, the rows beside single runs by hand, and the rule that chooses."""
+"""methods.py: how many images are held out, the rows compared with single runs, and the rule that chooses."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ Histograms = dict[str, AbsHistogram]
 
 @pytest.fixture(scope="module")
 def histograms(tmp_path_factory: pytest.TempPathFactory) -> Histograms:
-    """Of the smallest network over sixteen images, none of them held out."""
+    """Histograms of the smallest network over sixteen images, none of them held out."""
     path = tmp_path_factory.mktemp("sweep") / "model.onnx"
     path.write_bytes(exported(small()))
     return collect(path, measured_tensors(graph(small())), [image_batch(16, 16)], 16)[0]
@@ -59,7 +59,7 @@ def test_some_are_held_out_and_some_are_left(total: int, share: float) -> None:
 
 
 def test_a_quarter_is_held_out() -> None:
-    """Unless asked otherwise: 128 of 512, and the least of a small set."""
+    """The default: 128 of 512, and the minimum of a small set."""
     assert (held_out_count(512), held_out_count(40), held_out_count(16)) == (128, 10, 8)
 
 
@@ -79,7 +79,7 @@ def test_both_parts_of_a_balanced_sample_are_balanced(total: int, classes: int, 
 
 @pytest.mark.parametrize("total", [0, 1, 8, 15])
 def test_nothing_is_held_out_of_a_small_set(total: int) -> None:
-    """Below sixteen images there is an error, and the message says how many there are and what needs none held out."""
+    """Fewer than sixteen images are an error that says how many there are and which method holds out none."""
     with pytest.raises(CalibrationError, match=f"^{total} images are too few") as caught:
         held_out_count(total)
     assert "--calib-method" in caught.value.hint
@@ -87,7 +87,7 @@ def test_nothing_is_held_out_of_a_small_set(total: int) -> None:
 
 @given(st.floats(50.1, 100), st.sampled_from(["auto", "max", "percentile"]))
 def test_candidates_are_every_method_and_the_recipes_own_percentile(percentile: float, method: str) -> None:
-    """Each method occurs, percentiles rise without repetition, and what else a recipe says is kept."""
+    """Each method occurs, percentiles rise without repetition, and the recipe's other values are kept."""
     recipe = QuantRecipe(method=method, percentile=percentile, seed=7, keep_high_precision=("conv1",))
     found = candidates(recipe)
     tried = [candidate.percentile for candidate in found if candidate.method == "percentile"]
@@ -116,7 +116,7 @@ def test_a_row_is_a_run_by_hand(histograms: Histograms) -> None:
 
 
 def test_a_method_agrees_with_itself(histograms: Histograms) -> None:
-    """Beside its own logits as the reference, a method's row has agreement 100 and error 0, and another's has not."""
+    """With its own logits as the reference, a method has agreement 100 and error 0, and another method has not."""
     mse = replace(RECIPE, method="mse")
     rows = sweep(graph(small()), histograms, RECIPE, lambda: [HELD_OUT], by_hand(histograms, mse))
     found = {one.recipe: one for one in rows}
@@ -136,7 +136,7 @@ def test_nodes_kept_in_high_precision_stay_so(histograms: Histograms) -> None:
     assert all(one.error < whole.error for one, whole in zip(one_int8, all_int8, strict=True))
 
 
-def test_the_images_are_asked_for_once_a_row_and_progress_is_told(histograms: Histograms) -> None:
+def test_the_images_are_read_once_a_row_and_progress_is_reported(histograms: Histograms) -> None:
     """An iterator serves one row; progress starts at 0, counts the rows and ends complete."""
     asked, calls = [], []  # type: list[int], list[tuple[str, int, int]]
 
@@ -151,19 +151,19 @@ def test_the_images_are_asked_for_once_a_row_and_progress_is_told(histograms: Hi
 
 
 def test_agreement_decides_where_it_can() -> None:
-    """A row below the interval of the highest agreement is not chosen, whatever its logits."""
+    """A row below the interval of the highest agreement is not chosen, however small its logit error."""
     assert best([row(70, 0.001), row(95, 0.1)]) == row(95, 0.1)
 
 
 def test_the_logits_decide_where_agreement_cannot() -> None:
-    """An image or two less out of a hundred are noise: the smaller error is chosen; of a thousand, five in a hundred are not."""
+    """One or two images of a hundred are no significant difference, so the smaller error is chosen; 5 % of a thousand are."""
     assert best([row(96, 0.02), row(95, 0.01)]) == row(95, 0.01)
     assert best([row(96, 0.02, 1000), row(91, 0.01, 1000)]) == row(96, 0.02, 1000)
 
 
 @given(st.lists(st.builds(row, st.integers(0, 100), st.floats(0, 1)), min_size=1, max_size=8))
-def test_nothing_better_is_passed_over(rows: list[SweepRow]) -> None:
-    """The choice is one of the rows; none has a higher agreement beyond the noise, none in the noise a smaller error."""
+def test_nothing_better_is_skipped(rows: list[SweepRow]) -> None:
+    """The choice is one of the rows; no other has a significantly higher agreement, or a similar one and a smaller error."""
     chosen = best(rows)
     highest = max(rows, key=lambda one: one.agreement)
     floor = min(highest.agreement, highest.ci95[0])

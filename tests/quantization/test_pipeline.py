@@ -1,5 +1,4 @@
-"""pipeline.py and balance.py: the steps in their order, on real small networks: corrections, budgets, broken networks, the
-sweep."""
+"""pipeline.py: the steps in order on small networks: corrections, budgets, broken networks, the sweep."""
 
 from __future__ import annotations
 
@@ -48,7 +47,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same function with channels scaled apart by up to 3000, which plain ranges do not survive."""
+    """The same function with channels scaled by up to 3000, which plain ranges do not handle."""
     path = tmp_path_factory.mktemp("broken") / "model.onnx"
     onnx.save(rescaled(graph(small()), 3000), path)
     return path
@@ -65,7 +64,7 @@ def error(path: Path, made: Int8, batch: npt.NDArray[np.uint8]) -> float:
 @pytest.mark.parametrize("correction", ["none", "bias", "learned"])
 @pytest.mark.parametrize("exact", [False, True])
 def test_the_table_and_corrections_fit_the_graph(saved: Path, images: ImageCache, correction: Correction, exact: bool) -> None:
-    """Every correction gives ranges for all that any form quantizes, both forms can be made, and the digests are right."""
+    """Every correction gives ranges for all tensors that a form quantizes, both forms are derived, and the digests are right."""
     recipe = replace(PLAIN, correction=correction, exact_input=exact, epochs=1)
     made = make_int8(saved, images, recipe)
     corrected = apply(onnx.load(saved), made.corrections)
@@ -80,7 +79,7 @@ def test_the_table_and_corrections_fit_the_graph(saved: Path, images: ImageCache
 
 
 def test_each_correction_loses_less(saved: Path, images: ImageCache) -> None:
-    """On images not seen: learned is better than bias, and bias no worse than nothing."""
+    """On unseen images learned is better than none, and bias is no worse."""
     unseen = image_batch(64, 16, seed=77)
     errors = {
         kind: error(saved, make_int8(saved, images, replace(LEARNED, correction=kind)), unseen)
@@ -91,13 +90,13 @@ def test_each_correction_loses_less(saved: Path, images: ImageCache) -> None:
 
 
 def test_auto_records_the_method_it_chose(saved: Path, images: ImageCache) -> None:
-    """The table's recipe names a method that reads ranges, chosen among all."""
+    """The table's recipe names the method that was chosen."""
     made = make_int8(saved, images, replace(PLAIN, method="auto"))
     assert made.table.recipe.method in ("max", "percentile", "mse", "entropy")
 
 
 def test_a_kept_node_stays_float(saved: Path, images: ImageCache) -> None:
-    """A node that the recipe keeps has no pair and no integers, and its weights are FP32's, evened out with its neighbours'."""
+    """A node that the recipe keeps has no pair and no integers; its weights are FP32's, equalized with its neighbours'."""
     made = make_int8(saved, images, replace(LEARNED, keep_high_precision=("layer2.0.conv1",), epochs=1))
     assert made.corrections is not None
     assert "layer2.0.conv1" not in made.corrections.integers
@@ -106,20 +105,20 @@ def test_a_kept_node_stays_float(saved: Path, images: ImageCache) -> None:
     assert not any(name.endswith(".dq") for name in node.input)
 
 
-def test_equalization_heals_what_scaling_broke(broken: Path, images: ImageCache) -> None:
-    """Plain ranges lose the function; the balance that is chosen gives it back before anything is learned."""
+def test_equalization_repairs_what_scaling_broke(broken: Path, images: ImageCache) -> None:
+    """Plain ranges lose the function; the chosen equalization restores it before anything is learned."""
     unseen = image_batch(32, 16, seed=5)
     assert error(broken, make_int8(broken, images, PLAIN), unseen) > 0.05
     model = onnx.load(broken)
-    evened = balance(model, images, LEARNED)
-    assert evened.floats
-    np.testing.assert_allclose(logits(apply(model, evened), unseen), logits(model, unseen), atol=1e-2)
+    equalized = balance(model, images, LEARNED)
+    assert equalized.floats
+    np.testing.assert_allclose(logits(apply(model, equalized), unseen), logits(model, unseen), atol=1e-2)
     assert error(broken, make_int8(broken, images, replace(LEARNED, epochs=1)), unseen) < 0.02
 
 
 @contextmanager
-def judged(path: Path, folder: Path, max_drop: float) -> Iterator[Validation]:
-    """Four hundred images whose labels are FP32's answers, one in ten of them another class."""
+def validation(path: Path, folder: Path, max_drop: float) -> Iterator[Validation]:
+    """Four hundred images whose labels are FP32's answers, except for one in ten."""
     batch = image_batch(400, 16, seed=11)
     labels = logits(path, batch).argmax(1)
     labels[::10] = (labels[::10] + 1) % 10
@@ -127,13 +126,13 @@ def judged(path: Path, folder: Path, max_drop: float) -> Iterator[Validation]:
         yield Validation(images, labels.astype(np.int64), max_drop)
 
 
-def test_a_budget_keeps_the_guilty_nodes(broken: Path, images: ImageCache, tmp_path: Path) -> None:
-    """Uncorrected, the broken network is over budget; the fewest nodes are kept, and the result that is written meets it."""
-    with judged(broken, tmp_path, 100.0) as anything:
+def test_a_budget_keeps_the_damaging_nodes(broken: Path, images: ImageCache, tmp_path: Path) -> None:
+    """Without correction the broken network misses the budget; few nodes are kept, and the result meets it."""
+    with validation(broken, tmp_path, 100.0) as anything:
         plain = make_int8(broken, images, PLAIN, anything)
     assert plain.budget is not None
     assert plain.budget.drop > 2
-    with judged(broken, tmp_path, 1.0) as strict:
+    with validation(broken, tmp_path, 1.0) as strict:
         made = make_int8(broken, images, PLAIN, strict)
     assert made.budget is not None
     assert made.budget.drop <= 1.0
@@ -144,9 +143,9 @@ def test_a_budget_keeps_the_guilty_nodes(broken: Path, images: ImageCache, tmp_p
     assert 100 * float((found.argmax(1) == strict.labels).mean()) == pytest.approx(made.budget.int8_top1, abs=0.3)
 
 
-def test_a_budget_that_holds_costs_nothing(broken: Path, images: ImageCache, tmp_path: Path) -> None:
-    """Corrected, the same network holds the budget with every layer INT8 and without a ranking."""
-    with judged(broken, tmp_path, 1.5) as wanted:
+def test_a_budget_that_is_met_costs_nothing(broken: Path, images: ImageCache, tmp_path: Path) -> None:
+    """With correction the same network meets the budget with every layer in INT8 and without a ranking."""
+    with validation(broken, tmp_path, 1.5) as wanted:
         made = make_int8(broken, images, LEARNED, wanted)
     assert made.budget is not None
     assert made.budget.kept == ()
@@ -155,7 +154,7 @@ def test_a_budget_that_holds_costs_nothing(broken: Path, images: ImageCache, tmp
 
 
 def test_a_network_without_a_convolution_is_refused(tmp_path: Path, images: ImageCache) -> None:
-    """There is nothing to quantize, and the error says what to build instead."""
+    """There is nothing to quantize, and the error says so."""
     nodes = [
         onnx.helper.make_node("Cast", ["images"], ["cast"], name="cast", to=1),
         onnx.helper.make_node("Flatten", ["cast"], ["logits"], name="flatten"),
@@ -172,7 +171,7 @@ def test_a_network_without_a_convolution_is_refused(tmp_path: Path, images: Imag
 
 
 def test_the_sweep_of_an_artifact_has_every_method(tiny_int8: Path) -> None:
-    """Max, percentiles, mse and entropy, on a quarter of the images held out."""
+    """Max, percentiles, mse and entropy, compared on a held-out quarter of the images."""
     artifact = open_artifact(tiny_int8)
     source = from_arrays("smooth", image_batch(64, 32), None, [])
     with prepare_calibration_images(source, artifact.manifest.preprocess) as prepared:

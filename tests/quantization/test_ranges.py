@@ -1,4 +1,4 @@
-"""ranges.py: laws of every method on arrays that hypothesis makes, and each beside its definition written out in loops."""
+"""ranges.py: properties of every method on generated arrays, and each compared with its definition written as loops."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ def sample(name: str) -> npt.NDArray[np.float64]:
 
 
 def counts_of(histogram: AbsHistogram) -> list[float]:
-    """The counts that mse and entropy weigh: the first bin's share of values is at most its neighbour's."""
+    """The counts that mse and entropy use: the first bin's count is at most its neighbour's."""
     counts = [float(count) for count in histogram.counts]
     return [min(counts[0], counts[1]), *counts[1:]]
 
 
 def squared_error(histogram: AbsHistogram, amax: float) -> float:
-    """Of symmetric int8 with this clip: the integral over each bin, a straight line from one edge of a step to the next."""
+    """Squared error of symmetric int8 with this clip: the integral over each bin, piecewise between the edges of steps."""
     width, step, total = histogram.limit / BINS, amax / 127, 0.0
     for place, count in enumerate(counts_of(histogram)):
         if count:
@@ -70,7 +70,7 @@ def squared_error(histogram: AbsHistogram, amax: float) -> float:
 
 
 def divergence(histogram: AbsHistogram, kept: int) -> float:
-    """KL(P, Q) of the first ``kept`` bins, as NVIDIA's slides spell it; infinite where P has mass and Q none."""
+    """KL(P, Q) of the first ``kept`` bins as in NVIDIA's slides; infinite if P has mass where Q has none."""
     counts = counts_of(histogram)
     p = counts[:kept]
     p[-1] += sum(counts[kept:])
@@ -89,7 +89,7 @@ def divergence(histogram: AbsHistogram, kept: int) -> float:
 
 
 def kept_bins(histogram: AbsHistogram, amax: float) -> int:
-    """How many bins a clip keeps; the largest value may lie on the lower edge of its bin."""
+    """The number of bins that a clip keeps; the largest value may lie on the lower edge of its bin."""
     place = amax * BINS / histogram.limit
     return math.floor(place) + 1 if amax == histogram.amax else round(place)
 
@@ -97,7 +97,7 @@ def kept_bins(histogram: AbsHistogram, amax: float) -> int:
 @given(VALUES, st.floats(50, 100, exclude_min=True))
 @settings(max_examples=100)
 def test_a_range_is_positive_and_never_above_the_largest_value(values: Floats, percentile: float) -> None:
-    """0 < amax <= max |x| by every method; 1.0 where all values are zero."""
+    """0 < amax <= max |x| with every method; 1.0 if all values are zero."""
     largest = float(np.abs(values).max())
     for method in METHODS:
         amax = read_amax(of(values), QuantRecipe(method=method, percentile=percentile))
@@ -107,7 +107,7 @@ def test_a_range_is_positive_and_never_above_the_largest_value(values: Floats, p
 @given(VALUES, st.integers(-30, 30))
 @settings(max_examples=100)
 def test_a_power_of_two_passes_through(values: Floats, exponent: int) -> None:
-    """Values times a power of two have their range times that power by every method, to the bit."""
+    """Values times a power of two have exactly that multiple of the range, with every method."""
     with np.errstate(over="ignore", under="ignore"):
         scaled = values * np.float32(2.0**exponent)
     largest = np.abs(values).max()
@@ -122,7 +122,7 @@ def test_a_power_of_two_passes_through(values: Floats, exponent: int) -> None:
 @given(VALUES, st.integers(2, 1000))
 @settings(max_examples=50)
 def test_seeing_everything_again_changes_nothing(values: Floats, times: int) -> None:
-    """Counts that all are ``times`` as large give the same range: shares decide, not numbers."""
+    """Counts that are all ``times`` as large give the same range: only shares matter."""
     once, often = of(values), of(values)
     often.counts *= times
     for recipe in RECIPES:
@@ -133,7 +133,7 @@ def test_seeing_everything_again_changes_nothing(values: Floats, times: int) -> 
 @example(np.arange(1, 101, dtype=np.float32), 99.0)
 @settings(max_examples=150)
 def test_a_percentile_covers_its_share_and_one_bin_less_does_not(values: Floats, percentile: float) -> None:
-    """At least the asked share of |x| lies within the range, and less than it lies more than one bin below."""
+    """At least the requested share of |x| lies within the range, and less than it below the range minus one bin."""
     histogram = of(values)
     amax = read_amax(histogram, replace(PERCENTILE, percentile=percentile))
     if histogram.amax == 0:
@@ -171,14 +171,14 @@ def test_a_percentile_of_a_known_distribution() -> None:
 
 
 def test_zeros_weigh_in_a_percentile() -> None:
-    """A percentile is of all values, the zeros of a ReLU too."""
+    """A percentile counts all values, including the zeros of a ReLU."""
     histogram = of(np.zeros(9999), np.array([5.0]))
     assert read_amax(histogram, replace(PERCENTILE, percentile=99)) == 8 / BINS
 
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_mse_is_the_least_squared_error(name: str) -> None:
-    """No clip at any bin's edge, nor none at all, has a smaller error by the definition than the one found."""
+    """No clip at any bin's edge, nor the absence of one, has a smaller error by the definition than the result."""
     histogram = of(sample(name))
     found = squared_error(histogram, read_amax(histogram, MSE))
     width = histogram.limit / BINS
@@ -190,7 +190,7 @@ def test_mse_is_the_least_squared_error(name: str) -> None:
 @given(arrays(np.float32, st.integers(1, 40), elements=USUAL))
 @settings(max_examples=15)
 def test_mse_is_the_least_squared_error_of_few_values(values: Floats) -> None:
-    """So it is where most bins are empty."""
+    """The same if most bins are empty."""
     histogram = of(values)
     assume(histogram.amax > 0)
     width = histogram.limit / BINS
@@ -201,7 +201,7 @@ def test_mse_is_the_least_squared_error_of_few_values(values: Floats) -> None:
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_mse_predicts_the_error_of_the_values_themselves(name: str) -> None:
-    """The clip found loses at most 1 % more on the values, quantized one by one, than the best of 200 clips."""
+    """The result loses at most 1 % more on the values, quantized one by one, than the best of 200 clips."""
     values = sample(name)
 
     def error(amax: float) -> float:
@@ -214,7 +214,7 @@ def test_mse_predicts_the_error_of_the_values_themselves(name: str) -> None:
 
 @pytest.mark.parametrize("name", SAMPLES)
 def test_entropy_is_the_least_divergence(name: str) -> None:
-    """The divergence by its definition is smallest where the clip was found, and larger clips do not equal it."""
+    """The divergence by its definition is smallest at the result, and no larger clip equals it."""
     histogram = of(sample(name))
     found = kept_bins(histogram, read_amax(histogram, ENTROPY))
     least = divergence(histogram, found)
@@ -227,7 +227,7 @@ def test_entropy_is_the_least_divergence(name: str) -> None:
 @given(arrays(np.float32, st.integers(1, 40), elements=USUAL))
 @settings(max_examples=15)
 def test_entropy_is_the_least_divergence_of_few_values(values: Floats) -> None:
-    """So it is where most bins are empty and many clips are equal: the largest of them is taken."""
+    """The same if most bins are empty and many clips are equal: the largest of them is taken."""
     histogram = of(values)
     assume(histogram.amax > 0)
     found = kept_bins(histogram, read_amax(histogram, ENTROPY))
@@ -241,7 +241,7 @@ def test_entropy_is_the_least_divergence_of_few_values(values: Floats) -> None:
 @pytest.mark.parametrize("recipe", [MSE, ENTROPY], ids=["mse", "entropy"])
 @pytest.mark.parametrize("name", ["half-normal", "signed normal", "exponential", "heavy tail", "relu"])
 def test_a_thin_tail_is_clipped(name: str, recipe: QuantRecipe) -> None:
-    """Where a few values lie far out, both methods give steps to the many."""
+    """If a few values are outliers, both methods spend the steps on the others."""
     histogram = of(sample(name))
     assert 0.05 * histogram.amax < read_amax(histogram, recipe) < 0.95 * histogram.amax
 
@@ -255,7 +255,7 @@ def test_a_uniform_tensor_is_not_clipped(recipe: QuantRecipe) -> None:
 
 @pytest.mark.parametrize("recipe", [MSE, ENTROPY], ids=["mse", "entropy"])
 def test_the_zeros_of_a_relu_change_nothing(recipe: QuantRecipe) -> None:
-    """A hundred times as many exact zeros as values leave the range where it is without them."""
+    """A hundred times as many exact zeros as values do not change the range."""
     values = np.abs(sample("half-normal"))
     with_zeros = of(values, np.zeros(100 * values.size))
     assert read_amax(with_zeros, recipe) == pytest.approx(read_amax(of(values), recipe), rel=0.02)
@@ -264,7 +264,7 @@ def test_the_zeros_of_a_relu_change_nothing(recipe: QuantRecipe) -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.alone
 def test_a_range_is_read_in_milliseconds(method: CalibMethod) -> None:
-    """The fastest of five readings of a full histogram takes at most 60 ms, so that a sweep costs nothing beside its runs."""
+    """The fastest of five readings of a full histogram takes at most 60 ms, so that its cost in a sweep is negligible."""
     histogram = of(sample("half-normal"), np.linspace(0, 7.9, 200_000))
     times = []
     for _ in range(5):
@@ -277,24 +277,24 @@ def test_a_range_is_read_in_milliseconds(method: CalibMethod) -> None:
 @pytest.mark.parametrize("size", [0, 1, 5])
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_but_zeros_gives_a_range_of_one(method: CalibMethod, size: int) -> None:
-    """Zeros, or no values at all, give 1.0 by every method."""
+    """Zeros, or no values at all, give 1.0 with every method."""
     assert read_amax(of(np.zeros(size)), QuantRecipe(method=method)) == 1.0
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_values_below_the_smallest_limit_have_a_range(method: CalibMethod) -> None:
-    """Denormal values, which lie in the lowest bins of the smallest limit, give their largest by every method."""
+    """Denormal values, which lie in the lowest bins of the smallest limit, give the largest of them with every method."""
     values = np.array([1e-40, 3e-39, 2e-38], np.float32)
     assert read_amax(of(values), QuantRecipe(method=method)) == values.max()
 
 
 def test_auto_reads_no_range() -> None:
-    """It asks for a choice among the methods; reading a range by it is a mistake that is named."""
+    """It is a choice among the methods; reading a range with it is an error that names it."""
     with pytest.raises(CalibrationError, match="auto") as caught:
         read_amax(of(np.ones(3)), QuantRecipe(method="auto"))
     assert "mse" in caught.value.hint
 
 
 def test_every_method_of_a_recipe_is_there() -> None:
-    """The methods that a recipe may name are those that read ranges, and auto."""
+    """A recipe may name the methods that read ranges, and auto."""
     assert {*METHODS, "auto"} == set(get_args(CalibMethod))

@@ -1,4 +1,4 @@
-"""recipes.py: the recipes that ship, the user's own files, files that say what no recipe can, and the user's words on top."""
+"""recipes.py: shipped recipes, the user's own files, invalid files, and the user's overrides."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ README = (REPO / "calibration" / "README.md").read_text(encoding="utf-8")
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Where a recipe of the user's own is written."""
+    """The path of a user's own recipe."""
     return tmp_path / "mine.toml"
 
 
@@ -59,7 +59,7 @@ def test_the_readme_says_what_the_recipe_says(name: str) -> None:
 
 
 def test_the_example_in_the_readme_is_a_recipe(file: Path) -> None:
-    """The file that the README shows can be used, and shows every key there is."""
+    """The file shown in the README is valid and shows every key."""
     (example,) = re.findall(r"```toml\n(.*?)```", README, flags=re.DOTALL)
     file.write_text(example)
     assert load_recipe(str(file)).recipe.images == 256
@@ -69,7 +69,7 @@ def test_the_example_in_the_readme_is_a_recipe(file: Path) -> None:
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_the_shipped_recipes_can_be_followed(name: str) -> None:
-    """Each says what it is for, names data that can be opened or leaves it to the user, and asks for enough images."""
+    """Each has a description, names data that can be opened or leaves it to the user, and asks for enough images."""
     named = load_recipe(name)
     assert named.name == name
     assert named.data in (*NAMES, None)
@@ -85,13 +85,13 @@ def test_every_family_has_a_recipe_with_data(family: Family) -> None:
 
 
 def test_the_input_is_exact_only_where_the_network_sees_whole_images() -> None:
-    """The images of 32x32 pixels are taken value by value, photographs are not."""
+    """Images of 32x32 pixels are an exact input, photographs are not."""
     assert {name for name in SHIPPED if load_recipe(name).recipe.exact_input} == {"cifar10", "digits"}
 
 
 @given(recipe=recipes)
 def test_every_recipe_can_be_written_and_read(recipe: QuantRecipe, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A file with all of a recipe's fields gives that recipe again."""
+    """A file with all fields of a recipe gives that recipe."""
     path = tmp_path_factory.mktemp("recipe") / "any.toml"
     lines = [f"{key} = {json.dumps(value)}" for key, value in dataclasses.asdict(recipe).items()]
     path.write_text("\n".join(lines), encoding="utf-8")
@@ -101,7 +101,7 @@ def test_every_recipe_can_be_written_and_read(recipe: QuantRecipe, tmp_path_fact
 
 
 def test_what_a_file_leaves_out_takes_the_default(file: Path) -> None:
-    """Only the keys that are written differ from the record's defaults; whole numbers are numbers."""
+    """Only the given keys differ from the record's defaults; a whole number is valid where a number is needed."""
     file.write_text('data = "digits"\nmethod = "percentile"\npercentile = 99\nkeep_high_precision = ["conv1", "fc"]\n')
     named = load_recipe(str(file))
     assert named.data == "digits"
@@ -110,13 +110,13 @@ def test_what_a_file_leaves_out_takes_the_default(file: Path) -> None:
 
 
 def test_an_empty_file_is_the_default_recipe(file: Path) -> None:
-    """Nothing said is everything left as it is."""
+    """An empty file changes nothing."""
     file.write_text("# nothing yet\n")
     assert load_recipe(str(file)).recipe == QuantRecipe()
 
 
 def test_data_beside_the_file_is_found_from_anywhere(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder beside the recipe is meant before one in the working folder; a name and an absolute path stay as they are."""
+    """A folder beside the recipe takes precedence over one in the working folder; a name and an absolute path are unchanged."""
     images = file.parent / "images"
     images.mkdir()
     monkeypatch.chdir("/")
@@ -126,7 +126,7 @@ def test_data_beside_the_file_is_found_from_anywhere(file: Path, monkeypatch: py
 
 
 def test_an_editor_may_leave_its_mark(file: Path) -> None:
-    """A byte order mark and Windows line ends are no part of the recipe."""
+    """A byte order mark and Windows line ends are ignored."""
     file.write_bytes(b'\xef\xbb\xbfmethod = "max"\r\nimages = 7\r\n')
     assert load_recipe(str(file)).recipe == QuantRecipe(method="max", images=7)
 
@@ -162,7 +162,7 @@ def test_an_editor_may_leave_its_mark(file: Path) -> None:
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused(file: Path, text: str | bytes, message: str, hint: str) -> None:
-    """The error names the file, the key and what is known; it is one line with a remedy, exit 2."""
+    """The error names the file, the key and the valid choices; it is one line with a hint, exit 2."""
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError) as caught:
         load_recipe(str(file))
@@ -186,7 +186,7 @@ def test_a_file_that_makes_no_sense_is_refused(file: Path, text: str | bytes, me
     ],
 )
 def test_names_that_no_recipe_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str, meant: str) -> None:
-    """An unknown name and a missing file name the recipes there are, the one that was meant first."""
+    """An unknown name and a missing file list the recipes, the most similar first."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError) as caught:
         load_recipe(name)
@@ -202,13 +202,13 @@ def test_a_folder_is_no_recipe(tmp_path: Path) -> None:
 
 
 @given(recipe=recipes)
-def test_no_words_change_nothing(recipe: QuantRecipe) -> None:
-    """Without a word of the user's the recipe stays what it is."""
+def test_no_overrides_change_nothing(recipe: QuantRecipe) -> None:
+    """Without overrides the recipe is unchanged."""
     assert overridden(recipe, RecipeOverrides()) == recipe
 
 
 @pytest.mark.parametrize(
-    ("words", "result"),
+    ("overrides", "result"),
     [
         ({"method": "max"}, {"method": "max"}),
         ({"images": 9, "seed": 3}, {"images": 9, "seed": 3}),
@@ -218,14 +218,14 @@ def test_no_words_change_nothing(recipe: QuantRecipe) -> None:
         ({"seed": 0}, {"seed": 0}),
     ],
 )
-def test_words_stand_in_for_the_recipe(words: dict[str, Any], result: dict[str, Any]) -> None:
-    """What is said replaces the recipe's value, zero included, and nothing else changes; a percentile chooses its method."""
+def test_overrides_replace_the_recipes_values(overrides: dict[str, Any], result: dict[str, Any]) -> None:
+    """An override replaces the recipe's value, zero included, and nothing else; a percentile implies its method."""
     base = QuantRecipe(method="mse", images=512, seed=7, correction="learned", epochs=3, exact_input=True)
-    assert overridden(base, RecipeOverrides(**words)) == dataclasses.replace(base, **result)
+    assert overridden(base, RecipeOverrides(**overrides)) == dataclasses.replace(base, **result)
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("overrides", "message"),
     [
         ({"percentile": 99.9, "method": "max"}, "--percentile has no meaning with --calib-method max"),
         ({"percentile": 99.9, "method": "auto"}, "--percentile has no meaning with --calib-method auto"),
@@ -234,8 +234,8 @@ def test_words_stand_in_for_the_recipe(words: dict[str, Any], result: dict[str, 
         ({"seed": -1}, "a seed is 0 or more"),
     ],
 )
-def test_words_that_make_no_sense_are_refused(words: dict[str, Any], message: str) -> None:
-    """What no recipe can say, the user's words cannot either."""
+def test_invalid_overrides_are_refused(overrides: dict[str, Any], message: str) -> None:
+    """What is invalid in a recipe is invalid as an override."""
     with pytest.raises(ConfigError, match=message) as caught:
-        overridden(QuantRecipe(), RecipeOverrides(**words))
+        overridden(QuantRecipe(), RecipeOverrides(**overrides))
     assert caught.value.hint

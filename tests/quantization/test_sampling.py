@@ -1,4 +1,4 @@
-"""sampling.py: which positions are counted, and that nothing else about the graph changes."""
+"""calibrate.py: which positions of large tensors are counted, and that nothing else about the graph changes."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def map_of(channels: int, height: int, width: int) -> onnx.ModelProto:
     ],
 )
 def test_the_step_follows_from_the_shape(shape: tuple[int, int, int], step: int) -> None:
-    """Large maps are sampled at the widest step that divides them and leaves seven rows; the others are taken whole."""
+    """Large maps are sampled at the widest step that divides them and leaves seven rows; the others are counted completely."""
     images = np.random.default_rng(0).standard_normal((2, *shape), dtype=np.float32)
     model, probes = probed(map_of(*shape), ["y"])
     probe = probes["y"]
@@ -66,7 +66,7 @@ def test_the_step_follows_from_the_shape(shape: tuple[int, int, int], step: int)
 
 
 def test_a_network_gives_its_own_values() -> None:
-    """What is counted of each tensor of a real graph are values of that tensor, and its largest is the largest of all."""
+    """The counted values of each tensor of a real graph are values of that tensor, and its largest is the largest of all."""
     model, images = graph(NETWORK), image_batch(3, 112)
     names = measured_tensors(model)
     _, probes = probed(model, names)
@@ -85,7 +85,7 @@ def test_a_network_gives_its_own_values() -> None:
 
 
 def test_the_graph_given_is_left_as_it_is() -> None:
-    """Probing copies: not a byte of the model changes, and a small network gets no node at all."""
+    """Probing works on a copy: the model does not change, and a small network gets no additional node."""
     model = graph(small())
     before = model.SerializeToString()
     changed, probes = probed(model, ["mul", "relu", "mul"])

@@ -1,4 +1,4 @@
-"""simulate.py: the logits are those of the graph as written, whatever the batches."""
+"""simulate.py: the logits are those of the graph as written, for batches of any size."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def table(path: Path) -> CalibrationTable:
 
 
 def distance(a: Logits, b: Logits) -> float:
-    """Root mean square, relative to what the logits vary by from image to image."""
+    """Root mean square error, relative to the variation of the logits between images."""
     return float(np.sqrt(((a - b) ** 2).mean()) / b.std(axis=0).mean())
 
 
 @given(st.lists(st.integers(0, 24), max_size=6))
 @settings(max_examples=20)
 def test_the_batches_do_not_matter(cuts: list[int]) -> None:
-    """Cut anywhere, empty batches among them, the images have the logits of one batch, in their order."""
+    """Divided anywhere, with empty batches too, the images have the logits of a single batch, in order."""
     model = graph(small())
     found = simulate(model, iter(np.split(IMAGES, sorted(cuts))))
     assert found.shape == (24, 10)
@@ -54,12 +54,12 @@ def test_the_batches_do_not_matter(cuts: list[int]) -> None:
 
 
 def test_a_file_and_a_graph_are_the_same(path: Path) -> None:
-    """Given as a path or in memory, a graph has the same logits to the bit."""
+    """A graph has exactly the same logits from a path and from memory."""
     assert np.array_equal(simulate(path, [IMAGES]), simulate(onnx.load(path), [IMAGES]))
 
 
 def test_int8_is_computed_as_it_is_written(table: CalibrationTable) -> None:
-    """TensorRT's form gives what a run without any optimization gives, and that is not FP32's."""
+    """TensorRT's form gives the logits of a run without any optimization, and these differ from FP32's."""
     model = graph(small())
     int8 = quantize(model, table, "tensorrt")
     found, written = simulate(int8, [IMAGES]), logits(int8, IMAGES)
@@ -68,7 +68,7 @@ def test_int8_is_computed_as_it_is_written(table: CalibrationTable) -> None:
 
 
 def test_biases_are_not_rounded(table: CalibrationTable) -> None:
-    """Biases of less than half an integer step count: left to itself, ONNX Runtime rounds them away, and TensorRT does not."""
+    """Biases below half an integer step have an effect: by default ONNX Runtime rounds them to zero, TensorRT does not."""
     rounded, as_written = (logits(_with_biases(table, share), IMAGES) for share in (0, 0.45))
     found = simulate(_with_biases(table, 0.45), [IMAGES])
     assert distance(found, as_written) < 0.2 * distance(rounded, as_written)
@@ -88,7 +88,7 @@ def _with_biases(table: CalibrationTable, share: float) -> onnx.ModelProto:
 
 
 def test_batches_are_taken_one_at_a_time() -> None:
-    """The next batch is asked for when the one before is done, so that only one is held; views with strides are read right."""
+    """The next batch is read when the one before is done, so that only one is held; strided views are read correctly."""
     model = graph(small())
     alive = 0
 
@@ -105,6 +105,6 @@ def test_batches_are_taken_one_at_a_time() -> None:
 
 @pytest.mark.parametrize("batches", [[], [IMAGES[:0]]], ids=["no batch", "an empty batch"])
 def test_no_image_is_refused(batches: list[Images]) -> None:
-    """There are no logits of nothing."""
+    """A simulation without images is refused."""
     with pytest.raises(CalibrationError, match="no image"):
         simulate(graph(small()), batches)

@@ -1,5 +1,4 @@
-"""network.py: the places are the Q/DQ graph's, the answers the simulated INT8's, the gradients pass what rounds and end where it
-clips."""
+"""network.py: it rounds where the Q/DQ graph does, its logits are the simulated INT8's, and gradients end where it clips."""
 
 from __future__ import annotations
 
@@ -37,7 +36,7 @@ EXACT = Corrections(exact_input=True)
 def measured(
     model: onnx.ModelProto, size: int, corrections: Corrections | None = None, keep: tuple[str, ...] = ()
 ) -> CalibrationTable:
-    """The table of eight smooth images."""
+    """The calibration table of eight smooth images."""
     corrected = apply(model, corrections)
     histograms, count = collect(corrected, measured_tensors(corrected), [image_batch(8, size)], 8)
     recipe = QuantRecipe(method="max", images=8, keep_high_precision=keep)
@@ -86,7 +85,7 @@ def test_it_rounds_exactly_where_the_graph_has_pairs(name: str, exact: bool) -> 
 @pytest.mark.parametrize("name", ["cifar20", "plain20", "option B", "resnet18"])
 @pytest.mark.parametrize("exact", [False, True])
 def test_it_answers_as_the_simulated_graph(name: str, exact: bool) -> None:
-    """Logits differ from ONNX Runtime's by roundings that another order of sums turns, and no more."""
+    """Logits differ from ONNX Runtime's only by roundings that depend on the order of sums."""
     model, corrections, size = graph(NETWORKS[name]), EXACT if exact else None, NETWORKS[name].input_size
     table = measured(model, size, corrections)
     found = answers(FakeQuantized(model, table, corrections), size)
@@ -98,7 +97,7 @@ def test_it_answers_as_the_simulated_graph(name: str, exact: bool) -> None:
 
 
 def test_in_float_it_is_the_graph() -> None:
-    """The teacher answers as ONNX Runtime does with the FP32 graph, and lets no gradient through."""
+    """The teacher's logits are those of the FP32 graph in ONNX Runtime, and no gradient passes through it."""
     model = graph(small("A"))
     teacher = Fp32Teacher(model)
     np.testing.assert_allclose(answers(teacher, 16), simulate(model, [image_batch(32, 16, seed=5)]), rtol=1e-3, atol=1e-3)
@@ -107,7 +106,7 @@ def test_in_float_it_is_the_graph() -> None:
 
 
 def test_a_kept_node_is_trained_in_float() -> None:
-    """It has no scales and its input is not rounded for it."""
+    """A node in high precision has no scales, and its input is not rounded."""
     model = graph(small())
     network = FakeQuantized(model, measured(model, 16, keep=("layer2.0.conv1",)))
     assert network.layer("layer2.0.conv1").scales() is None
@@ -119,7 +118,7 @@ def test_a_kept_node_is_trained_in_float() -> None:
 
 
 def test_option_a_has_no_parameters() -> None:
-    """What only chooses channels is not learned; everything else is, ranges included."""
+    """A node that only selects channels is not trained; everything else is, ranges included."""
     model = graph(small("A"))
     network = FakeQuantized(model, measured(model, 16))
     fixed = {name for name in network.names() if network.layer(name).fixed}
@@ -132,7 +131,7 @@ def test_option_a_has_no_parameters() -> None:
 @settings(max_examples=50)
 @given(seed=st.integers(0, 999), clip=st.floats(0.3, 0.95))
 def test_gradients_pass_rounding_and_end_at_the_clip(seed: int, clip: float) -> None:
-    """A weight inside its range has the gradient of a float weight, in its unit; one that is clipped has none."""
+    """A weight inside its range has the gradient of a float weight, in its unit; a clipped one has none."""
     generator = torch.Generator().manual_seed(seed)
     weight = torch.randn(4, 3, 3, 3, generator=generator)
     scales = clip * weight.abs().flatten(1).amax(1) / 127
@@ -147,7 +146,7 @@ def test_gradients_pass_rounding_and_end_at_the_clip(seed: int, clip: float) -> 
 
 
 def test_large_gradients_are_held() -> None:
-    """One step by what INT8 broke must not break the rest: the direction stays, the size is bounded."""
+    """A layer that INT8 broke must not break the others in one step: its gradient keeps the direction, the size is bounded."""
     layer = Layer(torch.randn(4, 3, 3, 3), None, None)
     (layer.weight() * 1e6).sum().backward()
     assert layer.turn is not None
@@ -157,7 +156,7 @@ def test_large_gradients_are_held() -> None:
 
 
 def test_scaled_channels_learn_alike() -> None:
-    """Channels scaled against each other, an output by 1000 and an input by 1/1000, have the same gradients in their units."""
+    """Channels scaled against each other, an output by 1000 and the input by 1/1000, have the same gradients in their units."""
     weight = torch.randn(4, 3, 3, 3)
     rows, columns = torch.tensor([1.0, 1000, 1, 0.01]).view(4, 1, 1, 1), torch.tensor([1.0, 0.05, 1]).view(1, 3, 1, 1)
     pull = torch.randn(weight.shape) * 1e-6
@@ -171,7 +170,7 @@ def test_scaled_channels_learn_alike() -> None:
 
 
 def test_a_table_of_another_graph_is_refused() -> None:
-    """A missing range is named."""
+    """A missing range is an error that names the tensor."""
     model = graph(small())
     table = measured(model, 16)
     short = replace(table, amax={name: value for name, value in table.amax.items() if name != "relu"})
@@ -180,7 +179,7 @@ def test_a_table_of_another_graph_is_refused() -> None:
 
 
 def test_a_graph_without_normalisation_is_refused() -> None:
-    """Somebody else's graph is not cut where ours would be."""
+    """A graph of another origin is refused."""
     model = graph(small())
     for node in model.graph.node:
         if node.op_type == "Mul":
