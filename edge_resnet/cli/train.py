@@ -69,7 +69,7 @@ def train(
         bool,
         typer.Option("--nesterov/--no-nesterov", help="Nesterov momentum; the paper's is plain.", rich_help_panel=_SGD),
     ] = True,
-    weight_decay: Annotated[float, typer.Option(help="Weight decay.", rich_help_panel=_SGD)] = 1e-4,
+    weight_decay: Annotated[float, typer.Option(help="Weight decay; the paper's is 1e-4.", rich_help_panel=_SGD)] = 1e-4,
     decay_norms: Annotated[
         bool, typer.Option(help="Apply weight decay to biases and batch norms too.", rich_help_panel=_SGD)
     ] = True,

@@ -52,6 +52,7 @@ class CellOutcome:
     left_s: float
 
 
+#: Called after each cell.
 SweepObserver: TypeAlias = Callable[[CellOutcome], None]
 
 

@@ -87,8 +87,11 @@ def test_nothing_in_a_checkpoint_is_executed(trained: Path) -> None:
 def test_a_full_disk_does_not_stop_the_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """From the second epoch on nothing can be written: one warning, the first checkpoint stays whole, training goes on to its
-    end, where the weights are missed with a remedy; with space again they come without training."""
+    """If nothing can be written from the second epoch on, there is one warning, and the first checkpoint remains.
+
+    The training continues to its end, where the missing weights are an error with a hint; with space again, resuming writes
+    them without training.
+    """
     real, full = checkpoint.save_file, [False]
 
     def limited(tensors: Any, path: Path, metadata: Any) -> None:
