@@ -157,7 +157,7 @@ def _verdicts(found: _Found) -> tuple[str, ...]:
     sentences = []
     for name in (_EQUAL, _WEIGHTED):
         apart, rate = found.against[name], found.rates[name]
-        clear = "told apart" if apart.told_apart else "not told apart"
+        clear = "significant" if apart.significant else "no significant difference"
         sentences.append(
             f"{name[0].upper()}{name[1:]}: {rate.top1:.2f} % top-1 error on {rate.images:,} images, {apart.points:+.2f} points "
             f"against {found.best}'s {found.rates[found.best].top1:.2f} % (95 % interval {apart.ci95[0]:+.2f} to "

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.core.records import Preprocess, Progress
-from edge_resnet.core.statistics import mcnemar_exact, paired_drop_interval, wilson_interval
+from edge_resnet.core.statistics import is_significant, paired_difference, wilson_interval
 from edge_resnet.images.preprocess import ImageArray
 from edge_resnet.studies.paper.networks import Member, Probabilities, probabilities
 from edge_resnet.studies.paper.result import Cell, Column, Table
@@ -61,9 +61,9 @@ class Difference:
         return f"{self.points:+.2f} ({self.ci95[0]:+.2f} to {self.ci95[1]:+.2f})"
 
     @property
-    def told_apart(self) -> bool:
-        """Whether the interval leaves out zero."""
-        return self.ci95[0] > 0 or self.ci95[1] < 0
+    def significant(self) -> bool:
+        """Whether the two differ significantly."""
+        return is_significant(self.p)
 
 
 def hits_of(answers: Probabilities, labels: npt.NDArray[np.int64]) -> Hits:
@@ -82,10 +82,8 @@ def error_rate(hits: Hits) -> ErrorRate:
 
 def difference(one: npt.NDArray[np.bool_], other: npt.NDArray[np.bool_]) -> Difference:
     """How the error of ``one`` differs from that of ``other``, both (N,): which of the same images each gets right."""
-    only_one = int(np.sum(one & ~other))
-    only_other = int(np.sum(other & ~one))
-    low, high = paired_drop_interval(only_other, only_one, len(one))
-    return Difference(100 * (only_other - only_one) / len(one), (100 * low, 100 * high), mcnemar_exact(only_one, only_other))
+    found = paired_difference(int(np.sum(other & ~one)), int(np.sum(one & ~other)), len(one))
+    return Difference(found.points, found.ci95, found.p)
 
 
 #: Probabilities of an image's views, (views, classes), → (classes,).

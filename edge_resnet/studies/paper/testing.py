@@ -99,7 +99,7 @@ def _verdict(tally: Tally) -> str:
     rates, differences = tally.rates(), tally.differences()
     first, last = next(iter(rates)), list(rates)[-1]
     found = differences[last]
-    apart = "told apart from it" if found.told_apart else "not told apart from it"
+    apart = "significant" if found.significant else "no significant difference"
     return (
         f"{tally.name}: {last} err on {rates[last].top1:.2f} % of {rates[last].images:,} images, {first} on "
         f"{rates[first].top1:.2f} %: {found.points:+.2f} points (95 % interval {found.ci95[0]:+.2f} to "

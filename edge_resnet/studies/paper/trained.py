@@ -27,7 +27,7 @@ def compared(one: Trained, other: Trained) -> str:
         f"{one.name}'s training error is {abs(more):.2f} points {'higher' if more > 0 else 'lower'} than {other.name}'s "
         f"({one.train_error:.2f} % against {other.train_error:.2f} %, last epoch, one run each); its test error differs by "
         f"{apart.points:+.2f} points (95 % interval {apart.ci95[0]:+.2f} to {apart.ci95[1]:+.2f} on {len(one.hits):,} images"
-        f"{'' if apart.told_apart else ', not told apart'})."
+        f"{'' if apart.significant else ', no significant difference'})."
     )
 
 

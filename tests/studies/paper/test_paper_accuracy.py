@@ -58,10 +58,10 @@ def test_points_are_the_errors_difference(pairs: list[tuple[bool, bool]]) -> Non
     assert found.ci95[0] - 1e-9 <= found.points <= found.ci95[1] + 1e-9
 
 
-def test_told_apart_only_where_zero_is_out() -> None:
-    """Thirty images that only one gets right tell the two apart; the same networks twice do not."""
+def test_a_significant_difference() -> None:
+    """Thirty images that only one classifies correctly are significant; a network does not differ from itself."""
     one, other = np.ones(200, bool), np.arange(200) >= 30
-    assert difference(one, other).told_apart
+    assert difference(one, other).significant
     assert difference(one, other).text.startswith("-15.00 (")
-    assert not difference(other, other).told_apart
+    assert not difference(other, other).significant
     assert difference(other, other).p == 1

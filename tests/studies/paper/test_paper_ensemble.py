@@ -102,7 +102,7 @@ def test_the_same_network_twice_is_that_network(weights: Save, small_set: Path, 
     finding, _ = run_experiment(asked(small_set, tmp_path / "out", f"8={file}", f"8={file}"))
     assert {rate["top1"] for rate in finding.data["errors"].values()} == {finding.data["errors"]["ResNet-8"]["top1"]}
     assert all(apart["points"] == 0 for apart in finding.data["against_best_single"].values())
-    assert all("not told apart" in sentence for sentence in finding.verdicts[:2])
+    assert all("no significant difference" in sentence for sentence in finding.verdicts[:2])
 
 
 def test_what_is_no_ensemble(weights: Save, small_set: Path, tmp_path: Path) -> None:
