@@ -53,7 +53,7 @@ def _measured_again(name: str, data: Path, folder: Path) -> tuple[dict[str, Any]
     "name",
     [
         "resnet20-cifar",
-        "resnet32-cifar",
+        pytest.param("resnet32-cifar", marks=pytest.mark.slow),
         pytest.param("resnet18", marks=pytest.mark.slow),
         pytest.param("resnet50", marks=pytest.mark.slow),
     ],

@@ -147,7 +147,7 @@ def test_one_class_is_too_few(cli: Cli, folders: Path) -> None:
     assert "are blue" in outcome.err
 
 
-def test_ctrl_c_keeps_the_last_whole_epoch(folders: Path, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_the_last_whole_epoch(cli: Cli, folders: Path, tmp_path: Path) -> None:
     """After the first epoch: exit code 130, no traceback, and a checkpoint for --resume."""
     args = [sys.executable, "-m", "edge_resnet", "train", *TINY, "--data", str(folders), "-o", str(tmp_path / "run")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -161,10 +161,8 @@ def test_ctrl_c_keeps_the_last_whole_epoch(folders: Path, tmp_path: Path) -> Non
     assert "--resume" in printed
     assert "Traceback" not in printed
     lines = len((tmp_path / "run" / "log.csv").read_text().splitlines())
-    done = subprocess.run(
-        [*args, "--epochs", f"{lines}", "--resume"], capture_output=True, text=True, check=False, env=environment
-    )
-    assert done.returncode == 0, done.stderr
+    resumed = cli(*args[3:], "--epochs", f"{lines}", "--resume")
+    assert resumed.code == 0, resumed.err
 
 
 def test_help_has_examples(cli: Cli) -> None:

@@ -39,7 +39,7 @@ def channel_ranges(model: onnx.ModelProto) -> dict[str, npt.NDArray[np.float32]]
     return {name: np.abs(value).max(axis=(0, 2, 3)) for name, value in zip(names, values, strict=True)}
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "resnet50")) for name in NETWORKS])
 def test_the_function_is_unchanged(name: str) -> None:
     """With any exponents the logits differ by rounding alone, over all shortcuts and bottlenecks."""
     model, images = graph(NETWORKS[name]), image_batch(3, NETWORKS[name].input_size)

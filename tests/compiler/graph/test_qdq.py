@@ -66,7 +66,13 @@ def spec(request: pytest.FixtureRequest) -> ModelSpec:
 
 
 def int8(spec: ModelSpec, form: QdqForm) -> onnx.ModelProto:
-    return quantize(graph(spec), table_of(spec), form)
+    return onnx.load_from_string(_int8(spec, form))
+
+
+@functools.lru_cache(maxsize=4)
+def _int8(spec: ModelSpec, form: QdqForm) -> bytes:
+    content: bytes = quantize(graph(spec), table_of(spec), form).SerializeToString()
+    return content
 
 
 def constants(model: onnx.ModelProto) -> dict[str, Array]:
