@@ -1,4 +1,4 @@
-"""Machines for the tests of doctor, and packages and libraries that stand in for NVIDIA's. Knows no checks."""
+"""Machines for the tests of doctor, and stand-ins for the packages and libraries of NVIDIA."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def package(site: Path, name: str, body: str = "") -> None:
 
 
 def record(site: Path, name: str, version: str) -> None:
-    """What pip writes down of an installed package."""
+    """The record that pip keeps of an installed package."""
     folder = site / f"{name.replace('-', '_')}-{version}.dist-info"
     folder.mkdir(parents=True)
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")

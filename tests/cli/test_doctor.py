@@ -1,4 +1,4 @@
-"""``edge-resnet doctor`` as a user meets it: narrow and wide, as JSON, and on a machine where something is broken."""
+"""``edge-resnet doctor`` as users see it: narrow and wide, as JSON, and on a machine with a broken package."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def info() -> DeviceInfo:
 
 @pytest.fixture(scope="module")
 def checks(info: DeviceInfo) -> list[Check]:
-    """This machine's checks and a few lacks whose fixes are long."""
+    """The checks of this machine, and a few problems with long fixes."""
     extra = [
         Check("lens", "problem", "dirty", "PATH=/usr/local/cuda/bin:$PATH pip install 'pycuda>=2024.1'", "camera"),
         Check("wheel", "missing", "not installed", "pip install 'edge-resnet[build]'", "build"),
@@ -70,7 +70,7 @@ def test_the_table_fits(info: DeviceInfo, checks: list[Check], width: int) -> No
 
 
 def test_the_eighty_column_form_lists_fixes_below(info: DeviceInfo, checks: list[Check]) -> None:
-    """In 80 columns details keep the room; in 200 the fix stands beside its check."""
+    """In 80 columns the fixes are listed below; in 200 the fix is beside its check."""
     assert "\nfixes\n" in shown(info, checks, 80)
     assert "\nfixes\n" not in shown(info, checks, 200)
 
@@ -88,7 +88,7 @@ def test_every_check_is_shown_once_in_its_group(info: DeviceInfo, checks: list[C
 
 
 def test_ascii_terminals_get_ascii_marks(info: DeviceInfo, checks: list[Check]) -> None:
-    """A terminal that knows no Unicode gets marks that it can show."""
+    """A terminal without Unicode gets ASCII marks."""
     text = shown(info, checks, 80, encoding="ascii")
     assert "  + numpy" in text
     assert "  x lens" in text
@@ -113,7 +113,7 @@ def test_last_line(ready: Readiness, line: str) -> None:
 
 
 def test_the_command_ends_with_the_verdict() -> None:
-    """On the machine under test, which runs these tests, the base is ready, and the exit code says so."""
+    """On this machine, which runs these tests, the base is ready, and the exit code is 0."""
     done = run(COLUMNS="80")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("ready: ")
@@ -132,7 +132,7 @@ def test_json_stands_alone_on_stdout() -> None:
 
 
 def test_a_broken_base_package_ends_with_one(tmp_path: Path) -> None:
-    """Where a package that every command needs does not load, the report is whole and the exit code is 1."""
+    """If a package that every command needs does not load, the report is complete and the exit code is 1."""
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('libfoo.so.1: cannot open')\n")
     done = run(PYTHONPATH=str(tmp_path), COLUMNS="80")
     assert done.returncode == 1
@@ -144,7 +144,7 @@ def test_a_broken_base_package_ends_with_one(tmp_path: Path) -> None:
 
 
 def test_a_missing_extra_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without OpenCV the report goes on and the exit code stays 0."""
+    """Without OpenCV the report is complete and the exit code is 0."""
     monkeypatch.setitem(sys.modules, "cv2", None)
     app = typer.Typer()
     app.command()(doctor)

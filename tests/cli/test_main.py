@@ -56,13 +56,13 @@ def _assert_one_line_error(outcome: Any, code: int) -> None:
     ],
 )
 def test_bad_words_end_with_two_and_say_what_to_do(cli: Cli, words: tuple[str, ...]) -> None:
-    """Every mistake in the words is one error line and one hint line, exit 2, and leaves nothing behind."""
+    """Every mistake in the arguments is one error line and one hint line, exit code 2, and leaves no file."""
     _assert_one_line_error(cli(*words), 2)
     assert list(Path.cwd().iterdir()) == []
 
 
 def test_no_words_shows_the_help(cli: Cli) -> None:
-    """`edge-resnet` alone is a question: it is answered with the help, and no error."""
+    """`edge-resnet` alone prints the help and is no error."""
     outcome = cli()
     assert outcome.code == 0
     assert "build" in outcome.out
@@ -70,7 +70,7 @@ def test_no_words_shows_the_help(cli: Cli) -> None:
 
 
 def test_debug_shows_where_an_error_came_from() -> None:
-    """--debug, wherever it stands, ends in a traceback; without it there is none."""
+    """With --debug, at any position, an error ends in a traceback; without it there is none."""
     command = [sys.executable, "-m", "edge_resnet", "inspect", "nowhere"]
     plain = subprocess.run(command, capture_output=True, text=True, check=False)
     debug = subprocess.run([*command, "--debug"], capture_output=True, text=True, check=False)
@@ -80,7 +80,7 @@ def test_debug_shows_where_an_error_came_from() -> None:
 
 
 def test_a_missing_package_names_its_extra() -> None:
-    """Where torch is not installed, the error names the extra that brings it, exit 1."""
+    """If torch is not installed, the error names the extra that installs it, exit code 1."""
     code = (
         "import sys; sys.argv = ['edge-resnet', 'models']\n"
         "class Gone:\n"
@@ -110,7 +110,7 @@ def test_an_unforeseen_error_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_missing_package_that_no_extra_brings_is_one_line(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A broken install is reported like any other surprise, not as a traceback."""
+    """A broken installation is reported like any other bug, not as a traceback."""
 
     def broken(*_: object) -> None:
         raise ModuleNotFoundError("No module named 'numpy.core'", name="numpy.core")

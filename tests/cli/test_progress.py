@@ -1,4 +1,4 @@
-"""What a terminal shows while something long runs, and that a pipe shows nothing of it."""
+"""What a terminal shows during long work, and that a pipe shows nothing of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge_resnet.cli.progress import progress_bars
 
 
 def _on_a_terminal(command: list[str], cwd: Path) -> str:
-    """Run a command whose stderr is a terminal; what it showed there."""
+    """Run a command whose stderr is a terminal, and return what it showed there."""
     ours, theirs = pty.openpty()
     process = subprocess.Popen(command, cwd=cwd, stderr=theirs, stdout=subprocess.DEVNULL, env={**os.environ, "TERM": "xterm"})
     os.close(theirs)
@@ -36,13 +36,13 @@ def _words(artifact: Artifact, *words: str) -> list[str]:
 
 
 def test_a_quiet_run_counts_on_a_terminal(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
-    """--headless shows the frames so far and the newest answer."""
+    """--headless shows the frames so far and the newest prediction."""
     command = _words(tiny_artifacts["int8"], "run", "--headless", "--source", "synthetic://?frames=1500")
     assert " frames, " in _on_a_terminal(command, tmp_path)
 
 
 def test_an_evaluation_has_a_bar_on_a_terminal(tiny_artifacts: dict[str, Artifact], smooth_images: Path, tmp_path: Path) -> None:
-    """The stage's name, and done of total."""
+    """The name of the stage, and done of total."""
     command = _words(tiny_artifacts["int8"], "eval", "--data", str(smooth_images), "--allow-random")
     shown = _on_a_terminal(command, tmp_path)
     assert "evaluate" in shown
@@ -50,7 +50,7 @@ def test_an_evaluation_has_a_bar_on_a_terminal(tiny_artifacts: dict[str, Artifac
 
 
 def test_a_pipe_gets_no_bars(tiny_artifacts: dict[str, Artifact], smooth_images: Path) -> None:
-    """Where stderr is no terminal, a log stays free of them."""
+    """If stderr is not a terminal, nothing is drawn."""
     command = _words(tiny_artifacts["int8"], "eval", "--data", str(smooth_images), "--allow-random", "--json")
     assert subprocess.run(command, capture_output=True, check=True).stderr == b""
 

@@ -1,4 +1,4 @@
-"""Latencies: one definition of a percentile, and a measurement that counts what it says."""
+"""Latencies: one definition of a percentile, and the measurement of a call."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_the_order_of_samples_does_not_matter(samples: list[float], seed: int) -
 
 @given(samples=SAMPLES, tenths=st.integers(1, 1000))
 def test_the_percentile_is_the_nearest_rank(samples: list[float], tenths: int) -> None:
-    """The smallest sample at or below which that share of the samples lies, counted without rounding."""
+    """The smallest sample at or below which that share of the samples lies, computed without rounding."""
     ordered = sorted(samples)
     value = percentile(ordered, tenths / 10)
     rank = -(-tenths * len(ordered) // 1000)  # exact, in integers
@@ -78,7 +78,7 @@ def test_measuring_leaves_the_warm_up_out() -> None:
 
 
 def test_measuring_gives_at_least_one_sample() -> None:
-    """Even where no time is left."""
+    """Even if no time is left."""
     assert len(measure(lambda: None, warmup=0, seconds=0)) == 1
 
 

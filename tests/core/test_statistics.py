@@ -1,4 +1,4 @@
-"""Intervals of a share and of a difference of two, and the exact test that two networks err equally often."""
+"""Confidence intervals of a share and of a paired difference, and the exact test of McNemar."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_more_images_narrow_it(hits: int, factor: int) -> None:
     ("hits", "count", "low", "high"), [(8, 10, 0.4901, 0.9433), (0, 10, 0.0, 0.2775), (385, 500, 0.7311, 0.8048)]
 )
 def test_known_intervals(hits: int, count: int, low: float, high: float) -> None:
-    """Published values of Wilson's interval."""
+    """Published values of the Wilson interval."""
     assert wilson_interval(hits, count) == pytest.approx((low, high), abs=1e-4)
 
 
@@ -109,13 +109,13 @@ def test_known_p_values(only_a: int, only_b: int, p: float) -> None:
 
 
 def test_a_vanishing_p_value_is_still_above_zero() -> None:
-    """What is smaller than any float is given as the smallest one."""
+    """A p-value below the smallest float is returned as that float."""
     assert mcnemar_exact(0, 5000) == math.ulp(0.0) < sys.float_info.min
 
 
 @st.composite
 def tables(draw: st.DrawFn) -> tuple[int, int, int]:
-    """Images that one network alone gets right, that the other alone does, and all of them."""
+    """Numbers of images that only one network gets right, that only the other gets right, and of all images."""
     count = draw(st.integers(1, 60_000))
     only_a = draw(st.integers(0, count))
     return only_a, draw(st.integers(0, count - only_a)), count
@@ -123,7 +123,7 @@ def tables(draw: st.DrawFn) -> tuple[int, int, int]:
 
 @given(tables())
 def test_the_interval_of_a_drop_holds_the_drop(table: tuple[int, int, int]) -> None:
-    """-1 <= low <= drop <= high <= 1, never without a width, and swapping the networks turns it round."""
+    """-1 <= low <= drop <= high <= 1, with a positive width, and swapping the networks mirrors the interval."""
     only_a, only_b, count = table
     low, high = paired_drop_interval(only_a, only_b, count)
     assert -1 <= low <= (only_a - only_b) / count <= high <= 1
@@ -133,7 +133,7 @@ def test_the_interval_of_a_drop_holds_the_drop(table: tuple[int, int, int]) -> N
 
 @given(tables())
 def test_it_leaves_out_zero_where_mcnemars_statistic_does(table: tuple[int, int, int]) -> None:
-    """Zero is outside exactly where (a - b)² / (a + b) exceeds the squared quantile."""
+    """Zero is outside exactly if (a - b)² / (a + b) exceeds the squared quantile."""
     only_a, only_b, count = table
     low, high = paired_drop_interval(only_a, only_b, count)
     outside = (only_a - only_b) ** 2 > Z95**2 * (only_a + only_b)
@@ -142,7 +142,7 @@ def test_it_leaves_out_zero_where_mcnemars_statistic_does(table: tuple[int, int,
 
 @given(tables(), st.integers(2, 100))
 def test_more_images_narrow_the_drop(table: tuple[int, int, int], factor: int) -> None:
-    """The same shares of more images have a narrower interval of their difference."""
+    """The same shares of more images give a narrower interval of their difference."""
     few = paired_drop_interval(*table)
     many = paired_drop_interval(*(factor * number for number in table))
     assert many[1] - many[0] < few[1] - few[0]
@@ -159,7 +159,7 @@ def test_known_intervals_of_a_drop(only_a: int, only_b: int, count: int, low: fl
 
 @pytest.mark.parametrize("count", [1, 20, 50, 500, 50_000])
 def test_networks_that_never_differ_have_an_interval(count: int) -> None:
-    """With no image to tell them apart the bounds are Wilson's for none of ``count``: no evidence is not proof of equality."""
+    """Without a discordant image the bounds are Wilson's for 0 of ``count``: no evidence is no proof of equality."""
     low, high = paired_drop_interval(0, 0, count)
     assert high == pytest.approx(wilson_interval(0, count)[1], abs=1e-12)
     assert low == -high
@@ -167,7 +167,7 @@ def test_networks_that_never_differ_have_an_interval(count: int) -> None:
 
 @pytest.mark.parametrize("count", [1, 10, 1000])
 def test_networks_that_always_differ_have_an_interval(count: int) -> None:
-    """FP32 right and INT8 wrong on every image: the drop may be the whole, and the lower bound follows from Wilson's."""
+    """FP32 right and INT8 wrong on every image: the upper bound is 1, and the lower bound follows from Wilson's."""
     low, high = paired_drop_interval(count, 0, count)
     assert high == 1
     assert low == pytest.approx(2 * wilson_interval(count, count)[0] - 1, abs=1e-12)

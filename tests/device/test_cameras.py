@@ -1,4 +1,4 @@
-"""Cameras found in trees that look as /sys and /dev do, and who holds a device."""
+"""Cameras found in trees that imitate /sys and /dev, and the process that uses a device."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def _node(root: Path, number: int, name: str = "", index: str = "0") -> None:
 
 
 def test_no_camera(tmp_path: Path) -> None:
-    """An empty machine has none, and the line says what to look at."""
+    """A machine without cameras has none, and the line says what to check."""
     assert list_cameras(tmp_path) == ()
     assert "plugged in" in describe_cameras(tmp_path)
 
 
 def test_cameras_in_order_of_their_numbers(tmp_path: Path) -> None:
-    """A USB camera with its node of metadata, a CSI sensor, and one that /sys does not name."""
+    """A USB camera with its metadata node, a CSI sensor, and a camera without an entry in /sys."""
     _node(tmp_path, 10, "vi-output, imx219 9-0010")
     _node(tmp_path, 0, "HD Pro Webcam C920")
     _node(tmp_path, 1, "HD Pro Webcam C920", index="1")
@@ -51,7 +51,7 @@ def test_cameras_in_order_of_their_numbers(tmp_path: Path) -> None:
 
 
 def test_a_camera_that_is_not_ours(tmp_path: Path) -> None:
-    """A node that this user may not read and write is found and said to be closed to us."""
+    """A node that this user may not read and write is listed as not openable."""
     _node(tmp_path, 0, "cam")
     (tmp_path / "dev/video0").chmod(0)
     if os.getuid() == 0:
@@ -66,7 +66,7 @@ def test_a_camera_that_is_not_ours(tmp_path: Path) -> None:
 
 
 def test_a_device_that_left_dev(tmp_path: Path) -> None:
-    """In a container /sys shows cameras that were not handed in: they are listed, not openable."""
+    """In a container /sys shows cameras that were not passed in: they are listed as not openable."""
     _node(tmp_path, 0, "cam")
     (tmp_path / "dev/video0").unlink()
     (camera,) = list_cameras(tmp_path)
@@ -84,14 +84,14 @@ def test_a_device_that_left_dev(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_driver_says(device: int, node: int, captures: bool) -> None:
-    """The node's own capabilities count where the driver gives them (struct v4l2_capability)."""
+    """The capabilities of the node count if the driver reports them (struct v4l2_capability)."""
     answer = struct.pack("=16s32s32sIII12x", b"uvcvideo", b"cam", b"usb-1", 0x60000, device, node)
     assert len(answer) == 104
     assert _captures(answer) is captures
 
 
 def test_who_holds_a_device(tmp_path: Path) -> None:
-    """The process that has it open is named with its number; ours is called this program; nobody is None."""
+    """The process that has it open is named with its number; our own is called this program; None without one."""
     device = tmp_path / "video0"
     device.write_bytes(b"")
     assert find_holder(device) is None
@@ -112,7 +112,7 @@ def test_who_holds_a_device(tmp_path: Path) -> None:
 
 
 def test_without_opencv_and_pillow() -> None:
-    """The listing is for doctor: it loads neither."""
+    """Listing cameras loads neither, since doctor does it too."""
     code = (
         "import sys; sys.modules['cv2'] = sys.modules['PIL'] = None\n"
         "from edge_resnet.device.cameras import list_cameras; list_cameras()"

@@ -1,4 +1,4 @@
-"""driver.py against a C stand-in of the driver, and on a machine without one."""
+"""gpu.py with a C stand-in for the driver, and on a machine without a driver."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from edge_resnet.device.gpu import Gpu, first_gpu
 
 
 def test_the_first_gpu_is_described(libcuda: Path) -> None:
-    """Name, compute capability and kind of memory, as the driver says them."""
+    """Name, compute capability and kind of memory are those that the driver reports."""
     assert first_gpu(str(libcuda)) == Gpu("NVIDIA Stand-in", "8.7", True)
 
 
 def test_without_a_driver_there_is_one_line() -> None:
-    """A library that is not there is no crash and no traceback of ctypes."""
+    """A missing library is an error of ours, not a crash or a ctypes traceback."""
     with pytest.raises(BackendError, match="no CUDA driver") as caught:
         first_gpu("libcuda-that-is-not-there.so.1")
     assert "onnxruntime" in caught.value.hint
@@ -33,7 +33,7 @@ def test_without_a_driver_there_is_one_line() -> None:
     ],
 )
 def test_every_call_may_fail(libcuda: Path, monkeypatch: pytest.MonkeyPatch, fault: str, words: str) -> None:
-    """Each failure is a BackendError that names what failed, with a remedy."""
+    """Each failure is a BackendError that names what failed, with a hint."""
     monkeypatch.setenv("STUB_FAILS", fault)
     with pytest.raises(BackendError, match=words) as caught:
         first_gpu(str(libcuda))

@@ -1,4 +1,4 @@
-"""device.py read on recorded trees and on stand-ins for nvidia-smi. Knows no GPU."""
+"""machine.py on recorded trees and with stand-ins for nvidia-smi. Needs no GPU."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def plant(root: Path, files: dict[str, str]) -> Path:
 
 @pytest.fixture(autouse=True)
 def bin_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only folder on PATH, so that a GPU of the machine under test stays out of it."""
+    """The only folder on PATH, so that a GPU of the test machine has no effect."""
     folder = tmp_path_factory.mktemp("bin")
     monkeypatch.setenv("PATH", str(folder))
     return folder
@@ -126,19 +126,19 @@ def test_jetpack_6_orin(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(installed_version("tensorrt", "tensorrt-cu12", "tensorrt-cu13") is not None, reason="TensorRT is installed")
 def test_tensorrt_library_is_found_where_python_has_none(tmp_path: Path) -> None:
-    """The version comes from the library's file name, and never from its short symlink."""
+    """The version comes from the file name of the library, not from its short symbolic link."""
     assert describe(plant(tmp_path, ORIN)).tensorrt == "10.3.0"
 
 
 def test_tensorrt_of_this_python_goes_before_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A TensorRT that pip installed hides the system's, as it does on import."""
+    """A TensorRT from pip hides that of the system, as on import."""
     site = plant(tmp_path / "site", {"tensorrt-10.13.2.dist-info/METADATA": "Name: tensorrt\nVersion: 10.13.2\n"})
     monkeypatch.syspath_prepend(str(site))
     assert describe(plant(tmp_path / "root", ORIN)).tensorrt == "10.13.2"
 
 
 def test_jetpack_5_is_refused(tmp_path: Path) -> None:
-    """JetPack 5 is described and refused with a line that names both versions and the one needed."""
+    """JetPack 5 is described, and refused with a message that names both versions and the required one."""
     root = plant(tmp_path, JETPACK_5)
     assert describe(root).jetpack == "5.1.2"
     with pytest.raises(ConfigError, match=r"JetPack 5\.1\.2 \(L4T 35\.4\.1\) is too old: JetPack 6\.0 or newer") as caught:
@@ -148,7 +148,7 @@ def test_jetpack_5_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("major", "revision"), [(32, "7.6"), (34, "1.1"), (35, "6.5"), (28, "2.1")])
 def test_all_old_releases_are_refused(tmp_path: Path, major: int, revision: str) -> None:
-    """Every L4T below R36 is refused, known to the table or not."""
+    """Every L4T below R36 is refused, whether or not the table has it."""
     with pytest.raises(ConfigError, match=f"L4T {major}.{revision}"):
         refuse_old_jetpack(plant(tmp_path, {"etc/nv_tegra_release": RELEASE.format(major=major, revision=revision)}))
 
@@ -158,14 +158,14 @@ def test_all_old_releases_are_refused(tmp_path: Path, major: int, revision: str)
     [(36, "3.0", "6.0"), (36, "4.7", "6.2.1"), (36, "9.9", "6"), (38, "2.1", "7.0"), (39, "2.2", "7.2.2"), (41, "1.0", None)],
 )
 def test_new_releases_are_accepted(tmp_path: Path, major: int, revision: str, jetpack: str | None) -> None:
-    """A release newer than the table is accepted and named as far as it is known."""
+    """A release newer than the table is accepted and named by its major version."""
     root = plant(tmp_path, {"etc/nv_tegra_release": RELEASE.format(major=major, revision=revision)})
     refuse_old_jetpack(root)
     assert describe(root).jetpack == jetpack
 
 
 def test_release_from_the_package_database(tmp_path: Path) -> None:
-    """Without the release file L4T comes from dpkg's entry of nvidia-l4t-core, and from no other package's."""
+    """Without the release file L4T comes from dpkg's entry for nvidia-l4t-core and no other package."""
     status = (
         "Package: nvidia-l4t-core-extra\nStatus: install ok installed\nVersion: 1.2.3-1\n\n"
         "Package: nvidia-l4t-core\nStatus: install ok installed\nDescription: core\n more\nVersion: 36.4.4-20250616085344\n\n"
@@ -182,20 +182,20 @@ def test_thor(tmp_path: Path) -> None:
 
 
 def test_power_mode_without_names(tmp_path: Path) -> None:
-    """Where nvpmodel's table of names is absent, the mode's number stands."""
+    """Without nvpmodel's table of names the mode is given by its number."""
     root = plant(tmp_path, {"var/lib/nvpmodel/status": "pmode:0012"})
     assert describe(root).power_mode == "12"
 
 
 def test_power_modes(tmp_path: Path) -> None:
-    """nvpmodel's modes are listed with their numbers; other lines of its file are none."""
+    """The nvpmodel modes are listed with their numbers; other lines of the file are ignored."""
     commented = NVPMODEL + "# < POWER_MODEL ID=9 NAME=OLD >\n"
     assert power_modes(plant(tmp_path, {"etc/nvpmodel.conf": commented})) == {"15W": 0, "MAXN_SUPER": 2}
     assert power_modes(tmp_path / "elsewhere") == {}
 
 
 def test_nvcc_is_found_on_and_off_the_path(tmp_path: Path, bin_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """PATH goes before $CUDA_HOME and that before NVIDIA's folder; what cannot be run is no compiler."""
+    """PATH precedes $CUDA_HOME, which precedes /usr/local/cuda; a file that cannot be executed does not count."""
     monkeypatch.delenv("CUDA_HOME", raising=False)
     assert find_nvcc(tmp_path) is None
     places = [tmp_path / "usr/local/cuda/bin/nvcc", tmp_path / "home/bin/nvcc", bin_folder / "nvcc"]
@@ -210,7 +210,7 @@ def test_nvcc_is_found_on_and_off_the_path(tmp_path: Path, bin_folder: Path, mon
 
 @pytest.mark.parametrize("name", ["17000000.gpu", "17000000.ga10b", "gpu-gpc-0"])
 def test_gpu_clock(tmp_path: Path, name: str) -> None:
-    """The GPU's clock is found among those of other parts, under the names that kernels give it."""
+    """The GPU clock is found among other clocks, under the names that different kernels use."""
     files = {f"sys/class/devfreq/{name}/{which}_freq": text for which, text in zip(("cur", "min", "max"), CLOCKS, strict=True)}
     other = {f"sys/class/devfreq/13e00000.host1x/{which}_freq": "1\n" for which in ("cur", "min", "max")}
     assert gpu_clock(plant(tmp_path, other)) is None
@@ -220,7 +220,7 @@ def test_gpu_clock(tmp_path: Path, name: str) -> None:
 
 
 def test_swap(tmp_path: Path) -> None:
-    """Swap is read beside memory, and unknown where that is."""
+    """Swap is read with the memory, and unknown if that is unknown."""
     assert swap_mib(plant(tmp_path, {"proc/meminfo": MEMORY.format(total=8, available=8) + "SwapTotal: 3901440 kB\n"})) == 3810
     assert swap_mib(tmp_path / "elsewhere") is None
 
@@ -247,19 +247,19 @@ def test_desktop_with_vnni(tmp_path: Path) -> None:
     ],
 )
 def test_int8_dot_product(tmp_path: Path, files: dict[str, str], expected: bool) -> None:
-    """Each of the three instruction sets counts, a flag that only looks alike does not."""
+    """Each of the three instruction sets counts, but not a flag with a similar name."""
     assert has_int8_dot_product(plant(tmp_path, files)) is expected
 
 
 def test_raspberry(tmp_path: Path) -> None:
-    """An Arm board that is no Jetson has a name and no GPU."""
+    """An Arm board other than a Jetson has a name and no GPU."""
     info = describe(plant(tmp_path, RASPBERRY))
     assert (info.board, info.cpu) == ("Raspberry Pi 4 Model B Rev 1.4", "Cortex-A72")
     assert (info.gpu, info.l4t, info.jetpack, info.power_mode) == (None, None, None, None)
 
 
 def test_an_empty_machine_is_described(tmp_path: Path) -> None:
-    """Where every file is absent every optional field is None, and the rest has a value."""
+    """Without any of the files every optional field is None, and the others have values."""
     info = describe(tmp_path)
     absent = {
         "memory_total_mib",
@@ -281,7 +281,7 @@ def test_an_empty_machine_is_described(tmp_path: Path) -> None:
 @given(st.lists(st.binary(max_size=80), min_size=len(ORIN), max_size=len(ORIN)))
 @settings(max_examples=25)
 def test_no_content_of_a_file_is_an_error(contents: list[bytes]) -> None:
-    """Whatever bytes the files hold, the machine is described."""
+    """The machine is described whatever bytes the files contain."""
     with tempfile.TemporaryDirectory() as folder:
         plant(Path(folder), ORIN)
         for name, content in zip(ORIN, contents, strict=True):
@@ -302,14 +302,14 @@ def test_nvidia_smi_is_asked(bin_folder: Path, tmp_path: Path) -> None:
 
 
 def test_nvidia_smi_on_a_jetson_knows_little(bin_folder: Path, tmp_path: Path) -> None:
-    """What nvidia-smi leaves out on a Jetson comes from the chip, and the GPU's name does not depend on nvidia-smi."""
+    """What nvidia-smi omits on a Jetson comes from the chip, and the GPU name does not depend on nvidia-smi."""
     nvidia_smi(bin_folder, "echo 'Orin (nvgpu), 540.3.0, [N/A]'")
     info = describe(plant(tmp_path, ORIN))
     assert (info.gpu, info.driver, info.compute_capability) == ("NVIDIA Orin", "540.3.0", "8.7")
 
 
 def test_nvidia_smi_that_fails(bin_folder: Path, tmp_path: Path) -> None:
-    """Exit code 9, a driver that does not answer, means that there is no GPU to use, and why."""
+    """Exit code 9, a driver that does not answer, means no usable GPU, with the reason."""
     nvidia_smi(bin_folder, "echo 'NVIDIA-SMI has failed because it could not communicate with the NVIDIA driver.'; exit 9")
     info = describe(plant(tmp_path, DESKTOP))
     assert (info.gpu, info.gpu_failure) == (None, "nvidia-smi failed with exit code 9")
@@ -327,7 +327,7 @@ def test_nvidia_smi_that_hangs(bin_folder: Path, tmp_path: Path, monkeypatch: py
 
 @pytest.mark.parametrize("output", ["", "No devices were found", "a, b", "a, b, c, d"])
 def test_nvidia_smi_that_says_something_else(bin_folder: Path, tmp_path: Path, output: str) -> None:
-    """An answer of another form is a failure, never a GPU of that name."""
+    """Output in another form is a failure, never the name of a GPU."""
     nvidia_smi(bin_folder, f"echo '{output}'")
     info = describe(tmp_path)
     assert info.gpu is None
@@ -335,7 +335,7 @@ def test_nvidia_smi_that_says_something_else(bin_folder: Path, tmp_path: Path, o
 
 
 def test_nvidia_smi_that_cannot_be_run(bin_folder: Path, tmp_path: Path) -> None:
-    """A file of that name that is no program is a failure with its reason."""
+    """A file of that name that cannot be executed is a failure with its reason."""
     nvidia_smi(bin_folder, "")
     (bin_folder / "nvidia-smi").write_bytes(b"\x7fELF not for this processor")
     failure = describe(tmp_path).gpu_failure
@@ -344,7 +344,7 @@ def test_nvidia_smi_that_cannot_be_run(bin_folder: Path, tmp_path: Path) -> None
 
 
 def test_this_machine() -> None:
-    """The machine under test is described in agreement with the kernel."""
+    """The description of this machine agrees with the kernel."""
     info = describe()
     assert info.python == ".".join(map(str, sys.version_info[:3]))
     assert info.architecture == os.uname().machine

@@ -1,4 +1,4 @@
-"""backendchecks.py with real children: this machine's OpenVINO, ones that are old, broken or absent, and what auto takes."""
+"""backendchecks.py with real child processes: the OpenVINO of this machine, old, broken and absent ones, and auto."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def found(name: str, info: DeviceInfo = CPU) -> Check:
 
 
 def answered(monkeypatch: pytest.MonkeyPatch, **facts: str) -> Check:
-    """The check of an OpenVINO that results so."""
+    """The check of an OpenVINO with these facts."""
     results = {"auto": ProbeResult({"taken": "onnxruntime", "order": "onnxruntime"}, ""), "openvino": ProbeResult(facts, "")}
     monkeypatch.setattr(backendchecks, "is_importable", lambda _: True)
     monkeypatch.setattr(backendchecks, "probe", lambda *_: results)
@@ -40,14 +40,14 @@ def answered(monkeypatch: pytest.MonkeyPatch, **facts: str) -> Check:
 
 
 def test_auto_is_what_opening_takes() -> None:
-    """The very choice of --backend auto on this machine, and the order in which it looks."""
+    """The backend that --backend auto selects on this machine, and the order in which it tries them."""
     check = found("auto")
     assert (check.status, check.fix, check.group) == ("ok", "", "backends")
     assert check.detail == f"{resolve_backend('auto')}, the first that works of tensorrt, openvino, onnxruntime"
 
 
 def test_this_machines_openvino_works() -> None:
-    """Its version, and what this processor computes in."""
+    """Its version, and the precisions of this CPU."""
     pytest.importorskip("openvino", reason="OpenVINO is not installed")
     check = found("openvino")
     assert check.status == "ok"
@@ -57,7 +57,7 @@ def test_this_machines_openvino_works() -> None:
 
 
 def test_a_processor_without_half_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    """FP16 artifacts run there too, as FP32, and it is said; with half precision there is nothing to say."""
+    """FP16 artifacts run as FP32 on a CPU without half precision, and the check says so."""
     check = answered(monkeypatch, version="2025.3.0", precisions="FP32 INT8 BIN EXPORT_IMPORT")
     assert check == Check("openvino", "ok", "2025.3.0, runs FP32, INT8; FP16 as FP32 on the CPU", "", "backends")
     check = answered(monkeypatch, version="2025.3.0", precisions="BF16 FP32 FP16 INT8")
@@ -66,7 +66,7 @@ def test_a_processor_without_half_precision(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize(("number", "status"), [("2024.5.9", "problem"), ("2024.6.0", "ok"), ("2026.4.1", "ok")])
 def test_an_old_openvino(monkeypatch: pytest.MonkeyPatch, number: str, status: str) -> None:
-    """Older than the extra asks for is a problem that an upgrade mends."""
+    """A version below that of the extra is a problem that an upgrade fixes."""
     check = answered(monkeypatch, version=number, precisions="FP32")
     assert (check.status, check.fix) == (status, "pip install --upgrade 'openvino>=2024.6'" if status == "problem" else "")
 
@@ -81,13 +81,13 @@ def test_an_old_openvino(monkeypatch: pytest.MonkeyPatch, number: str, status: s
     ids=["x86 with VNNI", "x86 without", "jetson"],
 )
 def test_no_openvino(monkeypatch: pytest.MonkeyPatch, info: DeviceInfo, detail: str) -> None:
-    """It is optional, and worth its command where it is faster; no child asks for it."""
+    """It is optional, and recommended where it is faster; no child process is started for it."""
     monkeypatch.setitem(sys.modules, "openvino", None)
     assert found("openvino", info) == Check("openvino", "missing", detail, "pip install 'edge-resnet[openvino]'", "backends")
 
 
 def test_a_broken_openvino(site: Path) -> None:
-    """One that does not load, or ends its process, is a problem in its own words."""
+    """An OpenVINO that does not load or crashes is a problem with its own message."""
     package(site, "openvino", "raise ImportError('libopenvino.so.2600: cannot open\\nmore')")
     check = found("openvino")
     assert (check.status, check.detail) == ("problem", "cannot be used: libopenvino.so.2600: cannot open")
@@ -97,7 +97,7 @@ def test_a_broken_openvino(site: Path) -> None:
 
 
 def test_what_hangs_is_told_and_breaks_nothing(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An OpenVINO that never loads costs the time limit; auto does not load it to choose."""
+    """An OpenVINO that never loads costs the time limit; auto selects without loading it."""
     package(site, "openvino", "import time; time.sleep(60)")
     monkeypatch.setattr(probe, "_TIMEOUT_S", 4.0)
     checks = {check.name: check for check in check_backends(CPU)}
@@ -106,7 +106,7 @@ def test_what_hangs_is_told_and_breaks_nothing(site: Path, monkeypatch: pytest.M
 
 
 def test_nothing_to_choose_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And the reason is the choice's own."""
+    """The reason is that of the selection."""
     monkeypatch.setattr(backendchecks, "probe", lambda *_: {"auto": ProbeResult({}, "no backend is installed")})
     monkeypatch.setattr(backendchecks, "is_importable", lambda _: False)
     check = found("auto")
@@ -114,6 +114,6 @@ def test_nothing_to_choose_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_both_are_part_of_the_examination() -> None:
-    """Once each, in a group of their own, and OpenVINO is not loaded to look at it."""
+    """Each is checked once, in its own group, and OpenVINO is not loaded in this process."""
     names = [check.name for check in examine() if check.group == "backends"]
     assert names == ["auto", "openvino"]

@@ -11,7 +11,7 @@ from edge_resnet.deployment.doctor.check import is_importable, is_installed_by_a
 
 
 def test_a_folder_is_not_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder named pycuda beside the user's work does not count as PyCUDA, a module does, and neither is imported."""
+    """A folder named pycuda does not count as PyCUDA, a module does, and neither is imported."""
     (tmp_path / "pycuda").mkdir()
     (tmp_path / "tensorrt.py").write_text("raise SystemExit('must not be imported')\n")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -20,14 +20,14 @@ def test_a_folder_is_not_a_package(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_module_that_python_refuses_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A None among the loaded modules, or one without a spec, is no error."""
+    """A None among the loaded modules, or a module without a spec, is no error."""
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     assert not is_importable("tensorrt")
     assert not is_importable("no_such_package.part")
 
 
 def test_system_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """apt's packages are found for any Python 3, and the fix makes this very environment see them, or a new one."""
+    """The packages of apt are found for any Python 3; the fix makes them visible in this environment or a new one."""
     assert not is_installed_by_apt(tmp_path, "tensorrt")
     (tmp_path / "usr/lib/python3.10/dist-packages/tensorrt").mkdir(parents=True)
     assert is_installed_by_apt(tmp_path, "tensorrt")

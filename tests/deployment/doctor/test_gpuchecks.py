@@ -1,4 +1,4 @@
-"""gpuchecks.py on machines made of records and small trees, with a C stand-in of the driver asked in real children."""
+"""gpuchecks.py on machines made of records and small trees, with a C stand-in for the driver in real child processes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NVCC = "#!/bin/sh\necho 'nvcc: NVIDIA (R) Cuda compiler driver'\necho 'Cuda comp
 
 @pytest.fixture(autouse=True)
 def bare(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing of NVIDIA's that the machine under test may have: its driver is hidden by one that cannot be loaded."""
+    """No NVIDIA software of the test machine: its driver is hidden by one that cannot be loaded."""
     for name in ("tensorrt", "tensorrt_lean", "tensorrt_dispatch", "pycuda"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setenv("PATH", str(tmp_path_factory.mktemp("bin")))
@@ -51,7 +51,7 @@ def plant(root: Path, *names: str) -> Path:
 
 @pytest.mark.parametrize("library_there", [False, True])
 def test_without_a_gpu_all_is_quiet(monkeypatch: pytest.MonkeyPatch, library_there: bool) -> None:
-    """A machine without a GPU lacks nothing that a command could mend, with and without a driver's library."""
+    """A machine without a GPU has no problem that a command could fix, with or without a driver library."""
     if not library_there:
         monkeypatch.delenv("LD_LIBRARY_PATH")
     checks = check_gpu_side(CPU, NOWHERE)
@@ -61,7 +61,7 @@ def test_without_a_gpu_all_is_quiet(monkeypatch: pytest.MonkeyPatch, library_the
 
 
 def test_gpu() -> None:
-    """No GPU is no problem, a GPU that does not answer is one."""
+    """No GPU is not a problem; a GPU that does not answer is."""
     assert found("gpu").detail == "no NVIDIA GPU: models run on the CPU"
     dead = found("gpu", replace(CPU, gpu_failure="nvidia-smi failed with exit code 9"))
     assert (dead.status, dead.fix) == ("problem", "sudo modprobe nvidia")
@@ -69,14 +69,14 @@ def test_gpu() -> None:
 
 
 def test_gpu_that_only_the_driver_knows(driver: pytest.MonkeyPatch) -> None:
-    """Where nvidia-smi is absent or fails, a driver that works names the GPU and how it shares memory."""
+    """Without nvidia-smi a working driver gives the name of the GPU and how it shares memory."""
     detail = "NVIDIA Stand-in, compute capability 8.7, shares the CPU's memory, INT8 on tensor cores"
     assert found("gpu") == Check("gpu", "ok", detail, "", "tensorrt")
     assert found("gpu", replace(CPU, gpu_failure="nvidia-smi failed with exit code 18")).status == "ok"
 
 
 def test_gpu_that_reads_memory_in_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An integrated GPU that maps the processor's memory is told apart: nothing is copied there."""
+    """An integrated GPU that maps the CPU's memory is recognised: nothing is copied there."""
     code = (
         "#define cuDeviceGetAttribute stand_in\n#include <libcuda.c>\n#undef cuDeviceGetAttribute\n"
         "int cuDeviceGetAttribute(int *v, int a, int d) { return a == 19 ? (*v = 1, 0) : stand_in(v, a, d); }\n"
@@ -100,14 +100,14 @@ def test_gpu_that_reads_memory_in_place(tmp_path: Path, monkeypatch: pytest.Monk
     ],
 )
 def test_int8_of_the_gpu(name: str, capability: str, words: str) -> None:
-    """What INT8 can gain is told from the compute capability."""
+    """The speed of INT8 follows from the compute capability."""
     detail = found("gpu", replace(DESKTOP, gpu=name, compute_capability=capability)).detail
     assert detail == f"{name}, compute capability {capability}, {words}"
     assert found("gpu", replace(DESKTOP, gpu=name, compute_capability=None)).detail == name
 
 
 def test_driver_that_works(driver: pytest.MonkeyPatch) -> None:
-    """The driver's own number and the newest CUDA that it runs; a number that nobody knows is left out."""
+    """The version of the driver and the newest CUDA that it runs; an unknown version is left out."""
     assert found("driver", DESKTOP) == Check("driver", "ok", "580.95.05, runs CUDA up to 12.6", "", "tensorrt")
     driver.setenv("STUB_FAILS", "cuDriverGetVersion=1")
     assert found("driver", DESKTOP).detail == "580.95.05"
@@ -123,7 +123,7 @@ def test_driver_that_works(driver: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_gpu_without_a_driver(info: DeviceInfo, fix: str) -> None:
-    """A GPU whose library is absent gets the driver by the machine's own way."""
+    """A GPU without the driver library gets the installation command of this machine."""
     check = found("driver", info)
     assert (check.status, check.fix) == ("problem", fix)
     assert "libcuda.so.1 cannot be loaded" in check.detail
@@ -145,14 +145,14 @@ def test_gpu_without_a_driver(info: DeviceInfo, fix: str) -> None:
     ],
 )
 def test_container_without_the_gpu(tmp_path: Path, info: DeviceInfo, files: list[str], status: str, fix: str) -> None:
-    """In a container nothing is to be installed: it is started with the GPU. A host without one is no problem."""
+    """In a container the fix is to start it with the GPU, not to install anything. A host without a GPU is no problem."""
     check = found("driver", info, plant(tmp_path, *files))
     assert (check.status, check.fix) == (status, fix)
     assert "container" in check.detail
 
 
 def test_container_with_libraries_and_no_device(tmp_path: Path, driver: pytest.MonkeyPatch) -> None:
-    """An image that brings libcuda itself still has no GPU without the device files."""
+    """An image that contains libcuda still has no GPU without the device files."""
     driver.setenv("STUB_FAILS", "cuInit=100")
     assert found("driver", DESKTOP, plant(tmp_path, ".dockerenv")).fix == "docker run --gpus all IMAGE"
     assert found("driver", DESKTOP, plant(tmp_path, "dev/nvidiactl")).fix == "sudo reboot"
@@ -168,7 +168,7 @@ def test_container_with_libraries_and_no_device(tmp_path: Path, driver: pytest.M
     ],
 )
 def test_driver_that_does_not_start(driver: pytest.MonkeyPatch, fault: str, words: str, fix: str) -> None:
-    """Each way to fail has the command that mends it, on a GPU that is there."""
+    """Each failure of a driver with a GPU has its fix."""
     driver.setenv("STUB_FAILS", fault)
     check = found("driver", DESKTOP)
     assert (check.status, check.fix) == ("problem", fix)
@@ -176,7 +176,7 @@ def test_driver_that_does_not_start(driver: pytest.MonkeyPatch, fault: str, word
 
 
 def test_hidden_gpu(driver: pytest.MonkeyPatch) -> None:
-    """A GPU that an environment variable hides is not the driver's fault."""
+    """A GPU hidden by an environment variable is not a fault of the driver."""
     driver.setenv("STUB_FAILS", "cuInit=100")
     driver.setenv("CUDA_VISIBLE_DEVICES", "")
     check = found("driver", DESKTOP)
@@ -185,7 +185,7 @@ def test_hidden_gpu(driver: pytest.MonkeyPatch) -> None:
 
 
 def test_device_files_of_others(tmp_path: Path, driver: pytest.MonkeyPatch) -> None:
-    """A user whom the device files are closed to is told of the groups."""
+    """A user without permission for the device files gets the command for the groups."""
     import os
 
     driver.setenv("STUB_FAILS", "cuInit=999")
@@ -196,7 +196,7 @@ def test_device_files_of_others(tmp_path: Path, driver: pytest.MonkeyPatch) -> N
 
 
 def test_driver_without_a_gpu_is_quiet(driver: pytest.MonkeyPatch) -> None:
-    """A driver that is installed on a machine without a GPU is no problem."""
+    """A driver on a machine without a GPU is no problem."""
     driver.setenv("STUB_FAILS", "cuInit=100")
     assert found("driver") == Check("driver", "missing", "the CUDA driver finds no GPU", "", "tensorrt")
 
@@ -205,7 +205,7 @@ def test_driver_without_a_gpu_is_quiet(driver: pytest.MonkeyPatch) -> None:
     ("body", "detail"), [("abort();", "crashed (SIGABRT)"), ("for (;;) pause();", "no answer in 1 s")], ids=["crash", "hang"]
 )
 def test_driver_that_takes_its_process_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, detail: str) -> None:
-    """A driver that crashes or hangs does neither to doctor, and takes the blame for TensorRT and PyCUDA."""
+    """A driver that crashes or hangs does not affect doctor, and is named as the cause for TensorRT and PyCUDA."""
     path = library(tmp_path / "libcuda.so.1", f"#include <stdlib.h>\n#include <unistd.h>\nint cuInit(unsigned f) {{ {body} }}\n")
     monkeypatch.setenv("LD_LIBRARY_PATH", str(path.parent))
     monkeypatch.setattr(probe, "_TIMEOUT_S", 1.0)
@@ -237,7 +237,7 @@ def test_driver_that_takes_its_process_along(tmp_path: Path, monkeypatch: pytest
 def test_driver_older_than_tensorrt(
     tmp_path: Path, driver: pytest.MonkeyPatch, runs: str, packages: list[str], info: DeviceInfo, words: str, fix: str
 ) -> None:
-    """pip's TensorRT for a newer CUDA than the driver runs is replaced; on a Jetson JetPack's own takes its place."""
+    """A TensorRT of pip for a newer CUDA than that of the driver is replaced, on a Jetson by the one of JetPack."""
     for name in packages:
         record(tmp_path, name, "10.14.1")
     driver.syspath_prepend(str(tmp_path))
@@ -248,7 +248,7 @@ def test_driver_older_than_tensorrt(
 
 
 def test_jetpack(tmp_path: Path) -> None:
-    """JetPack 6 is shown, one that is too old is a problem, and what is no Jetson lacks nothing."""
+    """JetPack 6 is shown, an older one is a problem, and other machines do not need it."""
     assert found("jetpack").detail == "not a Jetson"
     assert found("jetpack", JETSON, tmp_path).detail == "6.2 (L4T 36.4.3)"
     (tmp_path / "etc").mkdir()
@@ -265,14 +265,14 @@ def nvcc(folder: Path, script: str) -> None:
 
 
 def test_nvcc(tmp_path: Path) -> None:
-    """The compiler is found beside CUDA, which JetPack leaves off PATH, and says its version."""
+    """The compiler is found in CUDA's folder, which JetPack does not put on PATH, with its version."""
     nvcc(tmp_path / "usr/local/cuda/bin", NVCC)
     beside = found("nvcc", DESKTOP, tmp_path)
     assert (beside.status, beside.detail) == ("ok", f"CUDA 12.6 at {tmp_path}/usr/local/cuda/bin/nvcc")
 
 
 def test_without_nvcc_the_cpu_resizes() -> None:
-    """No compiler is no problem: what it costs is said, and how to have it."""
+    """A missing compiler is no problem: the check says what it costs and how to install it."""
     lack = found("nvcc", DESKTOP)
     assert (lack.status, lack.fix) == ("missing", "sudo apt-get install -y nvidia-cuda-toolkit")
     assert lack.detail == "not installed: the CPU resizes images instead of the GPU"
@@ -281,7 +281,7 @@ def test_without_nvcc_the_cpu_resizes() -> None:
 
 @pytest.mark.parametrize("script", ["#!/bin/sh\nexit 1\n", "\x7fELF of another processor"])
 def test_nvcc_that_does_not_run(tmp_path: Path, script: str) -> None:
-    """A compiler that says no version is mended where there is a GPU, and let be where there is none."""
+    """A compiler without a version is a problem on a machine with a GPU only."""
     nvcc(tmp_path / "usr/local/cuda/bin", script)
     broken = found("nvcc", DESKTOP, tmp_path)
     assert (broken.status, broken.fix) == ("problem", "sudo apt-get install --reinstall -y nvidia-cuda-toolkit")
@@ -290,7 +290,7 @@ def test_nvcc_that_does_not_run(tmp_path: Path, script: str) -> None:
 
 
 def test_every_fix_of_the_room_is_asserted() -> None:
-    """No command stands in the source that no test of these rooms names."""
+    """Every command in the source is named by a test."""
     here = Path(__file__).parent
     tests = "".join((here / f"{name}.py").read_text() for name in ("test_gpuchecks", "test_trtchecks"))
     for name in ("gpuchecks", "trtchecks"):

@@ -35,7 +35,7 @@ def found(name: str, info: DeviceInfo = CPU, root: Path = Path("/nowhere")) -> C
 
 @contextmanager
 def ordinary_user() -> Iterator[Path]:
-    """A folder that anybody may reach, seen without the superuser's rights (access(2) goes by the real user)."""
+    """A folder that everyone may enter, seen without the rights of root (access(2) uses the real user)."""
     real, effective, saved = os.getresuid()
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         Path(name).chmod(0o755)
@@ -55,7 +55,7 @@ def run_with(site: Path, code: str, **environment: str) -> str:
 
 
 def test_names_are_unique_and_fixes_are_one_line() -> None:
-    """A check can be addressed by its name, and a fix can be pasted; what works needs none on a machine that is no Jetson."""
+    """Names are unique and fixes can be pasted; on machines other than a Jetson a check that is ok has no fix."""
     made = examine(Path("/nowhere"), replace(CPU, memory_available_mib=10))
     assert len({check.name for check in made}) == len(made)
     assert all("\n" not in check.fix + check.detail for check in made)
@@ -76,14 +76,14 @@ def test_versions_are_those_of_pyproject() -> None:
 
 
 def test_this_machine_has_the_base() -> None:
-    """The packages that these very tests run on are found, with their versions."""
+    """The packages that run these tests are found, with their versions."""
     base = [check for check in examine() if check.group == "base"]
     assert {check.name: check.status for check in base} == dict.fromkeys(["python", *required_packages()], "ok")
     assert all(check.detail[0].isdigit() for check in base)
 
 
 def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package that cannot be found is missing; the fix is the extra's, or its own where everything needs it."""
+    """A package that is not found is missing; the fix installs the extra, or the package if every command needs it."""
     monkeypatch.setitem(sys.modules, "torch", None)
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     assert found("torch") == Check("torch", "missing", "not installed", "pip install 'edge-resnet[build]'", "build")
@@ -93,7 +93,7 @@ def test_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_broken_package(tmp_path: Path) -> None:
-    """A package that is there and does not load is a problem, told in its own first line."""
+    """A package that does not load is a problem, with the first line of its error."""
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('libfoo.so.1: cannot open\\nsecond line')\n")
     code = "from edge_resnet.deployment.doctor.checks import *; print([c for c in examine() if c.name == 'onnxruntime'][0])"
     shown = run_with(tmp_path, code)
@@ -103,7 +103,7 @@ def test_broken_package(tmp_path: Path) -> None:
 
 
 def test_old_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package older than the oldest that works is a problem that an upgrade mends."""
+    """A package below the minimum version is a problem that an upgrade fixes."""
     (tmp_path / "scikit_learn-1.2.9.dist-info").mkdir()
     (tmp_path / "scikit_learn-1.2.9.dist-info/METADATA").write_text("Name: scikit-learn\nVersion: 1.2.9\n")
     (tmp_path / "sklearn").mkdir()
@@ -123,14 +123,14 @@ def test_old_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_int8(info: DeviceInfo, status: str, words: str) -> None:
-    """What INT8 costs is told by the processor's kind; no command mends it."""
+    """What INT8 costs depends on the CPU; no command changes it."""
     check = found("int8", info)
     assert (check.status, check.fix) == (status, "")
     assert words in check.detail
 
 
 def test_memory() -> None:
-    """Little memory is a problem; a Jetson can stop its desktop, and what cannot be read is no problem."""
+    """Little memory is a problem; the fix on a Jetson stops the desktop. Unknown memory is no problem."""
     assert found("memory").status == "ok"
     small = found("memory", replace(JETSON, memory_available_mib=2047))
     assert small.fix == "sudo systemctl isolate multi-user.target"
@@ -161,7 +161,7 @@ def plant(root: Path, files: dict[str, str]) -> Path:
     ],
 )  # fmt: skip
 def test_swap(tmp_path: Path, total_mib: int, swap_kib: int, zram: bool, status: str, detail: str, fix: str) -> None:
-    """A Jetson of 8 GiB or less needs swap to build engines; JetPack's own is turned on where it is installed."""
+    """A Jetson with 8 GiB or less needs swap to build engines; the fix enables that of JetPack if it is installed."""
     plant(tmp_path, {"proc/meminfo": f"SwapTotal:  {swap_kib} kB\n"} | ({"etc/systemd/nvzramconfig.sh": ""} if zram else {}))
     check = found("swap", replace(JETSON, memory_total_mib=total_mib), tmp_path)
     assert (check.status, check.fix, check.group) == (status, fix, "machine")
@@ -185,7 +185,7 @@ MODES = "< POWER_MODEL ID={} NAME={} >\nCPU_ONLINE CORE_0 1\n"
     ],
 )
 def test_power_mode(tmp_path: Path, mode: str, names: list[str], detail: str, fix: str) -> None:
-    """A power mode that is not the fastest is no problem, and the command that changes it is given."""
+    """A power mode that is not the fastest is no problem, and has a fix."""
     plant(tmp_path, {"etc/nvpmodel.conf": "".join(MODES.format(number, name) for number, name in enumerate(names))})
     assert found("power", replace(JETSON, power_mode=mode), tmp_path) == Check("power", "ok", detail, fix, "machine")
 
@@ -198,7 +198,7 @@ def test_power_mode(tmp_path: Path, mode: str, names: list[str], detail: str, fi
     ],
 )
 def test_clocks(tmp_path: Path, least: int, now: int, detail: str, fix: str) -> None:
-    """Clocks that move are no problem but where latency is measured."""
+    """Clocks that follow the load are a problem only for measurements."""
     gpu = "sys/class/devfreq/17000000.gpu"
     values = {"cur": now, "min": least, "max": 1020}
     plant(tmp_path, {f"{gpu}/{name}_freq": f"{mhz}000000\n" for name, mhz in values.items()})
@@ -206,7 +206,7 @@ def test_clocks(tmp_path: Path, least: int, now: int, detail: str, fix: str) -> 
 
 
 def test_only_a_jetson_has_a_board(tmp_path: Path) -> None:
-    """What a Jetson does not show, and what no Jetson has, is not mentioned."""
+    """Values that a Jetson does not report are not mentioned, nor on machines other than a Jetson."""
     plant(tmp_path, {"proc/meminfo": "SwapTotal:  0 kB\n"})
     board = {"swap", "power", "clocks"}
     assert board.isdisjoint(check.name for check in examine(tmp_path, CPU))
@@ -215,7 +215,7 @@ def test_only_a_jetson_has_a_board(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("free_mib", "status"), [(2047, "problem"), (2048, "ok")])
 def test_disk(monkeypatch: pytest.MonkeyPatch, free_mib: int, status: str) -> None:
-    """Less than 2 GiB where artifacts go is a problem."""
+    """Less than 2 GiB in the current folder is a problem."""
     usage = collections.namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(2**40, 0, free_mib * 2**20))
     check = found("disk")
@@ -233,7 +233,7 @@ def test_current_folder_that_is_gone(tmp_path: Path) -> None:
 
 
 def test_cache(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The nearest folder that exists decides whether downloads can be kept."""
+    """The nearest existing folder decides whether the cache can be written."""
     with ordinary_user() as folder:
         monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "new/deeper"))
         folder.chmod(0o777)
@@ -245,7 +245,7 @@ def test_cache(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cameras(tmp_path: Path) -> None:
-    """Cameras count when this user may open one of them; else the fix is the group that may."""
+    """Cameras are ok if this user may open one of them; otherwise the fix is the group that may."""
     assert found("cameras", root=tmp_path).status == "missing"
     with ordinary_user() as root:
         (root / "dev").mkdir(mode=0o755)
@@ -260,7 +260,7 @@ def test_cameras(tmp_path: Path) -> None:
 
 
 def test_opencv_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a Jetson the fix is never pip's OpenCV, which has no GStreamer."""
+    """On a Jetson the fix is never the OpenCV of pip, which has no GStreamer."""
     monkeypatch.setitem(sys.modules, "cv2", None)
     monkeypatch.setattr(checks, "_OPENCV", ())
     assert found("opencv").fix == "pip install 'edge-resnet[camera]'"
@@ -272,7 +272,7 @@ def test_opencv_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_opencv_of_pip(tmp_path: Path) -> None:
-    """pip's OpenCV is good on a desktop; on a Jetson it hides the one with GStreamer, and is to go."""
+    """The OpenCV of pip is fine on a desktop; on a Jetson it hides the one with GStreamer and has to be removed."""
     cv2 = pytest.importorskip("cv2")
     if cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER):
         pytest.skip("this OpenCV has GStreamer")
@@ -293,7 +293,7 @@ def test_opencv_of_pip(tmp_path: Path) -> None:
     ],
 )
 def test_opencv_of_others(tmp_path: Path, body: str, status: str, words: str) -> None:
-    """OpenCV of any make is imported and asked; one too old to be asked, or broken, does not stop the rest."""
+    """Any OpenCV is imported and queried; one that is too old or broken does not stop the other checks."""
     (tmp_path / "cv2.py").write_text(f"__version__ = '4.8.0'\nCAP_GSTREAMER = 1800\n{body}\n")
     code = (
         "import json; from dataclasses import asdict; from edge_resnet.deployment.doctor.checks import *\n"
@@ -306,7 +306,7 @@ def test_opencv_of_others(tmp_path: Path, body: str, status: str, words: str) ->
 
 
 def test_old_jetpack_is_never_ready(tmp_path: Path) -> None:
-    """JetPack 5 is a problem, and no command is promised on it."""
+    """JetPack 5 is a problem, and no command is ready on it."""
     info = replace(JETSON, l4t="35.4.1", jetpack="5.1.2")
     made = examine(plant(tmp_path, {"etc/nv_tegra_release": "# R35 (release), REVISION: 4.1, GCID: 0\n"}), info)
     ready = readiness(made, BACKENDS)
@@ -338,14 +338,14 @@ def fine(*names: str) -> list[Check]:
     ],
 )
 def test_readiness(lacking: tuple[str, ...], commands: tuple[str, ...]) -> None:
-    """Each lack takes away the commands that need the thing, and no other."""
+    """Each missing package disables the commands that need it, and no others."""
     ready = readiness(fine(*lacking), BACKENDS)
     assert ready.commands == commands
     assert ready.reason == ("" if commands else "numpy missing or broken")
 
 
 def test_no_backend_is_not_ready() -> None:
-    """Where no backend can run, nothing is ready."""
+    """Nothing is ready if no backend can run."""
     missing = replace(BACKENDS["onnxruntime"], requirements=(Requirement("no_such_package", "none"),))
     assert readiness(fine(), {"openvino": missing}).reason == "no backend can run"
 
@@ -365,7 +365,7 @@ def test_usable_backends() -> None:
 
 
 def test_a_gpu_machine_is_ready_when_all_of_it_loads(tmp_path: Path, libcuda: Path) -> None:
-    """With a driver, TensorRT and PyCUDA that load, and only then, the GPU's backend is usable; this process loads none."""
+    """The GPU backend is usable only if driver, TensorRT and PyCUDA load; this process loads none of them."""
     package(tmp_path, "tensorrt", "__version__ = '10.3.0'")
     package(tmp_path, "pycuda.driver", "def get_version(): return (12, 6, 0)")
     code = (
@@ -382,7 +382,7 @@ def test_a_gpu_machine_is_ready_when_all_of_it_loads(tmp_path: Path, libcuda: Pa
 
 
 def test_the_offline_side_is_not_imported(tmp_path: Path) -> None:
-    """Looking for torch, onnx, TensorRT and PyCUDA loads none of them."""
+    """Checking for torch, onnx, TensorRT and PyCUDA loads none of them."""
     for name in ("tensorrt", "pycuda"):
         (tmp_path / f"{name}.py").write_text("raise SystemExit('must not be imported')\n")
     loaded = set(

@@ -1,4 +1,4 @@
-"""probe.py with real children: packages that load, lie, hang and crash, and a C stand-in of the driver."""
+"""probe.py with real child processes: packages that load, fail, hang and crash, and a C stand-in for the driver."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def answer(topic: Topic, info: DeviceInfo = CPU) -> ProbeResult:
 
 
 def test_nothing_there_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a sign of a GPU, TensorRT and PyCUDA no child is started."""
+    """Without a sign of a GPU, TensorRT or PyCUDA no child process is started."""
     for name in ("tensorrt", "pycuda"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
@@ -44,7 +44,7 @@ def test_nothing_there_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     ["dev/nvidiactl", "dev/nvmap", "usr/lib/x86_64-linux-gnu/libcuda.so.1", "usr/lib/aarch64-linux-gnu/nvidia/libcuda.so.1"],
 )
 def test_a_sign_of_a_driver_is_enough_to_ask(tmp_path: Path, sign: str) -> None:
-    """A device file or a library leads to the question, whatever nvidia-smi said."""
+    """A device file or a library is enough to probe the driver, whatever nvidia-smi reports."""
     (tmp_path / sign).parent.mkdir(parents=True)
     (tmp_path / sign).touch()
     assert "driver" in probe_machine(CPU, tmp_path).results
@@ -59,7 +59,7 @@ def test_the_driver_says_what_it_is(libcuda: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_memory_that_is_mapped_and_a_driver_without_a_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A driver that maps memory is told so, and one that lacks a function is asked for the rest."""
+    """A driver that maps memory is recognised, and one that lacks a function is queried for the rest."""
     code = (
         "#define cuDriverGetVersion another\n#define cuDeviceGetAttribute stand_in\n#include <libcuda.c>\n"
         "#undef cuDeviceGetAttribute\n"
@@ -76,14 +76,14 @@ def test_a_driver_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_driver_that_crashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A driver that ends its process ends the child's, and the signal is named."""
+    """A driver that crashes ends only the child process, and the signal is named."""
     path = library(tmp_path / "libcuda.so.1", "#include <stdlib.h>\nint cuInit(unsigned flags) { abort(); }\n")
     monkeypatch.setenv("LD_LIBRARY_PATH", str(path.parent))
     assert answer("driver") == ProbeResult({}, "crashed (SIGABRT)", died=True)
 
 
 def test_a_driver_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A driver that never results costs the time limit and no more."""
+    """A driver that never answers costs the time limit and no more."""
     path = library(tmp_path / "libcuda.so.1", "#include <unistd.h>\nint cuInit(unsigned flags) { for (;;) pause(); }\n")
     monkeypatch.setenv("LD_LIBRARY_PATH", str(path.parent))
     monkeypatch.setattr(probe, "_TIMEOUT_S", 1.0)
@@ -110,7 +110,7 @@ def test_all_are_asked_at_once(site: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_tensorrt_and_the_library_that_it_loaded(
     site: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: str, version: str
 ) -> None:
-    """The module's version is its own word, the library's is asked of the very file that the module loaded."""
+    """The module reports its version, and the library that it loaded is queried for its own."""
     path = library(tmp_path / "lib/libnvinfer.so.10", NVINFER)
     package(site, "tensorrt", f"import ctypes\nctypes.CDLL({str(path)!r})\n__version__ = '10.3.0'\nprint('noise')\n")
     monkeypatch.setenv("STUB_NVINFER", number)
@@ -127,7 +127,7 @@ def test_tensorrt_without_a_library_to_ask(site: Path, tmp_path: Path) -> None:
 
 
 def test_pycuda_says_what_it_was_compiled_for(site: Path) -> None:
-    """The CUDA that PyCUDA was compiled with, or nothing where it does not say."""
+    """The CUDA version that PyCUDA was compiled for, or empty if it does not report one."""
     package(site, "pycuda.driver", "def get_version(): return (12, 6, 0)")
     assert answer("pycuda") == ProbeResult({"cuda": "12.6"}, "")
     package(site, "pycuda.driver")
@@ -148,7 +148,7 @@ def test_pycuda_says_what_it_was_compiled_for(site: Path) -> None:
     ],
 )
 def test_a_module_that_does_not_load(site: Path, body: str, failure: str) -> None:
-    """Whatever importing does to the child, the parent has one line of why."""
+    """Whatever the import does to the child process, the parent gets the reason in one line."""
     package(site, "tensorrt", body)
     assert answer("tensorrt") == ProbeResult({}, failure, died=failure.startswith("crashed"))
 
@@ -162,14 +162,14 @@ def test_a_module_that_fails_at_exit_works(site: Path, monkeypatch: pytest.Monke
 
 
 def test_a_child_that_cannot_be_started(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no child can be had the answer says so."""
+    """A child process that cannot be started is a failure with its reason."""
     package(site, "tensorrt")
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     assert answer("tensorrt") == ProbeResult({}, "cannot be probed: No such file or directory")
 
 
 def test_a_child_sees_what_its_parent_sees(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A folder that the parent took off its path is off the child's too."""
+    """A folder that the parent removed from its path is not on the child's either."""
     package(site, "tensorrt", "import hidden\n__version__ = '1'")
     (site.parent / "elsewhere").mkdir()
     package(site.parent / "elsewhere", "hidden")
@@ -189,7 +189,7 @@ def test_a_child_sees_what_its_parent_sees(site: Path, monkeypatch: pytest.Monke
     ],
 )
 def test_containers_are_known(tmp_path: Path, files: dict[str, str], inside: bool) -> None:
-    """Docker's, Podman's and Kubernetes' containers are told from a machine."""
+    """Docker, Podman and Kubernetes containers are recognised."""
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
@@ -197,7 +197,7 @@ def test_containers_are_known(tmp_path: Path, files: dict[str, str], inside: boo
 
 
 def test_a_scene_puts_both_sources_together() -> None:
-    """What the driver says fills what the files leave out; a Jetson is known with and without its release."""
+    """The driver's facts fill in what the files lack; a Jetson is recognised with and without its release file."""
     driver = ProbeResult({"name": "Orin", "compute_capability": "8.7", "memory": "mapped", "cuda": "12.6"}, "")
     assert ProbedMachine(CPU, Path("/"), {"driver": driver}).capability == "8.7"
     assert ProbedMachine(CPU, Path("/"), {"driver": driver}).has_gpu

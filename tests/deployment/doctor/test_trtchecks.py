@@ -1,4 +1,4 @@
-"""trtchecks.py: TensorRT and PyCUDA in real children with the real messages, and tables of what fits what."""
+"""trtchecks.py: TensorRT and PyCUDA in real child processes with real error messages, and the tables of versions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REBUILD = "PATH=/usr/local/cuda/bin:$PATH pip install --force-reinstall --no-cac
 
 @pytest.fixture(autouse=True)
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder before all others on this Python's path, and no TensorRT or PyCUDA but those that a test puts there."""
+    """A folder at the front of this Python's path, and no TensorRT or PyCUDA except those that a test puts there."""
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     required_packages()  # read before the path to edge-resnet's own metadata is gone
     folder = tmp_path / "site"
@@ -35,7 +35,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def tensorrt(info: DeviceInfo, answer: ProbeResult | None = None, root: Path = NOWHERE) -> Check:
-    """The verdict on what is on the path, or on an answer that was given."""
+    """The check of what is on the path, or of a given probe result."""
     return check_tensorrt(probe_machine(info, root) if answer is None else ProbedMachine(info, root, {"tensorrt": answer}), "")
 
 
@@ -44,7 +44,7 @@ def version(text: str, library: str = "") -> ProbeResult:
 
 
 def test_a_whole_tensorrt(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Module, library and record of one version that fits the GPU are all right."""
+    """Module, library and record of one version that fits the GPU are ok."""
     path = library(tmp_path / "libnvinfer.so.10", "int getInferLibVersion(void) { return 101303; }\n")
     package(site, "tensorrt", f"import ctypes\nctypes.CDLL({str(path)!r})\n__version__ = '10.13.3.9'\n")
     record(site, "tensorrt", "10.13.3.9")
@@ -52,7 +52,7 @@ def test_a_whole_tensorrt(site: Path, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_without_tensorrt(tmp_path: Path) -> None:
-    """Without a GPU nothing is to be installed; with one the fix is the machine's own way."""
+    """Without a GPU nothing has to be installed; with one the fix is that of the machine."""
     assert tensorrt(CPU) == Check("tensorrt", "missing", "not installed; needs an NVIDIA GPU", "", "tensorrt")
     assert tensorrt(DESKTOP).fix == "pip install 'edge-resnet[tensorrt]'"
     assert tensorrt(JETSON).fix == "sudo apt-get install -y nvidia-jetpack"
@@ -64,7 +64,7 @@ def test_without_tensorrt(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lean", ["tensorrt_lean", "tensorrt_dispatch"])
 def test_lean_alone_builds_nothing(site: Path, lean: str) -> None:
-    """NVIDIA's small runtimes cannot build, so that they do not count as TensorRT."""
+    """The lean runtimes of NVIDIA cannot build engines and do not count as TensorRT."""
     package(site, lean)
     check = tensorrt(DESKTOP)
     assert (check.status, check.detail) == ("problem", f"only {lean} is installed, which cannot build engines")
@@ -73,7 +73,7 @@ def test_lean_alone_builds_nothing(site: Path, lean: str) -> None:
 
 
 def test_tensorrt_is_quiet_without_a_gpu(site: Path) -> None:
-    """Where there is no GPU a TensorRT that loads is shown, and one that does not is no problem."""
+    """Without a GPU a TensorRT that loads is shown, and one that does not is no problem."""
     package(site, "tensorrt", "__version__ = '8.5.2'")
     assert tensorrt(CPU) == Check("tensorrt", "ok", "8.5.2", "", "tensorrt")
     package(site, "tensorrt", "raise ImportError('libnvinfer.so.10: cannot open')")
@@ -82,7 +82,7 @@ def test_tensorrt_is_quiet_without_a_gpu(site: Path) -> None:
 
 
 def test_old_tensorrt(site: Path) -> None:
-    """Before 8.6 is too old, even where it does not load; on a Jetson pip's goes and JetPack's stays."""
+    """Versions below 8.6 are too old, even if they do not load; on a Jetson pip's is removed and JetPack's kept."""
     old = replace(DESKTOP, tensorrt="8.5.2.2")
     check = tensorrt(old, ProbeResult({}, "module 'numpy' has no attribute 'bool'"))
     assert (check.status, check.detail) == ("problem", "8.5.2.2 is older than 8.6")
@@ -93,7 +93,7 @@ def test_old_tensorrt(site: Path) -> None:
 
 @pytest.mark.parametrize(("runs", "kept"), [("13.0", 13), ("12.4", 12), ("", 12)])
 def test_two_tensorrts_at_once(site: Path, runs: str, kept: int) -> None:
-    """Packages for two CUDAs write into one folder: both go, and the one that the driver runs comes back."""
+    """Packages for two CUDA versions share a folder: both are removed, and the one that the driver runs is installed."""
     for name in ("tensorrt-cu12", "tensorrt-cu12-libs", "tensorrt-cu13-bindings"):
         record(site, name, "10.14.1")
     driver = ProbeResult({"cuda": runs}, "")
@@ -125,7 +125,7 @@ def test_two_tensorrts_at_once(site: Path, runs: str, kept: int) -> None:
     ],
 )  # fmt: skip
 def test_tensorrt_that_does_not_load(site: Path, info: DeviceInfo, message: str, fix: str) -> None:
-    """Each message that users meet has its remedy; the message itself is shown."""
+    """Each known error message has its fix, and is shown."""
     package(site, "tensorrt", f"raise ImportError({message!r})")
     check = tensorrt(info)
     assert (check.status, check.detail) == ("problem", f"cannot be imported: {message or 'ImportError'}")
@@ -133,14 +133,14 @@ def test_tensorrt_that_does_not_load(site: Path, info: DeviceInfo, message: str,
 
 
 def test_dla_in_a_container(site: Path, tmp_path: Path) -> None:
-    """The DLA's compiler is the host's, and NVIDIA's runtime brings it in."""
+    """The DLA compiler is on the host, and the NVIDIA runtime mounts it."""
     (tmp_path / ".dockerenv").touch()
     package(site, "tensorrt", f"raise ImportError('libnvdla_compiler.so: {LOST}')")
     assert tensorrt(JETSON, root=tmp_path).fix == "docker run --runtime nvidia IMAGE"
 
 
 def test_pips_tensorrt_that_does_not_load(site: Path) -> None:
-    """pip's is installed again at its own version; on a Jetson it goes."""
+    """pip's TensorRT is reinstalled at its version; on a Jetson it is removed."""
     record(site, "tensorrt-cu12", "10.14.1")
     package(site, "tensorrt", f"raise ImportError('libnvinfer.so.10: {LOST}')")
     assert tensorrt(DESKTOP).fix == "pip install --force-reinstall tensorrt-cu12==10.14.1"
@@ -148,7 +148,7 @@ def test_pips_tensorrt_that_does_not_load(site: Path) -> None:
 
 
 def test_a_missing_driver_takes_the_blame(site: Path) -> None:
-    """Where the driver's library is what is missing, its fix is the one."""
+    """If the driver library is missing, the fix is that of the driver."""
     for name in ("tensorrt", "pycuda.driver"):
         package(site, name, f"raise ImportError('libcuda.so.1: {LOST}')")
     scene = probe_machine(DESKTOP, NOWHERE)
@@ -166,7 +166,7 @@ def test_a_missing_driver_takes_the_blame(site: Path) -> None:
     ],
 )
 def test_versions_that_disagree(site: Path, recorded: str, module: str, loaded: str, detail: str) -> None:
-    """Module, library and record of different versions are two installations mixed; the fix makes them one."""
+    """Different versions of module, library and record mean two mixed installations; the fix makes them one."""
     record(site, "tensorrt", recorded)
     check = tensorrt(DESKTOP, version(module, loaded))
     assert (check.status, check.detail) == (("problem", detail) if detail else ("ok", module))
@@ -197,7 +197,7 @@ APT = "sudo apt-get install -y nvidia-jetpack"
     ],
 )
 def test_tensorrt_on_jetsons(site: Path, info: DeviceInfo, found: str, detail: str, fix: str) -> None:
-    """Which TensorRT runs on which JetPack; where pip's is in the way, it goes and JetPack's stays."""
+    """Which TensorRT runs on which JetPack; if pip's is in the way, it is removed and JetPack's kept."""
     check = tensorrt(info, version(found))
     assert (check.status, check.detail, check.fix) == (("problem", detail, fix) if detail else ("ok", found, ""))
     if fix == APT:
@@ -230,7 +230,7 @@ def test_tensorrt_on_jetsons(site: Path, info: DeviceInfo, found: str, detail: s
     ],
 )
 def test_tensorrt_on_gpus(capability: str, found: str, detail: str, fix: str) -> None:
-    """A GPU too old or too new for this TensorRT is told with the release that fits it."""
+    """A GPU too old or too new for this TensorRT is reported with the release that fits it."""
     check = tensorrt(replace(DESKTOP, compute_capability=capability), version(found))
     assert (check.status, check.detail, check.fix) == (("problem", detail, fix) if detail else ("ok", found, ""))
 
@@ -267,13 +267,13 @@ def pycuda(info: DeviceInfo, root: Path = NOWHERE, results: Mapping[Topic, Probe
 
 
 def test_without_pycuda() -> None:
-    """PyCUDA is compiled on the machine, with CUDA's folder on PATH; without a GPU it is not needed."""
+    """PyCUDA is compiled on the machine with CUDA on PATH; without a GPU it is not needed."""
     assert pycuda(CPU) == Check("pycuda", "missing", "not installed; needs an NVIDIA GPU", "", "tensorrt")
     assert pycuda(JETSON).fix == "PATH=/usr/local/cuda/bin:$PATH pip install 'pycuda>=2024.1'"
 
 
 def test_a_whole_pycuda(site: Path) -> None:
-    """PyCUDA that loads is shown with its version and its CUDA, where it says them."""
+    """PyCUDA that loads is shown with its version and CUDA version, if known."""
     package(site, "pycuda.driver")
     assert pycuda(DESKTOP).detail == "installed"
     record(site, "pycuda", "2026.1")
@@ -282,7 +282,7 @@ def test_a_whole_pycuda(site: Path) -> None:
 
 
 def test_pycuda_is_quiet_without_a_gpu(site: Path) -> None:
-    """PyCUDA never loads without a driver, which is no problem where there is no GPU."""
+    """PyCUDA never loads without a driver, which is no problem without a GPU."""
     package(site, "pycuda.driver", f"raise ImportError('libcuda.so.1: {LOST}')")
     check = pycuda(CPU)
     assert (check.status, check.fix) == ("missing", "")
@@ -307,7 +307,7 @@ def test_pycuda_is_quiet_without_a_gpu(site: Path) -> None:
 def test_pycuda_that_does_not_load(
     site: Path, tmp_path: Path, info: DeviceInfo, files: list[str], message: str, fix: str
 ) -> None:
-    """A library that is missing is found or installed; PyCUDA made for another CUDA or numpy is compiled anew."""
+    """A missing library is found or installed; PyCUDA for another CUDA or numpy is compiled again."""
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
@@ -317,7 +317,7 @@ def test_pycuda_that_does_not_load(
 
 
 def test_what_apt_installed_is_not_pips(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """pip is never told to remove or install again what apt put into the system's Python."""
+    """pip is never used to remove or reinstall what apt installed into the system's Python."""
     record(site, "tensorrt", "10.3.0")
     assert tensorrt(JETSON, version("10.3.0", "10.16.2")).fix == "pip uninstall -y tensorrt"
     monkeypatch.setattr(trtchecks, "_SYSTEM_PACKAGES", str(site))
@@ -326,7 +326,7 @@ def test_what_apt_installed_is_not_pips(site: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_pycuda_for_a_newer_cuda(site: Path) -> None:
-    """PyCUDA compiled for a CUDA that the driver does not run is compiled with the one that it does."""
+    """PyCUDA for a CUDA that the driver does not run is compiled again with one that it does."""
     record(site, "pycuda", "2026.1")
     driver = ProbeResult({"cuda": "12.4"}, "")
     check = pycuda(DESKTOP, results={"driver": driver, "pycuda": ProbeResult({"cuda": "13.2"}, "")})

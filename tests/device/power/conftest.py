@@ -1,4 +1,4 @@
-"""What the tests of power share: no GPU of this machine mixes in, and a pynvml that the test controls."""
+"""Fixtures of the power tests: a pynvml that the test controls, without any GPU of this machine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-#: Answers from ``gpus``: a dict per GPU, function's name → value, or an error's text. What is not there is not supported.
+#: Values from ``gpus``: a dict per GPU, function name → value or error text. Functions that are missing are not supported.
 PYNVML = """
 class NVMLError(Exception):
     pass
@@ -98,7 +98,7 @@ def nvml(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that every user may enter; pytest's own are root's alone where root runs the tests."""
+    """A folder that every user may enter, unlike pytest's own if root runs the tests."""
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o755)
     yield folder

@@ -1,4 +1,4 @@
-"""Folders that look like the sysfs of boards, JetPack 4 to 7, and of an x86 machine. Built by hand, not recorded on a board."""
+"""Folders that imitate the sysfs of boards with JetPack 4 to 7 and of an x86 machine. Written by hand, not recorded."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CLOCK = "sys/class/devfreq/17000000.gpu"
 
 
 def write(root: Path, files: dict[str, str]) -> Path:
-    """Write each file, or overwrite it at once: whoever reads it sees the old value or the new."""
+    """Write or replace each file atomically: a reader sees the old or the new value."""
     for name, value in files.items():
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,7 +25,7 @@ def write(root: Path, files: dict[str, str]) -> Path:
 
 @contextmanager
 def as_nobody() -> Iterator[None]:
-    """Take root's rights away, which would read everything; without them there is nothing to take."""
+    """Drop the rights of root, who could read everything; no effect for other users."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)
@@ -36,7 +36,7 @@ def as_nobody() -> Iterator[None]:
 
 
 def ina3221(device: str, number: int, rails: tuple[tuple[str, int, int], ...]) -> dict[str, str]:
-    """A sensor as JetPack 5 and newer show it: a (label, mV, mA) per channel; one without a label is switched off."""
+    """A sensor as on JetPack 5 and newer: (label, mV, mA) per channel; a channel without a label is off."""
     folder = f"sys/bus/i2c/devices/{device}/hwmon/hwmon{number}"
     files = {f"sys/bus/i2c/devices/{device}/name": "ina3221", f"{folder}/name": "ina3221"}
     for channel, (label, millivolt, milliampere) in enumerate(rails, start=1):
@@ -53,7 +53,7 @@ def ina3221(device: str, number: int, rails: tuple[tuple[str, int, int], ...]) -
 
 
 def iio(device: str, rails: tuple[tuple[str, int], ...]) -> dict[str, str]:
-    """A sensor as JetPack 4 shows it: a (label, mW) per channel."""
+    """A sensor as on JetPack 4: (label, mW) per channel."""
     folder = f"sys/bus/i2c/devices/{device}/iio:device0"
     files = {f"sys/bus/i2c/devices/{device}/name": "ina3221x"}
     for channel, (label, milliwatt) in enumerate(rails):

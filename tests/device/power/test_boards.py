@@ -1,4 +1,4 @@
-"""Which figure is a board's total, on trees of JetPack 4 to 7. Knows no time."""
+"""Which rails make up the total power of a board, on trees of JetPack 4 to 7."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def _power_w(root: Path) -> float | None:
 
 @pytest.mark.parametrize(("tree", "source", "covers", "watts"), BOARDS)
 def test_the_total_of_each_board(tree: dict[str, str], source: str, covers: str, watts: float, tmp_path: Path) -> None:
-    """Each board has one meter: its input where it has one, else its module's rails, and it says what it covers."""
+    """Each board has one meter, its input or else the rails of the module, and the meter says what it covers."""
     (meter,) = find_meters(write(tmp_path, tree))
     assert (meter.source, meter.covers) == (source, covers)
     assert _power_w(tmp_path) == pytest.approx(watts)
 
 
 def test_a_board_input_is_preferred_to_a_modules(tmp_path: Path) -> None:
-    """VIN goes before VDD_IN, whatever the order of the sensors."""
+    """VIN precedes VDD_IN, whatever the order of the sensors."""
     write(tmp_path, {**ORIN_NANO, **{name: value for name, value in THOR.items() if "2-0044" in name}})
     assert find_meters(tmp_path)[0].source == "INA238 VIN"
 
 
 def test_thor_without_a_carrier_sensor_is_summed(tmp_path: Path) -> None:
-    """Without INA238 Thor's three module rails are added; one that reads a little below zero stays as it is read."""
+    """Without INA238 the three module rails of Thor are added, including a value slightly below zero."""
     write(tmp_path, {name: value for name, value in THOR.items() if "2-0044" not in name})
     (meter,) = find_meters(tmp_path)
     assert (meter.source, meter.covers) == ("INA3221 VDD_GPU+VDD_CPU_SOC_MSS+VIN_SYS_5V0", "module")
@@ -47,7 +47,7 @@ def test_thor_without_a_carrier_sensor_is_summed(tmp_path: Path) -> None:
 
 
 def test_agx_xavier_is_the_sum_of_two_sensors(tmp_path: Path) -> None:
-    """AGX Xavier's six rails on two sensors make up the module, here as JetPack 4 shows them."""
+    """The six rails of AGX Xavier on two sensors make up the module, here as on JetPack 4."""
     first, second = (("GPU", 100), ("CPU", 200), ("SOC", 300)), (("CV", 400), ("VDDRQ", 500), ("SYS5V", 600))
     write(tmp_path, {**iio("1-0040", first), **iio("1-0041", second)})
     assert find_meters(tmp_path)[0].source == "INA3221 GPU+CPU+SOC+CV+VDDRQ+SYS5V"
@@ -55,7 +55,7 @@ def test_agx_xavier_is_the_sum_of_two_sensors(tmp_path: Path) -> None:
 
 
 def test_rails_of_no_known_board_are_not_added(tmp_path: Path) -> None:
-    """An unknown set of rails might count some power twice: there is no meter, and the reason names them."""
+    """An unknown set of rails might count power twice: there is no meter, and the reason names the rails."""
     write(tmp_path, ina3221("1-0040", 1, (("VDD_A", 5000, 1), ("VDD_B", 5000, 1), ("NC_2", 0, 0))))
     found = search_meters(tmp_path)
     assert found.meters == ()
@@ -63,7 +63,7 @@ def test_rails_of_no_known_board_are_not_added(tmp_path: Path) -> None:
 
 
 def test_an_input_that_cannot_be_read_is_not_replaced_by_its_parts(tmp_path: Path) -> None:
-    """A VDD_IN that gives an error leaves no total: the rails below it are not the module."""
+    """If VDD_IN gives an error there is no total, since the other rails are not the whole module."""
     write(tmp_path, ORIN_NANO)
     (tmp_path / "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/curr1_input").unlink()
     assert search_meters(tmp_path).meters == ()
@@ -76,13 +76,13 @@ def test_channels_that_are_off_or_sums_are_no_rails(tmp_path: Path) -> None:
 
 
 def test_a_rail_seen_twice_counts_once(tmp_path: Path) -> None:
-    """Two sensors that name the same rail are one rail."""
+    """Two sensors with the same rail name count as one rail."""
     write(tmp_path, {**AGX_ORIN, **ina3221("9-0040", 9, (("VDD_GPU_SOC", 20000, 999), ("", 0, 0), ("", 0, 0)))})
     assert _power_w(tmp_path) == pytest.approx(8.0)
 
 
 def test_a_rail_is_read_anew_each_time(tmp_path: Path) -> None:
-    """The meter gives the value of now, and an error once the file is gone."""
+    """The meter gives the current value, and an error once the file is gone."""
     write(tmp_path, NANO)
     path = "sys/bus/i2c/devices/6-0040/iio:device0/in_power0_input"
     meter, _ = total_meter(find_rails(tmp_path))
@@ -97,7 +97,7 @@ def test_a_rail_is_read_anew_each_time(tmp_path: Path) -> None:
 
 
 def test_an_empty_machine_says_what_it_lacks(tmp_path: Path) -> None:
-    """Where there is no sensor of any kind, each kind's absence has a reason."""
+    """Without any sensor there is a reason for each kind."""
     found = search_meters(tmp_path)
     assert found.meters == ()
     assert found.reasons == (

@@ -1,4 +1,4 @@
-"""The law of the integral: energy is what the samples say, and unknown where they say too little. Knows no sensor."""
+"""Integration of samples: the energy is exact, or unknown if there are too few samples. Needs no sensor."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _times(steps: list[float], start: float = 1000.0) -> list[float]:
 
 @given(STEPS, WATTS)
 def test_constant_power_gives_power_times_time(steps: list[float], watts: float) -> None:
-    """However the samples are spaced, a constant power's energy, mean and peak are exact."""
+    """Energy, mean and peak of a constant power are exact, however the samples are spaced."""
     times, integral = _times(steps), _integral()
     for at_s in times:
         integral.add(at_s, Sample(power_w=watts))
@@ -38,7 +38,7 @@ def test_constant_power_gives_power_times_time(steps: list[float], watts: float)
 
 @given(st.lists(st.tuples(st.floats(0.001, 0.9), WATTS), min_size=2, max_size=20))
 def test_power_in_straight_pieces_is_integrated_exactly(pieces: list[tuple[float, float]]) -> None:
-    """A power that is linear between samples gives the sum of the trapezoids, whose peak is the highest sample."""
+    """A piecewise linear power gives the sum of the trapezoids, and the peak is the highest sample."""
     times, integral = _times([step for step, _ in pieces[1:]]), _integral()
     for at_s, (_, watts) in zip(times, pieces, strict=True):
         integral.add(at_s, Sample(power_w=watts))
@@ -51,7 +51,7 @@ def test_power_in_straight_pieces_is_integrated_exactly(pieces: list[tuple[float
 
 @given(st.lists(st.tuples(st.floats(0.001, 100), st.floats(0, 1e6)), min_size=1, max_size=20), st.floats(0, 1e12))
 def test_a_counter_gives_its_difference(pieces: list[tuple[float, float]], start_mj: float) -> None:
-    """Between two values of a counter nothing is lost, however far apart they are."""
+    """Nothing is lost between two values of a counter, however far apart they are."""
     times = _times([step for step, _ in pieces])
     values = list(itertools.accumulate((energy for _, energy in pieces), initial=start_mj))
     integral = _integral()
@@ -62,7 +62,7 @@ def test_a_counter_gives_its_difference(pieces: list[tuple[float, float]], start
 
 @given(STEPS, STEPS, st.lists(WATTS, min_size=41, max_size=41))
 def test_two_measurements_that_meet_add_up_to_one(before: list[float], after: list[float], watts: list[float]) -> None:
-    """The energy of a time is the sum of the energies of its two halves."""
+    """The energy of an interval is the sum of the energies of its two parts."""
     times = _times(before + after)
     samples = list(zip(times, watts, strict=False))
 
@@ -79,7 +79,7 @@ def test_two_measurements_that_meet_add_up_to_one(before: list[float], after: li
 
 
 def test_a_counter_is_trusted_above_a_power() -> None:
-    """Where a sensor gives both, energy is the counter's and the peak is the power's."""
+    """If a sensor gives both, the energy comes from the counter and the peak from the power."""
     integral = _integral()
     integral.add(0.0, Sample(power_w=900.0, energy_mj=0.0))
     integral.add(1.0, Sample(power_w=10.0, energy_mj=50_000.0))
@@ -88,7 +88,7 @@ def test_a_counter_is_trusted_above_a_power() -> None:
 
 
 def test_the_peak_of_a_bare_counter_is_the_highest_mean_between_two_values() -> None:
-    """Two values of a counter give a mean; two that are too near each other give none, since counters move in steps."""
+    """Two values of a counter give a mean, unless they are too close, since counters move in steps."""
     integral = _integral()
     for at_s, energy_mj in ((0.0, 0.0), (0.1, 1000.0), (0.2, 4000.0), (0.201, 5000.0)):
         integral.add(at_s, Sample(energy_mj=energy_mj))
@@ -96,7 +96,7 @@ def test_the_peak_of_a_bare_counter_is_the_highest_mean_between_two_values() -> 
 
 
 def test_a_peak_is_never_below_the_mean() -> None:
-    """A power that is itself an average may stay below what the counter says; the peak does not."""
+    """A power that is itself an average may be below the mean of the counter; the peak is not."""
     integral = _integral()
     integral.add(0.0, Sample(power_w=10.0, energy_mj=0.0))
     integral.add(1.0, Sample(power_w=11.0, energy_mj=40_000.0))
@@ -104,7 +104,7 @@ def test_a_peak_is_never_below_the_mean() -> None:
 
 
 def test_a_missed_sample_is_bridged_by_its_neighbours() -> None:
-    """One failure among many leaves the energy known, and is counted."""
+    """The energy is still known after one failure among many, which is counted."""
     integral = _integral()
     for at_s, sample in ((0.0, Sample(5.0)), (0.1, None), (0.2, Sample(5.0))):
         integral.add(at_s, sample)
@@ -115,7 +115,7 @@ def test_a_missed_sample_is_bridged_by_its_neighbours() -> None:
 
 @pytest.mark.parametrize("ended_s", [10.6, 100.0])
 def test_energy_is_unknown_once_the_values_end_early(ended_s: float) -> None:
-    """Where more than 5 % of the time is without values there is no energy, but still a mean of the rest."""
+    """If more than 5 % of the time lacks values, the energy is unknown, but the mean of the rest is known."""
     integral = _integral()
     for tenth in range(101):
         integral.add(tenth / 10, Sample(power_w=4.0))
@@ -126,7 +126,7 @@ def test_energy_is_unknown_once_the_values_end_early(ended_s: float) -> None:
 
 
 def test_a_short_end_without_values_is_taken_at_the_mean() -> None:
-    """Up to 5 % of the time may lack values: it counts with the mean."""
+    """Up to 5 % of the time may lack values and is filled in with the mean."""
     integral = _integral()
     for tenth in range(101):
         integral.add(tenth / 10, Sample(power_w=4.0))
@@ -134,7 +134,7 @@ def test_a_short_end_without_values_is_taken_at_the_mean() -> None:
 
 
 def test_powers_far_apart_say_nothing_of_the_time_between() -> None:
-    """A gap longer than the longest is not integrated over, and a large one makes the energy unknown."""
+    """A gap above the maximum is not integrated over, and a large one makes the energy unknown."""
     integral = _integral()
     for at_s in (0.0, 0.5, 5.0, 5.5):
         integral.add(at_s, Sample(power_w=4.0))
@@ -144,7 +144,7 @@ def test_powers_far_apart_say_nothing_of_the_time_between() -> None:
 
 
 def test_a_counter_that_begins_anew_is_not_subtracted() -> None:
-    """A value below the one before it, as after a driver's reload, is a gap and no negative energy."""
+    """A value below the previous one, as after a reload of the driver, is a gap and not negative energy."""
     integral = _integral()
     for at_s, energy_mj in ((0.0, 5000.0), (10.0, 15_000.0), (10.1, 3.0), (20.0, 9_903.0)):
         integral.add(at_s, Sample(energy_mj=energy_mj))
@@ -155,7 +155,7 @@ def test_a_counter_that_begins_anew_is_not_subtracted() -> None:
 
 @pytest.mark.parametrize("samples", [[], [None, None], [Sample(power_w=3.0)]])
 def test_fewer_than_two_values_give_no_energy(samples: list[Sample | None]) -> None:
-    """Nothing is known of a time in which at most one value came; unknown is not zero."""
+    """With at most one value the energy is unknown, which is not zero."""
     integral = _integral()
     for at_s, sample in enumerate(samples):
         integral.add(float(at_s), sample)

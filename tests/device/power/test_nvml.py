@@ -1,4 +1,4 @@
-"""NVML through a stand-in for pynvml that knows only what a test lets it know. Knows no GPU."""
+"""NVML through a stand-in for pynvml that supports only what a test gives it. Needs no GPU."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ B_GPU = {"name": "NVIDIA B", "uuid": "GPU-bbbb-2", "power_mw": 30_000}
 
 
 def test_a_gpu_with_a_counter_gives_energy_and_power(nvml: ModuleType, tmp_path: Path) -> None:
-    """Volta and newer tell both."""
+    """Volta and newer report both."""
     nvml.gpus.append(A_GPU)
     (meter,) = find_meters(tmp_path)
     assert (meter.source, meter.covers) == ("NVML GPU 0 NVIDIA A", "GPU")
@@ -42,7 +42,7 @@ def test_a_gpu_with_a_counter_gives_energy_and_power(nvml: ModuleType, tmp_path:
 def test_what_works_decides_which_meter_leads(
     nvml: ModuleType, tmp_path: Path, tree: dict[str, str], works: Literal["GPU", "CPU"], covers: list[str]
 ) -> None:
-    """A network on the processor is never given the power of a GPU that idles: where that is all there is, it is absent."""
+    """A network on the CPU is never given the power of an idle GPU: without another meter it is absent."""
     nvml.gpus.append(A_GPU)
     found = search_meters(write(tmp_path, tree), works=works)
     assert [meter.covers for meter in found.meters] == covers
@@ -60,7 +60,7 @@ def test_a_gpu_without_a_counter_gives_power(nvml: ModuleType, tmp_path: Path) -
 
 
 def test_a_gpu_that_tells_no_power_is_no_meter(nvml: ModuleType, tmp_path: Path) -> None:
-    """NVML on a Jetson answers little: the GPU is named in the reason."""
+    """NVML on a Jetson reports little: the reason names the GPU."""
     nvml.gpus.append({"name": "Orin (nvgpu)"})
     found = search_meters(tmp_path)
     assert found.meters == ()
@@ -68,7 +68,7 @@ def test_a_gpu_that_tells_no_power_is_no_meter(nvml: ModuleType, tmp_path: Path)
 
 
 def test_no_gpu_and_no_driver_have_their_reasons(nvml: ModuleType, tmp_path: Path) -> None:
-    """An NVML that cannot be opened says why; one without GPUs says so."""
+    """If NVML cannot be opened or finds no GPU, the reason says so."""
     assert "NVML finds no GPU" in search_meters(tmp_path).reasons
     nvml.init_error = "Driver Not Loaded"
     assert "NVML cannot be used: Driver Not Loaded" in search_meters(tmp_path).reasons
@@ -81,7 +81,7 @@ def test_no_gpu_and_no_driver_have_their_reasons(nvml: ModuleType, tmp_path: Pat
 def test_the_first_visible_gpu_is_the_first_meter(
     visible: str, first: str, nvml: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """CUDA_VISIBLE_DEVICES, by number or by the beginning of a UUID, decides which of several GPUs comes first."""
+    """CUDA_VISIBLE_DEVICES, an index or the beginning of a UUID, determines which of several GPUs comes first."""
     nvml.gpus.extend([A_GPU, B_GPU])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     meters = find_meters(tmp_path)
@@ -93,7 +93,7 @@ def test_the_first_visible_gpu_is_the_first_meter(
 
 
 def test_nvml_is_closed_again(nvml: ModuleType, tmp_path: Path) -> None:
-    """After looking and after measuring, NVML is closed as often as it was opened."""
+    """After a search and a measurement NVML has been closed as often as opened."""
     nvml.gpus.append(A_GPU)
     with PowerMeter(root=tmp_path, hz=100):
         assert nvml.opened > 0
@@ -101,7 +101,7 @@ def test_nvml_is_closed_again(nvml: ModuleType, tmp_path: Path) -> None:
 
 
 def test_energy_comes_from_the_counter(nvml: ModuleType, tmp_path: Path) -> None:
-    """The counter's difference is the energy, though power says otherwise; the peak is power's."""
+    """The energy is the difference of the counter, even if the power differs; the peak comes from the power."""
     began = time.monotonic()
     nvml.gpus.append({**A_GPU, "power_mw": 500_000, "energy_mj": lambda: int((time.monotonic() - began) * 50_000)})
     with PowerMeter(root=tmp_path, hz=50) as meter:
@@ -142,7 +142,7 @@ def test_a_gpu_that_falls_off_the_bus_ends_the_energy(nvml: ModuleType, tmp_path
 
 
 def test_temperature_clock_and_reasons_come_from_nvml(nvml: ModuleType, tmp_path: Path) -> None:
-    """A desktop GPU's heat, clock and the causes of a low clock are NVML's; idle and a user's setting are no throttling."""
+    """On a desktop GPU temperature, clock and throttling come from NVML; idling and user limits are not throttling."""
     nvml.gpus.append({**A_GPU, "temperature_c": 71, "reasons": 0x1 | 0x2 | 0x4 | 0x40})
     with PowerMeter(root=tmp_path, hz=50) as meter:
         pass
@@ -157,7 +157,7 @@ def test_temperature_clock_and_reasons_come_from_nvml(nvml: ModuleType, tmp_path
 
 
 def test_an_unthrottled_gpu_shows_no_sign(nvml: ModuleType, tmp_path: Path) -> None:
-    """Watched for and not seen is empty, unlike None."""
+    """Throttling that was observed and did not occur is empty, unlike None."""
     nvml.gpus.append({**A_GPU, "reasons": 0x1})
     with PowerMeter(root=tmp_path) as meter:
         pass
@@ -165,7 +165,7 @@ def test_an_unthrottled_gpu_shows_no_sign(nvml: ModuleType, tmp_path: Path) -> N
 
 
 def test_on_a_jetson_nvml_adds_to_sysfs(nvml: ModuleType, tmp_path: Path) -> None:
-    """On Thor the board's input stays the reading's own, the GPU's power is another, and the clock is devfreq's."""
+    """On Thor the board input is the main meter, the GPU power another, and the clock comes from devfreq."""
     nvml.gpus.append({"name": "NVIDIA Thor", "power_mw": 9_000, "clock_mhz": 1})
     with PowerMeter(root=write(tmp_path, THOR), hz=50) as meter:
         time.sleep(0.1)
@@ -177,7 +177,7 @@ def test_on_a_jetson_nvml_adds_to_sysfs(nvml: ModuleType, tmp_path: Path) -> Non
 
 
 def test_a_driver_that_lacks_a_call_is_asked_by_its_other_name(nvml: ModuleType) -> None:
-    """Where the older name of a call is gone the newer one is used, and a call without any name gives None."""
+    """If the older name of a function is gone the newer one is used; without either the value is None."""
     nvml.gpus.append(A_GPU)
     nvml.nvmlDeviceGetCurrentClocksEventReasons = lambda _handle: 0x80
     del nvml.nvmlDeviceGetCurrentClocksThrottleReasons, nvml.nvmlDeviceGetTemperature
@@ -188,7 +188,7 @@ def test_a_driver_that_lacks_a_call_is_asked_by_its_other_name(nvml: ModuleType)
 
 
 def test_a_number_beyond_the_gpus_opens_none(nvml: ModuleType) -> None:
-    """A GPU that is gone since it was found is None, and NVML is closed all the same."""
+    """A GPU that has disappeared is None, and NVML is closed anyway."""
     nvml.gpus.append(A_GPU)
     with open_gpu(3) as gpu:
         assert gpu is None
@@ -196,7 +196,7 @@ def test_a_number_beyond_the_gpus_opens_none(nvml: ModuleType) -> None:
 
 
 def test_an_error_of_the_block_is_the_callers(nvml: ModuleType) -> None:
-    """What the code under measurement raises passes through, an OSError too."""
+    """Exceptions of the measured code pass through, including OSError."""
     nvml.gpus.append(A_GPU)
     with pytest.raises(OSError, match="the caller's"), open_gpu():
         raise OSError("the caller's")

@@ -1,4 +1,4 @@
-"""PowerMeter on trees that change while it samples, in real time. Knows how sensors fail, not how they work."""
+"""PowerMeter on trees that change while it samples, in real time, and with sensors that fail."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _wait_for_the_thread() -> None:
     ],
 )
 def test_a_steady_boards_energy_is_power_times_time(tree: dict[str, str], watts: float, mode: str | None, tmp_path: Path) -> None:
-    """On each board's tree a constant power gives its energy, mean and peak exactly, and the power mode by name."""
+    """On the tree of each board a constant power gives exact energy, mean and peak, and the power mode by name."""
     with PowerMeter(root=write(tmp_path, tree), hz=100) as meter:
         time.sleep(0.1)
     reading = meter.reading()
@@ -60,7 +60,7 @@ def test_a_steady_boards_energy_is_power_times_time(tree: dict[str, str], watts:
 
 
 def test_power_that_changes_while_sampled_is_followed(tmp_path: Path) -> None:
-    """Some time at 6 W and some at 12 W give the mean that the two times make, and 12 W at the peak."""
+    """6 W followed by 12 W give the weighted mean, and a peak of 12 W."""
     with PowerMeter(root=write(tmp_path, ORIN_NANO), hz=100) as meter:
         began = time.monotonic()
         time.sleep(0.4)
@@ -75,7 +75,7 @@ def test_power_that_changes_while_sampled_is_followed(tmp_path: Path) -> None:
 
 
 def test_a_processors_counter_is_measured_across_its_wrap(tmp_path: Path) -> None:
-    """A RAPL counter that begins anew in the middle gives the energy of both parts, and no power is sampled for it."""
+    """A RAPL counter that wraps around gives the energy of both parts; it has no power samples."""
     range_uj = int(RAPL["sys/class/powercap/intel-rapl:0/max_energy_range_uj"])
     with PowerMeter(root=write(tmp_path, {**RAPL, ENERGY: str(range_uj - 2_000_000)}), hz=50) as meter:
         time.sleep(0.1)
@@ -87,7 +87,7 @@ def test_a_processors_counter_is_measured_across_its_wrap(tmp_path: Path) -> Non
 
 
 def test_energy_is_shared_among_what_was_counted(tmp_path: Path) -> None:
-    """mj_per divides; of nothing, or without an energy, it is None and never zero."""
+    """mj_per divides; for a count of zero or an unknown energy it is None, never zero."""
     with PowerMeter([_constant(10)], root=tmp_path, hz=100) as meter:
         time.sleep(0.05)
     reading = meter.reading()
@@ -97,7 +97,7 @@ def test_energy_is_shared_among_what_was_counted(tmp_path: Path) -> None:
 
 
 def test_all_meters_are_read_and_the_first_leads(tmp_path: Path) -> None:
-    """The reading's own figures are the first meter's; the rest stand beside it."""
+    """The main figures are those of the first meter; the others are listed separately."""
     meters = (_constant(3), *find_meters(write(tmp_path, ORIN_NANO)))
     with PowerMeter(meters, root=tmp_path, hz=50) as meter:
         time.sleep(0.1)
@@ -123,7 +123,7 @@ def test_whatever_is_none_has_a_reason_and_nothing_else_has(tree: dict[str, str]
 
 
 def test_a_machine_without_meters_says_why(tmp_path: Path) -> None:
-    """Without any sensor the block runs as ever, and the reasons are those of the look around."""
+    """Without any sensor the block runs normally, and the reasons are those of the search."""
     with PowerMeter(root=tmp_path) as meter:
         pass
     reading = meter.reading()
@@ -132,7 +132,7 @@ def test_a_machine_without_meters_says_why(tmp_path: Path) -> None:
 
 
 def test_what_was_found_is_taken_with_its_reasons(tmp_path: Path) -> None:
-    """A look around before the block spares the one at its beginning, and where it found nothing the block says why."""
+    """The result of an earlier search is used, with its reasons if it found nothing."""
     found = search_meters(write(tmp_path, NANO), works="GPU")
     with PowerMeter(found, root=tmp_path, hz=100) as meter:
         time.sleep(0.03)
@@ -143,7 +143,7 @@ def test_what_was_found_is_taken_with_its_reasons(tmp_path: Path) -> None:
 
 
 def test_no_meter_may_be_asked_for(tmp_path: Path) -> None:
-    """With no meter on purpose only heat is watched, though the board has a sensor."""
+    """With an empty list of meters only heat is observed, although the board has a sensor."""
     with PowerMeter((), root=write(tmp_path, ORIN_NANO)) as meter:
         pass
     reading = meter.reading()
@@ -152,7 +152,7 @@ def test_no_meter_may_be_asked_for(tmp_path: Path) -> None:
 
 
 def test_a_sensor_that_vanishes_midway_ends_the_energy(tmp_path: Path) -> None:
-    """Nothing is raised: the mean of what was measured stays, the energy is unknown, and the reason says since when."""
+    """Nothing is raised: the mean of the measured part is kept, the energy is unknown, and the reason says for how long."""
     with PowerMeter(root=write(tmp_path, ORIN_NANO), hz=50) as meter:
         time.sleep(0.2)
         (tmp_path / CURRENT).unlink()
@@ -168,7 +168,7 @@ def test_a_sensor_that_vanishes_midway_ends_the_energy(tmp_path: Path) -> None:
 
 
 def test_a_sensor_that_stutters_keeps_its_energy(tmp_path: Path) -> None:
-    """Values that are missing now and then are bridged, and counted in a note."""
+    """Occasional missing values are bridged and counted in a note."""
     answers = iter([1, 1, 0, 1, 1, 0, 0, 1])
 
     def read() -> Sample:
@@ -185,7 +185,7 @@ def test_a_sensor_that_stutters_keeps_its_energy(tmp_path: Path) -> None:
 
 
 def test_a_sensor_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
-    """One that is found but fails to open gives no sample; the others do."""
+    """A meter that fails to open gives no samples; the others do."""
 
     @contextmanager
     def broken() -> Iterator[Read]:
@@ -202,7 +202,7 @@ def test_a_sensor_that_cannot_be_opened_is_told(tmp_path: Path) -> None:
 
 
 def test_a_sensor_that_hangs_does_not_hold_the_block(tmp_path: Path) -> None:
-    """A read that never returns is left behind after two seconds, and the reading says that its end is missing."""
+    """A read that never returns is abandoned after two seconds, and the reading notes that its end is missing."""
     meters = find_meters(write(tmp_path, NANO))
     pipe = tmp_path / "sys/bus/i2c/devices/6-0040/iio:device0/in_power0_input"
     fresh, held = tmp_path / "pipe", tmp_path / "held"
@@ -226,7 +226,7 @@ def test_a_sensor_that_hangs_does_not_hold_the_block(tmp_path: Path) -> None:
 
 
 def test_a_reading_may_be_taken_before_the_end(tmp_path: Path) -> None:
-    """Inside the block it is what was measured so far, and grows."""
+    """Inside the block the reading covers the time so far, and grows."""
     with PowerMeter(root=write(tmp_path, ORIN_NANO), hz=100) as meter:
         early = meter.reading()
         time.sleep(0.15)
@@ -237,7 +237,7 @@ def test_a_reading_may_be_taken_before_the_end(tmp_path: Path) -> None:
 
 
 def test_a_finished_reading_does_not_change(tmp_path: Path) -> None:
-    """After the block nothing is sampled any more: the thread has ended."""
+    """After the block the thread has ended and samples nothing more."""
     with PowerMeter(root=write(tmp_path, ORIN_NANO), hz=100) as meter:
         pass
     first = meter.reading()
@@ -260,7 +260,7 @@ def test_a_meter_can_be_entered_again(tmp_path: Path) -> None:
 
 
 def test_the_blocks_own_error_passes_through(tmp_path: Path) -> None:
-    """An error in the block is raised, and what was measured until then is kept."""
+    """An error in the block is raised, and the measurement up to it is kept."""
     meter = PowerMeter(root=write(tmp_path, ORIN_NANO), hz=100)
 
     def fail_inside() -> None:
@@ -274,7 +274,7 @@ def test_the_blocks_own_error_passes_through(tmp_path: Path) -> None:
 
 
 def test_heat_of_the_whole_block_is_seen(tmp_path: Path) -> None:
-    """What happens between two slow looks is seen by the look at the end."""
+    """What happens between two slow samples is seen by the last sample."""
     with PowerMeter(root=write(tmp_path, ORIN_NANO), hz=100) as meter:
         time.sleep(0.05)
         write(tmp_path, {"sys/class/thermal/thermal_zone2/temp": "88000", "sys/class/hwmon/hwmon3/oc3_event_cnt": "38"})
@@ -285,7 +285,7 @@ def test_heat_of_the_whole_block_is_seen(tmp_path: Path) -> None:
 
 
 def test_a_reading_fits_into_json(tmp_path: Path) -> None:
-    """As a dictionary it goes through JSON and back unchanged, tuples aside."""
+    """As a dictionary it survives JSON unchanged, except for tuples."""
     with PowerMeter(root=write(tmp_path, ORIN_NANO), hz=100) as meter:
         time.sleep(0.03)
     record = json.loads(json.dumps(dataclasses.asdict(meter.reading())))
@@ -294,7 +294,7 @@ def test_a_reading_fits_into_json(tmp_path: Path) -> None:
 
 
 def test_a_mode_without_a_name_is_a_number(tmp_path: Path) -> None:
-    """A mode that nvpmodel.conf does not name is given by its number."""
+    """A mode without a name in nvpmodel.conf is given by its number."""
     with PowerMeter(root=write(tmp_path, {"var/lib/nvpmodel/status": "pmode:0008"})) as meter:
         pass
     assert meter.reading().power_mode == "8"
@@ -302,20 +302,20 @@ def test_a_mode_without_a_name_is_a_number(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("hz", [0.0, -1.0, 5000.0, float("nan")])
 def test_senseless_paces_are_refused(hz: float) -> None:
-    """A pace that cannot be kept is the caller's error."""
+    """An impossible sampling rate is an error of the caller."""
     with pytest.raises(ConfigError, match="samples per second"):
         PowerMeter(hz=hz)
 
 
 def test_nothing_measured_is_the_callers_error() -> None:
-    """A reading before the block is refused with the way to do it."""
+    """A reading before the block is refused, with a hint."""
     with pytest.raises(ConfigError, match="no power was measured") as caught:
         PowerMeter().reading()
     assert "with PowerMeter() as meter" in caught.value.hint
 
 
 def test_sampling_costs_under_a_hundredth_of_a_core(tmp_path: Path) -> None:
-    """At ten samples per second on a whole board's tree the thread's processor time stays below 1 %."""
+    """At ten samples per second on the tree of a whole board the thread takes less than 1 % of CPU time."""
     with PowerMeter(root=write(tmp_path, ORIN_NANO)) as meter:
         time.sleep(3)
     reading = meter.reading()

@@ -1,4 +1,4 @@
-"""RAPL's counters on trees whose files the test moves on. Knows no processor."""
+"""RAPL counters on trees whose files the test changes. Needs no real counter."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _packages(*ranges_uj: int) -> dict[str, str]:
 
 
 def test_only_packages_count_and_each_once(tmp_path: Path) -> None:
-    """Cores are part of their package, psys holds it, and intel-rapl-mmio shows it a second time: none of them is added."""
+    """Cores are part of their package, psys contains it, and intel-rapl-mmio repeats it: none of them is added."""
     (meter,) = find_meters(write(tmp_path, RAPL))
     assert (meter.source, meter.covers) == ("RAPL package-0", "CPU package")
     with meter.open() as read:
@@ -38,7 +38,7 @@ def test_only_packages_count_and_each_once(tmp_path: Path) -> None:
 
 
 def test_packages_are_added(tmp_path: Path) -> None:
-    """Two sockets' counters make one figure, though their numbers differ."""
+    """The counters of two sockets are added, although their values differ."""
     (meter,) = find_meters(write(tmp_path, _packages(10**9, 10**9)))
     assert meter.source == "RAPL package-0+package-1"
     with meter.open() as read:
@@ -54,7 +54,7 @@ def test_packages_are_added(tmp_path: Path) -> None:
     st.integers(0, 6_999),
 )
 def test_counters_that_begin_anew_lose_nothing(steps: list[tuple[int, int]], first: int, second: int) -> None:
-    """However often each counter wraps around, each at its own range, the sum is the energy that was spent."""
+    """The sum is the energy that was used, however often each counter wraps around at its own range."""
     with tempfile.TemporaryDirectory() as folder:
         root = write(Path(folder), _packages(10_000, 7_000))
 
@@ -76,7 +76,7 @@ def test_counters_that_begin_anew_lose_nothing(steps: list[tuple[int, int]], fir
 
 
 def test_a_failed_read_between_two_loses_nothing(tmp_path: Path) -> None:
-    """After a read that failed the next still counts from the last that did not."""
+    """After a failed read the next one counts from the last successful one."""
     (meter,) = find_meters(write(tmp_path, _packages(10**9, 10**9)))
     with meter.open() as read:
         read()
@@ -88,7 +88,7 @@ def test_a_failed_read_between_two_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_each_measurement_counts_from_its_own_beginning(tmp_path: Path) -> None:
-    """Opened twice, a meter's two readers do not share what they remember."""
+    """Two readers of one meter do not share state."""
     (meter,) = find_meters(write(tmp_path, _packages(10_000)))
     with meter.open() as early:
         early()
@@ -101,7 +101,7 @@ def test_each_measurement_counts_from_its_own_beginning(tmp_path: Path) -> None:
 
 
 def test_unreadable_counters_are_absent_with_the_remedy(open_folder: Path) -> None:
-    """Where only root may read, there is no meter but the command that changes it, with its price."""
+    """If only root may read, there is no meter; the reason has the command that changes this, and its risk."""
     write(open_folder, RAPL)
     for path in open_folder.glob("sys/class/powercap/*/energy_uj"):
         path.chmod(0)
@@ -114,7 +114,7 @@ def test_unreadable_counters_are_absent_with_the_remedy(open_folder: Path) -> No
 
 @pytest.mark.parametrize("missing", ["energy_uj", "max_energy_range_uj"])
 def test_half_a_counter_is_none(missing: str, tmp_path: Path) -> None:
-    """A package without a value or without its range is no meter: a wrap could not be told from an error."""
+    """A package without a value or without its range is no meter: a wrap would look like an error."""
     write(tmp_path, RAPL)
     (tmp_path / f"{ZONE}:0" / missing).unlink()
     found = search_meters(tmp_path)

@@ -1,4 +1,4 @@
-"""Reading one-value files, the odd ones too. Knows no sensor."""
+"""Reading files with one value, including malformed ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge_resnet.device.power.boards import matching, number, text
 
 @pytest.mark.parametrize(("content", "value"), [(b"1200\n", 1200), (b"-256000\n", -256000), (b" 7 ", 7), (b"0", 0)])
 def test_a_number_is_read_as_the_kernel_writes_it(content: bytes, value: int, tmp_path: Path) -> None:
-    """White space around a whole number does not matter."""
+    """White space around an integer does not matter."""
     path = tmp_path / "temp"
     path.write_bytes(content)
     assert number(path) == value
@@ -21,7 +21,7 @@ def test_a_number_is_read_as_the_kernel_writes_it(content: bytes, value: int, tm
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"N/A\n", b"1.5\n", b"12 34\n"])
 def test_what_is_no_whole_number_is_a_value_error(content: bytes, tmp_path: Path) -> None:
-    """An empty or odd file is not zero."""
+    """An empty or malformed file is an error, not zero."""
     path = tmp_path / "temp"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="invalid literal"):
@@ -29,7 +29,7 @@ def test_what_is_no_whole_number_is_a_value_error(content: bytes, tmp_path: Path
 
 
 def test_text_is_without_the_ends_that_device_trees_leave(tmp_path: Path) -> None:
-    """NUL and newline at the end are no part of a name; what cannot be read is empty."""
+    """NUL and newline at the end are stripped; a file that cannot be read gives an empty text."""
     path = tmp_path / "label"
     path.write_bytes(b"VDD_IN\0\n")
     assert text(path) == "VDD_IN"
@@ -38,13 +38,13 @@ def test_text_is_without_the_ends_that_device_trees_leave(tmp_path: Path) -> Non
 
 
 def test_matches_are_sorted(tmp_path: Path) -> None:
-    """The order does not depend on the file system's."""
+    """The order does not depend on the file system."""
     write(tmp_path, {f"hwmon{number}/name": "x" for number in (3, 1, 2)})
     assert [path.name for path in matching(tmp_path, "hwmon*")] == ["hwmon1", "hwmon2", "hwmon3"]
 
 
 def test_what_may_not_be_looked_at_holds_no_match(open_folder: Path) -> None:
-    """A folder behind a closed one is as an empty one."""
+    """A folder that may not be entered counts as empty."""
     write(open_folder, {"closed/sys/name": "x"})
     (open_folder / "closed").chmod(0)
     with as_nobody():
@@ -52,7 +52,7 @@ def test_what_may_not_be_looked_at_holds_no_match(open_folder: Path) -> None:
 
 
 def test_a_machine_that_may_not_be_looked_at_has_no_meters(open_folder: Path) -> None:
-    """Folders without the right to enter them raise nothing, neither at the look around nor while measuring."""
+    """Folders that may not be entered raise nothing, neither in the search nor while measuring."""
     write(open_folder, ORIN_NANO)
     (open_folder / "sys/class/devfreq").chmod(0)
     (open_folder / "sys/bus/i2c/devices").chmod(0)
@@ -66,7 +66,7 @@ def test_a_machine_that_may_not_be_looked_at_has_no_meters(open_folder: Path) ->
 
 
 def test_reading_leaves_no_file_open(tmp_path: Path) -> None:
-    """However often a file is read, in vain too, no handle stays behind."""
+    """No file handle is leaked, however often reading succeeds or fails."""
     write(tmp_path, {"temp": "1", "odd": "x"})
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(20):

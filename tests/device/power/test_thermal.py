@@ -1,4 +1,4 @@
-"""Temperatures, clocks and signs of throttling on trees that change between looks. Knows no energy."""
+"""Temperatures, clocks and signs of throttling on trees that change between samples."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def _watch(root: Path) -> ThermalMonitor:
 
 
 def _seen(root: Path, *changes: dict[str, str]) -> Heat:
-    """What a monitor saw that looked once before the changes and once after each."""
+    """The result of a monitor that samples once before the changes and once after each."""
     monitor = _watch(root)
     for change in ({}, *changes):
         write(root, change)
@@ -42,7 +42,7 @@ def _throttling(root: Path, *changes: dict[str, str]) -> tuple[str, ...] | None:
 
 @contextmanager
 def _says(pipe: Path, value: str) -> Iterator[None]:
-    """One reader of the pipe gets this value, as a sensor forgets what it has told."""
+    """Only one reader of the pipe gets this value, like a sensor that resets it when read."""
     writer = threading.Thread(target=pipe.write_text, args=(value,), daemon=True)
     writer.start()
     yield
@@ -58,19 +58,19 @@ def _says(pipe: Path, value: str) -> Iterator[None]:
     ],
 )
 def test_zones_that_are_off_or_constant_are_left_out(tree: dict[str, str], expected: dict[str, float], tmp_path: Path) -> None:
-    """Every zone of a board is in °C; PMIC's constant and a zone at -256 °C are not among them."""
+    """All zones of a board are in °C, without the constant PMIC zone and a zone at -256 °C."""
     assert _hottest(_seen(write(tmp_path, tree))) == expected
 
 
 def test_the_highest_temperature_stays(tmp_path: Path) -> None:
-    """A zone's maximum over the looks is kept, each zone's own."""
+    """The maximum of each zone is kept."""
     zone = "sys/class/thermal/thermal_zone"
     heat = _seen(write(tmp_path, ORIN_NANO), {f"{zone}1/temp": "70125"}, {f"{zone}1/temp": "60000", f"{zone}0/temp": "50000"})
     assert _hottest(heat) == {"cpu-thermal": 50.5, "gpu-thermal": 70.125, "tj-thermal": 52.0}
 
 
 def test_a_zone_has_a_before_and_an_after(tmp_path: Path) -> None:
-    """The first look's value, the last one's and the highest are three, and a look that failed is neither."""
+    """First, last and maximum value are kept separately, and a failed sample changes none of them."""
     zone = "sys/class/thermal/thermal_zone0/temp"
     heat = _seen(write(tmp_path, ORIN_NANO), {zone: "61000"}, {zone: "58000"}, {zone: ""})
     assert heat.temperatures["cpu-thermal"] == Temperature(before_c=50.5, after_c=58.0, max_c=61.0)
@@ -78,14 +78,14 @@ def test_a_zone_has_a_before_and_an_after(tmp_path: Path) -> None:
 
 
 def test_frost_is_a_temperature(tmp_path: Path) -> None:
-    """Below zero is no error."""
+    """A temperature below zero is no error."""
     zone = "sys/class/thermal/thermal_zone0"
     heat = _seen(write(tmp_path, {f"{zone}/type": "cpu-thermal", f"{zone}/temp": "-12500"}))
     assert _hottest(heat) == {"cpu-thermal": -12.5}
 
 
 def test_a_zone_that_fails_for_a_while_is_skipped(tmp_path: Path) -> None:
-    """A look at which a zone gives nothing leaves what it gave before; one that never gave anything is not named."""
+    """A zone that gives no value keeps its previous one; a zone that never gave a value is not listed."""
     root = write(tmp_path, ORIN_NANO)
     monitor = _watch(root)
     (root / "sys/class/thermal/thermal_zone2/temp").unlink()
@@ -96,7 +96,7 @@ def test_a_zone_that_fails_for_a_while_is_skipped(tmp_path: Path) -> None:
 
 
 def test_clocks_have_least_mean_and_most(tmp_path: Path) -> None:
-    """The GPU's clock is in MHz; the processor's is that of its fastest core at each look."""
+    """Clocks are in MHz; that of the CPU is the clock of its fastest core at each sample."""
     policy = "sys/devices/system/cpu/cpufreq/policy"
     heat = _seen(
         write(tmp_path, ORIN_NANO),
@@ -107,22 +107,22 @@ def test_clocks_have_least_mean_and_most(tmp_path: Path) -> None:
 
 
 def test_thors_clock_has_another_name(tmp_path: Path) -> None:
-    """gpu-gpc-0 is Thor's GPU."""
+    """gpu-gpc-0 is the GPU of Thor."""
     assert _seen(write(tmp_path, THOR)).gpu_clock == ClockRange(1575, 1575, 1575)
 
 
 def test_a_calm_board_shows_no_sign(tmp_path: Path) -> None:
-    """A turning fan, old over-current events and a full clock are no throttling."""
+    """A running fan, old over-current events and a full clock are not throttling."""
     assert _throttling(write(tmp_path, ORIN_NANO), {LOAD: "1000"}, {}) == ()
 
 
 def test_nothing_to_watch_is_unknown(tmp_path: Path) -> None:
-    """A machine that shows none of the signs gives None, not "none seen"."""
+    """A machine that reports none of the signs gives None, not an empty result."""
     assert _seen(tmp_path) == Heat({}, None, None, None)
 
 
 def test_a_clock_that_falls_under_load_is_a_sign(tmp_path: Path) -> None:
-    """A busy GPU keeps its clock; a tenth less is told with both numbers, once."""
+    """The clock of a busy GPU does not fall; a fall of 10 % is reported once, with both values."""
     changes = [{LOAD: "990"}, {f"{CLOCK}/cur_freq": "408000000"}, {f"{CLOCK}/cur_freq": "306000000"}]
     assert _throttling(write(tmp_path, ORIN_NANO), *changes) == ("the GPU clock fell from 624 to 408 MHz under load",)
 
@@ -134,13 +134,13 @@ def test_a_clock_that_falls_when_idle_is_none(tmp_path: Path) -> None:
 
 
 def test_a_clock_that_still_rises_is_none(tmp_path: Path) -> None:
-    """At the beginning of a load the clock is low because it was idle."""
+    """At the start of a load the clock is low because the GPU was idle."""
     low, high = {f"{CLOCK}/cur_freq": "306000000"}, {f"{CLOCK}/cur_freq": "624750000"}
     assert _throttling(write(tmp_path, {**ORIN_NANO, **low}), {LOAD: "990"}, high) == ()
 
 
 def test_the_load_may_stand_beside_the_clock(tmp_path: Path) -> None:
-    """Where /sys/devices has no gpu.0, the load is read in the GPU's own folder."""
+    """Without gpu.0 in /sys/devices the load is read in the folder of the GPU."""
     tree = {name: value for name, value in ORIN_NANO.items() if name != LOAD}
     changes = ({f"{CLOCK}/cur_freq": "306000000"},)
     assert _throttling(write(tmp_path / "without", tree), *changes) == ()
@@ -150,14 +150,14 @@ def test_the_load_may_stand_beside_the_clock(tmp_path: Path) -> None:
 
 
 def test_a_lowered_upper_bound_is_a_sign(tmp_path: Path) -> None:
-    """Heat lowers the bound of the clock, whatever the load."""
+    """Heat lowers the maximum of the clock, whatever the load."""
     assert _throttling(write(tmp_path, ORIN_NANO), {f"{CLOCK}/max_freq": "408000000"}) == (
         "the maximum of the GPU clock fell from 624 to 408 MHz",
     )
 
 
 def test_a_current_above_its_limit_is_a_sign(tmp_path: Path) -> None:
-    """Each alarm of each rail is named once, though it is gone at the next look."""
+    """Each alarm of each rail is listed once, even if it is gone at the next sample."""
     alarm = f"{HWMON}/curr1_crit_alarm"
     assert _throttling(write(tmp_path, ORIN_NANO), {alarm: "1"}, {alarm: "0"}, {alarm: "1"}) == (
         "VDD_IN (curr1_crit_alarm): the current exceeds the limit",
@@ -165,7 +165,7 @@ def test_a_current_above_its_limit_is_a_sign(tmp_path: Path) -> None:
 
 
 def test_an_alarm_of_long_ago_is_none(tmp_path: Path) -> None:
-    """The sensor keeps an alarm until it is read: what it says at the very first look is not of this measurement."""
+    """The sensor keeps an alarm until it is read, so the very first value may be older than the measurement."""
     root = write(tmp_path, ORIN_NANO)
     alarm = root / HWMON / "curr1_max_alarm"
     alarm.unlink()
@@ -178,7 +178,7 @@ def test_an_alarm_of_long_ago_is_none(tmp_path: Path) -> None:
 
 
 def test_an_over_current_event_is_a_sign(tmp_path: Path) -> None:
-    """Orin's counters tell by how much they rose, whatever they were before."""
+    """The counters of Orin are reported by their increase, whatever their values were."""
     counter = "sys/class/hwmon/hwmon3/oc3_event_cnt"
     assert _throttling(write(tmp_path, ORIN_NANO), {counter: "39"}, {counter: "41"}) == (
         "over-current counter oc3_event_cnt rose by 4",
@@ -186,7 +186,7 @@ def test_an_over_current_event_is_a_sign(tmp_path: Path) -> None:
 
 
 def test_a_cooling_device_that_slows_down_is_a_sign(tmp_path: Path) -> None:
-    """A throttle alert that is on is named; a faster fan is not."""
+    """An active throttle alert is listed; a faster fan is not."""
     cooling = "sys/class/thermal/cooling_device"
     assert _throttling(write(tmp_path, ORIN_NANO), {f"{cooling}0/cur_state": "9", f"{cooling}1/cur_state": "1"}) == (
         "cooling device gpu-throttle-alert is active",
@@ -194,6 +194,6 @@ def test_a_cooling_device_that_slows_down_is_a_sign(tmp_path: Path) -> None:
 
 
 def test_an_x86_package_that_throttles_is_a_sign(tmp_path: Path) -> None:
-    """The kernel counts each time that heat slowed the processor down."""
+    """The kernel counts each time that heat throttled the CPU."""
     counter = "sys/devices/system/cpu/cpu0/thermal_throttle/package_throttle_count"
     assert _throttling(write(tmp_path, {counter: "5"}), {counter: "6"}) == ("package_throttle_count of the CPU rose by 1",)
