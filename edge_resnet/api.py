@@ -38,15 +38,18 @@ if TYPE_CHECKING:
 
     from edge_resnet.measurement.accuracy import Evaluation
     from edge_resnet.measurement.bench.result import BenchResult, Scenario
+    from edge_resnet.measurement.report import Questions
     from edge_resnet.measurement.report.record import Report
     from edge_resnet.network.training.job import JobResult, NetworkChoice
     from edge_resnet.network.training.options import TrainOptions
     from edge_resnet.pipelines.finetune import FineTuned
     from edge_resnet.quantization.recipes import RecipeOverrides
+    from edge_resnet.runtime.backend import Variant
     from edge_resnet.streaming.counters import RunSummary
     from edge_resnet.streaming.records import Prediction
     from edge_resnet.streaming.sinks import Sink
     from edge_resnet.studies.sweep import SweepRequest
+    from edge_resnet.studies.sweep.run import SweepObserver
 
 __all__ = [
     "PathLike",
@@ -99,8 +102,7 @@ def build(
 
             if source != "default" or shortcut is not None or plain or classes is not None:
                 raise ConfigError("a model has its own weights and shape", hint="leave weights, shortcut, plain and classes out")
-            spec = spec_of(model)
-            spec = replace(spec, input_size=input_size or spec.input_size)
+            spec = spec_of(model) if input_size is None else replace(spec_of(model), input_size=input_size)
             source = str(stack.enter_context(module_weights(model, spec)))
         preprocess = default_preprocess(spec.family, spec.input_size, mean=mean, std=std)
         asked = any(value is not None for value in (calibration, recipe, overrides, max_drop))
@@ -189,8 +191,8 @@ def train(
 
 
 def compile(  # noqa: A001 - the command's name
-    artifact: Model | Artifact | PathLike, *, backend: str = "auto", tuning: EngineTuning | None = None,
-    progress: Progress | None = None,
+    artifact: Model | Artifact | PathLike, *, backend: str = "auto", variant: Variant = "native",
+    tuning: EngineTuning | None = None, progress: Progress | None = None,
 ) -> Path | None:  # fmt: skip
     """Derive an artifact's engine for this machine. Returns its folder, or None where the backend runs the graph itself.
 
@@ -199,7 +201,7 @@ def compile(  # noqa: A001 - the command's name
     with _extras():
         from edge_resnet.compiler.derive import compile_engine
 
-        return compile_engine(_artifact(artifact), backend, tuning=tuning, progress=progress)
+        return compile_engine(_artifact(artifact), backend, variant, tuning=tuning, progress=progress)
 
 
 def evaluate(
@@ -215,11 +217,12 @@ def evaluate(
     """
     with _extras():
         from edge_resnet.measurement.accuracy import evaluate as measure
+        from edge_resnet.measurement.accuracy import refuse_random_weights
         from edge_resnet.pipelines.engines import prepare_engine
 
         artifact = _artifact(model)
-        if artifact.manifest.model.weights == "random" and not allow_random:
-            raise ConfigError(f"{artifact.folder} has random weights: its accuracy says nothing", hint="allow_random=True")
+        if not allow_random:
+            refuse_random_weights(artifact)
         name, simulate = backend or "auto", simulate_int8
         if isinstance(model, Model):
             if model.variant == "reference":
@@ -262,12 +265,13 @@ def benchmark(
 
 
 def report(
-    request: SweepRequest, output: PathLike, *, resume: bool = False, force: bool = False, progress: Progress | None = None,
+    request: SweepRequest, output: PathLike, *, questions: Questions | None = None, resume: bool = False,
+    force: bool = False, observer: SweepObserver | None = None, progress: Progress | None = None,
 ) -> Report:  # fmt: skip
     """Measure networks in several precisions on several backends, and write a page, charts and tables of it to ``output``.
 
-    ``request``: edge_resnet.studies.sweep.SweepRequest. ``resume``: use the measurements that are in ``output`` already;
-    ``force``: replace them.
+    ``request``: edge_resnet.studies.sweep.SweepRequest. ``questions``: limits that the page answers. ``resume``: use the
+    measurements that are in ``output`` already; ``force``: replace them. ``observer``: called after each measurement.
     """
     with _extras():
         from edge_resnet.measurement.report import check_drawable, write_report
@@ -276,8 +280,9 @@ def report(
 
         check_drawable()
         folder = Path(output)
-        found = sweep(request, folder, claim(folder, resume=resume, force=force), progress=progress)
-        write_report(found, folder)
+        cells = claim(folder, resume=resume, force=force)
+        found = sweep(request, folder, cells, progress=progress, observer=observer)
+        write_report(found, folder, questions)
         return found
 
 

@@ -266,11 +266,15 @@ def _report(request: _Request, *, json_output: bool) -> None:
 
 def _make(request: _Request, output: Path, *, force: bool, json_output: bool) -> None:
     """Make an INT8 artifact from another artifact's FP32 graph."""
-    from edge_resnet.pipelines.requantize import requantize
+    from edge_resnet import api
 
     job = _open(request)
     with progress_bars() as progress:
-        made = requantize(job.artifact, job.options, output, force=force, progress=progress)
+        made = api.quantize(
+            job.artifact, calibration=job.options.data, output=output, recipe=request.recipe, overrides=request.overrides,
+            validation=request.validation, max_drop=request.max_drop, allow_random=request.allow_random, force=force,
+            progress=progress,
+        )  # fmt: skip
     if json_output:
         typer.echo(json.dumps({"artifact": str(made.folder), **asdict(made.manifest)}))
         return

@@ -94,8 +94,8 @@ def compile_(
 
     edge-resnet compile artifacts/resnet50-int8 --write-onnx resnet50.onnx --dialect strong
     """
+    from edge_resnet import api
     from edge_resnet.artifact.folder import open_artifact
-    from edge_resnet.compiler.derive import compile_engine
 
     files = _Files(write_onnx, dialect, write_trt_cache, tensorrt_version)
     _check_options(files)
@@ -103,9 +103,9 @@ def compile_(
     written = _write_files(opened, files, force=force)
     tuning = _tuning(workspace, level, version_compatible=version_compatible, hardware_compatible=hardware_compatible)
     with progress_bars() as progress:
-        engines = [] if written else [compile_engine(opened, backend, tuning=tuning, progress=progress)]
+        engines = [] if written else [api.compile(opened, backend=backend, tuning=tuning, progress=progress)]
         if simulate_int8:
-            engines.append(compile_engine(opened, variant="simulated", progress=progress))
+            engines.append(api.compile(opened, variant="simulated", progress=progress))
     folders = [str(folder) for folder in engines if folder is not None]
     if json_output:
         typer.echo(json.dumps({"artifact": str(artifact), "engines": folders, "written": written}))

@@ -43,19 +43,16 @@ def evaluate(
 
     if save is not None:
         check_free(save, force=force)
-    from edge_resnet.measurement.accuracy import evaluate as measure
-    from edge_resnet.measurement.accuracy import refuse_random_weights, to_json, write_evaluation
-    from edge_resnet.pipelines.engines import open_with_engine
+    from edge_resnet import api
+    from edge_resnet.artifact.folder import newest_artifact
+    from edge_resnet.measurement.accuracy import to_json, write_evaluation
+    from edge_resnet.pipelines.engines import ARTIFACTS
 
     with progress_bars() as progress:
-        opened = open_with_engine(artifact, backend, "simulated" if simulate_int8 else "native", progress=progress)
-    if not allow_random:
-        refuse_random_weights(opened)
-    from edge_resnet.images.datasets import open_data
-
-    images = open_data(data, split="test", label_names=opened.labels)
-    with progress_bars() as progress:
-        result = measure(opened, images, backend=backend, simulate=simulate_int8, per_image=save is not None, progress=progress)
+        result = api.evaluate(
+            artifact or newest_artifact(ARTIFACTS), data, backend=backend, simulate_int8=simulate_int8,
+            per_image=save is not None, allow_random=allow_random, progress=progress,
+        )  # fmt: skip
     if save is not None:
         write_evaluation(save, result)
     if json_output:

@@ -13,7 +13,8 @@ from edge_resnet.cli.progress import train_bar
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
-    from edge_resnet.pipelines.finetune import FineTuned, QatOptions
+    from edge_resnet.network.training.options import TrainOptions
+    from edge_resnet.pipelines.finetune import FineTuned
 
 __all__ = ["QatArguments", "fine_tune"]
 
@@ -31,19 +32,23 @@ class QatArguments:
     seed: int = 0
     max_steps: int | None = None
     max_drop: float | None = None
-    distil: float | None = None
+    distil: float = 0.5
     allow_random: bool = False
 
 
 def fine_tune(artifact: Path, output: Path, arguments: QatArguments, *, force: bool = False, json_output: bool = False) -> None:
     """Fine-tune and print the result. Raises BudgetError (exit code 3) if the budget is missed."""
+    from edge_resnet import api
     from edge_resnet.artifact.folder import open_artifact
-    from edge_resnet.pipelines import finetune
 
     opened = open_artifact(artifact)
-    options = _options(arguments, opened)
-    with train_bar(options.training.epochs) as progress:
-        tuned = finetune.fine_tune(opened, options, output, force=force, progress=progress)
+    training = _training(arguments, opened)
+    with train_bar(training.epochs) as progress:
+        tuned = api.finetune(
+            opened, arguments.data, output=output, validation=arguments.val_data, training=training,
+            distil=arguments.distil, max_drop=arguments.max_drop, allow_random=arguments.allow_random, force=force,
+            progress=progress,
+        )  # fmt: skip
     if json_output:
         typer.echo(json.dumps(_record(tuned)))
     else:
@@ -53,25 +58,14 @@ def fine_tune(artifact: Path, output: Path, arguments: QatArguments, *, force: b
         raise tuned.missed
 
 
-def _options(arguments: QatArguments, artifact: Artifact) -> QatOptions:
-    from edge_resnet.pipelines.finetune import DEFAULTS, QatOptions
-    from edge_resnet.quantization.recipes import load_recipe, recipe_for
+def _training(arguments: QatArguments, artifact: Artifact) -> TrainOptions:
+    from edge_resnet.network.training.options import usual_augmentation
+    from edge_resnet.pipelines.finetune import DEFAULTS
 
-    family = artifact.manifest.model.family
-    # A mirrored digit is not a digit, so digits are only shifted.
-    augment = arguments.augment or ("shift" if arguments.data == "digits" else "cifar" if family == "cifar" else "imagenet")
+    augment = arguments.augment or usual_augmentation(artifact.manifest.model.family, arguments.data)
     values = {name: getattr(arguments, name) for name in ("epochs", "batch", "rate", "max_steps")}
     given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
-    training = replace(DEFAULTS, **{**given, "seed": arguments.seed, "augment": augment})
-    options = QatOptions(
-        data=arguments.data,
-        recipe=load_recipe(recipe_for(family)).recipe,
-        validation=arguments.val_data,
-        training=training,
-        max_drop=arguments.max_drop,
-        allow_random=arguments.allow_random,
-    )
-    return options if arguments.distil is None else replace(options, distil=arguments.distil)
+    return replace(DEFAULTS, **{**given, "seed": arguments.seed, "augment": augment})
 
 
 def _record(tuned: FineTuned) -> dict[str, Any]:

@@ -109,7 +109,7 @@ def report(
 
     edge-resnet report nano/report.json orin/report.json -o both
     """
-    from edge_resnet.measurement.report import Questions, check_drawable
+    from edge_resnet.measurement.report import Questions
     from edge_resnet.quantization.recipes import RecipeOverrides
     from edge_resnet.studies.sweep import SweepRequest
 
@@ -133,21 +133,21 @@ def report(
         title=title,
         options=_shown_options(seconds, named.recipe.method, correct) if chosen else {"Seconds a measurement": f"{seconds:g}"},
     )
-    check_drawable()
     _run(request, questions, _Output(output, resume, force, json_output))
 
 
 def _run(request: SweepRequest, questions: Questions, output: _Output) -> None:
     """Measure, write the report, and print the results."""
-    from edge_resnet.measurement.report import write_report
-    from edge_resnet.studies.sweep import sweep
-    from edge_resnet.studies.sweep.cells import claim
+    from edge_resnet import api
+    from edge_resnet.measurement.report import PAGE
 
-    cells = claim(output.folder, resume=output.resume, force=output.force)
     # A line per cell reports the remaining time; on a terminal, bars below show the progress of the current cell.
     with progress_bars() as progress:
-        found = sweep(request, output.folder, cells, progress=progress, observer=_print_cell)
-    page = write_report(found, output.folder, questions)
+        found = api.report(
+            request, output.folder, questions=questions, resume=output.resume, force=output.force, observer=_print_cell,
+            progress=progress,
+        )  # fmt: skip
+    page = output.folder / PAGE
     if output.json:
         typer.echo(json.dumps(_as_json(found, page)))
     else:

@@ -12,7 +12,7 @@ import typer
 from edge_resnet.cli import options
 from edge_resnet.cli.progress import train_bar
 from edge_resnet.core.errors import INTERRUPTED, ConfigError
-from edge_resnet.core.records import FAMILIES, IMAGENET_MEAN, IMAGENET_STD, Family
+from edge_resnet.core.records import FAMILIES, IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from edge_resnet.network.training.job import JobResult
@@ -134,22 +134,26 @@ def train(
         _fine_tune(context, qat)
         return
     _refuse(context, _QAT_ONLY, "is only for --qat ARTIFACT", "leave it out, or give an INT8 artifact with --qat")
+    from edge_resnet import api
     from edge_resnet.network.training import TrainOptions
-    from edge_resnet.network.training.job import NetworkChoice, TrainJob, run_job
+    from edge_resnet.network.training.job import NetworkChoice
+    from edge_resnet.network.training.options import usual_augmentation
 
     train_options = TrainOptions(
         epochs=epochs, batch=batch, rate=rate, momentum=momentum, weight_decay=weight_decay, nesterov=nesterov and momentum > 0,
         decay_norms=decay_norms, schedule=schedule, warm_up=warm_up, label_smoothing=label_smoothing, ema=ema,
-        precision=precision, channels_last=channels_last, augment=augment or _augmentation(family, data), seed=seed,
+        precision=precision, channels_last=channels_last, augment=augment or usual_augmentation(family, data), seed=seed,
         deterministic=deterministic, max_steps=max_steps, test_every=test_every, patience=patience, keep=keep,
         workers=workers, sync_bn=sync_bn, tensorboard=tensorboard, device=device,
     )  # fmt: skip
     option = shortcut or FAMILIES[family].shortcut
     network = NetworkChoice(family, depth, option, plain, classes, input_size, mean, std, weights, freeze)
-    job = TrainJob(network, data, val_data, train_options, output, resume, force)
     with train_bar(epochs) as progress:
         try:
-            done = run_job(job, progress=progress)
+            done = api.train(
+                network, data, validation=val_data, options=train_options, output=output, resume=resume, force=force,
+                progress=progress,
+            )  # fmt: skip
         except KeyboardInterrupt:
             typer.echo("interrupted: add --resume to the same command to continue after the last complete epoch", err=True)
             raise typer.Exit(INTERRUPTED) from None
@@ -182,13 +186,6 @@ def _refuse(context: typer.Context, names: frozenset[str], why: str, hint: str) 
 def _was_given(context: typer.Context, name: str) -> bool:
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
-
-
-def _augmentation(family: Family, data: str) -> AugmentName:
-    """The default augmentation. Digits must not be mirrored."""
-    if data == "digits":
-        return "shift"
-    return "cifar" if family == "cifar" else "imagenet"
 
 
 def _print_result(done: JobResult, *, json_output: bool) -> None:

@@ -202,7 +202,8 @@ def refuse_random_weights(artifact: Artifact) -> None:
     """Raise ConfigError for a network that was never trained: its accuracy means nothing."""
     if artifact.manifest.model.weights == "random":
         raise ConfigError(
-            f"{artifact.folder} has random weights: its accuracy means nothing", hint="--allow-random measures it all the same"
+            f"{artifact.folder} has random weights: its accuracy means nothing",
+            hint="allow_random, or --allow-random, measures it all the same",
         )
 
 

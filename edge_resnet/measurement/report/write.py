@@ -16,7 +16,10 @@ from edge_resnet.measurement.report.charts import charts
 from edge_resnet.measurement.report.record import Report, to_json
 from edge_resnet.measurement.report.table import caveats_of, environment, main_table, to_csv, to_markdown
 
-__all__ = ["Questions", "check_drawable", "write_report"]
+__all__ = ["PAGE", "Questions", "check_drawable", "write_report"]
+
+#: The page's name in the report's folder.
+PAGE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def write_report(report: Report, folder: Path, questions: Questions | None = Non
     for chart in drawn:
         save(chart, folder)
     write_whole(folder / "report.md", _markdown(report, asked, drawn).encode())
-    page = folder / "report.html"
+    page = folder / PAGE
     write_whole(page, _page(report, asked, drawn).encode())
     return page
 
