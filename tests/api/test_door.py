@@ -25,13 +25,13 @@ from edge_resnet.core.records import QuantRecipe
 from edge_resnet.images.preprocess import preprocess
 from edge_resnet.network.training.job import NetworkChoice
 from edge_resnet.network.training.options import TrainOptions
-from edge_resnet.quantization.recipes import RecipeChanges
+from edge_resnet.quantization.recipes import RecipeOverrides
 from edge_resnet.streaming.records import Frame
 from edge_resnet.studies.sweep import SweepRequest
 
 FUNCTIONS = [name for name in er.__all__ if inspect.isfunction(getattr(er, name))]
 #: Few enough images for a test, and no more work than ranges need.
-CHANGES = RecipeChanges(method="max", images=16, correction="none")
+CHANGES = RecipeOverrides(method="max", images=16, correction="none")
 
 
 def test_all_is_exact() -> None:
@@ -232,7 +232,7 @@ def test_evaluate_by_path_artifact_and_model(tiny_artifacts: dict[str, Artifact]
     assert found.right == ""
     images = er.open_images(smooth_images)
     with er.load(artifact, backend="onnxruntime") as model:
-        again = er.evaluate(model, images, allow_random=True, keep=True)
+        again = er.evaluate(model, images, allow_random=True, per_image=True)
     assert (again.top1, again.top5, again.agreement) == (found.top1, found.top5, found.agreement)
     assert len(again.right) == 64
 

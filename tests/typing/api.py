@@ -18,7 +18,7 @@ from edge_resnet.measurement.report.record import Report
 from edge_resnet.network.training.job import JobResult, NetworkChoice
 from edge_resnet.network.training.options import TrainOptions
 from edge_resnet.pipelines.finetune import FineTuned
-from edge_resnet.quantization.recipes import RecipeChanges
+from edge_resnet.quantization.recipes import RecipeOverrides
 from edge_resnet.streaming.records import Frame
 from edge_resnet.studies.sweep import SweepRequest
 
@@ -72,7 +72,7 @@ def artifacts(module: nn.Module, model: er.Model) -> None:
     er.build(output=Path("artifact"), model=module, labels=["cat", "dog"], input_size=224, batch=8, backend="onnxruntime")
     er.build(
         output="artifact", family="cifar", depth=20, shortcut="A", plain=False, classes=10, mean=(0.5, 0.5, 0.5),
-        std=(0.2, 0.2, 0.2), weights=Path("weights.pth"), recipe="cifar10", changes=RecipeChanges(images=128),
+        std=(0.2, 0.2, 0.2), weights=Path("weights.pth"), recipe="cifar10", overrides=RecipeOverrides(images=128),
         validation="val.csv", max_drop=0.5,
         batch=(1, 8, 32), tuning=EngineTuning(), allow_random=True, force=True,
     )  # fmt: skip
@@ -92,7 +92,7 @@ def figures(model: er.Model, artifact: er.Artifact) -> None:
     images = er.open_images(Path("val"), labels=model.labels, split="test")
     assert_type(images, er.ImageSet)
     assert_type(images.labels, tuple[int, ...] | None)
-    evaluation = er.evaluate(model, images, keep=True)
+    evaluation = er.evaluate(model, images, per_image=True)
     assert_type(evaluation, er.Evaluation)
     assert_type(evaluation.top1, float)
     assert_type(evaluation.ci95, tuple[float, float])
