@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from servers.mjpeg import MjpegServer
@@ -130,6 +132,9 @@ def test_a_camera_that_is_not_there_at_boot(tiny_artifacts: dict[str, Artifact],
         with running(tiny_artifacts["int8"], tmp_path / "out.jsonl", "--source", uri, "--keep-trying") as run:
             time.sleep(2)
             assert run.process.poll() is None
+            with socket.create_server(("127.0.0.1", urlsplit(uri).port or 0)) as listener:
+                listener.settimeout(60)
+                listener.accept()[0].close()  # on a busy machine the first attempt may come late
             server.start()
             run.more(10)
             assert "reopening it" in run.end()

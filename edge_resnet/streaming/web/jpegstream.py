@@ -7,6 +7,7 @@ import io
 import time
 from collections.abc import AsyncGenerator
 from concurrent.futures import Executor
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -42,7 +43,7 @@ class JpegStream:
     def __init__(self, latest: LatestFrames, pool: Executor) -> None:
         self._latest = latest
         self._pool = pool
-        self._encoded: dict[int, tuple[int, float, asyncio.Future[bytes]]] = {}
+        self._encoded: dict[int, _Encoded] = {}
 
     async def parts(self, index: int, wake: asyncio.Event) -> AsyncGenerator[bytes, None]:
         """Parts of a multipart stream: the newest frame each time; those between are skipped."""
@@ -52,19 +53,28 @@ class JpegStream:
         while True:
             newest = self._latest.newest(index)
             if newest and (newest.number > sent or time.monotonic() - sent_s > _AGAIN_S):
-                number, jpeg = await self._jpeg(index, newest)
-                if number > sent or time.monotonic() - sent_s > _AGAIN_S:
-                    sent, sent_s = number, time.monotonic()
+                encoded = self._encode(index, newest)
+                jpeg = await asyncio.shield(encoded.jpeg)
+                if encoded.number > sent or time.monotonic() - sent_s > _AGAIN_S:
+                    sent, sent_s = encoded.number, time.monotonic()
                     head = f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode()
                     yield head + jpeg + b"\r\n--frame\r\n"
             await pause(wake, _EVERY_S)
             yield b""
 
-    async def _jpeg(self, index: int, newest: Newest) -> tuple[int, bytes]:
-        number, began_s, image = self._encoded.get(index, (0, 0.0, None))
-        now = time.monotonic()
-        if image is None or (newest.number > number and now - began_s >= 0.9 * _EVERY_S):
-            number = newest.number
-            image = asyncio.get_running_loop().run_in_executor(self._pool, encode, newest.frame.image)
-            self._encoded[index] = (number, now, image)
-        return number, await asyncio.shield(image)
+    def _encode(self, index: int, newest: Newest) -> _Encoded:
+        """The source's newest JPEG; starts to encode ``newest`` if that one is old enough."""
+        encoded, now = self._encoded.get(index), time.monotonic()
+        if encoded is None or (newest.number > encoded.number and now - encoded.started_s >= 0.9 * _EVERY_S):
+            jpeg = asyncio.get_running_loop().run_in_executor(self._pool, encode, newest.frame.image)
+            encoded = self._encoded[index] = _Encoded(newest.number, now, jpeg)
+        return encoded
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """A frame's number, when its encoding started, and the JPEG."""
+
+    number: int
+    started_s: float
+    jpeg: asyncio.Future[bytes]

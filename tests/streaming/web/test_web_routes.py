@@ -165,7 +165,9 @@ def test_predictions_come_as_events(sink: WebSink) -> None:
     assert event["id"] == "3"
     assert content["source_index"] == 0
     assert content["answer"] == {"class_index": -1, "label": "unknown", "probability": 0.3, "changed": True}
-    assert {"source", "frame", "captured_ns", "age_ms", "top", "stages_ms", "wall_ns"} < set(content)
+    fields = {"source", "frame", "captured_ns", "age_ms", "top", "stages_ms", "wall_ns"}
+    assert fields < set(content)
+    assert set(content) == fields | {"answer", "source_index"}
     assert content["top"][0] == {"class_index": 0, "label": "coffee mug", "probability": 0.6}
 
 
