@@ -5,6 +5,10 @@ BIN    := $(VENV)/bin
 DEFAULT := not gpu and not camera and not network and not slow
 # A worker per core, with one thread each: with more they wait for each other.
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+# Wings whose tests neither train nor stream, without the large graphs, the browser and what waits for measurements.
+QUICK := $(addprefix tests/,core artifact images device runtime compiler measurement test_architecture.py) \
+	$(addprefix --ignore=tests/,compiler/graph/test_qdq.py compiler/graph/test_fp16.py compiler/graph/test_placement.py \
+	measurement/bench measurement/report/test_page_browser.py)
 
 .PHONY: demo test quick slow lint bench clean
 
@@ -24,8 +28,8 @@ test: $(VENV)/.installed  ## the default tests, on every core: CPU, no network
 	$(BIN)/python -m pytest -m '$(DEFAULT) and alone' || code=$$?; \
 	exit $$code
 
-quick: $(VENV)/.installed  ## within a minute, for whoever edits: see CONTRIBUTING.md
-	$(PARALLEL) -m 'quick and not alone'
+quick: $(VENV)/.installed  ## the tests that need little: within a minute
+	$(PARALLEL) -m '$(DEFAULT) and not alone' $(QUICK)
 
 slow: $(VENV)/.installed  ## every test that needs no GPU, camera or network
 	$(BIN)/python -m pytest -m 'not gpu and not camera and not network'
