@@ -38,6 +38,7 @@ __all__ = [
     "MissingDependencyError",
     "SourceError",
     "WeightsError",
+    "require",
 ]
 
 
@@ -127,3 +128,9 @@ class SourceError(EdgeResnetError):
     """A camera, a video or a folder of images gives no frames."""
 
     exit_code = 2
+
+
+def require(condition: bool, message: str, hint: str = "") -> None:
+    """Raise ConfigError unless the condition holds."""
+    if not condition:
+        raise ConfigError(message, hint=hint)
