@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from edge_resnet.core.errors import require
-from edge_resnet.core.records import BatchProfile, ModelSpec, Precision, Preprocess, QuantRecipe
+from edge_resnet.core.records import BatchProfile, ModelSpec, Precision, Preprocess, QuantRecipe, _require
 
 __all__ = ["SCHEMA_VERSION", "BudgetReport", "CalibrationTable", "FileEntry", "Manifest", "QatReport"]
 
@@ -56,9 +55,9 @@ class CalibrationTable:
     qat: QatReport | None = None
 
     def __post_init__(self) -> None:
-        require(self.recipe.method != "auto", "calibration table: the method must be the selected one, not auto")
+        _require(self.recipe.method != "auto", "calibration table: the method must be the selected one, not auto")
         bad = [name for name, value in self.amax.items() if not 0 < value < float("inf")]
-        require(not bad, f"calibration table: the range of {bad[:1]} is not a positive finite number")
+        _require(not bad, f"calibration table: the range of {bad[:1]} is not a positive finite number")
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,6 @@ __all__ = [
     "MissingDependencyError",
     "SourceError",
     "WeightsError",
-    "require",
 ]
 
 
@@ -128,9 +127,3 @@ class SourceError(EdgeResnetError):
     """A camera, a video or a folder of images gives no frames."""
 
     exit_code = 2
-
-
-def require(condition: bool, message: str, hint: str = "") -> None:
-    """Raise ConfigError unless the condition holds."""
-    if not condition:
-        raise ConfigError(message, hint=hint)

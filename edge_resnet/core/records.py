@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, TypeAlias, get_args
 
-from edge_resnet.core.errors import require
+from edge_resnet.core.errors import ConfigError
 
 __all__ = [
     "FAMILIES",
@@ -74,6 +74,11 @@ FAMILIES: Mapping[Family, FamilyDefaults] = MappingProxyType(
 )
 
 
+def _require(condition: bool, message: str, hint: str = "") -> None:
+    if not condition:
+        raise ConfigError(message, hint=hint)
+
+
 @dataclass(frozen=True)
 class Preprocess:
     """How an image becomes the network's input: antialiased bilinear resize, centre crop, normalisation in the graph.
@@ -89,14 +94,14 @@ class Preprocess:
     std: tuple[float, float, float] = IMAGENET_STD
 
     def __post_init__(self) -> None:
-        require(1 <= self.crop <= 4096, f"crop must lie in 1..4096 pixels, not {self.crop}", "ImageNet networks take 224")
-        require(
+        _require(1 <= self.crop <= 4096, f"crop must lie in 1..4096 pixels, not {self.crop}", "ImageNet networks take 224")
+        _require(
             self.crop <= self.resize <= 8192,
             f"resize must lie in {self.crop}..8192 pixels, not {self.resize}",
             "the crop is cut from the resized image",
         )
-        require(all(0 <= m <= 1 for m in self.mean), f"mean must lie in [0, 1], not {self.mean}", "divide by 255")
-        require(all(0 < s <= 1 for s in self.std), f"std must lie in (0, 1], not {self.std}", "divide by 255")
+        _require(all(0 <= m <= 1 for m in self.mean), f"mean must lie in [0, 1], not {self.mean}", "divide by 255")
+        _require(all(0 < s <= 1 for s in self.std), f"std must lie in (0, 1], not {self.std}", "divide by 255")
 
 
 @dataclass(frozen=True)
@@ -120,15 +125,17 @@ class ModelSpec:
         if self.family == "imagenet":
             depths = FAMILIES["imagenet"].depths
             hint = f"choose one of {', '.join(map(str, depths))}"
-            require(self.depth in depths, f"no ImageNet ResNet has depth {self.depth}", hint)
+            _require(self.depth in depths, f"no ImageNet ResNet has depth {self.depth}", hint)
         else:
-            require(
+            _require(
                 self.depth >= 8 and self.depth % 6 == 2,
                 f"a CIFAR ResNet has 6n+2 layers, which {self.depth} is not",
                 "choose for example 20, 32, 44, 56, 110 or 1202",
             )
-        require(2 <= self.classes <= 100_000, f"classes must lie in 2..100000, not {self.classes}", "as many as there are labels")
-        require(8 <= self.input_size <= 4096, f"input size must lie in 8..4096 pixels, not {self.input_size}", "224 or 32")
+        _require(
+            2 <= self.classes <= 100_000, f"classes must lie in 2..100000, not {self.classes}", "as many as there are labels"
+        )
+        _require(8 <= self.input_size <= 4096, f"input size must lie in 8..4096 pixels, not {self.input_size}", "224 or 32")
 
     @property
     def name(self) -> str:
@@ -162,20 +169,20 @@ class QuantRecipe:
     exact_input: bool = False
 
     def __post_init__(self) -> None:
-        require(self.method in get_args(CalibMethod), f"there is no calibration method {self.method!r}")
-        require(self.images >= 1, f"calibration needs at least one image, not {self.images}", "128 to 512 are enough")
-        require(
+        _require(self.method in get_args(CalibMethod), f"there is no calibration method {self.method!r}")
+        _require(self.images >= 1, f"calibration needs at least one image, not {self.images}", "128 to 512 are enough")
+        _require(
             50 < self.percentile <= 100,
             f"percentile must lie in (50, 100], not {self.percentile}",
             "99.999 is a good start for ResNets",
         )
-        require(
+        _require(
             self.seed >= 0,
             f"a seed is 0 or more, not {self.seed}",
             "choose any whole number; the same seed draws the same images",
         )
-        require(self.correction in get_args(Correction), f"there is no correction {self.correction!r}")
-        require(1 <= self.epochs <= 1000, f"epochs must lie in 1..1000, not {self.epochs}", "10 is a good start")
+        _require(self.correction in get_args(Correction), f"there is no correction {self.correction!r}")
+        _require(1 <= self.epochs <= 1000, f"epochs must lie in 1..1000, not {self.epochs}", "10 is a good start")
 
 
 @dataclass(frozen=True)
@@ -188,4 +195,4 @@ class BatchProfile:
 
     def __post_init__(self) -> None:
         rises = 1 <= self.min <= self.opt <= self.max
-        require(rises, f"batch profile must rise from 1: {self.min}, {self.opt}, {self.max}", "for example 1,8,32")
+        _require(rises, f"batch profile must rise from 1: {self.min}, {self.opt}, {self.max}", "for example 1,8,32")

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 __all__ = [
-    "SIGNIFICANT",
     "Difference",
     "LatencyStats",
     "difference",
@@ -20,44 +19,14 @@ __all__ = [
     "wilson_interval",
 ]
 
-#: The normal quantile of a two-sided 95 % interval.
-Z95 = 1.959963984540054
-#: Halvings after which the ends of an interval of length 2 differ by less than the precision of a double.
-_HALVINGS = 60
-#: The p-value below which a difference is called significant.
-SIGNIFICANT = 0.05
 
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """The nearest-rank percentile: the value at or below which ``share`` (0, 100] percent of ``ordered`` (ascending) lie.
 
-@dataclass(frozen=True)
-class LatencyStats:
-    """Latencies in milliseconds; percentiles by nearest rank, as in MLPerf."""
-
-    count: int
-    mean_ms: float
-    p50_ms: float
-    p90_ms: float
-    p99_ms: float
-    p999_ms: float
-    max_ms: float
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The accuracy of one network minus another's on the same images.
-
-    ``points``: difference of top-1; ``ci95``: its paired 95 % confidence interval; ``p``: exact p-value of McNemar's test;
-    ``images``: number of images that both classified.
+    It is one of the values, as in the rules of MLPerf; nothing is interpolated. ``ordered`` must not be empty.
     """
-
-    points: float
-    ci95: tuple[float, float]
-    p: float
-    images: int
-
-    @property
-    def significant(self) -> bool:
-        """Whether the p-value is below 0.05."""
-        return self.p < SIGNIFICANT
+    # Multiply first: 99.9 / 100 * 1000 is slightly above 999, which would make the rank one too high.
+    return ordered[max(0, math.ceil(share * len(ordered) / 100) - 1)]
 
 
 def summarise(samples_ms: Sequence[float]) -> LatencyStats:
@@ -67,15 +36,6 @@ def summarise(samples_ms: Sequence[float]) -> LatencyStats:
     ordered = sorted(samples_ms)
     p50, p90, p99, p999 = (percentile(ordered, share) for share in (50, 90, 99, 99.9))
     return LatencyStats(len(ordered), math.fsum(ordered) / len(ordered), p50, p90, p99, p999, ordered[-1])
-
-
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """The nearest-rank percentile: the value at or below which ``share`` (0, 100] percent of ``ordered`` (ascending) lie.
-
-    It is one of the values, as in the rules of MLPerf; nothing is interpolated. ``ordered`` must not be empty.
-    """
-    # Multiply first: 99.9 / 100 * 1000 is slightly above 999, which would make the rank one too high.
-    return ordered[max(0, math.ceil(share * len(ordered) / 100) - 1)]
 
 
 def measure(call: Callable[[], object], *, warmup: int, seconds: float) -> list[float]:
@@ -91,11 +51,10 @@ def measure(call: Callable[[], object], *, warmup: int, seconds: float) -> list[
     return samples
 
 
-def difference(only_one: int, only_other: int, images: int) -> Difference:
-    """The difference from the numbers of images that only one of two networks gets right, of ``images`` in all."""
-    low, high = paired_drop_interval(only_one, only_other, images)
-    points = 100 * (only_one - only_other) / images
-    return Difference(points, (100 * low, 100 * high), mcnemar_exact(only_one, only_other), images)
+#: The normal quantile of a two-sided 95 % interval.
+Z95 = 1.959963984540054
+#: Halvings after which the ends of an interval of length 2 differ by less than the precision of a double.
+_HALVINGS = 60
 
 
 def wilson_interval(hits: int, count: int) -> tuple[float, float]:
@@ -160,3 +119,45 @@ def _variance(drop: float, more: int, fewer: int, count: int) -> float:
     # Of the two formulas for the larger root, the one without cancellation.
     share = (root - linear) / (2 * square) if linear <= 0 else -2 * constant / (root + linear)
     return count * (2 * share + drop * (1 - drop))
+
+
+@dataclass(frozen=True)
+class LatencyStats:
+    """Latencies in milliseconds; percentiles by nearest rank, as in MLPerf."""
+
+    count: int
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    p999_ms: float
+    max_ms: float
+
+
+_SIGNIFICANT = 0.05
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The accuracy of one network minus another's on the same images.
+
+    ``points``: difference of top-1; ``ci95``: its paired 95 % confidence interval; ``p``: exact p-value of McNemar's test;
+    ``images``: number of images that both classified.
+    """
+
+    points: float
+    ci95: tuple[float, float]
+    p: float
+    images: int
+
+    @property
+    def significant(self) -> bool:
+        """Whether the p-value is below 0.05."""
+        return self.p < _SIGNIFICANT
+
+
+def difference(only_one: int, only_other: int, images: int) -> Difference:
+    """The difference from the numbers of images that only one of two networks gets right, of ``images`` in all."""
+    low, high = paired_drop_interval(only_one, only_other, images)
+    points = 100 * (only_one - only_other) / images
+    return Difference(points, (100 * low, 100 * high), mcnemar_exact(only_one, only_other), images)

@@ -106,7 +106,7 @@ def render_unit(options: ServiceOptions) -> str:
 
 
 def render_environment(secrets: Mapping[str, str]) -> str:
-    """The text of a file for ``EnvironmentFile=``: a line per variable, with quoting that systemd.exec(5) and shells share."""
+    """The text of a file for ``EnvironmentFile=``: a line per variable, quoted as systemd.exec(5) and shells both read it."""
     lines = ["# Passwords and tokens: keep this file at mode 600, owned by root. systemd reads it when the service starts."]
     for name, value in secrets.items():
         _refuse_control(value, f"the value of {name}")

@@ -217,9 +217,9 @@ READING = PowerReading(
         (replace(READING, throttling=None, absent={"throttling": "nothing here would tell"}), []),
         (
             replace(
-                READING, throttling=("NVML: A is throttled by heat (hardware)", "over-current counter oc3_event_cnt rose by 1")
+                READING, throttling=("NVML: NVIDIA A is throttled by heat (hardware)", "over-current counter oc3_event_cnt rose by 1")
             ),
-            ["throttled: NVML: A is throttled by heat (hardware)", "throttled: over-current counter oc3_event_cnt rose by 1"],
+            ["throttled: NVML: NVIDIA A is throttled by heat (hardware)", "throttled: over-current counter oc3_event_cnt rose by 1"],
         ),
         (
             replace(
