@@ -74,7 +74,9 @@ def test_the_command_is_installed() -> None:
 def test_the_base_install_is_for_devices() -> None:
     """No requirement without an extra is torch, onnx, OpenCV or TensorRT."""
     base = [re.split(r"[<>=;\[ ]", line)[0].lower() for line in metadata.requires("edge-resnet") or [] if "extra" not in line]
-    assert sorted(base) == ["numpy", "onnxruntime", "pillow", "pydantic", "rich", "tomli", "typer"]
+    assert sorted(base) == [
+        "numpy", "onnxruntime", "packaging", "pillow", "platformdirs", "pydantic", "rich", "tomli", "typer",
+    ]  # fmt: skip
 
 
 def test_the_constraints_pin_what_is_required() -> None:

@@ -65,13 +65,13 @@ check_python() {
 
 # Only an import is a proof: a module whose libraries are missing is found, but does not load.
 check_tensorrt() {
-    local said
-    if said=$("$PYTHON" -c 'import tensorrt; print(tensorrt.__version__)' 2>&1); then
-        ok tensorrt "$said"
-    elif [[ $said == *"No module named 'tensorrt'"* || ! -x $PYTHON ]]; then
+    local output
+    if output=$("$PYTHON" -c 'import tensorrt; print(tensorrt.__version__)' 2>&1); then
+        ok tensorrt "$output"
+    elif [[ $output == *"No module named 'tensorrt'"* || ! -x $PYTHON ]]; then
         problem tensorrt "not visible to $PYTHON" "sudo apt-get install -y nvidia-jetpack"
     else
-        problem tensorrt "cannot be imported: $(tail -n 1 <<<"$said")" "sudo apt-get install --reinstall -y python3-libnvinfer"
+        problem tensorrt "cannot be imported: $(tail -n 1 <<<"$output")" "sudo apt-get install --reinstall -y python3-libnvinfer"
     fi
 }
 
@@ -92,22 +92,22 @@ print(cv2.__version__, "with" if has else "without", "GStreamer,", cv2.__file__)
 '
 
 check_opencv() {
-    local said
-    if said=$("$PYTHON" -c "$OPENCV_PROBE" 2>&1); then
-        if [[ $said == *" with GStreamer"* ]]; then
-            ok opencv "${said%%, *}"
-        elif [[ $said == */dist-packages/* && $said != */local/* ]]; then
-            problem opencv "${said%%, *}: no CSI cameras" "sudo apt-get install --reinstall -y python3-opencv"
+    local output
+    if output=$("$PYTHON" -c "$OPENCV_PROBE" 2>&1); then
+        if [[ $output == *" with GStreamer"* ]]; then
+            ok opencv "${output%%, *}"
+        elif [[ $output == */dist-packages/* && $output != */local/* ]]; then
+            problem opencv "${output%%, *}: no CSI cameras" "sudo apt-get install --reinstall -y python3-opencv"
         else
-            problem opencv "pip's ${said%%, *} hides the one of JetPack: no CSI cameras" \
+            problem opencv "pip's ${output%%, *} hides the one of JetPack: no CSI cameras" \
                 "$PYTHON -m pip uninstall -y opencv-python opencv-python-headless"
         fi
-    elif [[ $said == *"No module named 'cv2'"* || ! -x $PYTHON ]]; then
+    elif [[ $output == *"No module named 'cv2'"* || ! -x $PYTHON ]]; then
         problem opencv "not installed" "sudo apt-get install -y python3-opencv"
-    elif [[ ${said,,} == *numpy* ]]; then
+    elif [[ ${output,,} == *numpy* ]]; then
         problem opencv "cannot be imported: it is built for numpy 1" "$PYTHON -m pip install 'numpy<2'"
     else
-        problem opencv "cannot be imported: $(tail -n 1 <<<"$said")" "sudo apt-get install --reinstall -y python3-opencv"
+        problem opencv "cannot be imported: $(tail -n 1 <<<"$output")" "sudo apt-get install --reinstall -y python3-opencv"
     fi
 }
 

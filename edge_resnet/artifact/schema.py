@@ -1,4 +1,4 @@
-"""The records of manifest.json and calibration.json. Knows no file."""
+"""The records of manifest.json and calibration.json. Does not read or write files."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from edge_resnet.core.records import BatchProfile, ModelSpec, Precision, Preproc
 
 __all__ = ["SCHEMA_VERSION", "BudgetReport", "CalibrationTable", "FileEntry", "Manifest", "QatReport"]
 
-
-#: The manifest's schema. A reader refuses a newer one and upgrades an older one.
+#: The schema version of the manifest. A reader refuses a newer one and upgrades an older one.
 SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)
 class QatReport:
-    """What quantization-aware training did to weights, biases and ranges after they were calibrated and corrected.
+    """How quantization-aware training changed weights, biases and ranges after calibration and correction.
 
-    ``data``, ``images``, ``data_digest``: what it learned from. ``distil``: the FP32 graph's share of the loss. ``source``: the
-    truth digest of the artifact that it began with. ``train_loss``: mean of the last epoch, of the labels alone. ``difference``:
-    squared error between the trained network and the INT8 graph simulated, over the power of the logits.
+    ``data``, ``images``, ``data_digest``: the training images. ``distil``: share of the loss that follows the FP32 graph.
+    ``source``: source digest of the artifact from which it started. ``train_loss``: mean of the last epoch, of the labels only.
+    ``difference``: squared error between the trained network and the simulated INT8 graph, relative to the power of the logits.
     """
 
     data: str
@@ -40,11 +39,11 @@ class QatReport:
 
 @dataclass(frozen=True)
 class CalibrationTable:
-    """The largest absolute value to represent, per tensor of ``model.onnx`` as corrected: what every INT8 engine derives from.
+    """The range of each tensor of the corrected ``model.onnx``, from which every INT8 engine derives.
 
-    ``amax``: tensor name → range bound > 0 in the tensor's own unit. ``signed``: names whose values go below zero.
-    ``images``: how many were used. ``images_digest``: sha256 over them. ``model_digest``: sha256 of ``model.onnx``.
-    ``qat``: what was trained after, None where nothing was.
+    ``amax``: tensor name → largest absolute value to represent, > 0, in the unit of the tensor. ``signed``: names of tensors with
+    negative values. ``images``: number of images used. ``images_digest``: sha256 over them. ``model_digest``: sha256 of
+    ``model.onnx``. ``qat``: the training afterwards, None without one.
     """
 
     amax: Mapping[str, float]
@@ -56,7 +55,7 @@ class CalibrationTable:
     qat: QatReport | None = None
 
     def __post_init__(self) -> None:
-        _require(self.recipe.method != "auto", "calibration table: auto is a request, the table holds the method that was chosen")
+        _require(self.recipe.method != "auto", "calibration table: the method must be the selected one, not auto")
         bad = [name for name, value in self.amax.items() if not 0 < value < float("inf")]
         _require(not bad, f"calibration table: the range of {bad[:1]} is not a positive finite number")
 
@@ -71,11 +70,11 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class BudgetReport:
-    """What ``--max-drop`` found on the validation images: top-1 of FP32 and of TensorRT's INT8 simulated, in percent.
+    """The measurements for ``--max-drop`` on the validation images: top-1 of FP32 and of simulated TensorRT INT8, in percent.
 
-    ``drop``: FP32 - INT8 in points, ``drop_ci95`` its paired 95 % interval. ``mcnemar_p``: exact two-sided p-value of McNemar's
-    test that the two networks err equally often. ``kept``: nodes in high precision, the most damaging first. ``ranking``: node →
-    mean squared error of the logits, relative to their power, where that node alone is quantized; the largest first.
+    ``drop``: FP32 - INT8 in points; ``drop_ci95``: its paired 95 % confidence interval. ``mcnemar_p``: exact two-sided p-value of
+    McNemar's test that the two networks are wrong equally often. ``kept``: nodes in high precision, the most damaging first.
+    ``ranking``: node → mean squared error of the logits relative to their power if only that node is quantized; largest first.
     """
 
     max_drop: float
@@ -91,12 +90,11 @@ class BudgetReport:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an artifact is: the content of ``manifest.json``.
+    """The content of ``manifest.json``, which describes an artifact.
 
-    ``calibration``: what the ranges came from, for people (None unless INT8). ``export_max_abs``: largest difference of a
-    logit between torch and ONNX Runtime after export. ``tools``: package → version. ``files``: relative name → entry.
-    ``budget``: what ``--max-drop`` measured (None where it was not asked for). ``warnings``: what the INT8 build found
-    suspicious.
+    ``calibration``: the origin of the ranges, for people (None unless INT8). ``export_max_abs``: largest difference of a logit
+    between torch and ONNX Runtime after the export. ``tools``: package → version. ``files``: relative name → entry. ``budget``:
+    the measurements for ``--max-drop`` (None without it). ``warnings``: those of the INT8 build.
     """
 
     schema_version: int

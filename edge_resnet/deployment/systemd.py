@@ -146,14 +146,14 @@ def is_plain(path: Path) -> bool:
 
 def _command(options: ServiceOptions) -> str:
     """-I: no modules from the working folder or the user's packages; -u: output is not buffered."""
-    words = [str(options.python), "-I", "-u", "-X", "faulthandler", "-m", "edge_resnet", "run", str(options.artifact)]
+    arguments = [str(options.python), "-I", "-u", "-X", "faulthandler", "-m", "edge_resnet", "run", str(options.artifact)]
     # A camera that starts more slowly than the device is waited for, with the engine already loaded.
-    words += ["--headless", "--keep-trying"]
+    arguments += ["--headless", "--keep-trying"]
     if SOURCE_VARIABLE not in secrets_of(options):
-        words += [word for uri in options.sources for word in ("--source", uri)]
+        arguments += [argument for uri in options.sources for argument in ("--source", uri)]
     variables = _secret_options(options)
-    further = [f"${{{variables[word]}}}" if word in variables else _quote(word) for word in options.run_options]
-    return " ".join([*map(_quote, words), *further])
+    more = [f"${{{variables[option]}}}" if option in variables else _quote(option) for option in options.run_options]
+    return " ".join([*map(_quote, arguments), *more])
 
 
 def _secret_options(options: ServiceOptions) -> dict[str, str]:
@@ -162,12 +162,12 @@ def _secret_options(options: ServiceOptions) -> dict[str, str]:
     return {option: f"EDGE_RESNET_OPTION_{number}" for number, option in enumerate(secret, 1)}
 
 
-def _quote(word: str) -> str:
+def _quote(argument: str) -> str:
     """An argument of ExecStart=, quoted so that it holds no specifier, variable or second command."""
-    _refuse_control(word, "an option")
-    if _PLAIN.fullmatch(word):
-        return word
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"')
+    _refuse_control(argument, "an option")
+    if _PLAIN.fullmatch(argument):
+        return argument
+    escaped = argument.replace("\\", "\\\\").replace('"', '\\"')
     return '"' + escaped.replace("%", "%%").replace("$", "$$") + '"'
 
 
@@ -196,7 +196,7 @@ def _check(options: ServiceOptions) -> None:
         raise ConfigError("the service must not run as root", hint="choose --user NAME, or leave it out for a user of its own")
     if not options.groups or not all(map(_USER.fullmatch, options.groups)):
         raise ConfigError("the groups that may open cameras and the GPU are missing or invalid", hint="usually video and render")
-    if any(re.match("--[a-z-]*(token|password|secret)", word) for word in options.run_options):
+    if any(re.match("--[a-z-]*(token|password|secret)", option) for option in options.run_options):
         raise ConfigError(
             "an option of run contains a secret, but everyone can read the unit",
             hint=f"put it into {options.environment_file}; for --web a token is generated",

@@ -1,4 +1,4 @@
-"""The folder: opened only whole and unchanged, written whole or not at all."""
+"""The folder: opened only if complete and unchanged, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "int8"])
 def test_what_build_wrote_is_opened_as_it_was(tiny_artifacts: dict[str, Artifact], precision: str) -> None:
-    """Manifest, labels and files come back equal; every file on disk is in the manifest."""
+    """Manifest, labels and files are read back unchanged; every file on disk is in the manifest."""
     artifact = tiny_artifacts[precision]
     again = open_artifact(artifact.folder)
     assert again == artifact
@@ -57,7 +57,7 @@ def test_what_build_wrote_is_opened_as_it_was(tiny_artifacts: dict[str, Artifact
 @pytest.mark.parametrize("name", [MODEL, CALIBRATION, LABELS])
 @pytest.mark.parametrize("place", [0.0, 0.5, 0.999])
 def test_one_changed_bit_is_noticed(tiny_int8: Path, name: str, place: float) -> None:
-    """A bit anywhere in a file, its length unchanged, and the artifact is refused."""
+    """One changed bit anywhere in a file of the same length, and the artifact is refused."""
     content = bytearray((tiny_int8 / name).read_bytes())
     content[int(place * len(content))] ^= 1
     (tiny_int8 / name).write_bytes(content)
@@ -73,21 +73,21 @@ def test_a_missing_file_is_named(tiny_int8: Path, name: str) -> None:
 
 @pytest.mark.parametrize("name", [MODEL, CALIBRATION, LABELS])
 def test_a_file_that_must_be_listed(tiny_int8: Path, name: str) -> None:
-    """Taking a file out of the manifest does not get it past the check."""
+    """Removing a file from the manifest does not avoid the check."""
     _edit(tiny_int8, lambda content: content["files"].pop(name))
     _assert_refused(tiny_int8, f"does not list {name}")
 
 
 @pytest.mark.parametrize("version", [3, 99, "1", None, 1.5])
 def test_a_schema_of_another_time(tiny_int8: Path, version: object) -> None:
-    """A newer schema is refused as such, before its unknown fields are."""
+    """A newer schema is refused before its unknown fields are reported."""
     _edit(tiny_int8, lambda content: content.update(schema_version=version, invented=True))
     _assert_refused(tiny_int8, "has schema")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '"manifest"', "{}"])
 def test_a_manifest_that_is_none(tiny_int8: Path, text: str) -> None:
-    """Cut short, empty, or other JSON."""
+    """Cut off, empty, or other JSON."""
     (tiny_int8 / MANIFEST).write_text(text)
     _assert_refused(tiny_int8, "is not a manifest")
 
@@ -111,7 +111,7 @@ def test_fields_that_make_no_sense(tiny_int8: Path, change: Callable[[dict[str, 
 
 @pytest.mark.parametrize("name", ["../outside", "/etc/hostname", "engines/../../outside", "a/../../outside"])
 def test_no_path_leaves_the_folder(tiny_int8: Path, name: str) -> None:
-    """A name that climbs out or is absolute is refused, though the file is there with the right hash."""
+    """A name that leaves the folder or is absolute is refused, even if the file exists with the right hash."""
     outside = tiny_int8.parent / "outside"
     outside.write_text("secret")
     target = Path(name) if name.startswith("/") else outside
@@ -121,7 +121,7 @@ def test_no_path_leaves_the_folder(tiny_int8: Path, name: str) -> None:
 
 
 def test_no_link_leaves_the_folder(tiny_int8: Path) -> None:
-    """A symbolic link to a file with the very same content is refused where it points outside."""
+    """A symbolic link to a file outside is refused, even if the content is the same."""
     moved = tiny_int8.parent / "moved.onnx"
     (tiny_int8 / MODEL).rename(moved)
     (tiny_int8 / MODEL).symlink_to(moved)
@@ -129,7 +129,7 @@ def test_no_link_leaves_the_folder(tiny_int8: Path) -> None:
 
 
 def test_folders_that_are_none(tmp_path: Path) -> None:
-    """No folder, an empty one, and a file are told apart from an artifact."""
+    """No folder, an empty one, and a file are not artifacts."""
     _assert_refused(tmp_path / "nowhere", "no artifact at")
     _assert_refused(tmp_path, "has no manifest.json")
     (tmp_path / "file").write_text("x")
@@ -137,7 +137,7 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
 
 
 def test_a_table_of_another_graph(tiny_int8: Path) -> None:
-    """Ranges that were measured on another graph are not used, though every hash holds."""
+    """Ranges measured on another graph are not used, even if every hash is right."""
     artifact = open_artifact(tiny_int8)
     write_json(tiny_int8 / CALIBRATION, replace(artifact.calibration(), model_digest="0" * 64))
     write_json(tiny_int8 / MANIFEST, replace(artifact.manifest, files=describe_files(tiny_int8)))
@@ -146,14 +146,14 @@ def test_a_table_of_another_graph(tiny_int8: Path) -> None:
 
 
 def test_only_int8_has_a_table(tiny_artifacts: dict[str, Artifact]) -> None:
-    """Asking a float artifact for ranges says what to do."""
+    """Asking a float artifact for ranges is an error with a hint."""
     with pytest.raises(ArtifactError) as caught:
         tiny_artifacts["fp32"].calibration()
     assert "--int8" in caught.value.hint
 
 
 def test_the_source_digest_follows_graph_and_ranges(tiny_int8: Path) -> None:
-    """It changes with the graph's or the table's hash and with nothing else."""
+    """It changes with the hash of the graph or the table, and with nothing else."""
     artifact = open_artifact(tiny_int8)
     files = dict(artifact.manifest.files)
 
@@ -166,7 +166,7 @@ def test_the_source_digest_follows_graph_and_ranges(tiny_int8: Path) -> None:
 
 
 def test_the_newest_is_the_one_written_last(tmp_path: Path) -> None:
-    """By the manifest's time; folders being built are passed over, and none at all is an error."""
+    """By the time of the manifest; folders being built are skipped, and none at all is an error."""
     with pytest.raises(ArtifactError, match="no artifact under"):
         newest_artifact(tmp_path)
     for age, name in enumerate(["b", "a", ".c.123.part"]):
@@ -186,7 +186,7 @@ def _fail_half_way(folder: Path, error: BaseException) -> None:
 
 
 def test_staging_appears_whole(tmp_path: Path) -> None:
-    """Until the block ends nothing is at the target; then all of it is, and nothing else beside it."""
+    """The target exists only after the block, complete and without anything beside it."""
     target = tmp_path / "deep" / "x"
     with staging(target) as work:
         _fill(work, "new")
@@ -198,7 +198,7 @@ def test_staging_appears_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("error", [ValueError(), KeyboardInterrupt(), SystemExit(1), BuildError("x")])
 @pytest.mark.parametrize("force", [False, True])
 def test_staging_leaves_nothing_of_a_failure(tmp_path: Path, error: BaseException, force: bool) -> None:
-    """Whatever ends the block, the temporary folder goes, and what was at the target before stays."""
+    """Whatever ends the block, the temporary folder is removed and the old target kept."""
     target = tmp_path / "x"
     if force:
         target.mkdir()
@@ -228,7 +228,7 @@ def test_force_replaces_only_what_is_ours(tmp_path: Path) -> None:
 
 
 def test_force_replaces_an_artifact(tmp_path: Path) -> None:
-    """The old one is gone, the new one is there, and nothing else."""
+    """The new artifact replaces the old one, and nothing else is left."""
     for text in ("old", "new"):
         with staging(tmp_path / "x", force=True) as work:
             _fill(work, text)
@@ -241,7 +241,7 @@ def test_force_replaces_an_artifact(tmp_path: Path) -> None:
     [(errno.ENOSPC, "free some space"), (errno.EROFS, "may write"), (errno.EACCES, "may write"), (errno.EIO, "check")],
 )
 def test_a_disk_that_fails_is_one_line(tmp_path: Path, code: int, word: str) -> None:
-    """An OSError in the block becomes a BuildError with the fitting remedy."""
+    """An OSError in the block becomes a BuildError with a fitting hint."""
     with pytest.raises(BuildError) as caught, staging(tmp_path / "x"):
         raise OSError(code, os.strerror(code))
     assert os.strerror(code) in caught.value.message

@@ -1,4 +1,4 @@
-"""``edge-resnet deploy``, as a user meets it."""
+"""``edge-resnet deploy`` as users see it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DEPLOY = Path(__file__).resolve().parent.parent.parent / "deploy"
 
 @pytest.fixture
 def artifact(tiny_artifacts: dict[str, Artifact]) -> str:
-    """An artifact that is not changed here."""
+    """An artifact that no test changes."""
     return str(tiny_artifacts["int8"].folder)
 
 
@@ -35,7 +35,7 @@ def _value(unit: str, key: str) -> str:
 
 
 def test_the_unit_is_on_stdout_and_the_steps_on_stderr(cli: Cli, artifact: str) -> None:
-    """So that a pipe gets the unit alone; it runs this Python and this artifact."""
+    """A pipe gets only the unit, which runs this Python and this artifact."""
     outcome = cli("deploy", "systemd", artifact)
     assert outcome.code == 0, outcome.err
     assert outcome.out.startswith("# edge-resnet.service")
@@ -45,7 +45,7 @@ def test_the_unit_is_on_stdout_and_the_steps_on_stderr(cli: Cli, artifact: str) 
 
 
 def test_print_gives_the_unit_alone(cli: Cli, artifact: str, tmp_path: Path) -> None:
-    """No steps, no files; also where a password would have had to go to one."""
+    """No steps and no files, even if a password would need one."""
     outcome = cli("deploy", "systemd", artifact, "--source", CAMERA, "--print")
     assert outcome.code == 0, outcome.err
     assert outcome.err == ""
@@ -54,7 +54,7 @@ def test_print_gives_the_unit_alone(cli: Cli, artifact: str, tmp_path: Path) -> 
 
 
 def test_the_unit_goes_to_a_file(cli: Cli, artifact: str, tmp_path: Path) -> None:
-    """-o writes it, and the steps name that file in the order in which they are taken."""
+    """-o writes it, and the steps name that file in the right order."""
     outcome = cli("deploy", "systemd", artifact, "-o", "my unit.service", "--name", "door")
     assert outcome.code == 0, outcome.err
     assert _value((tmp_path / "my unit.service").read_text(encoding="utf-8"), "StateDirectory") == "door"
@@ -76,14 +76,14 @@ def test_the_steps_are_a_shell_s(cli: Cli, artifact: str) -> None:
 
 
 def test_files_get_their_whole_name(cli: Cli, artifact: str, tmp_path: Path) -> None:
-    """A clip that lies here is not looked for in the service's folder; what is no file stays as it was written."""
+    """A file in this folder gets its absolute path; other sources stay as they are."""
     (tmp_path / "clip.mp4").touch()
     outcome = cli("deploy", "systemd", artifact, "--source", "clip.mp4", "--source", "0", "--source", "csi://0", "--print")
     assert f" --source {tmp_path}/clip.mp4 --source 0 --source csi://0\n" in outcome.out
 
 
 def test_a_folder_that_is_not_there_is_one_line(cli: Cli, artifact: str, tmp_path: Path) -> None:
-    """Neither command ends in a traceback where it cannot write."""
+    """Neither command ends in a traceback if it cannot write."""
     assert_refused(cli("deploy", "systemd", artifact, "-o", "nowhere/x.service"), "cannot write nowhere/x.service")
     (tmp_path / "file").touch()
     assert_refused(cli("deploy", "files", "file/x"), "cannot write file/x")
@@ -96,7 +96,7 @@ def test_options_of_run_follow_two_dashes(cli: Cli, artifact: str) -> None:
 
 
 def test_a_password_goes_to_a_file_of_ones_own(cli: Cli, artifact: str, tmp_path: Path) -> None:
-    """Mode 600 whatever the umask, not in the unit, not in what is printed; the steps move it to root's."""
+    """Mode 600 whatever the umask, and not in the unit or the output; the steps hand the file to root."""
     before = os.umask(0)
     try:
         outcome = cli("deploy", "systemd", artifact, "--source", CAMERA, "--source", "camera:0", "-o", "x.service")
@@ -111,14 +111,14 @@ def test_a_password_goes_to_a_file_of_ones_own(cli: Cli, artifact: str, tmp_path
 
 
 def test_a_password_is_not_put_on_stdout(cli: Cli, artifact: str) -> None:
-    """Without a file there is nowhere to put it, and the unit alone would not run."""
+    """Without a file there is no place for it, and the unit alone would not run."""
     outcome = cli("deploy", "systemd", artifact, "--source", CAMERA)
     assert_refused(outcome, "password", "-o edge-resnet.service")
     assert "hunter2" not in outcome.err
 
 
 def test_a_page_for_others_gets_a_token(cli: Cli, artifact: str, tmp_path: Path) -> None:
-    """A new one each time, in the file of secrets; the sources stay in the unit."""
+    """A new token each time, in the file of secrets; the sources stay in the unit."""
     tokens = set()
     for name in ("a", "b"):
         outcome = cli("deploy", "systemd", artifact, "--web", "0.0.0.0:8080", "--name", name, "-o", f"{name}.service")
@@ -135,7 +135,7 @@ def test_a_page_for_others_gets_a_token(cli: Cli, artifact: str, tmp_path: Path)
 
 @pytest.mark.parametrize("web", ["127.0.0.1:8080", "localhost:8080", "[::1]:8080"])
 def test_a_page_for_this_machine_needs_none(cli: Cli, artifact: str, web: str) -> None:
-    """What only this machine can reach has no token, and so no file."""
+    """A page that only this machine can reach has no token, and so no file."""
     outcome = cli("deploy", "systemd", artifact, "--web", web)
     assert outcome.code == 0, outcome.err
     assert _value(outcome.out, "ExecStart").replace('"', "").endswith(f" --web {web}")
@@ -143,7 +143,7 @@ def test_a_page_for_this_machine_needs_none(cli: Cli, artifact: str, web: str) -
 
 
 def test_files_that_are_there_are_kept(cli: Cli, artifact: str, tmp_path: Path) -> None:
-    """Neither the unit nor the secrets are overwritten unasked; --force replaces both, and the mode with them."""
+    """Neither unit nor secrets are overwritten without --force, which replaces both and the mode."""
     secret = tmp_path / "edge-resnet.env"
     secret.write_text("mine", encoding="utf-8")
     secret.chmod(0o644)
@@ -165,7 +165,7 @@ def test_files_that_are_there_are_kept(cli: Cli, artifact: str, tmp_path: Path) 
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_one_line(cli: Cli, artifact: str, tmp_path: Path, words: list[str], said: str) -> None:
-    """Refused with a remedy, and no file is left."""
+    """Refused with a hint, and no file is left."""
     assert_refused(cli("deploy", "systemd", artifact, *words), said)
     assert list(tmp_path.iterdir()) == []
 
@@ -178,7 +178,7 @@ def test_what_is_no_artifact_is_refused(cli: Cli, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_the_service_may_not_enter_is_named(cli: Cli, artifact: str, tmp_path: Path) -> None:
-    """A home of mode 750 is the commonest reason for 203/EXEC; as oneself there is nothing to say."""
+    """A home of mode 750 is the most common cause of 203/EXEC; there is no note if the service runs as oneself."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o750)
     (closed / "out").mkdir()
@@ -191,7 +191,7 @@ def test_a_folder_that_the_service_may_not_enter_is_named(cli: Cli, artifact: st
 
 
 def test_the_command_that_systemd_will_run_runs(cli: Cli, artifact: str, tmp_path: Path) -> None:
-    """The unit's own words, with nothing else around them, classify frames and end."""
+    """The command of the unit, run as it is, classifies frames and ends."""
     unit = cli("deploy", "systemd", artifact, "--source", "synthetic://?frames=3", "--print").out
     result = subprocess.run(
         shlex.split(_value(unit, "ExecStart")), capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120
@@ -201,7 +201,7 @@ def test_the_command_that_systemd_will_run_runs(cli: Cli, artifact: str, tmp_pat
 
 
 def test_run_takes_its_sources_from_the_file_of_secrets(cli: Cli, artifact: str, tmp_path: Path) -> None:
-    """Where no source is in the unit, run reads EDGE_RESNET_SOURCE: that is what keeps passwords out of ps as well."""
+    """If the unit has no source, run reads EDGE_RESNET_SOURCE, which keeps passwords out of ps as well."""
     outcome = cli("deploy", "systemd", artifact, "--source", CAMERA, "-o", "x.service")
     assert outcome.code == 0, outcome.err
     command = _value((tmp_path / "x.service").read_text(encoding="utf-8"), "ExecStart")
@@ -214,7 +214,7 @@ def test_run_takes_its_sources_from_the_file_of_secrets(cli: Cli, artifact: str,
 
 
 def test_the_shipped_files_are_listed(cli: Cli) -> None:
-    """Without a folder nothing is copied; --json is JSON alone."""
+    """Without a folder nothing is copied; --json prints only JSON."""
     listed = cli("deploy", "files").out.splitlines()
     assert {"README.md", "jetson/install.sh", "docker/cpu.Dockerfile", "systemd/edge-resnet.service.in"} <= set(listed)
     assert json.loads(cli("deploy", "files", "--json").out) == {"folder": None, "files": listed}
@@ -222,7 +222,7 @@ def test_the_shipped_files_are_listed(cli: Cli) -> None:
 
 
 def test_the_shipped_files_are_copied(cli: Cli, tmp_path: Path) -> None:
-    """Byte for byte; scripts can be run, and what was changed is not overwritten unasked."""
+    """Byte for byte; scripts are executable, and changed files are not overwritten without --force."""
     outcome = cli("deploy", "files", "out")
     assert outcome.code == 0, outcome.err
     for name in cli("deploy", "files").out.splitlines():
@@ -237,7 +237,7 @@ def test_the_shipped_files_are_copied(cli: Cli, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["systemd", "files"])
 def test_help_has_an_example(cli: Cli, command: str) -> None:
-    """Each command shows how it is called, beyond its usage."""
+    """Each command shows an example in addition to its usage."""
     text = " ".join(cli("deploy", command, "--help").out.split())
     assert text.count(f"edge-resnet deploy {command}") >= 2
     assert command in cli("deploy", "--help").out

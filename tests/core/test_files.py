@@ -1,4 +1,4 @@
-"""Files are there whole, or as they were before."""
+"""Files are written completely, or stay as they were."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edge_resnet.core.files import cache_folder, check_free, replace_files, writ
 
 
 def test_an_interrupted_write_leaves_the_old_files(tmp_path: Path) -> None:
-    """Ctrl-C while the second of two is written: both are what they were, and nothing else is there."""
+    """Ctrl-C while the second of two files is written: both are unchanged, and nothing else is left."""
     first, second = tmp_path / "first", tmp_path / "second"
     for path in (first, second):
         path.write_text("old")
@@ -29,7 +29,7 @@ def test_an_interrupted_write_leaves_the_old_files(tmp_path: Path) -> None:
 
 
 def test_a_file_is_written_whole_over_the_old_one(tmp_path: Path) -> None:
-    """Folders on the way are made, nothing else stays behind, and the mode is any new file's."""
+    """Parent folders are created, nothing else is left, and the mode is that of any new file."""
     path = tmp_path / "new" / "page.html"
     for text in ("old", "Ärger"):
         assert write_whole(path, text.encode()) == path
@@ -40,7 +40,7 @@ def test_a_file_is_written_whole_over_the_old_one(tmp_path: Path) -> None:
 
 
 def test_private_files_are_never_readable_by_others(tmp_path: Path) -> None:
-    """Neither the temporary file nor the one in its place, whatever was there before."""
+    """Neither the temporary nor the final file, whatever existed before."""
     path = tmp_path / "secrets.env"
     path.write_text("old")
     path.chmod(0o644)
@@ -50,7 +50,7 @@ def test_private_files_are_never_readable_by_others(tmp_path: Path) -> None:
 
 
 def test_the_content_is_on_the_disk_before_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A power cut after the rename finds the content: it is synced while the old name still stands."""
+    """The content is synced before the rename, so that it survives a power cut after it."""
     path = tmp_path / "file"
     path.write_text("old")
     seen: list[tuple[bytes, str]] = []
@@ -64,7 +64,7 @@ def test_the_content_is_on_the_disk_before_the_name(tmp_path: Path, monkeypatch:
 
 
 def test_a_full_disk_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It names every file of the set, and the old ones stay."""
+    """The error names every file, and the old files are kept."""
 
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(descriptor))
@@ -80,7 +80,7 @@ def test_a_full_disk_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_what_cannot_be_written_is_told_before(tmp_path: Path) -> None:
-    """A folder that is not there, a folder in place of the file, a file that is there without force."""
+    """A missing folder, a folder instead of the file, and an existing file without force."""
     path = tmp_path / "bench.json"
     check_free(path, force=False)
     path.write_text("{}")
@@ -92,7 +92,7 @@ def test_what_cannot_be_written_is_told_before(tmp_path: Path) -> None:
 
 
 def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """$XDG_CACHE_HOME goes before ~/.cache, and an empty one counts as unset."""
+    """$XDG_CACHE_HOME precedes ~/.cache, and an empty one counts as unset."""
     monkeypatch.setenv("HOME", "/home/someone")
     monkeypatch.setenv("XDG_CACHE_HOME", "/big")
     assert cache_folder() == Path("/big/edge-resnet")

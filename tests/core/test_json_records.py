@@ -1,4 +1,4 @@
-"""A record in a file is read back only if it is whole, of its kind, and of a schema that is known."""
+"""A record is read from a file only if it is complete, of its kind, and of a known schema."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_it_comes_back_as_it_was(numbers: list[float]) -> None:
     ],
 )
 def test_other_content_is_refused(content: Any, words: str) -> None:
-    """Each is one line that names the file and what is wrong, with a remedy."""
+    """Each error is one line that names the file and the fault, with a hint."""
     with pytest.raises(DataError, match=words) as caught:
         parsed(content)
     assert "note.json" in caught.value.message
@@ -55,7 +55,7 @@ def test_other_content_is_refused(content: Any, words: str) -> None:
 
 
 def test_no_json(tmp_path: Path) -> None:
-    """A file that is not there, a folder, and half a file."""
+    """A missing file, a folder, and half a file."""
     half = tmp_path / "half.json"
     half.write_text('{"kind": "edge')
     for path, words in ((tmp_path / "none", "cannot be read"), (tmp_path, "cannot be read"), (half, "cut off")):

@@ -1,4 +1,4 @@
-"""The records: what they refuse, that they cannot change, and that JSON brings them back equal."""
+"""The records: what they refuse, that they are frozen, and that they survive JSON."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ RECIPES = st.builds(
 @settings(max_examples=60)
 @given(record=st.one_of(PREPROCESSES, MODELS, RECIPES))
 def test_json_brings_a_record_back(record: Any) -> None:
-    """Written and read, a record equals itself, tuples and floats included."""
+    """A record that is written and read is equal, including tuples and floats."""
     adapter = TypeAdapter(type(record))
     assert adapter.validate_json(json.dumps(asdict(record))) == record
 
@@ -85,7 +85,7 @@ def test_json_brings_a_record_back(record: Any) -> None:
     ],
 )
 def test_nonsense_is_refused_with_a_hint(make: Any) -> None:
-    """A value that makes no sense raises ConfigError, with a hint, when the record is made."""
+    """An invalid value raises ConfigError with a hint when the record is created."""
     with pytest.raises(ConfigError) as caught:
         make()
     assert caught.value.hint
@@ -93,14 +93,14 @@ def test_nonsense_is_refused_with_a_hint(make: Any) -> None:
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("inf"), float("nan")])
 def test_a_table_holds_only_ranges(value: float) -> None:
-    """A range is positive and finite, or the table is refused and the tensor named."""
+    """A range that is not positive and finite is refused, and the tensor is named."""
     with pytest.raises(ConfigError, match=r"layer1\.0\.relu"):
         CalibrationTable({"input": 1.0, "layer1.0.relu": value}, (), QuantRecipe(), 1, "", "")
 
 
 @pytest.mark.parametrize("field", ["family", "depth", "shortcut", "plain"])
 def test_json_of_the_wrong_type_is_refused(field: str) -> None:
-    """A manifest cannot smuggle a value of another type or outside the known words."""
+    """A value of another type or outside the known values is refused."""
     values = {**asdict(ModelSpec()), field: "nonsense"}
     with pytest.raises(ValidationError):
         TypeAdapter(ModelSpec).validate_json(json.dumps(values))
@@ -125,7 +125,7 @@ def test_records_are_frozen() -> None:
     ],
 )
 def test_names_are_the_literatures(model: ModelSpec, name: str) -> None:
-    """A network is called what papers call it."""
+    """A network has the name that papers use."""
     assert model.name == name
 
 

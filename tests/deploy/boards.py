@@ -1,4 +1,4 @@
-"""A board that is a folder, and programs that write down how they were called in place of changing a machine."""
+"""A board that is a folder, and stand-ins that record how they were called instead of changing a machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class videoio_registry:
 
 @dataclass
 class Board:
-    """A folder that stands for ``/`` of a Jetson, and a folder of stand-ins that comes first on PATH.
+    """A folder that replaces ``/`` of a Jetson, and a folder of stand-ins at the front of PATH.
 
     Each stand-in appends its name and arguments to ``calls``; ``sudo`` only runs what follows it. What a script says is
     English and what it calls is found here, so the machine of the test does not matter.
@@ -32,7 +32,7 @@ class Board:
     environment: dict[str, str] = field(default_factory=dict)
 
     def write(self, path: str, text: str, *, executable: bool = False) -> None:
-        """A file of the board, with the folders above it."""
+        """Write a file of the board, with its parent folders."""
         target = self.root / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text, encoding="utf-8")
@@ -56,16 +56,16 @@ class Board:
         self.write("etc/nv_tegra_release", f"# R{major} (release), REVISION: {rest}, GCID: 1, BOARD: generic, EABI: aarch64\n")
 
     def mode(self, number: int) -> None:
-        """The power mode, as nvpmodel leaves it."""
+        """Set the power mode, as nvpmodel stores it."""
         self.write("var/lib/nvpmodel/status", f"pmode:{number:04d}\nfmode:quiet\n")
 
     def memory(self, total_mib: int, available_mib: int, swap_mib: int) -> None:
-        """What /proc/meminfo says."""
+        """Set the content of /proc/meminfo."""
         pairs = {"MemTotal": total_mib, "MemAvailable": available_mib, "SwapTotal": swap_mib}
         self.write("proc/meminfo", "".join(f"{key}: {value * 1024} kB\n" for key, value in pairs.items()))
 
     def module(self, name: str, text: str | None, folder: str = "usr/lib/python3/dist-packages") -> None:
-        """A module of the board's Python; None takes it away."""
+        """Set a module of the board's Python; None removes it."""
         path = self.root / folder / f"{name}.py"
         path.unlink(missing_ok=True)
         if text is not None:
@@ -80,12 +80,12 @@ class Board:
 
     @property
     def calls(self) -> list[str]:
-        """What the recording stand-ins were called with, in order; the board's folder is left out of paths."""
+        """The recorded calls of the stand-ins, in order, without the board's folder in paths."""
         path = Path(self.environment["CALLS"])
         return path.read_text(encoding="utf-8").replace(f"{self.root}/", "/").splitlines() if path.exists() else []
 
     def files(self) -> dict[str, bytes]:
-        """Every file of the board and its content, what was recorded aside."""
+        """Every file of the board and its content, without the records."""
         return {str(path.relative_to(self.root)): path.read_bytes() for path in self.root.rglob("*") if path.is_file()}
 
 

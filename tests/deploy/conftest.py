@@ -45,7 +45,7 @@ def board(tmp_path: Path) -> Board:
 
 @pytest.fixture
 def tool() -> Callable[[str, str], str]:
-    """The path of a linter beside this Python, or on PATH; a test without it is skipped."""
+    """The path of a linter beside this Python or on PATH; without it the test is skipped."""
 
     def find(name: str, package: str) -> str:
         beside = Path(sys.executable).parent / name

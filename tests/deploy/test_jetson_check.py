@@ -1,4 +1,4 @@
-"""check.sh on boards that are folders: what it accepts, and the one remedy that it names for each lack."""
+"""check.sh on boards that are folders: what it accepts, and the one fix for each problem."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _remove(path: str) -> Callable[[Board], object]:
     return lambda board: (board.root / path).unlink()
 
 
-#: What is wrong → how the board comes to it, the name of the check, the command that mends it.
+#: Problem → how to create it on the board, the name of the check, the command that fixes it.
 PROBLEMS: dict[str, tuple[Callable[[Board], object], str, str]] = {
     "no python": (_remove("usr/bin/python3"), "python", "sudo apt-get install -y python3 python3-venv"),
     "old python": (
@@ -71,7 +71,7 @@ def _lines(board: Board) -> tuple[int, list[str]]:
 
 @pytest.mark.parametrize(("l4t", "jetpack"), [("36.3.0", "6.0"), ("36.4.3", "6.2"), ("38.4.0", "7.1"), ("39.2.0", "7.2")])
 def test_a_whole_board_is_ready(l4t: str, jetpack: str, board: Board) -> None:
-    """JetPack 6 and 7 with everything in place: every line says ok, exit code 0, and the next command is named."""
+    """JetPack 6 and 7 with everything installed: every line is ok, exit code 0, and the next command is named."""
     board.release(l4t)
     code, lines = _lines(board)
     assert code == 0
@@ -83,7 +83,7 @@ def test_a_whole_board_is_ready(l4t: str, jetpack: str, board: Board) -> None:
 
 @pytest.mark.parametrize("lack", PROBLEMS)
 def test_each_problem_has_its_remedy(lack: str, board: Board) -> None:
-    """The line of what is wrong says problem, the next line is the one command that mends it, and the exit code is 1."""
+    """The line of the check says problem, the next line is the one command that fixes it, and the exit code is 1."""
     spoil, name, remedy = PROBLEMS[lack]
     spoil(board)
     code, lines = _lines(board)
@@ -95,7 +95,7 @@ def test_each_problem_has_its_remedy(lack: str, board: Board) -> None:
 
 @pytest.mark.parametrize("lack", [lack for lack in PROBLEMS if "python" not in lack])
 def test_one_lack_is_one_problem(lack: str, board: Board) -> None:
-    """Nothing else is called wrong than what is wrong."""
+    """No other check reports a problem."""
     PROBLEMS[lack][0](board)
     _, lines = _lines(board)
     assert [line.split()[1] for line in lines if line.startswith("problem")] == [PROBLEMS[lack][1]]
@@ -103,7 +103,7 @@ def test_one_lack_is_one_problem(lack: str, board: Board) -> None:
 
 @pytest.mark.parametrize("lack", NOTES)
 def test_what_could_be_better_is_no_problem(lack: str, board: Board) -> None:
-    """A note names its remedy and leaves the exit code 0."""
+    """A note names its fix, and the exit code stays 0."""
     spoil, name, remedy = NOTES[lack]
     spoil(board)
     code, lines = _lines(board)
@@ -116,7 +116,7 @@ def test_what_could_be_better_is_no_problem(lack: str, board: Board) -> None:
 @pytest.mark.parametrize("memory", [(7620, 5000, 3810), (7620, 1500, 0), (7620, 300, 8), (62841, 1024, 0), (8192, 2048, 0)])
 @pytest.mark.parametrize("zram", [True, False])
 def test_memory_is_judged_as_doctor_judges_it(memory: tuple[int, int, int], zram: bool, board: Board) -> None:
-    """What is a problem to check.sh is one to doctor, with the same command."""
+    """A problem for check.sh is one for doctor, with the same fix."""
     board.memory(*memory)
     if zram:
         board.write("etc/systemd/nvzramconfig.sh", "")
@@ -128,7 +128,7 @@ def test_memory_is_judged_as_doctor_judges_it(memory: tuple[int, int, int], zram
 
 
 def test_pips_opencv_is_told_from_the_systems(board: Board) -> None:
-    """An OpenCV without GStreamer outside the system's folder is pip's: it is to be removed, not installed again."""
+    """An OpenCV without GStreamer outside the system's folder is pip's: it has to be removed, not reinstalled."""
     board.module("cv2", None)
     board.module("cv2", OPENCV.format(has=False), folder="usr/local/lib/python3.10/dist-packages")
     modules = board.root / "usr/local/lib/python3.10/dist-packages"
@@ -148,7 +148,7 @@ def test_a_big_board_needs_no_swap(board: Board) -> None:
 
 
 def test_it_only_reads(board: Board) -> None:
-    """No file of the board differs afterwards, and sudo is never called."""
+    """No file of the board changes, and sudo is never called."""
     board.quiet_stub("sudo", 'echo sudo "$@" >>"$CALLS"')
     before = board.files()
     board.run("check.sh")
@@ -157,5 +157,5 @@ def test_it_only_reads(board: Board) -> None:
 
 
 def test_a_dry_run_is_the_same(board: Board) -> None:
-    """--dry-run is taken and changes nothing in what is said."""
+    """--dry-run is accepted and does not change the output."""
     assert board.run("check.sh", "--dry-run").stdout == board.run("check.sh").stdout

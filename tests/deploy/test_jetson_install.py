@@ -1,4 +1,4 @@
-"""install.sh on stand-ins of apt, pip and udev: the exact commands, their order, and none where nothing is missing."""
+"""install.sh with stand-ins for apt, pip and udev: the exact commands, their order, and none if nothing is missing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ done
 
 @pytest.fixture
 def bare(board: Board) -> Board:
-    """A board fresh from flashing: JetPack is there, nothing else is."""
+    """A freshly flashed board with JetPack and nothing else."""
     board.write("usr/bin/python3", f'#!/bin/bash\necho "/usr/bin/python3" "$@" >>"$CALLS"\n{VENV_MODULE}', executable=True)
     board.environment["INSTALLED"] = ""
     board.environment["GROUPS_OF"] = "nvidia sudo"
@@ -65,7 +65,7 @@ def test_a_bare_board_gets_everything_in_order(bare: Board) -> None:
 
 
 def test_a_second_run_changes_nothing(bare: Board) -> None:
-    """Where all is there, only pip looks again, and doctor."""
+    """If everything is installed, only pip and doctor run."""
     bare.run("install.sh")
     bare.environment.update(INSTALLED=" ".join(SYSTEM), GROUPS_OF="nvidia video")
     done, before = len(bare.calls), bare.files()
@@ -79,7 +79,7 @@ def test_a_second_run_changes_nothing(bare: Board) -> None:
 
 
 def test_a_dry_run_shows_it_all_and_does_nothing(bare: Board) -> None:
-    """No stand-in is called, no file appears, and the lines are those that a run prints."""
+    """No stand-in is called, no file appears, and the output is that of a real run."""
     before = bare.files()
     shown = bare.run("install.sh", "--dry-run")
     assert shown.returncode == 0, shown.stderr
@@ -91,7 +91,7 @@ def test_a_dry_run_shows_it_all_and_does_nothing(bare: Board) -> None:
 
 
 def test_what_is_shown_can_be_pasted(bare: Board) -> None:
-    """A line of a dry run, split as a shell does, is the command: its < stays in the word."""
+    """A line of a dry run, split as a shell does, is the command, with < inside the argument."""
     lines = bare.run("install.sh", "--dry-run").stdout.splitlines()
     words = [shlex.split(line.removeprefix("+ ")) for line in lines]
     assert any(line[-2:] == ["edge-resnet[compile]", "numpy<2"] for line in words)
@@ -107,7 +107,7 @@ def test_jetpacks_own_pieces_are_fetched_where_they_lack(missing: str, bare: Boa
 
 
 def test_an_environment_that_sees_no_system_packages_is_mended(bare: Board) -> None:
-    """One made without --system-site-packages is made anew in place, which keeps what is in it."""
+    """An environment without --system-site-packages is recreated in place, which keeps its contents."""
     cfg = Path(bare.environment["HOME"]) / "edge-resnet-venv/pyvenv.cfg"
     cfg.parent.mkdir()
     cfg.write_text("include-system-site-packages = false\n", encoding="utf-8")
@@ -116,7 +116,7 @@ def test_an_environment_that_sees_no_system_packages_is_mended(bare: Board) -> N
 
 
 def test_pips_opencv_is_taken_out(bare: Board) -> None:
-    """An OpenCV that pip left in the environment would hide JetPack's."""
+    """An OpenCV of pip in the environment would hide that of JetPack."""
     bare.run("install.sh")
     site = Path(bare.environment["HOME"]) / "edge-resnet-venv/lib/python3.10/site-packages"
     (site / "opencv_python-4.13.0.92.dist-info").mkdir()
@@ -127,7 +127,7 @@ def test_pips_opencv_is_taken_out(bare: Board) -> None:
 
 
 def test_a_wheel_and_a_folder_may_be_named(bare: Board, tmp_path: Path) -> None:
-    """PACKAGE is what pip installs, --venv where."""
+    """PACKAGE is what pip installs, --venv is where."""
     wheel = tmp_path / "edge_resnet-0.1-py3-none-any.whl"
     wheel.touch()
     assert bare.run("install.sh", "--venv", str(tmp_path / "here"), str(wheel)).returncode == 0

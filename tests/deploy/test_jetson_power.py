@@ -1,4 +1,4 @@
-"""power.sh on stand-ins of nvpmodel and jetson_clocks that behave as NVIDIA's do, prompts included."""
+"""power.sh with stand-ins for nvpmodel and jetson_clocks that behave like NVIDIA's, including prompts."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ esac
 
 @pytest.fixture
 def powered(board: Board) -> Board:
-    """The board in its 15 W mode with its clocks free."""
+    """The board in its 15 W mode with unlocked clocks."""
     board.stub("nvpmodel", NVPMODEL)
     board.stub("jetson_clocks", JETSON_CLOCKS)
     board.write("sys/clocks", "free, min 729600\n")
@@ -70,7 +70,7 @@ def test_max_calls_what_it_should_in_order(powered: Board) -> None:
 
 @pytest.mark.parametrize("before", MODES)
 def test_restore_gives_back_what_max_found(before: int, powered: Board) -> None:
-    """From every mode, max then restore leaves mode and clocks as they were, and nothing saved."""
+    """From every mode, max and then restore leave mode and clocks as they were, and no saved state."""
     powered.mode(before)
     found = _state(powered)
     assert powered.run("power.sh", "max").returncode == 0
@@ -88,7 +88,7 @@ def test_restore_sets_the_mode_before_the_clocks(powered: Board) -> None:
 
 
 def test_max_twice_keeps_what_it_found_first(powered: Board) -> None:
-    """A second max stores nothing over the first, sets no mode that is set, and restore gives back the first state."""
+    """A second max does not overwrite the saved state or set the mode again, and restore restores the first state."""
     found = _state(powered)
     powered.run("power.sh", "max")
     done = len(_changes(powered))
@@ -99,7 +99,7 @@ def test_max_twice_keeps_what_it_found_first(powered: Board) -> None:
 
 
 def test_a_save_that_was_cut_short_is_made_again(powered: Board) -> None:
-    """Clocks saved without a mode, as after a power cut, are no state to go back to."""
+    """Clocks saved without a mode, as after a power cut, are not a saved state."""
     powered.write("var/lib/edge-resnet/power/clocks", "half\n")
     found = _state(powered)
     assert powered.run("power.sh", "max").returncode == 0
@@ -108,14 +108,14 @@ def test_a_save_that_was_cut_short_is_made_again(powered: Board) -> None:
 
 
 def test_restore_without_a_save_changes_nothing(powered: Board) -> None:
-    """Restore may be run again, or first."""
+    """Restore may be run again, or without max."""
     result = powered.run("power.sh", "restore")
     assert (result.returncode, result.stdout) == (0, "no saved state: nothing to restore\n")
     assert _changes(powered) == []
 
 
 def test_a_mode_that_needs_a_reboot_is_not_forced(powered: Board) -> None:
-    """nvpmodel's question is answered with no, clocks stay free, and the error says what to do; restore still works."""
+    """The question of nvpmodel is answered with no, clocks stay unlocked, the error has a hint, and restore still works."""
     powered.environment["NEEDS_REBOOT"] = "2"
     found = _state(powered)
     result = powered.run("power.sh", "max", stdin="yes\n")
@@ -130,7 +130,7 @@ def test_a_mode_that_needs_a_reboot_is_not_forced(powered: Board) -> None:
 
 
 def test_after_that_reboot_the_first_mode_is_still_known(powered: Board) -> None:
-    """max, a reboot into the mode by hand, max again, a reboot back by hand, restore: as at first."""
+    """max, a manual reboot into the mode, max again, a manual reboot back, restore: the first state."""
     found = _state(powered)
     powered.environment["NEEDS_REBOOT"] = "2"
     powered.run("power.sh", "max")
@@ -158,7 +158,7 @@ def test_after_that_reboot_the_first_mode_is_still_known(powered: Board) -> None
     ],
 )
 def test_the_highest_mode_is_read_from_the_board(modes: dict[int, str], highest: int, powered: Board) -> None:
-    """MAXN_SUPER, else MAXN, else the most watts, else 0, as doctor says: numbers differ from board to board."""
+    """MAXN_SUPER, else MAXN, else the most watts, else 0, as in doctor: numbers differ between boards."""
     powered.write("etc/nvpmodel.conf", "# < POWER_MODEL ID=9 NAME=MAXN_SUPER >\n" + power_modes(modes))
     before = 1
     powered.mode(before)
@@ -173,7 +173,7 @@ def test_the_highest_mode_is_read_from_the_board(modes: dict[int, str], highest:
 
 @pytest.mark.parametrize("action", ["max", "restore", "show"])
 def test_a_dry_run_changes_nothing(action: str, powered: Board) -> None:
-    """Every command is shown, none that changes anything is called, and no file differs."""
+    """Every command is shown, none that changes anything is called, and no file changes."""
     if action == "restore":
         powered.run("power.sh", "max")
     done, before = len(_changes(powered)), powered.files()
@@ -186,7 +186,7 @@ def test_a_dry_run_changes_nothing(action: str, powered: Board) -> None:
 
 
 def test_a_dry_run_shows_what_the_run_does(powered: Board) -> None:
-    """The lines of a dry run are the lines of the run, and a run has only its last word more."""
+    """A dry run prints the lines of a real run, except for the last one."""
     shown = powered.run("power.sh", "--dry-run", "max").stdout.splitlines()
     done = powered.run("power.sh", "max").stdout.splitlines()
     assert shown == done[:-1]
@@ -194,7 +194,7 @@ def test_a_dry_run_shows_what_the_run_does(powered: Board) -> None:
 
 
 def test_show_names_the_mode_and_what_is_saved(powered: Board) -> None:
-    """show reads: the mode by its name, the saved one, the clocks."""
+    """show prints the mode by name, the saved one, and the clocks."""
     powered.run("power.sh", "max")
     lines = powered.run("power.sh", "show").stdout.splitlines()
     assert lines[:2] == ["power mode: MAXN_SUPER", "saved: 15W"]
@@ -202,7 +202,7 @@ def test_show_names_the_mode_and_what_is_saved(powered: Board) -> None:
 
 
 def test_without_nvpmodel_it_says_where_it_belongs(board: Board) -> None:
-    """On a machine that is no Jetson the error names the missing program."""
+    """On a machine other than a Jetson the error names the missing program."""
     result = board.run("power.sh", "max")
     assert result.returncode == 1
     assert result.stderr.startswith("error: nvpmodel is not installed\nhint: ")

