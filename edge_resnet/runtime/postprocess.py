@@ -35,8 +35,8 @@ def top_k(
 ) -> tuple[ClassScore, ...]:
     """The ``k`` best of (C,) float32 logits, best first, ties by index; all of them if C < k.
 
-    ``probabilities``: their softmax, if the caller has computed it already. Raises ConfigError if there is not one label per class
-    or k < 1, and BackendError as ``check_finite`` does.
+    ``probabilities``: their softmax, if the caller has it already. Raises ConfigError if there is not one label per class or
+    k < 1, and BackendError as ``check_finite`` does.
     """
     if logits.ndim != 1 or len(labels) != len(logits):
         raise ConfigError(f"{len(labels)} labels do not match logits of shape {logits.shape}", hint="give one label per class")
