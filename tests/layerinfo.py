@@ -75,10 +75,10 @@ def document() -> dict[str, Any]:
 
 def as_eleven(old: dict[str, Any]) -> dict[str, Any]:
     """The same engine as TensorRT 11 describes it: types separate from formats, and inputs and outputs as records."""
-    words = {text: pair for pair, text in FORMATS.items()}
+    described = {text: pair for pair, text in FORMATS.items()}
 
     def renewed(entry: dict[str, Any]) -> dict[str, Any]:
-        dtype, _ = words[entry["Format/Datatype"]]
+        dtype, _ = described[entry["Format/Datatype"]]
         kept = {key: value for key, value in entry.items() if key != "Format/Datatype"}
         return {**kept, "Format": entry["Format/Datatype"], "DataType": _TYPES[dtype]}
 

@@ -114,7 +114,7 @@ def test_own_images(cli: Cli, tiny: str, images: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("options", "message"),
     [
         (("--batch", "4"), "--batch applies to the offline scenario only"),
         (("--frame", "large"), "--frame takes a width and a height"),
@@ -126,9 +126,9 @@ def test_own_images(cli: Cli, tiny: str, images: Path) -> None:
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) else "",
 )
-def test_nonsense_is_refused(cli: Cli, tiny: str, words: tuple[str, ...], message: str) -> None:
+def test_nonsense_is_refused(cli: Cli, tiny: str, options: tuple[str, ...], message: str) -> None:
     """The user's mistakes end with exit code 2 and an error, before anything is measured."""
-    outcome = cli("bench", tiny, *words)
+    outcome = cli("bench", tiny, *options)
     assert outcome.code == 2
     assert message in outcome.err
     assert outcome.out == ""

@@ -26,8 +26,8 @@ def pair(cli: Cli, tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> tuple
     paths = []
     for backend in ("onnxruntime", "fake"):
         paths.append(str(tmp_path / f"{backend}.json"))
-        words = ("--data", str(tmp_path / "images.npz"), "--backend", backend, "--allow-random", "--save", paths[-1])
-        outcome = cli("eval", str(artifact.folder), *words)
+        options = ("--data", str(tmp_path / "images.npz"), "--backend", backend, "--allow-random", "--save", paths[-1])
+        outcome = cli("eval", str(artifact.folder), *options)
         assert outcome.code == 0, outcome.err
     return paths[0], paths[1]
 

@@ -36,8 +36,8 @@ def named(tiny_artifacts: dict[str, Artifact], tmp_path_factory: pytest.TempPath
     return path
 
 
-def sentence(cli: Cli, artifact: Artifact, data: str, *words: str) -> str:
-    outcome = cli("eval", str(artifact.folder), "--data", data, "--allow-random", *words)
+def sentence(cli: Cli, artifact: Artifact, data: str, *options: str) -> str:
+    outcome = cli("eval", str(artifact.folder), "--data", data, "--allow-random", *options)
     assert outcome.code == 0, outcome.err
     lines = [line for line in outcome.out.splitlines() if "McNemar" in line]
     return lines[0] if lines else ""
@@ -77,6 +77,14 @@ def test_fp32_is_not_compared_with_itself(cli: Cli, tiny_artifacts: dict[str, Ar
     assert sentence(cli, tiny_artifacts["fp32"], named("fp32"), "--backend", "fake").startswith("FP32 on fake is ")
 
 
+def test_random_weights_are_refused(cli: Cli, tiny_artifacts: dict[str, Artifact], named: Callable[[str], str]) -> None:
+    """Without --allow-random it is an error with that hint, before anything is measured."""
+    outcome = cli("eval", str(tiny_artifacts["fp32"].folder), "--data", named("fp32"))
+    assert outcome.code == 2
+    assert "random weights" in outcome.err
+    assert "--allow-random" in outcome.err
+
+
 def test_the_same_in_json(cli: Cli, tiny_artifacts: dict[str, Artifact], named: Callable[[str], str]) -> None:
     """--json holds the interval and the p-value under their documented keys, and no sentence."""
     folder = str(tiny_artifacts["int8"].folder)
@@ -91,11 +99,11 @@ def test_results_per_image_are_saved_and_not_printed(
 ) -> None:
     """--save writes them, and replaces a file only with --force; --json leaves them out."""
     path, folder = tmp_path / "eval.json", str(tiny_artifacts["fp32"].folder)
-    words = ("eval", folder, "--data", named("fp32"), "--allow-random", "--save", str(path), "--json")
-    printed = json.loads(cli(*words).out)
+    arguments = ("eval", folder, "--data", named("fp32"), "--allow-random", "--save", str(path), "--json")
+    printed = json.loads(cli(*arguments).out)
     kept = json.loads(path.read_text())
     assert (printed["right"], kept["right"]) == ("", "1" * 64)
     assert {**printed, "right": kept["right"]} == kept
-    refused = cli(*words)
+    refused = cli(*arguments)
     assert (refused.code, "exists already" in refused.err) == (2, True)
-    assert cli(*words, "--force").code == 0
+    assert cli(*arguments, "--force").code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from edge_resnet.compiler.derive import compile_engine
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.statistics import mcnemar_exact, paired_drop_interval, wilson_interval
 from edge_resnet.images.imageset import ImageSet, from_arrays, open_images
-from edge_resnet.measurement.accuracy import evaluate
+from edge_resnet.measurement.accuracy import evaluate, refuse_random_weights
 from edge_resnet.runtime.backend import open_backend
 
 
@@ -90,6 +91,16 @@ def test_labels_of_another_network_are_refused(tiny_artifacts: dict[str, Artifac
     """The error names the image whose class the network does not have."""
     with pytest.raises(DataError, match=r"other\[1\] has class 10"):
         evaluate(tiny_artifacts["fp32"], from_arrays("other", np.zeros((2, 32, 32, 3), np.uint8), [0, 10]))
+
+
+def test_random_weights_are_refused(tiny_artifacts: dict[str, Artifact]) -> None:
+    """The accuracy of a network that was never trained means nothing; a trained one passes."""
+    artifact = tiny_artifacts["fp32"]
+    with pytest.raises(ConfigError, match="random weights") as caught:
+        refuse_random_weights(artifact)
+    assert "--allow-random" in caught.value.hint
+    trained = replace(artifact.manifest, model=replace(artifact.manifest.model, weights="v1"))
+    refuse_random_weights(replace(artifact, manifest=trained))
 
 
 def _class_folders(root: Path, good: int, bad: int) -> Path:

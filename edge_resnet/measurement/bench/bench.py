@@ -25,7 +25,7 @@ from edge_resnet.measurement.bench.caveats import caveats_of_heat, caveats_of_ma
 from edge_resnet.measurement.bench.conditions import Conditions, ConditionsMonitor, gpu_memory_mib
 from edge_resnet.measurement.bench.inputs import draw_queries, prepare_inputs
 from edge_resnet.measurement.bench.intervals import percentile_interval, rate_interval
-from edge_resnet.measurement.bench.result import SCHEMA, BenchResult, Metric, Scenario
+from edge_resnet.measurement.bench.result import KIND, SCHEMA, BenchResult, Metric, Scenario
 from edge_resnet.measurement.bench.rules import BenchOptions, batch_of, limits_of
 from edge_resnet.measurement.bench.stages import measure_stages
 from edge_resnet.measurement.bench.startup import Startup, measure_startup
@@ -169,7 +169,7 @@ class _Measurement:
         every = -(-len(samples) // MAX_SAMPLES)
         return BenchResult(
             schema_version=SCHEMA,
-            kind="edge-resnet bench",
+            kind=KIND,
             created=datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z"),
             scenario=self._options.scenario,
             rules="MLPerf's minima" if self._options.mlperf else "shorter than MLPerf's",

@@ -175,7 +175,7 @@ def test_a_good_run_has_no_caveat() -> None:
 
 
 @pytest.mark.parametrize(
-    ("timings", "metric", "warm", "words"),
+    ("timings", "metric", "warm", "text"),
     [
         (run([10.0] * 7, complete=False, interrupted=True), CERTAIN, WARM, "interrupted after 7 queries"),
         (run([100.0] * 20, complete=False), CERTAIN, WARM, "stopped after 2 s with 20 of 1024 queries"),
@@ -190,11 +190,11 @@ def test_a_good_run_has_no_caveat() -> None:
     ],
     ids=["interrupted", "too slow", "too few", "cold", "drift"],
 )
-def test_each_caveat_is_given(timings: Timings, metric: Metric, warm: WarmUp, words: str) -> None:
+def test_each_caveat_is_given(timings: Timings, metric: Metric, warm: WarmUp, text: str) -> None:
     """One line per reason."""
     found = caveats_of_run(timings, metric, warm, Limits(1, 1024), 0)
     assert len(found) == 1
-    assert words in found[0]
+    assert text in found[0]
 
 
 def test_overhead_is_a_caveat() -> None:

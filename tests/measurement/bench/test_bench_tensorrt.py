@@ -39,8 +39,18 @@ def test_all_scenarios_on_a_gpu(machine: Callable[..., dict[str, str]], tiny_int
     Copies, network and frames resized on the GPU are stages; queries of eight that run in parts on an engine for one image give a
     caveat.
     """
-    words = ["bench", tiny_int8, "--backend", "tensorrt", "--scenario", "all", "--seconds", "0.3", "--min-queries", "20"]
-    command = [sys.executable, "-m", "edge_resnet", *map(str, words), "--frame", "64x48", "--save", tmp_path / "b.json", "--json"]
+    arguments = ["bench", tiny_int8, "--backend", "tensorrt", "--scenario", "all", "--seconds", "0.3", "--min-queries", "20"]
+    command = [
+        sys.executable,
+        "-m",
+        "edge_resnet",
+        *map(str, arguments),
+        "--frame",
+        "64x48",
+        "--save",
+        tmp_path / "b.json",
+        "--json",
+    ]
     done = subprocess.run(command, env=machine(), capture_output=True, text=True, check=False, timeout=200)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr

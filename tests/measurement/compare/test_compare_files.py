@@ -255,14 +255,14 @@ def test_unusable_files_are_refused(measure: Callable[[float], BenchResult], sav
     neither.write_text("{}")
     strange = saved("11")
     strange.write_text(strange.read_text().replace('"ci95": [', '"ci95": ["x", '))
-    for pair, words in (
+    for pair, message in (
         ((good, tmp_path / "none.json"), "cannot be read"),
         ((good, cut), "cut off"),
         ((good, saved("11")), "two kinds"),
         ((neither, neither), "not written by edge-resnet bench"),
         ((strange, saved("11")), "ci95"),
     ):
-        with pytest.raises(DataError, match=words) as caught:
+        with pytest.raises(DataError, match=message) as caught:
             compare_files(*pair)
         assert caught.value.hint
     with pytest.raises(ConfigError, match="tolerance"):
