@@ -1,4 +1,4 @@
-"""calibration/tables: each measured table is complete, says what it was measured on, and is reproduced if its data is available."""
+"""calibration/tables: each measured table is complete, records its source, and is reproduced if its data is available."""
 
 from __future__ import annotations
 
