@@ -19,12 +19,12 @@ from edge_resnet.network.export import INPUT, Deployable, export
 
 
 def small(shortcut: Shortcut = "B", *, plain: bool = False, input_size: int = 16) -> ModelSpec:
-    """The smallest residual network there is: eight layers, ten classes."""
+    """The smallest residual network: eight layers, ten classes."""
     return ModelSpec("cifar", 8, shortcut, plain, classes=10, input_size=input_size)
 
 
 def deployable(spec: ModelSpec, seed: int = 0, *, trained: bool = True) -> Deployable:
-    """A seeded network; ``trained`` gives its batch norms statistics as training leaves them, each channel its own."""
+    """A seeded network; ``trained`` gives its batch norms statistics as after training, different for each channel."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = build_network(spec)
@@ -61,7 +61,7 @@ def image_batch(count: int, size: int, seed: int = 0) -> npt.NDArray[np.uint8]:
 
 
 def logits(model: onnx.ModelProto | bytes | Path, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-    """What ONNX Runtime computes, (N, classes) float32, by the graph as it is written: no operator is fused or moved."""
+    """The logits of the graph as written, (N, classes) float32, by ONNX Runtime without fusing or moving operators."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3

@@ -1,4 +1,4 @@
-"""A network that plain post-training quantization breaks, made honestly: the same function, terrible ranges."""
+"""A network that plain post-training quantization breaks: the same function with very different ranges per channel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def rescaled(
 ) -> onnx.ModelProto:
     """Multiply the channels of each block's first convolution by 1 to ``largest``, and divide the second's input by the same.
 
-    ReLU is positively homogeneous, so every logit stays; one int8 step per tensor then serves the largest channel alone.
+    ReLU is positively homogeneous, so the logits do not change; one int8 step per tensor then fits only the largest channel.
     """
     changed = onnx.ModelProto()
     changed.CopyFrom(model)

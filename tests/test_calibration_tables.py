@@ -1,4 +1,4 @@
-"""calibration/tables: each measured table is whole, says where it came from, and comes out again where its data is."""
+"""calibration/tables: each measured table is complete, records its source, and is reproduced if its data is available."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_tables_are_the_ones_described() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_table_is_whole_and_says_where_it_came_from(name: str) -> None:
-    """It parses as the record of an artifact, uncorrected, with the digests of weights, graph and images."""
+    """It parses as an artifact's record, is uncorrected, and has the digests of weights, graph and images."""
     content, table = _read(TABLES / f"{name}.json")
     assert set(content) == {"name", "weights", "images", "tools", "table"}
     assert content["name"] == name
@@ -58,7 +58,7 @@ def _measured_again(name: str, data: Path, folder: Path) -> tuple[dict[str, Any]
         pytest.param("resnet50", marks=pytest.mark.slow),
     ],
 )
-def test_a_table_comes_out_again(name: str, real_data: Path, tmp_path: Path) -> None:
+def test_a_table_is_reproduced(name: str, real_data: Path, tmp_path: Path) -> None:
     """The same weights on the same images have the same ranges within 2 %, whatever the versions of the tools."""
     shipped, old = _read(TABLES / f"{name}.json")
     measured, new = _measured_again(name, real_data, tmp_path)

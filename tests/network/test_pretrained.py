@@ -133,7 +133,7 @@ def test_another_graph_is_refused(shipped: Checkpoint, artifact: Artifact, tmp_p
     table["amax"].pop("layer1.0.relu")
     (copy / "calibration.json").write_text(json.dumps(table), encoding="utf-8")
     shutil.copyfile(artifact.model_path, tmp_path / "model.onnx")
-    with pytest.raises(CalibrationError, match=r"know no tensor layer1\.0\.relu"):
+    with pytest.raises(CalibrationError, match=r"have none for the tensor layer1\.0\.relu"):
         add_shipped_int8(tmp_path, replace(shipped, folder=copy))
 
 
