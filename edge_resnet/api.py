@@ -95,7 +95,7 @@ def build(
 
         source = os.fspath(weights)
         if model is None:
-            width = classes or (len(labels) if labels else None)
+            width = len(labels) if classes is None and labels else classes
             spec = default_spec(family, depth, shortcut=shortcut, plain=plain, classes=width, input_size=input_size)
         else:
             from edge_resnet.pipelines.torchmodel import module_weights, spec_of

@@ -218,8 +218,11 @@ def default_spec(
     input_size: int | None = None,
 ) -> ModelSpec:
     """The network of that depth, with the family's own shortcut, classes and input size where None is given."""
+    _require(family in FAMILIES, f"there is no family {family!r}", f"choose one of {', '.join(FAMILIES)}")
     usual = FAMILIES[family]
-    return ModelSpec(family, depth, shortcut or usual.shortcut, plain, classes or usual.classes, input_size or usual.input_size)
+    width = usual.classes if classes is None else classes
+    size = usual.input_size if input_size is None else input_size
+    return ModelSpec(family, depth, shortcut or usual.shortcut, plain, width, size)
 
 
 def default_preprocess(

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,6 @@ from torch import nn
 import edge_resnet as er
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.quantization.recipes import RecipeOverrides
-from edge_resnet.runtime import backend as table
 
 
 class Place:
@@ -31,7 +29,7 @@ class Place:
 
     def quantize(self, **options: Any) -> er.Artifact:
         """Quantize the FP32 artifact."""
-        given = {"calibration": self.images, "output": self.output, "changes": RecipeOverrides(images=16), "allow_random": True}
+        given = {"calibration": self.images, "output": self.output, "overrides": RecipeOverrides(images=16), "allow_random": True}
         return er.quantize(**{"artifact": self.fp32, **given, **options})
 
     def evaluate(self, **options: Any) -> er.Evaluation:
@@ -149,9 +147,8 @@ def test_a_mistake_is_refused_with_a_hint(error: type[er.EdgeResnetError], call:
 
 def test_a_backend_that_is_not_installed_is_named(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked for by name it says how to install it; ``auto`` takes another one."""
-    entries = {name: replace(entry, module="not_there") for name, entry in table.BACKENDS.items() if name != "fake"}
-    entries["tensorrt"] = replace(entries["tensorrt"], target="edge_resnet.not_there:Nothing")
-    monkeypatch.setattr(table, "BACKENDS", MappingProxyType({**table.BACKENDS, **entries}))
+    monkeypatch.setattr("importlib.util.find_spec", lambda *_: None)
+    monkeypatch.setitem(sys.modules, "tensorrt", None)
     for call in (
         lambda: er.load(place.fp32, backend="tensorrt"),
         lambda: er.evaluate(place.fp32, place.images, backend="tensorrt", allow_random=True),
