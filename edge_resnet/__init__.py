@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         stream,
         train,
     )
+    from edge_resnet.artifact.enginecache import EngineTuning
     from edge_resnet.artifact.folder import Artifact
     from edge_resnet.core.errors import (
         ArtifactError,
@@ -49,10 +50,14 @@ if TYPE_CHECKING:
     from edge_resnet.images.imageset import ImageSet
     from edge_resnet.measurement.accuracy import Evaluation
     from edge_resnet.measurement.bench.result import BenchResult
+    from edge_resnet.network.training.job import NetworkChoice
+    from edge_resnet.network.training.options import TrainOptions
     from edge_resnet.pipelines.model import Classification, Model
+    from edge_resnet.quantization.recipes import RecipeOverrides
     from edge_resnet.runtime.postprocess import ClassScore
     from edge_resnet.streaming.counters import RunSummary
     from edge_resnet.streaming.records import Prediction
+    from edge_resnet.studies.sweep.plan import SweepRequest
 
 __all__ = [
     "Artifact",
@@ -67,15 +72,20 @@ __all__ = [
     "ConfigError",
     "DataError",
     "EdgeResnetError",
+    "EngineTuning",
     "Evaluation",
     "ExportError",
     "ImageSet",
     "IncompatibleEngineError",
     "MissingDependencyError",
     "Model",
+    "NetworkChoice",
     "Prediction",
+    "RecipeOverrides",
     "RunSummary",
     "SourceError",
+    "SweepRequest",
+    "TrainOptions",
     "WeightsError",
     "__version__",
     "benchmark",
@@ -97,11 +107,16 @@ _RECORDS = {
     "BenchResult": "measurement.bench.result",
     "ClassScore": "runtime.postprocess",
     "Classification": "pipelines.model",
+    "EngineTuning": "artifact.enginecache",
     "Evaluation": "measurement.accuracy",
     "ImageSet": "images.imageset",
     "Model": "pipelines.model",
+    "NetworkChoice": "network.training.job",
     "Prediction": "streaming.records",
+    "RecipeOverrides": "quantization.recipes",
     "RunSummary": "streaming.counters",
+    "SweepRequest": "studies.sweep.plan",
+    "TrainOptions": "network.training.options",
 }
 
 

@@ -177,7 +177,7 @@ def train(
 ) -> JobResult:  # fmt: skip
     """Train a network on labelled images; writes its weights, log and result to ``output`` (None: ``runs/NAME``).
 
-    ``network``: edge_resnet.network.training.job.NetworkChoice. ``options``: edge_resnet.network.training.TrainOptions.
+    ``options``: None is the default training with the family's augmentation. Raises what the images and the training raise.
     """
     with _extras(onnx="build"):
         from edge_resnet.network.training.job import TrainJob, run_job
@@ -270,7 +270,7 @@ def report(
 ) -> Report:  # fmt: skip
     """Measure networks in several precisions on several backends, and write a page, charts and tables of it to ``output``.
 
-    ``request``: edge_resnet.studies.sweep.SweepRequest. ``questions``: limits that the page answers. ``resume``: use the
+    ``questions``: limits that the page answers. ``resume``: use the
     measurements that are in ``output`` already; ``force``: replace them. ``observer``: called after each measurement.
     """
     with _extras():

@@ -12,7 +12,6 @@ import torch
 from torchvision.models import resnet18
 
 import edge_resnet as er
-from edge_resnet.quantization.recipes import RecipeOverrides
 
 
 def main() -> None:
@@ -25,8 +24,8 @@ def main() -> None:
 
     labels = ["cat", "dog", "bird", "fish", "horse"]
     fp32 = er.build(model=network, labels=labels, input_size=64, output=output / "fp32")
-    # Correcting biases takes seconds. Without ``changes`` roundings are learned too, which takes minutes and is more accurate.
-    int8 = er.quantize(fp32, calibration=images, output=output / "int8", overrides=RecipeOverrides(correction="bias"))
+    # Correcting biases takes seconds. Without ``overrides`` roundings are learned too, which takes minutes and is more accurate.
+    int8 = er.quantize(fp32, calibration=images, output=output / "int8", overrides=er.RecipeOverrides(correction="bias"))
 
     sample = er.open_images(images)
     with er.load(fp32) as before, er.load(int8) as after:

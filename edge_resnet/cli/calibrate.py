@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from edge_resnet.cli import options
-from edge_resnet.cli.int8 import named_recipe, print_int8
+from edge_resnet.cli.int8 import print_int8
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import INTERRUPTED, ConfigError, SourceError
 
@@ -290,7 +290,9 @@ def _open(request: _Request) -> _Job:
     from edge_resnet.quantization.int8 import Int8Options
 
     artifact = open_artifact(request.artifact or newest_artifact(ARTIFACTS))
-    named = named_recipe(request.recipe, artifact.manifest.model.family, request.overrides)
+    from edge_resnet.quantization.recipes import overridden_recipe
+
+    named = overridden_recipe(request.recipe, artifact.manifest.model.family, request.overrides)
     data = request.data or named.data
     if data is None:
         raise ConfigError(

@@ -1,30 +1,18 @@
-"""What build and calibrate share: the recipe with the user's values in it, and the report of INT8's budget and warnings."""
+"""What build and calibrate share: printing how an artifact was calibrated, its budget and its warnings."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import typer
 
-from edge_resnet.core.records import Family
-
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
-    from edge_resnet.quantization.recipes import NamedRecipe, RecipeOverrides
 
-__all__ = ["named_recipe", "print_int8"]
+__all__ = ["print_int8"]
 
 #: Layers of the ranking that are printed; the manifest has them all.
 _SHOWN = 8
-
-
-def named_recipe(name: str | None, family: Family, overrides: RecipeOverrides) -> NamedRecipe:
-    """The recipe of that name or file, by default the family's, with ``overrides`` in place of its own values."""
-    from edge_resnet.quantization.recipes import load_recipe, overridden, recipe_for
-
-    named = load_recipe(name or recipe_for(family))
-    return replace(named, recipe=overridden(named.recipe, overrides))
 
 
 def print_int8(artifact: Artifact) -> None:

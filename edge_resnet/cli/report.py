@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_resnet.cli import options
-from edge_resnet.cli.int8 import named_recipe
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import INTERRUPTED, ConfigError
 from edge_resnet.core.records import (
@@ -110,12 +109,12 @@ def report(
     edge-resnet report nano/report.json orin/report.json -o both
     """
     from edge_resnet.measurement.report import Questions
-    from edge_resnet.quantization.recipes import RecipeOverrides
+    from edge_resnet.quantization.recipes import RecipeOverrides, overridden_recipe
     from edge_resnet.studies.sweep import SweepRequest
 
     questions = Questions(_positive(under_ms, "--under-ms"), _positive(within_points, "--within-points"))
     overrides = RecipeOverrides(method=calib_method, images=calib_images, seed=seed, correction=correct)
-    named = named_recipe(calib_recipe, family, overrides)
+    named = overridden_recipe(calib_recipe, family, overrides)
     chosen = _numbers(depths, "--depths")
     network_options = _NetworkOptions(family, shortcut, classes, weights_dir, weights)
     request = SweepRequest(

@@ -23,15 +23,11 @@ from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core import errors
 from edge_resnet.core.records import QuantRecipe
 from edge_resnet.images.preprocess import preprocess
-from edge_resnet.network.training.job import NetworkChoice
-from edge_resnet.network.training.options import TrainOptions
-from edge_resnet.quantization.recipes import RecipeOverrides
 from edge_resnet.streaming.records import Frame
-from edge_resnet.studies.sweep import SweepRequest
 
 FUNCTIONS = [name for name in er.__all__ if inspect.isfunction(getattr(er, name))]
 #: Few enough images for a test, and no more work than ranges need.
-CHANGES = RecipeOverrides(method="max", images=16, correction="none")
+CHANGES = er.RecipeOverrides(method="max", images=16, correction="none")
 
 
 def test_all_is_exact() -> None:
@@ -326,8 +322,8 @@ def test_a_function_that_fails_loses_its_predictions(tiny_artifacts: dict[str, A
 @pytest.mark.slow
 def test_train_finetune_and_report(tmp_path: Path, smooth_images: Path) -> None:
     """From nothing to a page: a network is trained, built, fine-tuned in INT8 and reported on."""
-    options = TrainOptions(epochs=1, batch=16, augment="none", device="cpu")
-    job = er.train(NetworkChoice("cifar", 8, "A"), smooth_images, options=options, output=tmp_path / "run")
+    options = er.TrainOptions(epochs=1, batch=16, augment="none", device="cpu")
+    job = er.train(er.NetworkChoice("cifar", 8, "A"), smooth_images, options=options, output=tmp_path / "run")
     assert job.folder == tmp_path / "run"
     built = er.build(
         output=tmp_path / "fp32", family="cifar", depth=8, weights=job.folder / "weights.safetensors", backend="onnxruntime"
@@ -337,7 +333,7 @@ def test_train_finetune_and_report(tmp_path: Path, smooth_images: Path) -> None:
     )
     assert tuned.artifact.manifest.precision == "int8"
     assert tuned.judged is not None
-    request = SweepRequest(
+    request = er.SweepRequest(
         artifacts=(built.folder, tuned.artifact.folder),
         backends=("onnxruntime",),
         batches=(1,),

@@ -13,7 +13,6 @@ from torch import nn
 
 import edge_resnet as er
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.quantization.recipes import RecipeOverrides
 
 
 class Place:
@@ -29,7 +28,12 @@ class Place:
 
     def quantize(self, **options: Any) -> er.Artifact:
         """Quantize the FP32 artifact."""
-        given = {"calibration": self.images, "output": self.output, "overrides": RecipeOverrides(images=16), "allow_random": True}
+        given = {
+            "calibration": self.images,
+            "output": self.output,
+            "overrides": er.RecipeOverrides(images=16),
+            "allow_random": True,
+        }
         return er.quantize(**{"artifact": self.fp32, **given, **options})
 
     def evaluate(self, **options: Any) -> er.Evaluation:
@@ -96,7 +100,7 @@ CASES: list[Case] = [
     ("quantize: images of nothing", er.DataError, lambda at: at.quantize(calibration=at.folder / "nothing")),
     ("quantize: random weights", er.CalibrationError, lambda at: at.quantize(allow_random=False)),
     ("quantize: into itself", er.ConfigError, lambda at: at.quantize(output=at.fp32, force=True)),
-    ("quantize: a method of no name", er.ConfigError, lambda at: at.quantize(overrides=RecipeOverrides(method="kl"))),  # type: ignore[arg-type]
+    ("quantize: a method of no name", er.ConfigError, lambda at: at.quantize(overrides=er.RecipeOverrides(method="kl"))),  # type: ignore[arg-type]
     ("quantize: an unknown backend", er.ConfigError, lambda at: at.quantize(backend="cuda")),
     ("finetune: random weights", er.CalibrationError, lambda at: at.finetune(allow_random=False)),
     ("finetune: a share beyond 1", er.ConfigError, lambda at: at.finetune(distil=2.0)),

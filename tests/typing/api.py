@@ -13,14 +13,10 @@ from torch import nn
 from typing_extensions import assert_type
 
 import edge_resnet as er
-from edge_resnet.artifact.enginecache import EngineTuning
 from edge_resnet.measurement.report.record import Report
-from edge_resnet.network.training.job import JobResult, NetworkChoice
-from edge_resnet.network.training.options import TrainOptions
+from edge_resnet.network.training.job import JobResult
 from edge_resnet.pipelines.finetune import FineTuned
-from edge_resnet.quantization.recipes import RecipeOverrides
 from edge_resnet.streaming.records import Frame
-from edge_resnet.studies.sweep import SweepRequest
 
 
 def progress(stage: str, done: int, total: int) -> None:
@@ -72,9 +68,9 @@ def artifacts(module: nn.Module, model: er.Model) -> None:
     er.build(output=Path("artifact"), model=module, labels=["cat", "dog"], input_size=224, batch=8, backend="onnxruntime")
     er.build(
         output="artifact", family="cifar", depth=20, shortcut="A", plain=False, classes=10, mean=(0.5, 0.5, 0.5),
-        std=(0.2, 0.2, 0.2), weights=Path("weights.pth"), recipe="cifar10", overrides=RecipeOverrides(images=128),
+        std=(0.2, 0.2, 0.2), weights=Path("weights.pth"), recipe="cifar10", overrides=er.RecipeOverrides(images=128),
         validation="val.csv", max_drop=0.5,
-        batch=(1, 8, 32), tuning=EngineTuning(), allow_random=True, force=True,
+        batch=(1, 8, 32), tuning=er.EngineTuning(), allow_random=True, force=True,
     )  # fmt: skip
     er.build()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     er.build(output="artifact", precision="int4")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -82,8 +78,8 @@ def artifacts(module: nn.Module, model: er.Model) -> None:
     for given in (built, model, "artifact", Path("artifact")):
         assert_type(er.quantize(given, calibration="photos", output="int8", max_drop=None), er.Artifact)
         assert_type(er.compile(given, backend="onnxruntime", tuning=None), Path | None)
-        assert_type(er.finetune(given, "photos", output="qat", training=TrainOptions(epochs=1), distil=0.5), FineTuned)
-    trained = er.train(NetworkChoice("cifar", 20), "cifar10", options=TrainOptions(), output=Path("runs/r20"), resume=True)
+        assert_type(er.finetune(given, "photos", output="qat", training=er.TrainOptions(epochs=1), distil=0.5), FineTuned)
+    trained = er.train(er.NetworkChoice("cifar", 20), "cifar10", options=er.TrainOptions(), output=Path("runs/r20"), resume=True)
     assert_type(trained, JobResult)
 
 
@@ -104,7 +100,7 @@ def figures(model: er.Model, artifact: er.Artifact) -> None:
     assert_type(result.p90_ms, float)
     er.benchmark("artifact", backend="fake", cold_start=True)
     er.benchmark(artifact, scenario="server")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    assert_type(er.report(SweepRequest(artifacts=(artifact.folder,)), "report", resume=True, force=False), Report)
+    assert_type(er.report(er.SweepRequest(artifacts=(artifact.folder,)), "report", resume=True, force=False), Report)
 
 
 class Door:

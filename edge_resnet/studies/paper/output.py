@@ -73,7 +73,7 @@ def publish(result: ExperimentResult, folder: Path) -> Path:
         save(chart, folder)
     write_whole(folder / f"{result.experiment}.json", (to_json(result) + "\n").encode())
     page = render(
-        "finding.html",
+        "result.html",
         "edge_resnet.studies.paper",
         title=result.title,
         result=result,
