@@ -47,6 +47,12 @@ REPO = Path(__file__).resolve().parent.parent
 Once: TypeAlias = Callable[[str, Callable[[Path], None]], Path]
 
 
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    """Random weights and images are the same in every run and in every order of the tests."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data beside the checkout, or the one that EDGE_RESNET_TEST_DATA names."""

@@ -59,8 +59,10 @@ def test_nothing_is_written_to_the_terminal(monkeypatch: pytest.MonkeyPatch) -> 
     """Not even the counter of frames, on a terminal: a library does not print."""
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     view = RunView(lambda: pytest.fail("nobody asks"), lambda: None, live=False, several=False, tell=print)
-    assert open_sinks(outputs_of([]), view) == []
-    assert [sink.name for sink in open_sinks(Outputs(), view)] == ["progress"]
+    with open_sinks(outputs_of([]), view) as sinks:
+        assert list(sinks) == []
+    with open_sinks(Outputs(), view) as sinks:
+        assert [sink.name for sink in sinks] == ["progress"]
 
 
 def test_a_function_gets_every_prediction() -> None:
