@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share. Knows where the real data may lie; a test that needs it is skipped elsewhere."""
+"""Fixtures that several wings share. Knows where the real data may lie; a test that needs it is skipped elsewhere."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def test_json_of_the_wrong_type_is_refused(field: str) -> None:
 def test_records_are_frozen() -> None:
     """Every record of the module is a frozen dataclass."""
     records = [
-        value for room in (spec, schema) for name in room.__all__ if dataclasses.is_dataclass(value := getattr(room, name))
+        value for module in (spec, schema) for name in module.__all__ if dataclasses.is_dataclass(value := getattr(module, name))
     ]
     assert len(records) >= 9
     assert all(record.__dataclass_params__.frozen for record in records)
