@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 DEFAULT := not gpu and not camera and not network and not slow
-# A worker per core, with one thread each: with more they wait for each other.
-PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
+# A worker per core and one more, since some tests wait; one thread each: with more they wait for each other.
+WORKERS ?= $(shell expr $$(nproc) + 1)
+PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # Wings whose tests neither train nor stream, without the large graphs, the browser and what waits for measurements.
 QUICK := $(addprefix tests/,core artifact images device runtime compiler measurement test_architecture.py) \
 	$(addprefix --ignore=tests/,compiler/graph/test_qdq.py compiler/graph/test_fp16.py compiler/graph/test_placement.py \

@@ -25,6 +25,8 @@ IMAGENET_INDICES = (0, 217, 482, 491, 497, 566, 569, 571, 574, 701)
 @pytest.fixture
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     """Send every download to a port that nothing listens on."""
+    # urllib keeps the proxies that it found at its first call, for all later ones of the process.
+    monkeypatch.setattr("urllib.request._opener", None)
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.setenv(name, "http://127.0.0.1:9")
     for name in ("no_proxy", "NO_PROXY"):

@@ -29,6 +29,18 @@ REPO = Path(__file__).resolve().parents[3]
 BACKENDS = {name: backend_info(name) for name in ("onnxruntime", "tensorrt")}
 
 
+@pytest.fixture(scope="module")
+def backends_here() -> list[Check]:
+    """What the children that load the backends answer on this machine, asked once."""
+    return checks.check_backends(CPU)
+
+
+@pytest.fixture(autouse=True)
+def asked_once(backends_here: list[Check], monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of these tests is about the backends: no child process is started for each."""
+    monkeypatch.setattr(checks, "check_backends", lambda _: backends_here)
+
+
 def found(name: str, info: DeviceInfo = CPU, root: Path = Path("/nowhere")) -> Check:
     return next(check for check in examine(root, info) if check.name == name)
 
