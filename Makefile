@@ -6,6 +6,8 @@ DEFAULT := not gpu and not camera and not network and not slow
 # A worker per core and one more, since some tests wait; one thread each: with more they wait for each other.
 WORKERS ?= $(shell expr $$(nproc) + 1)
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+# The files to collect for the tests that measure time: collecting all of them takes as long as running these.
+ALONE := $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 # Wings whose tests neither train nor stream, without the large graphs, the browser and what waits for measurements.
 QUICK := $(addprefix tests/,core artifact images device runtime compiler measurement test_architecture.py) \
 	$(addprefix --ignore=tests/,compiler/graph/test_qdq.py compiler/graph/test_fp16.py compiler/graph/test_placement.py \
@@ -26,7 +28,7 @@ demo: $(VENV)/.installed  ## train, quantize and run a small ResNet on handwritt
 test: $(VENV)/.installed  ## the default tests, on every core: CPU, no network
 	@code=0; \
 	$(PARALLEL) -m '$(DEFAULT) and not alone' || code=$$?; \
-	$(BIN)/python -m pytest -m '$(DEFAULT) and alone' || code=$$?; \
+	$(BIN)/python -m pytest -m '$(DEFAULT) and alone' $(ALONE) || code=$$?; \
 	exit $$code
 
 quick: $(VENV)/.installed  ## the tests that need little: within a minute

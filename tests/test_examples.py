@@ -110,6 +110,7 @@ def test_evaluate_folder_with_labels(tiny_artifacts: dict[str, Artifact], smooth
     assert f"64 images: top-1 {found.top1:.2f} %" in output
 
 
+@pytest.mark.slow
 def test_quantize_own_model(photos: Path, tmp_path: Path) -> None:
     """Two artifacts of one torch module, and how often they agree."""
     for name in NEEDS["quantize_own_model.py"]:

@@ -37,7 +37,7 @@ def _words(artifact: Artifact, *words: str) -> list[str]:
 
 def test_a_quiet_run_counts_on_a_terminal(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
     """--headless shows the frames so far and the newest prediction."""
-    command = _words(tiny_artifacts["int8"], "run", "--headless", "--source", "synthetic://?frames=1500")
+    command = _words(tiny_artifacts["int8"], "run", "--headless", "--source", "synthetic://?frames=800")
     assert " frames, " in _on_a_terminal(command, tmp_path)
 
 
