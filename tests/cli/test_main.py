@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from edge_resnet import network
+
 Cli = Callable[..., Any]
 
 
