@@ -332,7 +332,7 @@ def test_train_finetune_and_report(tmp_path: Path, smooth_images: Path) -> None:
         built, smooth_images, output=str(tmp_path / "qat"), training=options, validation=smooth_images, backend="onnxruntime"
     )
     assert tuned.artifact.manifest.precision == "int8"
-    assert tuned.judged is not None
+    assert tuned.accuracy is not None
     request = er.SweepRequest(
         artifacts=(built.folder, tuned.artifact.folder),
         backends=("onnxruntime",),
@@ -342,7 +342,7 @@ def test_train_finetune_and_report(tmp_path: Path, smooth_images: Path) -> None:
     )
     found = er.report(request, tmp_path / "report")
     assert {row.precision for row in found.rows} == {"fp32", "int8"}
-    assert (tmp_path / "report" / "index.html").is_file()
+    assert (tmp_path / "report" / "report.html").is_file()
     with pytest.raises(er.BuildError):
         er.report(request, tmp_path / "report")
     assert len(er.report(request, tmp_path / "report", resume=True).rows) == 2

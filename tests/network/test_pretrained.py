@@ -24,6 +24,7 @@ from edge_resnet.measurement.accuracy import evaluate
 from edge_resnet.network import build_network, load_weights, shipped_checkpoint
 from edge_resnet.network.pretrained import Checkpoint
 from edge_resnet.pipelines.build import BuildOptions, build, has_own_ranges
+from edge_resnet.pipelines.engines import prepare_engine
 from edge_resnet.quantization.int8 import add_shipped_int8
 
 SPEC = ModelSpec("cifar", 20, "A", classes=10, input_size=32)
@@ -39,8 +40,11 @@ def shipped() -> Checkpoint:
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """INT8 of the shipped weights, built without images."""
-    return build(_options(tmp_path_factory.mktemp("shipped") / "int8"))
+    """INT8 of the shipped weights, built without images; compiled for the CPU and for the simulation of TensorRT's INT8."""
+    made = build(_options(tmp_path_factory.mktemp("shipped") / "int8"))
+    for variant in ("native", "simulated"):
+        prepare_engine(made, "onnxruntime", variant)
+    return made
 
 
 def _options(output: Path) -> BuildOptions:
