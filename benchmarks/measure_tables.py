@@ -21,7 +21,7 @@ from PIL import Image
 
 from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.compiler.graph.qdq import measured_tensors
-from edge_resnet.core.records import ModelSpec, Preprocess, paper_network
+from edge_resnet.core.records import ModelSpec, Preprocess, default_spec
 from edge_resnet.images.imageset import ImageSet, balanced_sample, batches, from_arrays, open_images
 from edge_resnet.network import build_network, load_weights
 from edge_resnet.network.export import Deployable, export
@@ -95,7 +95,7 @@ def _imagenet(data: Path) -> ImageSet:
 
 
 def _cifar_case(depth: int, weights: str) -> Case:
-    spec = paper_network("cifar", depth)
+    spec = default_spec("cifar", depth)
     return Case(spec, Preprocess(32, 32), f"cifar10/{weights}", _cifar, 512)
 
 

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from edge_resnet.core.records import Preprocess, paper_network
+from edge_resnet.core.records import Preprocess, default_spec
 from edge_resnet.images.imageset import from_arrays
 from edge_resnet.network import build_network
 from edge_resnet.network.training import TrainData, TrainOptions, fit
 from edge_resnet.network.training.epoch import uses_bf16
 
-SPEC = paper_network("cifar", 20)
+SPEC = default_spec("cifar", 20)
 PREPROCESS = Preprocess(32, 32)
 WANTED = 0.9
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edge_resnet.core.records import ModelSpec, Preprocess, paper_network
+from edge_resnet.core.records import ModelSpec, Preprocess, default_spec
 from edge_resnet.images.imageset import balanced_sample, batches, from_arrays, open_images, require_labels
 
 __all__ = ["BATCH", "NETWORKS", "SEED", "Fold", "Images", "Ints", "Network"]
@@ -69,7 +69,7 @@ def _imagenet(data: Path, folds: int, max_images: int | None) -> list[Fold]:
 
 
 def _cifar_spec(depth: int) -> ModelSpec:
-    return paper_network("cifar", depth)
+    return default_spec("cifar", depth)
 
 
 NETWORKS = {

@@ -84,8 +84,8 @@ def _show(console: Console, info: DeviceInfo, checks: Sequence[Check], ready: Re
     for group, title in _TITLES.items():
         members = [check for check in checks if check.group == group]
         console.print(Text(f"\n{title}", style="bold"))
-        widths = (_INDENT + name_width, detail_width if beside else None)
-        console.print(_table(members, widths, ascii_only=console.options.ascii_only))
+        detail = detail_width if beside else None
+        console.print(_table(members, _INDENT + name_width, detail, ascii_only=console.options.ascii_only))
     if fixes and not beside:
         console.print(Text("\nfixes", style="bold"))
         for check in fixes:
@@ -93,12 +93,11 @@ def _show(console: Console, info: DeviceInfo, checks: Sequence[Check], ready: Re
     console.print(Text(f"\n{_last_line(ready)}", style="bold red" if ready.reason else "bold green"), soft_wrap=True)
 
 
-def _table(checks: Sequence[Check], widths: tuple[int, int | None], *, ascii_only: bool) -> Table:
+def _table(checks: Sequence[Check], name_width: int, detail_width: int | None, *, ascii_only: bool) -> Table:
     """Mark and name, detail and, if the detail has a width, the fix beside it."""
     from rich.table import Table
     from rich.text import Text
 
-    name_width, detail_width = widths
     marks = {"ok": "+", "missing": "-", "problem": "x"} if ascii_only else {"ok": "✓", "missing": "-", "problem": "✗"}
     table = Table.grid(padding=(0, _GAP, 0, 0))
     table.add_column(no_wrap=True, min_width=name_width)

@@ -151,12 +151,6 @@ class ModelSpec:
         return stem if self.family == "imagenet" else f"{stem}-cifar"
 
 
-def paper_network(family: Family, depth: int) -> ModelSpec:
-    """The paper's network of that family and depth, with random weights."""
-    defaults = FAMILIES[family]
-    return ModelSpec(family, depth, defaults.shortcut, classes=defaults.classes, input_size=defaults.input_size)
-
-
 @dataclass(frozen=True)
 class QuantRecipe:
     """How ranges are measured on the calibration set, what is corrected afterwards, and what stays in high precision.
@@ -217,7 +211,7 @@ def default_spec(
     classes: int | None = None,
     input_size: int | None = None,
 ) -> ModelSpec:
-    """The network of that depth, with the family's own shortcut, classes and input size where None is given."""
+    """The network of that depth with random weights; None takes the paper's shortcut and the family's classes and input size."""
     _require(family in FAMILIES, f"there is no family {family!r}", f"choose one of {', '.join(FAMILIES)}")
     usual = FAMILIES[family]
     width = usual.classes if classes is None else classes

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from edge_resnet.artifact.folder import Artifact
-from edge_resnet.core.records import Precision, Preprocess, Progress, QuantRecipe, paper_network
+from edge_resnet.core.records import Precision, Preprocess, Progress, QuantRecipe, default_spec
 from edge_resnet.core.statistics import LatencyStats, measure, summarise
 from edge_resnet.images.datasets import load_named
 from edge_resnet.images.imageset import ImageSet
@@ -26,7 +26,7 @@ __all__ = ["DemoResult", "Outcome", "run_demo"]
 
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
 
-SPEC = paper_network("cifar", 20)
+SPEC = default_spec("cifar", 20)
 #: Digits are white on black and the three channels are equal, so they share one mean and deviation.
 PREPROCESS = Preprocess(resize=32, crop=32, mean=(0.305, 0.305, 0.305), std=(0.376, 0.376, 0.376))
 TRAINING = TrainOptions(epochs=6, batch=64, rate=0.1, augment="shift", seed=0)

@@ -25,7 +25,7 @@ from edge_resnet.core.records import (
     Preprocess,
     QuantRecipe,
     Shortcut,
-    paper_network,
+    default_spec,
 )
 
 SHARES = st.floats(0.01, 1, allow_nan=False)
@@ -148,12 +148,12 @@ def test_a_family_knows_its_preprocessing(family: Family, size: int, short_side:
 @pytest.mark.parametrize(
     ("model", "expected"),
     [
-        (paper_network("imagenet", 50), ModelSpec("imagenet", 50, "B", classes=1000, input_size=224)),
-        (paper_network("cifar", 20), ModelSpec("cifar", 20, "A", classes=10, input_size=32)),
+        (default_spec("imagenet", 50), ModelSpec("imagenet", 50, "B", classes=1000, input_size=224)),
+        (default_spec("cifar", 20), ModelSpec("cifar", 20, "A", classes=10, input_size=32)),
     ],
 )
 def test_the_papers_networks(model: ModelSpec, expected: ModelSpec) -> None:
     """The shortcut, the classes and the input of each family are the paper's, and each of its depths is accepted."""
     assert model == expected
     for depth in FAMILIES[model.family].depths:
-        assert paper_network(model.family, depth).depth == depth
+        assert default_spec(model.family, depth).depth == depth

@@ -117,7 +117,7 @@ def broken(tmp_path_factory: pytest.TempPathFactory) -> BudgetProblem:
 
 
 @pytest.fixture(scope="module")
-def mended(broken: BudgetProblem) -> BudgetReport:
+def met(broken: BudgetProblem) -> BudgetReport:
     """The budget's result for it."""
     return meet_budget(broken, BUDGET)
 
@@ -139,37 +139,37 @@ def test_rescaling_changes_int8_alone(sound: BudgetProblem, broken: BudgetProble
     assert len(np.unique(sound.reference.argmax(axis=1))) == CLASSES
 
 
-def test_just_the_guilty_nodes_are_kept(broken: BudgetProblem, mended: BudgetReport) -> None:
+def test_just_the_guilty_nodes_are_kept(broken: BudgetProblem, met: BudgetReport) -> None:
     """Of thirteen nodes the two behind a rescaled channel are kept, the more damaging first, and neither suffices alone."""
     assert len(broken.nodes) == 13
-    assert set(mended.kept) == {f"{block}.conv2" for block in GUILTY}
-    assert mended.kept == tuple(name for name, _ in mended.ranking[:2])
-    assert drop_of(broken, mended.kept) <= BUDGET
-    assert all(drop_of(broken, [node]) > BUDGET for node in mended.kept)
+    assert set(met.kept) == {f"{block}.conv2" for block in GUILTY}
+    assert met.kept == tuple(name for name, _ in met.ranking[:2])
+    assert drop_of(broken, met.kept) <= BUDGET
+    assert all(drop_of(broken, [node]) > BUDGET for node in met.kept)
 
 
-def test_the_report_is_what_one_counts_by_hand(broken: BudgetProblem, mended: BudgetReport) -> None:
+def test_the_report_is_what_one_counts_by_hand(broken: BudgetProblem, met: BudgetReport) -> None:
     """Every figure of the report follows from the logits of FP32 and of INT8 with the kept nodes."""
     right = hits(broken, broken.reference)
-    int8 = hits(broken, broken.logits(frozenset(mended.kept), range(200)))
+    int8 = hits(broken, broken.logits(frozenset(met.kept), range(200)))
     only = int((right & ~int8).sum()), int((int8 & ~right).sum())
-    assert (mended.max_drop, mended.images, mended.fp32_top1) == (BUDGET, 200, 90.0)
-    assert mended.int8_top1 == pytest.approx(100 * int8.mean())
-    assert mended.drop == pytest.approx(mended.fp32_top1 - mended.int8_top1)
-    assert mended.drop_ci95 == pytest.approx([100 * bound for bound in paired_drop_interval(*only, 200)])
-    assert mended.mcnemar_p == mcnemar_exact(*only)
+    assert (met.max_drop, met.images, met.fp32_top1) == (BUDGET, 200, 90.0)
+    assert met.int8_top1 == pytest.approx(100 * int8.mean())
+    assert met.drop == pytest.approx(met.fp32_top1 - met.int8_top1)
+    assert met.drop_ci95 == pytest.approx([100 * bound for bound in paired_drop_interval(*only, 200)])
+    assert met.mcnemar_p == mcnemar_exact(*only)
 
 
-def test_the_ranking_is_by_the_error_of_each_node_alone(broken: BudgetProblem, mended: BudgetReport) -> None:
+def test_the_ranking_is_by_the_error_of_each_node_alone(broken: BudgetProblem, met: BudgetReport) -> None:
     """Every node is in it once, the largest first, with sum((int8 - fp32)²) / sum(fp32²) over a class-balanced 64 images."""
-    assert {name for name, _ in mended.ranking} == set(broken.nodes)
-    damages = [damage for _, damage in mended.ranking]
+    assert {name for name, _ in met.ranking} == set(broken.nodes)
+    damages = [damage for _, damage in met.ranking]
     assert damages == sorted(damages, reverse=True)
     recorded = Recorded(broken)
     meet_budget(recorded.problem, BUDGET)
     (images,) = {images for _, images in recorded.runs if len(images) < 200}
     assert len(images) == PROBE_IMAGES
-    for name, damage in mended.ranking[::6]:
+    for name, damage in met.ranking[::6]:
         alone = broken.logits(frozenset(broken.nodes) - {name}, images).astype(np.float64)
         fp32 = broken.reference[list(images)]
         assert damage == pytest.approx(((alone - fp32) ** 2).sum() / (fp32.astype(np.float64) ** 2).sum(), rel=1e-5)
@@ -183,10 +183,10 @@ def test_a_sound_network_costs_one_run(sound: BudgetProblem) -> None:
     assert [(keep, len(images)) for keep, images in recorded.runs] == [(frozenset(), 200)]
 
 
-def test_a_wider_budget_keeps_fewer(broken: BudgetProblem, mended: BudgetReport) -> None:
+def test_a_wider_budget_keeps_fewer(broken: BudgetProblem, met: BudgetReport) -> None:
     """A budget below the intact network's loss keeps more than the damaging nodes, these first; one above the drop none."""
     tight, wide = meet_budget(broken, 3.0), meet_budget(broken, drop_of(broken, ()))
-    assert tight.kept[:2] == mended.kept
+    assert tight.kept[:2] == met.kept
     assert len(tight.kept) > 2 > len(wide.kept) == 0
     assert tight.drop <= 3.0
 
@@ -342,7 +342,7 @@ def test_an_answer_that_is_no_number_is_wrong(value: float) -> None:
 
 
 @pytest.mark.parametrize("call", [0, 1, 7, 13, 14, 16])
-def test_an_interruption_passes_through(broken: BudgetProblem, mended: BudgetReport, call: int) -> None:
+def test_an_interruption_passes_through(broken: BudgetProblem, met: BudgetReport, call: int) -> None:
     """Ctrl-C in any run ends the search at once; the same problem is solved as before when tried again."""
     recorded = Recorded(broken)
     inner = recorded.problem.logits
@@ -355,7 +355,7 @@ def test_an_interruption_passes_through(broken: BudgetProblem, mended: BudgetRep
     with pytest.raises(KeyboardInterrupt):
         meet_budget(replace(broken, logits=logits), BUDGET)
     assert len(recorded.runs) == call
-    assert meet_budget(broken, BUDGET) == mended
+    assert meet_budget(broken, BUDGET) == met
 
 
 @pytest.mark.parametrize("allowed", [0, 40, 100])
