@@ -129,7 +129,8 @@ def test_engines_are_kept_and_a_failing_network_is_passed_over(
     assert stamps[0] == stamps[1]
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_ends_with_what_there_is(
     machine: Callable[..., dict[str, str]], artifacts: Path, tmp_path: Path, how: signal.Signals
 ) -> None:

@@ -87,6 +87,7 @@ def test_cifar_networks_have_their_published_accuracy(
     assert int8["agreement"] >= 99.0
 
 
+@pytest.mark.slow
 def test_a_cifar_network_has_its_accuracy_on_the_first_images(real_data: Path, cifar: Path, tmp_path: Path) -> None:
     """The like on the first thousand, of which the checkpoint knows 91.4 %, with fewer images for the ranges."""
     fp32, int8 = _both(real_data, cifar, tmp_path, 20, "resnet20-12fca82f.th", "cifar_first.npz", "--calib-images", "128")

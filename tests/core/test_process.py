@@ -41,10 +41,10 @@ def _stat(pid: str) -> str:
 
 def test_a_program_that_cannot_be_ended_is_left_behind() -> None:
     """Whoever holds the output open out of reach costs the time limit and no more."""
-    code = "import subprocess, time; subprocess.Popen(['/bin/sleep', '4'], start_new_session=True); time.sleep(60)"
+    code = "import subprocess, time; subprocess.Popen(['/bin/sleep', '40'], start_new_session=True); time.sleep(60)"
     start = time.monotonic()
     assert run_within([sys.executable, "-c", code], 0.5) is None
-    assert time.monotonic() - start < 2.5
+    assert time.monotonic() - start < 20
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_the_answer_is_the_last_line() -> None:
 
 def test_what_a_program_leaves_running_does_not_hold_its_output() -> None:
     """A child of the child that keeps the output open costs nothing once the program itself has ended."""
-    code = "import subprocess; print('done'); subprocess.Popen(['/bin/sleep', '4'], start_new_session=True)"
+    code = "import subprocess; print('done'); subprocess.Popen(['/bin/sleep', '40'], start_new_session=True)"
     start = time.monotonic()
     assert run_within([sys.executable, "-c", code], 20) == Finished(0, "done\n", "")
-    assert time.monotonic() - start < 3.5
+    assert time.monotonic() - start < 20

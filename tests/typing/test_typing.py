@@ -22,6 +22,7 @@ def test_the_program_uses_every_public_name() -> None:
     assert used >= set(er.__all__)
 
 
+@pytest.mark.slow  # make lint runs it too
 def test_pyright_accepts_it() -> None:
     """By way of basedpyright, which brings its own node: the package pyright downloads itself when it first runs."""
     if find_spec("basedpyright") is None:

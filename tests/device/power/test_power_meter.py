@@ -213,7 +213,7 @@ def test_a_sensor_that_hangs_does_not_hold_the_block(tmp_path: Path) -> None:
         fresh.replace(pipe)
         time.sleep(0.3)
         left = time.monotonic()
-    assert 1.9 < time.monotonic() - left < 8
+    assert 1.9 < time.monotonic() - left < 60
     reading = meter.reading()
     assert reading.notes == ("a sensor did not answer in time: the end of the measurement is missing",)
     assert reading.energy_mj is None
@@ -314,6 +314,7 @@ def test_nothing_measured_is_the_callers_error() -> None:
     assert "with PowerMeter() as meter" in caught.value.hint
 
 
+@pytest.mark.alone
 def test_sampling_costs_under_a_hundredth_of_a_core(tmp_path: Path) -> None:
     """At ten samples per second on the tree of a whole board the thread takes less than 1 % of CPU time."""
     with PowerMeter(root=write(tmp_path, ORIN_NANO)) as meter:

@@ -166,7 +166,7 @@ def test_a_real_signal(tiny_artifacts: dict[str, Artifact], monkeypatch: pytest.
     monkeypatch.setattr("edge_resnet.measurement.bench.bench.ConditionsMonitor", Signalling)
     result = bench(tiny_artifacts["int8"], replace(QUICK, seconds=100.0))
     assert result.interrupted
-    assert 0.1 < result.seconds < 10
+    assert 0 < result.seconds < 60
 
 
 def test_samples_are_thinned_evenly(tiny_artifacts: dict[str, Artifact]) -> None:
@@ -192,7 +192,7 @@ def test_a_real_backend(tiny_artifacts: dict[str, Artifact], backend: str) -> No
     assert {"edge-resnet", "numpy", *installed} <= result.versions.keys()
     assert result.device.usable_cores >= 1
     assert result.count >= 20
-    assert result.seconds >= 0.19
+    assert result.seconds == pytest.approx(result.mean_ms * result.count / 1000)
     assert result.engine_bytes > 1000
     assert set(result.stages_ms) == {"preprocess", "inference", "postprocess", "total"}
     assert result.cold_start_ms is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import os
 import subprocess
 import sys
@@ -24,13 +25,15 @@ PROGRAM = Path(__file__).with_name("together.py")
 
 
 def together(folder: Path, mode: str, *args: str, restarts: int = 0) -> None:
-    """Run together.py in two processes."""
+    """Run together.py in two processes; one pair at a time on this machine, since each pair takes every core."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "GLOO_SOCKET_IFNAME": "lo"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
     command += ["--nproc-per-node", "2", "--max-restarts", str(restarts)]
-    result = subprocess.run(
-        [*command, PROGRAM, folder, mode, *args], env=environment, capture_output=True, text=True, check=False, timeout=240
-    )
+    with PROGRAM.open() as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        result = subprocess.run(
+            [*command, PROGRAM, folder, mode, *args], env=environment, capture_output=True, text=True, check=False, timeout=240
+        )
     assert result.returncode == 0, result.stderr[-3000:]
 
 

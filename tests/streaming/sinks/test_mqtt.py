@@ -261,7 +261,7 @@ def test_no_broker_at_all(monkeypatch: pytest.MonkeyPatch) -> None:
         started = time.monotonic()
         with pytest.raises(EdgeResnetError, match="has not taken the last 5 messages"):
             sink.close()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 60
     with pytest.raises(EdgeResnetError, match="closed"):
         sink.write(predicted(6), FRAME)
 

@@ -120,6 +120,7 @@ def test_a_video_by_its_own_clock(tmp_path: Path) -> None:
     assert 0.4 < (arrived[-1] - arrived[0]) / 1e9 < 2
 
 
+@pytest.mark.alone
 def test_a_reader_slower_than_the_clock(tmp_path: Path) -> None:
     """Late frames come at once, none is skipped, and their times show their age."""
     with VideoSource(str(_write(tmp_path / "clip.avi", frames=12)), realtime=True) as source:

@@ -140,6 +140,7 @@ def test_the_papers_figures_stand_beside(ask: Callable[..., ExperimentRequest], 
     assert {row["paper"] for row in again.tables[0].as_dicts()} == {None}
 
 
+@pytest.mark.slow
 def test_complexity_is_measured(tmp_path: Path) -> None:
     """Parameters agree with table 6 to its last digit; multiply-adds with the paper's stride agree with table 1 to 0.1 · 10⁹."""
     result, page = run_experiment(ExperimentRequest("complexity", tmp_path / "out"))
