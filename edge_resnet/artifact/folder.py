@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from edge_resnet.artifact.schema import SCHEMA_VERSION, CalibrationTable, FileEntry, Manifest
-from edge_resnet.core.errors import ArtifactError, BuildError
-from edge_resnet.core.files import sha256_of
+from edge_resnet.core.errors import ArtifactError, BuildError, DataError
+from edge_resnet.core.files import read_limited, sha256_of
 
 __all__ = [
     "CALIBRATION",
@@ -49,6 +49,9 @@ _ENGINES = "engines"
 _ENGINE_META = "meta.json"
 #: Packages whose versions the manifest names.
 _TOOLS = ("edge-resnet", "numpy", "onnx", "onnxruntime", "pillow", "torch")
+
+#: Larger than any list of class names.
+_MAX_LABEL_BYTES = 16 * 2**20
 
 T = TypeVar("T")
 
@@ -103,11 +106,21 @@ def open_artifact(folder: Path) -> Artifact:
             raise ArtifactError(f"{path} does not list {name}", hint="build the artifact again")
     for name, entry in manifest.files.items():
         _check_file(folder, name, entry)
-    labels = tuple((folder / LABELS).read_text(encoding="utf-8").removesuffix("\n").split("\n"))
+    labels = _read_labels(folder / LABELS)
     if len(labels) != manifest.model.classes:
         message = f"{folder / LABELS} has {len(labels)} lines for {manifest.model.classes} classes"
         raise ArtifactError(message, hint="build the artifact again")
     return Artifact(folder, manifest, labels)
+
+
+def _read_labels(path: Path) -> tuple[str, ...]:
+    """The lines of ``labels.txt``. Raises ArtifactError unless it is UTF-8 text of at most 16 MiB."""
+    try:
+        return tuple(read_limited(path, _MAX_LABEL_BYTES).decode("utf-8").removesuffix("\n").split("\n"))
+    except UnicodeDecodeError as error:
+        raise ArtifactError(f"{path} is not UTF-8 text: {error.reason}", hint="build the artifact again") from error
+    except DataError as error:
+        raise ArtifactError(error.message, hint="build the artifact again") from error
 
 
 def newest_artifact(root: Path) -> Path:

@@ -11,7 +11,7 @@ import typer
 from edge_resnet.cli import options
 from edge_resnet.cli.int8 import print_int8
 from edge_resnet.cli.progress import progress_bars
-from edge_resnet.core.errors import ConfigError, DataError
+from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -69,7 +69,9 @@ def build(
     edge-resnet build --family cifar --depth 32 --weights resnet32.th --fp32
     """
     precision = _precision(int8=int8, fp16=fp16, fp32=fp32)
-    names = None if labels is None else _read_labels(labels)
+    from edge_resnet.images.labelfile import read_labels
+
+    names = None if labels is None else read_labels(labels)
     from edge_resnet import api
     from edge_resnet.artifact.enginecache import EngineTuning
     from edge_resnet.quantization.recipes import RecipeOverrides
@@ -93,18 +95,6 @@ def _precision(*, int8: bool, fp16: bool, fp32: bool) -> Precision:
     if int8 + fp16 + fp32 > 1:
         raise ConfigError("--int8, --fp16 and --fp32 exclude each other", hint="choose one")
     return "int8" if int8 else "fp16" if fp16 else "fp32"
-
-
-def _read_labels(path: Path) -> tuple[str, ...]:
-    try:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"labels cannot be read from {path}: {error}", hint="--labels takes a UTF-8 text file with a class name per line"
-        ) from error
-    if len(names) < 2:
-        raise DataError(f"{path} names {len(names)} classes, at least 2 are needed", hint="--labels takes a class name per line")
-    return names
 
 
 def _batch_sizes(text: str) -> int | tuple[int, int, int]:

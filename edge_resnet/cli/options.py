@@ -65,7 +65,7 @@ Weights = Annotated[str, typer.Option(help=_WEIGHTS_HELP, rich_help_panel=_NETWO
 Shortcut = Annotated[ShortcutName | None, typer.Option(help=_SHORTCUT_HELP, rich_help_panel=_NETWORK)]
 Plain = Annotated[bool, typer.Option("--plain", help="The same network without shortcuts.", rich_help_panel=_NETWORK)]
 Classes = Annotated[int | None, typer.Option(help=_CLASSES_HELP, rich_help_panel=_NETWORK)]
-Labels = Annotated[Path | None, typer.Option(help="Text file with a class name per line.", rich_help_panel=_NETWORK)]
+Labels = Annotated[Path | None, typer.Option(help="Class names: a line each, or JSON.", rich_help_panel=_NETWORK)]
 InputSize = Annotated[int | None, typer.Option(help=_SIZE_HELP, rich_help_panel=_NETWORK)]
 PerChannel = Annotated[
     tuple[float, float, float], typer.Option(help="Normalisation per channel, RGB, in 0..1.", rich_help_panel=_NETWORK)

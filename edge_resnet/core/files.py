@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -21,6 +22,7 @@ __all__ = [
     "kind_of",
     "parse_record",
     "read_json",
+    "read_limited",
     "replace_files",
     "sha256_of",
     "write_together",
@@ -78,6 +80,24 @@ def check_free(path: Path, *, force: bool) -> None:
         raise BuildError(f"{path} cannot be written: the folder {path.parent} does not exist", hint=f"mkdir -p {path.parent}")
     if path.exists() and not force:
         raise BuildError(f"{path} exists already", hint="choose another name, or replace it with --force")
+
+
+def read_limited(path: Path, max_bytes: int) -> bytes:
+    """The content of a regular file of at most ``max_bytes``: a pipe or a device may never end.
+
+    Raises DataError for anything else, and if it cannot be read.
+    """
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DataError(f"{path} is not a regular file", hint="name a file")
+        with path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be read: {reason}", hint="check the name and its permissions") from error
+    if len(content) > max_bytes:
+        raise DataError(f"{path} is larger than the {max_bytes / 2**20:.0f} MiB that it may have", hint="name another file")
+    return content
 
 
 T = TypeVar("T")

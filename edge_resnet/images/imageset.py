@@ -185,6 +185,8 @@ def _listing(path: Path, label_names: Sequence[str] | None) -> ImageListing:
         return read_folder(path, label_names)
     if not path.exists():
         raise DataError(f"{path} does not exist", hint=_KINDS)
+    if not path.is_file():
+        raise DataError(f"{path} is not a regular file", hint=_KINDS)  # to open a pipe may block for ever
     if path.suffix.lower() == ".csv":
         return read_csv(path)
     decode_image(path)

@@ -8,14 +8,11 @@ from __future__ import annotations
 import csv
 import errno
 import lzma
-import os
-import re
 import struct
 import tokenize
 import zipfile
 import zlib
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.core.errors import DataError
+from edge_resnet.images.classes import class_indices, matches_any
 from edge_resnet.images.preprocess import ImageArray
+from edge_resnet.images.walk import SUFFIXES, PassedOver, describe_passed_over, images_below, list_folder, log_passed_over
 
 __all__ = ["ImageListing", "check_pixels", "checked_labels", "read_csv", "read_folder", "read_npz"]
 
-#: Files that count as images in a folder (torchvision's ``IMG_EXTENSIONS``).
-_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp"})
 _SPLITS = frozenset({"train", "val", "valid", "validation", "test"})
 #: Errors that zipfile and numpy raise on damaged archives.
 _DAMAGE = (
@@ -57,26 +54,35 @@ class ImageListing:
 
 
 def read_folder(folder: Path, label_names: Sequence[str] | None) -> ImageListing:
-    """List a folder of class folders, or else of images without classes; hidden files and folders are skipped.
+    """List a folder of class folders, or of images without classes. What is passed over is logged by kind, in one line.
 
-    Without ``label_names`` the class folders are numbered in the order of their names. Raises DataError if no image is found,
-    if the folder holds the parts of a data set (train, val) instead of classes, or if a class folder matches no label; OSError
-    if a folder cannot be read.
+    Without ``label_names`` the class folders are numbered in the order of their names; with them as ``class_indices`` says, where
+    class folders without images do not count. Where there are images beside folders, the larger part is taken, or the folders if
+    one of them has the name of a label. Raises DataError if no image is found, if the folder holds the parts of a data set
+    (train, val) instead of classes, or if a class folder matches no label; OSError if a folder cannot be read.
     """
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    found = {name: _images_below(folder / name) for name in names}
-    filled = [name for name in names if found[name]]
-    if not filled:
-        flat = sorted(entry for entry in folder.iterdir() if _is_image(entry.name) and entry.is_file())
-        if not flat:
-            raise DataError(f"{folder} holds no images", hint=f"images end in {', '.join(sorted(_SUFFIXES))}")
-        return ImageListing(tuple(flat))
-    if {name.lower() for name in filled} <= _SPLITS:
+    passed_over = PassedOver()
+    content = list_folder(folder, passed_over)
+    found = {entry.name: images_below(entry, passed_over) for entry in content.folders}
+    filled = [name for name, images in found.items() if images]
+    if not filled and not content.images:
+        seen = f" among {text}" if (text := describe_passed_over(passed_over)) else ""
+        raise DataError(f"{folder} holds no images{seen}", hint=f"images end in {', '.join(sorted(SUFFIXES))}")
+    in_folders = sum(map(len, found.values()))
+    if content.images and (len(content.images) >= in_folders and not matches_any(filled, label_names or ())):
+        listing = ImageListing(content.images)
+        passed_over[f"images in folders beside the others ({', '.join(filled[:3])})"] += in_folders
+    elif {name.lower() for name in filled} <= _SPLITS:
         raise DataError(f"{folder} holds the parts {', '.join(filled)}, not classes", hint=f"use {folder / filled[-1]}")
-    indices = _class_indices(folder, names, label_names)
-    pairs = [(path, indices[name]) for name in filled for path in found[name]]
-    class_names = tuple(names) if label_names is None else tuple(label_names)
-    return ImageListing(tuple(path for path, _ in pairs), tuple(label for _, label in pairs), class_names)
+    else:
+        indices = _indices(folder, found, label_names)
+        pairs = [(path, indices[name]) for name in filled for path in found[name]]
+        class_names = tuple(found) if label_names is None else tuple(label_names)
+        listing = ImageListing(tuple(path for path, _ in pairs), tuple(label for _, label in pairs), class_names)
+        passed_over["images beside the class folders"] += len(content.images)
+        passed_over["folders without images"] += 0 if label_names is None else len(found) - len(filled)
+    log_passed_over(folder, passed_over)
+    return listing
 
 
 def read_csv(path: Path) -> ImageListing:
@@ -136,52 +142,12 @@ def checked_labels(origin: str, labels: npt.NDArray[np.generic], count: int) -> 
     return tuple(plain)
 
 
-def _images_below(folder: Path) -> list[Path]:
-    def stop(error: OSError) -> None:
-        raise error  # os.walk skips an unreadable folder silently
-
-    walk = sorted(os.walk(folder, onerror=stop))
-    return [Path(at, name) for at, _, files in walk for name in sorted(files) if _is_image(name)]
-
-
-def _is_image(name: str) -> bool:
-    return Path(name).suffix.lower() in _SUFFIXES and not name.startswith(".")
-
-
-def _class_indices(folder: Path, names: Sequence[str], label_names: Sequence[str] | None) -> dict[str, int]:
-    by_order = {name: index for index, name in enumerate(names)}
+def _indices(folder: Path, found: Mapping[str, list[Path]], label_names: Sequence[str] | None) -> dict[str, int]:
+    """The class index of each class folder with images. Where no name matches a label, an empty folder counts for the order."""
     if label_names is None:
-        return by_order
-    known = _spellings(label_names)
-    unknown = [name for name in names if _plain(name) not in known]
-    if not unknown:
-        return {name: known[_plain(name)] for name in names}
-    if all(map(_is_index, names)):
-        return {name: int(name) for name in names}
-    if len(names) == len(label_names):
-        return by_order
-    raise DataError(
-        f"class folder {folder / unknown[0]} matches none of the network's {len(label_names)} labels",
-        hint="name the folders by label or by class index, or write a CSV with file and class_index",
-    )
-
-
-def _spellings(label_names: Sequence[str]) -> dict[str, int]:
-    """Whole label, first synonym and leading WordNet id of each class → index; a spelling that two classes share is left out."""
-    whole = [_plain(label) for label in label_names]
-    synonyms = [_plain(label.split(",")[0]) for label in label_names]
-    wordnet_ids = [match[0] if (match := re.match(r"n\d{8}\b", label)) else "" for label in whole]
-    known: dict[str, int] = {}
-    for spellings in (whole, synonyms, wordnet_ids):
-        counts = Counter(spellings)
-        for index, spelling in enumerate(spellings):
-            if counts[spelling] == 1:
-                known.setdefault(spelling, index)
-    return known
-
-
-def _plain(label: str) -> str:
-    return " ".join(label.casefold().replace("_", " ").replace("-", " ").split())
+        return {name: index for index, name in enumerate(found)}
+    filled = [name for name, images in found.items() if images]
+    return class_indices(folder, filled if matches_any(filled, label_names) else list(found), label_names)
 
 
 def _class_index(path: Path, line: int, text: str | None) -> int:

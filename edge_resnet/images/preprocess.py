@@ -26,6 +26,9 @@ ImageArray: TypeAlias = npt.NDArray[np.uint8]
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
 # A decoded image of this size takes 268 MB; a small file can claim any size (a decompression bomb).
 _MAX_PIXELS = 89_478_485
+#: The highest value that 14 bits do not reach.
+_MIN_16_BIT = 1 << 14
+_DEPTH_HINT = "scale the values to all 16 bits, or save the image with 8 bits per channel"
 
 
 def preprocess(image: ImageArray | Image.Image, spec: Preprocess) -> ImageArray:
@@ -55,8 +58,9 @@ def decode_image(path: Path | str) -> ImageArray:
     """Read a JPEG, PNG, WebP, BMP, GIF, PPM or TIFF file and apply its EXIF orientation.
 
     Returns (H, W, 3) uint8 RGB. Grey is repeated, transparency dropped, CMYK and palettes are converted, 16-bit values keep
-    their upper byte, and the first image of an animation is used. Raises DataError with the file's name if it is missing, not an
-    image, truncated, of floating-point pixels, or claims more than 89 million pixels.
+    their upper byte, integers up to 255 are kept whatever their type, and the first image of an animation is used. Raises
+    DataError with the file's name if it is missing, not a regular file, not an image, truncated, claims more than 89 million
+    pixels, or has pixels of unknown range: floats, and more than 8 bits of which only the lower ones are used.
     """
     return np.array(_decode(Path(path)))
 
@@ -174,14 +178,21 @@ def _resample(part: Image.Image, down: Axis, across: Axis) -> Image.Image:
 
 def _decode(path: Path) -> Image.Image:
     try:
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path} is not a regular file", hint="name an image")  # to open a pipe may block for ever
         with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
             if image.width * image.height > _MAX_PIXELS:
                 raise Image.DecompressionBombError(f"it claims {image.width}x{image.height} pixels")
+            stored = str(image.tile)  # says how the pixels are stored, until they are loaded
             image.load()
+            if ";16" in stored and not image.mode.startswith("I"):
+                _refuse_unused_bits(_brightest(image) << 8 | 0xFF)  # Pillow has kept the upper bytes of the colours
             _turn_upright(image)
-            return _rgb(image)
+            return _rgb(Image.fromarray((np.asarray(image) >> 4).astype(np.uint8)) if "I;12" in stored else image)
     except UnidentifiedImageError as error:
-        raise DataError(f"{path} is not an image", hint=f"known formats: {', '.join(_FORMATS)}") from error
+        found = _other_format(path)
+        is_what = f"is {found}, which is not supported" if found else "is not an image"
+        raise DataError(f"{path} {is_what}", hint=f"known formats: {', '.join(_FORMATS)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         hint = f"resize it to at most {_MAX_PIXELS // 1_000_000} million pixels"
         raise DataError(f"{path} is too large: {error}", hint=hint) from error
@@ -189,9 +200,20 @@ def _decode(path: Path) -> Image.Image:
         raise DataError(f"{path} does not exist", hint="check the spelling") from error
     except ConfigError as error:
         raise DataError(f"{path}: {error}", hint=error.hint) from error
+    except DataError:
+        raise
     except Exception as error:  # Pillow's decoders raise anything from struct.error to SyntaxError on a damaged file
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
         raise DataError(f"{path} cannot be read as an image: {reason}", hint="replace or remove the file") from error
+
+
+def _other_format(path: Path) -> str:
+    """The name of a known format that is not read, or "": phones write HEIC, often under the name of a JPEG."""
+    with path.open("rb") as file:
+        brand = file.read(12)
+    return {b"heic": "HEIC", b"heix": "HEIC", b"mif1": "HEIF", b"msf1": "HEIF", b"avif": "AVIF"}.get(
+        brand[8:] if brand[4:8] == b"ftyp" else b"", ""
+    )
 
 
 def _turn_upright(image: Image.Image) -> None:
@@ -205,8 +227,32 @@ def _rgb(image: Image.Image) -> Image.Image:
         raise ConfigError("floating-point pixels have no known range", hint="convert the image to 8 bits per channel")
     if image.mode.startswith("I"):
         # Pillow's own conversion clips 16-bit values at 255, so that nearly every pixel turns white.
-        upper = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
-        return Image.fromarray(upper.astype(np.uint8)).convert("RGB")
+        values = np.asarray(image).astype(np.int64)
+        if values.min() < 0:
+            raise ConfigError("negative pixels have no known range", hint=_DEPTH_HINT)
+        if values.max() > 255:
+            _refuse_unused_bits(int(values.max()))
+            values >>= 8
+        return Image.fromarray(values.astype(np.uint8)).convert("RGB")
     if image.mode in ("P", "PA") and "transparency" in image.info:
         image = image.convert("RGBA")  # converting straight to RGB warns if the transparency is a table
     return image.convert("RGB")
+
+
+def _brightest(image: Image.Image) -> int:
+    """The highest value of any channel but transparency."""
+    channels = [band for name, band in zip(image.getbands(), image.split(), strict=True) if name != "A"]
+    return max(int(np.asarray(band).max()) for band in channels)
+
+
+def _refuse_unused_bits(highest: int) -> None:
+    """Raise ConfigError if pixels of 16 bits are those of a camera of 10, 12 or 14, which would turn nearly black, or of 32.
+
+    Nothing in a file says which it is, and a quarter of the range is reached by all but the darkest photographs.
+    """
+    if highest > 0xFFFF:
+        raise ConfigError(f"pixels up to {highest} have no known range", hint=_DEPTH_HINT)
+    if highest < _MIN_16_BIT:
+        raise ConfigError(
+            f"16-bit pixels that reach only {highest} of 65535 look like fewer bits in a larger type", hint=_DEPTH_HINT
+        )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 import re
 import time
@@ -13,11 +12,17 @@ from types import TracebackType
 
 from edge_resnet.core.errors import DataError, SourceError
 from edge_resnet.images.preprocess import decode_image
+from edge_resnet.images.walk import (
+    SUFFIXES,
+    PassedOver,
+    describe_passed_over,
+    images_matching,
+    list_folder,
+    log_passed_over,
+)
 from edge_resnet.streaming.records import Frame
 
 __all__ = ["ImagesSource"]
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".ppm", ".pgm", ".tif", ".tiff"})
 
 _log = logging.getLogger(__name__)
 
@@ -25,8 +30,8 @@ _log = logging.getLogger(__name__)
 class ImagesSource:
     """The images of a path or a glob in natural order: ``img2`` before ``img10``.
 
-    An image that cannot be read is dropped with a warning; if none can be read, SourceError is raised. Hidden files of a folder
-    are skipped. ``images://PATH`` takes a file of any name for an image.
+    An image that cannot be read is dropped with a warning; if none can be read, SourceError is raised. Whatever else lies in a
+    folder is passed over and counted in one warning. ``images://PATH`` takes a file of any name for an image.
     """
 
     live = False
@@ -67,27 +72,28 @@ class ImagesSource:
 
 
 def _paths(uri: str) -> list[Path]:
-    path = Path(uri)
+    """The images that ``uri`` names, in natural order; what is passed over is logged by kind, in one line."""
+    path, passed_over = Path(uri), PassedOver()
     if path.is_file():
         return [path]
     if path.is_dir():
-        found = [entry for entry in path.iterdir() if _is_image(entry) and not entry.name.startswith(".")]
+        content = list_folder(path, passed_over)
+        found = list(content.images)
+        passed_over["folders"] += len(content.folders)
         if not found:
-            raise SourceError(f"{uri} contains no images", hint=f"looked for {', '.join(sorted(SUFFIXES))}")
+            seen = f", only {text}" if (text := describe_passed_over(passed_over)) else ""
+            below = f"; for those in its folders: --source '{path}/**/*'" if content.folders else ""
+            raise SourceError(f"{uri} contains no images{seen}", hint=f"looked for {', '.join(sorted(SUFFIXES))}{below}")
     elif any(mark in uri for mark in "*?["):
-        names = glob.glob(uri, recursive=True)  # noqa: PTH207 - takes absolute patterns
-        found = [Path(name) for name in names if _is_image(Path(name))]
+        found = images_matching(uri, passed_over)
         if not found:
             raise SourceError(
                 f"no image matches {uri}", hint="check the pattern, and quote it so that the shell does not expand it"
             )
     else:
         raise SourceError(f"{uri} does not exist", hint="use a file, a folder, a glob or a camera index")
+    log_passed_over(uri, passed_over)
     return sorted(found, key=lambda entry: (_natural(str(entry)), str(entry)))
-
-
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES and path.is_file()
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
