@@ -48,7 +48,7 @@ _INT8 = "Calibration"
 _OUTPUT = "Output"
 
 _DEPTH_HELP = "Layers: 18, 34, 50, 101, 152, or 6n+2 with --family cifar."
-_WEIGHTS_HELP = "default (torchvision's V1; a CIFAR ResNet-20 ships), random, or a .pth, .pt, .th or .safetensors file."
+_WEIGHTS_HELP = "default (torchvision's V1; a CIFAR ResNet-20 ships), random, FILE, or FILE#NAME for a network in it."
 _SHORTCUT_HELP = "A zero-padded, B projection if the shape changes, C projections everywhere (default: B; cifar: A)."
 _CLASSES_HELP = "Number of classes (default: 1000; cifar: 10)."
 _SIZE_HELP = "Side of the square input in pixels (default: 224; cifar: 32)."

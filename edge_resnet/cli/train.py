@@ -29,7 +29,7 @@ ScheduleName = Literal["one-cycle", "paper-cifar", "paper-imagenet", "cosine", "
 AugmentName = Literal["none", "shift", "cifar", "imagenet", "scales"]
 _DATA_HELP = "digits, cifar10, a folder with train/ and val/, a folder with *train.npz and *test.npz, or the training set alone."
 _QAT_HELP = "Fine-tune this artifact with simulated INT8 rounding (defaults: rate 0.005, 3 epochs, batch 64)."
-_WEIGHTS_HELP = "random, default (torchvision's V1), or a file; the head is new if its number of classes differs."
+_WEIGHTS_HELP = "random, default (torchvision's V1), or FILE or FILE#NAME; the head is new if its number of classes differs."
 _FREEZE_HELP = "Keep this stage and all before it unchanged: stem, layer1, layer2, layer3, layer4."
 
 

@@ -114,7 +114,7 @@ class ModelSpec:
 
     ``shortcut``: A zero-padded identity, B projection where the shape changes, C projections everywhere.
     ``plain``: the network without shortcuts. ``input_size``: side of the square input in pixels.
-    ``weights``: torchvision's id, ``random``, or ``sha256:…`` of the file.
+    ``weights``: torchvision's id, ``random``, or ``sha256:…`` of the file, with ``#NAME`` for one of several networks in it.
     """
 
     family: Family = "imagenet"
@@ -135,8 +135,8 @@ class ModelSpec:
             _require(self.depth in depths, f"no ImageNet ResNet has depth {self.depth}", hint)
         else:
             _require(
-                self.depth >= 8 and self.depth % 6 == 2,
-                f"a CIFAR ResNet has 6n+2 layers, which {self.depth} is not",
+                8 <= self.depth <= FAMILIES["cifar"].depths[-1] and self.depth % 6 == 2,
+                f"a CIFAR ResNet has 6n+2 layers, up to 1202, which {self.depth} is not",
                 "choose for example 20, 32, 44, 56, 110 or 1202",
             )
         _require(

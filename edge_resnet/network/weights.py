@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import pickle
+import logging
 import re
-import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load, load_file
+from safetensors.torch import load
 from torch import nn
 
 from edge_resnet.core.errors import ConfigError, WeightsError
@@ -17,27 +17,23 @@ from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import ModelSpec, Progress, Shortcut
 from edge_resnet.network.pretrained import download, shipped_checkpoint
 from edge_resnet.network.resnet import ResNet, build_network
+from edge_resnet.network.statedict import HeldNetwork, StateDict, choose, held_networks
+from edge_resnet.network.weightfile import FORMATS, read_weights_file
 
 __all__ = ["default_address", "fill_network", "load_weights", "spec_of"]
 
-StateDict = dict[str, torch.Tensor]
-
-#: Keys under which repositories store the state dict in a checkpoint.
-_WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model", "net", "network", "params")
-#: Prefixes that wrapper modules add to every key: DataParallel, torch.compile, Lightning, and attributes of a larger model.
-_PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
-#: CIFAR repositories' names for torchvision's modules.
-_RENAMES = ((re.compile(r"^linear\."), "fc."), (re.compile(r"\.shortcut\."), ".downsample."))
-_FORMATS = "a .pth, .th, .pt or .safetensors file with a state dict"
+_log = logging.getLogger(__name__)
 
 
 def load_weights(network: ResNet, spec: ModelSpec, weights: str, *, progress: Progress | None = None) -> str:
-    """Load ``weights`` into ``network``: ``default``, ``random`` or the path of a file.
+    """Load ``weights`` into ``network``: ``default``, ``random``, or a file, with ``#NAME`` after it for one of its networks.
 
     ``default`` is the checkpoint that ships with the package if there is one, else torchvision's IMAGENET1K_V1. ``random``
-    leaves the network as it is. Returns the id for the manifest: the checkpoint's, ``IMAGENET1K_V1``, ``random`` or
-    ``sha256:…``. Raises WeightsError if the weights cannot be downloaded, cannot be read without executing code, do not fit
-    the network, or are not finite. If they fit a network with another number of classes, ``WeightsError.classes`` says which.
+    leaves the network as it is. Of a network and its average over the training the average is taken; what was chosen or passed
+    over is logged as a warning. Returns the id for the manifest: the checkpoint's, ``IMAGENET1K_V1``, ``random`` or
+    ``sha256:…``, with ``#NAME`` where the file holds several networks. Raises WeightsError if the weights cannot be downloaded,
+    cannot be read without executing code, do not fit the network, or are not finite, and where it is not clear which of several
+    networks is meant. If they fit a network with another number of classes, ``WeightsError.classes`` says which.
     """
     if weights == "random":
         return "random"
@@ -47,16 +43,26 @@ def load_weights(network: ResNet, spec: ModelSpec, weights: str, *, progress: Pr
     if weights == "default":
         url, prefix = default_address(spec)
         path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
-        _fill(network, _read(download(url, path, prefix, progress=progress)), str(path))
+        _fill_from_file(network, download(url, path, prefix, progress=progress))
         return "IMAGENET1K_V1"
-    path = Path(weights)
-    _fill(network, _read(path), str(path))
-    return f"sha256:{sha256_of(path)}"
+    path, wanted = file_and_name(weights)
+    name = _fill_from_file(network, path, wanted)
+    return f"sha256:{sha256_of(path)}" + (f"#{name}" if name else "")
+
+
+def file_and_name(weights: str) -> tuple[Path, str]:
+    """The file of ``FILE#NAME`` and the name of one of its networks; a file that is called so as a whole takes precedence."""
+    whole, _, name = weights.rpartition("#")
+    if name and not Path(weights).exists() and Path(whole).is_file():
+        return Path(whole), name
+    return Path(weights), ""
 
 
 def fill_network(network: ResNet, module: nn.Module) -> ResNet:
     """Give ``network`` the parameters of a torch module in torchvision's layout. Raises WeightsError where they do not fit."""
-    _fill(network, {key: value.detach().cpu() for key, value in module.state_dict().items()}, type(module).__name__)
+    name = type(module).__name__
+    networks = held_networks({key: value.detach().cpu() for key, value in module.state_dict().items()})
+    _fill(network, choose(networks, _without_counters(network.state_dict()), "", name).state, name)
     return network
 
 
@@ -65,8 +71,8 @@ def spec_of(network: nn.Module) -> ModelSpec:
 
     Its input size is the family's. Raises WeightsError where it is none of them.
     """
-    state = _without_counters(_renamed(network.state_dict()))
-    spec = _matching_spec(state)
+    networks = held_networks(dict(network.state_dict()))
+    spec = _matching_spec(_without_counters(networks[0].state)) if len(networks) == 1 else None
     if spec is None:
         raise WeightsError(
             f"{type(network).__name__} is not one of the networks that can be built",
@@ -89,48 +95,45 @@ def default_address(spec: ModelSpec) -> tuple[str, str]:
     return url, found.group(1) if found else ""
 
 
-def _read(path: Path) -> StateDict:
-    """The tensors of a weights file. No code in it is executed."""
-    try:
-        if not path.is_file():
-            fault = "is not a file" if path.exists() else "does not exist"
-            raise WeightsError(f"weights file {path} {fault}", hint=f"--weights takes {_FORMATS}")
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch warns about its internals before it raises what is mapped below
-            return _unwrapped(torch.load(path, map_location="cpu", weights_only=True), path)
-    except WeightsError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path} contains code or is not a weights file", hint="save only the state dict, preferably as .safetensors"
-        ) from error
-    except Exception as error:  # RuntimeError, EOFError, KeyError, IndexError, SafetensorError and more, by where the damage is
-        raise WeightsError(
-            f"{path} is damaged or is not a weights file ({_first_sentence(error)})", hint="download or copy the file again"
-        ) from error
+def _fill_from_file(network: ResNet, path: Path, wanted: str = "") -> str:
+    """Load one of a file's networks, and log what was chosen. Returns its name where the file holds several."""
+    networks = held_networks(read_weights_file(path))
+    held = choose(networks, _without_counters(network.state_dict()), wanted, str(path))
+    several = len(networks) > 1
+    _fill(network, held.state, f"{path} ({held.name})" if several else str(path))
+    if remarks := list(_remarks(path, networks, held, chosen=bool(wanted))):
+        _log.warning("weights %s: %s", path, "; ".join(remarks))
+    return held.name if several else ""
 
 
-def _unwrapped(content: object, path: Path, max_depth: int = 8) -> StateDict:
-    """The state dict inside a checkpoint, wherever the repository put it. A dict can contain itself, hence ``max_depth``."""
-    if not isinstance(content, dict):
-        raise WeightsError(
-            f"weights file {path} contains a {type(content).__name__}, not a state dict", hint=f"--weights takes {_FORMATS}"
-        )
-    inner = next((content[key] for key in _WRAPPERS if isinstance(content.get(key), dict)), None)
-    if inner is not None and max_depth > 0:
-        return _unwrapped(inner, path, max_depth - 1)
-    return {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
+def _remarks(path: Path, networks: list[HeldNetwork], held: HeldNetwork, *, chosen: bool) -> Iterator[str]:
+    """What a reader should know about the network that was taken from a file."""
+    if len(networks) > 1 and not chosen:
+        average = ", the average over the training" if held.averaged else ""
+        others = [network for network in networks if network is not held]
+        names = " and ".join(network.name or "the file itself" for network in networks)
+        yield f"{names} are there, {held.name or 'the file itself'} is taken{average}"
+        yield from (f"{network.name} {network.unused}" for network in others if network.unused)
+        if named := next((network.name for network in others if network.name), ""):
+            yield f"{path}#{named} takes the other"
+    if held.unused:
+        yield f"this average {held.unused}"
+    yield from held.notes
+    if held.passed_over:
+        yield f"{len(held.passed_over)} tensors of metrics and losses are passed over, {held.passed_over[0]} among them"
 
 
 def _fill(network: ResNet, found: StateDict, origin: str) -> None:
     """Load ``found`` into the network if all of it fits and is finite; otherwise leave the network unchanged."""
-    state, needed = _without_counters(_renamed(found)), _without_counters(network.state_dict())
+    state, needed = _without_counters(found), _without_counters(network.state_dict())
     _refuse_mismatch(state, needed, origin)
     for key, value in state.items():
         if not value.is_floating_point() or value.layout != torch.strided or value.is_meta:
             raise WeightsError(f"weights {origin}: {key} is not a dense float tensor", hint="save dense float tensors")
+        if key.endswith("running_var") and bool((value < 0).any()):
+            raise WeightsError(
+                f"weights {origin}: {key} contains a negative variance ({float(value.min()):g})", hint="use another file"
+            )
         state[key] = value.to(needed[key].dtype)
         if not torch.isfinite(state[key]).all():
             raise WeightsError(
@@ -142,15 +145,6 @@ def _fill(network: ResNet, found: StateDict, origin: str) -> None:
 def _without_counters(state: StateDict) -> StateDict:
     """Without num_batches_tracked: some files omit it, and inference never reads it."""
     return {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
-
-
-def _renamed(state: StateDict) -> StateDict:
-    """The same tensors under torchvision's keys."""
-    while prefix := next((p for p in _PREFIXES if state and all(key.startswith(p) for key in state)), ""):
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
-    for pattern, name in _RENAMES:
-        state = {pattern.sub(name, key): value for key, value in state.items()}
-    return state
 
 
 def _refuse_mismatch(state: StateDict, needed: StateDict, origin: str) -> None:
@@ -170,11 +164,27 @@ def _refuse_mismatch(state: StateDict, needed: StateDict, origin: str) -> None:
         return
     fits = _matching_spec(state)
     if fits is None:
-        hint = f"--weights takes {_FORMATS} of a network that `edge-resnet models` lists"
+        hint = f"{_unlike(state)}weights are {FORMATS} of a network that `edge-resnet models` lists"
     else:
         hint = f"the file fits --family {fits.family} --depth {fits.depth} --shortcut {fits.shortcut} --classes {fits.classes}"
     message = f"weights {origin} do not fit the network: {', '.join(faults)}"
     raise WeightsError(message, hint=hint, classes=None if fits is None else fits.classes)
+
+
+def _unlike(state: StateDict) -> str:
+    """What sets a network apart from those that can be built, where it is a known one."""
+    stem, first = state.get("conv1.weight"), state.get("layer1.0.conv1.weight")
+    if not state:
+        return "the file contains no tensors; "
+    if any(".embedder." in key for key in state):
+        return "these are Hugging Face's keys: save the state dict of torchvision's or timm's network; "
+    if stem is not None and stem.ndim == 4 and stem.shape[1] != 3:
+        return f"this network takes images of {stem.shape[1]} channels, not RGB; "
+    if stem is not None and stem.ndim == 4 and "layer4.0.conv1.weight" in state and stem.shape[2] != 7:
+        return "this network has another stem than an ImageNet ResNet; "
+    if first is not None and "layer1.0.conv3.weight" in state and first.shape[0] != 64:
+        return "this is a ResNeXt or a wide ResNet; "
+    return ""
 
 
 def _matching_spec(state: StateDict) -> ModelSpec | None:
@@ -191,9 +201,3 @@ def _matching_spec(state: StateDict) -> ModelSpec | None:
     with torch.device("meta"):
         needed = _without_counters(build_network(spec).state_dict())
     return spec if {k: v.shape for k, v in needed.items()} == {k: v.shape for k, v in state.items()} else None
-
-
-def _first_sentence(error: Exception) -> str:
-    """The first sentence of another library's error, with the error's type if the text is a single word."""
-    text = re.split(r"\. |\n", str(error).strip())[0].rstrip(".")[:200]
-    return text if " " in text else f"{type(error).__name__} {text}".strip()
