@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from edge_resnet.streaming.records import Frame, SourceState, SourceStatus
@@ -19,6 +20,7 @@ __all__ = ["FileReader", "FrameReader", "Taken", "rate", "remember"]
 #: Frames of a file that are decoded ahead, so that decoding and inference overlap.
 _AHEAD = 4
 _LAST_READ_S = 0.5
+_IMAGE_NS = 1_000_000_000
 #: Seconds over which frames per second are counted.
 _WINDOW_S = 5.0
 
@@ -149,7 +151,9 @@ class FileReader:
     def _read(self) -> None:
         try:
             for source in self._sources:
-                for frame in source:
+                for number, frame in enumerate(source):
+                    if frame.position_ns is None:  # an image: a recording shows one per second
+                        frame = replace(frame, position_ns=number * _IMAGE_NS)
                     with self._news:
                         self._news.wait_for(lambda: self._stopped or len(self._frames) < _AHEAD)
                         if self._stopped:
