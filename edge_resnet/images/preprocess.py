@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import Preprocess
+from edge_resnet.images.limits import MAX_PIXELS, refuse_costly
 
 __all__ = ["Axis", "ImageArray", "check_image", "decode_image", "plan_crop", "preprocess", "preprocess_bgr", "preprocess_file"]
 
@@ -24,8 +25,6 @@ ImageArray: TypeAlias = npt.NDArray[np.uint8]
 
 # A closed list: Pillow would hand an EPS file to Ghostscript, and reads dozens of formats that no data set uses.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
-# A decoded image of this size takes 268 MB; a small file can claim any size (a decompression bomb).
-_MAX_PIXELS = 89_478_485
 
 
 def preprocess(image: ImageArray | Image.Image, spec: Preprocess) -> ImageArray:
@@ -56,7 +55,7 @@ def decode_image(path: Path | str) -> ImageArray:
 
     Returns (H, W, 3) uint8 RGB. Grey is repeated, transparency dropped, CMYK and palettes are converted, 16-bit values keep
     their upper byte, and the first image of an animation is used. Raises DataError with the file's name if it is missing, not an
-    image, truncated, of floating-point pixels, or claims more than 89 million pixels.
+    image, truncated, of floating-point pixels, a JPEG of more than 100 scans, or claims more than 89 million pixels.
     """
     return np.array(_decode(Path(path)))
 
@@ -175,18 +174,19 @@ def _resample(part: Image.Image, down: Axis, across: Axis) -> Image.Image:
 def _decode(path: Path) -> Image.Image:
     try:
         with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise Image.DecompressionBombError(f"it claims {image.width}x{image.height} pixels")
+            refuse_costly(image, file)
             image.load()
             _turn_upright(image)
             return _rgb(image)
     except UnidentifiedImageError as error:
         raise DataError(f"{path} is not an image", hint=f"known formats: {', '.join(_FORMATS)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        hint = f"resize it to at most {_MAX_PIXELS // 1_000_000} million pixels"
+        hint = f"resize it to at most {MAX_PIXELS // 1_000_000} million pixels"
         raise DataError(f"{path} is too large: {error}", hint=hint) from error
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist", hint="check the spelling") from error
+    except DataError as error:
+        raise DataError(f"{path} {error}", hint=error.hint) from error
     except ConfigError as error:
         raise DataError(f"{path}: {error}", hint=error.hint) from error
     except Exception as error:  # Pillow's decoders raise anything from struct.error to SyntaxError on a damaged file
