@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
+from contextlib import suppress
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -31,6 +33,8 @@ from edge_resnet.core.errors import INTERRUPTED, EdgeResnetError
 __all__ = ["app", "main"]
 
 _BUILDING = ("build", "calibrate")
+#: Seconds for cameras' threads at the end.
+_READERS_S = 0.2
 #: The base of the parser's errors: click's ClickException, of which newer versions of typer have their own copy.
 _USAGE = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 
@@ -99,7 +103,7 @@ def main() -> NoReturn:
         if debug and not isinstance(error, _USAGE):
             raise
         code = _explain(error, arguments)
-    sys.exit(code)
+    _leave(code or 0)
 
 
 def _explain(error: Exception, arguments: list[str]) -> int:
@@ -116,6 +120,17 @@ def _explain(error: Exception, arguments: list[str]) -> int:
             return _fail(f"this command needs {error.name}", extra_command(extra), 1)
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return _fail(text, "this is a bug: run the command again with --debug and report the output", 1)
+
+
+def _leave(code: int) -> NoReturn:
+    """Exit, and do not wait for a camera's driver or decoder that hangs."""
+    live = sys.modules.get("edge_resnet.streaming.sources.live")
+    if live is not None and not live.end_readers(_READERS_S):
+        with suppress(OSError, ValueError):  # the reader of an output may have closed it
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)  # Python would abort the process when the thread comes back
+    sys.exit(code)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature of a signal handler

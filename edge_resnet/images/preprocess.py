@@ -16,6 +16,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import Preprocess
+from edge_resnet.images.limits import MAX_PIXELS, refuse_costly
 
 __all__ = ["Axis", "ImageArray", "check_image", "decode_image", "plan_crop", "preprocess", "preprocess_bgr", "preprocess_file"]
 
@@ -24,8 +25,6 @@ ImageArray: TypeAlias = npt.NDArray[np.uint8]
 
 # A closed list: Pillow would hand an EPS file to Ghostscript, and reads dozens of formats that no data set uses.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
-# A decoded image of this size takes 268 MB; a small file can claim any size (a decompression bomb).
-_MAX_PIXELS = 89_478_485
 #: The highest value that 14 bits do not reach.
 _MIN_16_BIT = 1 << 14
 _DEPTH_HINT = "scale the values to all 16 bits, or save the image with 8 bits per channel"
@@ -60,7 +59,7 @@ def decode_image(path: Path | str) -> ImageArray:
     Returns (H, W, 3) uint8 RGB. Grey is repeated, transparency dropped, CMYK and palettes are converted, 16-bit values keep
     their upper byte, integers up to 255 are kept whatever their type, and the first image of an animation is used. Raises
     DataError with the file's name if it is missing, not a regular file, not an image, truncated, claims more than 89 million
-    pixels, or has pixels of unknown range: floats, and more than 8 bits of which only the lower ones are used.
+    pixels or 100 scans, or has pixels of unknown range: floats, and more than 8 bits of which only the lower ones are used.
     """
     return np.array(_decode(Path(path)))
 
@@ -179,10 +178,9 @@ def _resample(part: Image.Image, down: Axis, across: Axis) -> Image.Image:
 def _decode(path: Path) -> Image.Image:
     try:
         if path.exists() and not path.is_file():
-            raise DataError(f"{path} is not a regular file", hint="name an image")  # to open a pipe may block for ever
+            raise DataError("is not a regular file", hint="name an image")  # to open a pipe may block for ever
         with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
-            if image.width * image.height > _MAX_PIXELS:
-                raise Image.DecompressionBombError(f"it claims {image.width}x{image.height} pixels")
+            refuse_costly(image, file)
             stored = str(image.tile)  # says how the pixels are stored, until they are loaded
             image.load()
             if ";16" in stored and not image.mode.startswith("I"):
@@ -194,14 +192,14 @@ def _decode(path: Path) -> Image.Image:
         is_what = f"is {found}, which is not supported" if found else "is not an image"
         raise DataError(f"{path} {is_what}", hint=f"known formats: {', '.join(_FORMATS)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        hint = f"resize it to at most {_MAX_PIXELS // 1_000_000} million pixels"
+        hint = f"resize it to at most {MAX_PIXELS // 1_000_000} million pixels"
         raise DataError(f"{path} is too large: {error}", hint=hint) from error
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist", hint="check the spelling") from error
+    except DataError as error:
+        raise DataError(f"{path} {error}", hint=error.hint) from error
     except ConfigError as error:
         raise DataError(f"{path}: {error}", hint=error.hint) from error
-    except DataError:
-        raise
     except Exception as error:  # Pillow's decoders raise anything from struct.error to SyntaxError on a damaged file
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
         raise DataError(f"{path} cannot be read as an image: {reason}", hint="replace or remove the file") from error

@@ -20,7 +20,7 @@ from edge_resnet.images.checks import FrozenFrameDetector
 from edge_resnet.streaming.filereader import rate, remember
 from edge_resnet.streaming.records import Frame, SourceState, SourceStatus
 from edge_resnet.streaming.sources import FrameSource, open_source, public_uri
-from edge_resnet.streaming.sources.live import LiveSource
+from edge_resnet.streaming.sources.live import HungReaderError, LiveSource
 
 __all__ = ["CameraReader", "CameraSpec", "RetryPolicy", "backoff"]
 
@@ -207,6 +207,9 @@ class CameraReader:
                     for frame in opened:
                         if not self._offer(generation, frame):
                             return
+        except HungReaderError as error:
+            reason = error.message
+            self._abandon(error.thread)
         except EdgeResnetError as error:
             reason = error.message
         except Exception as error:  # a driver may raise anything, and the camera must be reopened all the same
@@ -259,21 +262,38 @@ class CameraReader:
 
     def _give_up(self, generation: int, reason: str) -> None:
         """Abandon a thread that delivers nothing, and read in a new one."""
-        # Threads that have ended since do not count: a camera that stalls now and then, over months, does not hang for good.
-        self._hung = [thread for thread in (*self._hung, self._thread) if thread is not None and thread.is_alive()]
-        if len(self._hung) > self._retry.hangs:
-            _log.warning("%s: too many of its threads hang", reason)
-            self._state, self._error = "failed", reason
-            return
+        self._abandon(self._thread)
         self._reopen(generation, reason, pause=isinstance(self._source, LiveSource))
+
+    def _abandon(self, thread: threading.Thread | None) -> None:
+        """Remember a thread that should end and may hang."""
+        with self._news:
+            if thread is not None and thread not in self._hung:
+                self._hung.append(thread)
+
+    def _hangs_too_often(self, reason: str) -> bool:
+        """Whether so many threads hang at once that the camera has failed for good."""
+        with self._news:
+            # Threads that have ended since do not count: a camera that stalls now and then, over months, does not hang for good.
+            self._hung = [thread for thread in self._hung if thread.is_alive()]
+            if len(self._hung) <= self._retry.hangs:
+                return False
+            self._state, self._error = "failed", reason
+            self._news.notify_all()
+        _log.warning("%s: too many of its threads hang", reason)
+        return True
 
     def _reopen(self, generation: int, reason: str, *, pause: bool = False) -> None:
         """Close the source and open it again in a new thread, unless another thread does so already."""
+        if self._hangs_too_often(reason):
+            return
         with self._news:
             if self._stopped.is_set() or generation != self._generation:
                 return
             self._state, self._error = "reconnecting", reason
             self._generation += 1  # before the source is closed: that wakes its thread, which must not report an end
+            if self._thread is not threading.current_thread():
+                self._abandon(self._thread)
         if time.monotonic_ns() - self._opened_ns > self._retry.max_s * 1e9:
             self._attempt = 0  # it worked for a while: this is a new failure
         pause_s = backoff(self._attempt, self._retry) if pause else 0.0

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 from edge_resnet.streaming.records import Frame, SourceState, SourceStatus
@@ -16,9 +17,10 @@ from edge_resnet.streaming.sources import FrameSource
 
 __all__ = ["FileReader", "FrameReader", "Taken", "rate", "remember"]
 
-#: Frames of a file that are decoded ahead, so that decoding and inference overlap.
-_AHEAD = 4
+#: Frames of a file that are decoded ahead, so that decoding and inference overlap; and their bytes, but for one that is larger.
+_AHEAD, _AHEAD_BYTES = 4, 64 << 20
 _LAST_READ_S = 0.5
+_IMAGE_NS = 1_000_000_000
 #: Seconds over which frames per second are counted.
 _WINDOW_S = 5.0
 
@@ -149,19 +151,32 @@ class FileReader:
     def _read(self) -> None:
         try:
             for source in self._sources:
-                for frame in source:
-                    with self._news:
-                        self._news.wait_for(lambda: self._stopped or len(self._frames) < _AHEAD)
-                        if self._stopped:
-                            return
-                        self._frames.append(frame)
-                        self._news.notify_all()
+                for number, frame in enumerate(source):
+                    if frame.position_ns is None:  # an image: a recording shows one per second
+                        frame = replace(frame, position_ns=number * _IMAGE_NS)
+                    if not self._put(frame):
+                        return
         except BaseException as error:  # the loop raises it after the frames before it were predicted
             self._failure = error
         finally:
             with self._news:
                 self._over = True
                 self._news.notify_all()
+
+    def _put(self, frame: Frame) -> bool:
+        """Add a frame once there is a place for it; False if the reader was stopped."""
+
+        def has_place() -> bool:
+            waiting = sum(other.image.nbytes for other in self._frames)
+            few = len(self._frames) < _AHEAD and waiting + frame.image.nbytes <= _AHEAD_BYTES
+            return self._stopped or not self._frames or few
+
+        with self._news:
+            self._news.wait_for(has_place)
+            if not self._stopped:
+                self._frames.append(frame)
+                self._news.notify_all()
+            return not self._stopped
 
 
 def remember(times: deque[int], now_ns: int) -> None:

@@ -38,8 +38,9 @@ _TICK_S = 0.25
 _HUNG_S = 30.0
 #: How long before the network is expected to be free the next frame of a camera is prepared, seconds.
 _SPARE_S = 0.001
-#: Time limits at the end, seconds: for batches in flight, for sinks of cameras or after a signal, and for sinks of files.
-_LAST_BATCH_S, _SINKS_S, _SINKS_OF_FILES_S = 0.8, 0.8, 600.0
+#: Time limits from the stop on, seconds: for batches in flight; for these and the sinks, with cameras or after a signal; and for
+#: the sinks of files.
+_LAST_BATCH_S, _END_S, _SINKS_OF_FILES_S = 0.6, 1.1, 600.0
 
 
 @dataclass(frozen=True)
@@ -158,9 +159,10 @@ class _Loop:
 
     def end(self) -> None:
         """Stop reading, complete the batches in flight, and let the sinks finish."""
+        began = time.monotonic()
         for reader in self._readers:
             reader.stop()
-        deadline = time.monotonic() + _LAST_BATCH_S
+        deadline = began + _LAST_BATCH_S
         try:
             while len(self._worker) and time.monotonic() < deadline:
                 with self._news:
@@ -171,7 +173,7 @@ class _Loop:
         finally:
             self._worker.close(max(0.0, deadline - time.monotonic()))
             is_complete = not self._live and not self.interrupted  # then no prediction may be lost
-            deadline = time.monotonic() + (_SINKS_OF_FILES_S if is_complete else _SINKS_S)
+            deadline = began + (_SINKS_OF_FILES_S if is_complete else _END_S)
             for queue in self._queues:
                 queue.close(max(0.0, deadline - time.monotonic()))
 

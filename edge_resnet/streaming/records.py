@@ -20,12 +20,15 @@ class Frame:
     """One image of a source: ``image`` (H, W, 3) uint8 BGR as captured, not to be changed.
 
     ``index``: in its source, from 0. ``captured_ns``: on the monotonic clock. ``source``: the file or camera, without password.
+    ``position_ns``: the frame's time in a recording such as a video file, from its begin; None for a camera, whose frames have no
+    other time than that of their capture.
     """
 
     image: npt.NDArray[np.uint8]
     index: int
     captured_ns: int
     source: str
+    position_ns: int | None = None
 
 
 @dataclass(frozen=True)

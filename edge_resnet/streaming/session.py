@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from edge_resnet.core.errors import EdgeResnetError
 from edge_resnet.runtime.backend import Backend
 from edge_resnet.streaming.camerareader import CameraSpec
 from edge_resnet.streaming.counters import NetworkName, RunCounters, RunSummary
@@ -26,8 +28,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Inputs", "Session", "run_session"]
 
+_log = logging.getLogger(__name__)
+
 #: Seconds between two updates of the line that ``systemctl status`` shows.
 _STATUS_S = 10.0
+#: Seconds from the first signal to the moment when sinks that are still closing are abandoned: the rest of the two seconds after
+#: which a service manager may expect the end is for the network and the interpreter.
+_CLOSED_S = 1.6
 
 
 @dataclass(frozen=True)
@@ -76,10 +83,12 @@ def run_session(
         live = any(isinstance(source, CameraSpec) for source in sources)
         view = RunView(counters.status, hooks.stop.set, live, several=len(sources) > 1, tell=session.tell)
         sinks = [*stack.enter_context(open_sinks(outputs, view)), *map(stack.enter_context, session.sinks)]
-        with _stopped_by_signals(hooks):
+        with _stopped_by_signals(hooks) as signalled:
             cameras.pop_all()  # from here on their readers close them, and do not wait for a camera that hangs
             summary = run(network, sources, sinks, options, hooks)
         notifier.stopping()
+        if signalled:
+            _close_within(sinks, signalled[0] + _CLOSED_S)
     return summary
 
 
@@ -112,21 +121,45 @@ class _Heartbeat:
             self._notifier.status(f"{live} of {len(status.sources)} sources live, {status.frames_per_s:.1f} frames per second")
 
 
+def _close_within(sinks: Sequence[Sink], deadline: float) -> None:
+    """Close all sinks at the same time, and abandon those that are not closed at the deadline, on the monotonic clock."""
+
+    def close(sink: Sink) -> None:
+        try:
+            sink.close()
+        except Exception as error:  # the other sinks and the end of the run do not depend on it
+            text = error.message if isinstance(error, EdgeResnetError) else f"{type(error).__name__}: {error}".partition("\n")[0]
+            _log.warning("%s: %s", sink.name, text)
+
+    threads = {sink.name: threading.Thread(target=close, args=(sink,), daemon=True) for sink in sinks}
+    for thread in threads.values():
+        thread.start()
+    for name, thread in threads.items():
+        thread.join(max(0.0, deadline - time.monotonic()))
+        if thread.is_alive():
+            _log.warning("%s did not close in time: what it held back may be lost", name)
+
+
 @contextmanager
-def _stopped_by_signals(hooks: RunHooks) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM ends the run after the batches in flight; the second one ends it at once."""
+def _stopped_by_signals(hooks: RunHooks) -> Iterator[list[float]]:
+    """The first Ctrl-C or SIGTERM ends the run after the batches in flight; the second one ends it at once.
+
+    Yields a list that gets the time of the first one, on the monotonic clock.
+    """
+    signalled: list[float] = []
     if threading.current_thread() is not threading.main_thread():
-        yield
+        yield signalled
         return
 
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - the signature of a signal handler
         if hooks.stop.is_set():
             raise KeyboardInterrupt
+        signalled.append(time.monotonic())
         hooks.stop.set()
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield signalled
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

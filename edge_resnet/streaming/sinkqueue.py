@@ -18,6 +18,8 @@ __all__ = ["SinkQueue"]
 _log = logging.getLogger(__name__)
 #: Predictions that wait for a sink: few if it wants frames, since a frame of 1080p takes 6 MB.
 _QUEUED, _QUEUED_FRAMES = 512, 8
+#: Bytes of frames that wait for a sink; a single larger frame is queued alone.
+_QUEUED_BYTES = 64 << 20
 #: Seconds after which the same error of a sink is logged again.
 _QUIET_S = 60.0
 _NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
@@ -34,6 +36,7 @@ class SinkQueue:
         self._sink, self._lossless, self._only_changes = sink, lossless, only_changes
         self._limit = _QUEUED_FRAMES if sink.wants_frames else _QUEUED
         self._waiting: deque[tuple[Prediction, Frame]] = deque()
+        self._waiting_bytes = 0
         self._news = threading.Condition()
         self._closing = False
         self._written = self._lost = 0
@@ -47,13 +50,15 @@ class SinkQueue:
             return
         if not self._sink.wants_frames:
             frame = Frame(_NO_IMAGE, frame.index, frame.captured_ns, frame.source)  # the queue must not hold images alive
+        size = frame.image.nbytes
         with self._news:
             if self._lossless:
-                self._news.wait_for(lambda: len(self._waiting) < self._limit or self._closing or self.gone.is_set())
-            if len(self._waiting) >= self._limit or self._closing or self.gone.is_set():
+                self._news.wait_for(lambda: not self._is_full(size) or self._closing or self.gone.is_set())
+            if self._is_full(size) or self._closing or self.gone.is_set():
                 self._lost += 1
                 return
             self._waiting.append((prediction, frame))
+            self._waiting_bytes += size
             self._news.notify_all()
 
     def close(self, within_s: float) -> None:
@@ -63,12 +68,21 @@ class SinkQueue:
             self._news.notify_all()
         self._thread.join(within_s)
         with self._news:
-            self._lost += len(self._waiting)
-            self._waiting.clear()
+            self._drop_waiting()
 
     def status(self) -> SinkStatus:
         """Counts so far."""
         return SinkStatus(self._sink.name, self._written, self._lost, self._error)
+
+    def _is_full(self, size: int) -> bool:
+        """Whether there is no place for a frame of ``size`` bytes."""
+        too_many_bytes = bool(self._waiting) and self._waiting_bytes + size > _QUEUED_BYTES
+        return too_many_bytes or len(self._waiting) >= self._limit
+
+    def _drop_waiting(self) -> None:
+        self._lost += len(self._waiting)
+        self._waiting.clear()
+        self._waiting_bytes = 0
 
     def _serve(self) -> None:
         while True:
@@ -77,6 +91,7 @@ class SinkQueue:
                 if not self._waiting:
                     return
                 prediction, frame = self._waiting.popleft()
+                self._waiting_bytes -= frame.image.nbytes
                 self._news.notify_all()
             self._hand_over(prediction, frame)
 
@@ -87,8 +102,7 @@ class SinkQueue:
             self._lost += 1
             self.gone.set()
             with self._news:
-                self._lost += len(self._waiting)
-                self._waiting.clear()
+                self._drop_waiting()
                 self._news.notify_all()
         except Exception as error:  # a sink's library may raise anything, and the next prediction must be tried
             self._lost += 1

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-__all__ = ["SIZE", "MjpegServer", "brightness", "claim_size", "jpeg"]
+__all__ = ["SIZE", "MjpegServer", "brightness", "claim_size", "jpeg", "repeat_scan"]
 
 Painter = Callable[[int], npt.NDArray[np.uint8]]
 
@@ -45,11 +45,20 @@ def claim_size(image: bytes, width: int, height: int) -> bytes:
     return image[: at.end()] + height.to_bytes(2, "big") + width.to_bytes(2, "big") + image[at.end() + 4 :]
 
 
+def repeat_scan(count: int) -> bytes:
+    """A small progressive JPEG with ``count`` more scans than usual."""
+    buffer = io.BytesIO()
+    Image.fromarray(_grey(7)).save(buffer, "JPEG", progressive=True)
+    data = buffer.getvalue()
+    return data[:-2] + data[data.rfind(b"\xff\xda") : -2] * count + b"\xff\xd9"
+
+
 class MjpegServer:
     """Serves at ``url(path)`` with ``fps`` frames per second; image i is ``paint(i)`` (H, W, 3) RGB, counted per request.
 
     Paths: /stream; /plain has no lengths, /dashes has dashes in the header's boundary, /chunked is chunked. Every third image is
-    cut short in /cut, shorter than its length in /lying, not an image in /garbage, of 65,500 x 65,500 pixels in /huge. /stall
+    cut short in /cut, shorter than its length in /lying, not an image in /garbage, of 65,500 x 65,500 pixels in /huge, has 40,000
+    scans in /scans. /stall
     ends sending after five images, /drip sends a byte now and then, /endless an image without an end, /giant one that announces
     100 GB, /short two images. /silent does not answer, /image is a single image, /moved redirects. Any other path is not found.
     ``login``: user and password, with Digest if ``digest``. ``tls``: https with its certificate. ``readers``: the number of
@@ -226,7 +235,8 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 _WAYS = (
-    "stream", "plain", "dashes", "chunked", "cut", "lying", "garbage", "huge", "stall", "drip", "endless", "giant", "short",
+    "stream", "plain", "dashes", "chunked", "cut", "lying", "garbage", "huge", "scans", "stall", "drip",
+    "endless", "giant", "short",
 )  # fmt: skip
 
 
@@ -261,6 +271,9 @@ def _pieces(way: str, paint: Painter) -> Iterator[bytes]:
                 data, length = b"no image\n" * 40, 440
             elif way == "huge":
                 data = claim_size(data, 65500, 65500)
+            elif way == "scans":
+                data = repeat_scan(40_000)
+                length = len(data)
         announced = b"" if way == "plain" else b"Content-Length: %d\r\n" % length
         yield b"--images\r\nContent-Type: image/jpeg\r\n" + announced + b"\r\n" + data + b"\r\n"
         index += 1

@@ -20,7 +20,7 @@ from edge_resnet.runtime.fake import FakeBackend
 from edge_resnet.streaming.camerareader import CameraReader, CameraSpec, RetryPolicy, backoff
 from edge_resnet.streaming.loop import RunHooks, RunOptions, run
 from edge_resnet.streaming.records import Frame, Prediction
-from edge_resnet.streaming.sources import FrameSource
+from edge_resnet.streaming.sources import FrameSource, live
 from edge_resnet.streaming.sources.live import CapturedImage, LiveSource
 from edge_resnet.streaming.sources.uri import Timeouts
 
@@ -158,6 +158,21 @@ def test_readers_that_hang_for_good_end_the_run() -> None:
     with FakeBackend(10) as backend, pytest.raises(SourceError, match="has failed"):
         run(backend, [CameraSpec("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "retry": RetryPolicy(0.1, hangs=2)}))
     assert desk.asked == 3
+
+
+def test_readers_that_hang_while_they_open_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A decoder that never returns from the first frame holds its memory: after as many as the limit the camera has failed."""
+    monkeypatch.setattr(live, "_GRACE_S", 0.02)
+    captures = [Silent(0, deaf=True) for _ in range(9)]
+    left = iter(captures)
+    spec = CameraSpec("cam", open=lambda uri: LiveSource("cam", next(left), Timeouts(0.05, 0.02), "hint"))
+    try:
+        with FakeBackend(10) as backend, pytest.raises(SourceError, match=r"has failed: cam gave no frame within 0\.05 s"):
+            run(backend, [spec], [], RunOptions(**{**vars(OPTIONS), "retry": replace(QUICK, read_s=5, hangs=2)}))
+        assert sum(1 for _ in left) == 6, "three were opened"
+    finally:
+        for capture in captures:
+            capture.released.set()
 
 
 def test_the_newest_frame_wins_and_the_others_are_counted() -> None:

@@ -164,3 +164,26 @@ def test_two_cameras_on_one_engine(tiny_artifacts: dict[str, Artifact], tmp_path
             run.until(lambda: len({json.loads(line)["source"] for line in run.lines()}) == 2, 20)
             log = run.end()
     assert "reconnect" in log
+
+
+@pytest.mark.alone
+def test_sigterm_with_readers_that_hang(tiny_artifacts: dict[str, Artifact]) -> None:
+    """A decoder that never returns, in several threads at once, does not keep the process from ending within two seconds."""
+    code = (
+        "import sys, time\nfrom edge_resnet import cli\nfrom edge_resnet.streaming.sources import live, mjpeg\n"
+        "live._GRACE_S = 0.05\nmjpeg._decode = lambda body, max_pixels: (print('hangs', flush=True), time.sleep(60))\n"
+        "cli.main()\n"
+    )
+    with MjpegServer(fps=30) as server:
+        cameras = [f"--source={server.url('/stream')}?timeout={timeout}" for timeout in (0.1, 5)]
+        command = [sys.executable, "-c", code, "run", str(tiny_artifacts["int8"].folder), "--headless", "--keep-trying", *cameras]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for _ in range(4):
+                assert process.stdout.readline() == "hangs\n"
+            process.send_signal(signal.SIGTERM)
+            sent = time.monotonic()
+            _, err = process.communicate(timeout=30)
+    assert process.returncode == 0, err
+    assert time.monotonic() - sent < 2
+    assert "(interrupted)" in err

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
@@ -114,6 +115,34 @@ def test_a_signal_ends_it_in_a_child() -> None:
         out, _ = child.communicate(timeout=30)
     assert child.returncode == 0
     assert out.splitlines()[-1] == "interrupted True True"
+
+
+@pytest.mark.alone
+def test_a_sink_that_does_not_close_is_abandoned_after_a_signal(caplog: pytest.LogCaptureFixture) -> None:
+    """After SIGTERM all sinks close at the same time, and the run does not wait for one that hangs beyond two seconds."""
+
+    class Stuck(Kept):
+        name = "stuck"
+        released = threading.Event()
+
+        def close(self) -> None:
+            if not self.calls.count("close"):
+                self.calls.append("close")
+                self.released.wait(60)
+
+    stuck, kept = Stuck(), Kept()
+    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGTERM])
+    with FakeBackend(10) as backend:
+        session = Session("tiny", "fp32", tell=lambda _: None, sinks=(stuck, kept))
+        inputs = Inputs(("synthetic://?frames=0&width=64&height=48&fps=100",))
+        timer.start()
+        began = time.monotonic()
+        summary = run_session(session, lambda: nullcontext(backend), inputs, Outputs(), OPTIONS)
+        assert time.monotonic() - began < 0.3 + 2
+    Stuck.released.set()
+    assert summary.interrupted
+    assert kept.calls[:2] == ["enter", "close"]
+    assert "stuck did not close in time" in caplog.text
 
 
 def test_what_was_opened_is_closed_when_the_next_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,6 +90,22 @@ def test_a_sink_that_hangs_blocks_nobody(wants_frames: bool, kept: int) -> None:
     assert outlet.status().written + outlet.status().lost == 2001
 
 
+@pytest.mark.parametrize(("side", "kept"), [(1000, 8), (2000, 5), (6000, 1)])
+def test_large_frames_wait_within_64_mib(side: int, kept: int) -> None:
+    """The queue's bytes are limited, too; one frame always has a place, however large."""
+    sink = Slow(wants_frames=True, held=True)
+    outlet = SinkQueue(sink, lossless=False)
+    frame = Frame(np.broadcast_to(np.uint8(0), (side, side, 3)), 0, 0, "cam")
+    outlet.write(prediction(0), frame)
+    wait_for(lambda: not outlet._waiting)
+    for index in range(1, 21):
+        outlet.write(prediction(index), frame)
+    assert outlet.status().lost == 20 - kept
+    sink.go.set()
+    outlet.close(10)
+    assert sink.taken == list(range(kept + 1))
+
+
 def test_lossless_waits() -> None:
     """The frames of a file wait for a slow sink."""
     sink = Slow(wants_frames=True, held=True)

@@ -1,4 +1,4 @@
-"""Annotated video through OpenCV. Does not know how the answers are made."""
+"""Annotated video: Matroska with the time of every frame, or through OpenCV. Does not know how the answers are made."""
 
 from __future__ import annotations
 
@@ -6,17 +6,20 @@ import logging
 import re
 import shutil
 from contextlib import ExitStack, suppress
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.streaming.opencv import load_opencv
 from edge_resnet.streaming.records import Frame, Prediction
 from edge_resnet.streaming.sinks.annotate import Annotator
+from edge_resnet.streaming.sinks.matroska import MatroskaWriter
 
 __all__ = ["VideoSink"]
 
@@ -24,53 +27,61 @@ _log = logging.getLogger(__name__)
 
 _Image = npt.NDArray[np.uint8]
 
-#: Codecs to try, in order, by their four characters. H.264 (avc1) plays in browsers; pip's OpenCV cannot write it.
-_CODECS = {".mp4": ("avc1", "mp4v"), ".mkv": ("mp4v", "MJPG"), ".avi": ("MJPG", "mp4v")}
-#: Containers that cannot be played before they are closed.
-_FRAGILE = frozenset({".mp4"})
-#: Limits, in frames and bytes, of what is held back until the frame rate is known.
+_SUFFIXES = (".mkv", ".avi", ".mp4")
+#: Codecs that OpenCV tries, in order, by their four characters. H.264 (avc1) plays in browsers; pip's OpenCV cannot write it.
+_CODECS = {".mp4": ("avc1", "mp4v"), ".avi": ("MJPG", "mp4v")}
+_JPEG_QUALITY = 85
+#: Limits, in frames and bytes, of what is held back until a constant frame rate is known.
 _MEASURED, _HELD_BYTES = 30, 64 << 20
-_SLOWEST, _FASTEST = 1.0, 120.0
+_SLOWEST, _FASTEST = 0.1, 240.0
+#: A longer gap between two frames, as when a camera was away, is shortened to this in the video.
+_LONGEST_GAP_NS = 5_000_000_000
+_SHORTEST_GAP_NS = 1_000_000
 #: OpenCV does not report a full disk: no frame is written if less than this is free.
 _RESERVE = 32 << 20
 _FILES = 16
 
 
 class VideoSink:
-    """Records the predicted frames with the answer drawn in, at a constant frame rate: ``fps``, or that of the first frames by
-    ``captured_ns``. If frames come unevenly none is repeated: the time drawn into them is the correct one.
+    """Records the predicted frames with the answer drawn in. The suffix sets the format:
 
-    The suffix sets the format: .mkv and .avi can be played after a crash, up to the last second; .mp4 only after it was closed,
-    and it has ``.part`` in its name until then. Nothing is replaced: if the file exists, ``NAME.2.mkv`` is written, and so on.
-    ``per_source``: a file per source, ``NAME-camera-0.mkv``, for up to 16. The first frame sets the size of the video; frames of
-    another size are scaled to fit, with black borders. Less than 32 MiB of free space counts as a full disk.
+    .mkv: JPEG images, each at its own time: a file's frames at their positions in it, an image file per second, a camera's by
+    ``captured_ns``, where a gap of more than 5 s is shortened to that. A process that is killed loses the frame that it is
+    writing, and none before it. Needs no OpenCV.
+
+    .mp4, .avi: through OpenCV, at the constant frame rate of the first 30 frames. None is repeated if later ones come at another
+    rate: the time drawn into them is the correct one. An .mp4 cannot be played before it is closed, and has ``.part`` in its name
+    until then; an .avi of a killed process lacks its last 256 KiB.
+
+    Nothing is replaced: if the file exists, ``NAME.2.mkv`` is written, and so on. ``per_source``: a file per source,
+    ``NAME-camera-0.mkv``, for up to 16. The first frame sets the size of the video; frames of another size are scaled to
+    fit, with black borders. Less than 32 MiB of free space (``reserve``, bytes) counts as a full disk.
     """
 
     name = "video"
     wants_frames = True
 
-    def __init__(self, path: Path, *, fps: float | None = None, per_source: bool = False, reserve: int = _RESERVE) -> None:
-        if path.suffix.lower() not in _CODECS:
-            raise ConfigError(f"{path.name} does not have the suffix of a video", hint=f"choose one of {', '.join(_CODECS)}")
-        if fps is not None and not _SLOWEST <= fps <= _FASTEST:
-            raise ConfigError(f"a video has {_SLOWEST:.0f} to {_FASTEST:.0f} frames per second, not {fps}", hint="30 is usual")
+    def __init__(self, path: Path, *, per_source: bool = False, reserve: int = _RESERVE) -> None:
+        if path.suffix.lower() not in _SUFFIXES:
+            raise ConfigError(f"{path.name} does not have the suffix of a video", hint=f"choose one of {', '.join(_SUFFIXES)}")
         if not path.parent.is_dir():
             raise ConfigError(f"cannot write {path}: the folder {path.parent} does not exist", hint=f"mkdir -p {path.parent}")
-        self._cv2 = load_opencv("--save-video needs")
+        self._cv2 = load_opencv(f"--save-video {path.name} needs") if path.suffix.lower() in _CODECS else None
         self._path = path
-        self._fps = fps
         self._per_source = per_source
         self._reserve = reserve
         self._annotator = Annotator()
         self._recordings: dict[str, _Recording] = {}
-        if path.suffix.lower() in _FRAGILE:
-            _log.warning("%s cannot be played if the run is killed; .mkv can", path.name)
+        if path.suffix.lower() in _CODECS:
+            lost = "cannot be played" if _is_fragile(path) else "lacks its last frames"
+            _log.warning("%s %s if the run is killed; a .mkv is whole up to the last frame", path.name, lost)
 
     def write(self, prediction: Prediction, frame: Frame) -> None:
         """Draw the answer into a copy of the frame and record it. Raises ConfigError if that fails."""
         recording = self._recording(prediction.source if self._per_source else "")
         _check_space(self._path, self._reserve)
-        recording.write(self._annotator.draw(prediction, frame), prediction.captured_ns)
+        at_ns = prediction.captured_ns if frame.position_ns is None else frame.position_ns
+        recording.write(self._annotator.draw(prediction, frame), at_ns)
 
     def close(self) -> None:
         """Write what is held back and finish the files. Raises ConfigError if one cannot be finished."""
@@ -96,30 +107,81 @@ class VideoSink:
             if len(self._recordings) >= _FILES:
                 raise ConfigError(f"--save-video writes at most {_FILES} files, one per source", hint="use fewer sources")
             stem = f"{self._path.stem}-{_slug(source)}" if source else self._path.stem
-            self._recordings[source] = _Recording(self._cv2, self._path.with_name(stem + self._path.suffix), self._fps)
+            path = _unused(self._path.with_name(stem + self._path.suffix))
+            self._recordings[source] = _TimedRecording(path) if self._cv2 is None else _ConstantRecording(self._cv2, path)
         return self._recordings[source]
 
 
-class _Recording:
-    """One file. Frames are held back until the frame rate is known."""
+class _Recording(Protocol):
+    """One file."""
 
-    def __init__(self, cv2: Any, path: Path, fps: float | None) -> None:
+    path: Path
+
+    def write(self, image: _Image, at_ns: int) -> None: ...
+
+    def is_gone(self) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+class _TimedRecording:
+    """A Matroska file whose frames have the times at which they were captured."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._writer: MatroskaWriter | None = None
+        self._size = (0, 0)
+        self._last_ns: int | None = None
+        self._time_ns = 0
+
+    def write(self, image: _Image, at_ns: int) -> None:
+        step_ns = 0 if self._last_ns is None else max(_SHORTEST_GAP_NS, min(_LONGEST_GAP_NS, at_ns - self._last_ns))
+        try:
+            if self._writer is None:
+                self.path = _unused(self.path)  # again: another run may have taken the name
+                self._size = (image.shape[1], image.shape[0])
+                self._writer = MatroskaWriter(self.path, *self._size)
+                _log.info("recording %s: JPEG, %dx%d, each frame at its own time", self.path, *self._size)
+            self._writer.write(_jpeg(_fitted(image, self._size)), self._time_ns + step_ns)
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write {self.path}: {error.strerror}", hint="free some space, or choose another file"
+            ) from error
+        self._last_ns, self._time_ns = at_ns, self._time_ns + step_ns
+
+    def is_gone(self) -> bool:
+        return self._writer is not None and not self.path.exists()
+
+    def close(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is None:
+            return
+        try:
+            writer.close()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot finish {self.path}: {error.strerror}", hint="it can be played, but does not say how long it is"
+            ) from error
+
+
+class _ConstantRecording:
+    """A file that OpenCV writes at a constant rate. Frames are held back until that is known."""
+
+    def __init__(self, cv2: Any, path: Path) -> None:
         self._cv2 = cv2
-        self.path = _unused(path)
-        self._work = self.path.with_suffix(f".part{path.suffix}") if path.suffix.lower() in _FRAGILE else self.path
-        self._fps = fps
+        self.path = path
+        self._work = path.with_suffix(f".part{path.suffix}") if _is_fragile(path) else path
         self._writer: Any = None
         self._size = (0, 0)
         self._held: list[tuple[_Image, int]] = []
 
-    def write(self, image: _Image, captured_ns: int) -> None:
+    def write(self, image: _Image, at_ns: int) -> None:
         if self._writer is None:
-            self._held.append((image, captured_ns))
-            enough = len(self._held) >= _MEASURED or len(self._held) * image.nbytes >= _HELD_BYTES
-            if self._fps is not None or enough:
+            self._held.append((image, at_ns))
+            if len(self._held) >= _MEASURED or len(self._held) * image.nbytes >= _HELD_BYTES:
                 self._begin()
         else:
-            self._writer.write(self._fitted(image))
+            self._writer.write(_fitted(image, self._size))
 
     def is_gone(self) -> bool:
         return self._writer is not None and not self._work.exists()
@@ -145,28 +207,36 @@ class _Recording:
         height, width = self._held[0][0].shape[:2]
         # Video codecs that store colour at half the resolution refuse odd sizes.
         self._size = (max(2, width // 2 * 2), max(2, height // 2 * 2))
-        fps = self._fps or _measured([captured_ns for _, captured_ns in self._held])
+        fps = _measured([at_ns for _, at_ns in self._held])
         try:
             self._writer, codec = _open(self._cv2, self._work, fps, self._size)
         except ConfigError:
             self._held.pop()
             raise
-        _log.info("recording %s: %s, %dx%d, %.1f frames per second", self.path, codec, *self._size, fps)
+        _log.info("recording %s: %s, %dx%d, %.2f frames per second", self.path, codec, *self._size, fps)
         for image, _ in self._held:
-            self._writer.write(self._fitted(image))
+            self._writer.write(_fitted(image, self._size))
         self._held.clear()
 
-    def _fitted(self, image: _Image) -> _Image:
-        width, height = self._size
-        if image.shape[:2] == (height, width):
-            return image
-        scale = min(width / image.shape[1], height / image.shape[0])
-        inner = (max(1, min(width, round(image.shape[1] * scale))), max(1, min(height, round(image.shape[0] * scale))))
-        small = self._cv2.resize(image, inner, interpolation=self._cv2.INTER_AREA)
-        fitted = np.zeros((height, width, 3), np.uint8)
-        top, left = (height - inner[1]) // 2, (width - inner[0]) // 2
-        fitted[top : top + inner[1], left : left + inner[0]] = small
-        return fitted
+
+def _fitted(image: _Image, size: tuple[int, int]) -> _Image:
+    """The image scaled to fit into ``size`` (width, height), with black borders."""
+    width, height = size
+    if image.shape[:2] == (height, width):
+        return image
+    scale = min(width / image.shape[1], height / image.shape[0])
+    inner = (max(1, min(width, round(image.shape[1] * scale))), max(1, min(height, round(image.shape[0] * scale))))
+    small = np.asarray(Image.fromarray(image).resize(inner, Image.Resampling.BOX))
+    fitted = np.zeros((height, width, 3), np.uint8)
+    top, left = (height - inner[1]) // 2, (width - inner[0]) // 2
+    fitted[top : top + inner[1], left : left + inner[0]] = small
+    return fitted
+
+
+def _jpeg(image: _Image) -> bytes:
+    content = BytesIO()
+    Image.fromarray(np.ascontiguousarray(image[..., ::-1])).save(content, "JPEG", quality=_JPEG_QUALITY)
+    return content.getvalue()
 
 
 def _open(cv2: Any, path: Path, fps: float, size: tuple[int, int]) -> tuple[Any, str]:
@@ -182,6 +252,11 @@ def _open(cv2: Any, path: Path, fps: float, size: tuple[int, int]) -> tuple[Any,
     )
 
 
+def _is_fragile(path: Path) -> bool:
+    """Whether the container cannot be played before it is closed."""
+    return path.suffix.lower() == ".mp4"
+
+
 def _check_space(path: Path, reserve: int) -> None:
     try:
         free = shutil.disk_usage(path.parent).free
@@ -193,12 +268,12 @@ def _check_space(path: Path, reserve: int) -> None:
         )
 
 
-def _measured(captured_ns: list[int]) -> float:
-    """Frames per second, rounded to a tenth, of the frames held back; 10 if it cannot be computed."""
-    span_ns = captured_ns[-1] - captured_ns[0]
+def _measured(times_ns: list[int]) -> float:
+    """Frames per second, rounded to a hundredth, of the frames held back; 10 if it cannot be computed."""
+    span_ns = times_ns[-1] - times_ns[0]
     if span_ns <= 0:
         return 10.0
-    return round(min(_FASTEST, max(_SLOWEST, 1e9 * (len(captured_ns) - 1) / span_ns)), 1)
+    return round(min(_FASTEST, max(_SLOWEST, 1e9 * (len(times_ns) - 1) / span_ns)), 2)
 
 
 def _unused(path: Path) -> Path:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import atexit
 import logging
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -22,12 +23,22 @@ from edge_resnet.core.errors import EdgeResnetError, SourceError
 from edge_resnet.streaming.records import Frame
 from edge_resnet.streaming.sources.uri import Timeouts
 
-__all__ = ["Capture", "CapturedImage", "LiveSource"]
+__all__ = ["Capture", "CapturedImage", "HungReaderError", "LiveSource", "end_readers"]
 
 _log = logging.getLogger(__name__)
 
 #: Added to the read timeout when the source is closed: the thread needs this long to notice that it should end.
 _GRACE_S = 1.0
+#: Sources whose thread runs: a process ends once, so there is one list.
+_running: set[LiveSource] = set()
+
+
+class HungReaderError(SourceError):
+    """A source failed, and its reading thread did not end: it hangs in a driver or a decoder. ``thread``: that thread."""
+
+    def __init__(self, error: EdgeResnetError, thread: threading.Thread) -> None:
+        super().__init__(error.message, hint=error.hint)
+        self.thread = thread
 
 
 class CapturedImage(NamedTuple):
@@ -73,7 +84,7 @@ class LiveSource:
 
     When iterated, a frame is held until it is taken, and only then is the next one read: a caller that needs the newest frame
     uses ``deliver``. Raises SourceError if the capture fails or a frame does not come in time; ``hint`` is the remedy for the
-    latter.
+    latter. If the reading thread does not end then, the error is a HungReaderError.
     """
 
     live = True
@@ -84,20 +95,26 @@ class LiveSource:
         self._held: CapturedImage | None = None
         self._receiver: _Receiver | None = None
         self._error: EdgeResnetError | None = None
-        self._closed = False
+        self._closed = self._waited = False
         self._index = 0
         # A daemon: a driver that never returns must not keep the process alive.
         self._thread = threading.Thread(target=self._work, name=f"read {name}", daemon=True)
         self._thread.start()
-        # Python aborts the process (SIGABRT) if OpenCV returns to a thread that still runs when the interpreter ends.
-        atexit.register(self.close)
+        _running.add(self)
+        atexit.unregister(_wait_at_exit)
+        atexit.register(_wait_at_exit)
         try:
             with self._changed:
                 self._wait(timeouts.open_s, f"gave no frame within {timeouts.open_s:g} s")
                 if self._held is None and self._error is not None:
                     raise self._error
-        except BaseException:
+        except EdgeResnetError as error:
             self.close()
+            if self._thread.is_alive():
+                raise HungReaderError(error, self._thread) from error
+            raise
+        except BaseException:  # Ctrl-C: nobody waits for the camera
+            self._end()
             raise
 
     @property
@@ -140,21 +157,23 @@ class LiveSource:
 
     def close(self) -> None:
         """End the iteration at once, in whichever thread; then wait for the reading thread as long as a frame may take."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        self._capture.interrupt()
+        self._end()
         self._thread.join(self._timeouts.read_s + _GRACE_S)
+        self._waited = True
         if self._thread.is_alive():
             _log.warning("%s does not release its device", self._name)
-        else:
-            atexit.unregister(self.close)
 
     def __enter__(self) -> LiveSource:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
         self.close()
+
+    def _end(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._capture.interrupt()
 
     def _wait(self, seconds: float, complaint: str) -> None:
         """Wait, with the lock held, until there is a frame, an error or the end."""
@@ -185,6 +204,7 @@ class LiveSource:
         finally:
             with suppress(Exception):
                 self._capture.close()
+            _running.discard(self)
 
     def _hand_over(self, captured: CapturedImage) -> bool:
         """Deliver an image, or hold it until it is taken; False if no more are wanted."""
@@ -212,3 +232,26 @@ class LiveSource:
             receiver = self._receiver
         if receiver is not None:
             receiver.failed(error)
+
+
+def end_readers(within_s: float) -> bool:
+    """Interrupt every reading thread of the process, and wait for all of them together; returns whether all have ended."""
+    return _end_all(dict.fromkeys(list(_running), within_s))
+
+
+def _wait_at_exit() -> None:
+    """End every reading thread, and wait as long as a frame may take, for all of them together.
+
+    Python aborts the process (SIGABRT) if OpenCV returns to a thread that still runs when the interpreter ends. A thread for
+    which ``close`` has waited in vain hangs for good: it is not waited for again.
+    """
+    _end_all({source: 0.0 if source._waited else source._timeouts.read_s + _GRACE_S for source in list(_running)})
+
+
+def _end_all(limits: Mapping[LiveSource, float]) -> bool:
+    began = time.monotonic()
+    for source in limits:
+        source._end()
+    for source, limit_s in limits.items():
+        source._thread.join(max(0.0, began + limit_s - time.monotonic()))
+    return not any(source._thread.is_alive() for source in limits)

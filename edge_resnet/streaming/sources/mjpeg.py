@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import http.client
 import io
+import logging
 import re
 import socket
 import ssl
+import time
 from contextlib import suppress
 from email.message import Message
 
@@ -17,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from edge_resnet.core.errors import SourceError
+from edge_resnet.core.errors import DataError, SourceError
+from edge_resnet.images.limits import refuse_costly
 from edge_resnet.streaming.sources.connection import answer_challenge, connect, refused_login
 from edge_resnet.streaming.sources.live import CapturedImage, LiveSource
 from edge_resnet.streaming.sources.multipart import Parts
@@ -25,35 +28,42 @@ from edge_resnet.streaming.sources.uri import TIMEOUT, Address, Range, Timeouts,
 
 __all__ = ["open_mjpeg"]
 
+_log = logging.getLogger(__name__)
+
 _PORTS = {"http": 80, "https": 443}
-#: More than any camera has. A JPEG of a few bytes can claim 4,294 million.
-_MAX_PIXELS = 50_000_000
+#: Of an image, in millions: a camera for 8K has 33, most have fewer than 12. A JPEG of a few bytes can claim 4,294.
+_MEGAPIXELS = Range(20, 1, 89)
+#: Seconds after which it is said again that images cannot be read.
+_QUIET_S = 60.0
 _NO_STREAM = "use the address of its MJPEG stream; for other video streams use rtsp://, and download files"
 
 
 def open_mjpeg(uri: str) -> LiveSource:
     """Open ``http://user:password@host/stream``, also ``https://``; Basic and Digest passwords.
 
-    In the query ``timeout=5`` and, for https, ``verify=0`` (most cameras have a self-signed certificate) are options of
-    edge-resnet and not sent. An image that is cut short, or claims more than 50 million pixels, is skipped and counted. No proxy
-    is used. Raises SourceError if the server cannot be reached, refuses, or sends something else.
+    In the query ``timeout=5``, ``megapixels=20`` and, for https, ``verify=0`` (most cameras have a self-signed certificate) are
+    options of edge-resnet and not sent. An image that is cut short, claims more pixels, or has more than 100 scans is skipped and
+    counted, and a warning says why. No proxy is used. Raises SourceError if the server cannot be reached, refuses, or sends
+    something else.
     """
-    rest, options = take_options(uri, {"timeout": TIMEOUT, "verify": Range(1, 0, 1)})
+    rest, options = take_options(uri, {"timeout": TIMEOUT, "verify": Range(1, 0, 1), "megapixels": _MEGAPIXELS})
     name, address, timeouts = public_uri(rest), parse_address(rest), Timeouts.of(options["timeout"])
-    capture = _MjpegCapture(name, address, timeouts, verify=bool(options["verify"]))
+    max_pixels = 1_000_000 * int(options["megapixels"])
+    capture = _MjpegCapture(name, address, timeouts, max_pixels, verify=bool(options["verify"]))
     return LiveSource(name, capture, timeouts, "check that the camera is on, and the bandwidth of the network")
 
 
 class _MjpegCapture:
     """One request, whose response does not end."""
 
-    def __init__(self, name: str, address: Address, timeouts: Timeouts, *, verify: bool) -> None:
-        self._name, self._address, self._timeouts = name, address, timeouts
+    def __init__(self, name: str, address: Address, timeouts: Timeouts, max_pixels: int, *, verify: bool) -> None:
+        self._name, self._address, self._timeouts, self._max_pixels = name, address, timeouts, max_pixels
         self._context = _tls(verify=verify) if address.scheme == "https" else None
         self._socket: socket.socket | None = None
         self._response: http.client.HTTPResponse | None = None
         self._parts: Parts | None = None
         self._unreadable = 0
+        self._told_s = -_QUIET_S
         self._stopped = False
 
     @property
@@ -79,10 +89,17 @@ class _MjpegCapture:
                 raise self._ended() from None
             except SourceError as error:
                 raise SourceError(f"{self._name}: {error.message}", hint=error.hint) from None
-            image = _decode(part.body)
-            if image is not None:
-                return CapturedImage(image, part.began_ns)
-            self._unreadable += 1
+            try:
+                return CapturedImage(_decode(part.body, self._max_pixels), part.began_ns)
+            except DataError as error:
+                self._unreadable += 1
+                self._tell(error)
+
+    def _tell(self, error: DataError) -> None:
+        now = time.monotonic()
+        if now - self._told_s >= _QUIET_S:
+            self._told_s = now
+            _log.warning("%s: an image is skipped: it %s", self._name, error.message)
 
     def interrupt(self) -> None:
         self._stopped = True
@@ -170,17 +187,19 @@ def _is_whole(body: bytes) -> bool:
     return body.startswith(b"\xff\xd8") and body.rstrip(b"\x00\r\n").endswith(b"\xff\xd9")
 
 
-def _decode(body: bytes) -> npt.NDArray[np.uint8] | None:
-    """The image (H, W, 3) BGR; None if it is not a JPEG, cut short, or too large."""
+def _decode(body: bytes, max_pixels: int) -> npt.NDArray[np.uint8]:
+    """The image (H, W, 3) BGR. Raises DataError, as a predicate, if it is not a JPEG, cut short, or too costly to decode."""
     if not _is_whole(body):
-        return None
+        raise DataError("is not a whole JPEG")
+    file = io.BytesIO(body)
     try:
-        with Image.open(io.BytesIO(body), formats=("JPEG",)) as image:
+        with Image.open(file, formats=("JPEG",)) as image:
+            refuse_costly(image, file, max_pixels)
             width, height = image.size
-            if width * height > _MAX_PIXELS:
-                return None
             image.load()
             pixels = (image if image.mode == "RGB" else image.convert("RGB")).tobytes("raw", "BGR")
-    except Exception:  # Pillow's decoders may raise anything for damaged data
-        return None
+    except DataError:
+        raise
+    except Exception as error:  # Pillow's decoders may raise anything for damaged data
+        raise DataError(f"cannot be decoded: {type(error).__name__}") from error
     return np.frombuffer(pixels, np.uint8).reshape(height, width, 3)

@@ -20,6 +20,8 @@ __all__ = ["COLOURS", "SyntheticSource"]
 COLOURS = {"red": (40, 40, 220), "green": (60, 200, 60), "blue": (220, 80, 40), "yellow": (40, 210, 230)}
 #: Frames for which a disc keeps its colour: long enough for smoothing.
 HOLD = 30
+#: The rate at which frames would follow each other if they were not as fast as they are read: for recordings of them.
+_NOMINAL_FPS = 30
 _SIZE = (1, 8192)
 _OPTIONS = {
     "frames": Range(300, 0, 999_999_999),
@@ -71,7 +73,7 @@ class SyntheticSource:
             captured_ns = self._pace.wait(index / self._fps) if self.live else time.monotonic_ns()
             if self._pace.stopped:
                 return
-            yield Frame(image, index, captured_ns, "synthetic")
+            yield Frame(image, index, captured_ns, "synthetic", round(index * 1e9 / (self._fps or _NOMINAL_FPS)))
             index += 1
 
     def close(self) -> None:

@@ -29,7 +29,8 @@ _LONGEST_GAP_S = 5.0
 class VideoSource:
     """The frames of a video file in order; none is skipped. ``video://PATH`` takes a file of any name for a video.
 
-    ``realtime``: it is ``live``: each frame comes at its own time, and that is its time of capture.
+    A frame's ``position_ns`` is its time in the file. ``realtime``: the source is ``live``: each frame comes at
+    its own time, and that is its time of capture.
     """
 
     dropped = 0
@@ -63,12 +64,12 @@ class VideoSource:
                 return
             if image is None:
                 break
+            at_s = _next(at_s, stamp_s, gap_s) if index else 0.0
             if self.live:
-                at_s = _next(at_s, stamp_s, gap_s) if index else 0.0
                 captured_ns = self._pace.wait(at_s)
                 if self._pace.stopped:
                     return
-            yield Frame(image, index, captured_ns, self._path)
+            yield Frame(image, index, captured_ns, self._path, round(at_s * 1e9))
             index += 1
         if index == 0:
             raise SourceError(f"{self._path} has no frame that can be decoded", hint=_HINT)

@@ -62,7 +62,7 @@ def test_colours() -> None:
     np.testing.assert_allclose(frame.image[8, 8], (20, 10, 250), atol=6)
 
 
-@pytest.mark.parametrize("path", ["/cut", "/lying", "/garbage", "/huge"])
+@pytest.mark.parametrize("path", ["/cut", "/lying", "/garbage", "/huge", "/scans"])
 def test_a_damaged_image_is_dropped_and_counted(camera: MjpegServer, path: str) -> None:
     """No incomplete image is delivered, the next ones are, and lost ones are counted."""
     with open_source(camera.url(path)) as source:
