@@ -51,6 +51,7 @@ def run(
     window: options.Window = False,
     web: options.Web = None,
     web_token: options.WebToken = None,
+    web_origin: options.WebOrigin = None,
     record_uncertain: options.RecordUncertain = None,
     uncertain_below: options.UncertainBelow = 0.5,
     uncertain_max: options.UncertainMax = 1024,
@@ -69,6 +70,7 @@ def run(
 
     edge-resnet run --camera 0 --camera 1 --web 127.0.0.1:8080
     """
+    from edge_resnet.core.process import raise_descriptor_limit
     from edge_resnet.pipelines.engines import open_with_engine
     from edge_resnet.runtime.backend import open_backend
     from edge_resnet.streaming.loop import RunOptions
@@ -83,10 +85,11 @@ def run(
     outputs = Outputs(
         console=None if quiet else _echo,
         jsonl=jsonl, jsonl_append=jsonl_append, jsonl_max_mib=jsonl_max, jsonl_sync=jsonl_sync, mqtt=mqtt,
-        save_video=save_video, window=window, web=web, web_token=web_token,
+        save_video=save_video, window=window, web=web, web_token=web_token, web_origin=web_origin,
         record_uncertain=record_uncertain, uncertain_below=uncertain_below, uncertain_max_mib=uncertain_max,
     )  # fmt: skip
     _check_outputs(outputs, json_output=json_output)
+    raise_descriptor_limit()
     variant: Variant = "simulated" if simulate_int8 else "native"
     with progress_bars() as progress:
         opened = open_with_engine(artifact, backend, variant, progress=progress)
@@ -167,6 +170,8 @@ def _check_outputs(wanted: Outputs, *, json_output: bool) -> None:
         raise ConfigError("--jsonl-append, --jsonl-max and --jsonl-sync need a file", hint="add --jsonl FILE")
     if wanted.web is None and wanted.web_token is not None and _is_given("--web-token"):
         raise ConfigError("--web-token has no effect without --web", hint="add --web HOST:PORT")
+    if wanted.web is None and wanted.web_origin is not None:
+        raise ConfigError("--web-origin has no effect without --web", hint="add --web HOST:PORT")
 
 
 def _is_given(option: str) -> bool:

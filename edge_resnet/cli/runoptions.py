@@ -37,6 +37,7 @@ __all__ = [
     "UncertainBelow",
     "UncertainMax",
     "Web",
+    "WebOrigin",
     "WebToken",
     "Window",
 ]
@@ -111,6 +112,12 @@ Web = Annotated[
 WebToken = Annotated[
     str | None,
     typer.Option(envvar="EDGE_RESNET_WEB_TOKEN", help="Token for the page; required beyond 127.0.0.1.", rich_help_panel=_VIDEO),
+]
+WebOrigin = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ORIGIN", help="Where browsers see the page behind a TLS proxy: https://cam.example.", rich_help_panel=_VIDEO
+    ),
 ]
 RecordUncertain = Annotated[
     Path | None,

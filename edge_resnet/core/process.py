@@ -1,9 +1,10 @@
-"""Subprocesses with a time limit: whatever a child does, its caller continues. Does not know any command."""
+"""What the system grants a process: subprocesses with a time limit, and descriptors. Does not know any command."""
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import tempfile
@@ -12,10 +13,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Finished", "run_within"]
+__all__ = ["Finished", "descriptor_limit", "raise_descriptor_limit", "run_within"]
 
 #: How long a killed process may take to end.
 _KILL_S = 1.0
+#: Files and sockets that a run may have open: more than any needs, and few enough for libraries that look at every number.
+_DESCRIPTORS = 4096
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,22 @@ def run_within(command: Sequence[str], timeout_s: float) -> Finished | None:
             file.seek(0)
             texts.append(file.read().decode("utf-8", "replace"))
     return Finished(process.returncode, *texts)
+
+
+def descriptor_limit() -> int:
+    """How many files and sockets this process may have open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return _DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+
+
+def raise_descriptor_limit() -> int:
+    """Raise the limit of open files to 4,096, or as far as the system permits, and return what it is now. Never lowers it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, _DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with suppress(OSError, ValueError):  # a sandbox may forbid it
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return descriptor_limit()
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -30,6 +30,7 @@ class Outputs:
 
     ``console``: takes lines of text for a person. ``frame_counter``: without a console, count frames on a terminal's stderr.
     ``jsonl``: a file, or ``-`` for stdout. ``mqtt``: ``mqtt://[user:password@]host[:port]/topic``. ``web``: ``HOST:PORT``.
+    ``web_origin``: where browsers see the page behind a proxy, ``https://cam.example``.
     ``record_uncertain``: a folder for frames whose best probability is below ``uncertain_below``.
     """
 
@@ -44,6 +45,7 @@ class Outputs:
     window: bool = False
     web: str | None = None
     web_token: str | None = None
+    web_origin: str | None = None
     record_uncertain: Path | None = None
     uncertain_below: float = 0.5
     uncertain_max_mib: float = 1024
@@ -108,7 +110,7 @@ def _displays(wanted: Outputs, run: RunView) -> Iterator[Sink]:
     if wanted.web is not None:
         from edge_resnet.streaming.web import WebSink
 
-        page = WebSink(wanted.web, run.status, token=wanted.web_token)
+        page = WebSink(wanted.web, run.status, token=wanted.web_token, origin=wanted.web_origin)
         page.open()
         run.tell(f"the page is at {page.url}")
         yield page

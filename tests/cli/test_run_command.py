@@ -41,6 +41,8 @@ def artifact(tiny_artifacts: dict[str, Artifact]) -> str:
         ((*SOURCE, "--jsonl", "-", "--jsonl-max", "1"), ("need a file", "--jsonl FILE")),
         ((*SOURCE, "--web", "0.0.0.0:0"), ("no token", "--web-token")),
         ((*SOURCE, "--web", "nonsense"), ("HOST:PORT", "127.0.0.1")),
+        ((*SOURCE, "--web", "127.0.0.1:0", "--web-origin", "cam.example"), ("scheme and host", "https://cam.example")),
+        ((*SOURCE, "--web-origin", "https://cam.example"), ("without --web", "--web HOST:PORT")),
         ((*SOURCE, "--mqtt", "mqtt://host"), ("MQTT", "mqtt://")),
         ((*SOURCE, "--save-video", "x.gif"), ("suffix", ".mkv")),
         ((*SOURCE, "--record-uncertain", "d", "--uncertain-below", "2"), ("(0, 1]", "0.5")),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from types import MappingProxyType
 
@@ -15,9 +16,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from edge_resnet.streaming.web.origin import Origin, parse_origin
 from edge_resnet.streaming.web.tokens import Attempts, Token
 
-__all__ = ["OPEN", "Guard", "too_many"]
+__all__ = ["OPEN", "Access", "Guard", "client", "cookie_name", "too_many"]
 
 #: Open to everyone: the health checks, and the sign-in form.
 OPEN = frozenset({"/healthz", "/readyz", "/login", "/static/page.css", "/static/icon.svg"})
@@ -34,16 +36,37 @@ _HEADERS: Mapping[str, str] = MappingProxyType(
 )
 
 
-class Guard:
-    """Wraps the routes. ``host``: the bound host if only this machine can reach the server, else None. ``sign_in``: makes the
-    page for a browser without a token."""
+@dataclass(frozen=True)
+class Access:
+    """Who may come in. ``token``: what clients must send, None for nothing. ``host``: the bound host if only this machine can
+    reach the server, else None. ``origin``: where browsers see the page if a proxy is in front of the server."""
 
-    def __init__(
-        self, routes: ASGIApp, token: Token | None, host: str | None, attempts: Attempts, sign_in: Callable[[], Response]
-    ) -> None:
+    token: Token | None = None
+    host: str | None = None
+    origin: Origin | None = None
+
+    def hosts(self) -> frozenset[str] | None:
+        """The hosts that a Host header may name, None for any."""
+        if self.host is None:
+            return None
+        known = (self.host, *([] if self.origin is None else [self.origin.host]))
+        return _LOCAL | {f"[{host}]" if ":" in host else host.lower() for host in known}
+
+    def sent_from(self, headers: Headers) -> Origin | None:
+        """The origin of the page that sent a form, if it is this server's own; None for that of another site."""
+        sent = parse_origin(headers.get("origin", ""))
+        if sent is None:
+            return None
+        return sent if sent in (self.origin, parse_origin(f"{sent.scheme}://{headers.get('host', '')}")) else None
+
+
+class Guard:
+    """Wraps the routes. ``sign_in``: makes the page for a browser without a token."""
+
+    def __init__(self, routes: ASGIApp, access: Access, attempts: Attempts, sign_in: Callable[[], Response]) -> None:
         self._routes = routes
-        self._token = token
-        self._hosts = None if host is None else _LOCAL | {f"[{host}]" if ":" in host else host.lower()}
+        self._token = access.token
+        self._hosts = access.hosts()
         self._sign_in = sign_in
         self._attempts = attempts
 
@@ -71,13 +94,12 @@ class Guard:
             return None
         scheme, _, shown = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer":
-            address = client(scope)
-            wait_s = self._attempts.wait_s(address)
-            if wait_s > 0:
-                return too_many(wait_s)
             if self._token.matches(shown.strip()):
                 return None
-            self._attempts.wrong(address)
+            wait_s = self._attempts.wait_s(client(scope))
+            if wait_s > 0:
+                return too_many(wait_s)
+            self._attempts.wrong(client(scope))
         elif "text/html" in headers.get("accept", ""):
             return self._sign_in()
         return PlainTextResponse("a token is required: Authorization: Bearer TOKEN\n", 401, {"WWW-Authenticate": "Bearer"})

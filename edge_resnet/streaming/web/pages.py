@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Mapping
 from importlib import resources
 from types import MappingProxyType
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from edge_resnet.streaming.web.access import client, cookie_name, too_many
-from edge_resnet.streaming.web.tokens import COOKIE_S, Attempts, Token
+from edge_resnet.streaming.web.access import Access, client, cookie_name, too_many
+from edge_resnet.streaming.web.tokens import COOKIE_S, Attempts
 
 __all__ = ["Pages"]
 
@@ -27,12 +27,12 @@ _WRONG = '<p class="wrong" id="wrong" role="alert">This is not the token.</p>'
 class Pages:
     """The page's files, read once when the server starts."""
 
-    def __init__(self, token: Token | None, attempts: Attempts) -> None:
+    def __init__(self, access: Access, attempts: Attempts) -> None:
         folder = resources.files(__package__) / "static"
         self._files = {name: (folder / name).read_bytes() for name in _TYPES}
         self._page = (folder / "page.html").read_text(encoding="utf-8")
         self._form = (folder / "login.html").read_text(encoding="utf-8")
-        self._token = token
+        self._access = access
         self._attempts = attempts
 
     async def home(self, request: Request) -> Response:  # noqa: ARG002
@@ -54,19 +54,26 @@ class Pages:
         """Show the form, and on POST exchange its token for a cookie."""
         if request.method != "POST":
             return HTMLResponse(self._form)
-        origin = request.headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+        origin, token = self._access.sent_from(request.headers), self._access.token
+        if origin is None and "origin" in request.headers:
             raise HTTPException(403, "this form was sent by another site")
-        wait_s = self._attempts.wait_s(client(request.scope))
-        if wait_s > 0:
-            return too_many(wait_s)
         shown = parse_qs(await _body(request)).get("token", [""])[0].strip()
-        if self._token is None or not self._token.matches(shown):
+        if token is None or not token.matches(shown):
+            wait_s = self._attempts.wait_s(client(request.scope))
+            if wait_s > 0:
+                return too_many(wait_s)
             self._attempts.wrong(client(request.scope))
             return self.sign_in(wrong=True)
+        origin = origin or self._access.origin
         answer = RedirectResponse("/", 303)
         answer.set_cookie(
-            cookie_name(request.scope), self._token.cookie(), max_age=COOKIE_S, path="/", httponly=True, samesite="strict"
+            cookie_name(request.scope),
+            token.cookie(),
+            max_age=COOKIE_S,
+            path="/",
+            secure=origin is not None and origin.secure,
+            httponly=True,
+            samesite="strict",
         )
         return answer
 

@@ -18,14 +18,15 @@ from edge_resnet.core import __version__
 from edge_resnet.streaming.records import RunStatus
 from edge_resnet.streaming.sinks.serialise import encode_json
 from edge_resnet.streaming.web import events, jpegstream, metrics
-from edge_resnet.streaming.web.access import Guard
+from edge_resnet.streaming.web.access import Access, Guard
 from edge_resnet.streaming.web.events import EventFilter, EventHub, Subscriber
 from edge_resnet.streaming.web.jpegstream import JpegStream
 from edge_resnet.streaming.web.latest import LatestFrames
+from edge_resnet.streaming.web.limits import Admission, Limits
 from edge_resnet.streaming.web.metrics import Clients, Metrics
 from edge_resnet.streaming.web.pages import Pages
 from edge_resnet.streaming.web.streams import Chunks, Stream, Streams
-from edge_resnet.streaming.web.tokens import Attempts, Token
+from edge_resnet.streaming.web.tokens import Attempts
 
 __all__ = ["LISTENERS", "WATCHERS", "Api", "build_app", "health"]
 
@@ -37,6 +38,7 @@ _EVENTS = "events"
 _BUSY = {"Retry-After": "5"}
 #: Longer than any network takes for a frame, and longer than a camera takes to reconnect.
 _MAX_QUIET_S = 10.0
+_INDEX_DIGITS = 4
 
 
 class Api:
@@ -52,8 +54,11 @@ class Api:
 
     async def stream(self, request: Request) -> Response | Stream:
         """The live frames of one source."""
-        index: int = request.path_params["index"]
-        count = len((await self._status()).sources)
+        name: str = request.path_params["index"]
+        # At most four digits: Python refuses to read thousands of them.
+        if not (name.isascii() and name.isdecimal() and len(name) <= _INDEX_DIGITS):
+            raise HTTPException(404)
+        index, count = int(name), len((await self._status()).sources)
         if index >= count:
             raise HTTPException(404, f"sources go from 0 to {count - 1}")
         return self._open(f"images {index}", WATCHERS, jpegstream.MEDIA_TYPE, lambda wake: self._images.parts(index, wake))
@@ -110,26 +115,26 @@ def _event_filter(request: Request) -> EventFilter:
     return EventFilter(on_change == "1", 1 / int(rate) if int(rate) else 0.0)
 
 
-def build_app(api: Api, token: Token | None, host: str | None) -> ASGIApp:
-    """The application with all routes. ``host``: the bound host if only this machine can reach the server, else None."""
+def build_app(api: Api, access: Access, limits: Limits) -> ASGIApp:
+    """The application with all routes."""
     attempts = Attempts()
-    pages = Pages(token, attempts)
+    pages = Pages(access, attempts)
     routes = [
         Route("/", pages.home),
         Route("/static/{name}", pages.static),
-        Route("/stream/{index:int}.mjpeg", api.stream),
+        Route("/stream/{index}.mjpeg", api.stream),
         Route("/api/predictions", api.predictions),
         Route("/api/status", api.status),
         Route("/metrics", api.scrape),
         Route("/healthz", api.healthz),
         Route("/readyz", api.readyz),
     ]
-    if token is not None:
+    if access.token is not None:
         routes.append(Route("/login", pages.login, methods=["GET", "POST"]))
     app = Starlette(routes=routes)
     # A path with a trailing slash is not found: a redirect would be built from the Host header.
     app.router.redirect_slashes = False
-    return Guard(app, token, host, attempts, pages.sign_in)
+    return Guard(Admission(app, limits), access, attempts, pages.sign_in)
 
 
 def health(status: RunStatus, quiet_s: float) -> tuple[bool, str]:

@@ -1,4 +1,4 @@
-"""uvicorn in a thread of its own: starts it, closes idle connections, ends it within a second. Knows no routes."""
+"""uvicorn in a thread of its own: starts it, keeps its limits, ends it within a second. Knows no routes."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ from contextlib import suppress
 
 import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edge_resnet.core.errors import EdgeResnetError
+from edge_resnet.streaming.web.limits import Connection, Limits, limited
+from edge_resnet.streaming.web.serverlog import OncePerMinute, loop_errors
 from edge_resnet.streaming.web.streams import Streams
 
 __all__ = ["Server"]
 
 _log = logging.getLogger(__name__)
+_log.addFilter(OncePerMinute(_log))
 
 _START_S = 10.0
-#: A connection that requests nothing, or reads nothing of its response, is closed after so many seconds.
-_IDLE_S = 10.0
-_CONNECTIONS = 128
+#: At the end, responses have so long to be sent and read.
+_LAST_S = 0.4
 _HEADER_BYTES = 16 * 1024
 
 
 class Server:
     """Serves an application on a listening socket, which it closes at the end."""
 
-    def __init__(self, app: ASGIApp, sock: socket.socket, streams: Streams) -> None:
+    def __init__(self, app: ASGIApp, sock: socket.socket, streams: Streams, limits: Limits) -> None:
         self._sock = sock
         self._streams = streams
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._since: dict[H11Protocol, tuple[int, float]] = {}
         config = uvicorn.Config(
             app,
             loop="asyncio",
-            http="h11",
+            http=limited(limits),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            limit_concurrency=_CONNECTIONS,
+            backlog=limits.backlog,
             h11_max_incomplete_event_size=_HEADER_BYTES,
             callback_notify=self._sweep,
             timeout_notify=1,
@@ -82,29 +82,24 @@ class Server:
 
     async def _run(self) -> None:
         self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(loop_errors(_log))
         await self._uvicorn.serve(sockets=[self._sock])
 
     def _end_streams(self) -> None:
         self._streams.stop()
         for connection in self._connections():
             if connection.flow.write_paused:
-                connection.transport.abort()
+                connection.drop()
+        asyncio.get_running_loop().call_later(_LAST_S, self._drop_all)
+
+    def _drop_all(self) -> None:
+        for connection in self._connections():
+            connection.drop()
 
     async def _sweep(self) -> None:
         """Close connections that have been idle for too long: uvicorn has no timeout for these."""
-        now = time.monotonic()
-        still: dict[H11Protocol, tuple[int, float]] = {}
         for connection in self._connections():
-            cycle = connection.cycle
-            waiting = connection.transport.get_write_buffer_size()
-            if not (connection.flow.write_paused or cycle is None or cycle.response_complete):
-                continue
-            # If the size of the buffer changes, the client reads, if slowly.
-            before, since_s = self._since.get(connection, (waiting, now))
-            still[connection] = (waiting, since_s if before == waiting else now)
-            if now - still[connection][1] > _IDLE_S:
-                connection.transport.abort()
-        self._since = still
+            connection.sweep()
 
-    def _connections(self) -> list[H11Protocol]:
-        return [open_now for open_now in self._uvicorn.server_state.connections if isinstance(open_now, H11Protocol)]
+    def _connections(self) -> list[Connection]:
+        return [open_now for open_now in self._uvicorn.server_state.connections if isinstance(open_now, Connection)]

@@ -13,9 +13,11 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from edge_resnet.core.errors import ConfigError, MissingDependencyError
+from edge_resnet.core.process import descriptor_limit
 from edge_resnet.streaming.records import Frame, Prediction, RunStatus
 from edge_resnet.streaming.web.latest import LatestFrames
 from edge_resnet.streaming.web.listen import Address, listen, resolve
+from edge_resnet.streaming.web.origin import Origin, web_origin
 from edge_resnet.streaming.web.tokens import Token
 
 if TYPE_CHECKING:
@@ -30,14 +32,18 @@ class WebSink:
     """A page and an API at ``address``, HOST:PORT; port 0 takes any free one.
 
     ``status``: called by the server's threads at most four times a second. ``token``: what clients must send, None for no token;
-    an address that other machines can reach is refused without one. Raises ConfigError if address or token cannot be used.
+    an address that other machines can reach is refused without one. ``origin``: the address of the page that browsers show if a
+    proxy is in front of it, such as ``https://cam.example``. Raises ConfigError if one of them cannot be used.
     """
 
     name = "web"
     wants_frames = True
 
-    def __init__(self, address: str, status: Callable[[], RunStatus], *, token: str | None = None) -> None:
+    def __init__(
+        self, address: str, status: Callable[[], RunStatus], *, token: str | None = None, origin: str | None = None
+    ) -> None:
         self._address: Address = resolve(address)
+        self._origin: Origin | None = None if origin is None else web_origin(origin)
         self._token = None if token is None else Token(token)
         if token is None and not self._address.loopback:
             raise ConfigError(
@@ -61,7 +67,7 @@ class WebSink:
         if self._running is None:
             sock = listen(self._address)
             try:
-                self._running = _start(self._latest, self._address, self._token, sock)
+                self._running = self._start(sock)
             except BaseException:
                 sock.close()
                 raise
@@ -83,6 +89,26 @@ class WebSink:
             running.server.stop()
             running.pool.shutdown(wait=False, cancel_futures=True)
 
+    def _start(self, sock: socket.socket) -> _Running:
+        try:
+            from edge_resnet.streaming.web.access import Access
+            from edge_resnet.streaming.web.events import EventHub
+            from edge_resnet.streaming.web.limits import limits_for
+            from edge_resnet.streaming.web.routes import Api, build_app
+            from edge_resnet.streaming.web.server import Server
+            from edge_resnet.streaming.web.streams import Streams
+        except ImportError as error:
+            raise MissingDependencyError(f"--web needs {error.name}", hint="pip install 'edge-resnet[web]'") from error
+        self._latest.status()
+        event_hub, streams, limits = EventHub(), Streams(), limits_for(descriptor_limit())
+        pool = ThreadPoolExecutor(2, thread_name_prefix="web")
+        api = Api(self._latest, event_hub, streams, pool)
+        access = Access(self._token, self._address.host if self._address.loopback else None, self._origin)
+        server = Server(build_app(api, access, limits), sock, streams, limits)
+        server.start()
+        port: int = sock.getsockname()[1]
+        return _Running(server, event_hub, api.metrics, pool, port)
+
     def __enter__(self) -> WebSink:
         return self.open()
 
@@ -97,21 +123,3 @@ class _Running:
     metrics: Metrics
     pool: ThreadPoolExecutor
     port: int
-
-
-def _start(latest: LatestFrames, address: Address, token: Token | None, sock: socket.socket) -> _Running:
-    try:
-        from edge_resnet.streaming.web.events import EventHub
-        from edge_resnet.streaming.web.routes import Api, build_app
-        from edge_resnet.streaming.web.server import Server
-        from edge_resnet.streaming.web.streams import Streams
-    except ImportError as error:
-        raise MissingDependencyError(f"--web needs {error.name}", hint="pip install 'edge-resnet[web]'") from error
-    latest.status()
-    event_hub, streams = EventHub(), Streams()
-    pool = ThreadPoolExecutor(2, thread_name_prefix="web")
-    api = Api(latest, event_hub, streams, pool)
-    port: int = sock.getsockname()[1]
-    server = Server(build_app(api, token, address.host if address.loopback else None), sock, streams)
-    server.start()
-    return _Running(server, event_hub, api.metrics, pool, port)

@@ -11,12 +11,12 @@ from collections.abc import Callable
 
 from edge_resnet.core.errors import ConfigError
 
-__all__ = ["COOKIE_S", "Attempts", "Token"]
-
+__all__ = ["COOKIE_S", "Attempts", "Token", "network"]
 
 #: How long a browser stays signed in.
 COOKIE_S = 7 * 24 * 3600
-_MIN_LENGTH = 8
+#: Guesses are answered as fast as they come, so the token must be too long to be guessed.
+_MIN_LENGTH = 16
 _HINT = 'make one with: python3 -c "import secrets; print(secrets.token_urlsafe())"'
 
 
@@ -52,7 +52,11 @@ class Token:
 
 
 class Attempts:
-    """Wrong tokens per address: after ten within a minute the address must wait a minute. Keeps the last 1,024 addresses."""
+    """Wrong tokens per address: after ten within a minute further wrong ones are told to wait. Keeps the last 1,024 addresses.
+
+    The right token is accepted all the same: behind a proxy all clients have one address, and one of them must not lock out the
+    others.
+    """
 
     LIMIT = 10
     WAIT_S = 60.0
@@ -64,13 +68,13 @@ class Attempts:
 
     def wait_s(self, address: str) -> float:
         """Seconds that the address must still wait, or 0."""
-        count, last_s = self._wrong.get(_network(address), (0, 0.0))
+        count, last_s = self._wrong.get(network(address), (0, 0.0))
         left = last_s + self.WAIT_S - self._clock()
         return max(0.0, left) if count >= self.LIMIT else 0.0
 
     def wrong(self, address: str) -> None:
         """Count one more wrong token."""
-        key, now = _network(address), self._clock()
+        key, now = network(address), self._clock()
         count, last_s = self._wrong.pop(key, (0, now))
         self._wrong[key] = (1 if now - last_s >= self.WAIT_S else count + 1, now)
         if len(self._wrong) > self.REMEMBERED:
@@ -84,7 +88,7 @@ def _digest(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def _network(address: str) -> str:
+def network(address: str) -> str:
     """One key per client: a client with an IPv6 address has a whole /64 of them."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])

@@ -9,7 +9,7 @@ from http.cookies import SimpleCookie
 from urllib.parse import urlencode, urlsplit
 
 import pytest
-from webstage import TIMEOUT_S, TOKEN, Reader, Reply, ask, frame, prediction, served
+from webstage import TIMEOUT_S, TOKEN, Reader, Reply, Script, ask, frame, prediction, served
 
 from edge_resnet.streaming.web import WebSink, tokens
 from edge_resnet.streaming.web.tokens import Attempts, Token
@@ -125,7 +125,8 @@ def test_a_cookie_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("way", ["header", "form"])
 def test_ten_wrong_tokens_and_the_address_waits(way: str) -> None:
-    """The eleventh attempt is a 429, even with the right token; a browser that is signed in stays so."""
+    """The eleventh wrong one is a 429; the right token is accepted all the same, since behind a proxy all clients share an
+    address, and a browser that is signed in stays so."""
     with served(token=TOKEN) as sink:
         _guess_ten_times(sink, way)
 
@@ -139,11 +140,12 @@ def _guess_ten_times(sink: WebSink, way: str) -> None:
         return ask(sink.url, "/api/status", headers={"Authorization": f"Bearer {token}"})
 
     assert [guess(f"wrong-token-{index}").status for index in range(10)] == [401] * 10
-    blocked = guess(TOKEN)
+    blocked = guess("wrong-token-10")
     assert blocked.status == 429
     assert 0 < int(blocked.headers["retry-after"]) <= 60
-    assert ask(sink.url, "/api/status", headers=BEARER).status == 429
-    assert _sign_in(sink, TOKEN).status == 429
+    assert ask(sink.url, "/api/status", headers=BEARER).status == 200
+    assert _sign_in(sink, TOKEN).status == 303
+    assert guess("wrong-token-11").status == 429
     assert ask(sink.url, "/api/status", headers=signed).status == 200
     assert ask(sink.url, "/healthz").status == 200
 
@@ -196,6 +198,41 @@ def test_the_form_of_another_site_is_refused(sink: WebSink) -> None:
     for origin in ("http://evil.example", "null", "http://127.0.0.1:1"):
         assert _sign_in(sink, TOKEN, Origin=origin).status == 403
         assert _sign_in(sink, "wrong-token", Origin=origin).status == 403
+
+
+@pytest.mark.parametrize(
+    "origin", ["http://[", "http://[::1", "http://a:b", "http://a:99999", "//", "https://", "http://a@", "\xff"]
+)
+def test_a_broken_origin_is_refused(sink: WebSink, origin: str) -> None:
+    """As that of another site is: what is no origin is nobody's."""
+    assert _sign_in(sink, TOKEN, Origin=origin).status == 403
+
+
+def test_behind_a_proxy_a_browser_signs_in() -> None:
+    """The page's own address may be the Origin and the Host; the cookie is Secure there and, without TLS, not."""
+    with WebSink("127.0.0.1:0", Script(), token=TOKEN, origin="https://cam.example") as sink:
+        local = sink.url.rstrip("/")
+        for host in ("cam.example", urlsplit(local).netloc):
+            reply = _sign_in(sink, TOKEN, Origin="https://cam.example", Host=host)
+            assert reply.status == 303
+            assert "secure" in reply.headers["set-cookie"].lower().split("; ")
+            assert ask(sink.url, "/api/status", headers={**_cookie(reply), "Host": host}).status == 200
+        reply = _sign_in(sink, TOKEN, Origin=local)
+        assert reply.status == 303
+        assert "secure" not in reply.headers["set-cookie"].lower().split("; ")
+        for origin in ("http://cam.example", "https://cam.example:8443", "https://cam.example.evil", "https://evil.example"):
+            assert _sign_in(sink, TOKEN, Origin=origin, Host=urlsplit(local).netloc).status == 403
+        assert ask(sink.url, "/healthz", headers={"Host": "evil.example"}).status == 400
+
+
+def test_without_the_option_a_proxy_that_keeps_the_host_works() -> None:
+    """A browser's Origin whose host is that of the Host header is the page's own; over TLS the cookie is Secure."""
+    with WebSink("0.0.0.0:0", Script(), token=TOKEN) as sink:
+        url = sink.url.replace("0.0.0.0", "127.0.0.1")
+        headers = {**FORM, "Host": "cam.example", "Origin": "https://cam.example"}
+        reply = ask(url, "/login", method="POST", headers=headers, body=urlencode({"token": TOKEN}))
+        assert reply.status == 303
+        assert "secure" in reply.headers["set-cookie"].lower().split("; ")
 
 
 def test_a_form_too_long_is_refused(sink: WebSink) -> None:

@@ -69,6 +69,8 @@ def test_the_page_requests_nothing_from_other_hosts(calm: WebSink) -> None:
         "/stream/-1.mjpeg",
         "/stream/x.mjpeg",
         "/stream/1.mjpeg",
+        "/stream/%C2%B2.mjpeg",
+        f"/stream/{'9' * 5000}.mjpeg",
         "/login",
         "//",
         "/api/status/",

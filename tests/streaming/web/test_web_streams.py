@@ -18,7 +18,7 @@ import pytest
 from webstage import TIMEOUT_S, Reader, Script, ask, frame, prediction, served, silent, until
 
 from edge_resnet.streaming.records import Frame
-from edge_resnet.streaming.web import WebSink, jpegstream, server
+from edge_resnet.streaming.web import WebSink, jpegstream, limits
 from edge_resnet.streaming.web.events import QUEUE, EventFilter, EventHub, Subscriber
 from edge_resnet.streaming.web.latest import LatestFrames
 from edge_resnet.streaming.web.routes import LISTENERS, WATCHERS
@@ -158,7 +158,7 @@ def test_a_slow_client_skips_frames_and_others_do_not() -> None:
 
 def test_a_client_that_never_reads_is_disconnected(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its place is free again after a while; so is that of a connection without a request."""
-    monkeypatch.setattr(server, "_IDLE_S", 1.0)
+    monkeypatch.setattr(limits, "IDLE_S", 1.0)
     with served() as sink:
         stuck = silent(sink.url, "/stream/0.mjpeg")
         parts = urlsplit(sink.url)
