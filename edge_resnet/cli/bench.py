@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
+from edge_resnet.cli.opened import open_announced
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.cli.tables import table_lines
 from edge_resnet.core.errors import INTERRUPTED, ConfigError
@@ -74,15 +75,16 @@ def bench(
     if batch is not None and "offline" not in chosen:
         raise ConfigError("--batch applies to the offline scenario only", hint="--scenario offline --batch 32")
     requested = [replace(options, scenario=name, batch=batch if name == "offline" else None) for name in chosen]
-    from edge_resnet.pipelines.engines import open_with_engine
+    from edge_resnet.pipelines.engines import prepare_engine
 
+    opened = open_announced(artifact, backend)
     with progress_bars() as progress:
-        opened = open_with_engine(artifact, backend, progress=progress)
+        prepare_engine(opened, backend, progress=progress)
     images = None
     if data:
         from edge_resnet.images.datasets import open_data
 
-        images = open_data(data, split="test", label_names=opened.labels)
+        images = open_data(data, split="test")  # their classes do not matter
     with progress_bars() as progress:
         results = bench_scenarios(opened, requested, images=images, progress=progress)
     if save is not None:

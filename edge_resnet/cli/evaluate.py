@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge_resnet.cli.opened import open_announced
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError
 
@@ -44,13 +45,12 @@ def evaluate(
     if save is not None:
         check_free(save, force=force)
     from edge_resnet import api
-    from edge_resnet.artifact.folder import newest_artifact
     from edge_resnet.measurement.accuracy import to_json, write_evaluation
-    from edge_resnet.pipelines.engines import ARTIFACTS
 
+    opened = open_announced(artifact, backend, "simulated" if simulate_int8 else "native")
     with progress_bars() as progress:
         result = api.evaluate(
-            artifact or newest_artifact(ARTIFACTS), data, backend=backend, simulate_int8=simulate_int8,
+            opened, data, backend=backend, simulate_int8=simulate_int8,
             per_image=save is not None, allow_random=allow_random, progress=progress,
         )  # fmt: skip
     if save is not None:

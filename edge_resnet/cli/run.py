@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from edge_resnet.cli import runoptions as options
+from edge_resnet.cli.opened import open_announced
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError
 
@@ -71,7 +72,7 @@ def run(
     edge-resnet run --camera 0 --camera 1 --web 127.0.0.1:8080
     """
     from edge_resnet.core.process import raise_descriptor_limit
-    from edge_resnet.pipelines.engines import open_with_engine
+    from edge_resnet.pipelines.engines import prepare_engine
     from edge_resnet.runtime.backend import open_backend
     from edge_resnet.streaming.loop import RunOptions
     from edge_resnet.streaming.outputs import Outputs
@@ -91,8 +92,9 @@ def run(
     _check_outputs(outputs, json_output=json_output)
     raise_descriptor_limit()
     variant: Variant = "simulated" if simulate_int8 else "native"
+    opened = open_announced(artifact, backend, variant)
     with progress_bars() as progress:
-        opened = open_with_engine(artifact, backend, variant, progress=progress)
+        prepare_engine(opened, backend, variant, progress=progress)
     run_options = RunOptions(
         preprocess=opened.manifest.preprocess,
         labels=opened.labels,

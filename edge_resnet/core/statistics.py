@@ -15,6 +15,7 @@ __all__ = [
     "Z95",
     "LatencyStats",
     "PairedDifference",
+    "binomial_tail",
     "is_significant",
     "mcnemar_exact",
     "measure",
@@ -109,6 +110,25 @@ def wilson_interval(hits: int, count: int) -> tuple[float, float]:
     spread = Z95 * math.sqrt(share * (1 - share) / count + Z95**2 / (4 * count**2))
     scale = 1 + Z95**2 / count
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def binomial_tail(hits: int, count: int, share: float) -> float:
+    """The probability of at least ``hits`` of ``count`` where each succeeds with the probability ``share``, in (0, 1)."""
+    if hits <= count * share:  # the complement, whose terms fall from its upper end
+        return 1 - _falling_tail(count - hits + 1, count, 1 - share) if hits > 0 else 1.0
+    return _falling_tail(hits, count, share)
+
+
+def _falling_tail(hits: int, count: int, share: float) -> float:
+    """As ``binomial_tail``, for ``hits`` above the expectation: the terms fall from the first one on."""
+    ways = math.lgamma(count + 1) - math.lgamma(hits + 1) - math.lgamma(count - hits + 1)
+    tail = term = math.exp(ways + hits * math.log(share) + (count - hits) * math.log1p(-share))
+    for more in range(hits, count):
+        term *= (count - more) / (more + 1) * share / (1 - share)
+        tail += term
+        if term < _NEGLIGIBLE * tail:
+            break
+    return min(1.0, tail)
 
 
 def is_significant(p: float) -> bool:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from edge_resnet.core.errors import DataError, MissingDependencyError
 from edge_resnet.core.files import cache_folder
-from edge_resnet.images.imageset import ImageSet, check_labels, from_arrays, open_images, require_labels
+from edge_resnet.images.imageset import ImageSet, check_class_names, check_labels, from_arrays, open_images, require_labels
 
 __all__ = ["NAMES", "Split", "load_named", "open_data", "open_labelled", "open_pair"]
 
@@ -64,11 +64,13 @@ def open_data(argument: str, *, split: Split, label_names: Sequence[str] | None 
 def open_labelled(argument: str, *, split: Split, classes: int, label_names: Sequence[str] | None = None) -> ImageSet:
     """Open labelled images for a network of so many ``classes``; the other arguments are those of ``open_data``.
 
-    Raises DataError if there are no labels, or a label lies outside 0..classes-1.
+    Raises DataError if there are no labels, a label lies outside 0..classes-1, or the set's classes are not ``label_names``.
     """
     images = open_data(argument, split=split, label_names=label_names)
     require_labels(images)
     check_labels(images, classes)
+    if label_names is not None:
+        check_class_names(images, label_names)
     return images
 
 

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import Preprocess
+from edge_resnet.images.classes import same_classes
 from edge_resnet.images.layout import ImageListing, check_pixels, checked_labels, read_csv, read_folder, read_npz
 from edge_resnet.images.preprocess import ImageArray, decode_image, preprocess, preprocess_file
 
@@ -29,6 +30,7 @@ __all__ = [
     "ImageSet",
     "balanced_sample",
     "batches",
+    "check_class_names",
     "check_labels",
     "from_arrays",
     "open_images",
@@ -98,11 +100,12 @@ class Batch:
 def open_images(path: Path | str, *, label_names: Sequence[str] | None = None) -> ImageSet:
     """Open a folder of class folders, a flat folder, a CSV, an .npz or one image file; pixels are read later.
 
-    Class folders get indices in the order of their names (torchvision's ImageFolder). Given the network's ``label_names``,
-    the folders are matched with these: by name, by a leading WordNet id, or as plain integers; the order of names is then
-    used only if there are as many folders as labels. A CSV has the columns ``file`` and ``class_index``, and its images are
-    beside it or in a folder of its own name. An .npz has ``images`` (N, H, W, 3) uint8 RGB and may have ``labels`` (N,); an
-    uncompressed one is mapped, not read. Raises DataError for everything else.
+    Class folders get indices in the order of their names (torchvision's ImageFolder). Given the network's ``label_names``, the
+    folders are matched with these by name or by WordNet id; where none matches, plain integers are class indices, and the order
+    of names is used, with a warning, if there are as many folders as labels. A CSV has the columns ``file`` and ``class_index``,
+    and its images are beside it or in a folder of its own name. An .npz has ``images`` (N, H, W, 3) uint8 RGB and may have
+    ``labels`` (N,); an uncompressed one is mapped, not read. What a folder holds beside images is counted in one warning. Raises
+    DataError for everything else.
     """
     path = Path(path)
     try:
@@ -174,10 +177,30 @@ def check_labels(images: ImageSet, classes: int) -> None:
             raise DataError(f"{images.where(index)} has class {label}, the network knows 0..{classes - 1}", hint=hint)
 
 
+def check_class_names(images: ImageSet, label_names: Sequence[str]) -> None:
+    """Raise DataError if the set names its classes, and they are not the network's in the same order (``same_classes``)."""
+    ours, theirs = images.class_names, label_names
+    if not ours or same_classes(ours, theirs):
+        return
+    if len(ours) != len(theirs):
+        difference = f"{images.name} has {len(ours)} ({_few(ours)}), the network {len(theirs)} ({_few(theirs)})"
+    elif sorted(ours) == sorted(theirs):
+        difference = f"{images.name} numbers them in another order"
+    else:
+        one, other = next((one, other) for one, other in zip(ours, theirs, strict=True) if not same_classes([one], [other]))
+        difference = f"{images.name} has {one!r} where the network has {other!r}"
+    hint = "use images of the network's classes; build takes other names with --labels"
+    raise DataError(f"the classes differ: {difference}", hint=hint)
+
+
 def require_several(images: ImageSet, minimum: int = 2) -> None:
     """Raise DataError if the set has fewer than ``minimum`` images."""
     if len(images) < minimum:
         raise DataError(f"{images.name} has {len(images)} of the {minimum} images needed at least", hint="give a larger set")
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
 
 
 def _listing(path: Path, label_names: Sequence[str] | None) -> ImageListing:

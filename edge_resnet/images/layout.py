@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import errno
 import lzma
+import math
 import struct
 import tokenize
 import zipfile
@@ -41,6 +42,12 @@ _DAMAGE = (
     MemoryError,
     KeyError,
 )
+#: The lines of ImageNet's 14 million images take less.
+_MAX_CSV_BYTES = 256 * 2**20
+#: What compressed images may unpack to: images shrink to a third at best, zeros to a thousandth.
+_MAX_UNPACKED_BYTES, _MAX_RATIO, _ALWAYS_UNPACKED_BYTES = 4 * 2**30, 100, 256 * 2**20
+#: Images and labels of one archive: three times ImageNet.
+_MAX_IMAGES = 2**22
 _SAVE = "numpy.savez(path, images=..., labels=...) writes one"
 
 
@@ -88,24 +95,29 @@ def read_folder(folder: Path, label_names: Sequence[str] | None) -> ImageListing
 def read_csv(path: Path) -> ImageListing:
     """List the images in the columns ``file`` and ``class_index``; the files are in a folder of the CSV's name or beside it.
 
-    Raises DataError for missing columns, files and lines, and for a class that is not an integer >= 0; OSError,
-    UnicodeDecodeError or csv.Error if the file cannot be read at all.
+    Raises DataError for a file of more than 256 MiB, for missing columns, files and lines, and for a class that is not an integer
+    >= 0; OSError, UnicodeDecodeError or csv.Error if the file cannot be read at all.
     """
+    if path.stat().st_size > _MAX_CSV_BYTES:
+        raise DataError(f"{path} is larger than 256 MiB", hint="a line per image takes less: file,class_index")
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
         absent = [column for column in ("file", "class_index") if column not in (reader.fieldnames or ())]
         if absent:
             raise DataError(f"{path} has no column {absent[0]}", hint="its first line must name file and class_index")
-        rows = [(row["file"] or "", _class_index(path, reader.line_num, row["class_index"])) for row in reader]
+        # Each file is looked up at once: a file of nonsense ends at its first line, however long it is.
+        rows = [(_beside(path, row["file"] or ""), _class_index(path, reader.line_num, row["class_index"])) for row in reader]
     if not rows:
         raise DataError(f"{path} names no images", hint="write one line per image: file,class_index")
-    return ImageListing(tuple(_beside(path, name) for name, _ in rows), tuple(label for _, label in rows))
+    return ImageListing(tuple(file for file, _ in rows), tuple(label for _, label in rows))
 
 
 def read_npz(path: Path) -> tuple[ImageArray, tuple[int, ...] | None]:
     """Read ``images`` (N, H, W, 3) uint8 and, if there are any, ``labels`` (N,); uncompressed images are mapped, not read.
 
-    Raises DataError if the file is not a valid archive, or the arrays are missing, pickled, or of another shape or dtype.
+    Before anything is unpacked, every header is checked, and what is compressed must unpack to at most 4 GiB, and to at most a
+    hundred times its size if that is above 256 MiB. Raises DataError if the file is not a valid archive, holds more than four
+    million images, or the arrays are missing, pickled, too large, or of another shape or dtype.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -113,8 +125,9 @@ def read_npz(path: Path) -> tuple[ImageArray, tuple[int, ...] | None]:
             if "images.npy" not in members:
                 raise DataError(f"{path} has no array named images", hint=_SAVE)
             pixels = _read_pixels(path, archive)
-        if "labels.npy" not in members:
-            return pixels, None
+            if "labels.npy" not in members:
+                return pixels, None
+            _check_header(archive, "labels.npy")
         with np.load(path, allow_pickle=False) as arrays:
             return pixels, checked_labels(str(path), arrays["labels"], len(pixels))
     except (*_DAMAGE, OSError) as error:
@@ -168,22 +181,47 @@ def _beside(path: Path, name: str) -> Path:
     raise DataError(f"{path} names {name!r}, which does not exist", hint=f"put the images into {path.with_suffix('')}")
 
 
-def _read_pixels(path: Path, archive: zipfile.ZipFile) -> ImageArray:
-    """Check the header before reading any pixel, then map the array if it is stored uncompressed, or unpack it."""
-    info = archive.getinfo("images.npy")
+@dataclass(frozen=True)
+class _Header:
+    """What an array in an archive is, by its header, and how many bytes the header takes."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype[np.generic]
+    size: int
+
+
+def _check_header(archive: zipfile.ZipFile, name: str) -> _Header:
+    """Read the header of an array, whose size the archive must agree with, before any of its values is read or unpacked."""
+    info = archive.getinfo(name)
     with archive.open(info) as member:
         version = np.lib.format.read_magic(member)
         read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read_header(member)
-        check_pixels(str(path), shape, dtype)
-        begin = member.tell()
-    if info.file_size != begin + int(np.prod(shape, dtype=np.int64)):
-        raise ValueError("the array images does not have the length in its header")
-    if fortran or info.compress_type != zipfile.ZIP_STORED:
+        header = _Header(*read_header(member), member.tell())
+    if info.compress_type != zipfile.ZIP_STORED:
+        allowed = min(_MAX_UNPACKED_BYTES, max(_ALWAYS_UNPACKED_BYTES, _MAX_RATIO * info.compress_size))
+        if info.file_size > allowed:
+            size = f"{info.compress_size / 2**20:.0f} MiB would unpack to {info.file_size / 2**20:.0f} MiB"
+            hint = "numpy.savez, which does not compress, writes images of any size: they are mapped and not read"
+            raise DataError(f"{archive.filename}: {size}, more than the {allowed / 2**20:.0f} MiB that are allowed", hint=hint)
+    # In Python's integers: a product in 64 bits can be made to wrap around.
+    if not header.dtype.hasobject and info.file_size != header.size + math.prod(header.shape) * header.dtype.itemsize:
+        raise ValueError(f"the array {name.removesuffix('.npy')} does not have the length in its header")
+    return header
+
+
+def _read_pixels(path: Path, archive: zipfile.ZipFile) -> ImageArray:
+    """Check the header before reading any pixel, then map the array if it is stored uncompressed, or unpack it."""
+    info = archive.getinfo("images.npy")
+    header = _check_header(archive, "images.npy")
+    check_pixels(str(path), header.shape, header.dtype)
+    if header.shape[0] > _MAX_IMAGES:
+        raise DataError(f"{path} holds {header.shape[0]} images, more than {_MAX_IMAGES}", hint="divide it into several files")
+    if header.fortran or info.compress_type != zipfile.ZIP_STORED:
         with np.load(path, allow_pickle=False) as arrays:
             return np.ascontiguousarray(arrays["images"])
     with path.open("rb") as file:
         # Two lengths in the local header, which may differ from those in the zip's central directory (APPNOTE 4.3.7).
         file.seek(info.header_offset + 26)
         names = np.frombuffer(file.read(4), "<u2").sum(dtype=np.int64)
-    return np.memmap(path, np.uint8, "r", info.header_offset + 30 + int(names) + begin, shape)
+    return np.memmap(path, np.uint8, "r", info.header_offset + 30 + int(names) + header.size, header.shape)

@@ -6,6 +6,7 @@ Does not print.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -17,8 +18,8 @@ from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.files import parse_record, read_json, write_whole
 from edge_resnet.core.records import Precision, Progress
-from edge_resnet.core.statistics import PairedDifference, is_significant, paired_difference, wilson_interval
-from edge_resnet.images.imageset import ImageSet, check_labels, require_labels
+from edge_resnet.core.statistics import PairedDifference, binomial_tail, is_significant, paired_difference, wilson_interval
+from edge_resnet.images.imageset import ImageSet, check_class_names, check_labels, require_labels
 from edge_resnet.measurement.predictions import Predictions, predict_images
 from edge_resnet.runtime.backend import Variant, load_backend, open_backend, resolve_backend
 
@@ -28,6 +29,7 @@ __all__ = [
     "Accuracy",
     "Evaluation",
     "accuracy_of",
+    "chance_warning",
     "evaluate",
     "paired_drop",
     "read_evaluation",
@@ -35,6 +37,8 @@ __all__ = [
     "to_json",
     "write_evaluation",
 ]
+
+_log = logging.getLogger(__name__)
 
 #: The backend that runs the FP32 graph for comparison: it is installed everywhere.
 REFERENCE = "onnxruntime"
@@ -118,7 +122,8 @@ def evaluate(
     """Classify every image with the artifact and with its FP32 graph, and compare the two.
 
     ``per_image`` keeps which images are classified correctly and the digest of the images, for which every file is read once
-    more. Raises DataError where labels are missing or belong to another network, ConfigError where there is no INT8 to simulate,
+    more. A top-1 that is not significantly above chance is logged as a warning. Raises DataError where labels are missing or the
+    images have other classes than the network, ConfigError where there is no INT8 to simulate,
     and BackendError where a logit is not a finite number.
     """
     _check(artifact, images, simulate=simulate)
@@ -138,6 +143,7 @@ def evaluate(
     accuracy, fp32_accuracy = accuracy_of(measured, images, digest), accuracy_of(fp32, images, digest)
     drop = paired_drop(fp32_accuracy, accuracy)
     assert accuracy is not None
+    _warn_of_chance(accuracy, measured, images, artifact.manifest.model.classes)
     assert fp32_accuracy is not None
     assert drop is not None
     return Evaluation(
@@ -184,6 +190,21 @@ def accuracy_of(predictions: Predictions, images: ImageSet, digest: str) -> Accu
     )
 
 
+def chance_warning(hits: int, labels: Sequence[int], classes: int) -> str | None:
+    """A warning if ``hits`` correct answers to images with these ``labels`` are not significantly above chance; else None.
+
+    Chance is a guess among the classes that the images have, or among the network's ``classes`` if they all have the same: a
+    one-sided binomial test. What fails it is as often the numbering of the classes as it is the network.
+    """
+    present = len(set(labels))
+    share = 1 / (present if present > 1 else classes)
+    if is_significant(binomial_tail(hits, len(labels), share)):
+        return None
+    finding = f"top-1 of {100 * hits / len(labels):.2f} % on {len(labels)} images is not significantly above chance"
+    doubt = "do the classes of the images, their order and the preprocessing belong to this network?"
+    return f"{finding}, {100 * share:.2g} %: {doubt}"
+
+
 def paired_drop(reference: Accuracy | None, other: Accuracy | None) -> PairedDifference | None:
     """Top-1 of ``reference`` minus that of ``other``, image by image; None where they were not measured on the same images."""
     if (
@@ -211,11 +232,18 @@ def _check(artifact: Artifact, images: ImageSet, *, simulate: bool) -> None:
     """Refuse what cannot be measured before anything is opened."""
     require_labels(images)
     check_labels(images, artifact.manifest.model.classes)
+    check_class_names(images, artifact.labels)
     if simulate and artifact.manifest.precision != "int8":
         raise ConfigError(
             f"{artifact.folder} is {artifact.manifest.precision}: there is no INT8 to simulate",
             hint="leave out --simulate-int8, or name an INT8 artifact",
         )
+
+
+def _warn_of_chance(accuracy: Accuracy, measured: Predictions, images: ImageSet, classes: int) -> None:
+    labels = [label for label, best in zip(require_labels(images), measured.best, strict=True) if best >= 0]
+    if (warning := chance_warning(accuracy.right.count("1"), labels, classes)) is not None:
+        _log.warning("%s", warning)
 
 
 def _agreement(one: Sequence[int], other: Sequence[int], count: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from edge_resnet.artifact.schema import SCHEMA_VERSION, Manifest
 from edge_resnet.core.errors import CalibrationError, ConfigError
 from edge_resnet.core.records import BatchProfile, ModelSpec, Precision, Preprocess, Progress, QuantRecipe
 from edge_resnet.images.calibration import CalibrationImages
+from edge_resnet.images.classes import same_classes
 from edge_resnet.network import ResNet, build_network, class_names, load_weights, shipped_checkpoint
 from edge_resnet.network.export import VERIFY_BATCHES, Deployable, export, verify
 from edge_resnet.pipelines.engines import compile_written
@@ -30,7 +32,9 @@ from edge_resnet.quantization.int8 import (
 )
 from edge_resnet.runtime.backend import backend_info, load_backend, refuse_tuning, resolve_backend
 
-__all__ = ["BuildOptions", "build", "has_own_ranges"]
+__all__ = ["BuildOptions", "build", "has_own_ranges", "labels_for"]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -71,12 +75,12 @@ def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifac
         folder = stack.enter_context(staging(options.output, force=options.force))
         network = build_network(options.model)
         weights = load_weights(network, options.model, options.weights, progress=progress)
-        budget = None if int8 is None else open_budget(int8, options.model, options.labels)
         images = None
         if int8 is not None:  # after the weights, because the download of a data set takes longer
             images = stack.enter_context(open_calibration(int8, options.preprocess, folder))
         difference = _export(options, network, images, folder / MODEL, progress)
-        labels = _labels(options, images)
+        labels = labels_for(options, images)
+        budget = None if int8 is None else open_budget(int8, options.model, labels)
         (folder / LABELS).write_text("\n".join(labels) + "\n", encoding="utf-8")
         manifest = _manifest(options, weights, difference)
         if int8 is not None and images is not None:
@@ -94,6 +98,26 @@ def has_own_ranges(model: ModelSpec, preprocess: Preprocess, weights: str) -> bo
     """Whether INT8 needs no images because the default weights ship with ranges measured for them."""
     checkpoint = shipped_checkpoint(model) if weights == "default" else None
     return checkpoint is not None and checkpoint.preprocess == preprocess
+
+
+def labels_for(options: BuildOptions, images: CalibrationImages | None) -> tuple[str, ...]:
+    """The user's labels; else the family's own; else the calibration set's, if it has as many; else numbers.
+
+    Labels that nobody has named are a guess where the calibration set names its classes: which are taken is logged as a warning.
+    """
+    if options.labels is not None:
+        return options.labels
+    known, given = class_names(options.model), () if images is None else images.images.class_names
+    if len(given) != options.model.classes:
+        return known or tuple(f"class {index}" for index in range(options.model.classes))
+    assert images is not None
+    if known is None:
+        _log.warning("the labels are the classes of %s: %s; --labels gives others", images.name, _few(given))
+        return given
+    if not same_classes(given, known):
+        names = f"{_few(known)}, but the classes of {images.name} are {_few(given)}"
+        _log.warning("the labels are the family's own, %s; --labels gives others", names)
+    return known
 
 
 def _with_own_ranges(manifest: Manifest, model: ModelSpec, folder: Path) -> Manifest:
@@ -159,16 +183,8 @@ def _verification_images(options: BuildOptions, images: CalibrationImages | None
     return np.ascontiguousarray((127.5 + 127.5 * np.sin(2 * np.pi * phase)).astype(np.uint8).transpose(0, 2, 3, 1))
 
 
-def _labels(options: BuildOptions, images: CalibrationImages | None) -> tuple[str, ...]:
-    """The user's labels; else the family's own; else the calibration set's, if it has as many; else numbers."""
-    if options.labels is not None:
-        return options.labels
-    known = class_names(options.model)
-    if known:
-        return known
-    if images is not None and len(images.images.class_names) == options.model.classes:
-        return images.images.class_names
-    return tuple(f"class {index}" for index in range(options.model.classes))
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _manifest(options: BuildOptions, weights: str, difference: float) -> Manifest:

@@ -21,7 +21,7 @@ from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError, 
 from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.images.calibration import CalibrationImages, draw_calibration_images
 from edge_resnet.images.datasets import NAMES, open_data, open_pair
-from edge_resnet.images.imageset import ImageSet, check_labels, require_labels
+from edge_resnet.images.imageset import ImageSet, check_class_names, check_labels, require_labels
 from edge_resnet.network.training import TrainData, TrainOptions, TrainResult, fit
 from edge_resnet.pipelines.engines import compile_written
 from edge_resnet.pipelines.requantize import check_source, staged_copy
@@ -145,7 +145,7 @@ def open_train_data(data: str, held_out: str | None, artifact: Artifact) -> Trai
         if images is not None:
             require_labels(images)
             check_labels(images, artifact.manifest.model.classes)
-            _check_class_names(images, labels)
+            check_class_names(images, labels)
     if len(set(require_labels(train))) < 2:
         raise DataError(
             f"all {len(train)} images of {train.name} are of one class", hint="training needs images of two classes or more"
@@ -161,22 +161,6 @@ def _check(artifact: Artifact) -> None:
         )
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("quantization-aware training runs in one process", hint="start it without torchrun")
-
-
-def _check_class_names(images: ImageSet, labels: tuple[str, ...]) -> None:
-    """Raise DataError if the set has class names of its own that are not the artifact's, in the same order."""
-    unnamed = all(label == f"class {index}" for index, label in enumerate(labels))
-    if not images.class_names or images.class_names == labels or (unnamed and len(images.class_names) == len(labels)):
-        return
-    unknown = [name for name in images.class_names if name not in labels]
-    absent = [name for name in labels if name not in images.class_names]
-    if unknown or absent:
-        ours, theirs = ", ".join(unknown[:3]) or "fewer classes", ", ".join(absent[:3]) or "fewer"
-        difference = f"{images.name} has {ours}, the artifact {theirs}"
-    else:
-        difference = f"{images.name} numbers them in another order"
-    hint = "use the images that the network was trained on; build takes other names with --labels"
-    raise DataError(f"the classes differ: {difference}", hint=hint)
 
 
 def _draw(artifact: Artifact, options: QatOptions, train: ImageSet, folder: Path) -> CalibrationImages:

@@ -21,6 +21,7 @@ from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.images.calibration import CalibrationImages
 from edge_resnet.images.checks import sampled_stats
 from edge_resnet.images.imagecache import ImageCache
+from edge_resnet.measurement.accuracy import chance_warning
 from edge_resnet.quantization.biases import correct_biases
 from edge_resnet.quantization.budget import BudgetProblem, meet_budget
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table_from
@@ -119,7 +120,8 @@ def make_int8(
     parts = _Parts(model, table, equalized, found, exact)
     keep, budget = recipe.keep_high_precision, None
     if validation is not None:
-        budget = _meet(parts, validation, progress)
+        budget, doubts = _meet(parts, validation, progress)
+        warnings += doubts
         if budget.kept:
             keep = (*keep, *budget.kept)
             table = replace(table, recipe=replace(recipe, keep_high_precision=keep))
@@ -266,8 +268,9 @@ class _Parts:
         return quantize(self.model, replace(self.table, recipe=recipe), "tensorrt", self.merged(names))
 
 
-def _meet(parts: _Parts, validation: Validation, progress: Progress | None) -> BudgetReport:
-    images = validation.images
+def _meet(parts: _Parts, validation: Validation, progress: Progress | None) -> tuple[BudgetReport, list[str]]:
+    """The budget, and a warning if FP32 itself is not above chance: any INT8 would meet a budget on such images."""
+    images, labels = validation.images, validation.labels
 
     def logits(keep: frozenset[str], positions: Sequence[int]) -> npt.NDArray[np.float32]:
         chosen = (images.take(positions[start : start + _BATCH]) for start in range(0, len(positions), _BATCH))
@@ -275,8 +278,10 @@ def _meet(parts: _Parts, validation: Validation, progress: Progress | None) -> B
 
     already = frozenset(parts.table.recipe.keep_high_precision)
     reference = simulate(parts.model, images.batches(_BATCH))
-    problem = BudgetProblem(tuple(quantized_weights(parts.model, already)), validation.labels, reference, logits)
-    return meet_budget(problem, validation.max_drop, progress=progress)
+    problem = BudgetProblem(tuple(quantized_weights(parts.model, already)), labels, reference, logits)
+    report = meet_budget(problem, validation.max_drop, progress=progress)
+    doubt = chance_warning(int((reference.argmax(axis=1) == labels).sum()), labels.tolist(), reference.shape[1])
+    return report, [] if doubt is None else [f"FP32's {doubt}"]
 
 
 def _exact(table: CalibrationTable) -> CalibrationTable:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
+from refusals import assert_refused
 
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.runtime.backend import open_backend
@@ -107,3 +109,24 @@ def test_results_per_image_are_saved_and_not_printed(
     refused = cli(*arguments)
     assert (refused.code, "exists already" in refused.err) == (2, True)
     assert cli(*arguments, "--force").code == 0
+
+
+def test_images_of_another_network_are_refused(cli: Cli, tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    """Eight class folders that match and two that do not are no measurement: exit 2, and what is to be renamed."""
+    names = ("plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    for index, name in enumerate(names):
+        (tmp_path / "set" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32), (index, 0, 0)).save(tmp_path / "set" / name / "1.png")
+    outcome = cli("eval", str(tiny_artifacts["fp32"].folder), "--data", str(tmp_path / "set"), "--allow-random")
+    assert_refused(outcome, "others match: car, plane", "labels without a folder: airplane, automobile")
+
+
+def test_a_result_at_chance_is_a_warning_and_a_result(
+    cli: Cli, tiny_artifacts: dict[str, Artifact], named: Callable[[str], str]
+) -> None:
+    """The figure is printed, with what casts doubt on it on stderr; stdout stays JSON."""
+    outcome = cli("eval", str(tiny_artifacts["int8"].folder), "--data", named("neither"), "--allow-random", "--json")
+    assert outcome.code == 0
+    assert json.loads(outcome.out)["top1"] < 20
+    assert "WARNING: top-1 of " in outcome.err
+    assert "is not significantly above chance" in outcome.err

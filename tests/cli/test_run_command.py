@@ -57,6 +57,23 @@ def test_invalid_options_are_one_line(cli: Cli, artifact: str, arguments: tuple[
     assert_refused(cli("run", artifact, *arguments), *parts)
 
 
+@pytest.mark.parametrize("how", ["headless", "json", "newest"])
+def test_the_first_line_on_stderr_says_what_runs(cli: Cli, tiny_int8: Path, tmp_path: Path, how: str) -> None:
+    """Artifact, network, precision, backend and classes, before anything else and whatever is written to stdout."""
+    named = [str(tiny_int8)]
+    if how == "newest":
+        (tmp_path / "artifacts").mkdir()
+        tiny_int8.rename(tmp_path / "artifacts" / "tiny")
+        named = []
+    outcome = cli(
+        "run", *named, *SOURCE, "--json" if how == "json" else "--headless", "--frames", "2", "--backend", "onnxruntime"
+    )
+    which = "artifacts/tiny (the newest)" if how == "newest" else str(tiny_int8)
+    expected = f"{which}: resnet8-cifar int8 on onnxruntime, 10 classes (airplane, automobile, bird, …)"
+    assert (outcome.code, outcome.err.splitlines()[0]) == (0, expected)
+    assert expected not in outcome.out
+
+
 def test_every_output_at_once(cli: Cli, artifact: str, tmp_path: Path) -> None:
     """JSON lines, recording, uncertain frames and the JSON summary agree."""
     arguments = ("--jsonl", "out.jsonl", "--save-video", "out.mkv", "--record-uncertain", "unclear", "--uncertain-below", "1")

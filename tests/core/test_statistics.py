@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from edge_resnet.core.statistics import (
     Z95,
     PairedDifference,
+    binomial_tail,
     is_significant,
     mcnemar_exact,
     paired_drop_interval,
@@ -184,3 +185,18 @@ def test_it_covers_what_it_says(only_a: float, only_b: float) -> None:
                 ways = math.comb(count, a) * math.comb(count - a, b)
                 covered += ways * only_a**a * only_b**b * neither ** (count - a - b)
     assert 0.93 <= covered <= 0.995
+
+
+@given(count=st.integers(1, 60), tenths=st.integers(1, 9), data=st.data())
+def test_the_binomial_tail_equals_the_sum_of_exact_terms(count: int, tenths: int, data: st.DataObject) -> None:
+    """On both sides of the expectation, and 1 for no hit at all."""
+    hits, share = data.draw(st.integers(0, count)), Fraction(tenths, 10)
+    exact = sum(math.comb(count, k) * share**k * (1 - share) ** (count - k) for k in range(hits, count + 1))
+    assert binomial_tail(hits, count, tenths / 10) == pytest.approx(float(exact), rel=1e-9)
+
+
+def test_the_binomial_tail_of_large_counts_is_finite() -> None:
+    """A result far from chance on fifty thousand images is as good as impossible, and one at chance is usual."""
+    assert binomial_tail(40_000, 50_000, 0.001) == pytest.approx(0, abs=1e-300)
+    assert 0.4 < binomial_tail(50, 50_000, 0.001) < 0.6
+    assert binomial_tail(1, 50_000, 0.5) == pytest.approx(1)

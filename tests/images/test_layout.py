@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_resnet.core.errors import DataError
+from edge_resnet.images import layout
 from edge_resnet.images.layout import ImageListing, check_pixels, checked_labels, read_csv, read_folder, read_npz
 
 IMAGENETTE_IDS = ["n01440764", "n02102040", "n02979186"]
@@ -227,6 +228,36 @@ def test_an_array_shorter_than_its_header_says_is_refused(tmp_path: Path) -> Non
             archive.writestr("images.npy", header.getvalue() + b"few")
         with pytest.raises(DataError, match="does not have the length in its header"):
             read_npz(tmp_path / "set.npz")
+
+
+@pytest.mark.parametrize("name", ["images", "labels"])
+def test_what_unpacks_to_far_more_than_its_size_is_refused_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Zeros that shrink to a thousandth are refused by the sizes in the archive; the same array uncompressed is mapped."""
+    monkeypatch.setattr(layout, "_ALWAYS_UNPACKED_BYTES", 1 << 16)
+    arrays = {"images": np.zeros((20_000, 2, 2, 3), np.uint8), "labels": np.zeros(20_000, np.int64)}
+    if name == "labels":
+        arrays["images"] = np.random.default_rng(0).integers(0, 256, (20_000, 2, 2, 3), dtype=np.uint8)
+    np.savez_compressed(tmp_path / "small.npz", **arrays)
+    np.savez(tmp_path / "plain.npz", **arrays)
+    with pytest.raises(DataError, match="would unpack to") as caught:
+        read_npz(tmp_path / "small.npz")
+    assert "does not compress" in caught.value.hint
+    assert isinstance(read_npz(tmp_path / "plain.npz")[0], np.memmap)
+
+
+def test_a_set_has_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More images than any set has, and a CSV larger than a list of them, are refused before they are listed."""
+    monkeypatch.setattr(layout, "_MAX_IMAGES", 2)
+    np.savez(tmp_path / "set.npz", images=pixels(3))
+    with pytest.raises(DataError, match="holds 3 images, more than 2"):
+        read_npz(tmp_path / "set.npz")
+    put(tmp_path / "a.png")
+    (tmp_path / "set.csv").write_text("file,class_index\n" + "a.png,0\n" * 20)
+    monkeypatch.setattr(layout, "_MAX_CSV_BYTES", 100)
+    with pytest.raises(DataError, match="larger than"):
+        read_csv(tmp_path / "set.csv")
 
 
 @example(True, [(496, 2)])  # sends zipfile to a place before the file's beginning

@@ -15,7 +15,7 @@ from edge_resnet.compiler.derive import compile_engine
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.statistics import mcnemar_exact, paired_drop_interval, wilson_interval
 from edge_resnet.images.imageset import ImageSet, from_arrays, open_images
-from edge_resnet.measurement.accuracy import evaluate, refuse_random_weights
+from edge_resnet.measurement.accuracy import chance_warning, evaluate, refuse_random_weights
 from edge_resnet.runtime.backend import open_backend
 
 
@@ -93,6 +93,50 @@ def test_labels_of_another_network_are_refused(tiny_artifacts: dict[str, Artifac
         evaluate(tiny_artifacts["fp32"], from_arrays("other", np.zeros((2, 32, 32, 3), np.uint8), [0, 10]))
 
 
+def test_classes_of_another_network_are_refused(tiny_artifacts: dict[str, Artifact], images: ImageSet) -> None:
+    """A set that names its classes must have the network's, in number and in order; in any spelling they pass."""
+    artifact = tiny_artifacts["fp32"]
+    for names, said in (
+        (["a", "b"], r"smooth has 2 \(a, b\), the network 10 \(airplane, automobile, bird, …\)"),
+        (artifact.labels[::-1], "in another order"),
+        (["plane", *artifact.labels[1:]], "has 'plane' where the network has 'airplane'"),
+    ):
+        with pytest.raises(DataError, match=said) as caught:
+            evaluate(artifact, replace(images, class_names=tuple(names)))
+        assert "--labels" in caught.value.hint
+    assert evaluate(artifact, replace(images, class_names=tuple(label.upper() for label in artifact.labels))).images == 64
+
+
+def test_a_result_that_is_not_above_chance_is_a_warning(
+    tiny_artifacts: dict[str, Artifact], images: ImageSet, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Labels that have nothing to do with the network's answers are noticed; its own answers as labels are not."""
+    artifact = tiny_artifacts["fp32"]
+    batch = np.stack([images.load(index) for index in range(64)])
+    with open_backend(artifact) as network:
+        best = network.infer(batch).argmax(1)
+    evaluate(artifact, from_arrays("right", batch, best), backend="onnxruntime")
+    assert not caplog.records
+    evaluate(artifact, from_arrays("wrong", batch, (best + 1) % 10), backend="onnxruntime")
+    assert "top-1 of 0.00 % on 64 images is not significantly above chance" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("hits", "labels", "classes", "warned"),
+    [
+        (2, [0] * 20, 1000, False),  # of one class only: a guess is right in one of 1000
+        (1, [0] * 20, 10, True),
+        (8, [0, 1] * 10, 1000, True),  # of two classes, however many the network has
+        (15, [0, 1] * 10, 1000, False),
+        (1, [0], 10, True),
+        (1, [0], 1000, False),
+    ],
+)
+def test_what_chance_is(hits: int, labels: list[int], classes: int, warned: bool) -> None:
+    """Chance is a guess among the classes of the images, tested one-sided at 5 %."""
+    assert (chance_warning(hits, labels, classes) is not None) == warned
+
+
 def test_random_weights_are_refused(tiny_artifacts: dict[str, Artifact]) -> None:
     """The accuracy of a network that was never trained means nothing; a trained one passes."""
     artifact = tiny_artifacts["fp32"]
@@ -104,19 +148,20 @@ def test_random_weights_are_refused(tiny_artifacts: dict[str, Artifact]) -> None
 
 
 def _class_folders(root: Path, good: int, bad: int) -> Path:
-    (root / "a").mkdir(parents=True)
-    (root / "b").mkdir()
+    (root / "0").mkdir(parents=True)
+    (root / "1").mkdir()
     for index in range(good):
         shade = np.full((36, 40, 3), index, np.uint8)
-        Image.fromarray(shade).save(root / "ab"[index % 2] / f"{index:03}.png")
+        Image.fromarray(shade).save(root / "01"[index % 2] / f"{index:03}.png")
     for index in range(bad):
-        (root / "a" / f"bad{index}.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+        (root / "0" / f"bad{index}.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
     return root
 
 
 def test_a_corrupt_image_is_skipped_counted_and_named(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
     """One bad file of 41 does not stop the measurement; the result names it."""
-    result = evaluate(tiny_artifacts["fp32"], open_images(_class_folders(tmp_path / "x", 40, 1)))
+    artifact = tiny_artifacts["fp32"]
+    result = evaluate(artifact, open_images(_class_folders(tmp_path / "x", 40, 1), label_names=artifact.labels))
     assert result.images == 40
     assert len(result.skipped) == 1
     assert "bad0.png" in result.skipped[0]
@@ -124,8 +169,9 @@ def test_a_corrupt_image_is_skipped_counted_and_named(tiny_artifacts: dict[str, 
 
 def test_too_many_corrupt_images_are_an_error(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
     """A set of which a third cannot be read is not measured."""
+    artifact = tiny_artifacts["fp32"]
     with pytest.raises(DataError, match="cannot be read"):
-        evaluate(tiny_artifacts["fp32"], open_images(_class_folders(tmp_path / "x", 20, 10)))
+        evaluate(artifact, open_images(_class_folders(tmp_path / "x", 20, 10), label_names=artifact.labels))
 
 
 def test_progress_rises_to_the_end(tiny_artifacts: dict[str, Artifact], images: ImageSet) -> None:

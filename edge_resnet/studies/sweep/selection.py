@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from edge_resnet.core.errors import DataError
 from edge_resnet.core.records import QuantRecipe
 from edge_resnet.images.datasets import open_data
-from edge_resnet.images.imageset import ImageSet, balanced_sample, check_labels, require_several
+from edge_resnet.images.imageset import ImageSet, balanced_sample, check_class_names, check_labels, require_several
 from edge_resnet.studies.sweep.plan import SweepRequest, Target
 
 __all__ = ["ImageSplit", "hold_out", "open_split", "shared_images"]
@@ -68,6 +68,8 @@ def open_split(request: SweepRequest, targets: Sequence[Target]) -> ImageSplit:
         evaluation = open_data(request.data, split="test", label_names=_label_names(targets))
         for target in targets:
             check_labels(evaluation, target.model.classes)
+            if target.given is not None:
+                check_class_names(evaluation, target.given.labels)
     if not calibrates:
         return ImageSplit(evaluation, None, _evaluation_note(evaluation), "")
     if request.calibration_data is None:
