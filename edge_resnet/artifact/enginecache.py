@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from edge_resnet.artifact.folder import Artifact, describe_files, staging, write_json
+from edge_resnet.artifact.folder import Artifact, describe_files, staging_engine, write_json
 from edge_resnet.artifact.schema import FileEntry
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.files import sha256_of
@@ -158,7 +158,7 @@ def find_engine(artifact: Artifact, key: str) -> Path | None:
 def store_engine(artifact: Artifact, key: str, form: str, write: Callable[[Path], None]) -> Path:
     """Let ``write`` fill a new folder, and put it in place whole. Raises BuildError if the disk is full or read-only."""
     folder = artifact.engine_folder(key)
-    with staging(folder, force=True) as work:
+    with staging_engine(folder) as work:
         write(work)
         write_json(work / _META, EngineMeta(key, form, artifact.source_digest(), describe_files(work)))
     return folder

@@ -9,7 +9,6 @@ import errno
 import hashlib
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -23,6 +22,7 @@ from pydantic import TypeAdapter, ValidationError
 from edge_resnet.artifact.schema import SCHEMA_VERSION, CalibrationTable, FileEntry, Manifest
 from edge_resnet.core.errors import ArtifactError, BuildError, DataError
 from edge_resnet.core.files import read_limited, sha256_of
+from edge_resnet.core.staging import new_folder
 
 __all__ = [
     "CALIBRATION",
@@ -35,6 +35,7 @@ __all__ = [
     "newest_artifact",
     "open_artifact",
     "staging",
+    "staging_engine",
     "write_json",
     "write_manifest",
 ]
@@ -45,8 +46,6 @@ CALIBRATION = "calibration.json"
 CORRECTIONS = "corrections.npz"
 LABELS = "labels.txt"
 _ENGINES = "engines"
-#: What an engine's folder has instead of a manifest.
-_ENGINE_META = "meta.json"
 #: Packages whose versions the manifest names.
 _TOOLS = ("edge-resnet", "numpy", "onnx", "onnxruntime", "pillow", "torch")
 
@@ -134,30 +133,31 @@ def newest_artifact(root: Path) -> Path:
 
 @contextmanager
 def staging(target: Path, *, force: bool = False) -> Iterator[Path]:
-    """Yield an empty folder beside ``target`` that replaces it if the block succeeds and is removed if it fails.
+    """Yield an empty folder that becomes ``target`` if the block succeeds and is removed if it fails.
 
-    Nothing is left half-written, not even on Ctrl-C. With ``force`` an existing artifact or engine is replaced; anything else
-    that exists is refused. Raises BuildError, also if the disk is full or read-only.
+    Nothing is left half-written, not even on Ctrl-C. With ``force`` an existing artifact is replaced; anything else that exists
+    is refused, before the block and again at its end. Raises BuildError, also if the disk is full or read-only.
     """
-    if target.exists() and not force:
-        raise BuildError(f"{target} exists already", hint="choose another folder with -o, or replace it with --force")
-    if target.exists() and not _is_ours(target):
-        raise BuildError(f"{target} is not an artifact, so --force does not replace it", hint="choose another folder with -o")
-    work = target.parent / f".{target.name}.{os.getpid()}.part"
-    try:
-        work.mkdir(parents=True)
+    target = target if target.name not in ("", "..") else target.resolve()
+    with _writing(target, force=force):
+        if os.path.lexists(target) and not force:
+            raise BuildError(f"{target} exists already", hint="choose another folder with -o, or replace it with --force")
+        if os.path.lexists(target) and not _is_artifact(target):
+            raise BuildError(f"{target} is not an artifact, so --force does not replace it", hint="choose another folder with -o")
+        with new_folder(target, replaces=_is_artifact if force else None) as work:
+            yield work
+
+
+@contextmanager
+def staging_engine(target: Path) -> Iterator[Path]:
+    """As ``staging``, for an engine's folder, which replaces whatever has its name: the cache belongs to this program.
+
+    A cache that is a link is refused: it would be written to elsewhere.
+    """
+    if target.parent.is_symlink():
+        raise BuildError(f"{target.parent} is a link, and engines are not written through it", hint=f"rm {target.parent}")
+    with _writing(target, force=True), new_folder(target, replaces=lambda _: True) as work:
         yield work
-        if target.exists():
-            old = work.with_suffix(".old")
-            target.rename(old)
-            work.rename(target)
-            shutil.rmtree(old)
-        else:
-            work.rename(target)
-    except OSError as error:
-        raise BuildError(f"cannot write {target}: {error.strerror or error}", hint=_remedy(error)) from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -178,8 +178,22 @@ def write_json(path: Path, record: Any) -> None:
     path.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
 
 
-def _is_ours(folder: Path) -> bool:
-    return (folder / MANIFEST).is_file() or (folder / _ENGINE_META).is_file()
+@contextmanager
+def _writing(target: Path, *, force: bool) -> Iterator[None]:
+    """Turn what the disk answers into BuildError."""
+    try:
+        yield
+    except FileExistsError as error:
+        if error.filename != str(target):
+            raise BuildError(f"cannot write {target}: {error.strerror}", hint=_remedy(error)) from error
+        hint = "choose another folder with -o" if force else "choose another folder with -o, or replace it with --force"
+        raise BuildError(f"{target} appeared while it was being made, and is kept", hint=hint) from error
+    except OSError as error:
+        raise BuildError(f"cannot write {target}: {error.strerror or error}", hint=_remedy(error)) from error
+
+
+def _is_artifact(folder: Path) -> bool:
+    return (folder / MANIFEST).is_file()
 
 
 def _remedy(error: OSError) -> str:

@@ -87,13 +87,13 @@ def bench(
         images = open_data(data, split="test")  # their classes do not matter
     with progress_bars() as progress:
         results = bench_scenarios(opened, requested, images=images, progress=progress)
-    if save is not None:
-        write_results(save, results)
     if json_output:
         typer.echo(to_json(results, samples=False))
     else:
         for line in _lines(results):
             typer.echo(line)
+    if save is not None:  # last: a file that cannot be written must not take the results with it
+        write_results(save, results, force=force)
     if len(results) < len(requested) or results[-1].interrupted:
         raise typer.Exit(INTERRUPTED)
 

@@ -53,13 +53,13 @@ def evaluate(
             opened, data, backend=backend, simulate_int8=simulate_int8,
             per_image=save is not None, allow_random=allow_random, progress=progress,
         )  # fmt: skip
-    if save is not None:
-        write_evaluation(save, result)
     if json_output:
         typer.echo(to_json(replace(result, right="")))
     else:
         for line in _lines(result):
             typer.echo(line)
+    if save is not None:  # last: a file that cannot be written must not take the result with it
+        write_evaluation(save, result, force=force)
 
 
 def _lines(result: Evaluation) -> list[str]:

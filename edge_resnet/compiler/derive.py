@@ -86,7 +86,7 @@ def tensorrt_graph(artifact: Artifact, typing: Typing) -> onnx.ModelProto:
 def write_onnx(artifact: Artifact, path: Path, typing: Typing, *, force: bool = False) -> None:
     """Write ``tensorrt_graph`` to a file, whole or not at all. Raises BuildError if the file exists and ``force`` is false."""
     _check_free([path], artifact, force=force)
-    write_together({path: tensorrt_graph(artifact, typing).SerializeToString()})
+    write_together({path: tensorrt_graph(artifact, typing).SerializeToString()}, force=force)
 
 
 def write_trt_cache(artifact: Artifact, path: Path, tensorrt_version: str, *, force: bool = False) -> Path:
@@ -100,7 +100,7 @@ def write_trt_cache(artifact: Artifact, path: Path, tensorrt_version: str, *, fo
     _check_free([path, graph_path], artifact, force=force)
     graph = corrected_graph(artifact)
     cache = calibration_cache(graph, artifact.calibration(), tensorrt_version)
-    write_together({graph_path: graph.SerializeToString(), path: cache.encode()})
+    write_together({graph_path: graph.SerializeToString(), path: cache.encode()}, force=force)
     return graph_path
 
 

@@ -1,13 +1,13 @@
-"""Files written atomically (to a temporary file, synced, renamed), and JSON files read. Does not know what they contain."""
+"""Files written whole or not at all, and JSON files read. Does not know what they contain."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,12 +15,15 @@ from typing import Any, TypeVar
 from platformdirs import user_cache_path
 
 from edge_resnet.core.errors import BuildError, DataError
+from edge_resnet.core.staging import replace_files
 
 __all__ = [
     "cache_folder",
     "check_free",
+    "is_known_schema",
     "kind_of",
     "parse_record",
+    "read_bounded",
     "read_json",
     "read_limited",
     "replace_files",
@@ -29,56 +32,44 @@ __all__ = [
     "write_whole",
 ]
 
+#: A report's samples are a few MiB.
+_MAX_JSON = 256 << 20
 
-def replace_files(writers: Mapping[Path, Callable[[Path], object]], *, private: bool = False) -> None:
-    """Let each of ``writers`` fill a temporary file beside its path, and rename them once all are complete and on the disk.
 
-    Parent folders are created. ``private``: at no moment can anyone but the owner read the files. Raises OSError and what a
-    writer raises; then every path holds what it held before.
-    """
-    parts = {path: path.with_name(f".{path.name}.{os.getpid()}.part") for path in writers}
+def write_together(contents: Mapping[Path, bytes], *, force: bool = True) -> None:
+    """Write all of the files or none. Without ``force`` files that exist by then are kept. Raises BuildError."""
     try:
-        for path, write in writers.items():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = parts[path]
-            part.unlink(missing_ok=True)  # of a process that was killed and had the same number
-            part.touch(mode=0o600 if private else 0o666, exist_ok=False)
-            mode = part.stat().st_mode
-            write(part)
-            part.chmod(mode)  # safetensors creates files that only their owner may read
-            with part.open("rb") as file:
-                os.fsync(file.fileno())  # a rename that outlives its content leaves an empty file after a power cut
-        for path, part in parts.items():
-            part.replace(path)
-    finally:
-        for part in parts.values():
-            with suppress(OSError):
-                part.unlink()
-
-
-def write_together(contents: Mapping[Path, bytes]) -> None:
-    """Write all of the files, replacing existing ones, or none. Raises BuildError."""
-    try:
-        replace_files({path: partial(Path.write_bytes, data=content) for path, content in contents.items()})
+        replace_files({path: partial(Path.write_bytes, data=content) for path, content in contents.items()}, force=force)
     except OSError as error:
         names = " and ".join(map(str, contents))
         hint = "check the path and the free disk space"
+        if isinstance(error, FileExistsError) and not force:
+            hint = "choose another name, or replace it with --force"
         raise BuildError(f"cannot write {names}: {error.strerror or error}", hint=hint) from error
 
 
-def write_whole(path: Path, content: bytes) -> Path:
-    """Write ``content`` to ``path``, replacing an existing file, and return ``path``. Raises BuildError."""
-    write_together({path: content})
+def write_whole(path: Path, content: bytes, *, force: bool = True) -> Path:
+    """Write ``content`` to ``path`` and return ``path``. Without ``force`` a file that exists by then is kept.
+
+    Raises BuildError.
+    """
+    write_together({path: content}, force=force)
     return path
 
 
 def check_free(path: Path, *, force: bool) -> None:
     """Raise BuildError if ``path`` cannot be written: before a long measurement rather than after it."""
-    if path.is_dir():
-        raise BuildError(f"{path} cannot be written: it is a folder", hint="name a file in that folder")
-    if not path.parent.is_dir():
+    try:
+        found, parent = path.exists(), path.parent.is_dir()
+        regular = path.is_file()
+    except OSError as error:
+        raise BuildError(f"{path} cannot be written: {error.strerror}", hint="choose another name") from error
+    if not parent:
         raise BuildError(f"{path} cannot be written: the folder {path.parent} does not exist", hint=f"mkdir -p {path.parent}")
-    if path.exists() and not force:
+    if found and not regular:
+        what = "a folder" if path.is_dir() else "not a regular file"
+        raise BuildError(f"{path} cannot be written: it is {what}", hint="name a file, which may be new")
+    if found and not force:
         raise BuildError(f"{path} exists already", hint="choose another name, or replace it with --force")
 
 
@@ -88,28 +79,45 @@ def read_limited(path: Path, max_bytes: int) -> bytes:
     Raises DataError for anything else, and if it cannot be read.
     """
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise DataError(f"{path} is not a regular file", hint="name a file")
-        with path.open("rb") as file:
-            content = file.read(max_bytes + 1)
+        return read_bounded(path, max_bytes, regular=True)
     except (OSError, ValueError) as error:  # ValueError: a name with a NUL
         reason = getattr(error, "strerror", None) or error
-        raise DataError(f"{path} cannot be read: {reason}", hint="check the name and its permissions") from error
+        raise DataError(f"{path} cannot be read: {reason}", hint="check the name, what it is and its permissions") from error
+
+
+def read_bounded(path: Path, max_bytes: int, *, regular: bool = False) -> bytes:
+    """The content of a file of at most ``max_bytes``. ``regular``: refuse anything else, such as a FIFO, without waiting for it.
+
+    Raises OSError, also where the file is larger.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | (os.O_NONBLOCK if regular else 0))
+    with open(descriptor, "rb") as file:  # noqa: PTH123 - of a descriptor
+        if regular and not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
+        content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
-        raise DataError(f"{path} is larger than the {max_bytes / 2**20:.0f} MiB that it may have", hint="name another file")
+        raise OSError(errno.EFBIG, f"it is larger than {max_bytes} bytes", str(path))
     return content
+
+
+def is_known_schema(version: object, highest: int) -> bool:
+    """Whether ``version`` is a schema that a reader of up to ``highest`` knows: they are whole numbers from 1 on."""
+    return type(version) is int and 1 <= version <= highest
 
 
 T = TypeVar("T")
 
 
 def read_json(path: Path, again: str = "measure again") -> Any:
-    """The content of a JSON file. Raises DataError if it cannot be read or parsed; ``again``: the remedy for the latter."""
+    """The content of a JSON file of at most 256 MiB; a pipe is read as well.
+
+    Raises DataError if it cannot be read or parsed; ``again``: the remedy for the latter.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_bounded(path, _MAX_JSON).decode("utf-8"))
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}", hint="check the spelling") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is cut off or not JSON: {error}", hint=f"copy it again, or {again}") from error
 
 
@@ -133,7 +141,7 @@ def parse_record(path: Path, content: Any, record: type[T], *, kind: str, schema
     if not isinstance(content, dict) or content.get("kind") != kind:
         raise DataError(f"{path} was not written by {kind}", hint=again)
     version = content.get("schema_version")
-    if not isinstance(version, int) or version > schema:
+    if not is_known_schema(version, schema):
         raise DataError(f"{path} has schema {version}, this edge-resnet reads up to {schema}", hint="pip install -U edge-resnet")
     try:
         return TypeAdapter(record).validate_python(content)

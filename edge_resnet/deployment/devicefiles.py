@@ -59,8 +59,8 @@ def write_service(options: ServiceOptions, unit_file: Path, *, force: bool) -> N
         if not unit_file.parent.is_dir():
             raise FileNotFoundError(2, "No such file or directory")
         if hidden:
-            replace_files({secret_file: _writer(render_environment(hidden).encode())}, private=True)
-        replace_files({unit_file: _writer(unit.encode())})
+            replace_files({secret_file: _writer(render_environment(hidden).encode())}, private=True, force=force)
+        replace_files({unit_file: _writer(unit.encode())}, force=force)
 
 
 def next_steps(options: ServiceOptions, unit_file: Path) -> list[str]:
@@ -151,7 +151,7 @@ def copy_shipped(folder: Path, *, force: bool) -> list[str]:
     targets: Mapping[str, Path] = {name: folder / name for name in contents}
     _refuse_existing(list(targets.values()), force=force)
     with _writing(folder):
-        replace_files({targets[name]: _writer(content) for name, content in contents.items()})
+        replace_files({targets[name]: _writer(content) for name, content in contents.items()}, force=force)
         for name, content in contents.items():
             if content.startswith(b"#!"):
                 targets[name].chmod(0o755)

@@ -256,9 +256,9 @@ def to_json(result: Evaluation) -> str:
     return json.dumps(asdict(result), allow_nan=False, ensure_ascii=False)
 
 
-def write_evaluation(path: Path, result: Evaluation) -> None:
-    """Write the evaluation, replacing what ``path`` held. Raises BuildError."""
-    write_whole(path, (to_json(result) + "\n").encode())
+def write_evaluation(path: Path, result: Evaluation, *, force: bool = True) -> None:
+    """Write the evaluation. Without ``force`` a file that exists by then is kept. Raises BuildError."""
+    write_whole(path, (to_json(result) + "\n").encode(), force=force)
 
 
 def read_evaluation(path: Path) -> Evaluation:

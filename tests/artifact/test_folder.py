@@ -217,6 +217,23 @@ def test_staging_refuses_what_is_there(tmp_path: Path) -> None:
     assert "--force" in caught.value.hint
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_what_appeared_meanwhile_is_kept(tmp_path: Path, force: bool) -> None:
+    """A folder of the user's that came into being during the build is not deleted, with --force neither, and this is said."""
+
+    def build() -> None:
+        with staging(tmp_path / "x", force=force) as work:
+            _fill(work, "new")
+            (tmp_path / "x").mkdir()
+            (tmp_path / "x" / "notes.txt").write_text("notes of a week")
+
+    with pytest.raises(BuildError, match="appeared while it was being made, and is kept") as caught:
+        build()
+    assert "-o" in caught.value.hint
+    assert (tmp_path / "x" / "notes.txt").read_text() == "notes of a week"
+    assert [path.name for path in tmp_path.rglob("*")] == ["x", "notes.txt"]
+
+
 def test_force_replaces_only_what_is_ours(tmp_path: Path) -> None:
     """--force -o ~ must not delete a home: a folder without a manifest is refused."""
     home = tmp_path / "home"
@@ -234,6 +251,16 @@ def test_force_replaces_an_artifact(tmp_path: Path) -> None:
             _fill(work, text)
     assert (tmp_path / "x" / MANIFEST).read_text() == "new"
     assert list(tmp_path.iterdir()) == [tmp_path / "x"]
+
+
+def test_a_name_that_no_disk_takes(tmp_path: Path) -> None:
+    """Too long, or through a link that leads to itself: one error, with a hint."""
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for target in (tmp_path / ("x" * 300), tmp_path / "loop" / "x"):
+        for force in (False, True):
+            with pytest.raises(BuildError) as caught, staging(target, force=force):
+                pass
+            assert caught.value.hint
 
 
 @pytest.mark.parametrize(

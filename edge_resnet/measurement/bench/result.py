@@ -102,9 +102,9 @@ def to_json(results: Sequence[BenchResult], *, samples: bool) -> str:
     return texts[0] if len(texts) == 1 else "[" + ",\n".join(texts) + "]"
 
 
-def write_results(path: Path, results: Sequence[BenchResult]) -> None:
-    """Write the results with their samples atomically, replacing what ``path`` held. Raises BuildError."""
-    write_whole(path, (to_json(results, samples=True) + "\n").encode())
+def write_results(path: Path, results: Sequence[BenchResult], *, force: bool = True) -> None:
+    """Write the results with their samples. Without ``force`` a file that exists by then is kept. Raises BuildError."""
+    write_whole(path, (to_json(results, samples=True) + "\n").encode(), force=force)
 
 
 def read_results(path: Path) -> tuple[BenchResult, ...]:

@@ -50,14 +50,15 @@ def compile_kernels(nvcc: Path, compute_capability: str, folder: Path) -> Path:
 
 
 def _compile(command: list[str], source: bytes, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".compiling-", dir=target.parent) as name:
-        source_file, made = Path(name, _SOURCE), Path(name, target.name)
-        source_file.write_bytes(source)
-        _run([*command, "-o", str(made), str(source_file)])
-        if not made.is_file() or not made.stat().st_size:
+    def compiled(part: Path) -> None:
+        with tempfile.TemporaryDirectory(dir=part.parent) as name:
+            source_file = Path(name, _SOURCE)
+            source_file.write_bytes(source)
+            _run([*command, "-o", str(part), str(source_file)])
+        if not part.is_file() or not part.stat().st_size:
             raise BackendError(f"{command[0]} wrote no CUDA kernels", hint="reinstall the CUDA toolkit")
-        replace_files({target: made.replace})
+
+    replace_files({target: compiled})
 
 
 def _run(command: list[str]) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.core.files import replace_files
+from edge_resnet.core.staging import replace_files, sweep
 from edge_resnet.streaming.records import Frame, Prediction
 from edge_resnet.streaming.sinks.serialise import encode_json, prediction_fields, utc
 
@@ -23,8 +23,6 @@ __all__ = ["UncertainSink"]
 #: As for calibration sets: without chroma subsampling.
 _QUALITY = 95
 _NAME = re.compile(r"(\d{6,})(_[0-9TZ.]+)?\.jpg")
-#: What an interrupted write leaves.
-_TORN = re.compile(r"\.(\d{6,})(_[0-9TZ.]+)?\.(jpg|json)(\.\d+)?\.part")
 _SOURCES = 1024
 
 
@@ -111,10 +109,11 @@ class UncertainSink:
 
     def _find_saved(self) -> None:
         """Find what an earlier run saved, oldest first, and remove what it left incomplete."""
+        sweep(self._folder)
         names = {path.name for path in self._folder.iterdir()}
         for name in names:
             alone = name.endswith(".json") and _NAME.fullmatch(f"{name[:-5]}.jpg") and f"{name[:-5]}.jpg" not in names
-            if alone or _TORN.fullmatch(name):
+            if alone:
                 (self._folder / name).unlink(missing_ok=True)
         stems = [name[:-4] for name in names if _NAME.fullmatch(name) and f"{name[:-4]}.json" in names]
         for stem in sorted(stems, key=lambda stem: int(stem.split("_")[0])):

@@ -140,8 +140,8 @@ def test_what_a_power_cut_left(tmp_path: Path) -> None:
     with UncertainSink(tmp_path) as sink:
         sink.write(predicted(0, _UNSURE), with_image())
     ours = {entry.name for entry in tmp_path.iterdir()}
-    for name in (".000002_x.json.part", ".000002_20261125T141502.123Z.jpg.part", "000002_20261125T141502.123Z.json"):
-        (tmp_path / name).write_text("half")
+    (tmp_path / ".000002_20261125T141502.123Z.json.edge-resnet-0123456789abcdef.part" / "new").mkdir(parents=True)
+    (tmp_path / "000002_20261125T141502.123Z.json").write_text("half")
     foreign = {"notes.txt", "cat.jpg", "cat.json", ".000002_x.json.part", "000009_20261125T141502.123Z.jpg"}
     for name in foreign:
         (tmp_path / name).write_bytes(b"x" * 50_000)
