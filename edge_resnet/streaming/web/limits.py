@@ -36,7 +36,7 @@ IDLE_S = 10.0
 @dataclass(frozen=True)
 class Limits:
     """``requests`` at a time, of which ``per_address`` from one address; ``kept``: connections beyond them, for health checks and
-    metrics; ``backlog``: connections that wait in the kernel, and that are accepted at once.
+    metrics; ``backlog``: connections that wait in the kernel.
 
     Idle connections are closed beyond ``requests + kept``. If none is idle, for example while many health checks are answered,
     a new one is accepted up to twice as many kept places more.
@@ -45,13 +45,19 @@ class Limits:
     requests: int
     per_address: int
     kept: int
-    backlog: int
+    backlog: int = 64
+
+    @property
+    def accepted_at_once(self) -> int:
+        """How many connections are accepted before the event loop reads: few, so that those which come after a connection do not
+        close it before its request is read."""
+        return max(1, self.kept // 4)
 
 
 def limits_for(descriptors: int) -> Limits:
     """The limits of a process that may open so many files: most of these are kept for cameras, engines and files."""
     requests = max(8, min(128, descriptors // 8))
-    return Limits(requests, requests // 2, kept=16, backlog=max(4, min(64, descriptors // 16)))
+    return Limits(requests, requests // 2, kept=16)
 
 
 class Admission:

@@ -34,6 +34,7 @@ class Server:
     def __init__(self, app: ASGIApp, sock: socket.socket, streams: Streams, limits: Limits) -> None:
         self._sock = sock
         self._streams = streams
+        self._backlog = limits.backlog
         self._loop: asyncio.AbstractEventLoop | None = None
         config = uvicorn.Config(
             app,
@@ -45,7 +46,7 @@ class Server:
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            backlog=limits.backlog,
+            backlog=limits.accepted_at_once,  # the event loop accepts as many at once
             h11_max_incomplete_event_size=_HEADER_BYTES,
             callback_notify=self._sweep,
             timeout_notify=1,
@@ -62,6 +63,7 @@ class Server:
                 self.stop()
                 raise EdgeResnetError("the web server does not start", hint="--debug shows why")
             time.sleep(0.005)
+        self._sock.listen(self._backlog)  # more may wait in the kernel than are accepted at once
 
     def stop(self) -> None:
         """End the server and all open streams."""

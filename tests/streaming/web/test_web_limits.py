@@ -18,12 +18,12 @@ from edge_resnet.core.process import descriptor_limit, raise_descriptor_limit
 from edge_resnet.streaming.web import WebSink, limits, sink
 from edge_resnet.streaming.web.limits import Limits, limits_for
 
-SMALL = Limits(requests=8, per_address=4, kept=2, backlog=64)
+SMALL = Limits(requests=8, per_address=4, kept=4)
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[WebSink]:
-    """A server with four places for one address, and two more for health checks."""
+    """A server with four places for one address, and four more for health checks."""
     monkeypatch.setattr(limits, "limits_for", lambda descriptors: SMALL)
     with served() as opened:
         opened.write(prediction(), frame())
@@ -46,10 +46,10 @@ def _is_closed(sock: socket.socket) -> bool:
 
 
 def test_the_oldest_idle_connection_makes_room(small: WebSink) -> None:
-    """Of twenty idle connections the six youngest stay, one of which every request replaces."""
+    """Of twenty idle connections the eight youngest stay, one of which every request replaces."""
     idle = _idle(small.url, 20)
-    assert until(lambda: sum(map(_is_closed, idle)) == 14)
-    assert [_is_closed(sock) for sock in idle] == [True] * 14 + [False] * 6
+    assert until(lambda: sum(map(_is_closed, idle)) == 12)
+    assert [_is_closed(sock) for sock in idle] == [True] * 12 + [False] * 8
     assert ask(small.url, "/api/status").status == 200
     for sock in idle:
         sock.close()
@@ -118,12 +118,12 @@ def test_a_header_has_a_few_seconds(monkeypatch: pytest.MonkeyPatch, sent: bytes
 
 
 def test_most_descriptors_are_kept_for_cameras_and_files() -> None:
-    """Connections, those that wait to be accepted among them, leave a good part of what the process may open."""
+    """Connections, those that wait to be accepted among them, take at most half of what the process may open."""
     for descriptors in (256, 1024, 4096, 1 << 20):
         found = limits_for(descriptors)
-        assert found.requests + 3 * found.kept + 3 * found.backlog <= descriptors * 0.6
+        assert found.requests + 3 * found.kept + 4 * found.accepted_at_once <= descriptors // 2
         assert found.per_address < found.requests
-    assert limits_for(1024) == limits_for(4096) == Limits(128, 64, 16, 64)
+    assert limits_for(1024) == limits_for(4096) == Limits(128, 64, 16)
     assert limits_for(64).requests >= 8
 
 
