@@ -79,9 +79,7 @@ def run(
     from edge_resnet.streaming.session import Inputs, Session, run_session
     from edge_resnet.streaming.smoothing import Smoothing
 
-    uris = [*(f"camera:{index}" for index in camera or []), *(source or [])]
-    if not uris:
-        raise ConfigError("run needs a source", hint="--camera 0, or --source IMAGE, FOLDER, VIDEO, rtsp://…")
+    uris = _uris(camera or [], source or [])
     quiet = headless or json_output or jsonl == "-"
     outputs = Outputs(
         console=None if quiet else _echo,
@@ -120,6 +118,13 @@ def run(
     _print_summary(summary)
     if summary.lost and not summary.interrupted:
         raise typer.Exit(1)
+
+
+def _uris(cameras: list[int], sources: list[str]) -> list[str]:
+    uris = [*(f"camera:{index}" for index in cameras), *sources]
+    if not uris:
+        raise ConfigError("run needs a source", hint="--camera 0, or --source IMAGE, FOLDER, VIDEO, rtsp://…")
+    return uris
 
 
 def _positive(name: str, value: float | None) -> float | None:
