@@ -76,9 +76,9 @@ def read_folder(folder: Path, label_names: Sequence[str] | None) -> ImageListing
         seen = f" among {text}" if (text := describe_passed_over(passed_over)) else ""
         raise DataError(f"{folder} holds no images{seen}", hint=f"images end in {', '.join(sorted(SUFFIXES))}")
     in_folders = sum(map(len, found.values()))
-    if content.images and (len(content.images) >= in_folders and not matches_any(filled, label_names or ())):
+    if content.images and len(content.images) >= in_folders and not matches_any(filled, label_names or ()):
         listing = ImageListing(content.images)
-        passed_over[f"images in folders beside the others ({', '.join(filled[:3])})"] += in_folders
+        passed_over[f"images in its folders ({', '.join(filled[:3])})"] += in_folders
     elif {name.lower() for name in filled} <= _SPLITS:
         raise DataError(f"{folder} holds the parts {', '.join(filled)}, not classes", hint=f"use {folder / filled[-1]}")
     else:
