@@ -74,21 +74,23 @@ def open_labelled(argument: str, *, split: Split, classes: int, label_names: Seq
     return images
 
 
-def open_pair(argument: str, held_out: str | None = None) -> tuple[ImageSet, ImageSet | None]:
+def open_pair(
+    argument: str, held_out: str | None = None, *, label_names: Sequence[str] | None = None
+) -> tuple[ImageSet, ImageSet | None]:
     """Open the images to train on and, if there are any, the images to test on.
 
     ``argument``: a name of ``NAMES``, which has both parts; a folder with the class folders of both in ``train`` and ``val``
     (or ``valid``, ``validation``, ``test``); a folder with one ``*train.npz`` and one ``*test.npz`` or ``*val.npz``; or
     anything that ``open_data`` takes, which is then trained on. ``held_out``: the test images, if they are stored elsewhere.
-    Class folders get the same indices in both. Raises DataError if they differ.
+    ``label_names`` are passed to ``open_images``. Class folders get the same indices in both. Raises DataError if they differ.
     """
     train_argument, test_argument = _parts(argument)
-    train = open_data(train_argument, split="train")
+    train = open_data(train_argument, split="train", label_names=label_names)
     if held_out is not None:
         test_argument = held_out
     if test_argument is None:
         return train, None
-    test = open_data(test_argument, split="test")
+    test = open_data(test_argument, split="test", label_names=label_names)
     if train.class_names and test.class_names and train.class_names != test.class_names:
         raise _differing(train, test)
     return train, test

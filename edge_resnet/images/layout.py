@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import logging
 import lzma
 import math
 import struct
@@ -26,6 +27,8 @@ from edge_resnet.images.preprocess import ImageArray
 from edge_resnet.images.walk import SUFFIXES, PassedOver, describe_passed_over, images_below, list_folder, log_passed_over
 
 __all__ = ["ImageListing", "check_pixels", "checked_labels", "read_csv", "read_folder", "read_npz"]
+
+_log = logging.getLogger(__name__)
 
 _SPLITS = frozenset({"train", "val", "valid", "validation", "test"})
 #: Errors that zipfile and numpy raise on damaged archives.
@@ -63,22 +66,24 @@ class ImageListing:
 def read_folder(folder: Path, label_names: Sequence[str] | None) -> ImageListing:
     """List a folder of class folders, or of images without classes. What is passed over is logged by kind, in one line.
 
-    Without ``label_names`` the class folders are numbered in the order of their names; with them as ``class_indices`` says, where
-    class folders without images do not count. Where there are images beside folders, the larger part is taken, or the folders if
-    one of them has the name of a label. Raises DataError if no image is found, if the folder holds the parts of a data set
-    (train, val) instead of classes, or if a class folder matches no label; OSError if a folder cannot be read.
+    Without ``label_names`` the class folders are numbered in the order of their names, where an empty one keeps its place, with a
+    warning; with them they are numbered as ``class_indices`` says. A folder of other files is no class. Where there are images
+    beside folders, the larger part is taken, or the folders if one of them has the name of a label. Raises DataError if no image
+    is found, if the folder holds the parts of a data set (train, val) instead of classes, or if a class folder matches no label;
+    OSError if a folder cannot be read.
     """
     passed_over = PassedOver()
     content = list_folder(folder, passed_over)
-    found = {entry.name: images_below(entry, passed_over) for entry in content.folders}
+    below = {entry.name: images_below(entry, passed_over) for entry in content.folders}
+    found = {name: images for name, images in below.items() if images or _is_empty(folder / name)}
     filled = [name for name, images in found.items() if images]
     if not filled and not content.images:
         seen = f" among {text}" if (text := describe_passed_over(passed_over)) else ""
         raise DataError(f"{folder} holds no images{seen}", hint=f"images end in {', '.join(sorted(SUFFIXES))}")
     in_folders = sum(map(len, found.values()))
-    if content.images and (len(content.images) >= in_folders and not matches_any(filled, label_names or ())):
+    if content.images and len(content.images) >= in_folders and not matches_any(filled, label_names or ()):
         listing = ImageListing(content.images)
-        passed_over[f"images in folders beside the others ({', '.join(filled[:3])})"] += in_folders
+        passed_over[f"images in its folders ({', '.join(filled[:3])})"] += in_folders
     elif {name.lower() for name in filled} <= _SPLITS:
         raise DataError(f"{folder} holds the parts {', '.join(filled)}, not classes", hint=f"use {folder / filled[-1]}")
     else:
@@ -87,7 +92,9 @@ def read_folder(folder: Path, label_names: Sequence[str] | None) -> ImageListing
         class_names = tuple(found) if label_names is None else tuple(label_names)
         listing = ImageListing(tuple(path for path, _ in pairs), tuple(label for _, label in pairs), class_names)
         passed_over["images beside the class folders"] += len(content.images)
-        passed_over["folders without images"] += 0 if label_names is None else len(found) - len(filled)
+        passed_over["folder(s) without images"] += len(below) - len(found)
+        if len(filled) < len(found):
+            _log.warning("class folders of %s without images: %s", folder, ", ".join(name for name in found if not found[name]))
     log_passed_over(folder, passed_over)
     return listing
 
@@ -153,6 +160,11 @@ def checked_labels(origin: str, labels: npt.NDArray[np.generic], count: int) -> 
     if plain and not 0 <= min(plain) <= max(plain) < 2**31:
         raise DataError(f"labels of {origin} run from {min(plain)} to {max(plain)}", hint="count classes from 0")
     return tuple(plain)
+
+
+def _is_empty(folder: Path) -> bool:
+    """Whether there is nothing in the folder but hidden files, such as those that keep it in a repository."""
+    return all(entry.name.startswith(".") for entry in folder.iterdir())
 
 
 def _indices(folder: Path, found: Mapping[str, list[Path]], label_names: Sequence[str] | None) -> dict[str, int]:

@@ -136,7 +136,7 @@ def open_train_data(data: str, held_out: str | None, artifact: Artifact) -> Trai
     """
     labels, path = artifact.labels, Path(data)
     if data in NAMES or (path.is_dir() and ((path / "train").is_dir() or any(path.glob("*train.npz")))):
-        train, test = open_pair(data)
+        train, test = open_pair(data, label_names=labels)
     else:
         train, test = open_data(data, split="train", label_names=labels), None
     if held_out is not None:

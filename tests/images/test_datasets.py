@@ -266,3 +266,14 @@ def test_a_name_has_both_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (train.name, test.name) == ("digits-train", "digits-test")
     class_folders(tmp_path / "digits", "one", "two")
     assert open_pair("digits")[0].class_names == ("one", "two")
+
+
+def test_both_parts_meet_the_networks_labels(tmp_path: Path) -> None:
+    """Given a network's labels, the class folders of training and test images are numbered by these and not by their order."""
+    for part in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new("RGB", (2, 2)).save(tmp_path / part / name / "1.png")
+    train, test = open_pair(str(tmp_path), label_names=("dog", "cow", "cat"))
+    assert test is not None
+    assert train.labels == test.labels == (2, 0)

@@ -55,11 +55,19 @@ def test_class_folders_are_listed_as_torchvision_lists_them(tmp_path: Path) -> N
     assert list(listing.class_names) == reference.classes
 
 
-def test_an_empty_class_folder_keeps_its_index(tmp_path: Path) -> None:
-    """A class without images does not shift the classes after it."""
-    class_folders(tmp_path, "a", "c")
+def test_an_empty_class_folder_keeps_its_index_and_one_of_other_files_is_no_class(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A class without images does not shift the classes after it, and is named; the results of a training are no class."""
+    class_folders(tmp_path, "a", "d")
     (tmp_path / "b").mkdir()
-    assert by_folder(read_folder(tmp_path, None)) == {"a": 0, "c": 2}
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "weights.safetensors").touch()
+    listing = read_folder(tmp_path, None)
+    assert by_folder(listing) == {"a": 0, "d": 2}
+    assert listing.class_names == ("a", "b", "d")
+    assert caplog.messages[0].endswith("without images: b")
+    assert "1 folder(s) without images" in caplog.messages[1]
 
 
 def test_hidden_files_and_folders_are_skipped(tmp_path: Path) -> None:
