@@ -20,7 +20,13 @@ import numpy.typing as npt
 
 from edge_resnet.artifact.enginecache import EngineTuning, find_engine
 from edge_resnet.artifact.folder import MODEL, Artifact
-from edge_resnet.core.errors import BackendError, ConfigError, IncompatibleEngineError, MissingDependencyError
+from edge_resnet.core.errors import (
+    BackendError,
+    ConfigError,
+    IncompatibleEngineError,
+    MissingDependencyError,
+    is_out_of_memory,
+)
 from edge_resnet.device.machine import has_int8_dot_product
 
 __all__ = [
@@ -254,6 +260,8 @@ def load_backend(name: str, table: BackendTable = BACKENDS) -> BackendClass:
     try:
         return info.load()
     except ImportError as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
         hint = info.requirements[0].remedy
         raise MissingDependencyError(f"backend {name} needs {error.name or 'a package'}", hint=hint) from error
 
