@@ -13,6 +13,7 @@ import typer
 from edge_resnet.cli.bench import bench
 from edge_resnet.cli.build import build
 from edge_resnet.cli.calibrate import calibrate
+from edge_resnet.cli.command import Command
 from edge_resnet.cli.compare import compare
 from edge_resnet.cli.compile import compile_
 from edge_resnet.cli.demo import demo
@@ -49,7 +50,7 @@ app = typer.Typer(
     help="A trained ResNet on a Jetson, a desktop GPU or a CPU.\n\n"
     "edge-resnet build --depth 50 --int8   then   edge-resnet run --camera 0",
 )
-app.command()(build)
+app.command(cls=Command)(build)
 app.command()(calibrate)
 app.command("compile")(compile_)
 app.command()(run)
@@ -58,8 +59,8 @@ app.command()(bench)
 app.command()(report)
 app.command()(compare)
 app.command()(inspect)
-app.command()(train)
-app.command()(paper)
+app.command(cls=Command)(train)
+app.command(cls=Command)(paper)
 app.command()(models)
 app.command()(doctor)
 app.command()(demo)

@@ -157,7 +157,7 @@ def _check(artifact: Artifact) -> None:
     if artifact.manifest.precision == "fp16":
         raise ConfigError(
             f"{artifact.folder} is FP16, which is not rounded to integers",
-            hint="quantization-aware training takes an INT8 artifact, or an FP32 one: build --int8, build --fp32",
+            hint="quantization-aware training takes an INT8 artifact, or an FP32 one: edge-resnet build makes both",
         )
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("quantization-aware training runs in one process", hint="start it without torchrun")
@@ -175,7 +175,7 @@ def _check_class_names(images: ImageSet, labels: tuple[str, ...]) -> None:
         difference = f"{images.name} has {ours}, the artifact {theirs}"
     else:
         difference = f"{images.name} numbers them in another order"
-    hint = "use the images that the network was trained on; build takes other names with --labels"
+    hint = "use the images that the network was trained on; edge-resnet build --labels takes other names"
     raise DataError(f"the classes differ: {difference}", hint=hint)
 
 

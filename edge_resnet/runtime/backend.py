@@ -298,7 +298,7 @@ def refuse_tuning(tuning: EngineTuning | None) -> None:
     """Raise ConfigError if there is a tuning: for every backend whose form is not a plan."""
     if tuning is not None:
         raise ConfigError(
-            "workspace, level and compatibility are options of TensorRT", hint="add --backend tensorrt, or leave them out"
+            "workspace, level and compatibility are options of TensorRT", hint="choose the backend tensorrt, or leave them out"
         )
 
 
