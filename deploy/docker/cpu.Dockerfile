@@ -7,6 +7,9 @@
 # Run with a read-only artifact:
 #   docker run --device /dev/video0 -v "$PWD/artifacts:/artifacts:ro" edge-resnet:cpu run /artifacts/NAME --camera 0 --jsonl -
 #
+# The bases are pinned by exact tag. Their digests are not written here, since no image has been pulled and checked yet:
+# `docker buildx imagetools inspect BASE` prints the digest to put behind the tag, as BASE@sha256:…
+#
 # Built: not yet on any machine.
 
 FROM python:3.12.12-slim-bookworm AS build
@@ -17,7 +20,7 @@ COPY calibration calibration
 COPY deploy deploy
 # Headless OpenCV instead of the extra "camera": the same cameras and codecs without graphics libraries.
 RUN python -m venv /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir --constraint constraints.txt '.[compile]' 'opencv-python-headless>=4.8'
+    && /opt/venv/bin/pip install --no-cache-dir --constraint constraints.txt '.[compile]' 'opencv-python-headless==5.0.0.93'
 
 FROM python:3.12.12-slim-bookworm
 LABEL org.opencontainers.image.title="edge-resnet (CPU)" \

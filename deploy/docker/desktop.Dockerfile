@@ -12,6 +12,9 @@
 #
 # The CUDA compiler is only in the build stage, so frames are resized on the CPU, not on the GPU.
 #
+# The bases are pinned by exact tag. Their digests are not written here, since no image has been pulled and checked yet:
+# `docker buildx imagetools inspect BASE` prints the digest to put behind the tag, as BASE@sha256:…
+#
 # Built: not yet on any machine.
 
 FROM nvidia/cuda:13.0.1-devel-ubuntu24.04 AS build
@@ -29,7 +32,8 @@ COPY deploy deploy
 # Headless OpenCV instead of the extra "camera": the same cameras and codecs without graphics libraries.
 ENV PATH=/usr/local/cuda/bin:$PATH
 RUN python3 -m venv /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir --constraint constraints.txt '.[tensorrt]' 'opencv-python-headless>=4.8'
+    && /opt/venv/bin/pip install --no-cache-dir --constraint constraints.txt '.[tensorrt]' \
+        'opencv-python-headless==5.0.0.93' 'pycuda==2026.1' 'tensorrt==11.4.0.106'
 
 FROM nvidia/cuda:13.0.1-base-ubuntu24.04
 LABEL org.opencontainers.image.title="edge-resnet (desktop GPU)" \

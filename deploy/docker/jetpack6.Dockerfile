@@ -14,6 +14,9 @@
 #
 # The CUDA compiler is only in the build stage, so frames are resized on the CPU, not on the GPU.
 #
+# The bases are pinned by exact tag. Their digests are not written here, since no image has been pulled and checked yet:
+# `docker buildx imagetools inspect BASE` prints the digest to put behind the tag, as BASE@sha256:…
+#
 # Built: not yet on any machine.
 
 FROM nvcr.io/nvidia/l4t-tensorrt:r10.3.0-devel AS build
@@ -23,15 +26,17 @@ RUN apt-get update \
     && apt-get install -y --no-install-recommends build-essential python3-dev python3-venv \
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY edge_resnet edge_resnet
 COPY calibration calibration
 COPY deploy deploy
 # The extras "tensorrt" and "camera" are not installed: both packages come from the system, whose OpenCV is built for numpy 1.
-# PyCUDA has no wheel: it is compiled here.
+# PyCUDA has no wheel: it is compiled here. The other packages are those of constraints.txt, without the ones that need numpy 2.
 ENV PATH=/usr/local/cuda/bin:$PATH
 RUN /usr/bin/python3 -m venv --system-site-packages /opt/venv \
-    && /opt/venv/bin/pip install --no-cache-dir '.[compile]' 'pycuda>=2024.1' 'numpy<2'
+    && grep -Ev '^(numpy|ml-dtypes|opencv)' constraints.txt > /tmp/constraints.txt \
+    && /opt/venv/bin/pip install --no-cache-dir --constraint /tmp/constraints.txt \
+        '.[compile]' 'pycuda==2026.1' 'numpy<2' 'ml-dtypes<0.6'
 
 FROM nvcr.io/nvidia/l4t-tensorrt:r10.3.0-runtime
 LABEL org.opencontainers.image.title="edge-resnet (JetPack 6)" \

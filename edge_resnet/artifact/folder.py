@@ -72,7 +72,9 @@ class Artifact:
         """Read the calibration table. Raises ArtifactError if there is none or it was measured on another graph."""
         path = self.folder / CALIBRATION
         if not path.is_file():
-            raise ArtifactError(f"{self.folder} has no {CALIBRATION}", hint="build it again with --int8")
+            raise ArtifactError(
+                f"{self.folder} has no {CALIBRATION}", hint="edge-resnet build --int8 makes an artifact with ranges"
+            )
         table = _read(path, CalibrationTable)
         if table.model_digest != self.manifest.files[MODEL].sha256:
             raise ArtifactError(f"{path} was measured on another graph", hint="build the artifact again")

@@ -15,12 +15,22 @@ import typer
 from edge_resnet.cli.bench import bench
 from edge_resnet.cli.build import build
 from edge_resnet.cli.calibrate import calibrate
+from edge_resnet.cli.command import Command
 from edge_resnet.cli.compare import compare
 from edge_resnet.cli.compile import compile_
 from edge_resnet.cli.demo import demo
 from edge_resnet.cli.deploy import deploy
 from edge_resnet.cli.doctor import doctor
 from edge_resnet.cli.evaluate import evaluate
+from edge_resnet.cli.failures import (
+    USAGE_ERROR,
+    Failure,
+    describe,
+    discard_stdout,
+    is_reader_gone,
+    open_missing_streams,
+    print_failure,
+)
 from edge_resnet.cli.inspect import inspect
 from edge_resnet.cli.models import models
 from edge_resnet.cli.paper import paper
@@ -32,11 +42,9 @@ from edge_resnet.core.errors import INTERRUPTED, EdgeResnetError
 
 __all__ = ["app", "main"]
 
-_BUILDING = ("build", "calibrate")
 #: Seconds for cameras' threads at the end.
 _READERS_S = 0.2
-#: The base of the parser's errors: click's ClickException, of which newer versions of typer have their own copy.
-_USAGE = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+_INTERRUPTED = Failure("interrupted", "", INTERRUPTED)
 
 app = typer.Typer(
     name="edge-resnet",
@@ -46,7 +54,7 @@ app = typer.Typer(
     help="A trained ResNet on a Jetson, a desktop GPU or a CPU.\n\n"
     "edge-resnet build --depth 50 --int8   then   edge-resnet run --camera 0",
 )
-app.command()(build)
+app.command(cls=Command)(build)
 app.command()(calibrate)
 app.command("compile")(compile_)
 app.command()(run)
@@ -55,8 +63,8 @@ app.command()(bench)
 app.command()(report)
 app.command()(compare)
 app.command()(inspect)
-app.command()(train)
-app.command()(paper)
+app.command(cls=Command)(train)
+app.command(cls=Command)(paper)
 app.command()(models)
 app.command()(doctor)
 app.command()(demo)
@@ -84,42 +92,34 @@ def main() -> NoReturn:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     arguments = arguments or ["--help"]
+    open_missing_streams()
     signal.signal(signal.SIGTERM, _terminate)
     _log_to_stderr(logging.DEBUG if debug else logging.WARNING)
     try:
         code = app(arguments, prog_name="edge-resnet", standalone_mode=False)
+        sys.stdout.flush()  # now: at Python's end it could not be reported that nothing was written
         if code == INTERRUPTED:  # newer versions of typer convert Ctrl-C to this themselves
-            _fail("interrupted", "", INTERRUPTED)
+            print_failure(_INTERRUPTED)
     except EdgeResnetError as error:
         if debug:
             raise
-        code = _fail(error.message, error.hint, error.exit_code)
+        code = print_failure(Failure(error.message, error.hint, error.exit_code))
     except (KeyboardInterrupt, typer.Abort):
-        code = _fail("interrupted", "", INTERRUPTED)
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has closed it, as head does: no error
-        code = 0
-    except Exception as error:
-        if debug and not isinstance(error, _USAGE):
-            raise
-        code = _explain(error, arguments)
+        code = print_failure(_INTERRUPTED)
+    except (Exception, SystemExit) as error:
+        code = _ended_by(error, arguments, debug=debug)
     _leave(code or 0)
 
 
-def _explain(error: Exception, arguments: list[str]) -> int:
-    """Report an error that is not ours: arguments that the parser refuses, a missing package, or a bug."""
-    if isinstance(error, _USAGE):
-        return _fail(_usage_text(error), f"edge-resnet {_command_of(arguments)}--help", 2)
-    if isinstance(error, ModuleNotFoundError):
-        from edge_resnet.core.packages import EXTRAS, extra_command
-
-        extra = EXTRAS.get(error.name or "")
-        if extra is not None:
-            # A command that builds needs torch as well, which would be missing next.
-            extra = "build" if error.name == "onnx" and arguments[0] in _BUILDING else extra
-            return _fail(f"this command needs {error.name}", extra_command(extra), 1)
-    text = " ".join(f"{type(error).__name__}: {error}".split())
-    return _fail(text, "this is a bug: run the command again with --debug and report the output", 1)
+def _ended_by(error: Exception | SystemExit, arguments: list[str], *, debug: bool) -> int:
+    """The exit code after an error that is not ours, which is reported. Raises it again for --debug."""
+    if is_reader_gone(error):
+        discard_stdout()
+        return 0
+    if isinstance(error, SystemExit) or (debug and not isinstance(error, USAGE_ERROR)):
+        raise error
+    discard_stdout()
+    return print_failure(describe(error, arguments, _command_of(arguments)))
 
 
 def _leave(code: int) -> NoReturn:
@@ -138,24 +138,10 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG00
     raise KeyboardInterrupt
 
 
-def _usage_text(error: Exception) -> str:
-    text: str = error.format_message()  # type: ignore[attr-defined]  # every ClickException has it
-    return " ".join(text.split()).rstrip(".")
-
-
 def _command_of(arguments: list[str]) -> str:
     names = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
     names |= {group.name for group in app.registered_groups if group.name}
-    return f"{arguments[0]} " if arguments and arguments[0] in names else ""
-
-
-def _fail(message: str, hint: str, code: int) -> int:
-    typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
-    typer.echo(message, err=True)
-    if hint:
-        typer.secho("hint: ", fg="cyan", err=True, nl=False)
-        typer.echo(hint, err=True)
-    return code
+    return arguments[0] if arguments and arguments[0] in names else ""
 
 
 def _log_to_stderr(level: int) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge_resnet.cli.failures import reader_may_leave
 from edge_resnet.cli.tables import table_lines
 
 if TYPE_CHECKING:
@@ -47,11 +48,12 @@ def compare(
     from edge_resnet.measurement.compare.compare import compare_files
 
     found = compare_files(old, new, tolerance_percent=tolerance, tolerance_points=max_drop, force=force)
-    if json_output:
-        typer.echo(json.dumps(asdict(found)))
-    else:
-        for line in _markdown(found) if markdown else _lines(found):
-            typer.echo(line)
+    with reader_may_leave():
+        if json_output:
+            typer.echo(json.dumps(asdict(found)))
+        else:
+            for line in _markdown(found) if markdown else _lines(found):
+                typer.echo(line)
     if found.regressed:
         raise typer.Exit(_REGRESSED)
 

@@ -14,9 +14,7 @@ from edge_resnet.core.errors import ConfigError
 
 __all__ = ["deploy"]
 
-deploy = typer.Typer(
-    no_args_is_help=True, help="Files for a device: a systemd service, scripts for boards, containers, monitoring."
-)
+deploy = typer.Typer(help="Files for a device: a systemd service, scripts for boards, containers, monitoring.")
 
 
 @deploy.command("systemd")

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge_resnet.cli.failures import reader_may_leave
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -51,13 +53,14 @@ def doctor(json_output: Annotated[bool, typer.Option("--json", help="Print JSON 
     info = describe()
     checks = examine(info=info)
     ready = readiness(checks, _backends())
-    if json_output:
-        document = {"device": asdict(info), "checks": [asdict(check) for check in checks], "ready": asdict(ready)}
-        typer.echo(json.dumps(document, indent=2))
-    else:
-        from rich.console import Console
+    with reader_may_leave():
+        if json_output:
+            document = {"device": asdict(info), "checks": [asdict(check) for check in checks], "ready": asdict(ready)}
+            typer.echo(json.dumps(document, indent=2))
+        else:
+            from rich.console import Console
 
-        _show(Console(highlight=False), info, checks, ready)
+            _show(Console(highlight=False), info, checks, ready)
     if any(check.group == "base" and check.status != "ok" for check in checks):
         raise typer.Exit(1)
 

@@ -68,7 +68,8 @@ Classes = Annotated[int | None, typer.Option(help=_CLASSES_HELP, rich_help_panel
 Labels = Annotated[Path | None, typer.Option(help="Class names: a line each, or JSON.", rich_help_panel=_NETWORK)]
 InputSize = Annotated[int | None, typer.Option(help=_SIZE_HELP, rich_help_panel=_NETWORK)]
 PerChannel = Annotated[
-    tuple[float, float, float], typer.Option(help="Normalisation per channel, RGB, in 0..1.", rich_help_panel=_NETWORK)
+    tuple[float, float, float],
+    typer.Option(metavar="R,G,B", help="Normalisation per channel, RGB, in 0..1.", rich_help_panel=_NETWORK),
 ]
 
 Int8 = Annotated[bool, typer.Option("--int8", help="Calibrated INT8.")]

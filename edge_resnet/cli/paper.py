@@ -44,10 +44,10 @@ def paper(
     classes: Annotated[int | None, typer.Option(help="Number of classes.", rich_help_panel=_IMAGES)] = None,
     input_size: Annotated[int | None, typer.Option(help="Side of the input in pixels.", rich_help_panel=_IMAGES)] = None,
     mean: Annotated[
-        tuple[float, float, float], typer.Option(help="Per channel, RGB, in 0..1.", rich_help_panel=_IMAGES)
+        tuple[float, float, float], typer.Option(metavar="R,G,B", help="Per channel, RGB, in 0..1.", rich_help_panel=_IMAGES)
     ] = IMAGENET_MEAN,
     std: Annotated[
-        tuple[float, float, float], typer.Option(help="Per channel, RGB, in 0..1.", rich_help_panel=_IMAGES)
+        tuple[float, float, float], typer.Option(metavar="R,G,B", help="Per channel, RGB, in 0..1.", rich_help_panel=_IMAGES)
     ] = IMAGENET_STD,
     weights: Annotated[
         list[str] | None,

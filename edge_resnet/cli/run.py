@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from dataclasses import asdict
 from functools import partial
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from edge_resnet.cli import runoptions as options
+from edge_resnet.cli.failures import reader_may_leave
 from edge_resnet.cli.opened import open_announced
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError
@@ -112,9 +112,9 @@ def run(
         outputs,
         run_options,
     )
-    _flush_stdout()
-    if json_output:
-        typer.echo(json.dumps(asdict(summary)))
+    with reader_may_leave():
+        if json_output:
+            typer.echo(json.dumps(asdict(summary)))
     _print_summary(summary)
     if summary.lost and not summary.interrupted:
         raise typer.Exit(1)
@@ -141,14 +141,6 @@ def _roi(text: str) -> Roi:
     except ValueError as error:
         raise ConfigError(f"--roi takes four whole numbers, not {text}", hint="--roi 100,50,640,480") from error
     return Roi(x, y, width, height)
-
-
-def _flush_stdout() -> None:
-    """Flush now: if the reader of stdout has gone, Python would otherwise fail with another error at its end."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _print_summary(summary: RunSummary) -> None:

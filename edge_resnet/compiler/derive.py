@@ -77,7 +77,8 @@ def tensorrt_graph(artifact: Artifact, typing: Typing) -> onnx.ModelProto:
         raise ConfigError(f"no dialect is called {typing!r}", hint=hint)
     if precision == "fp32" and typing == "strong":
         raise ConfigError(
-            f"{artifact.folder} is FP32: its strongly typed graph is {MODEL} itself", hint="--dialect weak writes that graph"
+            f"{artifact.folder} is FP32: its strongly typed graph is {MODEL} itself",
+            hint="edge-resnet compile --dialect weak writes that graph",
         )
     graph = _qdq_graph(artifact, "tensorrt") if precision == "int8" else onnx.load(artifact.model_path)
     return to_fp16_typed(graph) if typing == "strong" else graph

@@ -50,7 +50,8 @@ def quantization_of(artifact: Artifact) -> Quantization:
     """
     if artifact.manifest.precision != "int8":
         raise ConfigError(
-            f"{artifact.folder} is {artifact.manifest.precision}: nothing in it is quantized", hint="build with --int8"
+            f"{artifact.folder} is {artifact.manifest.precision}: nothing in it is quantized",
+            hint="edge-resnet build --int8 makes an artifact that is",
         )
     table = artifact.calibration()
     shown = placement_of(corrected_graph(artifact), frozenset(table.recipe.keep_high_precision))

@@ -18,6 +18,7 @@ EdgeResnetError
 from __future__ import annotations
 
 import copy
+import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ __all__ = [
     "MissingDependencyError",
     "SourceError",
     "WeightsError",
+    "is_out_of_memory",
 ]
 
 
@@ -134,3 +136,29 @@ class SourceError(EdgeResnetError):
     """A camera, a video or a folder of images gives no frames."""
 
     exit_code = 2
+
+
+#: How libraries say that memory ran out: C++, torch, OpenCV, ONNX Runtime, Python's threads, and the loader of shared objects.
+_OUT_OF_MEMORY = (
+    "bad_alloc",
+    "bad allocation",
+    "an't allocate memory",
+    "annot allocate memory",
+    "nsufficient memory",
+    "ot enough memory",
+    "can't start new thread",
+    "failed to map segment from shared object",
+)
+
+
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether memory ran out: by the type of the error or of one that it arose from, or by the text of the library behind it."""
+    while error is not None:
+        text = str(error)
+        # The loader also says this of folders from which nothing may be executed.
+        if "Operation not permitted" not in text and any(sign in text for sign in _OUT_OF_MEMORY):
+            return True
+        if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

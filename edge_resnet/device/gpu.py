@@ -35,7 +35,7 @@ def first_gpu(library: str = LIBRARY) -> Gpu:
     except OSError as error:
         raise BackendError(
             f"this machine has no CUDA driver ({library} cannot be loaded)",
-            hint="edge-resnet doctor shows what is missing; --backend onnxruntime runs on the CPU",
+            hint="edge-resnet doctor shows what is missing; the backend onnxruntime runs on the CPU",
         ) from error
     _call(cuda, "cuInit", ctypes.c_uint(0))
     device, name = ctypes.c_int(), ctypes.create_string_buffer(_NAME_BYTES)

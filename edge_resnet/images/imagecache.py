@@ -97,7 +97,5 @@ class ImageCache:
             digest.update(np.ascontiguousarray(chunk).data)
             self._count += len(chunk)
         if self._count == 0:
-            raise CalibrationError(
-                "there is no image to calibrate on", hint="--calib-data takes a folder, a CSV, an .npz or a name"
-            )
+            raise CalibrationError("there is no image to calibrate on", hint="images are a folder, a CSV, an .npz or a name")
         self.digest = digest.hexdigest()

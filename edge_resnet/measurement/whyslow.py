@@ -53,7 +53,7 @@ def why_not_faster(listing: LayerListing, compute_capability: str | None = None)
     floats = [layer for layer in working if _computes_in(layer) in _FLOATS and not layer.moves]
     if products and not int8 and any(layer.precision in _FLOATS for layer in products):
         text = "no convolution computes in INT8"
-        return (*found, _slowdown("no_int8", text, [x for x in products if x.precision in _FLOATS], "build with --int8"))
+        return (*found, _slowdown("no_int8", text, [x for x in products if x.precision in _FLOATS], "edge-resnet build --int8"))
     found += _group("float_products", "left in {types}", [layer for layer in floats if layer.multiplies], _LEFT_REMEDY)
     found += _group("moves", "changes of type or order alone", [x for x in working if x.moves], _MOVES_REMEDY)
     found += _group("adds", "Adds outside a convolution", [x for x in working if x.adds == "alone"], _ADDS_REMEDY)
@@ -65,12 +65,12 @@ def why_not_faster(listing: LayerListing, compute_capability: str | None = None)
 def _hardware(capability: str | None) -> list[Slowdown]:
     if capability is None:
         return []
-    remedy = "build with --fp16 for this GPU"
+    remedy = "edge-resnet build --fp16 for this GPU"
     if capability in _WITHOUT_INT8 or capability.startswith("5."):
         return [Slowdown("hardware", f"a GPU of compute capability {capability} has no INT8 instruction", remedy=remedy)]
     if capability in _WITHOUT_INT8_TENSOR_CORES:
         text = f"a GPU of compute capability {capability} has INT8 instructions, but no tensor cores for them"
-        return [Slowdown("hardware", text, remedy="build with --fp16 too, and measure which is faster")]
+        return [Slowdown("hardware", text, remedy="edge-resnet build --fp16 too, and measure which is faster")]
     return []
 
 

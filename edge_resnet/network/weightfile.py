@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
-from edge_resnet.core.errors import WeightsError
+from edge_resnet.core.errors import WeightsError, is_out_of_memory
 
 __all__ = ["FORMATS", "read_weights_file"]
 
@@ -64,9 +64,11 @@ def read_weights_file(path: Path) -> Mapping[Any, object]:
     """
     try:
         content = _read(path)
-    except (WeightsError, MemoryError):
+    except WeightsError:
         raise
     except Exception as error:  # RuntimeError, EOFError, KeyError, IndexError, SafetensorError and more, by where the damage is
+        if is_out_of_memory(error):
+            raise
         raise WeightsError(f"{path} is damaged or is not a weights file ({_first_sentence(error)})", hint=_AGAIN) from error
     if not isinstance(content, Mapping):
         kind = type(content).__name__

@@ -86,7 +86,7 @@ def default_address(spec: ModelSpec) -> tuple[str, str]:
     if spec.family != "imagenet" or spec.shortcut != "B" or spec.plain or spec.classes != 1000:
         raise WeightsError(
             f"there are no default weights for {spec.name} with shortcut {spec.shortcut} and {spec.classes} classes",
-            hint="--weights PATH loads a file; --weights random starts from scratch",
+            hint="name a weights file, or start from scratch with --weights random",
         )
     from torchvision.models import get_model_weights
 
@@ -166,7 +166,8 @@ def _refuse_mismatch(state: StateDict, needed: StateDict, origin: str) -> None:
     if fits is None:
         hint = f"{_unlike(state)}weights are {FORMATS} of a network that `edge-resnet models` lists"
     else:
-        hint = f"the file fits --family {fits.family} --depth {fits.depth} --shortcut {fits.shortcut} --classes {fits.classes}"
+        options = f"--family {fits.family} --depth {fits.depth} --shortcut {fits.shortcut} --classes {fits.classes}"
+        hint = f"the file fits edge-resnet build {options}"
     message = f"weights {origin} do not fit the network: {', '.join(faults)}"
     raise WeightsError(message, hint=hint, classes=None if fits is None else fits.classes)
 

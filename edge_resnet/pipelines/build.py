@@ -138,11 +138,13 @@ def _check(options: BuildOptions) -> Int8Options | None:
         raise ConfigError(f"the crop of {options.preprocess.crop} pixels is not the input size {options.model.input_size}")
     if options.labels is not None and len(options.labels) != options.model.classes:
         raise ConfigError(
-            f"{len(options.labels)} labels for {options.model.classes} classes", hint="--labels takes a line per class"
+            f"{len(options.labels)} labels for {options.model.classes} classes", hint="there is a label for each class"
         )
     if options.precision != "int8":
         if options.max_drop is not None or options.validation_data is not None:
-            raise ConfigError(f"{options.precision} has no accuracy budget", hint="--max-drop and --val-data belong to --int8")
+            raise ConfigError(
+                f"{options.precision} has no accuracy budget", hint="only INT8 has a budget, and images to measure it on"
+            )
         return None
     check_budget_options(options.validation_data, options.max_drop)
     shipped = options.recipe is None and options.calibration_data is None and options.max_drop is None

@@ -157,7 +157,7 @@ def _check(artifact: Artifact) -> None:
     if artifact.manifest.precision == "fp16":
         raise ConfigError(
             f"{artifact.folder} is FP16, which is not rounded to integers",
-            hint="quantization-aware training takes an INT8 artifact, or an FP32 one: build --int8, build --fp32",
+            hint="quantization-aware training takes an INT8 artifact, or an FP32 one: edge-resnet build makes both",
         )
     if os.environ.get("WORLD_SIZE", "1") != "1":
         raise ConfigError("quantization-aware training runs in one process", hint="start it without torchrun")

@@ -155,7 +155,7 @@ class _Trials:
         return BudgetError(
             f"INT8 loses {drop:.2f} points of top-1 with {len(kept)} of {len(self._problem.nodes)} nodes in high precision, "
             f"the budget is {self._max_drop:g} (best seen: {self._drop(best):.2f} with {best.kept})",
-            hint="allow more with --max-drop, calibrate on other images or by another --calib-method, or build with --fp16",
+            hint="allow a larger drop, calibrate on other images or by another method, or use edge-resnet build --fp16",
         )
 
     def close(self) -> None:
@@ -184,7 +184,7 @@ def _check(problem: BudgetProblem, max_drop: float, max_share: float) -> None:
     if not 0 <= max_share <= 1:
         raise ConfigError(f"the share of nodes that may be kept must lie in 0..1, not {max_share}")
     if len(problem.labels) == 0:
-        raise DataError("there is no image to measure the drop on", hint="--val-data takes labelled images")
+        raise DataError("there is no image to measure the drop on", hint="it is measured on labelled images")
     if len(problem.labels) != len(problem.reference):
         raise DataError(f"{len(problem.labels)} labels for {len(problem.reference)} images")
 

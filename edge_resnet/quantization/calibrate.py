@@ -106,7 +106,7 @@ def collect(
                 on_batch(count, histograms)
             varied = varied or bool((batch != batch[:, :1, :1]).any())
     if count == 0:
-        raise CalibrationError("there is no image to calibrate on", hint="--calib-data takes a folder, a CSV, an .npz or a name")
+        raise CalibrationError("there is no image to calibrate on", hint="images are a folder, a CSV, an .npz or a name")
     if not varied:
         raise CalibrationError("every image is one flat colour", hint="calibrate on images like those at run time")
     if progress is not None:

@@ -69,7 +69,10 @@ class Executor:
         self._attributes = {n.name: {a.name: onnx.helper.get_attribute_value(a) for a in n.attribute} for n in self._nodes}
         unknown = {node.op_type for node in self._nodes} - _OPERATORS.keys()
         if unknown:
-            raise CalibrationError(f"corrections cannot be learned through {min(unknown)}", hint="--correct none")
+            raise CalibrationError(
+                f"corrections cannot be learned through {min(unknown)}",
+                hint="learn no corrections: edge-resnet build --correct none",
+            )
         self._pairs = {reader: pair for pair in pairs for reader in pair.readers}
         self._uses = Counter(name for node in self._nodes for name in node.input)
         self._input, self._output = model.graph.input[0].name, model.graph.output[0].name

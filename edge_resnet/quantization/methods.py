@@ -50,7 +50,7 @@ def held_out_count(total: int, share: float = 0.25) -> int:
     if total < 2 * MIN_HELD_OUT:
         raise CalibrationError(
             f"{total} images are too few to hold some out: {2 * MIN_HELD_OUT} are needed",
-            hint="use more images, or choose a method: --calib-method percentile holds out none",
+            hint="use more images, or choose a method: percentile holds out none",
         )
     return min(max(MIN_HELD_OUT, round(total * share)), total - MIN_HELD_OUT)
 

@@ -20,7 +20,13 @@ import numpy.typing as npt
 
 from edge_resnet.artifact.enginecache import EngineTuning, find_engine
 from edge_resnet.artifact.folder import MODEL, Artifact
-from edge_resnet.core.errors import BackendError, ConfigError, IncompatibleEngineError, MissingDependencyError
+from edge_resnet.core.errors import (
+    BackendError,
+    ConfigError,
+    IncompatibleEngineError,
+    MissingDependencyError,
+    is_out_of_memory,
+)
 from edge_resnet.device.machine import has_int8_dot_product
 
 __all__ = [
@@ -254,6 +260,8 @@ def load_backend(name: str, table: BackendTable = BACKENDS) -> BackendClass:
     try:
         return info.load()
     except ImportError as error:
+        if is_out_of_memory(error):
+            raise MemoryError from error
         hint = info.requirements[0].remedy
         raise MissingDependencyError(f"backend {name} needs {error.name or 'a package'}", hint=hint) from error
 
@@ -290,7 +298,7 @@ def refuse_tuning(tuning: EngineTuning | None) -> None:
     """Raise ConfigError if there is a tuning: for every backend whose form is not a plan."""
     if tuning is not None:
         raise ConfigError(
-            "workspace, level and compatibility are options of TensorRT", hint="add --backend tensorrt, or leave them out"
+            "workspace, level and compatibility are options of TensorRT", hint="choose the backend tensorrt, or leave them out"
         )
 
 

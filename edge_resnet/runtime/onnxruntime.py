@@ -1,14 +1,15 @@
 """ONNX Runtime on the CPU: FP32, fast INT8, and the simulation of TensorRT's INT8. Also opens every ONNX Runtime session.
 
-Does not know how the graphs are derived. Loads onnxruntime when a session is opened.
+Does not know how the graphs are derived. Loads onnxruntime when a session is opened, with its telemetry off.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 from pathlib import Path
-from types import TracebackType
+from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,11 +35,20 @@ from edge_resnet.runtime.backend import (
 if TYPE_CHECKING:
     import onnxruntime
 
-__all__ = ["BACKEND", "QDQ_FOR_CPU", "OnnxRuntimeBackend", "open_session"]
+__all__ = ["BACKEND", "QDQ_FOR_CPU", "OnnxRuntimeBackend", "load_onnxruntime", "open_session"]
 
 #: The Q/DQ graph for the CPU, which OpenVINO runs too: an engine that was derived for one of the two is opened by the other.
 QDQ_FOR_CPU = EngineForm("qdq", family="onnxruntime", version=3)
 _log = logging.getLogger(__name__)
+
+
+def load_onnxruntime() -> ModuleType:
+    """Import ONNX Runtime and keep it from counting its use: since 1.29 it writes into the home folder and reports to its maker.
+
+    It reads the variable when it is imported; child processes inherit it. A value that the user has set stays.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    return importlib.import_module("onnxruntime")
 
 
 def open_session(graph: Path | bytes, *, as_written: bool = False) -> onnxruntime.InferenceSession:
@@ -47,8 +57,7 @@ def open_session(graph: Path | bytes, *, as_written: bool = False) -> onnxruntim
     ``graph``: a file, or a serialized model. ``as_written``: leave Q/DQ pairs as they are. Raises BackendError if ONNX Runtime
     cannot load the graph.
     """
-    import onnxruntime
-
+    onnxruntime = load_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; its warnings are about its own optimizations
     options.intra_op_num_threads = len(os.sched_getaffinity(0))
@@ -118,8 +127,7 @@ class OnnxRuntimeBackend:
 
 
 def _load() -> BackendClass:
-    import onnxruntime  # noqa: F401 - whether it can be imported
-
+    load_onnxruntime()
     return OnnxRuntimeBackend
 
 

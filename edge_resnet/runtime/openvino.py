@@ -78,7 +78,7 @@ class OpenVinoBackend:
             self._request = self._network.create_infer_request()
         except RuntimeError as error:
             raise BackendError(
-                f"OpenVINO cannot load {graph}: {_reason(error)}", hint="--backend onnxruntime runs the same artifact"
+                f"OpenVINO cannot load {graph}: {_reason(error)}", hint="the backend onnxruntime runs the same artifact"
             ) from error
         self._input_size = input_size
         self._turn = threading.Lock()
@@ -96,7 +96,7 @@ class OpenVinoBackend:
             return None
         if variant == "simulated":
             raise ConfigError(
-                "OpenVINO does not simulate TensorRT's INT8", hint="--backend onnxruntime does, and auto chooses it"
+                "OpenVINO does not simulate TensorRT's INT8", hint="the backend onnxruntime does, and auto chooses it"
             )
         return cpu_int8_request(artifact, QDQ_FOR_CPU)
 
@@ -119,7 +119,7 @@ class OpenVinoBackend:
                 logits: Logits = self._request.infer([np.ascontiguousarray(images)])[0]  # copied in, and copied out
             except RuntimeError as error:
                 raise BackendError(
-                    f"OpenVINO failed: {_reason(error)}", hint="--backend onnxruntime runs the same artifact"
+                    f"OpenVINO failed: {_reason(error)}", hint="the backend onnxruntime runs the same artifact"
                 ) from error
         return logits
 

@@ -18,7 +18,7 @@ def check_finite(logits: npt.NDArray[np.float32]) -> None:
     if not np.isfinite(logits).all():
         raise BackendError(
             "the network returned NaN or infinity",
-            hint="FP16 may have overflowed: build with --fp32, and check the weights",
+            hint="FP16 may have overflowed: check the weights, and use edge-resnet build --fp32",
         )
 
 

@@ -177,6 +177,22 @@ def test_on_a_jetson_jetpacks_packages_are_used(path: Path) -> None:
     assert any("python3-opencv" in rest for rest in _rest(_last_stage(path), "RUN"))
 
 
+@each
+def test_packages_are_those_of_the_constraints(path: Path) -> None:
+    """pip installs under constraints.txt, a Jetson without what needs numpy 2; what stands beside it has an exact version."""
+    (install,) = [rest for rest in _rest(_instructions(path), "RUN") if "/opt/venv/bin/pip install" in rest]
+    assert re.search(r"--constraint (/tmp/)?constraints\.txt", install)
+    pins = dict(re.findall(r"'([\w-]+)==([\w.]+)'", install))
+    assert set(re.findall(r"'([\w-]+)[=<>]", install)) - pins.keys() <= {"numpy", "ml-dtypes"}
+    constraints = (REPO / "constraints.txt").read_text(encoding="utf-8")
+    if "opencv-python-headless" in pins:
+        assert f"\nopencv-python=={pins['opencv-python-headless']}\n" in constraints
+    if "/tmp/constraints.txt" in install:
+        left = [line for line in constraints.splitlines() if not re.match("(numpy|ml-dtypes|opencv)", line)]
+        assert "grep -Ev '^(numpy|ml-dtypes|opencv)'" in install
+        assert any(line.startswith("onnx==") for line in left)
+
+
 def test_what_is_copied_suffices_to_build_the_wheel(tmp_path: Path) -> None:
     """From the sources of a COPY alone, setuptools builds the wheel, with the package, the recipes and these files."""
     pytest.importorskip("setuptools", minversion="77", reason="builds the wheel without an environment of its own")
@@ -211,6 +227,12 @@ def test_compose_names_what_there_is() -> None:
         assert service["restart"] == "unless-stopped"
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
+        assert re.fullmatch(r"\$\{MEMORY:-\dg\}", service["mem_limit"])
+        assert service["memswap_limit"] == service["mem_limit"]  # no swap beside it
+        assert 64 <= service["pids_limit"] <= 1024
+        assert re.fullmatch(r"\$\{CPUS:-\d\}", service["cpus"])
+        assert all("size=" in mount for mount in service["tmpfs"])
+        assert set(service["logging"]["options"]) == {"max-size", "max-file"}
         assert service["devices"] == ["${CAMERA:-/dev/video0}:/dev/video0"]
         assert service["volumes"] == ["${ARTIFACTS:-../../artifacts}:/artifacts:${ARTIFACTS_MODE:-ro}"]
         assert (path.parent / "../../artifacts").resolve() == REPO / "artifacts"

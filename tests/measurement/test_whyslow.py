@@ -78,7 +78,7 @@ def test_floats_of_two_types_are_both_named() -> None:
 def test_an_engine_without_int8_has_one_cause() -> None:
     """It was built for another precision, and the remedy is to build it with --int8."""
     (found,) = why_not_faster(listing(conv("a", "FP16"), reformat("b", ("FP16", "HWC8"), ("FP32", "linear")), conv("b", "FP32")))
-    assert (found.cause, found.layers, found.remedy) == ("no_int8", ("a", "b"), "build with --int8")
+    assert (found.cause, found.layers, found.remedy) == ("no_int8", ("a", "b"), "edge-resnet build --int8")
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import logging
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +87,33 @@ def test_a_graph_that_is_none(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(BackendError) as caught:
         OnnxRuntimeBackend(tmp_path / "x.onnx", 10, 32)
     assert "\n" not in caught.value.message
+
+
+def test_it_reports_nothing(tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
+    """A run leaves nothing in the home folder, and nothing on stderr where that cannot be written."""
+    code = (
+        "import sys; from pathlib import Path; import numpy as np\n"
+        "from edge_resnet.artifact.folder import open_artifact\n"
+        "from edge_resnet.runtime.backend import open_backend\n"
+        "with open_backend(open_artifact(Path(sys.argv[1])), 'onnxruntime') as backend:\n"
+        "    backend.infer(np.zeros((1, 32, 32, 3), np.uint8))"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    command = [sys.executable, "-c", code, str(tiny_artifacts["fp32"].folder)]
+    for home in (tmp_path, Path("/proc")):
+        done = subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=60, env=environment | {"HOME": str(home)}
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_else_imports_it() -> None:
+    """Only load_onnxruntime imports the library, with its telemetry off."""
+    package = Path(__file__).resolve().parents[2] / "edge_resnet"
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            imported += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            typing_only = path.name == "onnxruntime.py" and path.parent.name == "runtime"
+            assert typing_only or not any(name.partition(".")[0] == "onnxruntime" for name in imported), path

@@ -152,7 +152,10 @@ def _edges(model: onnx.ModelProto) -> _Graph:
 
 def _check(graph: _Graph, keep: frozenset[str]) -> None:
     if not any(node.op_type == "Conv" for node in graph.nodes.values()):
-        raise CalibrationError("the network has no convolution to quantize", hint="build it with --fp32 or --fp16")
+        raise CalibrationError(
+            "the network has no convolution to quantize",
+            hint="edge-resnet build --fp32 or edge-resnet build --fp16 quantizes nothing",
+        )
     unknown = sorted(keep - graph.nodes.keys())
     if unknown:
         raise CalibrationError(

@@ -133,9 +133,7 @@ def _add_profile(builder: Any, network: Any, config: Any, options: EngineOptions
     shapes = ((count, size, size, 3) for count in (batch.min, batch.opt, batch.max))
     profile.set_shape(network.get_input(0).name, *shapes)
     if config.add_optimization_profile(profile) < 0:
-        raise BuildError(
-            f"TensorRT takes no batch of {batch.min} to {batch.max}: {log.last()}", hint="choose a different --batch"
-        )
+        raise BuildError(f"TensorRT takes no batch of {batch.min} to {batch.max}: {log.last()}", hint="choose a different batch")
 
 
 def _layers(content: bytes, options: EngineOptions, log: BuildLog) -> str | None:
@@ -170,7 +168,7 @@ def _some(made: Any, call: str, log: BuildLog) -> Any:
 
 def _no_engine(log: BuildLog) -> BuildError:
     if log.ran_out_of_memory():
-        hint = "close other programs, or lower the largest --batch"
+        hint = "close other programs, or build for a smaller batch"
         return BuildError(f"TensorRT ran out of memory: {log.last()}", hint=hint)
     return BuildError(f"TensorRT built no engine: {log.last()}", hint="edge-resnet doctor; --debug shows TensorRT's log")
 

@@ -67,7 +67,7 @@ def build_in_child(request: PlanRequest, output: Path, progress: Progress | None
     if late.is_set():
         raise BuildError(
             f"the engine's build was not done after {_LIMIT_S / 3600:g} hours",
-            hint="compile --level 1 takes less time; edge-resnet doctor checks the GPU",
+            hint="edge-resnet compile --level 1 takes less time; edge-resnet doctor checks the GPU",
         )
     if "error" in answer:
         raise _error(*answer["error"])
@@ -141,7 +141,7 @@ def _died(code: int, last_lines: deque[str]) -> BuildError:
     if code == -signal.SIGKILL:
         return BuildError(
             "the engine's build was killed: most likely memory ran out",
-            hint="close other programs (on a Jetson: sudo systemctl isolate multi-user.target), add swap, or lower --batch",
+            hint="close other programs (on a Jetson: sudo systemctl isolate multi-user.target), add swap, or use a smaller batch",
         )
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     return BuildError(f"the engine's build crashed ({how}): {last}", hint="edge-resnet doctor; --debug shows TensorRT's log")

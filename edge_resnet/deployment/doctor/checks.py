@@ -130,7 +130,10 @@ def _check_package(name: str, minimum: str, group: Group) -> Check:
 
 def _import_failure(module: str) -> str:
     try:
-        importlib.import_module(module)
+        if module == "onnxruntime":  # only its own module imports it without telemetry
+            importlib.import_module("edge_resnet.runtime.onnxruntime").load_onnxruntime()
+        else:
+            importlib.import_module(module)
     except Exception as error:  # a broken binary may raise anything
         return str(error).partition("\n")[0] or type(error).__name__
     return ""

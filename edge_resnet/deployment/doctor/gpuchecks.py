@@ -106,8 +106,8 @@ def _broken_driver(machine: ProbedMachine, failure: str) -> tuple[str, str]:
 
 def _container_command(machine: ProbedMachine) -> str:
     if (machine.root / "run/.containerenv").exists():
-        return "podman run --device nvidia.com/gpu=all IMAGE"
-    return f"docker run {'--runtime nvidia' if machine.is_jetson else '--gpus all'} IMAGE"
+        return "on the host: podman run --device nvidia.com/gpu=all IMAGE"
+    return f"on the host: docker run {'--runtime nvidia' if machine.is_jetson else '--gpus all'} IMAGE"
 
 
 def _install_driver(machine: ProbedMachine) -> str:

@@ -188,7 +188,11 @@ def _fix_dla(machine: ProbedMachine) -> str:
     """TensorRT for JetPack 6 is linked against the DLA compiler, which the board's driver contains up to JetPack 6."""
     if machine.info.l4t and not is_older(machine.info.l4t, "38"):
         return _other_tensorrt(machine, "pip install --upgrade 'tensorrt>=10.16,<11'")
-    return "docker run --runtime nvidia IMAGE" if machine.in_container else "sudo apt-get install -y nvidia-l4t-dla-compiler"
+    return (
+        "on the host: docker run --runtime nvidia IMAGE"
+        if machine.in_container
+        else "sudo apt-get install -y nvidia-l4t-dla-compiler"
+    )
 
 
 def _install_cudnn(machine: ProbedMachine) -> str:

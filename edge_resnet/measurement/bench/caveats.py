@@ -60,9 +60,9 @@ def caveats_of_run(timings: Timings, metric: Metric, warm_up: WarmUp, limits: Li
     if timings.interrupted:
         found.append(f"interrupted after {len(samples)} queries: the result is partial")
     elif not timings.complete:
-        found.append(f"stopped after {seconds:.0f} s with {len(samples)} of {limits.queries} queries: raise --max-seconds")
+        found.append(f"stopped after {seconds:.0f} s with {len(samples)} of {limits.queries} queries, at its limit of time")
     if not metric.certain:
-        found.append(f"{len(samples)} queries are too few for the interval of {metric.name}: raise --min-queries or --seconds")
+        found.append(f"{len(samples)} queries are too few for the interval of {metric.name}: more take --seconds")
     if not warm_up.settled:
         found.append(f"latencies had not settled after {warm_up.seconds:.0f} s of warm-up")
     drift = _drift(samples)

@@ -55,13 +55,13 @@ class BenchOptions:
         if self.scenario not in get_args(Scenario):
             raise ConfigError(f"no scenario is called {self.scenario}", hint=f"choose one of {', '.join(get_args(Scenario))}")
         if not 0 < self.seconds < float("inf") or not 0 < self.max_seconds < float("inf"):
-            raise ConfigError("seconds and max-seconds must be finite and above 0", hint="--seconds 10 --max-seconds 120")
+            raise ConfigError("seconds and max-seconds must be finite and above 0", hint="10 and 120 seconds are usual")
         if min(self.min_queries or 1, self.batch or 1, self.pool) < 1 or 0 in (self.min_queries, self.batch):
-            raise ConfigError("queries, images and batch must be at least 1", hint="--min-queries 1024")
+            raise ConfigError("queries, images and batch must be at least 1", hint="1024 queries are usual")
         if min(self.seed, self.starts) < 0:
             raise ConfigError("the seed and the number of starts must be at least 0", hint="--seed 0")
         if min(self.frame) < 1 or self.frame[0] * self.frame[1] > _MAX_PIXELS:
-            raise ConfigError(f"a frame of {self.frame[0]}x{self.frame[1]} pixels is not possible", hint="--frame 1920x1080")
+            raise ConfigError(f"a frame of {self.frame[0]}x{self.frame[1]} pixels is not possible", hint="1920x1080 is usual")
 
     @property
     def images(self) -> int:
@@ -75,7 +75,8 @@ def batch_of(options: BenchOptions, max_batch: int) -> int:
         return options.batch or max_batch
     if options.batch is not None:
         raise ConfigError(
-            f"--batch applies to the offline scenario only, not to {options.scenario}", hint="--scenario offline --batch 32"
+            f"--batch applies to the offline scenario only, not to {options.scenario}",
+            hint="edge-resnet bench --scenario offline --batch 32",
         )
     return 1 if options.scenario == "single-stream" else MULTI_STREAM
 

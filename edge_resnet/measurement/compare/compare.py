@@ -73,7 +73,8 @@ def compare_files(
         return _comparison(changes.deltas, [*changes.machines, *changes.notes])
     if kinds[0] != kinds[1] and any(kind in (EVALUATION, REPORT) for kind in kinds):
         raise DataError(
-            f"{old} and {new} are of two kinds", hint="compare two of bench --save, two of eval --save, or two report.json"
+            f"{old} and {new} are of two kinds",
+            hint="compare two files of edge-resnet bench --save, two of edge-resnet eval --save, or two report.json",
         )
     return _compare_benches(
         _BenchFile(old, read_results(old)), _BenchFile(new, read_results(new)), tolerance_percent, force=force

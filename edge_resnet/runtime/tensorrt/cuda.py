@@ -173,7 +173,7 @@ def _mapped_errors(doing: str) -> Iterator[None]:
     try:
         yield
     except driver.MemoryError as error:
-        raise BackendError(f"{doing}: GPU memory ran out", hint="close other programs, or lower --batch") from error
+        raise BackendError(f"{doing}: GPU memory ran out", hint="close other programs, or use a smaller batch") from error
     except driver.Error as error:
         first = str(error).strip().partition("\n")[0] or type(error).__name__
         raise BackendError(f"{doing}: {first}", hint="edge-resnet doctor checks the GPU; a restart clears a fault") from error

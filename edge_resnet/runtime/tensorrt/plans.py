@@ -63,7 +63,7 @@ def read_plan(artifact: Artifact, variant: Variant) -> StoredPlan:
 def needed_here(artifact: Artifact, variant: Variant, tuning: EngineTuning | None = None) -> EngineFacts:
     """The facts of the engine that the artifact needs on this machine. Raises ConfigError for the simulation of TensorRT."""
     if variant == "simulated":
-        raise ConfigError("TensorRT does not run the simulation of its own INT8", hint="add --backend onnxruntime")
+        raise ConfigError("TensorRT does not run the simulation of its own INT8", hint="the backend onnxruntime runs it")
     manifest = artifact.manifest
     precision = "fp32" if variant == "reference" else manifest.precision
     options = EngineOptions(precision, manifest.model.input_size, manifest.batch, tuning or EngineTuning())

@@ -144,7 +144,10 @@ class Slot:
         if count != self._shape:
             self._shape = 0  # the state after a failure is not known
             if not self._context.set_input_shape(self._bindings.input, (count, *self._bindings.image)):
-                raise BackendError(f"TensorRT does not take a batch of {count}", hint="compile with a larger --batch")
+                raise BackendError(
+                    f"TensorRT does not take a batch of {count}",
+                    hint="edge-resnet build --batch sets the largest batch of an artifact",
+                )
             self._shape = count
         self._queue(count, copies)
         self._record(count, copies)

@@ -20,7 +20,12 @@ from edge_resnet.streaming.sources.uri import public_uri
 __all__ = ["SCHEMES", "FrameSource", "is_camera", "open_source", "public_uri"]
 
 #: Files that OpenCV reads; any other file is taken for an image.
-VIDEO_SUFFIXES = frozenset({".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mjpeg", ".wmv", ".flv"})
+VIDEO_SUFFIXES = frozenset(
+    {
+        *(".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".mjpeg", ".wmv", ".flv"),
+        *(".3gp", ".3g2", ".ogv", ".h264", ".264", ".h265", ".hevc"),
+    }
+)
 
 
 class FrameSource(Protocol):

@@ -132,16 +132,16 @@ def test_gpu_without_a_driver(info: DeviceInfo, fix: str) -> None:
 @pytest.mark.parametrize(
     ("info", "files", "status", "fix"),
     [
-        (CPU, [".dockerenv"], "missing", "docker run --gpus all IMAGE"),
-        (DESKTOP, [".dockerenv"], "problem", "docker run --gpus all IMAGE"),
-        (JETSON, [".dockerenv"], "problem", "docker run --runtime nvidia IMAGE"),
+        (CPU, [".dockerenv"], "missing", "on the host: docker run --gpus all IMAGE"),
+        (DESKTOP, [".dockerenv"], "problem", "on the host: docker run --gpus all IMAGE"),
+        (JETSON, [".dockerenv"], "problem", "on the host: docker run --runtime nvidia IMAGE"),
         (
             replace(JETSON, l4t=None, board="NVIDIA Jetson AGX Orin"),
             [".dockerenv"],
             "problem",
-            "docker run --runtime nvidia IMAGE",
+            "on the host: docker run --runtime nvidia IMAGE",
         ),
-        (DESKTOP, ["run/.containerenv"], "problem", "podman run --device nvidia.com/gpu=all IMAGE"),
+        (DESKTOP, ["run/.containerenv"], "problem", "on the host: podman run --device nvidia.com/gpu=all IMAGE"),
     ],
 )
 def test_container_without_the_gpu(tmp_path: Path, info: DeviceInfo, files: list[str], status: str, fix: str) -> None:
@@ -154,7 +154,7 @@ def test_container_without_the_gpu(tmp_path: Path, info: DeviceInfo, files: list
 def test_container_with_libraries_and_no_device(tmp_path: Path, driver: pytest.MonkeyPatch) -> None:
     """An image that contains libcuda still has no GPU without the device files."""
     driver.setenv("STUB_FAILS", "cuInit=100")
-    assert found("driver", DESKTOP, plant(tmp_path, ".dockerenv")).fix == "docker run --gpus all IMAGE"
+    assert found("driver", DESKTOP, plant(tmp_path, ".dockerenv")).fix == "on the host: docker run --gpus all IMAGE"
     assert found("driver", DESKTOP, plant(tmp_path, "dev/nvidiactl")).fix == "sudo reboot"
 
 

@@ -136,7 +136,7 @@ def test_dla_in_a_container(site: Path, tmp_path: Path) -> None:
     """The DLA compiler is on the host, and the NVIDIA runtime mounts it."""
     (tmp_path / ".dockerenv").touch()
     package(site, "tensorrt", f"raise ImportError('libnvdla_compiler.so: {LOST}')")
-    assert tensorrt(JETSON, root=tmp_path).fix == "docker run --runtime nvidia IMAGE"
+    assert tensorrt(JETSON, root=tmp_path).fix == "on the host: docker run --runtime nvidia IMAGE"
 
 
 def test_pips_tensorrt_that_does_not_load(site: Path) -> None:

@@ -163,3 +163,17 @@ def test_videos_by_suffix(tmp_path: Path) -> None:
     with open_source(str(tmp_path / "clip.mp4")) as source:
         assert not isinstance(source, VideoSource)
         assert len(list(source)) == 1
+
+
+@pytest.mark.parametrize("suffix", [".3gp", ".mts", ".m2ts", ".h264", ".hevc", ".MP4"])
+def test_videos_of_phones_and_camcorders(suffix: str, tmp_path: Path) -> None:
+    """Their files are taken for videos by their names, and OpenCV finds out the format by the content."""
+    written = tmp_path / "clip.mp4"
+    writer = cv2.VideoWriter(str(written), cv2.VideoWriter.fourcc(*"mp4v"), 25, (64, 48))
+    for _ in range(3):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.release()
+    path = written.rename(tmp_path / f"film{suffix}")
+    with open_source(str(path)) as source:
+        assert isinstance(source, VideoSource)
+        assert len(list(source)) == 3
