@@ -16,8 +16,8 @@ from edge_resnet.core.errors import SourceError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.runtime.fake import FakeBackend
 from edge_resnet.streaming import session as sessions
-from edge_resnet.streaming.counters import RunSummary
-from edge_resnet.streaming.loop import RunOptions
+from edge_resnet.streaming.counters import NetworkName, RunCounters, RunSummary
+from edge_resnet.streaming.loop import RunHooks, RunOptions
 from edge_resnet.streaming.outputs import Outputs
 from edge_resnet.streaming.records import Frame, Prediction
 from edge_resnet.streaming.session import Inputs, Session, run_session
@@ -91,6 +91,16 @@ def test_handlers_are_put_back() -> None:
     before = [signal.getsignal(number) for number in numbers]
     _run(FILE)
     assert [signal.getsignal(number) for number in numbers] == before
+
+
+def test_a_second_signal_ends_it_at_once(uncollected: None) -> None:
+    """The first one asks the run to stop; another one, of either kind, is raised as Ctrl-C is."""
+    hooks = RunHooks(counters=RunCounters(NetworkName("tiny", "fake", "fp32")))
+    with sessions._stopped_by_signals(hooks):
+        signal.raise_signal(signal.SIGTERM)
+        assert hooks.stop.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_a_signal_ends_it_in_a_child() -> None:

@@ -291,17 +291,22 @@ def test_the_password(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         broker.kill()
 
 
+def _certificate(folder: Path, name: str, subject: str) -> None:
+    """A self-signed certificate for ``subject`` and its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl here")
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    names = ["-subj", f"/CN={name}", "-addext", f"subjectAltName={subject}", "-days", "2"]
+    files = ["-keyout", str(folder / f"{name}.key"), "-out", str(folder / f"{name}.pem")]
+    subprocess.run(["openssl", "req", "-x509", *key, *names, *files], check=True, capture_output=True)
+
+
 # paho leaves the socket of a handshake that failed to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_with_tls(tmp_path: Path) -> None:
     """With mqtts:// only a broker whose certificate is signed by the given authority is accepted."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl here")
     for name in ("ours", "other"):
-        key = ["-newkey", "rsa:2048", "-nodes"]
-        subject = ["-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
-        files = ["-keyout", str(tmp_path / f"{name}.key"), "-out", str(tmp_path / f"{name}.pem")]
-        subprocess.run(["openssl", "req", "-x509", *key, *subject, *files], check=True, capture_output=True)
+        _certificate(tmp_path, name, "IP:127.0.0.1")
     settings = (f"cafile {tmp_path}/ours.pem", f"certfile {tmp_path}/ours.pem", f"keyfile {tmp_path}/ours.key")
     broker = Mosquitto(tmp_path, "allow_anonymous true", *settings)
     address = parse_broker(f"mqtts://127.0.0.1:{broker.port}/site/door")
@@ -316,6 +321,23 @@ def test_with_tls(tmp_path: Path) -> None:
             (tmp_path / "bad.pem").write_text(content) if content else None
             with pytest.raises(ConfigError, match="contains no usable certificate"):
                 MqttSink(address, ca_file=tmp_path / "bad.pem")
+    finally:
+        broker.kill()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize(("subject", "accepted"), [("IP:127.0.0.1", True), ("DNS:broker.example", False)])
+def test_tls_with_the_systems_authorities(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subject: str, accepted: bool) -> None:
+    """Without a file of its own the sink trusts those that OpenSSL does, SSL_CERT_FILE among them, and a certificate must be for
+    the host in the address."""
+    _certificate(tmp_path, "ours", subject)
+    settings = (f"cafile {tmp_path}/ours.pem", f"certfile {tmp_path}/ours.pem", f"keyfile {tmp_path}/ours.key")
+    broker = Mosquitto(tmp_path, "allow_anonymous true", *settings)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ours.pem"))
+    try:
+        with MqttSink(parse_broker(f"mqtts://127.0.0.1:{broker.port}/site/door"), qos=1) as sink:
+            _wait_for(lambda: sink._tried.is_set())
+            assert sink._client.is_connected() is accepted
     finally:
         broker.kill()
 

@@ -19,6 +19,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from webattacks import ATTACKS, Target, raw
 from webstage import TOKEN, ask, frame, prediction, served, until
 
@@ -76,6 +78,35 @@ def test_an_attack_changes_nothing(attacked: WebSink, name: str, caplog: pytest.
     assert not [record for record in caplog.records if record.exc_info or "\n" in record.getMessage()]
     assert until(lambda: _descriptors(os.getpid()) <= before + 2)
     assert ask(attacked.url, "/api/status", headers={"Authorization": f"Bearer {TOKEN}"}).status == 200
+
+
+_TEXT = st.text(st.characters(codec="latin-1", exclude_characters="\r\n"), max_size=30)
+_NAMES = st.sampled_from(
+    ("Host", "Origin", "Cookie", "Authorization", "Content-Length", "Expect", "Transfer-Encoding", "Upgrade")
+)
+_VALUES = st.sampled_from(("chunked", "100-continue", "Bearer x", "null", "9" * 5000, "http://[")) | _TEXT
+_METHODS = st.sampled_from(("GET", "POST", "HEAD", "OPTIONS", "get", "")) | _TEXT
+_PATHS = (
+    st.sampled_from(("/login", "/api/status", "/stream/0.mjpeg", "/api/predictions?max_per_s=", "/static/", "*", "//")) | _TEXT
+)
+
+
+@pytest.fixture(scope="module")
+def target() -> Iterator[Target]:
+    """A server for many requests."""
+    with served(token=TOKEN) as sink:
+        parts = urlsplit(sink.url)
+        yield Target(parts.hostname or "", parts.port or 0, 1)
+
+
+@given(_METHODS, _PATHS, st.lists(st.tuples(_NAMES, _VALUES), max_size=4), st.binary(max_size=40))
+def test_any_request_is_answered_or_refused(
+    target: Target, method: str, path: str, headers: list[tuple[str, str]], body: bytes
+) -> None:
+    """Whatever a request consists of, its answer is one of those expected, or the connection is closed."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    data = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{lines}\r\n".encode("latin-1") + body
+    assert raw(target, data, 0.2) in EXPECTED | {100}
 
 
 def _fewer_descriptors() -> None:
