@@ -13,7 +13,7 @@ QUICK := $(addprefix tests/,core artifact images device runtime compiler measure
 	$(addprefix --ignore=tests/,compiler/graph/test_qdq.py compiler/graph/test_fp16.py compiler/graph/test_placement.py \
 	measurement/bench measurement/report/test_page_browser.py)
 
-.PHONY: demo test quick slow lint bench clean
+.PHONY: demo test quick slow kill lint bench clean
 
 # The stamp is what makes a second run cheap: pip runs again only when the dependencies changed.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -36,6 +36,9 @@ quick: $(VENV)/.installed  ## the tests that need little: within a minute
 
 slow: $(VENV)/.installed  ## every test that needs no GPU, camera or network
 	$(BIN)/python -m pytest -m 'not gpu and not camera and not network'
+
+kill: $(VENV)/.installed  ## every writer killed 20 times: whole or absent, and no litter after the next command
+	OMP_NUM_THREADS=1 $(BIN)/python tests/kill/killruns.py
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

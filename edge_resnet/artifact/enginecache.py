@@ -22,6 +22,7 @@ from edge_resnet.artifact.schema import FileEntry
 from edge_resnet.core.errors import ArtifactError, ConfigError
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import BatchProfile, Precision, Typing
+from edge_resnet.core.staging import sweep
 
 __all__ = [
     "FACTS",
@@ -147,6 +148,8 @@ def find_engine(artifact: Artifact, key: str) -> Path | None:
     right.
     """
     folder = artifact.engine_folder(key)
+    if not folder.parent.is_symlink():
+        sweep(folder.parent)
     if not os.path.lexists(folder):
         return None
     try:
