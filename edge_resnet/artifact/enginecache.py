@@ -8,17 +8,21 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import re
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from edge_resnet.artifact.folder import Artifact, describe_files, staging_engine, write_json
+from edge_resnet.artifact.folder import Artifact, describe_files, read_record, staging_engine, write_json
 from edge_resnet.artifact.schema import FileEntry
-from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.errors import ArtifactError, ConfigError
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import BatchProfile, Precision, Typing
+from edge_resnet.core.staging import sweep
 
 __all__ = [
     "FACTS",
@@ -138,21 +142,51 @@ def read_options(record: Mapping[str, Any]) -> EngineOptions:
 
 
 def find_engine(artifact: Artifact, key: str) -> Path | None:
-    """The folder of the engine with that key, whole and unchanged; None if there is none, with the reason in the log."""
+    """The folder of the engine with that key, whole and unchanged; None if there is none.
+
+    The reason is in the log if something is there. Nothing but regular files is opened, and none before its size is known to be
+    right.
+    """
     folder = artifact.engine_folder(key)
-    if not folder.is_dir():
+    if not folder.parent.is_symlink():
+        sweep(folder.parent)
+    if not os.path.lexists(folder):
         return None
     try:
-        meta = json.loads((folder / _META).read_text(encoding="utf-8"))
-        whole = meta["key"] == key and meta["truth"] == artifact.source_digest()
-        whole = whole and all(sha256_of(folder / name) == entry["sha256"] for name, entry in meta["files"].items())
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        _log.warning("engine %s cannot be read (%s): it will be derived again", key, error)
-        return None
-    if not whole:
-        _log.warning("engine %s was changed or derived from another graph: it will be derived again", key)
-        return None
-    return folder
+        reason = _why_refused(folder, key, artifact.source_digest())
+    except ArtifactError as error:
+        reason = error.message
+    except OSError as error:
+        reason = f"it cannot be read: {error.strerror}"
+    if reason is None:
+        return folder
+    _log.warning("engine %s is not used and will be derived again: %s", key, reason)
+    return None
+
+
+def _why_refused(folder: Path, key: str, source_digest: str) -> str | None:
+    """Why an engine's folder is not used, None if it may be. Raises ArtifactError and OSError for what cannot be read."""
+    for path in (folder.parent, folder):
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            return f"{path.name} is not a folder"
+    with os.scandir(folder) as entries:
+        found = {entry.name: entry.stat(follow_symlinks=False) for entry in entries}
+    irregular = sorted(name for name, status in found.items() if not stat.S_ISREG(status.st_mode))
+    if irregular:
+        return f"{irregular[0]!a} is not a regular file"
+    if found.pop(_META, None) is None:
+        return f"it has no {_META}"
+    meta = read_record(folder / _META, EngineMeta)
+    if meta.key != key or meta.truth != source_digest:
+        return "it is that of another graph or another machine"
+    if PROFILE not in meta.files:
+        found.pop(PROFILE, None)  # trtexec adds it
+    if not meta.files or found.keys() != meta.files.keys():
+        return f"its files are not those that {_META} lists"
+    resized = (name for name, entry in meta.files.items() if found[name].st_size != entry.size)
+    rewritten = (name for name, entry in meta.files.items() if sha256_of(folder / name) != entry.sha256)
+    name = next(chain(resized, rewritten), None)
+    return None if name is None else f"{name} was changed"
 
 
 def store_engine(artifact: Artifact, key: str, form: str, write: Callable[[Path], None]) -> Path:

@@ -10,18 +10,20 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from importlib.metadata import version
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic_core import from_json
 
+from edge_resnet.artifact.graphcheck import check_graph
 from edge_resnet.artifact.schema import SCHEMA_VERSION, CalibrationTable, FileEntry, Manifest
-from edge_resnet.core.errors import ArtifactError, BuildError, DataError
-from edge_resnet.core.files import read_limited, sha256_of
+from edge_resnet.core.errors import ArtifactError, BuildError
+from edge_resnet.core.files import is_known_schema, read_bounded, sha256_of
 from edge_resnet.core.staging import new_folder
 
 __all__ = [
@@ -34,6 +36,7 @@ __all__ = [
     "describe_files",
     "newest_artifact",
     "open_artifact",
+    "read_record",
     "staging",
     "staging_engine",
     "write_json",
@@ -49,8 +52,9 @@ _ENGINES = "engines"
 #: Packages whose versions the manifest names.
 _TOOLS = ("edge-resnet", "numpy", "onnx", "onnxruntime", "pillow", "torch")
 
-#: Larger than any list of class names.
-_MAX_LABEL_BYTES = 16 * 2**20
+#: What a manifest and labels are allowed to take before they are parsed, in bytes: 500 and 50 times those of ImageNet's networks.
+_MAX_MANIFEST, _MAX_LABELS = 1 << 20, 1 << 24
+_AGAIN = "build the artifact again"
 
 T = TypeVar("T")
 
@@ -72,12 +76,10 @@ class Artifact:
         """Read the calibration table. Raises ArtifactError if there is none or it was measured on another graph."""
         path = self.folder / CALIBRATION
         if not path.is_file():
-            raise ArtifactError(
-                f"{self.folder} has no {CALIBRATION}", hint="edge-resnet build --int8 makes an artifact with ranges"
-            )
-        table = _read(path, CalibrationTable)
+            raise ArtifactError(f"{self.folder} has no {CALIBRATION}", hint="edge-resnet build --int8 makes one with ranges")
+        table = read_record(path, CalibrationTable)
         if table.model_digest != self.manifest.files[MODEL].sha256:
-            raise ArtifactError(f"{path} was measured on another graph", hint="build the artifact again")
+            raise ArtifactError(f"{path} was measured on another graph", hint=_AGAIN)
         return table
 
     def source_digest(self) -> str:
@@ -91,46 +93,57 @@ class Artifact:
 
 
 def open_artifact(folder: Path) -> Artifact:
-    """Open an artifact and check its schema, every size and sha256, and that no path leaves the folder.
+    """Open an artifact and check its schema, every size and sha256, that no path leaves the folder, and what the graph contains.
 
     Raises ArtifactError that names the first fault. Engines are a cache and are checked when they are loaded.
     """
     path = folder / MANIFEST
-    if not folder.exists():
+    try:
+        exists, has_manifest = folder.exists(), path.is_file()
+    except OSError as error:
+        raise ArtifactError(f"{folder} cannot be read: {error.strerror}", hint="name the folder that build wrote") from error
+    if not exists:
         raise ArtifactError(f"no artifact at {folder}", hint="create one with edge-resnet build; -o names its folder")
-    if not path.is_file():
+    if not has_manifest:
         raise ArtifactError(f"{folder} is not an artifact: it has no {MANIFEST}", hint="name the folder that build wrote")
     _check_schema(path)
-    manifest = _read(path, Manifest)
+    manifest = read_record(path, Manifest, _MAX_MANIFEST)
     for name in (MODEL, LABELS, *([CALIBRATION] if manifest.precision == "int8" else [])):
         if name not in manifest.files:
-            raise ArtifactError(f"{path} does not list {name}", hint="build the artifact again")
+            raise ArtifactError(f"{path} does not list {name}", hint=_AGAIN)
     for name, entry in manifest.files.items():
         _check_file(folder, name, entry)
-    labels = _read_labels(folder / LABELS)
-    if len(labels) != manifest.model.classes:
-        message = f"{folder / LABELS} has {len(labels)} lines for {manifest.model.classes} classes"
-        raise ArtifactError(message, hint="build the artifact again")
+    labels = _read_labels(folder / LABELS, manifest.model.classes)
+    check_graph(folder / MODEL)
     return Artifact(folder, manifest, labels)
-
-
-def _read_labels(path: Path) -> tuple[str, ...]:
-    """The lines of ``labels.txt``. Raises ArtifactError unless it is UTF-8 text of at most 16 MiB."""
-    try:
-        return tuple(read_limited(path, _MAX_LABEL_BYTES).decode("utf-8").removesuffix("\n").split("\n"))
-    except UnicodeDecodeError as error:
-        raise ArtifactError(f"{path} is not UTF-8 text: {error.reason}", hint="build the artifact again") from error
-    except DataError as error:
-        raise ArtifactError(error.message, hint="build the artifact again") from error
 
 
 def newest_artifact(root: Path) -> Path:
     """The artifact under ``root`` whose manifest was written last. Raises ArtifactError if there is none."""
-    manifests = [path for path in root.glob(f"*/{MANIFEST}") if not path.parent.name.startswith(".")]
-    if not manifests:
+    written: dict[Path, int] = {}
+    for path in root.glob(f"*/{MANIFEST}"):
+        with suppress(OSError):  # a link that leads nowhere or to itself
+            if not path.parent.name.startswith("."):
+                written[path.parent] = path.stat().st_mtime_ns
+    if not written:
         hint = "create one with edge-resnet build --depth 50 --int8, or name a folder"
         raise ArtifactError(f"no artifact under {root}/", hint=hint)
-    return max(manifests, key=lambda path: path.stat().st_mtime_ns).parent
+    return max(written, key=written.__getitem__)
+
+
+def read_record(path: Path, record: type[T], max_bytes: int = 1 << 24) -> T:
+    """Parse a JSON file of at most ``max_bytes`` as a record; no text is taken for a number, nor true for 1.
+
+    Raises ArtifactError that names the first field that is wrong. Anything but a regular file is refused without being read.
+    """
+    try:
+        return TypeAdapter(record).validate_json(read_bounded(path, max_bytes, regular=True), strict=True)
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}", hint=_AGAIN) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ascii(".".join(map(str, first["loc"]))[:100]).strip("'")
+        raise ArtifactError(f"{path}: {where}: {first['msg'][:200]}", hint=_AGAIN) from error
 
 
 @contextmanager
@@ -209,30 +222,45 @@ def _remedy(error: OSError) -> str:
 def _check_schema(path: Path) -> None:
     """Refuse a newer schema before its unknown fields are reported."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))["schema_version"]
+        found = from_json(read_bounded(path, _MAX_MANIFEST, regular=True))["schema_version"]
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error.strerror}", hint=_AGAIN) from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ArtifactError(f"{path} is not a manifest", hint="build the artifact again") from error
-    if not isinstance(found, int) or found > SCHEMA_VERSION:
-        message = f"{path} has schema {found}, this edge-resnet reads up to {SCHEMA_VERSION}"
-        raise ArtifactError(message, hint="pip install -U edge-resnet")
+        raise ArtifactError(f"{path} is not a manifest", hint=_AGAIN) from error
+    if not is_known_schema(found, SCHEMA_VERSION):
+        newer = type(found) is int and found > SCHEMA_VERSION
+        message = f"{path} has schema {str(found)[:40]!r}, this edge-resnet reads 1 to {SCHEMA_VERSION}"
+        raise ArtifactError(message, hint="pip install -U edge-resnet" if newer else _AGAIN)
 
 
-def _read(path: Path, record: type[T]) -> T:
+def _read_labels(path: Path, classes: int) -> tuple[str, ...]:
     try:
-        return TypeAdapter(record).validate_json(path.read_bytes())
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ArtifactError(f"{path}: {where}: {first['msg']}", hint="build the artifact again") from error
+        text = read_bounded(path, _MAX_LABELS, regular=True).decode("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else error.strerror
+        raise ArtifactError(f"{path} cannot be read: {reason}", hint=_AGAIN) from error
+    labels = tuple(text.removesuffix("\n").split("\n"))
+    if len(labels) != classes:
+        raise ArtifactError(f"{path} has {len(labels)} lines for {classes} classes", hint=_AGAIN)
+    return labels
 
 
 def _check_file(folder: Path, name: str, entry: FileEntry) -> None:
-    pure = PurePosixPath(name)
     path = folder / name
-    inside = not pure.is_absolute() and ".." not in pure.parts and path.resolve().is_relative_to(folder.resolve())
-    if not inside:
-        raise ArtifactError(f"{folder / MANIFEST} names a file outside the artifact: {name}", hint="do not use this artifact")
-    if not path.is_file():
-        raise ArtifactError(f"{path} is missing", hint="copy the artifact again, or build it again")
-    if path.stat().st_size != entry.size or sha256_of(path) != entry.sha256:
-        raise ArtifactError(f"{path} was changed after the build", hint="copy the artifact again, or build it again")
+    again = "copy the artifact again, or build it again"
+    try:
+        if not _is_file_name(name) or not path.resolve().is_relative_to(folder.resolve()):
+            message = f"{folder / MANIFEST} names a file outside the artifact: {name[:60]!a}"
+            raise ArtifactError(message, hint="do not use this artifact")
+        if not path.is_file():
+            raise ArtifactError(f"{path} is missing", hint=again)
+        if path.stat().st_size != entry.size or sha256_of(path) != entry.sha256:
+            raise ArtifactError(f"{path} was changed after the build", hint=again)
+    except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself
+        reason = error.strerror if isinstance(error, OSError) else "it is a link to itself"
+        raise ArtifactError(f"{path} cannot be read: {reason}", hint=again) from error
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether ``name`` can name a file directly in a folder: no path, no NUL, and not longer than file systems take."""
+    return name not in ("", ".", "..") and not {"/", "\0"} & set(name) and len(name.encode("utf-8", "replace")) <= 255

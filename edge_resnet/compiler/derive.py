@@ -14,7 +14,7 @@ import onnx
 
 from edge_resnet.artifact.enginecache import FACTS, LAYERS, PLAN, EngineTuning, find_engine, store_engine
 from edge_resnet.artifact.folder import MODEL, Artifact, write_json
-from edge_resnet.compiler.graph.corrections import apply, read_corrections
+from edge_resnet.compiler.graph.corrections import apply, read_corrections, read_graph
 from edge_resnet.compiler.graph.fp16 import to_fp16_typed
 from edge_resnet.compiler.graph.qdq import QdqForm, quantize
 from edge_resnet.compiler.graph.trtcache import calibration_cache
@@ -62,7 +62,7 @@ def compile_engine(
 
 def corrected_graph(artifact: Artifact) -> onnx.ModelProto:
     """The FP32 graph that the calibration table belongs to: ``model.onnx`` with the artifact's corrections, if it has any."""
-    return apply(onnx.load(artifact.model_path), read_corrections(artifact))
+    return apply(read_graph(artifact), read_corrections(artifact))
 
 
 def tensorrt_graph(artifact: Artifact, typing: Typing) -> onnx.ModelProto:
@@ -80,7 +80,7 @@ def tensorrt_graph(artifact: Artifact, typing: Typing) -> onnx.ModelProto:
             f"{artifact.folder} is FP32: its strongly typed graph is {MODEL} itself",
             hint="edge-resnet compile --dialect weak writes that graph",
         )
-    graph = _qdq_graph(artifact, "tensorrt") if precision == "int8" else onnx.load(artifact.model_path)
+    graph = _qdq_graph(artifact, "tensorrt") if precision == "int8" else read_graph(artifact)
     return to_fp16_typed(graph) if typing == "strong" else graph
 
 
@@ -121,7 +121,7 @@ def _derive_plan(artifact: Artifact, request: EngineRequest, progress: Progress 
     def write(folder: Path) -> None:
         timings = timings_path(facts.tensorrt, facts.gpu, facts.compute_capability)
         plan = PlanRequest(folder / MODEL, facts.options, facts.dialect, timings)
-        graph = onnx.load(artifact.model_path) if request.form == "fp32" else tensorrt_graph(artifact, facts.dialect)
+        graph = read_graph(artifact) if request.form == "fp32" else tensorrt_graph(artifact, facts.dialect)
         onnx.save(graph, plan.graph)
         built = build_in_child(plan, folder / PLAN, progress)
         plan.graph.unlink()
@@ -133,7 +133,7 @@ def _derive_plan(artifact: Artifact, request: EngineRequest, progress: Progress 
 
 
 def _qdq_graph(artifact: Artifact, form: QdqForm) -> onnx.ModelProto:
-    return quantize(onnx.load(artifact.model_path), artifact.calibration(), form, read_corrections(artifact))
+    return quantize(read_graph(artifact), artifact.calibration(), form, read_corrections(artifact))
 
 
 def _check_free(paths: list[Path], artifact: Artifact, *, force: bool) -> None:

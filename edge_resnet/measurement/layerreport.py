@@ -13,6 +13,7 @@ from pathlib import Path
 
 from edge_resnet.artifact.enginecache import FACTS, LAYERS, PROFILE
 from edge_resnet.core.errors import ArtifactError, ConfigError
+from edge_resnet.core.files import read_bounded
 from edge_resnet.measurement.layers import UNKNOWN, Layer, LayerListing, read_layers
 from edge_resnet.measurement.whyslow import Slowdown, why_not_faster
 
@@ -94,8 +95,8 @@ def layers_of_file(path: Path) -> LayerReport:
 
 def _facts(path: Path) -> dict[str, object]:
     """The engine's facts; empty if they cannot be read, which costs only the line about the GPU."""
-    with suppress(OSError, ValueError):
-        found = json.loads(path.read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError, RecursionError):
+        found = json.loads(read_bounded(path, 1 << 20, regular=True))
         return found if isinstance(found, dict) else {}
     return {}
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from edge_resnet.core.errors import ArtifactError
+from edge_resnet.core.files import read_bounded
 
 __all__ = [
     "UNKNOWN",
@@ -41,6 +42,8 @@ _TYPES = (
 _INSTRUCTIONS = ((r"\b(i\d{4,}|imma)", "INT8"), (r"\b(h\d{3,}|hcudnn|hgemm|hmma)", "FP16"), (r"\b(scudnn|sgemm)", "FP32"))
 #: The inspector's description of a memory layout → its name in TensorFormat (TensorRT, "Data Format Description").
 _WIDE = {"two": "CHW2", "four": "CHW4", "eight": "CHW8", "sixteen": "CHW16", "thirty-two": "CHW32"}
+#: Bytes of a listing; that of a network of 1202 layers has a few MiB.
+_MAX_JSON = 256 << 20
 #: Sizes and times from here on are damage, as are NaN and infinity: larger integers are not exact as floats.
 _LARGEST = 2**53
 
@@ -192,7 +195,7 @@ def with_times(listing: LayerListing, times: Iterable[tuple[str, float]]) -> Lay
 
 def _load(path: Path, hint: str) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(read_bounded(path, _MAX_JSON, regular=True))
     except FileNotFoundError as error:
         raise ArtifactError(f"no file {path}", hint=hint) from error
     except OSError as error:

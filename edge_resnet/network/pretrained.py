@@ -21,6 +21,7 @@ from pydantic import TypeAdapter
 from edge_resnet.core.errors import WeightsError
 from edge_resnet.core.files import replace_files, sha256_of
 from edge_resnet.core.records import ModelSpec, Preprocess, Progress
+from edge_resnet.core.staging import sweep
 
 if TYPE_CHECKING:
     from importlib.abc import Traversable  # its place in Python 3.10
@@ -48,6 +49,7 @@ def download(url: str, target: Path, sha256_prefix: str, *, progress: Progress |
 
     try:
         if target.exists():
+            sweep(target.parent)
             if not sha256_of(target).startswith(sha256_prefix):
                 raise WeightsError(f"{target} is damaged: its sha256 does not start with {sha256_prefix}", hint=f"rm {target}")
             return target

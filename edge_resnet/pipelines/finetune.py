@@ -16,7 +16,7 @@ from torch import nn
 
 from edge_resnet.artifact.folder import MODEL, Artifact, open_artifact, write_manifest
 from edge_resnet.artifact.schema import Manifest, QatReport
-from edge_resnet.compiler.graph.corrections import apply, read_corrections
+from edge_resnet.compiler.graph.corrections import apply, read_corrections, read_graph
 from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError, DataError
 from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.images.calibration import CalibrationImages, draw_calibration_images
@@ -183,7 +183,7 @@ def _train(
     """Train in place and leave the network on the CPU. Raises CalibrationError if the training diverges."""
     learner: nn.Module = network
     if options.distil > 0:
-        learner = Distilled(network, Fp32Teacher(onnx.load(artifact.model_path)), options.distil)
+        learner = Distilled(network, Fp32Teacher(read_graph(artifact)), options.distil)
     result = fit(learner, data, options.training, progress=progress)
     if result.stopped is not None:
         _log.warning("training stopped: %s", result.stopped)

@@ -13,7 +13,7 @@ import onnx
 
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.artifact.schema import BudgetReport, CalibrationTable
-from edge_resnet.compiler.graph.corrections import EXACT_AMAX, SHIFTED, Corrections, apply
+from edge_resnet.compiler.graph.corrections import EXACT_AMAX, SHIFTED, Corrections, apply, read_graph
 from edge_resnet.compiler.graph.placement import quantized_weights
 from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.files import sha256_of
@@ -135,7 +135,7 @@ def sweep_artifact(
 
     Raises CalibrationError for fewer than sixteen images.
     """
-    graph = apply(onnx.load(artifact.model_path), Corrections(exact_input=recipe.exact_input))
+    graph = apply(read_graph(artifact), Corrections(exact_input=recipe.exact_input))
     return _sweep(graph, images.pixels, recipe, progress)
 
 
@@ -144,7 +144,7 @@ def report_artifact(
 ) -> CalibrationReport:
     """Coverage and convergence of an artifact's ranges by the recipe's method (mse for ``auto``); nothing is corrected."""
     recipe = replace(recipe, method="mse") if recipe.method == "auto" else recipe
-    graph = apply(onnx.load(artifact.model_path), Corrections(exact_input=recipe.exact_input))
+    graph = apply(read_graph(artifact), Corrections(exact_input=recipe.exact_input))
     snapshots: dict[int, dict[str, float]] = {}
     due = list(snapshot_counts(len(images)))
 

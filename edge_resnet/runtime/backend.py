@@ -20,6 +20,7 @@ import numpy.typing as npt
 
 from edge_resnet.artifact.enginecache import EngineTuning, find_engine
 from edge_resnet.artifact.folder import MODEL, Artifact
+from edge_resnet.artifact.graphcheck import check_graph
 from edge_resnet.core.errors import (
     BackendError,
     ConfigError,
@@ -281,8 +282,10 @@ def cpu_int8_request(artifact: Artifact, form: EngineForm, *, simulated: bool = 
 
 
 def cpu_graph(artifact: Artifact, request: EngineRequest | None) -> Path:
-    """The file that a CPU backend loads: the artifact's graph, or the derived one. Raises IncompatibleEngineError if the
-    artifact does not hold it."""
+    """The file that a CPU backend loads: the artifact's graph, or the derived one.
+
+    Raises IncompatibleEngineError if the artifact does not hold it, ArtifactError if it is no network of edge-resnet.
+    """
     if request is None:
         return artifact.model_path
     folder = find_engine(artifact, request.key)
@@ -291,6 +294,7 @@ def cpu_graph(artifact: Artifact, request: EngineRequest | None) -> Path:
             f"{artifact.folder} holds no {request.form} engine that fits this machine",
             hint=f"edge-resnet compile {artifact.folder}   (needs pip install 'edge-resnet[compile]')",
         )
+    check_graph(folder / MODEL)
     return folder / MODEL
 
 

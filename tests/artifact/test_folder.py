@@ -82,7 +82,7 @@ def test_a_file_that_must_be_listed(tiny_int8: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("content", "match"),
     [
-        (b"caf\xe9\n" * 10, "is not UTF-8 text"),
+        (b"caf\xe9\n" * 10, "it is not UTF-8"),
         (b"a\n" * 9, "has 9 lines for 10 classes"),
         (b"a" * (16 * 2**20 + 1), "larger than the 16 MiB"),
     ],
@@ -96,14 +96,14 @@ def test_labels_that_are_no_labels(tiny_int8: Path, content: bytes, match: str) 
     _assert_refused(tiny_int8, match)
 
 
-@pytest.mark.parametrize("version", [3, 99, "1", None, 1.5])
+@pytest.mark.parametrize("version", [3, 99, "1", None, 1.5, 0, -7, True, [2], 10**400])
 def test_a_schema_of_another_time(tiny_int8: Path, version: object) -> None:
     """A newer schema is refused before its unknown fields are reported."""
     _edit(tiny_int8, lambda content: content.update(schema_version=version, invented=True))
     _assert_refused(tiny_int8, "has schema")
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"manifest"', "{}"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"manifest"', "{}", "[" * 100_000, '{"schema_version":' * 50_000])
 def test_a_manifest_that_is_none(tiny_int8: Path, text: str) -> None:
     """Cut off, empty, or other JSON."""
     (tiny_int8 / MANIFEST).write_text(text)
@@ -136,6 +136,90 @@ def test_no_path_leaves_the_folder(tiny_int8: Path, name: str) -> None:
     entry = {"sha256": sha256_of(target) if target.is_file() else "", "size": target.stat().st_size if target.is_file() else 0}
     _edit(tiny_int8, lambda content: content["files"].update({name: entry}))
     _assert_refused(tiny_int8, "outside the artifact")
+
+
+@pytest.mark.parametrize("name", ["", ".", "a/b", "model.onnx\0", "x" * 300, "ü" * 128, "a\ud800"])
+def test_names_that_no_file_can_have(tiny_int8: Path, name: str) -> None:
+    """NUL, too long, empty, a path: refused before the disk is asked."""
+    _edit(tiny_int8, lambda content: content["files"].update({name: {"sha256": "", "size": 0}}))
+    with pytest.raises(ArtifactError) as caught:
+        open_artifact(tiny_int8)
+    assert len(caught.value.message) < 500
+    assert caught.value.message.isprintable()
+
+
+def test_links_that_lead_to_themselves(tiny_int8: Path) -> None:
+    """In place of a file, of the manifest, and of the folder; the newest artifact is looked for without them."""
+    (tiny_int8 / MODEL).unlink()
+    (tiny_int8 / MODEL).symlink_to(MODEL)
+    _assert_refused(tiny_int8, MODEL)
+    loop = tiny_int8.parent / "loop"
+    loop.symlink_to(loop)
+    _assert_refused(loop, "loop")
+    assert newest_artifact(tiny_int8.parent) == tiny_int8
+    (tiny_int8 / MANIFEST).unlink()
+    (tiny_int8 / MANIFEST).symlink_to(MANIFEST)
+    _assert_refused(tiny_int8, MANIFEST)
+    with pytest.raises(ArtifactError, match="no artifact under"):
+        newest_artifact(tiny_int8.parent)
+    _assert_refused(tiny_int8.parent / ("x" * 300), "cannot be read")
+
+
+@pytest.mark.parametrize("name", [MANIFEST, CALIBRATION, LABELS, MODEL])
+def test_what_is_no_file_is_not_waited_for(tiny_int8: Path, name: str) -> None:
+    """A FIFO in place of any file is refused at once."""
+    (tiny_int8 / name).unlink()
+    os.mkfifo(tiny_int8 / name)
+    _assert_refused(tiny_int8, name)
+
+
+def test_a_large_manifest_is_not_parsed(tiny_int8: Path) -> None:
+    """More than 1 MiB is not a manifest, whatever it holds."""
+    _edit(tiny_int8, lambda content: content.update(tools={str(number): "x" * 100 for number in range(12_000)}))
+    _assert_refused(tiny_int8, "larger than 1048576 bytes")
+
+
+def _rewrite(folder: Path, name: str, content: bytes) -> None:
+    """Replace a file and list it with its new size and hash, as an attacker would."""
+    (folder / name).write_bytes(content)
+    files = {name: {"sha256": sha256_of(folder / name), "size": len(content)}}
+    _edit(folder, lambda manifest: manifest["files"].update(files))
+
+
+@pytest.mark.parametrize(
+    ("content", "match"),
+    [
+        (b"caf\xe9\n" * 10, "not UTF-8"),
+        (b"a\n" * ((1 << 23) + 1), "larger than"),
+        (b"", "has 1 lines"),
+        (b"a\nb\n", "has 2 lines"),
+    ],
+)
+def test_labels_that_are_none(tiny_int8: Path, content: bytes, match: str) -> None:
+    """Not UTF-8, more than 16 MiB, another number than the classes."""
+    _rewrite(tiny_int8, LABELS, content)
+    _assert_refused(tiny_int8, match)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[" * 100_000, '{"amax": {"a": NaN}}', '{"amax": {"a": 1e999}}', '{"amax": 3}', "\xff"], ids=range(6)
+)
+def test_a_calibration_table_that_is_none(tiny_int8: Path, text: str) -> None:
+    """Whatever the file holds is one error with a hint."""
+    _rewrite(tiny_int8, CALIBRATION, text.encode("latin-1"))
+    with pytest.raises(ArtifactError, match=CALIBRATION) as caught:
+        open_artifact(tiny_int8).calibration()
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 0.0, True, "1"])
+def test_a_range_that_is_no_positive_number(tiny_int8: Path, value: object) -> None:
+    """Each amax is a positive finite number, and neither true nor a text."""
+    table = json.loads((tiny_int8 / CALIBRATION).read_text())
+    table["amax"][next(iter(table["amax"]))] = value
+    _rewrite(tiny_int8, CALIBRATION, json.dumps(table).encode())
+    with pytest.raises(ArtifactError, match=CALIBRATION):
+        open_artifact(tiny_int8).calibration()
 
 
 def test_no_link_leaves_the_folder(tiny_int8: Path) -> None:

@@ -1,21 +1,24 @@
 """Corrections: what calibration learned beyond ranges (weights on their int8 grid, biases), and the FP32 graph with them.
 
 An artifact's ``corrections.npz`` holds this record: ``integers/NODE``, ``scales/NODE``, ``floats/NODE``, ``biases/NODE``,
-``exact_input``. Also moves the padding of the first convolution in front of it, for an exact input. Does not know how corrections
-are learned.
+``exact_input``. Also reads the graph, and moves the padding of the first convolution in front of it, for an exact input. Does
+not know how corrections are learned.
 """
 
 from __future__ import annotations
 
+import math
+import tokenize
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import IO, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 
 from edge_resnet.artifact.folder import CORRECTIONS, Artifact
@@ -28,6 +31,7 @@ __all__ = [
     "apply",
     "load_corrections",
     "read_corrections",
+    "read_graph",
     "with_exact_input",
     "write_corrections",
 ]
@@ -38,6 +42,12 @@ Integers: TypeAlias = npt.NDArray[np.int8]
 #: The tensor that holds pixel - 128, and its amax: a step of int8 is then one pixel value.
 SHIFTED, EXACT_AMAX = "shift", 127.0
 _HINT = "build the artifact again"
+_KINDS = ("integers", "scales", "floats", "biases")
+#: What zipfile and numpy raise for a damaged file; NotImplementedError for a method or a version of zip that they do not know.
+_UNREADABLE = (
+    OSError, KeyError, ValueError, TypeError, EOFError, OverflowError, MemoryError, RuntimeError, SyntaxError,
+    tokenize.TokenError, zipfile.BadZipFile,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,27 +148,88 @@ def read_corrections(artifact: Artifact) -> Corrections | None:
     return load_corrections(artifact.folder / CORRECTIONS)
 
 
-def load_corrections(path: Path) -> Corrections:
-    """Read the record from a file. Raises ArtifactError if the file holds none."""
-    parts: dict[str, dict[str, npt.NDArray[np.generic]]] = {kind: {} for kind in ("integers", "scales", "floats", "biases")}
+def read_graph(artifact: Artifact) -> onnx.ModelProto:
+    """The artifact's FP32 graph, checked. Raises ArtifactError if onnx does not accept it; other files are never read for it."""
+    path = artifact.model_path
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            exact = bool(archive["exact_input"])
-            for key in archive.files:
-                kind, _, node = key.partition("/")
-                if node:
-                    parts[kind][node] = archive[key].astype(np.int8 if kind == "integers" else np.float32, casting="safe")
-    except (OSError, KeyError, ValueError, TypeError, EOFError, zipfile.BadZipFile) as error:
-        raise ArtifactError(f"{path} holds no corrections: {error}", hint=_HINT) from error
+        graph = onnx.load(path, load_external_data=False)
+        onnx.checker.check_model(graph)
+    except (OSError, ValueError, DecodeError, onnx.checker.ValidationError) as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise ArtifactError(f"{path} is no ONNX graph: {reason[0]}", hint=_HINT) from error
+    return graph
+
+
+def load_corrections(path: Path) -> Corrections:
+    """Read the record from a file. Raises ArtifactError if the file holds none: also for values that are not finite.
+
+    The arrays must lie in it as ``write_corrections`` stores them, uncompressed: so they cannot be larger than the file.
+    """
+    parts: dict[str, dict[str, npt.NDArray[np.generic]]] = {kind: {} for kind in _KINDS}
+    try:
+        arrays = _read_arrays(path)
+        exact = arrays.pop("exact_input.npy")
+        if exact.shape != () or exact.dtype != np.bool_:
+            raise ValueError("exact_input is not one truth value")
+        for name, array in arrays.items():
+            kind, _, node = name.removesuffix(".npy").partition("/")
+            if kind not in parts:
+                raise ValueError(f"it holds {name[:100]!a}")
+            parts[kind][node] = array.astype(np.int8 if kind == "integers" else np.float32, casting="safe")
+        _check_arrays(parts)
+    except _UNREADABLE as error:
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else error
+        raise ArtifactError(f"{path} holds no corrections: {reason}", hint=_HINT) from error
+    return Corrections(**parts, exact_input=bool(exact))  # type: ignore[arg-type]  # each part was cast to its dtype
+
+
+def _read_arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
+    """Name → array of an uncompressed .npz, every size checked before memory is taken. Raises what ``_UNREADABLE`` lists."""
+    arrays = {}
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+        if sum(entry.file_size for entry in entries) > path.stat().st_size:
+            raise ValueError("its arrays are larger than the file")
+        for entry in entries:
+            if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
+                raise ValueError(f"{entry.filename[:100]!a} is compressed or encrypted")
+            with archive.open(entry) as file:
+                arrays[entry.filename] = _read_array(file)
+    return arrays
+
+
+def _read_array(file: IO[bytes]) -> npt.NDArray[np.generic]:
+    """One array in numpy's format (NEP 1), which must have exactly the bytes that its header announces."""
+    version = np.lib.format.read_magic(file)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = header(file)
+    content = file.read()
+    if dtype.hasobject or math.prod(shape) * dtype.itemsize != len(content):
+        raise ValueError("an array has another size than its header says")
+    return np.frombuffer(content, dtype).reshape(shape, order="F" if fortran else "C")
+
+
+def _check_arrays(parts: Mapping[str, Mapping[str, npt.NDArray[np.generic]]]) -> None:
+    """Raise ValueError unless every array has the shape of weights, scales or biases, and finite values."""
     if parts["integers"].keys() != parts["scales"].keys():
-        raise ArtifactError(f"{path} holds integers without their scales", hint=_HINT)
-    return Corrections(**parts, exact_input=exact)  # type: ignore[arg-type]  # each part was cast to its dtype
+        raise ValueError("integers without their scales")
+    for node, integers in parts["integers"].items():
+        if integers.ndim not in (2, 4) or parts["scales"][node].shape != integers.shape[:1]:
+            raise ValueError(f"{node[:100]!a} has scales of another length than its weights")
+    for kind, ranks in (("scales", (1,)), ("floats", (2, 4)), ("biases", (1,))):
+        for node, values in parts[kind].items():
+            if values.ndim not in ranks or not values.size:
+                raise ValueError(f"{kind} of {node[:100]!a} have the shape {values.shape}")
+            if not np.isfinite(values.astype(np.float32)).all():
+                raise ValueError(f"{kind} of {node[:100]!a} are not finite numbers")
+    if any(bool((scales.astype(np.float32) <= 0).any()) for scales in parts["scales"].values()):
+        raise ValueError("a scale is not positive")
 
 
 def write_corrections(path: Path, corrections: Corrections) -> None:
     """Write the record; the same record gives the same bytes."""
     arrays: dict[str, npt.NDArray[np.generic]] = {"exact_input": np.array(corrections.exact_input)}
-    for kind in ("integers", "scales", "floats", "biases"):
+    for kind in _KINDS:
         arrays.update({f"{kind}/{node}": value for node, value in sorted(getattr(corrections, kind).items())})
     with path.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy types the keywords as its own flag

@@ -14,6 +14,7 @@ from pathlib import Path
 from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError
 from edge_resnet.core.files import cache_folder, replace_files
 from edge_resnet.core.process import run_within
+from edge_resnet.core.staging import sweep
 from edge_resnet.device.machine import find_nvcc
 
 __all__ = ["Kernels", "compile_kernels"]
@@ -37,6 +38,7 @@ def compile_kernels(nvcc: Path, compute_capability: str, folder: Path) -> Path:
     version = _run([str(nvcc), "--version"])
     digest = hashlib.sha256("\0".join([version, *options]).encode() + source).hexdigest()[:16]
     target = folder / f"resize-{architecture}-{digest}.cubin"
+    sweep(folder)
     if not target.is_file():
         _log.info("compiling the CUDA kernels with %s", nvcc)
         try:

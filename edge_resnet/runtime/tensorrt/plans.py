@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +16,10 @@ from edge_resnet.artifact.enginecache import (
     EngineTuning,
     engine_key,
     find_engine,
-    read_options,
     why_unfit,
 )
-from edge_resnet.artifact.folder import Artifact
-from edge_resnet.core.errors import ConfigError, IncompatibleEngineError
+from edge_resnet.artifact.folder import Artifact, read_record
+from edge_resnet.core.errors import ArtifactError, ConfigError, IncompatibleEngineError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.device.gpu import first_gpu
 from edge_resnet.runtime.backend import Variant
@@ -84,7 +82,7 @@ def find_plan(artifact: Artifact, here: EngineFacts) -> tuple[Path, EngineFacts]
 
     None if none fits; the reason for each of them is in the log.
     """
-    records = sorted(artifact.folder.glob(f"engines/*/{FACTS}"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    records = sorted(artifact.folder.glob(f"engines/*/{FACTS}"), key=lambda path: path.lstat().st_mtime_ns, reverse=True)
     refused: list[tuple[str, str]] = []
     for path in records:
         found = _read(path)
@@ -105,8 +103,7 @@ def find_plan(artifact: Artifact, here: EngineFacts) -> tuple[Path, EngineFacts]
 def _read(path: Path) -> EngineFacts | str:
     """The facts, or the reason why they cannot be read."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        found = EngineFacts(**{**record, "options": read_options(record["options"])})
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"its record cannot be read ({error})"
+        found = read_record(path, EngineFacts)
+    except ArtifactError as error:
+        return f"its record cannot be read ({error.message})"
     return found if engine_key(found) == path.parent.name else "its record belongs to another engine"

@@ -3,6 +3,9 @@ another graph are refused."""
 
 from __future__ import annotations
 
+import io
+import zipfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +14,20 @@ import numpy.typing as npt
 import onnx
 import pytest
 from exported import graph, image_batch, logits, small
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from edge_resnet.artifact.folder import CORRECTIONS, MANIFEST, Artifact, describe_files, open_artifact, write_json
 from edge_resnet.artifact.schema import CalibrationTable
-from edge_resnet.compiler.graph.corrections import Corrections, apply, read_corrections, write_corrections
+from edge_resnet.compiler.graph.corrections import (
+    Corrections,
+    apply,
+    load_corrections,
+    read_corrections,
+    read_graph,
+    write_corrections,
+)
 from edge_resnet.compiler.graph.qdq import quantize
 from edge_resnet.compiler.graph.scales import weight_scales
 from edge_resnet.core.errors import ArtifactError, CalibrationError
@@ -90,6 +102,113 @@ def test_a_file_that_is_no_record_is_one_error(tiny_int8: Path, content: bytes) 
     listed = replace(artifact, manifest=replace(artifact.manifest, files=describe_files(tiny_int8)))
     with pytest.raises(ArtifactError, match=CORRECTIONS):
         read_corrections(listed)
+
+
+def _npy(array: npt.NDArray[np.generic], header: bytes = b"") -> bytes:
+    """An array as numpy writes it; ``header`` replaces its dictionary."""
+    file = io.BytesIO()
+    np.save(file, array)
+    content = file.getvalue()
+    if not header:
+        return content
+    return content[:8] + len(header).to_bytes(2, "little") + header + array.tobytes()
+
+
+def _stored(folder: Path, entries: dict[str, bytes], method: int = zipfile.ZIP_STORED) -> Path:
+    with zipfile.ZipFile(folder / CORRECTIONS, "w", method) as archive:
+        for name, content in entries.items():
+            archive.writestr(f"{name}.npy", content)
+    return folder / CORRECTIONS
+
+
+_EXACT = _npy(np.array(False))
+_BIAS = np.ones(4, np.float32)
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {},
+        {"biases/x": _npy(_BIAS)},
+        {"exact_input": _npy(np.array(1))},
+        {"exact_input": _npy(np.zeros(2, bool))},
+        {"exact_input": _EXACT, "strange/x": _npy(_BIAS)},
+        {"exact_input": _EXACT, "biases/x": b""},
+        {"exact_input": _EXACT, "biases/x": _npy(_BIAS)[:-1]},
+        {
+            "exact_input": _EXACT,
+            "biases/x": _npy(_BIAS, b"{'descr': '<f4', 'fortran_order': False, 'shape': (1000000000000000,)}"),
+        },
+        {"exact_input": _EXACT, "biases/x": _npy(_BIAS, b"{'descr': '<f4', 'fortran_order': False, 'shape': (-4,)}")},
+        {"exact_input": _EXACT, "biases/x": _npy(_BIAS, b"{'descr': '|O', 'fortran_order': False, 'shape': (2,)}")},
+        {"exact_input": _EXACT, "biases/x": _npy(_BIAS, b"(" * 9000)},
+        {"exact_input": _EXACT, "biases/x": _npy(np.ones((2, 2), np.float32))},
+        {"exact_input": _EXACT, "biases/x": _npy(np.array(1, np.float32))},
+        {"exact_input": _EXACT, "biases/x": _npy(np.ones(4, np.float64))},
+        {"exact_input": _EXACT, "biases/x": _npy(np.array([1, np.nan], np.float32))},
+        {"exact_input": _EXACT, "floats/x": _npy(np.full((2, 2), np.inf, np.float32))},
+        {"exact_input": _EXACT, "scales/x": _npy(_BIAS)},
+        {"exact_input": _EXACT, "integers/x": _npy(np.ones((3, 4), np.int8)), "scales/x": _npy(_BIAS)},
+        {"exact_input": _EXACT, "integers/x": _npy(np.ones((4, 4), np.int8)), "scales/x": _npy(-_BIAS)},
+        {"exact_input": _EXACT, "integers/x": _npy(np.ones((4, 4), np.int8)), "scales/x": _npy(_BIAS * np.nan)},
+        {"exact_input": _EXACT, "integers/x": _npy(np.ones((4, 4), np.int32)), "scales/x": _npy(_BIAS)},
+    ],
+    ids=range(21),
+)
+def test_arrays_that_are_no_corrections(tmp_path: Path, entries: dict[str, bytes]) -> None:
+    """Another size than announced, another shape or type, NaN and infinity, code: one error, and no memory is taken for them."""
+    with pytest.raises(ArtifactError, match="holds no corrections") as caught:
+        load_corrections(_stored(tmp_path, entries))
+    assert "\n" not in caught.value.message
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_nothing_is_unpacked(tmp_path: Path, method: int) -> None:
+    """Compressed arrays are refused before they are unpacked: 4 KB would become 4 MB."""
+    path = _stored(tmp_path, {"exact_input": _EXACT, "biases/x": _npy(np.zeros(10**6, np.float32))}, method)
+    with pytest.raises(ArtifactError, match=r"larger than the file|compressed"):
+        load_corrections(path)
+
+
+@pytest.mark.parametrize(("place", "value"), [(6, 1), (8, 99), (4, 255)], ids=["encrypted", "method 99", "version 255"])
+def test_an_archive_that_zipfile_does_not_read(tmp_path: Path, place: int, value: int) -> None:
+    """Encrypted, of a method or a version that does not exist."""
+    path = _stored(tmp_path, {"exact_input": _EXACT})
+    content = bytearray(path.read_bytes())
+    directory = content.index(b"PK\x01\x02")
+    content[place] = content[directory + place + 2] = value
+    path.write_bytes(content)
+    with pytest.raises(ArtifactError, match="holds no corrections"):
+        load_corrections(path)
+
+
+@given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
+@settings(max_examples=100)
+def test_damaged_corrections_are_one_error_or_none(tmp_path_factory: pytest.TempPathFactory, place: float, value: int) -> None:
+    """A changed byte is refused or harmless, and never another exception."""
+    path = tmp_path_factory.mktemp("damaged") / CORRECTIONS
+    write_corrections(path, Corrections(biases={"x": _BIAS}))
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] = value
+    path.write_bytes(content)
+    with suppress(ArtifactError):
+        load_corrections(path)
+
+
+@pytest.mark.parametrize("damage", ["input", "weight"])
+def test_a_graph_that_onnx_refuses_is_one_error(tiny_int8: Path, damage: str) -> None:
+    """A node that reads what no node writes, and weights that are too short."""
+    artifact = open_artifact(tiny_int8)
+    model = onnx.load(artifact.model_path)
+    if damage == "input":
+        model.graph.node[5].input[0] = "nowhere"
+    else:
+        model.graph.initializer[0].raw_data = model.graph.initializer[0].raw_data[:-4]
+    onnx.save(model, artifact.model_path)
+    with pytest.raises(ArtifactError, match="no ONNX graph") as caught:
+        read_graph(artifact)
+    assert "\n" not in caught.value.message
 
 
 def test_integers_without_scales_are_refused(tiny_int8: Path) -> None:
