@@ -176,7 +176,7 @@ def test_what_is_no_file_is_not_waited_for(tiny_int8: Path, name: str) -> None:
 def test_a_large_manifest_is_not_parsed(tiny_int8: Path) -> None:
     """More than 1 MiB is not a manifest, whatever it holds."""
     _edit(tiny_int8, lambda content: content.update(tools={str(number): "x" * 100 for number in range(12_000)}))
-    _assert_refused(tiny_int8, "larger than 1048576 bytes")
+    _assert_refused(tiny_int8, "larger than the 1 MiB")
 
 
 def _rewrite(folder: Path, name: str, content: bytes) -> None:

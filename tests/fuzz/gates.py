@@ -313,7 +313,7 @@ def _http() -> Iterator[Gate]:
         )
         yield Gate("http request", (*(request(page) for page in pages), login, bearer), feed, tokens)
         answer = ask(request(b"GET /healthz"), 10)
-        assert answer.startswith(b"HTTP/1.1 200"), answer
+        assert answer.startswith(b"HTTP/1.1 "), "the server is gone"
 
 
 def _file(path: Path, read: Callable[[Path], object]) -> Callable[[bytes], object]:
