@@ -10,6 +10,7 @@ import typer
 
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.text import printable
 
 if TYPE_CHECKING:
     from edge_resnet.measurement.accuracy import Evaluation
@@ -59,7 +60,7 @@ def evaluate(
         typer.echo(to_json(replace(result, right="")))
     else:
         for line in _lines(result):
-            typer.echo(line)
+            typer.echo(printable(line))
 
 
 def _lines(result: Evaluation) -> list[str]:

@@ -14,6 +14,7 @@ import typer
 from edge_resnet.cli import runoptions as options
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.text import printable
 
 if TYPE_CHECKING:
     from edge_resnet.runtime.backend import Variant
@@ -156,7 +157,7 @@ def _print_summary(summary: RunSummary) -> None:
         typer.echo(f"{name} did not take {count} predictions", err=True)
     frequent = list(summary.classes.items())[:3]
     if frequent:
-        typer.echo("most frequent: " + ", ".join(f"{label} {count}" for label, count in frequent), err=True)
+        typer.echo(printable("most frequent: " + ", ".join(f"{label} {count}" for label, count in frequent)), err=True)
 
 
 def _check_outputs(wanted: Outputs, *, json_output: bool) -> None:

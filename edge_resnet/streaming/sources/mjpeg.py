@@ -14,6 +14,7 @@ import ssl
 import time
 from contextlib import suppress
 from email.message import Message
+from urllib.parse import urljoin
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,8 @@ _PORTS = {"http": 80, "https": 443}
 _MEGAPIXELS = Range(20, 1, 89)
 #: Seconds after which it is said again that images cannot be read.
 _QUIET_S = 60.0
+#: Letters of a new address that are shown.
+_SHOWN = 200
 _JPEG_END = b"\xff\xd9"
 _NO_STREAM = "use the address of its MJPEG stream; for other video streams use rtsp://, and download files"
 
@@ -148,8 +151,7 @@ class _MjpegCapture:
         if status == 401:
             raise refused_login(name, self._address)
         if status in (301, 302, 303, 307, 308):
-            where = public_uri(response.headers.get("Location", ""))
-            raise SourceError(f"{name} has moved{' to ' + where if where else ''}", hint="use that address")
+            raise SourceError(f"{name} has moved to {self._new_place(response)}", hint="use that address, if you trust it")
         if status != 200:
             reason = re.sub(r"[^ -~]", "?", response.reason or "")[:80]
             raise SourceError(f"{name}: the server refuses with {status} {reason}".rstrip(), hint="check the path in a browser")
@@ -162,6 +164,14 @@ class _MjpegCapture:
             raise SourceError(f"{name} is a single image", hint=f"{_NO_STREAM}; a program can fetch the image again and again")
         kind = re.sub(r"[^ -~]", "?", message.get_content_type())[:80]
         raise SourceError(f"{name} is not a stream of JPEG images but {kind}", hint=_NO_STREAM)
+
+    def _new_place(self, response: http.client.HTTPResponse) -> str:
+        location = response.headers.get("Location", "")
+        try:
+            where = public_uri(urljoin(self._address.bare, location))
+        except ValueError:
+            return "an address that cannot be read"
+        return where if len(where) <= _SHOWN else f"{where[:_SHOWN]}…"
 
     def _receive(self) -> bytes:
         assert self._response is not None
