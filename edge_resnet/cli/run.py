@@ -55,6 +55,7 @@ def run(
     record_uncertain: options.RecordUncertain = None,
     uncertain_below: options.UncertainBelow = 0.5,
     uncertain_max: options.UncertainMax = 1024,
+    uncertain_days: options.UncertainDays = None,
     backend: options.Backend = "auto",
     simulate_int8: options.SimulateInt8 = False,
 ) -> None:
@@ -86,6 +87,7 @@ def run(
         jsonl=jsonl, jsonl_append=jsonl_append, jsonl_max_mib=jsonl_max, jsonl_sync=jsonl_sync, mqtt=mqtt,
         save_video=save_video, window=window, web=web, web_token=web_token,
         record_uncertain=record_uncertain, uncertain_below=uncertain_below, uncertain_max_mib=uncertain_max,
+        uncertain_max_days=uncertain_days,
     )  # fmt: skip
     _check_outputs(outputs, json_output=json_output)
     variant: Variant = "simulated" if simulate_int8 else "native"

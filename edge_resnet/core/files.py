@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -19,6 +21,7 @@ __all__ = [
     "cache_folder",
     "check_free",
     "kind_of",
+    "lock",
     "parse_record",
     "read_json",
     "replace_files",
@@ -68,6 +71,21 @@ def write_whole(path: Path, content: bytes) -> Path:
     """Write ``content`` to ``path``, replacing an existing file, and return ``path``. Raises BuildError."""
     write_together({path: content})
     return path
+
+
+def lock(fd: int) -> bool:
+    """Lock an open file or folder for this process until it is closed; False if another one has locked it.
+
+    The lock is advisory (flock(2)). A file system that has no locks counts as not locked.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+    return True
 
 
 def check_free(path: Path, *, force: bool) -> None:
