@@ -39,6 +39,7 @@ from edge_resnet.cli.run import run
 from edge_resnet.cli.train import train
 from edge_resnet.core import __version__
 from edge_resnet.core.errors import INTERRUPTED, EdgeResnetError
+from edge_resnet.core.text import printable
 
 __all__ = ["app", "main"]
 
@@ -144,10 +145,20 @@ def _command_of(arguments: list[str]) -> str:
     return arguments[0] if arguments and arguments[0] in names else ""
 
 
+class _PlainFormatter(logging.Formatter):
+    """Formats records whose text may come from a camera or a file."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - the base's name
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: object) -> str:  # noqa: N802 - the base's name
+        return printable(super().formatException(ei), lines=True)  # type: ignore[arg-type]
+
+
 def _log_to_stderr(level: int) -> None:
     """Show warnings of this package, one line each; other libraries log nothing unless debugging."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s" if level > logging.DEBUG else "%(name)s: %(message)s"))
+    handler.setFormatter(_PlainFormatter("%(levelname)s: %(message)s" if level > logging.DEBUG else "%(name)s: %(message)s"))
     logger = logging.getLogger("edge_resnet")
     logger.handlers[:] = [handler]
     logger.setLevel(level)

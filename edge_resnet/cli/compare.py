@@ -14,6 +14,7 @@ import typer
 
 from edge_resnet.cli.failures import reader_may_leave
 from edge_resnet.cli.tables import table_lines
+from edge_resnet.core.text import printable
 
 if TYPE_CHECKING:
     from edge_resnet.measurement.compare.deltas import Comparison, Delta
@@ -53,7 +54,7 @@ def compare(
             typer.echo(json.dumps(asdict(found)))
         else:
             for line in _markdown(found) if markdown else _lines(found):
-                typer.echo(line)
+                typer.echo(printable(line))
     if found.regressed:
         raise typer.Exit(_REGRESSED)
 

@@ -11,6 +11,7 @@ import typer
 from edge_resnet.cli.opened import open_announced
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.text import printable
 
 if TYPE_CHECKING:
     from edge_resnet.measurement.accuracy import Evaluation
@@ -57,7 +58,7 @@ def evaluate(
         typer.echo(to_json(replace(result, right="")))
     else:
         for line in _lines(result):
-            typer.echo(line)
+            typer.echo(printable(line))
     if save is not None:  # last: a file that cannot be written must not take the result with it
         write_evaluation(save, result, force=force)
 

@@ -55,6 +55,7 @@ def describe(error: BaseException, arguments: Sequence[str], command: str) -> Fa
         return Failure(f"{error.filename or 'the output'} cannot be written: {error.strerror}", "free some disk space", 1)
     if isinstance(error, ModuleNotFoundError):
         from edge_resnet.core.packages import EXTRAS, extra_command
+from edge_resnet.core.text import printable
 
         extra = EXTRAS.get(error.name or "")
         if extra is not None:
@@ -69,10 +70,10 @@ def print_failure(failure: Failure) -> int:
     """Print a failure to stderr, if that can be written. Returns its exit code."""
     with suppress(OSError):
         typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
-        typer.echo(failure.message, err=True)
+        typer.echo(printable(failure.message), err=True)
         if failure.hint:
             typer.secho("hint: ", fg="cyan", err=True, nl=False)
-            typer.echo(failure.hint, err=True)
+            typer.echo(printable(failure.hint), err=True)
     return failure.code
 
 

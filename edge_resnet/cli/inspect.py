@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.text import printable
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
@@ -67,9 +68,9 @@ def inspect(
         return
     _show(opened, engines)
     for name, value in amax.items():
-        typer.echo(f"  {value:12.6g}  {name}")
+        typer.echo(printable(f"  {value:12.6g}  {name}"))
     for line in [*(placed.lines() if placed is not None else []), *(report.lines() if report is not None else [])]:
-        typer.echo(line)
+        typer.echo(printable(line))
 
 
 def _quantization(artifact: Artifact) -> Quantization:
@@ -92,9 +93,9 @@ def _show(artifact: Artifact, engines: list[str]) -> None:
         "files": ", ".join(f"{name} {entry.size / 2**20:.1f} MiB" for name, entry in manifest.files.items()) + " (hashes hold)",
         "engines": ", ".join(engines) or "none; edge-resnet compile derives them",
     }
-    typer.echo(str(artifact.folder))
+    typer.echo(printable(str(artifact.folder)))
     for name, text in rows.items():
-        typer.echo(f"  {name:<12}{text}")
+        typer.echo(printable(f"  {name:<12}{text}"))
 
 
 def _calibration(artifact: Artifact) -> str:

@@ -20,6 +20,7 @@ from edge_resnet.core.records import (
     default_preprocess,
     default_spec,
 )
+from edge_resnet.core.text import printable
 
 if TYPE_CHECKING:
     from edge_resnet.measurement.report import Questions, Report
@@ -215,7 +216,7 @@ def _print_report(found: Report, questions: Questions, page: Path) -> None:
     from edge_resnet.measurement.report.advice import answer_lines, findings
 
     for line in (*answer_lines(found, questions.under_ms, questions.within_points), *findings(found)):
-        typer.echo(line)
+        typer.echo(printable(line))
     for one in found.holes:
         typer.echo(f"not measured: {one.what}: {one.reason}{f' ({one.remedy})' if one.remedy else ''}", err=True)
     if found.interrupted:

@@ -15,6 +15,7 @@ from edge_resnet.cli.failures import reader_may_leave
 from edge_resnet.cli.opened import open_announced
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.text import printable
 
 if TYPE_CHECKING:
     from edge_resnet.runtime.backend import Variant
@@ -56,6 +57,7 @@ def run(
     record_uncertain: options.RecordUncertain = None,
     uncertain_below: options.UncertainBelow = 0.5,
     uncertain_max: options.UncertainMax = 1024,
+    uncertain_days: options.UncertainDays = None,
     backend: options.Backend = "auto",
     simulate_int8: options.SimulateInt8 = False,
 ) -> None:
@@ -86,6 +88,7 @@ def run(
         jsonl=jsonl, jsonl_append=jsonl_append, jsonl_max_mib=jsonl_max, jsonl_sync=jsonl_sync, mqtt=mqtt,
         save_video=save_video, window=window, web=web, web_token=web_token, web_origin=web_origin,
         record_uncertain=record_uncertain, uncertain_below=uncertain_below, uncertain_max_mib=uncertain_max,
+        uncertain_max_days=uncertain_days,
     )  # fmt: skip
     _check_outputs(outputs, json_output=json_output)
     raise_descriptor_limit()
@@ -158,7 +161,7 @@ def _print_summary(summary: RunSummary) -> None:
         typer.echo(f"{name} did not take {count} predictions", err=True)
     frequent = list(summary.classes.items())[:3]
     if frequent:
-        typer.echo("most frequent: " + ", ".join(f"{label} {count}" for label, count in frequent), err=True)
+        typer.echo(printable("most frequent: " + ", ".join(f"{label} {count}" for label, count in frequent)), err=True)
 
 
 def _check_outputs(wanted: Outputs, *, json_output: bool) -> None:

@@ -35,6 +35,7 @@ __all__ = [
     "Sync",
     "Top",
     "UncertainBelow",
+    "UncertainDays",
     "UncertainMax",
     "Web",
     "WebOrigin",
@@ -124,6 +125,9 @@ RecordUncertain = Annotated[
     typer.Option(metavar="DIR", help="Save frames with a low probability, to label them later.", rich_help_panel=_VIDEO),
 ]
 UncertainBelow = Annotated[float, typer.Option(help="Probability below which a frame is saved.", rich_help_panel=_VIDEO)]
+UncertainDays = Annotated[
+    float | None, typer.Option(metavar="DAYS", help="Delete saved frames that are older.", rich_help_panel=_VIDEO)
+]
 UncertainMax = Annotated[float, typer.Option(metavar="MiB", help="Maximum size of all saved frames.", rich_help_panel=_VIDEO)]
 
 Backend = Annotated[str, typer.Option(help="auto, tensorrt, openvino, onnxruntime or fake.")]

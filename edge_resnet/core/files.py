@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ __all__ = [
     "check_free",
     "is_known_schema",
     "kind_of",
+    "lock",
     "parse_record",
     "read_bounded",
     "read_json",
@@ -55,6 +57,21 @@ def write_whole(path: Path, content: bytes, *, force: bool = True) -> Path:
     """
     write_together({path: content}, force=force)
     return path
+
+
+def lock(fd: int) -> bool:
+    """Lock an open file or folder for this process until it is closed; False if another one has locked it.
+
+    The lock is advisory (flock(2)). A file system that has no locks counts as not locked.
+    """
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL):
+            raise
+    return True
 
 
 def check_free(path: Path, *, force: bool) -> None:

@@ -26,6 +26,9 @@ __all__ = ["CameraReader", "CameraSpec", "RetryPolicy", "backoff"]
 
 _log = logging.getLogger(__name__)
 
+#: Seconds after which it is said again that frames of a camera cannot be classified.
+_QUIET_S = 60.0
+
 
 @dataclass(frozen=True)
 class CameraSpec:
@@ -82,7 +85,8 @@ class CameraReader:
         self._source: FrameSource | None = None
         self._state: SourceState = "opening"
         self._error = ""
-        self._frames = self._predicted = self._dropped = self._lost = self._reconnects = 0
+        self._frames = self._predicted = self._dropped = self._lost = self._refused = self._reconnects = 0
+        self._refused_s = -_QUIET_S
         self._newest_ns: int | None = None
         self._due_ns = 0
         self._alive_ns = self._opened_ns = time.monotonic_ns()
@@ -149,6 +153,14 @@ class CameraReader:
         self._predicted += 1
         remember(self._rates, time.monotonic_ns())
 
+    def refuse(self, frame: Frame, reason: EdgeResnetError) -> None:
+        """Count the frame as lost, with a warning once a minute: a camera may change its size, and others go on."""
+        self._refused += 1
+        now = time.monotonic()
+        if now - self._refused_s >= _QUIET_S:
+            self._refused_s = now
+            _log.warning("%s: a frame is lost: %s", frame.source, reason.message)
+
     def status(self) -> tuple[SourceStatus, ...]:
         """The camera's state and counts."""
         state, newest = self._state, self._newest_ns
@@ -159,10 +171,10 @@ class CameraReader:
         status = SourceStatus(
             source=self._name,
             state=state,
-            frames=self._frames,
+            frames=self._frames - self._refused,
             predicted=self._predicted,
             dropped=self._dropped,
-            lost=self._lost + (source.dropped if source is not None else 0),
+            lost=self._lost + self._refused + (source.dropped if source is not None else 0),
             reconnects=self._reconnects,
             frames_per_s=rate(self._rates),
             last_frame_age_s=age,

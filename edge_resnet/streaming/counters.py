@@ -32,10 +32,10 @@ class NetworkName:
 @dataclass(frozen=True)
 class RunSummary:
     """``frames``: predicted. ``read``: frames that the sources delivered; ``dropped``: those of them that were not predicted,
-    because a newer one came. ``missed``: frames that a source could not deliver. ``latency``: from taking a frame to its
-    prediction, over the last 100,000 frames. ``stages_ms``: mean of each stage. ``classes``: how often each label was the best
-    one. ``lost``: predictions that a sink did not take, by its name. ``interrupted``: ended by Ctrl-C, SIGTERM or the end of an
-    output's reader.
+    because a newer one came. ``missed``: frames that a source could not deliver, or that do not hold the region of interest.
+    ``latency``: from taking a frame to its prediction, over the last 100,000 frames. ``stages_ms``: mean of each stage.
+    ``classes``: how often each label was the best one. ``lost``: predictions that a sink did not take, by its name.
+    ``interrupted``: ended by Ctrl-C, SIGTERM or the end of an output's reader.
     """
 
     frames: int

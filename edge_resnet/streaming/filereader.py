@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple, Protocol
 
+from edge_resnet.core.errors import EdgeResnetError
 from edge_resnet.streaming.records import Frame, SourceState, SourceStatus
 from edge_resnet.streaming.sources import FrameSource
 
@@ -61,6 +62,10 @@ class FrameReader(Protocol):
 
     def count_prediction(self) -> None:
         """Count a prediction."""
+        ...
+
+    def refuse(self, frame: Frame, reason: EdgeResnetError) -> None:
+        """Count a frame that was taken and cannot be classified, for ``reason``. Raises the reason for a file."""
         ...
 
     def status(self) -> tuple[SourceStatus, ...]:
@@ -125,6 +130,10 @@ class FileReader:
         """Count a prediction."""
         self._predicted += 1
         remember(self._rates, time.monotonic_ns())
+
+    def refuse(self, frame: Frame, reason: EdgeResnetError) -> None:  # noqa: ARG002 - the protocol's signature
+        """Raise the reason: the frames of a file are what the user asked for."""
+        raise reason
 
     def status(self) -> tuple[SourceStatus, ...]:
         """One status for all files, named after the current one."""

@@ -36,6 +36,8 @@ _DEPTH = 2
 _TICK_S = 0.25
 #: A batch that takes longer hangs, and the watchdog is no longer fed; seconds.
 _HUNG_S = 30.0
+#: After so many frames of cameras, and no prediction, that do not hold the region of interest the run ends.
+_UNFIT = 30
 #: How long before the network is expected to be free the next frame of a camera is prepared, seconds.
 _SPARE_S = 0.001
 #: Time limits from the stop on, seconds: for batches in flight; for these and the sinks, with cameras or after a signal; and for
@@ -133,7 +135,7 @@ class _Loop:
         self._batch = self._worker.batch_size(options.batch)
         #: Per reader, its source's name and smoother: each file starts with a new one.
         self._smoothers: dict[int, tuple[str, AnswerSmoother]] = {}
-        self._started = self._taken = 0
+        self._started = self._taken = self._unfit = 0
         self._began = self._checked = time.monotonic()
         self.interrupted = False
         self.counters.start(self._readers, self._queues)
@@ -223,11 +225,29 @@ class _Loop:
         for offset in range(count):
             reader = self._readers[(self._started + offset) % count]
             if len(taken) < limit:
-                taken += [Taken(frame, reader) for frame in reader.take(limit - len(taken))]
+                frames = reader.take(limit - len(taken))
+                taken += [Taken(frame, reader) for frame in frames if self._is_usable(frame, reader)]
         if taken:
             self._started += 1
             self._taken += len(taken)
             self._worker.start(taken)
+
+    def _is_usable(self, frame: Frame, reader: FrameReader) -> bool:
+        """Whether a frame holds the region of interest; else its reader counts it.
+
+        Raises ConfigError for a frame of a file, and if none of the first 30 of all cameras does: then the region is wrong.
+        """
+        roi = self._options.roi
+        if roi is None or roi.fits(frame.image):
+            return True
+        try:
+            roi.of(frame.image)
+        except ConfigError as error:
+            self._unfit += 1
+            if self._unfit >= _UNFIT and self.counters.frames == 0 and len(self._worker) == 0:
+                raise
+            reader.refuse(frame, error)
+        return False
 
     def _publish(self, batch: Batch) -> None:
         assert batch.logits is not None

@@ -31,7 +31,8 @@ class Outputs:
     ``console``: takes lines of text for a person. ``frame_counter``: without a console, count frames on a terminal's stderr.
     ``jsonl``: a file, or ``-`` for stdout. ``mqtt``: ``mqtt://[user:password@]host[:port]/topic``. ``web``: ``HOST:PORT``.
     ``web_origin``: where browsers see the page behind a proxy, ``https://cam.example``.
-    ``record_uncertain``: a folder for frames whose best probability is below ``uncertain_below``.
+    ``record_uncertain``: a folder for frames whose best probability is below ``uncertain_below``; they stay there for
+    ``uncertain_max_days``, None for no limit.
     """
 
     console: Callable[[str], object] | None = None
@@ -49,6 +50,7 @@ class Outputs:
     record_uncertain: Path | None = None
     uncertain_below: float = 0.5
     uncertain_max_mib: float = 1024
+    uncertain_max_days: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,9 @@ def _writers(wanted: Outputs, run: RunView) -> Iterator[Sink]:
         from edge_resnet.streaming.sinks.uncertain import UncertainSink
 
         max_bytes = int(wanted.uncertain_max_mib * _MIB)
-        yield UncertainSink(wanted.record_uncertain, below=wanted.uncertain_below, max_bytes=max_bytes)
+        yield UncertainSink(
+            wanted.record_uncertain, below=wanted.uncertain_below, max_bytes=max_bytes, max_days=wanted.uncertain_max_days
+        )
 
 
 def _displays(wanted: Outputs, run: RunView) -> Iterator[Sink]:

@@ -71,9 +71,9 @@ SourceState: TypeAlias = Literal["opening", "live", "stalled", "reconnecting", "
 @dataclass(frozen=True)
 class SourceStatus:
     """``source``: its name, without password. ``frames``: read so far; each is ``predicted``, ``dropped`` in favour of a newer
-    one, or still in flight. ``lost``: frames that the source could not deliver. ``reconnects``: how often it delivered again
-    after a failure. ``frames_per_s``: over the last seconds. ``last_frame_age_s``: since the newest frame was captured, None
-    before the first. ``error``: the last one, in a line.
+    one, or still in flight. ``lost``: frames that the source could not deliver, or that do not hold the region of interest.
+    ``reconnects``: how often it delivered again after a failure. ``frames_per_s``: over the last seconds. ``last_frame_age_s``:
+    since the newest frame was captured, None before the first. ``error``: the last one, in a line.
     """
 
     source: str

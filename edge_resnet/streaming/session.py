@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from edge_resnet.streaming.loop import RunHooks, RunOptions, run
 from edge_resnet.streaming.notify import Notifier
 from edge_resnet.streaming.outputs import Outputs, RunView, open_sinks
 from edge_resnet.streaming.sinks import Sink
-from edge_resnet.streaming.sources import FrameSource, is_camera, open_source
+from edge_resnet.streaming.sources import FrameSource, is_camera, open_source, public_uri
 
 if TYPE_CHECKING:
     from edge_resnet.streaming.records import RunStatus
@@ -75,6 +76,7 @@ def run_session(
     """
     with ExitStack() as stack:
         notifier = stack.enter_context(Notifier())
+        _warn_of_one_name(inputs.uris)
         cameras = stack.enter_context(ExitStack())
         sources = [_open(uri, inputs, stack, cameras) for uri in inputs.uris]
         network = stack.enter_context(open_network())
@@ -90,6 +92,17 @@ def run_session(
         if signalled:
             _close_within(sinks, signalled[0] + _CLOSED_S)
     return summary
+
+
+def _warn_of_one_name(uris: Sequence[str]) -> None:
+    """Log where two cameras differ only in what their names do not show."""
+    for name, count in Counter(public_uri(uri) for uri in set(uris)).items():
+        if count > 1:
+            _log.warning(
+                "%d sources are called %s, and look like one camera: add &view=1 and &view=2, which are shown",
+                count,
+                name,
+            )
 
 
 def _open(uri: str, inputs: Inputs, files: ExitStack, cameras: ExitStack) -> FrameSource | CameraSpec:

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 _QUEUED, _QUEUED_FRAMES = 512, 8
 #: Bytes of frames that wait for a sink; a single larger frame is queued alone.
 _QUEUED_BYTES = 64 << 20
-#: Seconds after which the same error of a sink is logged again.
+#: Seconds after which an error of a sink is logged again, whatever it says: the text may name another file each time.
 _QUIET_S = 60.0
 _NO_IMAGE = np.zeros((0, 0, 3), np.uint8)
 
@@ -40,7 +40,9 @@ class SinkQueue:
         self._news = threading.Condition()
         self._closing = False
         self._written = self._lost = 0
-        self._error, self._logged_s = "", 0.0
+        self._error, self._logged_s = "", -_QUIET_S
+        #: Whether the newest line of the log says that it fails.
+        self._told = False
         self._thread = threading.Thread(target=self._serve, name=f"sink {sink.name}", daemon=True)
         self._thread.start()
 
@@ -109,14 +111,15 @@ class SinkQueue:
             self._log_error(error)
         else:
             self._written += 1
-            if self._error:
+            self._error = ""
+            if self._told:
+                self._told = False
                 _log.warning("%s takes predictions again; %d were lost", self._sink.name, self._lost)
-                self._error = ""
 
     def _log_error(self, error: Exception) -> None:
         text = error.message if isinstance(error, EdgeResnetError) else f"{type(error).__name__}: {error}".partition("\n")[0]
         now = time.monotonic()
-        if text != self._error or now - self._logged_s > _QUIET_S:
+        if now - self._logged_s >= _QUIET_S:
             _log.warning("%s lost a prediction: %s", self._sink.name, text)
-            self._logged_s = now
+            self._logged_s, self._told = now, True
         self._error = text

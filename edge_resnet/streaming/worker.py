@@ -40,10 +40,15 @@ class Roi:
                 f"{self.width}x{self.height} at {self.x},{self.y} is not a region of a frame", hint="--roi 100,50,640,480"
             )
 
+    def fits(self, image: ImageArray) -> bool:
+        """Whether it is inside the image."""
+        height, width = image.shape[:2]
+        return bool(self.x + self.width <= width and self.y + self.height <= height)
+
     def of(self, image: ImageArray) -> ImageArray:
         """The part, as a view. Raises ConfigError if it is not inside the image."""
-        height, width = image.shape[:2]
-        if self.x + self.width > width or self.y + self.height > height:
+        if not self.fits(image):
+            height, width = image.shape[:2]
             raise ConfigError(
                 f"the region {self.x},{self.y},{self.width},{self.height} is not inside a frame of {width}x{height}",
                 hint="--roi x,y,width,height in pixels of the frame",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from edge_resnet import network
 
@@ -150,3 +151,25 @@ def test_the_models_fit_eighty_columns(cli: Cli, monkeypatch: pytest.MonkeyPatch
         *(f"resnet{depth}-cifar" for depth in (20, 32, 44, 56, 110, 1202)),
     ]
     assert len(json.loads(cli("models", "--json").out)) == len(rows)
+
+
+def test_escape_sequences_do_not_reach_the_terminal(cli: Cli, tiny_int8: Path, tmp_path: Path) -> None:
+    """Those in a file's name are escaped in errors and in the log, those in a label in what is printed."""
+    evil = "\x1b[2J\x9b31m\u202e"
+    for arguments in (
+        ("run", str(tiny_int8), "--source", f"{tmp_path}/{evil}.jpg"),
+        ("inspect", f"{tmp_path}/{evil}"),
+        ("build", "--labels", f"{tmp_path}/{evil}"),
+    ):
+        outcome = cli(*arguments)
+        assert outcome.code == 2
+        assert "\\x1b[2J\\x9b31m\\u202e" in outcome.err
+        assert outcome.err.replace("\n", "").isprintable()
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / f"{evil}.jpg").write_bytes(b"no image")
+    Image.new("RGB", (40, 40), "red").save(folder / "z.png")
+    outcome = cli("run", str(tiny_int8), "--source", str(folder), "--backend", "onnxruntime")
+    assert outcome.code == 0
+    assert "WARNING" in outcome.err
+    assert (outcome.out + outcome.err).replace("\n", "").isprintable()

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge_resnet.core.errors import SourceError
+from edge_resnet.core.errors import ConfigError, SourceError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.runtime.fake import FakeBackend
 from edge_resnet.streaming.camerareader import CameraReader, CameraSpec, RetryPolicy, backoff
-from edge_resnet.streaming.loop import RunHooks, RunOptions, run
+from edge_resnet.streaming.loop import Roi, RunHooks, RunOptions, run
 from edge_resnet.streaming.records import Frame, Prediction
 from edge_resnet.streaming.sources import FrameSource, live
 from edge_resnet.streaming.sources.live import CapturedImage, LiveSource
@@ -195,6 +195,45 @@ def test_the_newest_frame_wins_and_the_others_are_counted() -> None:
     assert summary.read == 30 + summary.dropped
     ages = sorted(prediction.age_ms for prediction in kept.predictions)
     assert ages[15] < 30 + 25, "half of the answers are about one inference old"
+
+
+@dataclass
+class Switching(Scripted):
+    """A camera whose frames have sizes of which only every third holds the region of interest."""
+
+    always: bool = False
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in super().__iter__():
+            small = frame.index % 3 != 2 or self.always
+            yield replace(frame, image=frame.image[:8, :8] if small else frame.image)
+
+
+def test_a_camera_that_changes_its_size_loses_frames_and_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """Frames that do not hold the region of interest are lost and counted, with one warning; another camera goes on."""
+    hooks, kept = RunHooks(), Kept()
+    cameras = [CameraSpec("a", open=Desk(Switching(10**6, every_s=0.01))), CameraSpec("b", open=Desk(Scripted(10**6)))]
+    options = RunOptions(**{**vars(OPTIONS), "frames": 60, "roi": Roi(4, 4, 16, 16)})
+    with FakeBackend(10) as backend, caplog.at_level(logging.WARNING, logger="edge_resnet"):
+        summary = run(backend, cameras, [kept], options, hooks)
+    changed, steady = hooks.counters.status().sources
+    assert summary.frames == 60 == changed.predicted + steady.predicted
+    assert changed.predicted >= 1
+    assert steady.predicted >= 10
+    assert changed.lost == summary.missed >= 2
+    assert summary.read == summary.frames + summary.dropped
+    assert steady.lost == 0
+    assert sum("a frame is lost: the region 4,4,16,16 is not inside a frame of 8x8" in text for text in caplog.messages) == 1
+
+
+def test_a_region_that_no_frame_holds_is_an_error() -> None:
+    """If none of the first frames holds it, the region is wrong, not the camera; with another camera the run goes on."""
+    options = RunOptions(**{**vars(OPTIONS), "frames": 50, "roi": Roi(4, 4, 16, 16)})
+    wrong = CameraSpec("a", open=lambda uri: Switching(10**6, always=True))
+    with FakeBackend(10) as backend:
+        with pytest.raises(ConfigError, match="not inside a frame of 8x8"):
+            run(backend, [wrong], [], options)
+        assert run(backend, [wrong, CameraSpec("b", open=Desk(Scripted(10**6)))], [], options).frames == 50
 
 
 def test_frames_of_several_cameras_are_classified_at_once() -> None:

@@ -135,6 +135,33 @@ def test_a_failing_sink_is_retried_and_logged_once(caplog: pytest.LogCaptureFixt
     ]  # fmt: skip
 
 
+def test_a_sink_that_fails_differently_each_time_is_logged_once_a_minute(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However the text of its errors changes, and however often it works in between: two lines a minute at most."""
+    now = [1000.0]
+    monkeypatch.setattr("edge_resnet.streaming.sinkqueue.time.monotonic", lambda: now[0])
+    sink = Slow()
+    take = sink.write
+
+    def fail(prediction: Prediction, frame: Frame) -> None:
+        now[0] += 1.0
+        if prediction.frame % 3:
+            raise ConfigError(f"cannot write {prediction.frame:06}.jpg: disk full", hint="free some space")
+        take(prediction, frame)
+
+    sink.write = fail  # type: ignore[method-assign]
+    with caplog.at_level(logging.WARNING, logger="edge_resnet"):
+        outlet = SinkQueue(sink, lossless=True)
+        for index in range(1, 201):
+            outlet.write(prediction(index), FRAME)
+        outlet.close(10)
+    lost = [text for text in caplog.messages if "lost a prediction" in text]
+    assert len(lost) == 4, "in 200 s"
+    assert len(caplog.messages) <= 8
+    assert outlet.status().lost == 134
+
+
 def test_a_sink_that_hangs_for_good_does_not_block_the_end() -> None:
     """After the time limit the waiting predictions are lost and counted."""
     outlet = SinkQueue(Slow(held=True), lossless=False)

@@ -8,7 +8,7 @@ from typing import TextIO, get_args
 
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.streaming.records import Frame, Prediction
-from edge_resnet.streaming.sinks.linefile import LineFile, Sync
+from edge_resnet.streaming.sinks.linefile import FileInUseError, LineFile, Sync
 from edge_resnet.streaming.sinks.serialise import to_json
 
 __all__ = ["JsonlSink"]
@@ -22,7 +22,8 @@ class JsonlSink:
     renamed to ``FILE.1`` and so on, of which ``keep`` remain. ``sync``: when lines are synced to disk; ``interval``: with the
     first frame that comes at least a second after the last time. All three apply to files.
 
-    If the disk is full ``write`` fails and removes what it wrote of the line; the next line is tried again.
+    Two runs never write to one file: the second one is refused. If the disk is full ``write`` fails and removes what it wrote of
+    the line; the next line is tried again.
     """
 
     name = "jsonl"
@@ -50,6 +51,9 @@ class JsonlSink:
         if isinstance(target, Path):
             try:
                 self._file = LineFile(target, append=append, max_bytes=max_bytes, keep=keep, sync=sync)
+            except FileInUseError as error:
+                hint = "end that run, or choose another file with --jsonl"
+                raise ConfigError(f"another run writes to {target}", hint=hint) from error
             except OSError as error:
                 raise ConfigError(f"cannot write {target}: {error.strerror}", hint="choose another file with --jsonl") from error
 

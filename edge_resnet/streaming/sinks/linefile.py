@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -11,7 +12,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-__all__ = ["LineFile", "Sync"]
+from edge_resnet.core.files import lock
+
+__all__ = ["FileInUseError", "LineFile", "Sync"]
 
 _log = logging.getLogger(__name__)
 
@@ -23,14 +26,21 @@ _EVERY_S = 1.0
 _TAIL = 1 << 20
 
 
+class FileInUseError(OSError):
+    """Another process writes to the file."""
+
+
 class LineFile:
     """Appends lines to ``path``. With ``max_bytes`` a line that would make it larger goes to a new file of that name; the older
     files are ``path.1`` (the newest) to ``path.keep``, and those before them are deleted.
 
     A line is written whole or not at all: if the disk takes only a part, that part is removed. If a file that is continued ends
     in an incomplete line, as after a power cut, the line is cut off if it is the beginning of a JSON object, and is ended by a
-    newline otherwise. If the files cannot be renamed, the line goes to the old one. A file that another program renames or
-    removes is created again within a second. Raises OSError.
+    newline otherwise. If a new file cannot be opened or the files cannot be renamed, the line goes to the old one. A file that
+    another program renames or removes is created again within a second.
+
+    While it is open a file is locked: FileInUseError is raised, and nothing is changed, if another process writes to it. The
+    constructor waits, with a warning, for the reader of a pipe. Raises OSError.
     """
 
     def __init__(self, path: Path, *, append: bool, max_bytes: int | None = None, keep: int = 5, sync: Sync = "never") -> None:
@@ -42,11 +52,15 @@ class LineFile:
         self._dirty = False
         self._ragged = False
         self._rotates = True
-        self._fd: int | None = _open(path, 0 if append else os.O_TRUNC)
+        self._fd: int | None = _open(path)
         try:
             self._regular = stat.S_ISREG(os.fstat(self._fd).st_mode)
-            if append and self._regular:
-                self._repair_end()
+            if self._regular:
+                self._new.unlink(missing_ok=True)  # of a process that was killed while it rotated
+                if append:
+                    self._repair_end()
+                else:
+                    os.ftruncate(self._fd, 0)  # not before it is locked: another process may write to it
         except OSError:
             self.close()
             raise
@@ -133,9 +147,8 @@ class LineFile:
         try:
             if self._sync != "never":
                 self._sync_data()
-            if self._is_at(self._path):  # else an earlier attempt, or another program, has renamed it already
-                self._shift()
-            new = _open(self._path, 0)
+            # If it is not there, another program has renamed it.
+            new = self._replaced() if self._is_at(self._path) else _open(self._path)
             os.close(self._fd)
             self._fd, self._ragged, self._rotates = new, False, True
             if self._sync != "never":
@@ -144,6 +157,23 @@ class LineFile:
             if self._rotates:
                 _log.warning("%s cannot be rotated, its lines go to the old file: %s", self._path, error.strerror)
             self._rotates = False
+
+    def _replaced(self) -> int:
+        """A new file, open before the old ones are renamed: if that fails, nothing has moved."""
+        new = _open(self._new)
+        try:
+            self._shift()
+            self._new.replace(self._path)
+        except OSError:
+            os.close(new)
+            with suppress(OSError):
+                self._new.unlink(missing_ok=True)
+            raise
+        return new
+
+    @property
+    def _new(self) -> Path:
+        return self._path.with_name(f".{self._path.name}.new")
 
     def _is_at(self, path: Path) -> bool:
         assert self._fd is not None
@@ -182,8 +212,26 @@ class LineFile:
         self._ragged = bool(text)
 
 
-def _open(path: Path, flags: int) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | flags, 0o666)
+def _open(path: Path) -> int:
+    """Open a file to append to it, and lock it; wait for the reader of a pipe."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+    try:
+        fd = os.open(path, flags | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        _log.warning("%s is a pipe that nobody reads: waiting for a reader", path)
+        fd = os.open(path, flags, 0o666)
+    try:
+        os.set_blocking(fd, True)
+        opened = os.fstat(fd)
+        # Between opening and locking the other process may have renamed it.
+        if stat.S_ISREG(opened.st_mode) and not (lock(fd) and os.path.samestat(opened, path.stat())):
+            raise FileInUseError(errno.EAGAIN, "another process writes to it")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 def _is_whole(line: bytes) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from edge_resnet.core.text import printable
 from edge_resnet.streaming.records import Frame, Prediction, RunStatus, SourceStatus
 
 if TYPE_CHECKING:
@@ -105,8 +106,7 @@ class TableSink:
 
     def _safe(self, text: str) -> str:
         """The text with control characters, and those that the terminal's encoding lacks, escaped."""
-        plain = "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii") for letter in text)
-        return plain.encode(self._console.encoding, "backslashreplace").decode(self._console.encoding)
+        return printable(text).encode(self._console.encoding, "backslashreplace").decode(self._console.encoding)
 
 
 def _of(source: SourceStatus, newest: dict[str, Prediction], *, alone: bool) -> Prediction | None:
@@ -171,7 +171,7 @@ class ConsoleSink:
         answer, milliseconds = prediction.answer, sum(prediction.stages_ms.values())
         # After smoothing the answer may not be the frame's best class, or be unknown.
         held = f"{answer.label} <- " if answer and answer.class_index != prediction.top[0].class_index else ""
-        self._echo(f"{prediction.source} #{prediction.frame}: {held}{answers}   ({milliseconds:.1f} ms)")
+        self._echo(printable(f"{prediction.source} #{prediction.frame}: {held}{answers}   ({milliseconds:.1f} ms)"))
 
     def close(self) -> None:
         """Nothing is held back."""
@@ -201,9 +201,11 @@ class FrameCounter:
 
     def write(self, prediction: Prediction, frame: Frame) -> None:  # noqa: ARG002 - the protocol's signature
         """Count one frame."""
+        from rich.text import Text
+
         self._frames += 1
         best = prediction.top[0]
-        self._status.update(f"{self._frames} frames, {best.label} {100 * best.probability:.0f} %")
+        self._status.update(Text(printable(f"{self._frames} frames, {best.label} {100 * best.probability:.0f} %")))
 
     def close(self) -> None:
         """Remove the spinner."""

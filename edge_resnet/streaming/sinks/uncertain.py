@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import re
+import time
 from contextlib import suppress
 from functools import partial
 from io import BytesIO
 from math import isfinite
 from pathlib import Path
 from types import TracebackType
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.files import lock
 from edge_resnet.core.staging import replace_files, sweep
 from edge_resnet.streaming.records import Frame, Prediction
 from edge_resnet.streaming.sinks.serialise import encode_json, prediction_fields, utc
@@ -24,6 +28,15 @@ __all__ = ["UncertainSink"]
 _QUALITY = 95
 _NAME = re.compile(r"(\d{6,})(_[0-9TZ.]+)?\.jpg")
 _SOURCES = 1024
+#: Seconds between two searches for images that are too old.
+_SWEEP_S = 60.0
+
+
+class _Saved(NamedTuple):
+    """What is known of an image: the bytes of it and its line, and the time it was written, since 1970."""
+
+    size: int
+    at_s: float
 
 
 class UncertainSink:
@@ -32,37 +45,61 @@ class UncertainSink:
     ``cat DIR/*.json`` lists all of them.
 
     At most one frame per source in ``every_s`` seconds of capture. Images and lines together stay below ``max_bytes``: the oldest
-    are removed. Names begin with a running number, which a later run continues: a clock that was set back does not change the
-    order. Each file is written whole and synced to disk, or not at all; if the disk is full ``write`` fails, and the next frame
-    is tried again.
+    are removed. With ``max_days`` those are removed, too, that are older by this machine's clock: when the sink is opened, and
+    once a minute as long as predictions come. Names begin with a running number, which a later run continues: a clock that was
+    set back does not change the order. Each file is written whole and synced to disk, or not at all; if the disk is full
+    ``write`` fails, and the next frame is tried again. Two runs never use one folder: the second one is refused.
     """
 
     name = "uncertain"
     wants_frames = True
 
-    def __init__(self, folder: Path, *, below: float = 0.5, every_s: float = 1.0, max_bytes: int = 1 << 30) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        below: float = 0.5,
+        every_s: float = 1.0,
+        max_bytes: int = 1 << 30,
+        max_days: float | None = None,
+    ) -> None:
         if not 0 < below <= 1:
             raise ConfigError(f"a probability limit lies in (0, 1], not {below}", hint="0.5 is a good start")
         if not (isfinite(every_s) and every_s >= 0):
             raise ConfigError(f"images cannot be {every_s} seconds apart", hint="1 is a good start, 0 takes every frame")
         if max_bytes < 1:
             raise ConfigError(f"{max_bytes} bytes are too few for an image", hint="1 GiB is a good start")
+        if max_days is not None and not (isfinite(max_days) and max_days > 0):
+            raise ConfigError(f"images cannot be kept for {max_days} days", hint="--uncertain-days 30 keeps them for a month")
         self._folder = folder
+        self._max_age_s = None if max_days is None else 86_400 * max_days
+        self._swept_s = float("-inf")
         self._below = below
         self._every_ns = every_s * 1e9
         self._max_bytes = max_bytes
         self._saved_ns: dict[str, int] = {}
-        self._sizes: dict[str, int] = {}
+        self._saved: dict[str, _Saved] = {}
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._find_saved()
+            self._lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            hint = "name a folder that you may write to: --record-uncertain DIR"
-            raise ConfigError(f"cannot use {folder}: {error.strerror}", hint=hint) from error
-        self._next = 1 + max((int(stem.split("_")[0]) for stem in self._sizes), default=0)
+            raise _unusable(folder, error) from error
+        try:
+            if not lock(self._lock):  # its numbers and its limit would be two runs'
+                raise ConfigError(f"another run saves frames in {folder}", hint="name another folder: --record-uncertain DIR")
+            self._find_saved()
+            self._next = 1 + max((int(stem.split("_")[0]) for stem in self._saved), default=0)
+            self._sweep()
+        except BaseException as error:
+            self.close()
+            if isinstance(error, OSError):
+                raise _unusable(folder, error) from error
+            raise
 
     def write(self, prediction: Prediction, frame: Frame) -> None:
         """Save the frame if it is due. Raises ConfigError if it cannot be written."""
+        with suppress(OSError):  # tried again in a minute
+            self._sweep()
         best = prediction.answer or prediction.top[0]
         if best.probability >= self._below or not self._is_due(prediction):
             return
@@ -82,13 +119,16 @@ class UncertainSink:
             with suppress(OSError):
                 (self._folder / f"{stem}.json").unlink(missing_ok=True)
             hint = "free some space, or name another folder: --record-uncertain DIR"
-            raise ConfigError(f"cannot write {self._folder / stem}.jpg: {error.strerror}", hint=hint) from error
+            raise ConfigError(f"cannot write to {self._folder}: {error.strerror}", hint=hint) from error
         self._next += 1
-        self._sizes[stem] = size
+        self._saved[stem] = _Saved(size, time.time())
         self._saved_ns[prediction.source] = prediction.captured_ns
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Let another run use the folder."""
+        fd, self._lock = self._lock, -1
+        if fd >= 0:
+            os.close(fd)
 
     def __enter__(self) -> UncertainSink:
         return self
@@ -117,15 +157,32 @@ class UncertainSink:
                 (self._folder / name).unlink(missing_ok=True)
         stems = [name[:-4] for name in names if _NAME.fullmatch(name) and f"{name[:-4]}.json" in names]
         for stem in sorted(stems, key=lambda stem: int(stem.split("_")[0])):
-            self._sizes[stem] = sum((self._folder / f"{stem}{suffix}").stat().st_size for suffix in (".jpg", ".json"))
+            found = [(self._folder / f"{stem}{suffix}").stat() for suffix in (".jpg", ".json")]
+            self._saved[stem] = _Saved(sum(entry.st_size for entry in found), found[0].st_mtime)
 
     def _make_room(self, size: int) -> None:
         """Remove the oldest until the limit holds; those that the user has moved away are only forgotten."""
-        while self._sizes and sum(self._sizes.values()) + size > self._max_bytes:
-            stem = next(iter(self._sizes))
-            for suffix in (".jpg", ".json"):
-                (self._folder / f"{stem}{suffix}").unlink(missing_ok=True)
-            del self._sizes[stem]
+        while self._saved and sum(saved.size for saved in self._saved.values()) + size > self._max_bytes:
+            self._remove(next(iter(self._saved)))
+
+    def _sweep(self) -> None:
+        """Remove what is too old; once a minute."""
+        if self._max_age_s is None or time.monotonic() - self._swept_s < _SWEEP_S:
+            return
+        self._swept_s = time.monotonic()
+        before_s = time.time() - self._max_age_s
+        for stem in [stem for stem, saved in self._saved.items() if saved.at_s < before_s]:
+            self._remove(stem)
+
+    def _remove(self, stem: str) -> None:
+        for suffix in (".jpg", ".json"):
+            (self._folder / f"{stem}{suffix}").unlink(missing_ok=True)
+        del self._saved[stem]
+
+
+def _unusable(folder: Path, error: OSError) -> ConfigError:
+    hint = "name a folder that you may write to: --record-uncertain DIR"
+    return ConfigError(f"cannot use {folder}: {error.strerror}", hint=hint)
 
 
 def _line(prediction: Prediction, file: str, probability: float) -> bytes:
@@ -136,8 +193,8 @@ def _line(prediction: Prediction, file: str, probability: float) -> bytes:
 
 def _stamp(wall_ns: int) -> str:
     """The time of capture as a part of a name, ``_20261103T141502.123Z``; empty if it is not known."""
-    time = utc(wall_ns)
-    return f"_{time.replace('-', '').replace(':', '')}" if time else ""
+    moment = utc(wall_ns)
+    return f"_{moment.replace('-', '').replace(':', '')}" if moment else ""
 
 
 def _jpeg(frame: Frame) -> bytes:

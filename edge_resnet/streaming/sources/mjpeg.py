@@ -14,6 +14,7 @@ import ssl
 import time
 from contextlib import suppress
 from email.message import Message
+from urllib.parse import urljoin
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,9 @@ _PORTS = {"http": 80, "https": 443}
 _MEGAPIXELS = Range(20, 1, 89)
 #: Seconds after which it is said again that images cannot be read.
 _QUIET_S = 60.0
+#: Letters of a new address that are shown.
+_SHOWN = 200
+_JPEG_END = b"\xff\xd9"
 _NO_STREAM = "use the address of its MJPEG stream; for other video streams use rtsp://, and download files"
 
 
@@ -78,7 +82,7 @@ class _MjpegCapture:
             if answer is not None:
                 self.close()
                 response = self._request(answer)
-        self._parts = Parts(self._receive, self._judge(response), _is_whole)
+        self._parts = Parts(self._receive, self._judge(response), _is_whole, ending=_JPEG_END)
 
     def read(self) -> CapturedImage:
         assert self._parts is not None
@@ -142,23 +146,32 @@ class _MjpegCapture:
         return self._response
 
     def _judge(self, response: http.client.HTTPResponse) -> str:
-        """The boundary between the images. Raises SourceError if the response is not a stream of images."""
+        """The boundary between the images as declared, or empty. Raises SourceError if the response is no stream of images."""
         name, status = self._name, response.status
         if status == 401:
             raise refused_login(name, self._address)
         if status in (301, 302, 303, 307, 308):
-            where = public_uri(response.headers.get("Location", ""))
-            raise SourceError(f"{name} has moved{' to ' + where if where else ''}", hint="use that address")
+            raise SourceError(f"{name} has moved to {self._new_place(response)}", hint="use that address, if you trust it")
         if status != 200:
             reason = re.sub(r"[^ -~]", "?", response.reason or "")[:80]
             raise SourceError(f"{name}: the server refuses with {status} {reason}".rstrip(), hint="check the path in a browser")
         message: Message = response.headers
-        if message.get_content_type() == "multipart/x-mixed-replace":
-            boundary = message.get_boundary()
-            if boundary:
-                return boundary
+        kind = message.get_content_type()
+        # Servers without a type, or with one that says nothing, are judged by what they send.
+        if kind.startswith("multipart/") or "Content-Type" not in message or kind == "application/octet-stream":
+            return message.get_boundary() or ""
+        if kind == "image/jpeg":
+            raise SourceError(f"{name} is a single image", hint=f"{_NO_STREAM}; a program can fetch the image again and again")
         kind = re.sub(r"[^ -~]", "?", message.get_content_type())[:80]
         raise SourceError(f"{name} is not a stream of JPEG images but {kind}", hint=_NO_STREAM)
+
+    def _new_place(self, response: http.client.HTTPResponse) -> str:
+        location = response.headers.get("Location", "")
+        try:
+            where = public_uri(urljoin(self._address.bare, location))
+        except ValueError:
+            return "an address that cannot be read"
+        return where if len(where) <= _SHOWN else f"{where[:_SHOWN]}…"
 
     def _receive(self) -> bytes:
         assert self._response is not None
@@ -182,9 +195,9 @@ def _tls(*, verify: bool) -> ssl.SSLContext:
     return context
 
 
-def _is_whole(body: bytes) -> bool:
+def _is_whole(body: bytes | bytearray) -> bool:
     """Whether it has the begin and the end of a JPEG; some cameras pad with zeros or line ends."""
-    return body.startswith(b"\xff\xd8") and body.rstrip(b"\x00\r\n").endswith(b"\xff\xd9")
+    return body.startswith(b"\xff\xd8") and body.rstrip(b"\x00\r\n").endswith(_JPEG_END)
 
 
 def _decode(body: bytes, max_pixels: int) -> npt.NDArray[np.uint8]:

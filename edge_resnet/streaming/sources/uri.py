@@ -14,10 +14,19 @@ from edge_resnet.core.errors import SourceError
 __all__ = ["TIMEOUT", "Address", "Range", "Timeouts", "parse_address", "public_uri", "read_options", "take_options"]
 
 _MASK = "***"
-#: In the query or, for some recorders, in the path. The value extends to the next character that must be escaped in it.
+#: In the path, for some recorders. The value extends to the next character that must be escaped in it.
 _SECRET = re.compile(
     r"(?i)((?<![a-z])(?:pass(?:word|wd|wort|phrase)?|pwd|psw|token|secret|auth|(?:api_?)?key|sig(?:nature)?)=)[^&;?#]+"
 )
+#: Keys of a query whose values are shown. Cameras have dozens of names for a password, so that all others are masked.
+_HARMLESS = frozenset({
+    "action", "bitrate", "brightness", "cam", "camera", "cameraid", "camid", "ch", "chan", "channel", "channelid", "chid",
+    "chn", "codec", "color", "colour", "compression", "encoding", "flip", "format", "fps", "framerate", "frames", "h",
+    "height", "idx", "index", "megapixels", "mirror", "mode", "nbframes", "out_height", "out_width", "profile", "proto",
+    "protocol", "quality", "rate", "req_fps", "res", "resolution", "rotate", "rotation", "scale", "seed", "size", "stream",
+    "streamid", "streamtype", "subtype", "threads", "timeout", "track", "transport", "transportmode", "type", "unicast",
+    "verify", "video", "videocodec", "videokeyframeinterval", "view", "w", "width",
+})  # fmt: skip
 
 
 class Range(NamedTuple):
@@ -76,7 +85,8 @@ class Address:
 
 
 def public_uri(uri: str) -> str:
-    """The URI for messages: user and password, and values such as ``?token=…``, are replaced by ``***``.
+    """The URI for messages: user and password, the fragment, and every value of the query are replaced by ``***``, but for those
+    of keys that are known to be harmless, such as ``channel``.
 
     A password with an unescaped ``/`` or ``@`` is hidden, too: everything up to the last ``@`` counts as user and password,
     unless the part after ``://`` cannot contain any. Names of files are returned unchanged.
@@ -87,7 +97,26 @@ def public_uri(uri: str) -> str:
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if "@" in authority or (":" in authority and "@" in rest):
         rest = f"{_MASK}@{rest.rpartition('@')[2]}"
-    return scheme + mark + _SECRET.sub(rf"\g<1>{_MASK}", rest)
+    rest, hash_mark, _ = rest.partition("#")
+    before, question, query = rest.partition("?")
+    parts = [_masked(part) if index % 2 == 0 else part for index, part in enumerate(re.split("([&;?])", query))]
+    return scheme + mark + _public_path(before) + question + "".join(parts) + (hash_mark and hash_mark + _MASK)
+
+
+def _public_path(path: str) -> str:
+    """The host and path with what looks like a password masked; the whole path if that is hidden by percent signs."""
+    shown = _SECRET.sub(rf"\g<1>{_MASK}", path)
+    if shown == path and _SECRET.search(unquote(path)):
+        return f"{path.partition('/')[0]}/{_MASK}"
+    return shown
+
+
+def _masked(part: str) -> str:
+    """One ``key=value`` of a query. A part without a value may itself be a secret."""
+    key, mark, value = part.partition("=")
+    if key.lower() in _HARMLESS or not part:
+        return part
+    return key + mark + (value and _MASK) if mark else _MASK
 
 
 def parse_address(uri: str) -> Address:

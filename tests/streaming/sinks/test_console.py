@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from io import StringIO
 
 import numpy as np
+import pytest
 
 from edge_resnet.runtime.postprocess import ClassScore
 from edge_resnet.streaming.records import Answer, Frame, Prediction
-from edge_resnet.streaming.sinks.terminal import ConsoleSink
+from edge_resnet.streaming.sinks.terminal import ConsoleSink, FrameCounter
 
 SECOND = 1_000_000_000
 
@@ -79,3 +82,23 @@ def test_the_smoothed_answer_decides() -> None:
     lines = _lines(*frames)
     assert [line.split(":", 2)[1].split()[1] for line in lines] == ["#0", "#6"]
     assert lines[1].startswith("camera:0 #6: unknown <- cat 50.0 %")
+
+
+def test_labels_and_names_do_not_steer_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Escape sequences in a label or a file's name are shown, by lines and by the counter, and brackets are not markup."""
+    evil = "\x1b[2J\x9b31m\u202e[red]"
+    prediction = replace(
+        _prediction(f"{evil}.jpg", 0, "cat"), top=(ClassScore(0, evil, 0.5),), answer=Answer(0, evil, 0.5, changed=True)
+    )
+    (line,) = _lines(prediction)
+    assert line.isprintable()
+    assert r"\x1b[2J\x9b31m\u202e[red]" in line
+    terminal = StringIO()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    with FrameCounter() as counter:
+        counter.write(prediction, FRAME)
+        time.sleep(0.2)
+    assert r"\x1b[2J\x9b31m\u202e[red]" in terminal.getvalue()
+    assert "\x9b" not in terminal.getvalue()

@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -133,7 +135,7 @@ def test_a_rotation_that_fails_loses_nothing(tmp_path: Path, caplog: pytest.LogC
 
 
 def test_a_rotation_that_fails_half_way_loses_nothing(tmp_path: Path) -> None:
-    """If the file is renamed and no new one can be opened, repeated attempts delete no older file."""
+    """If no new file can be opened, nothing is renamed: readers of the name find the newest lines, and older files stay."""
     path = tmp_path / "out.jsonl"
     file = LineFile(path, append=True, max_bytes=10, keep=3)
     for number in range(3):
@@ -147,10 +149,55 @@ def test_a_rotation_that_fails_half_way_loses_nothing(tmp_path: Path) -> None:
             file.write(f'{{"n": {number}}}')
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    assert not path.exists()
+    assert [json.loads(line)["n"] for line in path.read_text().splitlines()] == [2, *range(3, 9)]
     file.write('{"n": 9}')
     file.close()
+    assert path.read_text() == '{"n": 9}\n'
     assert [json.loads(line)["n"] for line in _read(path)] == list(range(10))
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+@pytest.mark.parametrize("append", [False, True])
+def test_a_file_that_another_process_writes_to_is_left_alone(tmp_path: Path, append: bool) -> None:
+    """It is refused before anything is cut, also after a rotation; when the other has ended, it is free."""
+    path = tmp_path / "out.jsonl"
+    file = LineFile(path, append=True, max_bytes=20, keep=9)
+    for number in range(3):
+        file.write(f'{{"n": {number:8}}}')
+        with pytest.raises(linefile.FileInUseError):
+            LineFile(path, append=append)
+    assert [json.loads(line)["n"] for line in _read(path)] == [0, 1, 2]
+    file.close()
+    LineFile(path, append=append).close()
+
+
+def test_a_rotation_that_was_killed_leaves_nothing(tmp_path: Path) -> None:
+    """The new file that was not yet renamed is removed by the next run."""
+    path = tmp_path / "out.jsonl"
+    (tmp_path / ".out.jsonl.new").touch()
+    LineFile(path, append=True).close()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out.jsonl"]
+
+
+def test_a_pipe_without_a_reader_is_waited_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """With a warning; then every line arrives."""
+    path, found = tmp_path / "pipe", list[str]()
+    os.mkfifo(path)
+
+    def read() -> None:
+        while not caplog.records:
+            time.sleep(0.005)
+        found.append(path.read_text())
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    with caplog.at_level(logging.WARNING):
+        file = LineFile(path, append=False)
+    file.write("{}")
+    file.close()
+    reader.join(10)
+    assert found == ["{}\n"]
+    assert caplog.messages == [f"{path} is a pipe that nobody reads: waiting for a reader"]
 
 
 def test_a_file_renamed_by_others_is_created_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -90,6 +92,41 @@ def test_the_newest_are_kept_below_the_limit(
             sink.close()
             sink = UncertainSink(folder, every_s=0, max_bytes=max_bytes)
     sink.close()
+
+
+def test_two_runs_on_one_folder(tmp_path: Path) -> None:
+    """The second one is refused as long as the first one runs."""
+    with UncertainSink(tmp_path) as sink:
+        with pytest.raises(ConfigError, match="another run saves frames"):
+            UncertainSink(tmp_path)
+        sink.write(predicted(0, _UNSURE), with_image())
+    UncertainSink(tmp_path).close()
+    assert _saved(tmp_path) == [0]
+
+
+def test_what_is_too_old_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the start, and once a minute while predictions come; the user's own files stay."""
+    (tmp_path / "mine.jpg").write_bytes(b"mine")
+    with UncertainSink(tmp_path, every_s=0) as sink:
+        for number in range(4):
+            sink.write(predicted(number, _UNSURE), with_image(number))
+    images = sorted(tmp_path.glob("0*.jpg"))
+    for age_days, image in zip((3, 1.5, 0.5, 0), images, strict=True):
+        os.utime(image, (time.time() - 86_400 * age_days,) * 2)
+    os.utime(tmp_path / "mine.jpg", (0, 0))
+    sink = UncertainSink(tmp_path, max_days=2)
+    assert sorted(path.name for path in tmp_path.glob("0*")) == [
+        f"{one.stem}{end}" for one in images[1:] for end in (".jpg", ".json")
+    ]
+    real = time.time
+    monkeypatch.setattr("edge_resnet.streaming.sinks.uncertain.time.time", lambda: real() + 86_400)
+    sure = predicted(9, Seen(probability=0.9))
+    sink.write(sure, with_image(9))
+    assert images[1].exists(), "a minute has not passed"
+    monkeypatch.setattr("edge_resnet.streaming.sinks.uncertain._SWEEP_S", 0.0)
+    sink.write(sure, with_image(9))
+    assert [image.exists() for image in images] == [False, False, True, True]
+    assert (tmp_path / "mine.jpg").exists()
 
 
 def test_no_more_than_needed_is_removed(tmp_path: Path) -> None:

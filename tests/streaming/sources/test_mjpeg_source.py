@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import resource
 import shutil
+import socket
 import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -78,7 +80,7 @@ def test_no_stream_eats_the_memory(camera: MjpegServer, path: str) -> None:
     """An image that claims 13 GB, one that never ends and one that announces 100 GB take less than 300 MB."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with open_source(camera.url(path)) as source:
-        if path == "/huge":
+        if path in ("/huge", "/giant"):
             _take(source, 9)
         else:
             with pytest.raises(SourceError, match="more than 32 MiB"):
@@ -172,7 +174,7 @@ def test_closing_from_another_thread(when: str) -> None:
     ("path", "match", "hint"),
     [
         ("/nowhere", "the server refuses with 404", "path"),
-        ("/image", "is not a stream of JPEG images but image/jpeg", "MJPEG"),
+        ("/image", "is a single image", "MJPEG"),
         ("/moved", r"has moved to http://\*\*\*@127", "that address"),
         ("/silent?timeout=0.3", r"does not answer within 0\.3 s", "HTTP port"),
         ("/stream?timeout=0", "must lie in", "timeout=5"),
@@ -240,3 +242,80 @@ def test_it_works_without_opencv(camera: MjpegServer) -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert result.stdout.strip() == "3"
     assert result.stderr == ""
+
+
+def _server(script: str) -> Iterator[int]:
+    """The port of a script of ../shared/field that serves on it."""
+    path = Path(__file__).resolve().parents[4] / "shared" / "field" / script
+    if not path.is_file():
+        pytest.skip(f"{script} is not here ({path.parent})")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    with subprocess.Popen([sys.executable, str(path), str(port)]) as process:
+        try:
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:
+                with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                    break
+                time.sleep(0.05)
+            yield port
+        finally:
+            process.kill()
+
+
+@pytest.fixture(scope="module")
+def habits() -> Iterator[int]:
+    yield from _server("mjpeg_habits.py")
+
+
+@pytest.fixture(scope="module")
+def hostile() -> Iterator[int]:
+    yield from _server("mjpeg_hostile.py")
+
+
+_READABLE = (
+    "std dashes dashes4 nodash quoted upper nolen lf lflen notrail notrailnolen biglen smalllen zerolen wrong noboundary mixed "
+    "noct octet jpgct gray cmyk chunked http10 firstmissing spaces spacebound semicolonend doubleheader half connlen lenneg "
+    "slash plus foldedhdr gz"
+)
+
+
+@pytest.mark.parametrize("habit", _READABLE.split())
+def test_the_habits_of_cameras(habits: int, habit: str) -> None:
+    """However a server frames its images, two can be read."""
+    with open_source(f"http://127.0.0.1:{habits}/{habit}") as source:
+        assert len(_take(source, 2)) == 2
+        assert source.dropped <= (2 if habit == "half" else 0)
+
+
+@pytest.mark.parametrize(
+    "attack", ["cl-small", "cl-big", "cl-huge", "cl-neg", "switch", "chunkhuge", "boundary1", "boundary-long"]
+)
+def test_hostile_servers_whose_images_can_be_read(hostile: int, attack: str) -> None:
+    """Wrong lengths and odd boundaries lose nothing."""
+    with open_source(f"http://127.0.0.1:{hostile}/{attack}") as source:
+        assert len(_take(source, 2)) == 2
+        assert source.dropped == 0
+
+
+@pytest.mark.parametrize(
+    ("attack", "reason"),
+    [
+        ("big49mpx", "and [0-9]+ that cannot"),
+        ("bomb60000", "and [0-9]+ that cannot"),
+        ("markflood", "and [0-9]+ that cannot"),
+        ("giant-part", "more than 32 MiB"),
+        ("no-boundary", "more than 32 MiB"),
+        ("dashes", "more than 32 MiB"),
+        ("endless-part-headers", "header without an end"),
+        ("drip", "gave no frame"),
+        ("dashmarks", "gave no frame|32 MiB"),
+        ("redirect-file", "has moved"),
+        ("status-garbage", "does not answer as an HTTP server"),
+    ],
+)
+def test_hostile_servers_that_are_refused(hostile: int, attack: str, reason: str) -> None:
+    """Each ends with an error that says why."""
+    with pytest.raises(SourceError, match=reason):
+        open_source(f"http://127.0.0.1:{hostile}/{attack}?timeout=0.2")

@@ -107,5 +107,40 @@ def test_what_never_ends_is_refused(begin: bytes) -> None:
 @pytest.mark.parametrize("boundary", ["", "--", "  "])
 def test_no_boundary(boundary: str) -> None:
     """A stream that declares none is refused."""
-    with pytest.raises(SourceError, match="declares no boundary"):
-        Parts(_from(b""), boundary, _whole)
+    for stream in (b"", b"<image>\r\n<image>", b"--\r\n\r\n<image>"):
+        with pytest.raises(SourceError, match="declares no boundary"):
+            Parts(_from(stream), boundary, _whole).next()
+
+
+@given(_BODIES.filter(bool), st.integers(-40, 40), st.lists(st.integers(1, 30), max_size=60))
+def test_a_wrong_length_loses_nothing(bodies: list[bytes], off: int, sizes: list[int]) -> None:
+    """Announced as too long, too short or empty: each part is taken up to the next boundary."""
+    bodies = [body.replace(b"<", b"[").replace(b">", b"]") for body in bodies]
+    bodies = [b"<" + body.replace(b"--", b"__").replace(b"\r", b" ").replace(b"\n", b" ") + b">" for body in bodies]
+    stream = b"".join(b"--x7y\r\nContent-Length: %d\r\n\r\n%s\r\n" % (max(0, len(body) + off), body) for body in bodies) + bytes(
+        60
+    )
+    parts = Parts(_from(stream + b"\r\n--x7y--\r\n", iter(sizes)), "x7y", _whole)
+    assert _all(parts)[: len(bodies) - 1] == bodies[:-1]
+
+
+@pytest.mark.parametrize("length", [b"0", b"3", b"33000000", b"99999999999999999999", b"-5"])
+def test_a_length_that_cannot_be(length: bytes) -> None:
+    """It is not waited for."""
+    stream = b"--b\r\nContent-Length: " + length + b"\r\n\r\n<one>\r\n--b\r\nContent-Length: 5\r\n\r\n<two>\r\n--b--\r\n"
+    assert _all(Parts(_from(stream), "b", _whole)) == [b"<one>", b"<two>"]
+
+
+@pytest.mark.parametrize(
+    ("declared", "line"), [("b", b"b"), ("b", b"--other"), ("", b"--b"), ("--b", b"----b"), ("b--", b"--b--"), ("b", b"--b")]
+)
+def test_the_boundary_is_that_of_the_stream(declared: str, line: bytes) -> None:
+    """Where the first line is another boundary than the declared one, or has no dashes, it counts."""
+    stream = (line + b"\r\nContent-Type: image/jpeg\r\n\r\n<one>\r\n") * 3 + line
+    assert _all(Parts(_from(stream), declared, _whole)) == [b"<one>"] * 3
+
+
+def test_a_boundary_without_a_line_end_before_it() -> None:
+    """It is recognised after the bytes that end every body."""
+    stream = b"--b\r\n\r\n<one>>--b\r\n\r\n<--b>--b\r\n\r\n<two>>--b--\r\n"
+    assert _all(Parts(_from(stream), "b", _whole, ending=b">>")) == [b"<one>>", b"<--b>--b\r\n\r\n<two>>"]
