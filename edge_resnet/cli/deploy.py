@@ -57,7 +57,7 @@ def systemd(
         artifact=open_artifact(artifact).folder.absolute(),
         sources=tuple(map(_absolute, source or ["camera:0"])),
         run_options=(*(("--web", web) if web else ()), *(run_options or [])),
-        secrets=devicefiles.page_token(web),
+        secrets=devicefiles.page_token(web, run_options or ()),
         name=name,
         user=user,
         groups=devicefiles.present_groups(("video", "render")),

@@ -108,8 +108,9 @@ def closed_folders(paths: Iterable[Path]) -> tuple[Path, ...]:
     return tuple(sorted(closed))
 
 
-def page_token(web: str | None) -> tuple[tuple[str, str], ...]:
-    """A new token, with its variable, if the web page at ``web`` (HOST:PORT) can be reached from other machines.
+def page_token(web: str | None, run_options: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:
+    """A new token, with its variable, if the web page at ``web`` (HOST:PORT) can be reached from other machines: by its address,
+    or through the proxy that ``--web-origin`` in ``run_options`` names.
 
     Raises ConfigError if ``web`` is no address or a port that only root may open.
     """
@@ -121,7 +122,8 @@ def page_token(web: str | None) -> tuple[tuple[str, str], ...]:
     if address.port < 1024:
         message = f"the service may not open port {address.port}, since it does not run as root"
         raise ConfigError(message, hint="choose a port from 1024 on")
-    if address.loopback:
+    proxied = any(option.partition("=")[0] == "--web-origin" for option in run_options)
+    if address.loopback and not proxied:
         return ()
     return ((TOKEN_VARIABLE, secrets.token_urlsafe(24)),)
 

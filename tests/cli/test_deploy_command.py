@@ -133,6 +133,14 @@ def test_a_page_for_others_gets_a_token(cli: Cli, artifact: str, tmp_path: Path)
     assert len(tokens) == 2
 
 
+def test_a_page_behind_a_proxy_gets_a_token(cli: Cli, artifact: str, tmp_path: Path) -> None:
+    """Others reach it through the proxy, although it listens on loopback."""
+    web = ("--web", "127.0.0.1:8080", "-o", "a.service", "--", "--web-origin", "https://cam.example")
+    outcome = cli("deploy", "systemd", artifact, *web)
+    assert outcome.code == 0, outcome.err
+    assert "EDGE_RESNET_WEB_TOKEN=" in (tmp_path / "edge-resnet.env").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize("web", ["127.0.0.1:8080", "localhost:8080", "[::1]:8080"])
 def test_a_page_for_this_machine_needs_none(cli: Cli, artifact: str, web: str) -> None:
     """A page that only this machine can reach has no token, and so no file."""

@@ -42,6 +42,7 @@ def artifact(tiny_artifacts: dict[str, Artifact]) -> str:
         ((*SOURCE, "--web", "0.0.0.0:0"), ("no token", "--web-token")),
         ((*SOURCE, "--web", "nonsense"), ("HOST:PORT", "127.0.0.1")),
         ((*SOURCE, "--web", "127.0.0.1:0", "--web-origin", "cam.example"), ("scheme and host", "https://cam.example")),
+        ((*SOURCE, "--web", "127.0.0.1:0", "--web-origin", "https://cam.example"), ("no token", "--web-token")),
         ((*SOURCE, "--web-origin", "https://cam.example"), ("without --web", "--web HOST:PORT")),
         ((*SOURCE, "--mqtt", "mqtt://host"), ("MQTT", "mqtt://")),
         ((*SOURCE, "--save-video", "x.gif"), ("suffix", ".mkv")),

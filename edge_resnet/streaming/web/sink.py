@@ -32,8 +32,9 @@ class WebSink:
     """A page and an API at ``address``, HOST:PORT; port 0 takes any free one.
 
     ``status``: called by the server's threads at most four times a second. ``token``: what clients must send, None for no token;
-    an address that other machines can reach is refused without one. ``origin``: the address of the page that browsers show if a
-    proxy is in front of it, such as ``https://cam.example``. Raises ConfigError if one of them cannot be used.
+    a page that other machines can reach is refused without one. ``origin``: the address of the page that browsers show if a proxy
+    is in front of it, such as ``https://cam.example``: then others reach it whatever ``address`` is. Raises ConfigError if one of
+    them cannot be used.
     """
 
     name = "web"
@@ -45,6 +46,11 @@ class WebSink:
         self._address: Address = resolve(address)
         self._origin: Origin | None = None if origin is None else web_origin(origin)
         self._token = None if token is None else Token(token)
+        if token is None and self._origin is not None:
+            raise ConfigError(
+                "behind a proxy the page can be reached from other machines, and no token is set",
+                hint="set one with --web-token or EDGE_RESNET_WEB_TOKEN",
+            )
         if token is None and not self._address.loopback:
             raise ConfigError(
                 f"{address} can be reached from other machines, and no token is set",
