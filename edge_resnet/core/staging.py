@@ -79,8 +79,9 @@ def replace_files(writers: Mapping[Path, Callable[[Path], object]], *, private: 
     """Let each of ``writers`` fill a temporary file, and rename them to their paths once all are complete and on the disk.
 
     Parent folders are created. ``private``: at no moment can anyone but the owner read the files. Without ``force`` a file that
-    exists by then is kept, and FileExistsError raised. What is not a regular file, such as a device, is never replaced. Raises
-    OSError and what a writer raises; then every path holds what it held before.
+    exists by then is kept, and FileExistsError raised. What is not a regular file, such as a device, is never replaced. The
+    names reach the disk when the system writes them, within about half a minute: until then a power cut leaves the old files.
+    Raises OSError and what a writer raises; then every path holds what it held before.
     """
     with ExitStack() as stack:
         scratches: dict[Path, _Scratch] = {}
@@ -99,8 +100,6 @@ def replace_files(writers: Mapping[Path, Callable[[Path], object]], *, private: 
             _check_replaceable(path, force=force)
         for path, part in parts.items():
             part.replace(path) if force else _rename_onto_nothing(part, path)
-        for folder in scratches:
-            _sync_folder(folder)
 
 
 def sweep(folder: Path) -> None:

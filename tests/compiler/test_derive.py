@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +17,26 @@ from exported import image_batch, logits
 from onnx import TensorProto, numpy_helper
 from tiny import tiny_options
 
-from edge_resnet.artifact.folder import CALIBRATION, CORRECTIONS, MODEL, Artifact, open_artifact
+from edge_resnet.artifact.enginecache import find_engine
+from edge_resnet.artifact.folder import (
+    CALIBRATION,
+    CORRECTIONS,
+    MANIFEST,
+    MODEL,
+    Artifact,
+    describe_files,
+    open_artifact,
+    write_json,
+)
 from edge_resnet.compiler.derive import DERIVATIONS, compile_engine, corrected_graph, tensorrt_graph, write_onnx, write_trt_cache
+from edge_resnet.compiler.graph.corrections import read_corrections, write_corrections
 from edge_resnet.compiler.graph.fp16 import STRONG_OPSET
 from edge_resnet.compiler.graph.trtcache import calibration_cache
 from edge_resnet.core.errors import ArtifactError, BuildError, ConfigError
+from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import QuantRecipe
 from edge_resnet.pipelines.build import build
+from edge_resnet.pipelines.engines import prepare_engine
 from edge_resnet.runtime.backend import BACKENDS, backend_info
 
 
@@ -289,3 +303,42 @@ def test_the_same_artifact_gives_the_same_bytes(tiny_artifacts: dict[str, Artifa
         write_trt_cache(tiny_artifacts["int8"], tmp_path / f"{attempt}.cache", "8.6.1")
     assert (tmp_path / "a.strong").read_bytes() == (tmp_path / "b.strong").read_bytes()
     assert (tmp_path / "a.cache").read_bytes() == (tmp_path / "b.cache").read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["no meta", "empty", "a file"])
+def test_an_engine_without_its_record_is_derived_again(tiny_int8: Path, damage: str, caplog: pytest.LogCaptureFixture) -> None:
+    """engines/ is a cache: whatever lies under an engine's name, the next command derives it and says why."""
+    artifact = open_artifact(tiny_int8)
+    folder = compile_engine(artifact, "onnxruntime")
+    assert folder is not None
+    if damage == "no meta":
+        (folder / "meta.json").unlink()
+    else:
+        shutil.rmtree(folder)
+        folder.mkdir() if damage == "empty" else folder.touch()
+    with caplog.at_level(logging.WARNING, "edge_resnet"):
+        prepare_engine(artifact, "onnxruntime")
+    assert "will be derived again" in caplog.text
+    assert find_engine(artifact, folder.name) == folder
+
+
+@pytest.mark.parametrize("where", ["corrections", "graph"])
+def test_values_that_are_not_finite_never_become_an_engine(corrected: Artifact, tmp_path: Path, where: str) -> None:
+    """NaN in a bias or a weight is rounded to an integer zero in an engine, and class 0 would be the answer to every image."""
+    folder = Path(shutil.copytree(corrected.folder, tmp_path / "a", ignore=shutil.ignore_patterns("engines")))
+    if where == "corrections":
+        record = read_corrections(corrected)
+        assert record is not None
+        biases = {node: np.full_like(bias, np.nan) for node, bias in record.biases.items()}
+        write_corrections(folder / CORRECTIONS, replace(record, biases=biases))
+    else:
+        model = onnx.load(folder / MODEL)
+        weight = next(tensor for tensor in model.graph.initializer if len(tensor.dims) == 4)
+        weight.CopyFrom(numpy_helper.from_array(np.full(list(weight.dims), np.nan, np.float32), weight.name))
+        onnx.save(model, folder / MODEL)
+        table = json.loads((folder / CALIBRATION).read_text())
+        (folder / CALIBRATION).write_text(json.dumps({**table, "model_digest": sha256_of(folder / MODEL)}))
+    write_json(folder / MANIFEST, replace(corrected.manifest, files=describe_files(folder)))
+    with pytest.raises(ArtifactError, match="not finite numbers"):
+        compile_engine(open_artifact(folder), "onnxruntime")
+    assert not (folder / "engines").exists()
