@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import typer
 
 from edge_resnet.core.errors import is_out_of_memory
+from edge_resnet.core.text import printable
 
 __all__ = [
     "USAGE_ERROR",
@@ -55,7 +56,6 @@ def describe(error: BaseException, arguments: Sequence[str], command: str) -> Fa
         return Failure(f"{error.filename or 'the output'} cannot be written: {error.strerror}", "free some disk space", 1)
     if isinstance(error, ModuleNotFoundError):
         from edge_resnet.core.packages import EXTRAS, extra_command
-from edge_resnet.core.text import printable
 
         extra = EXTRAS.get(error.name or "")
         if extra is not None:

@@ -122,8 +122,9 @@ def _masked(part: str) -> str:
 def parse_address(uri: str) -> Address:
     """Parse a network URI. Raises SourceError, without the password, if it is malformed."""
     name = public_uri(uri)
-    if re.search(r"[\x00-\x20\x7f]", uri):
-        raise SourceError(f"{name!r} contains a space or a control character", hint="write %20 for a space, and quote the URI")
+    if re.search(r"[\x00-\x20\x7f-\xa0\ud800-\udfff]", uri):
+        message = f"{name!r} contains a space, a control character or an invalid byte"
+        raise SourceError(message, hint="write %20 for a space, and quote the URI")
     scheme, _, rest = uri.partition("://")
     match = re.fullmatch(r"([^/?#]*)([^#]*)(?:#.*)?", rest)
     authority, target = match.groups() if match else ("", "")
