@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from edge_resnet.core.errors import WeightsError
+from edge_resnet.network.weightfile import printable
 
 __all__ = ["HeldNetwork", "StateDict", "choose", "held_networks"]
 
@@ -33,6 +34,8 @@ _MEASURES = re.compile(
     r"loss|criteri|metric|accuracy|precision|recall|auroc|confusion|confmat|(?<![a-z])(?:acc|f1|auc|n_averaged)(?![a-z])", re.I
 )
 _MAX_DEPTH = 8
+#: Of one dict: an ensemble has fewer, and which of more is meant is not clear anyway.
+_MAX_NETWORKS = 64
 
 
 @dataclass(frozen=True)
@@ -144,18 +147,18 @@ def _state_dicts(content: Mapping[Any, object]) -> Iterator[tuple[str, StateDict
     seen = {id(content)}
     while waiting:
         path, one = waiting.pop(0)
-        tensors = {str(key): value for key, value in one.items() if isinstance(value, torch.Tensor)}
+        tensors = {printable(str(key)): value for key, value in one.items() if isinstance(value, torch.Tensor)}
         if tensors:
             yield ".".join(path), tensors
         for key, value in one.items():
             if isinstance(value, Mapping) and id(value) not in seen and len(path) < _MAX_DEPTH:
                 seen.add(id(value))
-                waiting.append(((*path, str(key)), value))
+                waiting.append(((*path, printable(str(key))), value))
 
 
 def _networks_of(name: str, state: StateDict) -> Iterator[HeldNetwork]:
     """The networks in one dict, each under a prefix of its own."""
-    prefixes = tuple(match[1] for key in state if (match := _ANCHOR.match(key)))
+    prefixes = tuple(match[1] for key in state if (match := _ANCHOR.match(key)))[:_MAX_NETWORKS]
     outer = {key: value for key, value in state.items() if not key.startswith(prefixes)}
     for prefix in prefixes:
         within = tuple(other for other in prefixes if other != prefix and other.startswith(prefix))

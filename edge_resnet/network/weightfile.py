@@ -6,6 +6,7 @@ Knows torch's and safetensors' formats, not which keys a network has.
 from __future__ import annotations
 
 import argparse
+import io
 import pickle
 import re
 import struct
@@ -23,13 +24,16 @@ from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from edge_resnet.core.errors import WeightsError, is_out_of_memory
 
-__all__ = ["FORMATS", "read_weights_file"]
+__all__ = ["FORMATS", "printable", "read_weights_file"]
 
 FORMATS = "a .pth, .th, .pt, .ckpt or .safetensors file with a state dict"
 #: ResNet-152 in float64 with an optimizer's two moments and an average needs 2 GiB.
 _MAX_BYTES = 8 * 2**30
-#: Of the part that is parsed before any tensor is: a pickle, or safetensors' header. 1,202 layers need 1 MiB.
-_MAX_HEADER = 32 * 2**20
+#: Of what is parsed before any tensor is read: a pickle, or safetensors' header. 1,202 layers, an optimizer and an average need
+#: 3 MiB.
+_MAX_HEADER = 4 * 2**20
+#: Reads of a pickle that has no size of its own, in torch's format before 1.6: one to three for each of its operations.
+_MAX_READS = 4_000_000
 _MAX_MEMBERS = 100_000
 _AGAIN = "download or copy the file again"
 #: First bytes of files that are no weights, what they are, and what helps.
@@ -74,6 +78,11 @@ def read_weights_file(path: Path) -> Mapping[Any, object]:
         kind = type(content).__name__
         raise WeightsError(f"weights file {path} contains a {kind}, not a state dict", hint=f"weights are {FORMATS}")
     return content
+
+
+def printable(text: str, limit: int = 200) -> str:
+    """A name from a file as it may be shown: control characters escaped, and not longer than ``limit`` characters."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text[:limit])
 
 
 def _read(path: Path) -> object:
@@ -141,7 +150,7 @@ def _check_archive(path: Path, size: int) -> None:
 def _unpickled(path: Path, size: int) -> object:
     """What torch.save wrote, where it is tensors and plain values."""
     try:
-        with path.open("rb") as file, warnings.catch_warnings(), safe_globals(_PLAIN_VALUES):
+        with _Counted(io.FileIO(path)) as file, warnings.catch_warnings(), safe_globals(_PLAIN_VALUES):
             warnings.simplefilter("ignore")  # torch warns about its internals before it raises what is mapped below
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -150,6 +159,27 @@ def _unpickled(path: Path, size: int) -> object:
     if sum(_storages(content).values()) > size:
         raise WeightsError(f"weights file {path} is damaged: its tensors are larger than the file", hint=_AGAIN)
     return content
+
+
+class _Counted(io.BufferedReader):
+    """A file that ends a pickle of endless operations, of which each may also put something on the stack."""
+
+    reads = 0
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read bytes. Raises EOFError after too many calls."""
+        self._count()
+        return super().read(size)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Read a line. Raises EOFError after too many calls."""
+        self._count()
+        return super().readline(size)
+
+    def _count(self) -> None:
+        self.reads += 1
+        if self.reads > _MAX_READS:
+            raise EOFError(f"more than {_MAX_READS} operations")
 
 
 def _storages(content: object) -> dict[int, int]:
@@ -170,7 +200,7 @@ def _contains_code(path: Path, error: Exception) -> WeightsError:
     """What kind of object a pickle would construct by executing code, and how to get its tensors where its origin is trusted."""
     foreign: list[str] = []
     with suppress(Exception):  # what cannot be parsed has no names
-        foreign = sorted(get_unsafe_globals_in_checkpoint(str(path)))
+        foreign = [printable(name) for name in sorted(get_unsafe_globals_in_checkpoint(str(path)))]
     foreign = foreign or re.findall(r"GLOBAL ([\w.]+)", str(error))
     if not foreign:
         return WeightsError(
@@ -193,5 +223,5 @@ def _save_command(tensors: str) -> str:
 
 def _first_sentence(error: Exception) -> str:
     """The first sentence of another library's error, with the error's type if the text is a single word."""
-    text = re.split(r"\. |\n", str(error).strip())[0].rstrip(".")[:200]
+    text = printable(re.split(r"\. |\n", str(error).strip())[0].rstrip("."))
     return text if " " in text else f"{type(error).__name__} {text}".strip()

@@ -209,6 +209,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
     "another zip": (archive({"arr.npy": b"x"}), ("zip archive that torch.save did not write",)),
     "a zip bomb": (archive({"w/data.pkl": bytes(10**6), "w/data/0": bytes(10**6)}, zipfile.ZIP_DEFLATED), ("would unpack to",)),
     "a header beyond the file": (bytes_(struct.pack("<Q", 2**40) + b'{"a":1}'), ("its header would have",)),
+    "keys for a terminal": (holding(PLAIN | {"\x1b[2Jlayer\n1": torch.zeros(1)}), ("\\x1b[2Jlayer\\n1 is unexpected",)),
     "an invented depth": (
         holding(PLAIN | {f"layer3.{n}.conv1.weight": torch.zeros(1) for n in range(1, 60_000, 600)}), ("is unexpected",)),
 }  # fmt: skip
@@ -328,4 +329,22 @@ def test_a_damaged_file_gives_our_error_or_a_network(
     path = tmp_path_factory.mktemp("damaged") / "w.pth"
     path.write_bytes(content)
     with suppress(EdgeResnetError):
+        load(path)
+
+
+@pytest.mark.parametrize("operations", [b"N", b"]"], ids=["flat", "nested"])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_an_endless_pickle_ends(operations: bytes, legacy: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is parsed before the tensors has a budget, in both of torch's formats."""
+    monkeypatch.setattr("edge_resnet.network.weightfile._MAX_HEADER", 1000)
+    monkeypatch.setattr("edge_resnet.network.weightfile._MAX_READS", 1000)
+    content = b"\x80\x02" + operations * 5000 + b"."
+    if legacy:
+        buffer = io.BytesIO()
+        torch.save({}, buffer, _use_new_zipfile_serialization=False)
+        at = buffer.getvalue().index(pickle.dumps({}, 2)[:3], 60)
+        path = bytes_(buffer.getvalue()[:at] + content)(tmp_path)
+    else:
+        path = archive({"w/data.pkl": content})(tmp_path)
+    with pytest.raises(WeightsError, match="operations" if legacy else "would unpack"):
         load(path)
