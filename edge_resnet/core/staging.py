@@ -2,7 +2,7 @@
 
 A writer fills a scratch folder beside its target, ``.NAME.edge-resnet-RANDOM.part``, which it keeps locked; what it made is
 synced to the disk and renamed. A scratch folder that no process has locked was left by one that was killed: the next writer in
-the same folder removes it. On a file system without locks it stays.
+the same folder removes it. On a file system without locks on folders, such as NFS, it stays.
 """
 
 from __future__ import annotations
@@ -25,24 +25,20 @@ __all__ = ["new_folder", "replace_files", "sweep"]
 _log = logging.getLogger(__name__)
 
 _SCRATCH = re.compile(r"\..{0,40}\.edge-resnet-[0-9a-f]{16}\.part", re.DOTALL)
-_LOCK = "lock"
 #: Flags of renameat2 (Linux, include/uapi/linux/fs.h), and the place that stands for the working folder.
 _NOREPLACE, _EXCHANGE = 1, 2
 _AT_FDCWD = -100
 #: What a file system or a sandbox answers that lacks these flags: NFS and older vfat EINVAL, older kernels ENOSYS.
 _NO_FLAGS = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM)
+#: What a file system answers on which a folder cannot be locked: NFS EBADF.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EBADF)
 
 
 @dataclass(frozen=True)
 class _Scratch:
-    """``new`` is what a writer fills. ``old`` holds what it moved aside, and belongs back where it was until it is superseded."""
+    """A locked folder. ``old`` holds what was moved aside, and belongs back where it was until it is superseded."""
 
     folder: Path
-
-    @property
-    def new(self) -> Path:
-        return self.folder / "new"
 
     @property
     def old(self) -> Path:
@@ -62,7 +58,7 @@ def new_folder(target: Path, *, replaces: Callable[[Path], bool] | None = None) 
     kill between the two renames the next writer brings it back. Raises OSError.
     """
     with _scratch_beside(target) as scratch:
-        made = scratch.new / target.name
+        made = scratch.folder / "new"
         made.mkdir()
         yield made
         _sync_tree(made)
@@ -75,11 +71,14 @@ def new_folder(target: Path, *, replaces: Callable[[Path], bool] | None = None) 
         _sync_folder(target.parent)
 
 
-def replace_files(writers: Mapping[Path, Callable[[Path], object]], *, private: bool = False, force: bool = True) -> None:
+def replace_files(
+    writers: Mapping[Path, Callable[[Path], object]], *, private: bool = False, force: bool = True, swept: bool = False
+) -> None:
     """Let each of ``writers`` fill a temporary file, and rename them to their paths once all are complete and on the disk.
 
     Parent folders are created. ``private``: at no moment can anyone but the owner read the files. Without ``force`` a file that
-    exists by then is kept, and FileExistsError raised. What is not a regular file, such as a device, is never replaced. The
+    exists by then is kept, and FileExistsError raised. ``swept``: the caller has called ``sweep``, as one does that writes many
+    files into a folder. What is not a regular file, such as a device, is never replaced. The
     names reach the disk when the system writes them, within about half a minute: until then a power cut leaves the old files.
     Raises OSError and what a writer raises; then every path holds what it held before.
     """
@@ -87,8 +86,8 @@ def replace_files(writers: Mapping[Path, Callable[[Path], object]], *, private: 
         scratches: dict[Path, _Scratch] = {}
         for path in writers:
             if path.parent not in scratches:
-                scratches[path.parent] = stack.enter_context(_scratch_beside(path))
-        parts = {path: scratches[path.parent].new / path.name for path in writers}
+                scratches[path.parent] = stack.enter_context(_scratch_beside(path, swept=swept))
+        parts = {path: scratches[path.parent].folder / path.name for path in writers}
         for path, write in writers.items():
             part = parts[path]
             part.touch(mode=0o600 if private else 0o666, exist_ok=False)
@@ -112,7 +111,7 @@ def sweep(folder: Path) -> None:
         found = [folder / entry.name for entry in entries if _SCRATCH.fullmatch(entry.name) and _is_own_folder(entry)]
     for path in found:
         with suppress(OSError):
-            lock = _lock(path)
+            lock = _lock(path, required=True)
             if lock is not None:
                 try:
                     _clear(_Scratch(path))
@@ -121,16 +120,17 @@ def sweep(folder: Path) -> None:
 
 
 @contextmanager
-def _scratch_beside(target: Path) -> Iterator[_Scratch]:
+def _scratch_beside(target: Path, *, swept: bool = False) -> Iterator[_Scratch]:
     """A locked scratch folder on the file system of ``target``, whose parent folders are made; removed after the block."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    sweep(target.parent)
+    if not swept:
+        sweep(target.parent)
     lock = None
     while lock is None:  # a second turn if it was swept between the steps
         scratch = _Scratch(target.parent / f".{target.name[:40]}.edge-resnet-{secrets.token_hex(8)}.part")
         try:
             scratch.folder.mkdir(mode=0o700)
-            lock = _claim(scratch)
+            lock = _lock(scratch.folder, required=False)
         except BaseException:
             _clear(scratch)
             raise
@@ -146,29 +146,22 @@ def _scratch_beside(target: Path) -> Iterator[_Scratch]:
             os.close(lock)
 
 
-def _claim(scratch: _Scratch) -> int | None:
-    """The descriptor of a new scratch folder's lock; None if it was swept. Without a lock where the file system has none."""
-    try:
-        lock = _lock(scratch.folder)
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-        lock = os.open(scratch.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    if lock is not None:
-        scratch.new.mkdir()
-    return lock
+def _lock(folder: Path, *, required: bool) -> int | None:
+    """The descriptor that holds the lock of a scratch folder; None if another process holds it, or has removed the folder.
 
-
-def _lock(folder: Path) -> int | None:
-    """The descriptor that holds the lock of a scratch folder; None if another process holds it, or has removed the folder."""
-    path = folder / _LOCK
+    Not ``required``: where the file system has no locks, a descriptor without one. Raises OSError.
+    """
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.path.samestat(os.fstat(descriptor), path.stat()):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if required or error.errno not in _NO_LOCKS:
+                raise
+        if os.path.samestat(os.fstat(descriptor), folder.stat()):
             return descriptor
     except (BlockingIOError, FileNotFoundError):
         pass

@@ -24,8 +24,8 @@ import numpy.typing as npt
 from PIL import Image
 
 from edge_resnet.core.errors import ConfigError, DataError, SourceError
-from edge_resnet.core.files import replace_files
 from edge_resnet.core.records import Progress
+from edge_resnet.core.staging import replace_files, sweep
 from edge_resnet.images.preprocess import ImageArray, decode_image
 from edge_resnet.streaming.records import Frame
 from edge_resnet.streaming.sources import FrameSource
@@ -200,6 +200,7 @@ class _SavedImages:
         self._files: list[Path] = []
         self._thumbnails: list[_Thumbnail] = []
         earlier = _earlier(folder)
+        sweep(folder)
         for path in earlier:
             self._add_earlier(path)
         self._next = 1 + max(map(_number, earlier), default=0)
@@ -246,7 +247,7 @@ class _SavedImages:
     def _write(self, image: ImageArray, captured_ns: int) -> Path:
         path = self._folder / f"{self._next:06d}_{_utc(captured_ns)}.jpg"
         try:
-            replace_files({path: partial(Path.write_bytes, data=_jpeg(image))})
+            replace_files({path: partial(Path.write_bytes, data=_jpeg(image))}, swept=True)
         except OSError as error:
             hint = f"free some space or name another folder; the {len(self)} images there are kept, and the next run continues"
             raise DataError(f"cannot write {path}: {error.strerror or error}", hint=hint) from error

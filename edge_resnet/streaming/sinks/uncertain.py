@@ -114,7 +114,8 @@ class UncertainSink:
             self._make_room(size)
             # The line first: an image without its line would be taken for a file of the user's.
             contents = {f"{stem}.json": line, f"{stem}.jpg": image}
-            replace_files({self._folder / name: partial(Path.write_bytes, data=data) for name, data in contents.items()})
+            writers = {self._folder / name: partial(Path.write_bytes, data=data) for name, data in contents.items()}
+            replace_files(writers, swept=True)
         except OSError as error:
             with suppress(OSError):
                 (self._folder / f"{stem}.json").unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from PIL import Image
 from sinksamples import Seen, files_up_to, predicted, with_image
 
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.streaming.sinks import uncertain
 from edge_resnet.streaming.sinks.uncertain import UncertainSink
 
 _UNSURE = Seen(probability=0.3)
@@ -199,13 +200,14 @@ def test_images_taken_away_while_it_runs(tmp_path: Path) -> None:
     assert _saved(tmp_path) == [10, 11]
 
 
-def test_many_sources_are_forgotten(tmp_path: Path) -> None:
+def test_many_sources_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each image of a folder is a source: the number of remembered sources is limited."""
+    monkeypatch.setattr(uncertain, "_SOURCES", 50)
     with UncertainSink(tmp_path, max_bytes=5000) as sink:
-        for number in range(1100):
+        for number in range(70):
             with suppress(ConfigError):
                 sink.write(predicted(number, replace(_UNSURE, source=f"{number}.jpg")), with_image(height=2, width=2))
-        assert len(sink._saved_ns) <= 1024
+        assert len(sink._saved_ns) == 50
 
 
 @pytest.mark.parametrize(
