@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 import time
@@ -77,23 +76,6 @@ def test_a_file_that_must_be_listed(tiny_int8: Path, name: str) -> None:
     """Removing a file from the manifest does not avoid the check."""
     _edit(tiny_int8, lambda content: content["files"].pop(name))
     _assert_refused(tiny_int8, f"does not list {name}")
-
-
-@pytest.mark.parametrize(
-    ("content", "match"),
-    [
-        (b"caf\xe9\n" * 10, "it is not UTF-8"),
-        (b"a\n" * 9, "has 9 lines for 10 classes"),
-        (b"a" * (16 * 2**20 + 1), "larger than the 16 MiB"),
-    ],
-    ids=["latin-1", "a line less", "too large"],
-)
-def test_labels_that_are_no_labels(tiny_int8: Path, content: bytes, match: str) -> None:
-    """A file with its right hash, written by another program, is refused for what it holds."""
-    (tiny_int8 / LABELS).write_bytes(content)
-    entry = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
-    _edit(tiny_int8, lambda manifest: manifest["files"][LABELS].update(entry))
-    _assert_refused(tiny_int8, match)
 
 
 @pytest.mark.parametrize("version", [3, 99, "1", None, 1.5, 0, -7, True, [2], 10**400])
