@@ -79,6 +79,7 @@ class UncertainSink:
         self._max_bytes = max_bytes
         self._saved_ns: dict[str, int] = {}
         self._saved: dict[str, _Saved] = {}
+        self._total = 0
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -123,6 +124,7 @@ class UncertainSink:
             raise ConfigError(f"cannot write to {self._folder}: {error.strerror}", hint=hint) from error
         self._next += 1
         self._saved[stem] = _Saved(size, time.time())
+        self._total += size
         self._saved_ns[prediction.source] = prediction.captured_ns
 
     def close(self) -> None:
@@ -160,10 +162,11 @@ class UncertainSink:
         for stem in sorted(stems, key=lambda stem: int(stem.split("_")[0])):
             found = [(self._folder / f"{stem}{suffix}").stat() for suffix in (".jpg", ".json")]
             self._saved[stem] = _Saved(sum(entry.st_size for entry in found), found[0].st_mtime)
+            self._total += self._saved[stem].size
 
     def _make_room(self, size: int) -> None:
         """Remove the oldest until the limit holds; those that the user has moved away are only forgotten."""
-        while self._saved and sum(saved.size for saved in self._saved.values()) + size > self._max_bytes:
+        while self._saved and self._total + size > self._max_bytes:
             self._remove(next(iter(self._saved)))
 
     def _sweep(self) -> None:
@@ -178,7 +181,7 @@ class UncertainSink:
     def _remove(self, stem: str) -> None:
         for suffix in (".jpg", ".json"):
             (self._folder / f"{stem}{suffix}").unlink(missing_ok=True)
-        del self._saved[stem]
+        self._total -= self._saved.pop(stem).size
 
 
 def _unusable(folder: Path, error: OSError) -> ConfigError:
