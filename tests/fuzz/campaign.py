@@ -1,8 +1,8 @@
 """``python tests/fuzz/campaign.py --inputs 1000000``: feeds that many inputs to the gates, in a process per core.
 
-Prints a line per gate: inputs, refusals, time, the slowest input and the growth of memory; a failing input is kept in --keep, and
-``--gate NAME --seed N`` repeats it. Exit code 1 where an input raised anything but edge_resnet's errors, took more than a second, or
-memory grew by more than 256 MiB.
+Prints a line per gate: inputs, refusals, time, the slowest input and the growth of memory. A failing input is kept in --keep;
+``--gate NAME --seed N --inputs 1`` repeats it. Exit code 1 where an input raised anything but edge_resnet's errors or took more than
+a second, or where memory grew by more than 256 MiB.
 """
 
 from __future__ import annotations
@@ -137,10 +137,8 @@ def main() -> int:
 
 
 def _report(tally: Tally, keep: Path) -> bool:
-    print(
-        f"{tally.gate:15} {tally.inputs:8} {tally.refused:8} {tally.seconds:8.1f} {tally.slowest_s * 1000:6.0f} ms {tally.growth_mib:4.0f} MiB",
-        flush=True,
-    )
+    counts = f"{tally.gate:15} {tally.inputs:8} {tally.refused:8} {tally.seconds:8.1f}"
+    print(f"{counts} {tally.slowest_s * 1000:6.0f} ms {tally.growth_mib:4.0f} MiB", flush=True)
     kinds: dict[str, Failure] = {}
     for failure in tally.failures:
         kinds.setdefault(failure.what.strip().splitlines()[-1][:100], failure)

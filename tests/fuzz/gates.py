@@ -1,4 +1,4 @@
-"""The gates where data from outside comes in, each with valid inputs to begin from. Does not know how inputs are derived or counted.
+"""The gates where data from outside comes in, with valid inputs of each. Does not know how hostile ones are derived or counted.
 
 A gate is fed bytes; it returns, or raises one of edge_resnet's errors. Whatever else it does is a fault.
 """
@@ -47,7 +47,7 @@ _SPEC = ModelSpec(family="cifar", depth=8, shortcut="A", classes=10, input_size=
 
 @dataclass(frozen=True)
 class Gate:
-    """``feed`` takes the bytes of one input. ``seeds``: valid inputs. ``tokens``: words of the format. ``zipped``: seeds are archives."""
+    """``feed`` takes the bytes of an input. ``seeds``: valid inputs; ``tokens``: its format's words; ``zipped``: seeds are archives."""
 
     name: str
     seeds: tuple[bytes, ...]
@@ -58,7 +58,7 @@ class Gate:
 
 @contextmanager
 def open_gates(artifact: Path, folder: Path) -> Iterator[dict[str, Gate]]:
-    """Every gate by name, with the servers that some need. ``artifact``: an INT8 artifact, read only; ``folder``: an empty one."""
+    """Every gate by name, with the servers that some need. ``artifact``: an INT8 one, read only; ``folder``: empty."""
     with ExitStack() as stack:
         gates = (
             *_artifact_gates(open_artifact(artifact), folder),
@@ -241,10 +241,10 @@ def _rtsp() -> Iterator[Gate]:
             explain_refusal("camera", address, port, 2)
 
         body = b"v=0\r\nm=video 0 RTP/AVP 96\r\n"
-        digest = b'WWW-Authenticate: Digest realm="cam", nonce="abc", qop="auth", algorithm=MD5\r\nWWW-Authenticate: Basic realm="cam"\r\n'
+        digest = b'WWW-Authenticate: Digest realm="cam", nonce="abc", qop="auth", algorithm=MD5\r\n'
         seeds = (
             b"RTSP/1.0 200 OK\r\nCSeq: 1\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body),
-            b"RTSP/1.0 401 Unauthorized\r\nCSeq: 1\r\n%s\r\n" % digest,
+            b"RTSP/1.0 401 Unauthorized\r\nCSeq: 1\r\n%sWWW-Authenticate: Basic realm=c\r\n\r\n" % digest,
             b"RTSP/1.0 404 Not Found\r\nCSeq: 1\r\n\r\n",
         )
         try:
