@@ -1,8 +1,8 @@
 """``python tests/fuzz/campaign.py --inputs 1000000``: feeds that many inputs to the gates, in a process per core.
 
-Prints a line per gate: inputs, refusals, time, the slowest input and the growth of memory. A failing input is kept in --keep;
-``--gate NAME --seed N --inputs 1`` repeats it. Exit code 1 where an input raised anything but edge_resnet's errors or took more than
-a second, or where memory grew by more than 256 MiB.
+Prints a line per gate: inputs, refusals, time, the slowest input and the growth of memory. A failing input is kept in --keep, and
+``--gate NAME --seed N --inputs 1`` repeats it. Exit code 1 where an input raised anything but edge_resnet's errors or took more
+than a second, or where memory grew by more than 256 MiB.
 """
 
 from __future__ import annotations

@@ -47,7 +47,7 @@ _SPEC = ModelSpec(family="cifar", depth=8, shortcut="A", classes=10, input_size=
 
 @dataclass(frozen=True)
 class Gate:
-    """``feed`` takes the bytes of an input. ``seeds``: valid inputs; ``tokens``: its format's words; ``zipped``: seeds are archives."""
+    """``feed`` takes an input. ``seeds``: valid inputs; ``tokens``: its format's words; ``zipped``: seeds are archives."""
 
     name: str
     seeds: tuple[bytes, ...]
