@@ -45,7 +45,10 @@ def download(url: str, target: Path, sha256_prefix: str, *, progress: Progress |
     def fetch(part: Path) -> None:
         digest = _stream(url, part, progress)
         if not digest.startswith(sha256_prefix):
-            raise WeightsError(f"{url} has sha256 {digest[:12]}…, not {sha256_prefix}…", hint="try again, or name a weights file")
+            raise WeightsError(
+                f"{url} has sha256 {digest[:12]}…, not {sha256_prefix}…",
+                hint="try again, or use a file: edge-resnet build --weights PATH",
+            )
 
     try:
         if target.exists():
@@ -61,7 +64,7 @@ def download(url: str, target: Path, sha256_prefix: str, *, progress: Progress |
             error.close()  # it also holds the open response
         raise WeightsError(
             f"cannot download {url}: {reason}",
-            hint=f"download it on another machine to {target}, or name a weights file",
+            hint=f"download it on another machine to {target}, or use a file: edge-resnet build --weights PATH",
         ) from error
     return target
 

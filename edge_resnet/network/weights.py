@@ -86,7 +86,7 @@ def default_address(spec: ModelSpec) -> tuple[str, str]:
     if spec.family != "imagenet" or spec.shortcut != "B" or spec.plain or spec.classes != 1000:
         raise WeightsError(
             f"there are no default weights for {spec.name} with shortcut {spec.shortcut} and {spec.classes} classes",
-            hint="name a weights file, or start from scratch with --weights random",
+            hint="start from scratch with --weights random, or use a file: edge-resnet build --weights PATH",
         )
     from torchvision.models import get_model_weights
 

@@ -221,7 +221,7 @@ def test_other_networks_have_no_default_weights(spec: ModelSpec) -> None:
     """Only torchvision's own networks have torchvision's weights."""
     with pytest.raises(WeightsError, match="no default weights") as caught:
         default_address(spec)
-    assert "name a weights file" in caught.value.hint
+    assert "--weights PATH" in caught.value.hint
 
 
 def test_default_weights_are_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
