@@ -8,8 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from edge_resnet.core.errors import BuildError
-from edge_resnet.core.files import cache_folder, check_free, replace_files, write_together, write_whole
+from edge_resnet.core.errors import BuildError, DataError
+from edge_resnet.core.files import (
+    cache_folder,
+    check_free,
+    is_known_schema,
+    read_bounded,
+    read_json,
+    replace_files,
+    write_together,
+    write_whole,
+)
 
 
 def test_an_interrupted_write_leaves_the_old_files(tmp_path: Path) -> None:
@@ -89,6 +98,55 @@ def test_what_cannot_be_written_is_told_before(tmp_path: Path) -> None:
         with pytest.raises(BuildError) as caught:
             check_free(wrong, force=False)
         assert caught.value.hint
+
+
+def test_what_is_no_file_is_no_place_for_one(tmp_path: Path) -> None:
+    """With force neither: as root a result saved to /dev/null would replace the device."""
+    for path in (Path("/dev/null"), tmp_path / ("x" * 300)):
+        with pytest.raises(BuildError, match="cannot be written") as caught:
+            check_free(path, force=True)
+        assert caught.value.hint
+    with pytest.raises(BuildError, match="not a regular file"):
+        write_whole(Path("/dev/null"), b"x")
+
+
+def test_without_force_a_file_that_appeared_is_kept(tmp_path: Path) -> None:
+    """It was not there before a long measurement, and is there after it."""
+    path = tmp_path / "bench.json"
+    path.write_text("old")
+    with pytest.raises(BuildError, match="File exists") as caught:
+        write_whole(path, b"new", force=False)
+    assert "--force" in caught.value.hint
+    assert path.read_text() == "old"
+
+
+def test_no_more_is_read_than_allowed(tmp_path: Path) -> None:
+    """An endless file ends at the limit, and what is no regular file is not waited for."""
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 10)
+    assert read_bounded(path, 10, regular=True) == b"x" * 10
+    os.mkfifo(tmp_path / "fifo")
+    for wrong, regular in ((path, True), (Path("/dev/zero"), False), (Path("/dev/zero"), True), (tmp_path / "fifo", True)):
+        with pytest.raises(OSError, match=r"larger than 9 bytes|not a regular file"):
+            read_bounded(wrong, 9, regular=regular)
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "", "{", "\xff"])
+def test_json_that_cannot_be_parsed_is_one_error(tmp_path: Path, content: str) -> None:
+    """Nested without an end, cut off, not UTF-8."""
+    path = tmp_path / "bench.json"
+    path.write_bytes(content.encode("latin-1"))
+    with pytest.raises(DataError, match="not JSON") as caught:
+        read_json(path)
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("version", "known"), [(1, True), (3, True), (4, False), (0, False), (-7, False), (True, False), ("1", False)]
+)
+def test_schemas_are_whole_numbers_from_one(version: object, known: bool) -> None:
+    """True is no schema, although Python takes it for 1."""
+    assert is_known_schema(version, 3) is known
 
 
 def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
