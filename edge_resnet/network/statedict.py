@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from edge_resnet.core.errors import WeightsError
-from edge_resnet.network.weightfile import printable
+from edge_resnet.network.weightfile import shown
 
 __all__ = ["HeldNetwork", "StateDict", "choose", "held_networks"]
 
@@ -147,13 +147,13 @@ def _state_dicts(content: Mapping[Any, object]) -> Iterator[tuple[str, StateDict
     seen = {id(content)}
     while waiting:
         path, one = waiting.pop(0)
-        tensors = {printable(str(key)): value for key, value in one.items() if isinstance(value, torch.Tensor)}
+        tensors = {shown(str(key)): value for key, value in one.items() if isinstance(value, torch.Tensor)}
         if tensors:
             yield ".".join(path), tensors
         for key, value in one.items():
             if isinstance(value, Mapping) and id(value) not in seen and len(path) < _MAX_DEPTH:
                 seen.add(id(value))
-                waiting.append(((*path, printable(str(key))), value))
+                waiting.append(((*path, shown(str(key))), value))
 
 
 def _networks_of(name: str, state: StateDict) -> Iterator[HeldNetwork]:

@@ -23,8 +23,9 @@ from safetensors.torch import load_file
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from edge_resnet.core.errors import WeightsError, is_out_of_memory
+from edge_resnet.core.text import printable
 
-__all__ = ["FORMATS", "printable", "read_weights_file"]
+__all__ = ["FORMATS", "read_weights_file", "shown"]
 
 FORMATS = "a .pth, .th, .pt, .ckpt or .safetensors file with a state dict"
 #: ResNet-152 in float64 with an optimizer's two moments and an average needs 2 GiB.
@@ -80,9 +81,9 @@ def read_weights_file(path: Path) -> Mapping[Any, object]:
     return content
 
 
-def printable(text: str, limit: int = 200) -> str:
-    """A name from a file as it may be shown: control characters escaped, and not longer than ``limit`` characters."""
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in text[:limit])
+def shown(name: str) -> str:
+    """A name from a file as it may be shown: control characters escaped, and of at most 200 characters."""
+    return printable(name[:200])
 
 
 def _read(path: Path) -> object:
@@ -200,7 +201,7 @@ def _contains_code(path: Path, error: Exception) -> WeightsError:
     """What kind of object a pickle would construct by executing code, and how to get its tensors where its origin is trusted."""
     foreign: list[str] = []
     with suppress(Exception):  # what cannot be parsed has no names
-        foreign = [printable(name) for name in sorted(get_unsafe_globals_in_checkpoint(str(path)))]
+        foreign = [shown(name) for name in sorted(get_unsafe_globals_in_checkpoint(str(path)))]
     foreign = foreign or re.findall(r"GLOBAL ([\w.]+)", str(error))
     if not foreign:
         return WeightsError(
@@ -223,5 +224,5 @@ def _save_command(tensors: str) -> str:
 
 def _first_sentence(error: Exception) -> str:
     """The first sentence of another library's error, with the error's type if the text is a single word."""
-    text = printable(re.split(r"\. |\n", str(error).strip())[0].rstrip("."))
+    text = shown(re.split(r"\. |\n", str(error).strip())[0].rstrip("."))
     return text if " " in text else f"{type(error).__name__} {text}".strip()

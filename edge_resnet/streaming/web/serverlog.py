@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from edge_resnet.core.text import printable
+
 __all__ = ["OncePerMinute", "loop_errors"]
 
 _EVERY_S = 60.0
@@ -40,7 +42,7 @@ class OncePerMinute(logging.Filter):
         text = record.getMessage().strip()
         if record.exc_info and record.exc_info[1] is not None:
             text += f": {type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
-        text = "".join(sign if sign.isprintable() else " " for sign in text[:_MAX_LENGTH])
+        text = printable(text[:_MAX_LENGTH])
         record.msg = f"web server: {text}" + (f" ({withheld} more messages since the last one)" if withheld else "")
         record.args, record.exc_info, record.exc_text = (), None, None
         return True
