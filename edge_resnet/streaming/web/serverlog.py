@@ -42,7 +42,7 @@ class OncePerMinute(logging.Filter):
         text = record.getMessage().strip()
         if record.exc_info and record.exc_info[1] is not None:
             text += f": {type(record.exc_info[1]).__name__}: {record.exc_info[1]}"
-        text = printable(text[:_MAX_LENGTH])
+        text = printable(text[:_MAX_LENGTH])[:_MAX_LENGTH]
         record.msg = f"web server: {text}" + (f" ({withheld} more messages since the last one)" if withheld else "")
         record.args, record.exc_info, record.exc_text = (), None, None
         return True

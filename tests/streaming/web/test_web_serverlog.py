@@ -51,7 +51,7 @@ def test_an_exception_is_one_line(quiet: tuple[logging.Logger, _Lines, list[floa
     except ValueError:
         logger.exception("Exception in ASGI application\n")
     (line,) = lines.lines
-    assert line.startswith("web server: Exception in ASGI application: ValueError: no  [31mnumber 999")
+    assert line.startswith("web server: Exception in ASGI application: ValueError: no \\x1b[31mnumber\\n999")
     assert line.isprintable()
     assert len(line) < 250
 
