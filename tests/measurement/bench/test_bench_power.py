@@ -113,6 +113,7 @@ def test_temperatures_and_clocks(on: On, tiny_artifacts: dict[str, Artifact], tm
     assert "throttled: cooling device gpu-throttle-alert is active" in result.warnings
 
 
+@pytest.mark.alone
 def test_only_the_measured_time_counts(on: On, tiny_artifacts: dict[str, Artifact], tmp_path: Path) -> None:
     """The power of the warm-up and of the stages is not included."""
     on(ORIN_NANO)
