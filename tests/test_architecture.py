@@ -170,7 +170,7 @@ def test_the_device_side_loads_without_torch_and_onnx() -> None:
 
 
 def test_the_package_loads_nothing() -> None:
-    """Importing edge_resnet takes nothing but the standard library, and less than 20 ms of a processor more than Python's start."""
+    """Importing edge_resnet takes nothing but the standard library, and less than 20 ms of a processor."""
     code = (
         "import sys, time; before = set(sys.modules); start = time.process_time()\n"
         "import edge_resnet\n"
