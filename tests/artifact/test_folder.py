@@ -97,6 +97,8 @@ def test_a_manifest_that_is_none(tiny_int8: Path, text: str) -> None:
     [
         (lambda content: content["model"].update(depth=51), "which 51 is not"),
         (lambda content: content["model"].update(depth="deep"), "model.depth"),
+        (lambda content: content["model"].update(depth=str(content["model"]["depth"])), "model.depth"),
+        (lambda content: content["model"].update(classes=True), "model.classes"),
         (lambda content: content.pop("preprocess"), "preprocess"),
         (lambda content: content.update(precision="int3"), "precision"),
         (lambda content: content["model"].update(classes=11), "lines for 11 classes"),
@@ -184,10 +186,12 @@ def test_labels_that_are_none(tiny_int8: Path, content: bytes, match: str) -> No
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[" * 100_000, '{"amax": {"a": NaN}}', '{"amax": {"a": 1e999}}', '{"amax": 3}', "\xff"], ids=range(6)
+    "text",
+    ["", "[" * 100_000, '{"amax": {"a": NaN}}', '{"amax": {"a": 1e999}}', '{"amax": 3}', "\xff", " " * ((1 << 24) + 1)],
+    ids=range(7),
 )
 def test_a_calibration_table_that_is_none(tiny_int8: Path, text: str) -> None:
-    """Whatever the file holds is one error with a hint."""
+    """Whatever the file holds, and where it has more than 16 MiB, is one error with a hint."""
     _rewrite(tiny_int8, CALIBRATION, text.encode("latin-1"))
     with pytest.raises(ArtifactError, match=CALIBRATION) as caught:
         open_artifact(tiny_int8).calibration()

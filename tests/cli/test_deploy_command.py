@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import getpass
 import json
 import os
@@ -241,6 +242,20 @@ def test_the_shipped_files_are_copied(cli: Cli, tmp_path: Path) -> None:
     assert_refused(cli("deploy", "files", "out"), "--force")
     assert (tmp_path / "out/README.md").read_text(encoding="utf-8") == "mine"
     assert cli("deploy", "files", "out", "--force").code == 0
+
+
+def test_a_full_disk_keeps_the_files_before(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with --force: no file is replaced before all of them are complete."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/README.md").write_text("mine", encoding="utf-8")
+    monkeypatch.setattr(os, "fsync", full)
+    assert_refused(cli("deploy", "files", "out", "--force"), "No space left")
+    left = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert [(path.name, path.read_text(encoding="utf-8")) for path in left] == [("README.md", "mine")]
 
 
 @pytest.mark.parametrize("command", ["systemd", "files"])

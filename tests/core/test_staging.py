@@ -102,6 +102,26 @@ def test_what_is_replaced_goes_as_a_whole(tmp_path: Path, kind: str) -> None:
     assert sorted(tmp_path.iterdir()) == [elsewhere, target]
 
 
+def test_one_of_the_two_is_there_at_any_moment(tmp_path: Path) -> None:
+    """At every call that Python makes while a folder is replaced, the old or the new one is whole in its place."""
+    try:
+        staging._renameat2(_held("a", tmp_path / "a"), _held("b", tmp_path / "b"), staging._EXCHANGE)
+    except OSError:
+        pytest.skip("the file system cannot exchange two names")
+    target, seen, before = _held("old", tmp_path / "x"), set[str](), sys.getprofile()
+
+    def look(*_: object) -> None:
+        seen.add((target / "file").read_text() if (target / "file").is_file() else "nothing")
+
+    sys.setprofile(look)
+    try:
+        with new_folder(target, replaces=_always) as work:
+            (work / "file").write_text("new")
+    finally:
+        sys.setprofile(before)
+    assert seen == {"old", "new"}
+
+
 @pytest.mark.usefixtures("renames")
 def test_what_appears_after_the_check_is_brought_back(tmp_path: Path) -> None:
     """The folder is judged again once it can no longer change: one that may not be replaced is back in its place."""

@@ -11,11 +11,13 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 
-from edge_resnet.artifact.folder import Artifact, open_artifact
+from edge_resnet.artifact.enginecache import store_engine
+from edge_resnet.artifact.folder import MODEL, Artifact, open_artifact
 from edge_resnet.compiler.derive import compile_engine
-from edge_resnet.core.errors import BackendError, IncompatibleEngineError
+from edge_resnet.core.errors import ArtifactError, BackendError, IncompatibleEngineError
 from edge_resnet.runtime.onnxruntime import OnnxRuntimeBackend
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (4, 4, 4, 3), dtype=np.uint8).repeat(8, axis=1).repeat(8, axis=2)
@@ -66,6 +68,18 @@ def test_int8_and_its_reference_are_near_but_not_equal(tiny_artifacts: dict[str,
     for variant in ("native", "simulated"):
         difference = float(np.abs(logits[variant] - logits["reference"]).mean())
         assert 0 < difference < spread / 4
+
+
+def test_an_engine_that_is_no_network_is_refused(tiny_int8: Path) -> None:
+    """Its graph is checked as the artifact's is, even if its record has the right hash."""
+    artifact = open_artifact(tiny_int8)
+    request = OnnxRuntimeBackend.engine_request(artifact, "native")
+    assert request is not None
+    graph = onnx.load(artifact.model_path)
+    graph.graph.node.append(onnx.helper.make_node("Loop", [], ["x"]))
+    store_engine(artifact, request.key, request.form, lambda folder: onnx.save(graph, folder / MODEL))
+    with pytest.raises(ArtifactError, match="'Loop'"):
+        OnnxRuntimeBackend.open(artifact, "native")
 
 
 def test_a_missing_engine_names_compile(tiny_int8: Path) -> None:

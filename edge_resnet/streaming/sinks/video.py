@@ -51,7 +51,7 @@ class VideoSink:
 
     .mp4, .avi: through OpenCV, at the constant frame rate of the first 30 frames. None is repeated if later ones come at another
     rate: the time drawn into them is the correct one. An .mp4 cannot be played before it is closed, and has ``.part`` in its name
-    until then; an .avi of a killed process lacks its last 256 KiB.
+    until then; an .avi of a killed process lacks up to 256 KiB of its last frames.
 
     Nothing is replaced: if the file exists, ``NAME.2.mkv`` is written, and so on. ``per_source``: a file per source,
     ``NAME-camera-0.mkv``, for up to 16. The first frame sets the size of the video; frames of another size are scaled to

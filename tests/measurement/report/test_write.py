@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import errno
 import importlib.util
 import io
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +16,7 @@ import pytest
 from PIL import Image
 from reports import PIXEL, answers, bench_result, report, row, usual
 
-from edge_resnet.core.errors import MissingDependencyError
+from edge_resnet.core.errors import BuildError, MissingDependencyError
 from edge_resnet.measurement.report.advice import answer_lines, findings
 from edge_resnet.measurement.report.record import MissingResult, Pair, read_report
 from edge_resnet.measurement.report.table import caveats_of, environment, records, to_csv
@@ -36,6 +38,19 @@ def test_all_files_are_there_and_nothing_else(folder: Path) -> None:
         [*charts, "report.csv", "report.html", "report.json", "report.md"]
     )
     assert read_report(folder / "report.json") == usual()
+
+
+def test_a_full_disk_keeps_the_report_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the file, the old one is whole, and nothing else is left."""
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "report.json").write_text("old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(BuildError, match=r"report\.json: No space left"):
+        write_report(usual(), tmp_path)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("report.json", "old")]
 
 
 def test_the_page_is_self_contained(folder: Path) -> None:

@@ -175,6 +175,25 @@ def test_an_mp4_is_not_there_before_it_is_whole(tmp_path: Path, caplog: pytest.L
     assert "cannot be played if the run is killed" in caplog.text
 
 
+def test_what_a_killed_avi_lacks(tmp_path: Path) -> None:
+    """The file before it is closed, which a kill leaves: at most 256 KiB and the index at the end are missing."""
+    path, index = tmp_path / "out.avi", 1 << 14
+    with VideoSink(path) as sink:
+        for frame in range(60):
+            sink.write(predicted(frame), with_image(frame, height=240, width=320))
+        left = path.stat().st_size
+    assert 0 < left < path.stat().st_size <= left + (256 << 10) + index
+
+
+def test_an_mp4_is_smaller(tmp_path: Path) -> None:
+    """Its codec stores what changes from frame to frame, a .mkv every frame as a JPEG."""
+    for suffix in (".mp4", ".mkv"):
+        with VideoSink(tmp_path / f"out{suffix}") as sink:
+            for number in range(40):
+                sink.write(predicted(number), with_image(number % 2, height=240, width=320))
+    assert (tmp_path / "out.mp4").stat().st_size < (tmp_path / "out.mkv").stat().st_size
+
+
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_nothing_is_replaced(tmp_path: Path, suffix: str) -> None:
     """A second recording of the same name gets a number, and the first one is unchanged."""

@@ -75,6 +75,18 @@ def test_a_damaged_image_is_dropped_and_counted(camera: MjpegServer, path: str) 
     assert source.dropped >= 4
 
 
+@pytest.mark.parametrize("quiet_s", [60.0, 0.0])
+def test_skipped_images_are_one_warning_a_minute(
+    camera: MjpegServer, quiet_s: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However many there are, the first says why; after a minute another one does."""
+    monkeypatch.setattr("edge_resnet.streaming.sources.mjpeg._QUIET_S", quiet_s)
+    with caplog.at_level(logging.WARNING, "edge_resnet"), open_source(camera.url("/scans")) as source:
+        _take(source, 9)
+    warnings = [text for text in caplog.messages if "an image is skipped: it is no usual JPEG: it has" in text]
+    assert len(warnings) == 1 if quiet_s else len(warnings) >= 4
+
+
 @pytest.mark.parametrize("path", ["/huge", "/endless", "/giant"])
 def test_no_stream_eats_the_memory(camera: MjpegServer, path: str) -> None:
     """An image that claims 13 GB, one that never ends and one that announces 100 GB take less than 300 MB."""
