@@ -229,7 +229,7 @@ def _check_schema(path: Path) -> None:
         raise ArtifactError(f"{path} is not a manifest", hint=_AGAIN) from error
     if not is_known_schema(found, SCHEMA_VERSION):
         newer = type(found) is int and found > SCHEMA_VERSION
-        message = f"{path} has schema {str(found)[:40]!r}, this edge-resnet reads 1 to {SCHEMA_VERSION}"
+        message = f"{path} has schema {ascii(found)[:40]}, this edge-resnet reads 1 to {SCHEMA_VERSION}"
         raise ArtifactError(message, hint="pip install -U edge-resnet" if newer else _AGAIN)
 
 

@@ -189,7 +189,7 @@ def check_class_names(images: ImageSet, label_names: Sequence[str]) -> None:
     else:
         one, other = next((one, other) for one, other in zip(ours, theirs, strict=True) if not same_classes([one], [other]))
         difference = f"{images.name} has {one!r} where the network has {other!r}"
-    hint = "use images of the network's classes; build takes other names with --labels"
+    hint = "use images of the network's classes; edge-resnet build --labels gives the network other names"
     raise DataError(f"the classes differ: {difference}", hint=hint)
 
 

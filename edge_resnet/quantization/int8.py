@@ -74,12 +74,12 @@ def check_budget_options(validation: str | None, max_drop: float | None) -> None
     if max_drop is not None and validation is None:
         raise ConfigError(
             "--max-drop needs labelled images to be measured on",
-            hint="labelled images are a folder of class folders, a CSV or an .npz",
+            hint="--val-data takes a folder of class folders, a CSV or an .npz",
         )
     if validation is not None and max_drop is None:
         raise ConfigError(
             "--val-data is only used with an accuracy budget",
-            hint="a budget of 0.5 points is usual; without one, use edge-resnet eval",
+            hint="--max-drop 0.5 is a usual budget; edge-resnet eval measures without one",
         )
     if max_drop is not None:
         check_max_drop(max_drop)

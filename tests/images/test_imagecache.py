@@ -70,10 +70,10 @@ def test_nothing_is_left_in_the_folder(tmp_path: Path) -> None:
 
 
 def test_no_image_is_an_error(tmp_path: Path) -> None:
-    """Without an image there is nothing to calibrate on, and the hint names the option."""
+    """Without an image there is nothing to calibrate on, and the hint says what images are."""
     with pytest.raises(CalibrationError, match="no image") as caught:
         ImageCache(iter([some(3)[:0]]), tmp_path)
-    assert "--calib-data" in caught.value.hint
+    assert "a folder, a CSV, an .npz" in caught.value.hint
 
 
 def test_an_error_of_the_images_is_passed_through(tmp_path: Path) -> None:

@@ -224,7 +224,7 @@ def test_fp16_random_weights_and_its_own_folder_are_refused(
     """Refused before any training, with a hint, and nothing is written."""
     with pytest.raises(ConfigError, match="is FP16") as caught:
         fine_tune(sources["fp16"], options_for(smooth_images), tmp_path / "out")
-    assert "build --int8" in caught.value.hint
+    assert "an INT8 artifact" in caught.value.hint
     with pytest.raises(CalibrationError, match="random weights"):
         fine_tune(sources["int8"], options_for(smooth_images, allow_random=False), tmp_path / "out")
     with pytest.raises(ConfigError, match="that is read"):

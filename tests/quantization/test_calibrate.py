@@ -150,10 +150,10 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
 
 
 def test_no_image_is_refused(model_path: Path) -> None:
-    """An empty set raises, and the hint names the option."""
+    """An empty set raises, and the hint says what images are."""
     with pytest.raises(CalibrationError, match="no image") as caught:
         calibrate(model_path, TENSORS, [], MAX)
-    assert "--calib-data" in caught.value.hint
+    assert "a folder, a CSV, an .npz" in caught.value.hint
 
 
 @pytest.mark.parametrize(

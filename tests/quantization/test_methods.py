@@ -82,7 +82,7 @@ def test_nothing_is_held_out_of_a_small_set(total: int) -> None:
     """Fewer than sixteen images are an error that says how many there are and which method holds out none."""
     with pytest.raises(CalibrationError, match=f"^{total} images are too few") as caught:
         held_out_count(total)
-    assert "--calib-method" in caught.value.hint
+    assert "choose a method" in caught.value.hint
 
 
 @given(st.floats(50.1, 100), st.sampled_from(["auto", "max", "percentile"]))

@@ -153,7 +153,7 @@ def test_the_workspace_has_an_end(builder: ModuleType, model: Path) -> None:
     FAULTS["build_serialized_network"] = [OUT_OF_MEMORY] * 9
     with pytest.raises(BuildError, match="ran out of memory") as caught:
         built(builder, model, EngineOptions("fp16", 16, BatchProfile(), EngineTuning(256)))
-    assert "--batch" in caught.value.hint
+    assert "a smaller batch" in caught.value.hint
     assert [how["pools"]["WORKSPACE"] >> 20 for call, how in CALLS if call == "build"] == [256, 128, 64]
 
 
