@@ -22,7 +22,7 @@ OTHER_PROGRAMS = re.compile(
 )
 #: The demonstration takes no network, images or budget from its user, so that nothing of them can be refused.
 WITHOUT_INPUT = frozenset({"demo"})
-#: Reached by commands whose arguments do not lead there: an engine always replaces the one of its key, and a report has no budget.
+#: Reached by commands whose arguments do not lead there: an engine replaces the one of its key, and a report has no budget.
 NOT_FROM = {
     ("edge_resnet.artifact.folder", "staging"): frozenset({"run"}),
     ("edge_resnet.artifact.folder", "_writing"): frozenset({"run"}),
