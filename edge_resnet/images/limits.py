@@ -5,6 +5,7 @@ Does not know about files or cameras: whoever decodes an image from outside asks
 
 from __future__ import annotations
 
+import os
 import re
 from typing import BinaryIO
 
@@ -16,6 +17,9 @@ __all__ = ["MAX_PIXELS", "MAX_SCANS", "count_scans", "refuse_costly"]
 
 #: A decoded image of this size takes 268 MB; a small file can claim any size (a decompression bomb).
 MAX_PIXELS = 89_478_485
+#: Beyond ``_ALWAYS_PIXELS``, no image of something has so many pixels for a byte of its file; a blank page of a fax may.
+_MAX_PIXELS_PER_BYTE = 4000
+_ALWAYS_PIXELS = 1 << 24
 #: A progressive JPEG has about ten scans, and each is a pass over all pixels: with 40,000 scans 5 MB take a core for minutes.
 #: The limit is libtiff's for a JPEG inside a TIFF.
 MAX_SCANS = 100
@@ -39,9 +43,13 @@ def refuse_costly(image: Image.Image, file: BinaryIO, max_pixels: int = MAX_PIXE
             f"is too large: it claims {image.width}x{image.height} pixels",
             hint=f"resize it to at most {max_pixels // 1_000_000} million pixels",
         )
+    position = file.tell()
+    pixels, size = image.width * image.height, file.seek(0, os.SEEK_END)
+    file.seek(position)
+    if pixels > max(_ALWAYS_PIXELS, _MAX_PIXELS_PER_BYTE * size):
+        raise DataError(f"is no usual image: {size} bytes claim {image.width}x{image.height} pixels", hint="save it again")
     if image.format not in ("JPEG", "MPO"):
         return
-    position = file.tell()
     file.seek(0)
     data = file.read(_MAX_JPEG_BYTES + 1)
     file.seek(position)

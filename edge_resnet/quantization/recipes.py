@@ -18,6 +18,7 @@ from typing import Any, get_type_hints
 from pydantic import TypeAdapter, ValidationError
 
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.files import read_bounded
 from edge_resnet.core.records import FAMILIES, CalibMethod, Correction, Family, QuantRecipe
 
 if sys.version_info >= (3, 11):
@@ -28,6 +29,8 @@ else:
 __all__ = ["NamedRecipe", "RecipeOverrides", "available_recipes", "load_recipe", "overridden", "overridden_recipe", "recipe_for"]
 
 _SUFFIX = ".toml"
+#: A recipe has a few hundred bytes.
+_MAX_BYTES = 1 << 20
 _TEXTS: Mapping[str, Any] = MappingProxyType({"data": str, "description": str})
 _FIELDS: Mapping[str, Any] = MappingProxyType({**_TEXTS, **get_type_hints(QuantRecipe)})
 
@@ -79,7 +82,7 @@ def load_recipe(name_or_path: str) -> NamedRecipe:
     if path.suffix.lower() != _SUFFIX:
         raise ConfigError(f"no recipe is called {name_or_path!r}", hint=_suggestion(name_or_path))
     try:
-        content = path.read_bytes()
+        content = read_bounded(path, _MAX_BYTES, regular=True)
     except OSError as error:
         hint = _suggestion(path.stem) if isinstance(error, FileNotFoundError) else "use the name of a recipe, or its .toml file"
         raise ConfigError(f"recipe {path} cannot be read: {error.strerror}", hint=hint) from error
@@ -124,7 +127,7 @@ def _did_you_mean(name: str, known: list[str]) -> str:
 def _parsed(name: str, file: str, content: bytes) -> NamedRecipe:
     try:
         values = tomllib.loads(content.decode("utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # TOML's and UTF-8's errors are ValueErrors, and so is a number of 5,000 digits
         raise ConfigError(f"recipe {file} is not TOML: {error}", hint='write lines of the form method = "mse"') from error
     checked = {key: _value(file, key, value) for key, value in values.items()}
     data, description = checked.pop("data", None), checked.pop("description", "")

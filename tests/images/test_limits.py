@@ -39,6 +39,16 @@ def _refused(data: bytes) -> None:
         refuse_costly(image, file)
 
 
+def test_a_small_file_is_no_large_image(tmp_path: Path) -> None:
+    """A few bytes that claim 34 million pixels are refused by name; an even image of 12 million is read."""
+    path = tmp_path / "bomb.tif"
+    Image.new("1", (8192, 4096)).save(path, compression="group4")
+    with pytest.raises(DataError, match=rf"bomb\.tif is no usual image: {path.stat().st_size} bytes claim 8192x4096 pixels"):
+        decode_image(path)
+    Image.new("L", (4000, 3000), 128).save(tmp_path / "even.png")
+    assert decode_image(tmp_path / "even.png").shape == (3000, 4000, 3)
+
+
 @pytest.mark.parametrize(
     ("options", "scans"), [({}, 1), ({"progressive": True}, 10), ({"progressive": True, "subsampling": 0}, 10)]
 )

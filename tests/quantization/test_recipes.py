@@ -159,6 +159,8 @@ def test_an_editor_may_leave_its_mark(file: Path) -> None:
         ("images =", "is not TOML", "method = "),
         ("images = 1\nimages = 2", "is not TOML", "method = "),
         (b"\xff\xfe", "is not TOML", "method = "),
+        pytest.param("images = " + "9" * 5000, "is not TOML", "method = ", id="a number of 5,000 digits"),
+        pytest.param("images = " + "[" * 5000, "is not TOML", "method = ", id="nested 5,000 times"),
     ],
 )
 def test_a_file_that_makes_no_sense_is_refused(file: Path, text: str | bytes, message: str, hint: str) -> None:
