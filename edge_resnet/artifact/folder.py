@@ -150,7 +150,7 @@ def read_record(path: Path, record: type[T], max_bytes: int = 1 << 24) -> T:
 def staging(target: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield an empty folder that becomes ``target`` if the block succeeds and is removed if it fails.
 
-    Nothing is left half-written, not even on Ctrl-C. With ``force`` an existing artifact is replaced; anything else that exists
+    Nothing is left half-written, not even on Ctrl-C. With ``force`` an existing artifact is replaced, through a link, too; anything else that exists
     is refused, before the block and again at its end. Raises BuildError, also if the disk is full or read-only.
     """
     target = target if target.name not in ("", "..") else target.resolve()
@@ -159,7 +159,10 @@ def staging(target: Path, *, force: bool = False) -> Iterator[Path]:
             raise BuildError(f"{target} exists already", hint="choose another folder with -o, or replace it with --force")
         if os.path.lexists(target) and not _is_artifact(target):
             raise BuildError(f"{target} is not an artifact, so --force does not replace it", hint="choose another folder with -o")
-        with new_folder(target, replaces=_is_artifact if force else None) as work:
+        place = Path(os.path.realpath(target)) if target.is_symlink() else target
+        if os.path.lexists(place) and Path.cwd().is_relative_to(place.resolve()):
+            raise BuildError(f"{target} is the working folder, and cannot be replaced", hint="change to another folder first")
+        with new_folder(place, replaces=_is_artifact if force else None) as work:
             yield work
 
 

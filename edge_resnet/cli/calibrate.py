@@ -17,6 +17,7 @@ from edge_resnet.cli import options
 from edge_resnet.cli.int8 import print_int8
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import INTERRUPTED, ConfigError, SourceError
+from edge_resnet.core.text import printable
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
@@ -259,9 +260,9 @@ def _report(request: _Request, *, json_output: bool) -> None:
         record = {"artifact": str(job.artifact.folder), **asdict(report.coverage), "warnings": report.warnings}
         typer.echo(json.dumps(record))
         return
-    typer.echo(render(report.coverage))
+    typer.echo(printable(render(report.coverage), lines=True))
     for line in report.warnings:
-        typer.echo(f"warning: {line}", err=True)
+        typer.echo(printable(f"warning: {line}"), err=True)
 
 
 def _make(request: _Request, output: Path, *, force: bool, json_output: bool) -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from edge_resnet.core.text import printable
+
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
 
@@ -20,9 +22,10 @@ def print_int8(artifact: Artifact) -> None:
     manifest = artifact.manifest
     if manifest.recipe is None:
         return
-    typer.echo(f"INT8: {manifest.calibration}, method {manifest.recipe.method}, correction {manifest.recipe.correction}")
+    recipe = manifest.recipe
+    typer.echo(printable(f"INT8: {manifest.calibration}, method {recipe.method}, correction {recipe.correction}"))
     for line in manifest.warnings:
-        typer.echo(f"warning: {line}", err=True)
+        typer.echo(printable(f"warning: {line}"), err=True)
     budget = manifest.budget
     if budget is None:
         return

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from edge_resnet.core.text import printable
+
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
     from edge_resnet.runtime.backend import Variant
@@ -30,5 +32,5 @@ def open_announced(folder: Path | None, backend: str, variant: Variant = "native
     precision = f"{artifact.manifest.precision}{' simulated' if variant == 'simulated' else ''}"
     classes = ", ".join(labels[:3]) + (", …" if len(labels) > 3 else "")
     name = resolve_backend(backend, variant)
-    typer.echo(f"{which}: {model.name} {precision} on {name}, {model.classes} classes ({classes})", err=True)
+    typer.echo(printable(f"{which}: {model.name} {precision} on {name}, {model.classes} classes ({classes})"), err=True)
     return artifact

@@ -199,7 +199,7 @@ def _shown_options(seconds: float, method: str, correct: str) -> dict[str, str]:
 def _print_cell(cell: CellOutcome) -> None:
     left = f"about {cell.left_s / 60:.0f} min left" if cell.left_s >= 90 else f"about {cell.left_s:.0f} s left"
     duration = f" in {cell.seconds:.0f} s" if cell.outcome in ("made", "measured") else ""
-    typer.echo(f"{cell.name}: {cell.outcome}{duration}; {left}", err=True)
+    typer.echo(printable(f"{cell.name}: {cell.outcome}{duration}; {left}"), err=True)
 
 
 def _as_json(found: Report, page: Path) -> dict[str, object]:
@@ -218,7 +218,7 @@ def _print_report(found: Report, questions: Questions, page: Path) -> None:
     for line in (*answer_lines(found, questions.under_ms, questions.within_points), *findings(found)):
         typer.echo(printable(line))
     for one in found.holes:
-        typer.echo(f"not measured: {one.what}: {one.reason}{f' ({one.remedy})' if one.remedy else ''}", err=True)
+        typer.echo(printable(f"not measured: {one.what}: {one.reason}{f' ({one.remedy})' if one.remedy else ''}"), err=True)
     if found.interrupted:
         typer.echo("interrupted: run the same command again to continue", err=True)
     typer.echo(f"the page is {page}")

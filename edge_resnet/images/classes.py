@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
+import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -31,7 +32,7 @@ def class_indices(folder: Path, names: Sequence[str], label_names: Sequence[str]
     """The class index of each of the class folders ``names`` of ``folder``, for a network with the labels ``label_names``.
 
     Names are compared with whole labels, with single synonyms and with WordNet ids, which are known for ImageNet's labels also
-    where these do not have them; case, ``_`` and ``-`` and a number before the name do not matter. Where no name matches,
+    where these do not have them; case, ``_`` and ``-``, the composition of accents and a number before the name do not matter. Where no name matches,
     folders named by plain integers are class indices, and as many folders as labels are numbered in the order of their names,
     with a warning. Raises DataError for everything else: a name that matches is never overruled, and one that does not match is
     not guessed.
@@ -117,7 +118,8 @@ def _is_imagenet(names: Sequence[str]) -> bool:
 
 
 def _plain(label: str) -> str:
-    return " ".join(label.casefold().replace("_", " ").replace("-", " ").split())
+    """A label without what does not matter. Names of files from macOS spell é as two characters, labels mostly as one."""
+    return " ".join(unicodedata.normalize("NFKC", label.casefold()).replace("_", " ").replace("-", " ").split())
 
 
 def _without_id(plain: str) -> str:

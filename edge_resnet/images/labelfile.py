@@ -23,6 +23,9 @@ __all__ = ["MAX_LABEL_BYTES", "read_labels"]
 MAX_LABEL_BYTES = 16 * 2**20
 _HINT = "a UTF-8 text file with a class name per line, or JSON"
 _NUMBERED = re.compile(r"(\d{1,9})\s*[:,;\t]\s*(\S.*)")
+#: Forms that are numbered only if their numbers are 0 to n-1, each once: a name may begin or end with a number.
+_SPACED = re.compile(r"(?P<index>\d{1,9})(?:[.)]?\s+|=)(?P<name>\S.*)")
+_NAME_FIRST = re.compile(r"(?P<name>.*\S)\s*[,;\t:=]\s*(?P<index>\d{1,9})")
 #: An entry of a Python dict: the index, a colon, and a string literal.
 _ENTRY = re.compile(r"""\s*(\d{1,9})\s*:\s*('(?:[^'\\\n]|\\.)*'|"(?:[^"\\\n]|\\.)*")\s*(?:,|$)""")
 _LINE = re.compile(r"\r\n|\n|\r")  # and no other: str.splitlines would cut a name at U+2028 or U+0085
@@ -36,8 +39,8 @@ _SYNSET = re.compile(r"(n\d{8})[\s,]+(\S.*)")
 def read_labels(path: Path) -> tuple[str, ...]:
     """The names of the classes in the order of their indices.
 
-    The file is UTF-8, or UTF-16 with a byte-order mark, of at most 16 MiB: a name per line; lines such as ``0: tench`` or
-    ``0,tench``, in any order; a JSON list; a JSON object or Python dict of index → name, of index → [WordNet id, name], or of
+    The file is UTF-8, or UTF-16 with a byte-order mark, of at most 16 MiB: a name per line; lines such as ``0: tench``,
+    ``0,tench``, ``0 tench`` or ``tench,0``, in any order; a JSON list; a JSON object or Python dict of index → name, of index → [WordNet id, name], or of
     name → index. WordNet ids before the names are left out where they are ImageNet's in order, which are known, and kept
     otherwise.
 
@@ -45,6 +48,8 @@ def read_labels(path: Path) -> tuple[str, ...]:
     classes, or the names are TensorFlow's 1001 with a background class.
     """
     text = _decoded(path, read_limited(path, MAX_LABEL_BYTES)).strip()
+    if "\0" in text:
+        raise DataError(f"{path} is not text: it contains zero bytes", hint="save it as UTF-8; UTF-16 needs a byte-order mark")
     if text.startswith(("[", "{")):
         names = _from_structure(path, text)
     else:
@@ -78,10 +83,21 @@ def _from_lines(path: Path, lines: Sequence[str]) -> tuple[str, ...]:
     head = bool(matches) and matches[0] is None and _HEAD.fullmatch(lines[0]) is not None
     numbered = [match for match in matches[head:] if match is not None]
     if len(numbered) <= len(lines) / 2:
-        return tuple(lines)
+        return _loosely_numbered(lines) or tuple(lines)
     if len(numbered) < len(lines) - head:
         raise DataError(f"{path}: {lines[matches.index(None, head)][:40]!r} has no number, as other lines have", hint=_HINT)
     return _ordered(path, [(int(match[1]), match[2].strip().strip('"')) for match in numbered])
+
+
+def _loosely_numbered(lines: Sequence[str]) -> tuple[str, ...]:
+    """The names of lines such as ``0 tench``, ``0. tench`` or ``tench,0``, after a head or none; empty if these are names as a whole."""
+    for form in (_SPACED, _NAME_FIRST):
+        for numbered in (lines, lines[1:] if lines and _HEAD.fullmatch(lines[0]) else ()):
+            matches = [match for line in numbered if (match := form.fullmatch(line)) is not None]
+            names = {int(match["index"]): match["name"].strip().strip('"') for match in matches}
+            if matches and len(matches) == len(numbered) and sorted(names) == list(range(len(numbered))):
+                return tuple(names[index] for index in range(len(names)))
+    return ()
 
 
 def _from_structure(path: Path, text: str) -> tuple[str, ...]:
@@ -98,7 +114,7 @@ def _from_structure(path: Path, text: str) -> tuple[str, ...]:
         raise DataError(f"{path} is cut off or not JSON: {error}", hint=_HINT) from error
     if isinstance(content, list):
         return tuple(_name(path, entry) for entry in content)
-    if all(isinstance(value, int) for value in content.values()):
+    if all(type(value) is int for value in content.values()):
         return _ordered(path, [(index, name) for name, index in content.items()])
     if not all(key.isascii() and key.isdecimal() and len(key) < 10 for key in content):
         raise DataError(f"{path} is JSON, but maps neither indices to names nor names to indices", hint=_HINT)

@@ -89,10 +89,9 @@ def choose(networks: list[HeldNetwork], needed: StateDict, wanted: str, origin: 
     if len(pool) != 1:
         listed = ", ".join(network.name or "the file itself" for network in networks)
         fault = f"{wanted} {'is not clear' if pool else 'is not there'}" if wanted else "it is not clear which network is meant"
-        raise WeightsError(
-            f"weights {origin}: {fault}, of {listed}",
-            hint=f"choose one of them as FILE#NAME, for example {_example(origin, pool or networks)}",
-        )
+        one_of = f"choose one of them as FILE#NAME, for example {_example(origin, pool or networks)}"
+        hint = one_of if any(network.name for network in networks) else f"the file is one network: --weights {origin}"
+        raise WeightsError(f"weights {origin}: {fault}, of {listed}", hint=hint)
     chosen = pool[0]
     if chosen.fault:
         raise WeightsError(f"weights {origin}: the network {chosen.fault}", hint="save the state dict of the network alone")
@@ -168,7 +167,8 @@ def _networks_of(name: str, state: StateDict) -> Iterator[HeldNetwork]:
         measures += [key for key in outer if _MEASURES.search(key)]
         around = [key for key, value in outer.items() if value.is_floating_point() or value.is_complex()]
         parts = [part for part in (*name.split("."), *re.split(r"[./]", prefix)) if part and part not in _TRANSPARENT]
-        averaged = "n_averaged" in state or any(_AVERAGES & set(re.split(r"[._]", part.lower())) for part in parts)
+        count = _count_of_averages(state, prefix)
+        averaged = count is not None or any(_AVERAGES & set(re.split(r"[._]", part.lower())) for part in parts)
         yield HeldNetwork(
             name=".".join(parts),
             state=head.state,
@@ -176,14 +176,19 @@ def _networks_of(name: str, state: StateDict) -> Iterator[HeldNetwork]:
             passed_over=tuple(key for key in measures if not key.endswith("n_averaged")),
             notes=(head.note,) if head.note else (),
             averaged=averaged,
-            unused=_why_unused(state, head.state) if averaged else "",
+            unused=_why_unused(count, head.state) if averaged else "",
             fault=head.fault,
         )
 
 
-def _why_unused(state: StateDict, network: StateDict) -> str:
+def _count_of_averages(state: StateDict, prefix: str) -> torch.Tensor | None:
+    """AveragedModel's counter, which stands beside one of the modules that contain the network."""
+    parents = [prefix[: match.end()] for match in re.finditer(r"[./]", prefix)] + [""]
+    return next((state[key] for parent in parents if (key := f"{parent}n_averaged") in state), None)
+
+
+def _why_unused(count: torch.Tensor | None, network: StateDict) -> str:
     """Why an average cannot be used: it is still the copy that training started with, as a whole or in its batch norms."""
-    count = state.get("n_averaged")
     if count is not None and count.numel() == 1 and not count.item():
         return "has averaged nothing yet"
     variances = [value for key, value in network.items() if key.endswith("running_var")]

@@ -369,3 +369,28 @@ def test_a_target_below_a_file(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(BuildError), staging(tmp_path / "file" / "x"):
         pass
+
+
+@pytest.mark.parametrize("absolute", [True, False])
+def test_force_replaces_what_a_link_leads_to(tmp_path: Path, absolute: bool) -> None:
+    """The artifact behind a link is replaced, and the link still leads to it."""
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "v1" / MANIFEST).write_text("{}")
+    (tmp_path / "current").symlink_to(tmp_path / "v1" if absolute else "v1")
+    with staging(tmp_path / "current", force=True) as work:
+        (work / MANIFEST).write_text('{"new": 1}')
+    assert (tmp_path / "current").is_symlink()
+    assert (tmp_path / "v1" / MANIFEST).read_text() == '{"new": 1}'
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["current", "v1"]
+
+
+@pytest.mark.parametrize("name", [".", "../own", ".."])
+def test_the_working_folder_is_not_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """It would be removed under the shell's feet; it is refused before any work."""
+    folder = tmp_path / "own"
+    (folder / "below").mkdir(parents=True)
+    (folder / MANIFEST).write_text("{}")
+    monkeypatch.chdir(folder / "below" if name == ".." else folder)
+    with pytest.raises(BuildError, match="working folder"), staging(Path(name), force=True):
+        pytest.fail("the block was entered")
+    assert (folder / MANIFEST).read_text() == "{}"

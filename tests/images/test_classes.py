@@ -118,3 +118,11 @@ def test_labels_with_ids_are_known_by_their_names(imagenet: tuple[str, ...]) -> 
 def test_which_classes_are_the_same(names: list[str], labels: list[str], same: bool) -> None:
     """The same number in the same order, in any spelling; labels that name nothing fit any names."""
     assert same_classes(names, labels) == same
+
+
+def test_accents_may_be_composed_or_not() -> None:
+    """macOS spells the é of a file's name as e and an accent; a label mostly has one character."""
+    composed, apart = "caf\u00e9 noir", "cafe\u0301 noir"
+    assert class_indices(Path("data"), [apart, "dog"], ["dog", composed]) == {apart: 1, "dog": 0}
+    assert class_indices(Path("data"), [composed, "dog"], ["dog", apart]) == {composed: 1, "dog": 0}
+    assert same_classes([apart.upper(), "dog"], [composed, "dog"])

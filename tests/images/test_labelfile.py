@@ -43,6 +43,11 @@ def read(folder: Path, content: str | bytes) -> tuple[str, ...]:
         "{\n" + "".join(f"{index}: {name!r},\n" for index, name in enumerate(NAMES)) + "}\n",
         "\n".join(f"{index}: {name}" for index, name in enumerate(NAMES)),
         "\n".join(f"{index}\t{name}" for index, name in enumerate(NAMES)),
+        *(
+            "\n".join(form.format(index, name) for index, name in reversed(list(enumerate(NAMES))))
+            for form in ("{} {}", "{}  {}", "{}. {}", "{}) {}", "{}={}", "{1},{0}", "{1}: {0}", "{1}\t{0}")
+        ),
+        "name,idx\n" + "\n".join(f"{name},{index}" for index, name in enumerate(NAMES)),
         "idx,name\n" + "\n".join(f"{index},{name}" for index, name in reversed(list(enumerate(NAMES)))),
     ],
 )
@@ -60,6 +65,8 @@ def test_a_line_ends_where_an_editor_ends_it(tmp_path: Path) -> None:
 def test_numbers_alone_are_names(tmp_path: Path) -> None:
     """The digits are named by digits, and a name may hold a number and a colon."""
     assert read(tmp_path, "0\n1\n2\n") == ("0", "1", "2")
+    assert read(tmp_path, "3 series\n5 series\n") == ("3 series", "5 series")
+    assert read(tmp_path, "level: 3\nlevel: 5\n") == ("level: 3", "level: 5")
     assert read(tmp_path, "Fiat 500\n2001: A Space Odyssey\ncat\n") == ("Fiat 500", "2001: A Space Odyssey", "cat")
 
 
@@ -86,6 +93,8 @@ def test_wordnet_ids_go_where_they_are_known_and_stay_where_not(tmp_path: Path) 
         ('{"a": "cat", "b": "dog"}', "neither indices to names"),
         ('{"0": "cat", "0": "dog", "1": "cow"}', "the same key twice"),
         ('[["n01440764", "tench", "x"], "dog"]', "is no class name"),
+        ('{"cat": true, "dog": false}', "neither indices to names"),
+        ("cat\ndog".encode("utf-16-le"), "zero bytes"),
         ('["cat", 3]', "'3' is no class name"),
         ('["cat", ""]', "no name for class 1"),
         ("[" * 100_000, "nested too deeply"),

@@ -348,3 +348,24 @@ def test_an_endless_pickle_ends(operations: bytes, legacy: bool, tmp_path: Path,
         path = archive({"w/data.pkl": content})(tmp_path)
     with pytest.raises(WeightsError, match="operations" if legacy else "would unpack"):
         load(path)
+
+
+@pytest.mark.parametrize("count", [0, 7])
+def test_the_counter_of_an_average_beside_another_network(tmp_path: Path, count: int) -> None:
+    """In a flat file, too, an average that has averaged nothing is not taken."""
+    path = tmp_path / "w.pth"
+    torch.save(under("model.") | {f"ema_model.{key}": value for key, value in averaged(count).items()}, path)
+    network = build_network(SPEC)
+    load_weights(network, SPEC, str(path))
+    key = "layer1.0.conv1.weight"
+    assert torch.equal(network.state_dict()[key], (AVERAGE if count else PLAIN)[key])
+
+
+def test_a_name_for_a_file_of_one_network(tmp_path: Path) -> None:
+    """The hint gives the file alone: there is no name to choose."""
+    path = tmp_path / "w.pth"
+    torch.save(PLAIN, path)
+    with pytest.raises(WeightsError, match="ema is not there") as caught:
+        load_weights(build_network(SPEC), SPEC, f"{path}#ema")
+    assert "NAME" not in str(caught.value.hint)
+    assert str(path) in str(caught.value.hint)

@@ -36,7 +36,7 @@ class LineFile:
 
     A line is written whole or not at all: if the disk takes only a part, that part is removed. If a file that is continued ends
     in an incomplete line, as after a power cut, the line is cut off if it is the beginning of a JSON object, and is ended by a
-    newline otherwise. If a new file cannot be opened or the files cannot be renamed, the line goes to the old one. A file that
+    newline otherwise. Of a link, the file that it leads to is rotated, in its own folder. If a new file cannot be opened or the files cannot be renamed, the line goes to the old one. A file that
     another program renames or removes is created again within a second.
 
     While it is open a file is locked: FileInUseError is raised, and nothing is changed, if another process writes to it. The
@@ -163,7 +163,7 @@ class LineFile:
         new = _open(self._new)
         try:
             self._shift()
-            self._new.replace(self._path)
+            self._new.replace(self._older(0))
         except OSError:
             os.close(new)
             with suppress(OSError):
@@ -173,7 +173,7 @@ class LineFile:
 
     @property
     def _new(self) -> Path:
-        return self._path.with_name(f".{self._path.name}.new")
+        return self._older(0).with_name(f".{self._older(0).name}.new")
 
     def _is_at(self, path: Path) -> bool:
         assert self._fd is not None
@@ -189,7 +189,8 @@ class LineFile:
             self._older(place - 1).replace(self._older(place))
 
     def _older(self, place: int) -> Path:
-        return Path(f"{self._path}.{place}") if place else self._path
+        real = os.path.realpath(self._path)  # of a link: else the link would be renamed, and the lines go elsewhere
+        return Path(f"{real}.{place}" if place else real)
 
     def _repair_end(self) -> None:
         """Cut off an incomplete last line, or have the next write end it."""

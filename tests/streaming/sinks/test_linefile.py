@@ -273,3 +273,17 @@ def test_a_closed_file_takes_nothing(tmp_path: Path) -> None:
     file.close()
     with pytest.raises(OSError, match="closed"):
         file.write("{}")
+
+
+def test_the_file_behind_a_link_is_rotated(tmp_path: Path) -> None:
+    """A link stays, and all files are in the folder that it leads to."""
+    (tmp_path / "disk").mkdir()
+    link = tmp_path / "out.jsonl"
+    link.symlink_to(Path("disk") / "real.jsonl")
+    file = LineFile(link, append=True, max_bytes=8)
+    for number in range(3):
+        file.write(f'{{"n": {number}}}')
+    file.close()
+    assert link.is_symlink()
+    assert sorted(path.name for path in (tmp_path / "disk").iterdir()) == ["real.jsonl", "real.jsonl.1", "real.jsonl.2"]
+    assert _read(tmp_path / "disk" / "real.jsonl") == ['{"n": 0}', '{"n": 1}', '{"n": 2}']
