@@ -44,11 +44,12 @@ class UncertainSink:
     size and, beside it, ``NAME.json``, one line with file, source, frame, time, probability and top (the best three). So
     ``cat DIR/*.json`` lists all of them.
 
-    At most one frame per source in ``every_s`` seconds: of a camera's capture, or of a recording's own time. Images and lines together stay below ``max_bytes``: the oldest
-    are removed. With ``max_days`` those are removed, too, that are older by this machine's clock: when the sink is opened, and
-    once a minute as long as predictions come. Names begin with a running number, which a later run continues: a clock that was
-    set back does not change the order. Each file is written whole and synced to disk, or not at all; if the disk is full
-    ``write`` fails, and the next frame is tried again. Two runs never use one folder: the second one is refused.
+    At most one frame per source in ``every_s`` seconds: of a camera's capture, or of a recording's own time. Images and lines
+    together stay below ``max_bytes``: the oldest are removed. With ``max_days`` those are removed, too, that are older by this
+    machine's clock: when the sink is opened, and once a minute as long as predictions come. Names begin with a running number,
+    which a later run continues: a clock that was set back does not change the order. Each file is written whole and synced to
+    disk, or not at all; if the disk is full ``write`` fails, and the next frame is tried again. Two runs never use one folder:
+    the second one is refused.
     """
 
     name = "uncertain"
