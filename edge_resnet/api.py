@@ -30,6 +30,7 @@ from edge_resnet.core.records import (
 )
 from edge_resnet.images.datasets import open_data
 from edge_resnet.images.imageset import ImageSet
+from edge_resnet.images.labelfile import named_classes
 from edge_resnet.pipelines.model import Model
 from edge_resnet.pipelines.model import open_model as load
 
@@ -86,16 +87,15 @@ def build(
     torchvision's layout, whose depth, family and classes are read from its parameters. ``calibration``: images for INT8, a path
     or the name of a data set; None takes the recipe's. ``recipe``: a recipe's name or file, with ``overrides`` of its values.
     ``max_drop``: points of top-1 that INT8 may lose on the labelled images of ``validation``. ``batch``: the largest batch, or
-    (minimum, optimum, maximum). Raises any of edge_resnet's errors; then nothing is left in ``output``, except where only the
-    engine failed.
+    (minimum, optimum, maximum). Raises any of edge_resnet's errors; then nothing is left in ``output``, unless the engine failed.
     """
     with _extras(onnx="build"), ExitStack() as stack:
         from edge_resnet.pipelines import build as offline
         from edge_resnet.quantization.recipes import overridden_recipe
 
-        source = os.fspath(weights)
+        source, names = os.fspath(weights), named_classes(labels)
         if model is None:
-            width = len(labels) if classes is None and labels else classes
+            width = len(names) if classes is None and names else classes
             spec = default_spec(family, depth, shortcut=shortcut, plain=plain, classes=width, input_size=input_size)
         else:
             from edge_resnet.pipelines.torchmodel import module_weights, spec_of
@@ -110,7 +110,7 @@ def build(
         named = overridden_recipe(_text(recipe), spec.family, overrides) if calibrated else None
         options = offline.BuildOptions(
             model=spec, preprocess=preprocess, precision=precision, weights=source, output=Path(output),
-            labels=None if labels is None else tuple(labels),
+            labels=names,
             calibration_data=None if named is None else _text(calibration) or named.data,
             recipe=None if named is None else named.recipe,
             validation_data=_text(validation), max_drop=max_drop,
@@ -226,9 +226,7 @@ def evaluate(
         name, simulate = backend or "auto", simulate_int8
         if isinstance(model, Model):
             if model.variant == "reference":
-                raise ConfigError(
-                    f"{model} is the FP32 reference", hint="load it as 'native': the result has FP32's accuracy too"
-                )
+                raise ConfigError(f"{model} is the FP32 reference", hint="load it as 'native', which gives FP32's accuracy too")
             name, simulate = backend or model.backend, simulate_int8 or model.variant == "simulated"
         images = data if isinstance(data, ImageSet) else open_images(data, labels=artifact.labels)
         prepare_engine(artifact, name, "simulated" if simulate else "native", progress=progress)
@@ -305,6 +303,8 @@ def stream(
         from edge_resnet.streaming.session import Inputs, Session, run_session
         from edge_resnet.streaming.sinks.named import FunctionSink, outputs_of
 
+        if not isinstance(model, Model):
+            raise ConfigError("stream needs an open model", hint="with edge_resnet.load(FOLDER) as model: stream(model, …)")
         manifest, network = model.artifact.manifest, model.network
         uris = tuple(os.fspath(uri) for uri in ([sources] if isinstance(sources, str | os.PathLike) else sources))
         if not uris:
@@ -325,7 +325,7 @@ def open_images(data: PathLike, *, labels: Sequence[str] | None = None, split: L
     for anything else.
     """
     with _extras():
-        return open_data(os.fspath(data), split=split, label_names=labels)
+        return open_data(os.fspath(data), split=split, label_names=named_classes(labels))
 
 
 @contextmanager

@@ -140,9 +140,15 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG00
 
 
 def _command_of(arguments: list[str]) -> str:
+    """The command among the arguments, with its subcommand: ``deploy systemd``; empty if there is none."""
     names = {command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands}
-    names |= {group.name for group in app.registered_groups if group.name}
-    return arguments[0] if arguments and arguments[0] in names else ""
+    if not arguments or arguments[0] in names:
+        return arguments[0] if arguments else ""
+    for group in app.registered_groups:
+        if group.name == arguments[0] and group.typer_instance is not None:
+            below = {command.name for command in group.typer_instance.registered_commands}
+            return " ".join(arguments[:2]) if len(arguments) > 1 and arguments[1] in below else arguments[0]
+    return ""
 
 
 class _PlainFormatter(logging.Formatter):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -18,14 +19,21 @@ if TYPE_CHECKING:
 __all__ = ["TrainBar", "progress_bars", "train_bar"]
 
 
+#: Seconds between two lines of progress in a log.
+_LINE_S = 30.0
+
+
 @contextmanager
 def progress_bars() -> Iterator[Progress]:
-    """Yield a Progress that draws a bar per stage on stderr, if that is a terminal."""
+    """Yield a Progress that draws a bar per stage on stderr; where that is no terminal, a line now and then."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bars
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _lines()
+        return
     columns = (
         TextColumn("{task.description:<13}"),
         BarColumn(),
@@ -34,7 +42,7 @@ def progress_bars() -> Iterator[Progress]:
         TimeRemainingColumn(),
     )
     tasks: dict[str, TaskID] = {}
-    with Bars(*columns, console=console, disable=not console.is_terminal) as bars:
+    with Bars(*columns, console=console) as bars:
 
         def report(stage: str, done: int, total: int) -> None:
             unit, name = (2**20, "download, MiB") if stage == "download" else (1, stage)
@@ -43,6 +51,20 @@ def progress_bars() -> Iterator[Progress]:
             bars.update(tasks[stage], completed=done // unit, total=total // unit)
 
         yield report
+
+
+def _lines() -> Progress:
+    """A Progress for a log: a line where ``_LINE_S`` have passed since the one before, so that short work prints nothing."""
+    last_s = time.monotonic()
+
+    def report(stage: str, done: int, total: int) -> None:
+        nonlocal last_s
+        if time.monotonic() - last_s >= _LINE_S:
+            last_s = time.monotonic()
+            share = f"{100 * done / total:.0f} %" if total else f"{done}"
+            typer.echo(f"{stage}: {share}", err=True)
+
+    return report
 
 
 class TrainBar:

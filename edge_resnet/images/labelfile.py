@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from edge_resnet.core.errors import DataError
+from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.files import read_limited
 from edge_resnet.images.classes import imagenet_wordnet_ids
 
-__all__ = ["MAX_LABEL_BYTES", "read_labels"]
+__all__ = ["MAX_LABEL_BYTES", "named_classes", "read_labels"]
 
 #: Larger than any list of class names: ImageNet-21k's has one mebibyte.
 MAX_LABEL_BYTES = 16 * 2**20
@@ -34,6 +35,14 @@ _HEAD = re.compile(r"[A-Za-z_ ]+[,;\t][A-Za-z_ ]+")
 #: A line that is no JSON though it begins with a bracket.
 _BRACKETED = re.compile(r"""\[[^][{}"',\n]*\]""")
 _SYNSET = re.compile(r"(n\d{8})[\s,]+(\S.*)")
+
+
+def named_classes(labels: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The names that a program hands in, one per class. Raises ConfigError for text, whose letters would be names, or a path."""
+    if isinstance(labels, str | os.PathLike):
+        hint = f"for a file: labels=open({str(labels)!r}, encoding='utf-8').read().splitlines()"
+        raise ConfigError(f"labels is {labels!r}, not a list of names", hint=hint)
+    return None if labels is None else tuple(labels)
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

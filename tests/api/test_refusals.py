@@ -87,6 +87,8 @@ CASES: list[Case] = [
     ("build: a batch that falls", er.ConfigError, lambda at: at.build(batch=(8, 4, 1))),
     ("build: a batch of two numbers", er.ConfigError, lambda at: at.build(batch=(1, 4))),
     ("build: too few labels", er.ConfigError, lambda at: at.build(labels=["cat", "dog"], classes=3)),
+    ("build: labels that are a file's name", er.ConfigError, lambda at: at.build(labels="names.txt")),
+    ("build: labels that are a path", er.ConfigError, lambda at: at.build(labels=at.folder / "names.txt")),
     ("build: a budget for FP32", er.ConfigError, lambda at: at.build(max_drop=0.5)),
     ("build: weights that are not there", er.WeightsError, lambda at: at.build(weights=at.folder / "missing.pth")),
     ("build: an output that is there", er.BuildError, lambda at: at.build(output=at.folder / "nothing")),
@@ -107,6 +109,8 @@ CASES: list[Case] = [
     ("finetune: a budget of nothing", er.ConfigError, lambda at: at.finetune(max_drop=0.5)),
     ("compile: a wrong path", er.ArtifactError, lambda at: er.compile(at.folder / "missing")),
     ("compile: an unknown backend", er.ConfigError, lambda at: er.compile(at.int8, backend="cuda")),
+    ("stream: a path for the model", er.ConfigError, lambda at: er.stream(at.fp32, at.images)),  # type: ignore[arg-type]
+    ("open_images: labels that are a file's name", er.ConfigError, lambda at: er.open_images(at.images, labels="names.txt")),
     # evaluate and open_images
     ("evaluate: random weights", er.ConfigError, lambda at: er.evaluate(at.fp32, at.images)),
     ("evaluate: a wrong path", er.DataError, lambda at: at.evaluate(data=at.folder / "missing")),

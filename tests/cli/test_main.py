@@ -65,6 +65,12 @@ def test_bad_words_end_with_two_and_say_what_to_do(cli: Cli, words: tuple[str, .
     assert list(Path.cwd().iterdir()) == []
 
 
+@pytest.mark.parametrize("command", ["run", "deploy", "deploy systemd", "deploy files"])
+def test_an_unknown_option_points_to_the_help_of_its_command(cli: Cli, command: str) -> None:
+    """The hint names the subcommand, too, whose options are meant."""
+    assert f"hint: edge-resnet {command} --help" in cli(*command.split(), "--nonsense").err
+
+
 def test_no_words_shows_the_help(cli: Cli) -> None:
     """`edge-resnet` alone prints the help and is no error."""
     outcome = cli()

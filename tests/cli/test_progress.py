@@ -1,4 +1,4 @@
-"""What a terminal shows during long work, and that a pipe shows nothing of it."""
+"""What a terminal shows during long work, and the few lines that a log gets of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import pty
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.cli.progress import progress_bars
@@ -55,6 +57,17 @@ def test_a_pipe_gets_no_bars(tiny_artifacts: dict[str, Artifact], smooth_images:
     stderr = subprocess.run(command, capture_output=True, check=True, text=True).stderr
     assert "64/64" not in stderr
     assert all(line.isprintable() for line in stderr.splitlines())
+
+
+def test_a_log_gets_a_line_of_long_work_now_and_then(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where stderr is no terminal, work of minutes says how far it is every thirty seconds, and short work says nothing."""
+    now_s = [0.0]
+    monkeypatch.setattr("edge_resnet.cli.progress.time.monotonic", lambda: now_s[0])
+    with progress_bars() as report:
+        for second in range(0, 100, 10):
+            now_s[0] = float(second)
+            report("learn", second, 100)
+    assert capsys.readouterr().err.splitlines() == ["learn: 30 %", "learn: 60 %", "learn: 90 %"]
 
 
 def test_downloads_are_counted_in_mebibytes() -> None:

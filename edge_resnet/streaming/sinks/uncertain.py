@@ -44,11 +44,12 @@ class UncertainSink:
     size and, beside it, ``NAME.json``, one line with file, source, frame, time, probability and top (the best three). So
     ``cat DIR/*.json`` lists all of them.
 
-    At most one frame per source in ``every_s`` seconds of capture. Images and lines together stay below ``max_bytes``: the oldest
-    are removed. With ``max_days`` those are removed, too, that are older by this machine's clock: when the sink is opened, and
-    once a minute as long as predictions come. Names begin with a running number, which a later run continues: a clock that was
-    set back does not change the order. Each file is written whole and synced to disk, or not at all; if the disk is full
-    ``write`` fails, and the next frame is tried again. Two runs never use one folder: the second one is refused.
+    At most one frame per source in ``every_s`` seconds: of a camera's capture, or of a recording's own time. Images and lines
+    together stay below ``max_bytes``: the oldest are removed. With ``max_days`` those are removed, too, that are older by this
+    machine's clock: when the sink is opened, and once a minute as long as predictions come. Names begin with a running number,
+    which a later run continues: a clock that was set back does not change the order. Each file is written whole and synced to
+    disk, or not at all; if the disk is full ``write`` fails, and the next frame is tried again. Two runs never use one folder:
+    the second one is refused.
     """
 
     name = "uncertain"
@@ -102,7 +103,7 @@ class UncertainSink:
         with suppress(OSError):  # tried again in a minute
             self._sweep()
         best = prediction.answer or prediction.top[0]
-        if best.probability >= self._below or not self._is_due(prediction):
+        if best.probability >= self._below or not self._is_due(prediction.source, _time_ns(prediction, frame)):
             return
         stem = f"{self._next:06d}" + _stamp(prediction.wall_ns)
         image = _jpeg(frame)
@@ -125,7 +126,7 @@ class UncertainSink:
         self._next += 1
         self._saved[stem] = _Saved(size, time.time())
         self._total += size
-        self._saved_ns[prediction.source] = prediction.captured_ns
+        self._saved_ns[prediction.source] = _time_ns(prediction, frame)
 
     def close(self) -> None:
         """Let another run use the folder."""
@@ -139,15 +140,15 @@ class UncertainSink:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
         self.close()
 
-    def _is_due(self, prediction: Prediction) -> bool:
-        last = self._saved_ns.pop(prediction.source, None)
+    def _is_due(self, source: str, at_ns: int) -> bool:
+        last = self._saved_ns.pop(source, None)
         if last is None:
             # Each image of a folder is a source: those seen longest ago are forgotten.
             if len(self._saved_ns) >= _SOURCES:
                 del self._saved_ns[next(iter(self._saved_ns))]
             return True
-        self._saved_ns[prediction.source] = last
-        passed_ns = prediction.captured_ns - last
+        self._saved_ns[source] = last
+        passed_ns = at_ns - last
         return passed_ns < 0 or passed_ns >= self._every_ns
 
     def _find_saved(self) -> None:
@@ -187,6 +188,11 @@ class UncertainSink:
 def _unusable(folder: Path, error: OSError) -> ConfigError:
     hint = "name a folder that you may write to: --record-uncertain DIR"
     return ConfigError(f"cannot use {folder}: {error.strerror}", hint=hint)
+
+
+def _time_ns(prediction: Prediction, frame: Frame) -> int:
+    """When the frame was: a recording is read faster or slower than it was filmed, so its own time counts."""
+    return prediction.captured_ns if frame.position_ns is None else frame.position_ns
 
 
 def _line(prediction: Prediction, file: str, probability: float) -> bytes:

@@ -75,6 +75,15 @@ def test_one_per_interval(tmp_path: Path) -> None:
     assert _saved(tmp_path) == [0, 0, 30, 30, 60, 60]
 
 
+def test_a_video_is_judged_by_its_own_time(tmp_path: Path) -> None:
+    """A video of 30 frames per second that is read at 1000 gives a frame per second of the video, not of the reading."""
+    with UncertainSink(tmp_path, every_s=1.0) as sink:
+        for number in range(75):
+            frame = replace(with_image(number), position_ns=round(number * 1e9 / 30))
+            sink.write(predicted(number, _UNSURE, per_second=1000), frame)
+    assert _saved(tmp_path) == [0, 30, 60]
+
+
 @settings(max_examples=15)
 @given(st.lists(st.integers(8, 64), min_size=1, max_size=12), st.integers(3000, 9000), st.booleans())
 def test_the_newest_are_kept_below_the_limit(
