@@ -150,8 +150,9 @@ def read_record(path: Path, record: type[T], max_bytes: int = 1 << 24) -> T:
 def staging(target: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield an empty folder that becomes ``target`` if the block succeeds and is removed if it fails.
 
-    Nothing is left half-written, not even on Ctrl-C. With ``force`` an existing artifact is replaced, through a link, too; anything else that exists
-    is refused, before the block and again at its end. Raises BuildError, also if the disk is full or read-only.
+    Nothing is left half-written, not even on Ctrl-C. With ``force`` an existing artifact is replaced, also one that a link leads
+    to; anything else that exists is refused, before the block and again at its end, and so is the working folder. Raises
+    BuildError, also if the disk is full or read-only.
     """
     target = target if target.name not in ("", "..") else target.resolve()
     with _writing(target, force=force):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
@@ -131,12 +132,19 @@ def _leave(code: int) -> NoReturn:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code)  # Python would abort the process when the thread comes back
+    atexit.register(_end_at_once)  # the last to be registered is the first to be called
     sys.exit(code)
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature of a signal handler
     """End cleanly on SIGTERM, as on Ctrl-C."""
     raise KeyboardInterrupt
+
+
+def _end_at_once() -> None:
+    """Let a signal end the process while libraries clean up: the command is over, and each would show a traceback."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _command_of(arguments: list[str]) -> str:

@@ -32,10 +32,10 @@ def class_indices(folder: Path, names: Sequence[str], label_names: Sequence[str]
     """The class index of each of the class folders ``names`` of ``folder``, for a network with the labels ``label_names``.
 
     Names are compared with whole labels, with single synonyms and with WordNet ids, which are known for ImageNet's labels also
-    where these do not have them; case, ``_`` and ``-``, the composition of accents and a number before the name do not matter. Where no name matches,
-    folders named by plain integers are class indices, and as many folders as labels are numbered in the order of their names,
-    with a warning. Raises DataError for everything else: a name that matches is never overruled, and one that does not match is
-    not guessed.
+    where these do not have them; case, ``_`` and ``-``, the composition of accents and a number before the name do not matter.
+    Where no name matches, folders named by plain integers are class indices, and as many folders as labels are numbered in the
+    order of their names, with a warning. Raises DataError for everything else: a name that matches is never overruled, and one
+    that does not match is not guessed.
     """
     known = _spellings(label_names)
     matched = {name: index for name in names if (index := _match(name, known)) is not None}

@@ -49,9 +49,9 @@ def read_labels(path: Path) -> tuple[str, ...]:
     """The names of the classes in the order of their indices.
 
     The file is UTF-8, or UTF-16 with a byte-order mark, of at most 16 MiB: a name per line; lines such as ``0: tench``,
-    ``0,tench``, ``0 tench`` or ``tench,0``, in any order; a JSON list; a JSON object or Python dict of index → name, of index → [WordNet id, name], or of
-    name → index. WordNet ids before the names are left out where they are ImageNet's in order, which are known, and kept
-    otherwise.
+    ``0,tench``, ``0 tench`` or ``tench,0``, in any order; a JSON list; a JSON object or Python dict of index → name, of
+    index → [WordNet id, name], or of name → index. WordNet ids before the names are left out where they are ImageNet's in order,
+    which are known, and kept otherwise.
 
     Raises DataError if the file cannot be read, an index is missing or given twice, a name is empty, there are fewer than two
     classes, or the names are TensorFlow's 1001 with a background class.
@@ -99,7 +99,7 @@ def _from_lines(path: Path, lines: Sequence[str]) -> tuple[str, ...]:
 
 
 def _loosely_numbered(lines: Sequence[str]) -> tuple[str, ...]:
-    """The names of lines such as ``0 tench``, ``0. tench`` or ``tench,0``, after a head or none; empty if these are names as a whole."""
+    """The names in lines such as ``0 tench``, ``0. tench`` or ``tench,0``, after a head or none; empty if each line is a name."""
     for form in (_SPACED, _NAME_FIRST):
         for numbered in (lines, lines[1:] if lines and _HEAD.fullmatch(lines[0]) else ()):
             matches = [match for line in numbered if (match := form.fullmatch(line)) is not None]

@@ -102,8 +102,8 @@ def read_folder(folder: Path, label_names: Sequence[str] | None) -> ImageListing
 def read_csv(path: Path) -> ImageListing:
     """List the images in the columns ``file`` and ``class_index``; the files are in a folder of the CSV's name or beside it.
 
-    Raises DataError for a file of more than 256 MiB, for missing columns, files and lines, and for a class that is not an integer
-    >= 0; OSError, UnicodeDecodeError or csv.Error if the file cannot be read at all.
+    Raises DataError for a file of more than 256 MiB, for missing columns, files and lines, for a class that is not an integer
+    >= 0, and for a file with two classes; OSError, UnicodeDecodeError or csv.Error if the file cannot be read at all.
     """
     if path.stat().st_size > _MAX_CSV_BYTES:
         raise DataError(f"{path} is larger than 256 MiB", hint="a line per image takes less: file,class_index")
@@ -116,7 +116,12 @@ def read_csv(path: Path) -> ImageListing:
         rows = [(_beside(path, row["file"] or ""), _class_index(path, reader.line_num, row["class_index"])) for row in reader]
     if not rows:
         raise DataError(f"{path} names no images", hint="write one line per image: file,class_index")
-    return ImageListing(tuple(file for file, _ in rows), tuple(label for _, label in rows))
+    classes: dict[Path, int] = {}
+    for image, label in rows:
+        if classes.setdefault(image, label) != label:
+            message = f"{path} names {image.name} with the classes {classes[image]} and {label}"
+            raise DataError(message, hint="leave one of them out")
+    return ImageListing(tuple(image for image, _ in rows), tuple(label for _, label in rows))
 
 
 def read_npz(path: Path) -> tuple[ImageArray, tuple[int, ...] | None]:

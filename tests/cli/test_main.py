@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -179,3 +180,22 @@ def test_escape_sequences_do_not_reach_the_terminal(cli: Cli, tiny_int8: Path, t
     assert outcome.code == 0
     assert "WARNING" in outcome.err
     assert (outcome.out + outcome.err).replace("\n", "").isprintable()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_python_ends_is_no_traceback(number: int) -> None:
+    """Libraries take a moment to clean up after the command; Ctrl-C then ends the process, silently."""
+    program = """if True:
+        import atexit, sys, time
+        from edge_resnet.cli import main
+        atexit.register(lambda: (print("leaving", flush=True), time.sleep(60)))
+        sys.argv = ["edge-resnet", "--version"]
+        main()"""
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("edge-resnet ")
+        assert process.stdout.readline() == "leaving\n"
+        process.send_signal(number)
+        _, shown = process.communicate()
+    assert (process.returncode, shown) == (-number, "")

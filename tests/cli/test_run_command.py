@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from refusals import assert_refused
 
-from edge_resnet.artifact.folder import Artifact
+from edge_resnet.artifact.folder import LABELS, Artifact, open_artifact, write_manifest
 
 Cli = Callable[..., Any]
 SOURCE = ("--source", "synthetic://?frames=40&width=64&height=48")
@@ -56,6 +56,17 @@ def artifact(tiny_artifacts: dict[str, Artifact]) -> str:
 def test_invalid_options_are_one_line(cli: Cli, artifact: str, arguments: tuple[str, ...], parts: tuple[str, ...]) -> None:
     """An error with a hint, exit code 2, and no file is left behind."""
     assert_refused(cli("run", artifact, *arguments), *parts)
+
+
+def test_the_first_line_shows_hostile_labels_as_text(cli: Cli, tiny_int8: Path) -> None:
+    """A label cannot steer the terminal from there either."""
+    artifact = open_artifact(tiny_int8)
+    (tiny_int8 / LABELS).write_text("".join(f"\x1b]0;title\x07\u202e{index}\n" for index in range(10)), encoding="utf-8")
+    write_manifest(tiny_int8, artifact.manifest)
+    outcome = cli("run", str(tiny_int8), *SOURCE, "--headless", "--frames", "2", "--backend", "onnxruntime")
+    assert outcome.code == 0
+    assert "(\\x1b]0;title\\x07\\u202e0, " in outcome.err.splitlines()[0]
+    assert outcome.err.replace("\n", "").isprintable()
 
 
 @pytest.mark.parametrize("how", ["headless", "json", "newest"])

@@ -155,6 +155,7 @@ def test_a_csv_finds_its_images_in_its_folder_and_beside_it(tmp_path: Path) -> N
     ("content", "message"),
     [
         ("", "has no column file"),
+        ("file,class_index\na.png,0\na.png,1\n", "names a.png with the classes 0 and 1"),
         ("file,label\na.png,1\n", "has no column class_index"),
         ("path,class_index\na.png,1\n", "has no column file"),
         ("file,class_index\n", "names no images"),

@@ -36,8 +36,9 @@ class LineFile:
 
     A line is written whole or not at all: if the disk takes only a part, that part is removed. If a file that is continued ends
     in an incomplete line, as after a power cut, the line is cut off if it is the beginning of a JSON object, and is ended by a
-    newline otherwise. Of a link, the file that it leads to is rotated, in its own folder. If a new file cannot be opened or the files cannot be renamed, the line goes to the old one. A file that
-    another program renames or removes is created again within a second.
+    newline otherwise. If a new file cannot be opened or the files cannot be renamed, the line goes to the old one. A file that
+    another program renames or removes is created again within a second. Of a link, the file that it leads to is rotated, in its
+    own folder.
 
     While it is open a file is locked: FileInUseError is raised, and nothing is changed, if another process writes to it. The
     constructor waits, with a warning, for the reader of a pipe. Raises OSError.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 import shutil
 from contextlib import ExitStack, suppress
@@ -278,7 +279,7 @@ def _measured(times_ns: list[int]) -> float:
 
 def _unused(path: Path) -> Path:
     number, name = 1, path
-    while name.exists() or name.with_suffix(f".part{path.suffix}").exists():
+    while any(map(os.path.lexists, (name, name.with_suffix(f".part{path.suffix}")))):  # a link that leads nowhere, too
         number += 1
         name = path.with_suffix(f".{number}{path.suffix}")
     return name

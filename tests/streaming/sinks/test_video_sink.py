@@ -299,3 +299,13 @@ def test_without_opencv(tmp_path: Path) -> None:
         "    else:\n        raise AssertionError\n"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "out.mp4")], check=True)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_link_that_leads_nowhere_is_not_written_through(tmp_path: Path, suffix: str) -> None:
+    """Its name counts as taken, and no frame is lost."""
+    path = tmp_path / f"clip{suffix}"
+    path.symlink_to(tmp_path / "unmounted" / path.name)
+    _record(path, 5)
+    assert path.is_symlink()
+    assert len(_frames(tmp_path / f"clip.2{suffix}")) == 5
