@@ -32,7 +32,7 @@ def print_int8(artifact: Artifact) -> None:
     low, high = budget.drop_ci95
     accuracies = f"FP32 {budget.fp32_top1:.2f} %, INT8 {budget.int8_top1:.2f} %, drop {budget.drop:.2f} points"
     certainty = f"95 % interval {low:.2f} to {high:.2f}, McNemar p = {budget.mcnemar_p:.2g}"
-    typer.echo(f"budget {budget.max_drop:g} met on {budget.images} images: {accuracies} ({certainty})")
+    typer.echo(f"budget of {budget.max_drop:g} points met on {budget.images} images: {accuracies} ({certainty})")
     if not budget.kept:
         typer.echo("every layer is INT8")
         return

@@ -102,5 +102,7 @@ def _lines(tuned: FineTuned) -> list[str]:
         lines.append(f"top-1 on {len(accuracy.labels)} images: FP32 {accuracy.fp32_top1:.2f} %, {int8}")
     if budget is not None:
         low, high = budget.drop_ci95
-        lines.append(f"budget {budget.max_drop:g} met: drop {budget.drop:.2f} points (95 % interval {low:.2f} to {high:.2f})")
+        lines.append(
+            f"budget of {budget.max_drop:g} points met: drop {budget.drop:.2f} points (95 % interval {low:.2f} to {high:.2f})"
+        )
     return [*lines, f"next: edge-resnet eval {tuned.artifact.folder} --simulate-int8 --data IMAGES"]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from edge_resnet.artifact.enginecache import EngineTuning
 from edge_resnet.artifact.folder import LABELS, MODEL, Artifact, open_artifact, staging, write_manifest
 from edge_resnet.artifact.schema import SCHEMA_VERSION, Manifest
-from edge_resnet.core.errors import CalibrationError, ConfigError
+from edge_resnet.core.errors import CalibrationError, ConfigError, WeightsError
 from edge_resnet.core.records import BatchProfile, ModelSpec, Precision, Preprocess, Progress, QuantRecipe
 from edge_resnet.images.calibration import CalibrationImages
 from edge_resnet.images.classes import same_classes
@@ -74,7 +74,7 @@ def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifac
     with ExitStack() as stack:
         folder = stack.enter_context(staging(options.output, force=options.force))
         network = build_network(options.model)
-        weights = load_weights(network, options.model, options.weights, progress=progress)
+        weights = _loaded(network, options, progress)
         images = None
         if int8 is not None:  # after the weights, because the download of a data set takes longer
             images = stack.enter_context(open_calibration(int8, options.preprocess, folder))
@@ -155,6 +155,17 @@ def _check(options: BuildOptions) -> Int8Options | None:
     if options.weights == "random" and not options.allow_random:
         raise CalibrationError("random weights have no ranges worth calibrating", hint="--weights PATH, or --allow-random to try")
     return Int8Options(options.calibration_data, options.recipe, options.validation_data, options.max_drop, options.allow_random)
+
+
+def _loaded(network: ResNet, options: BuildOptions, progress: Progress | None) -> str:
+    """Fill the network and return the weights' id. A wrong number of labels is a fault of the labels, not of the weights."""
+    try:
+        return load_weights(network, options.model, options.weights, progress=progress)
+    except WeightsError as error:
+        if options.labels is None or error.classes is None:
+            raise
+        hint = "edge-resnet build --labels takes a line per class, in the order of the network's outputs"
+        raise ConfigError(f"{len(options.labels)} labels for weights of {error.classes} classes", hint=hint) from error
 
 
 def _export(

@@ -226,7 +226,7 @@ def test_a_budget_is_printed_and_enforced(cli: Cli, fp32: str, images: Path) -> 
     """A met budget is printed with its interval; labels of another network are refused in advance."""
     arguments = ("calibrate", fp32, "--calib-data", str(images), "--calib-images", "16", "--correct", "none", "-o", "x")
     result = cli(*arguments, "--max-drop", "60", "--val-data", str(images)).out
-    assert "budget 60 met on 64 images" in result
+    assert "budget of 60 points met on 64 images" in result
     assert "95 % interval" in result
     np.savez("other.npz", images=np.load(images)["images"], labels=np.full(64, 10))
     _refused(cli(*arguments, "--force", "--max-drop", "1", "--val-data", "other.npz"), "class 10")

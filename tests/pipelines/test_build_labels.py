@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from exported import image_batch
+from safetensors.torch import save_file
 from tiny import tiny_options
 
-from edge_resnet.core.errors import DataError
+from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.images import datasets
 from edge_resnet.images.calibration import CalibrationImages, prepare_calibration_images
 from edge_resnet.images.imageset import from_arrays
+from edge_resnet.network import build_network
 from edge_resnet.network.zoo import CIFAR10_NAMES
-from edge_resnet.pipelines.build import BuildOptions, labels_for
+from edge_resnet.pipelines.build import BuildOptions, build, labels_for
 from edge_resnet.quantization.int8 import Int8Options, open_budget
 from edge_resnet.quantization.recipes import load_recipe, recipe_for
 
@@ -68,3 +70,15 @@ def test_a_budget_is_not_measured_on_other_classes(monkeypatch: pytest.MonkeyPat
     with pytest.raises(DataError, match="has '0' where the network has 'airplane'"):
         open_budget(wanted, model, CIFAR10_NAMES)
     assert open_budget(wanted, model, digits) is not None
+
+
+def test_labels_that_were_counted_wrongly(tmp_path: Path) -> None:
+    """Nine labels for weights of ten classes are a fault of the labels, and nothing is written."""
+    chosen = tiny_options("fp32", tmp_path / "out", tmp_path)
+    weights = tmp_path / "ten.safetensors"
+    save_file(build_network(chosen.model).state_dict(), weights)
+    nine = replace(chosen, model=replace(chosen.model, classes=9), labels=CIFAR10_NAMES[:9], weights=str(weights))
+    with pytest.raises(ConfigError, match="9 labels for weights of 10 classes") as caught:
+        build(nine)
+    assert "--labels takes a line per class" in caught.value.hint
+    assert not nine.output.exists()

@@ -73,13 +73,10 @@ class VideoSink:
         self._reserve = reserve
         self._annotator = Annotator()
         self._recordings: dict[str, _Recording] = {}
-        if path.suffix.lower() in _CODECS:
-            lost = "cannot be played" if _is_fragile(path) else "lacks its last frames"
-            _log.warning("%s %s if the run is killed; a .mkv is whole up to the last frame", path.name, lost)
 
     def write(self, prediction: Prediction, frame: Frame) -> None:
         """Draw the answer into a copy of the frame and record it. Raises ConfigError if that fails."""
-        recording = self._recording(prediction.source if self._per_source else "")
+        recording = self._recording(prediction.source if self._per_source else "", live=frame.position_ns is None)
         _check_space(self._path, self._reserve)
         at_ns = prediction.captured_ns if frame.position_ns is None else frame.position_ns
         recording.write(self._annotator.draw(prediction, frame), at_ns)
@@ -97,7 +94,7 @@ class VideoSink:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
         self.close()
 
-    def _recording(self, source: str) -> _Recording:
+    def _recording(self, source: str, *, live: bool) -> _Recording:
         recording = self._recordings.get(source)
         if recording is not None and recording.is_gone():
             _log.warning("%s was removed: a new recording starts", recording.path)
@@ -105,6 +102,9 @@ class VideoSink:
             with suppress(ConfigError):
                 recording.close()
         if source not in self._recordings:
+            if live and self._cv2 is not None and not self._recordings:  # a file can be run again, a camera's hour cannot
+                lost = "cannot be played" if _is_fragile(self._path) else "lacks its last frames"
+                _log.warning("%s %s if the run is killed; a .mkv is whole up to the last frame", self._path.name, lost)
             if len(self._recordings) >= _FILES:
                 raise ConfigError(f"--save-video writes at most {_FILES} files, one per source", hint="use fewer sources")
             stem = f"{self._path.stem}-{_slug(source)}" if source else self._path.stem
