@@ -113,7 +113,7 @@ def read_bounded(path: Path, max_bytes: int, *, regular: bool = False) -> bytes:
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         content = file.read(max_bytes + 1)
     if len(content) > max_bytes:
-        raise OSError(errno.EFBIG, f"it is larger than the {max_bytes / 2**20:g} MiB that it may have", str(path))
+        raise OSError(errno.EFBIG, f"it is larger than the {max_bytes / 2**20:.3g} MiB that it may have", str(path))
     return content
 
 

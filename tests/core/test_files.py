@@ -127,7 +127,7 @@ def test_no_more_is_read_than_allowed(tmp_path: Path) -> None:
     assert read_bounded(path, 10, regular=True) == b"x" * 10
     os.mkfifo(tmp_path / "fifo")
     for wrong, regular in ((path, True), (Path("/dev/zero"), False), (Path("/dev/zero"), True), (tmp_path / "fifo", True)):
-        with pytest.raises(OSError, match=r"larger than 9 bytes|not a regular file"):
+        with pytest.raises(OSError, match=r"larger than the|not a regular file"):
             read_bounded(wrong, 9, regular=regular)
 
 

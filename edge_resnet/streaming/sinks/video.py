@@ -17,6 +17,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.images.walk import is_image_name
 from edge_resnet.streaming.opencv import load_opencv
 from edge_resnet.streaming.records import Frame, Prediction
 from edge_resnet.streaming.sinks.annotate import Annotator
@@ -38,6 +39,8 @@ _SLOWEST, _FASTEST = 0.1, 240.0
 #: A longer gap between two frames, as when a camera was away, is shortened to this in the video.
 _LONGEST_GAP_NS = 5_000_000_000
 _SHORTEST_GAP_NS = 1_000_000
+#: How long an image file is shown.
+_IMAGE_NS = 1_000_000_000
 #: OpenCV does not report a full disk: no frame is written if less than this is free.
 _RESERVE = 32 << 20
 _FILES = 16
@@ -55,8 +58,9 @@ class VideoSink:
     until then; an .avi of a killed process lacks up to 256 KiB of its last frames.
 
     Nothing is replaced: if the file exists, ``NAME.2.mkv`` is written, and so on. ``per_source``: a file per source,
-    ``NAME-camera-0.mkv``, for up to 16. The first frame sets the size of the video; frames of another size are scaled to
-    fit, with black borders. Less than 32 MiB of free space (``reserve``, bytes) counts as a full disk.
+    ``NAME-camera-0.mkv``, for up to 16, where the images of a folder are one source. The first frame sets the size of the video;
+    frames of another size are scaled to fit, with black borders. Less than 32 MiB of free space (``reserve``, bytes) counts as a
+    full disk.
     """
 
     name = "video"
@@ -76,7 +80,7 @@ class VideoSink:
 
     def write(self, prediction: Prediction, frame: Frame) -> None:
         """Draw the answer into a copy of the frame and record it. Raises ConfigError if that fails."""
-        recording = self._recording(prediction.source if self._per_source else "", live=frame.position_ns is None)
+        recording = self._recording(_origin(prediction.source) if self._per_source else "", live=frame.position_ns is None)
         _check_space(self._path, self._reserve)
         at_ns = prediction.captured_ns if frame.position_ns is None else frame.position_ns
         recording.write(self._annotator.draw(prediction, frame), at_ns)
@@ -134,9 +138,10 @@ class _TimedRecording:
         self._size = (0, 0)
         self._last_ns: int | None = None
         self._time_ns = 0
+        self._gap_ns = _IMAGE_NS
 
     def write(self, image: _Image, at_ns: int) -> None:
-        step_ns = 0 if self._last_ns is None else max(_SHORTEST_GAP_NS, min(_LONGEST_GAP_NS, at_ns - self._last_ns))
+        step_ns = 0 if self._last_ns is None else self._gap(self._last_ns, at_ns)
         try:
             if self._writer is None:
                 self.path = _unused(self.path)  # again: another run may have taken the name
@@ -149,6 +154,12 @@ class _TimedRecording:
                 f"cannot write {self.path}: {error.strerror}", hint="free some space, or choose another file"
             ) from error
         self._last_ns, self._time_ns = at_ns, self._time_ns + step_ns
+
+    def _gap(self, last_ns: int, at_ns: int) -> int:
+        """How long the last frame is shown: where another file begins, whose position is 0, as long as the one before it."""
+        if at_ns:
+            self._gap_ns = max(_SHORTEST_GAP_NS, min(_LONGEST_GAP_NS, at_ns - last_ns))
+        return self._gap_ns
 
     def is_gone(self) -> bool:
         return self._writer is not None and not self.path.exists()
@@ -283,6 +294,11 @@ def _unused(path: Path) -> Path:
         number += 1
         name = path.with_suffix(f".{number}{path.suffix}")
     return name
+
+
+def _origin(source: str) -> str:
+    """The source that has a recording of its own: of an image, its folder."""
+    return str(Path(source).parent) if is_image_name(Path(source).name) and "://" not in source else source
 
 
 def _slug(source: str) -> str:

@@ -39,7 +39,7 @@ def parse_origin(text: str) -> Origin | None:
         return None
     scheme = parts.scheme.lower()
     more = parts.path or parts.query or parts.fragment or "@" in parts.netloc or text[-1:] in ":?#"
-    if scheme not in _PORTS or not host or more or port == 0 or " " in host:
+    if scheme not in _PORTS or not host or more or port == 0 or not set(host).isdisjoint(" *"):
         return None
     return Origin(scheme, host, _PORTS[scheme] if port is None else port)
 

@@ -309,3 +309,16 @@ def test_a_link_that_leads_nowhere_is_not_written_through(tmp_path: Path, suffix
     _record(path, 5)
     assert path.is_symlink()
     assert len(_frames(tmp_path / f"clip.2{suffix}")) == 5
+
+
+@pytest.mark.parametrize("folder", [True, False])
+def test_the_images_of_a_folder_are_one_source(tmp_path: Path, folder: bool) -> None:
+    """Beside another source, too, images share a file, each for a second, whether their folder or each of them is the source."""
+    with VideoSink(tmp_path / "out.mkv", per_source=True) as sink:
+        for number in range(20):
+            prediction = predicted(0, Seen(source=f"set/{number}.png"))
+            sink.write(prediction, replace(with_image(), position_ns=folder * number * 10**9))
+    (path,) = tmp_path.iterdir()
+    assert path.name == "out-set.mkv"
+    assert len(_frames(path)) == 20
+    assert _rate(path) == pytest.approx(1)
