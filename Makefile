@@ -35,7 +35,7 @@ quick: $(VENV)/.installed  ## the tests that need little: within a minute
 	$(PARALLEL) -m '$(DEFAULT) and not alone' $(QUICK)
 
 slow: $(VENV)/.installed  ## every test that needs no GPU, camera or network
-	$(BIN)/python -m pytest -m 'not gpu and not camera and not network'
+	$(BIN)/python -m pytest --hypothesis-profile thorough -m 'not gpu and not camera and not network'
 
 attack: $(VENV)/.installed  ## a hostile web client, first for a moment and then against a real run
 	$(BIN)/python -m pytest -m 'slow or not slow' tests/streaming/web/test_web_attack.py

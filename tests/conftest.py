@@ -40,7 +40,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)
 
 # No deadline and no judgement of speed: how long an example takes says more of the machine's other work than of the code.
-settings.register_profile("edge-resnet", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "edge-resnet", max_examples=40, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("thorough", settings.get_profile("edge-resnet"), max_examples=200)
 settings.load_profile("edge-resnet")
 
 REPO = Path(__file__).resolve().parent.parent

@@ -72,12 +72,13 @@ def measured(environment: dict[str, str], *words: object) -> subprocess.Complete
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("version", "integrated", "batches"),
     [
         ("8.6.1", False, (8,)),
-        pytest.param("8.6.1", False, (1, 8), marks=pytest.mark.slow),
-        pytest.param("11.4.0.106", True, (1, 2), marks=pytest.mark.slow),
+        ("8.6.1", False, (1, 8)),
+        ("11.4.0.106", True, (1, 2)),
     ],
 )
 def test_every_figure_is_measured(
@@ -269,6 +270,7 @@ def test_the_tests_on_a_gpu_hold_on_stand_ins(
     assert "GPU MiB" in done.stdout
 
 
+@pytest.mark.slow
 def test_an_engine_that_mixes_answers_up_fails_them(
     machine: Callable[..., dict[str, str]], artifacts: Path, tmp_path: Path
 ) -> None:

@@ -189,7 +189,8 @@ def test_a_run_that_hangs_leaves_a_traceback(endless: list[str], tmp_path: Path)
         assert process.stdout.readline().startswith("{")  # it is at work
         process.send_signal(signal.SIGABRT)
         _, said = process.communicate(timeout=60)
-    assert process.returncode == -signal.SIGABRT
+    # Before Python 3.12 the tracebacks of running threads are read without a lock, which can itself crash.
+    assert process.returncode in (-signal.SIGABRT, -signal.SIGSEGV)
     assert "Fatal Python error: Aborted" in said
     assert "edge_resnet/streaming" in said
 

@@ -126,8 +126,9 @@ def _image_gates(folder: Path) -> Iterator[Gate]:
 
     rows = folder / "list.csv"
     (folder / "list").mkdir()
-    image.save(folder / "list" / "a.png")
-    text = b"file,class_index\na.png,0\na.png,3\n"
+    for name in ("a.png", "b.png"):
+        image.save(folder / "list" / name)
+    text = b"file,class_index\na.png,0\nb.png,3\n"
     listed = (text, b"\xef\xbb\xbf" + text.replace(b"\n", b"\r\n"), text.replace(b"a.png", b'"a.png"'))
     yield Gate("csv", listed, _file(rows, open_images), (b'"', b",", b"\n", b"../", b"file", b"class_index"))
 

@@ -33,6 +33,7 @@ def machine(tmp_path: Path, libcuda: Path, surfaces: Path) -> Callable[..., dict
     return lambda **how: module.pretend(tmp_path / "machine", libcuda, surfaces, **how)
 
 
+@pytest.mark.slow
 def test_all_scenarios_on_a_gpu(machine: Callable[..., dict[str, str]], tiny_int8: Path, tmp_path: Path) -> None:
     """Three records of TensorRT with its stages and cold start.
 

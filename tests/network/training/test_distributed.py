@@ -45,6 +45,7 @@ def frozen(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one(frozen: Path) -> None:
     """With the same batches and no batch statistics the loss curve is that of one process, within float error."""
     network = little_net()
@@ -62,6 +63,7 @@ def test_two_processes_train_like_one(frozen: Path) -> None:
         torch.testing.assert_close(weights[name], tensor, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_all_end_with_the_same_weights_and_one_writes(frozen: Path) -> None:
     """Both processes' networks are equal to the bit; there is one log, one checkpoint, and no partial file."""
     first, second = (load_file(frozen / f"rank{rank}.safetensors") for rank in (0, 1))

@@ -311,18 +311,22 @@ def test_hostile_servers_whose_images_can_be_read(hostile: int, attack: str) -> 
         assert source.dropped == 0
 
 
+#: Which limit is reached first, of size or of time, depends on what else the machine does.
+TOO_MUCH = "more than 32 MiB|gave no frame"
+
+
 @pytest.mark.parametrize(
     ("attack", "reason"),
     [
         ("big49mpx", "and [0-9]+ that cannot"),
         ("bomb60000", "and [0-9]+ that cannot"),
         ("markflood", "and [0-9]+ that cannot"),
-        ("giant-part", "more than 32 MiB"),
-        ("no-boundary", "more than 32 MiB"),
-        ("dashes", "more than 32 MiB"),
+        ("giant-part", TOO_MUCH),
+        ("no-boundary", TOO_MUCH),
+        ("dashes", TOO_MUCH),
         ("endless-part-headers", "header without an end"),
-        ("drip", "gave no frame"),
-        ("dashmarks", "gave no frame|32 MiB"),
+        ("drip", "gave no frame|sent nothing"),
+        ("dashmarks", TOO_MUCH),
         ("redirect-file", "has moved"),
         ("status-garbage", "does not answer as an HTTP server"),
     ],
