@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["new_folder", "replace_files", "sweep"]
+__all__ = ["new_folder", "replace_files", "sweep", "sync_folder"]
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def new_folder(target: Path, *, replaces: Callable[[Path], bool] | None = None) 
             if replaces is None or not replaces(target):
                 raise
             _supersede(scratch, made, target, replaces)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
 
 
 def replace_files(
@@ -117,6 +117,16 @@ def sweep(folder: Path) -> None:
                     _clear(_Scratch(path))
                 finally:
                     os.close(lock)
+
+
+def sync_folder(folder: Path) -> None:
+    """Sync the names in a folder to the disk; not every file system can."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -271,14 +281,4 @@ def _sync_tree(folder: Path) -> None:
             path = Path(root, name)
             if stat.S_ISREG(path.lstat().st_mode):
                 _sync(path)
-        _sync_folder(Path(root))
-
-
-def _sync_folder(folder: Path) -> None:
-    """Sync the names in a folder to the disk; not every file system can."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(Path(root))

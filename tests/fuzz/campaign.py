@@ -30,7 +30,7 @@ MAX_S = 1.0
 MAX_GROWTH_MIB = 256
 #: An input that hangs in C code ends its process, with a traceback.
 _HANGS_S = 120.0
-_GATES = (
+GATES = (
     *("manifest", "calibration", "corrections", "engine record", "image", "csv", "npz", "labels", "recipe", "uri", "checkpoint"),
     *("mjpeg stream", "rtsp answer", "http request"),
 )
@@ -117,12 +117,12 @@ def main() -> int:
     """Run the campaign that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--inputs", type=int, default=1_000_000, help="over all gates together")
-    parser.add_argument("--gate", action="append", choices=_GATES, help="only this one; may be repeated")
+    parser.add_argument("--gate", action="append", choices=GATES, help="only this one; may be repeated")
     parser.add_argument("--seed", type=int, default=0, help="of the first input")
     parser.add_argument("--keep", type=Path, default=Path("build/fuzz"), help="folder of failing inputs")
     parser.add_argument("--artifact", type=Path, help="an INT8 artifact; left out, a small one is built")
     options = parser.parse_args()
-    names = options.gate or list(_GATES)
+    names = options.gate or list(GATES)
     share = max(1, options.inputs // len(names))
     with tempfile.TemporaryDirectory() as folder:
         artifact = options.artifact or _built(Path(folder))

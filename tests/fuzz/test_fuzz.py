@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from campaign import _GATES, Tally, fuzz
+from campaign import GATES, Tally, fuzz
 from gates import Gate, open_gates
 from mutation import mutated, mutated_zip
 from tiny import build_kept
@@ -31,7 +31,7 @@ def gates(tmp_path_factory: pytest.TempPathFactory, smooth_images: Path) -> Iter
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", _GATES)
+@pytest.mark.parametrize("name", GATES)
 def test_every_input_is_taken_or_refused(gates: dict[str, Gate], name: str, caplog: pytest.LogCaptureFixture) -> None:
     """Nothing but EdgeResnetError, whatever the bytes; the valid inputs are valid."""
     caplog.set_level(logging.CRITICAL)
@@ -48,7 +48,7 @@ def test_every_input_is_taken_or_refused(gates: dict[str, Gate], name: str, capl
 
 def test_all_gates_are_listed(gates: dict[str, Gate]) -> None:
     """What make fuzz runs is every gate there is."""
-    assert set(gates) == set(_GATES)
+    assert set(gates) == set(GATES)
 
 
 def test_an_input_follows_from_its_seed() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from edge_resnet.core.files import lock
+from edge_resnet.core.staging import sync_folder
 
 __all__ = ["FileInUseError", "LineFile", "Sync"]
 
@@ -66,7 +67,7 @@ class LineFile:
             self.close()
             raise
         if sync != "never":
-            _sync_folder(path.parent)
+            sync_folder(path.parent)
 
     def write(self, line: str) -> None:
         """Append one line, given without its newline."""
@@ -153,7 +154,7 @@ class LineFile:
             os.close(self._fd)
             self._fd, self._ragged, self._rotates = new, False, True
             if self._sync != "never":
-                _sync_folder(self._path.parent)
+                sync_folder(self._path.parent)
         except OSError as error:
             if self._rotates:
                 _log.warning("%s cannot be rotated, its lines go to the old file: %s", self._path, error.strerror)
@@ -242,13 +243,3 @@ def _is_whole(line: bytes) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _sync_folder(folder: Path) -> None:
-    """Sync a new name to disk; not every file system can."""
-    with suppress(OSError):
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
