@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from children import started
 
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core.errors import ConfigError
@@ -140,7 +141,7 @@ def test_ctrl_c_ends_with_what_there_is(
     words = ("--artifacts", artifacts, "--batches", "1,8", "--seconds", "1", "--json", report)
     command = [sys.executable, str(SCRIPT), "--quick", *map(str, words)]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, env=machine(), stdout=pipe, stderr=pipe, text=True) as process:
+    with started(command, env=machine(), stdout=pipe, stderr=pipe, text=True) as process:
         assert process.stdout is not None
         lines = []
         while not any(line.startswith("resnet18 int8") for line in lines):

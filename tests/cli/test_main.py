@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from children import started
 from PIL import Image
 
 from edge_resnet import network
@@ -192,7 +193,7 @@ def test_a_signal_while_python_ends_is_no_traceback(number: int) -> None:
         sys.argv = ["edge-resnet", "--version"]
         main()"""
     command = [sys.executable, "-c", program]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline().startswith("edge-resnet ")
         assert process.stdout.readline() == "leaving\n"

@@ -10,7 +10,6 @@ import re
 import shutil
 import signal
 import struct
-import subprocess
 import sys
 import termios
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from children import started
 from refusals import assert_refused
 
 from edge_resnet.artifact.folder import Artifact
@@ -151,7 +151,7 @@ def test_a_real_ctrl_c_on_a_terminal(given: tuple[str, ...], tmp_path: Path) -> 
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 120, 0, 0))
     args = [sys.executable, "-m", "edge_resnet", "report", *given, "--seconds", "60"]
     printed, sent = b"", False
-    with subprocess.Popen(args, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+    with started(args, cwd=tmp_path, stdin=theirs, stdout=theirs, stderr=theirs) as process:
         os.close(theirs)
         with suppress(OSError):  # the other end is closed
             while block := os.read(ours, 1 << 16):

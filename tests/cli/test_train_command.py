@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from children import started
 from PIL import Image
 
 Cli = Callable[..., Any]
@@ -151,7 +152,7 @@ def test_ctrl_c_keeps_the_last_whole_epoch(cli: Cli, folders: Path, tmp_path: Pa
     """After the first epoch: exit code 130, no traceback, and a checkpoint for --resume."""
     args = [sys.executable, "-m", "edge_resnet", "train", *TINY, "--data", str(folders), "-o", str(tmp_path / "run")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen([*args, "--epochs", "5000"], stderr=subprocess.PIPE, text=True, env=environment) as process:
+    with started([*args, "--epochs", "5000"], stderr=subprocess.PIPE, text=True, env=environment) as process:
         deadline = time.monotonic() + 120
         while not (tmp_path / "run" / "checkpoint.safetensors").exists() and time.monotonic() < deadline:
             time.sleep(0.05)

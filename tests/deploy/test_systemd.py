@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from children import started
 
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.deployment.systemd import ServiceOptions, render_unit
@@ -182,7 +183,7 @@ def endless(options: ServiceOptions, tiny_artifacts: dict[str, Artifact]) -> lis
 
 def test_a_run_that_hangs_leaves_a_traceback(endless: list[str], tmp_path: Path) -> None:
     """On SIGABRT, which the watchdog sends, the program writes the tracebacks of all threads to the journal."""
-    with subprocess.Popen(
+    with started(
         endless, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path, preexec_fn=_no_core
     ) as process:
         assert process.stdout
@@ -203,7 +204,7 @@ def test_systemd_is_told_of_a_whole_life(endless: list[str], tmp_path: Path) -> 
         environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "60000000"}
         with (
             (tmp_path / "out").open("wb") as out,
-            subprocess.Popen(endless, stdout=out, stderr=out, cwd=tmp_path, env=environment) as run,
+            started(endless, stdout=out, stderr=out, cwd=tmp_path, env=environment) as run,
         ):
             said = [manager.recv(999)]
             while b"READY=1" not in said[-1]:

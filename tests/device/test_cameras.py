@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from children import started
 
 from edge_resnet.device.cameras import _captures, describe_cameras, find_holder, list_cameras
 
@@ -95,7 +96,7 @@ def test_who_holds_a_device(tmp_path: Path) -> None:
     device = tmp_path / "video0"
     device.write_bytes(b"")
     assert find_holder(device) is None
-    with subprocess.Popen(
+    with started(
         [sys.executable, "-c", f"f = open({str(device)!r}); print(flush=True); input()"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

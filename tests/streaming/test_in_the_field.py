@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from children import started
 from servers.mjpeg import MjpegServer
 from servers.rtsp import RtspServer, why_no_rtsp
 
@@ -170,14 +171,14 @@ def test_two_cameras_on_one_engine(tiny_artifacts: dict[str, Artifact], tmp_path
 def test_sigterm_with_readers_that_hang(tiny_artifacts: dict[str, Artifact]) -> None:
     """A decoder that never returns, in several threads at once, does not keep the process from ending within two seconds."""
     code = (
-        "import sys, time\nfrom edge_resnet import cli\nfrom edge_resnet.streaming.sources import live, mjpeg\n"
-        "live._GRACE_S = 0.05\nmjpeg._decode = lambda body, max_pixels: (print('hangs', flush=True), time.sleep(60))\n"
+        "import os, time\nfrom edge_resnet import cli\nfrom edge_resnet.streaming.sources import live, mjpeg\n"
+        "live._GRACE_S = 0.05\nmjpeg._decode = lambda body, max_pixels: (os.write(1, b'hangs\\n'), time.sleep(60))\n"
         "cli.main()\n"
     )
     with MjpegServer(fps=30) as server:
         cameras = [f"--source={server.url('/stream')}?timeout={timeout}" for timeout in (0.1, 5)]
         command = [sys.executable, "-c", code, "run", str(tiny_artifacts["int8"].folder), "--headless", "--keep-trying", *cameras]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with started(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
             for _ in range(4):
                 assert process.stdout.readline() == "hangs\n"

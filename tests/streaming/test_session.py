@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 import pytest
+from children import started
 
 from edge_resnet.core.errors import SourceError
 from edge_resnet.core.records import Preprocess
@@ -118,7 +119,7 @@ def test_a_signal_ends_it_in_a_child() -> None:
         "summary = run_session(Session('tiny', 'fp32', print), lambda: nullcontext(FakeBackend(10)), inputs, outputs, options)\n"
         "print('interrupted', summary.interrupted, summary.frames > 0)\n"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
+    with started([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         assert child.stdout.readline().startswith("synthetic #")
         child.send_signal(signal.SIGTERM)

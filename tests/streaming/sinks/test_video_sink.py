@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+from children import started
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -138,7 +139,7 @@ def test_a_killed_process_loses_no_frame(tmp_path: Path, per_second: int, height
     )
     numbers = [str(number) for number in (per_second, height, width)]
     command = [sys.executable, "-c", code, str(path), str(Path(__file__).parent), *numbers]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as child:
+    with started(command, stdout=subprocess.PIPE, stdin=subprocess.PIPE) as child:
         assert child.stdout is not None
         assert child.stdout.readline() == b"written\n"
         child.send_signal(signal.SIGKILL)

@@ -12,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from children import started
 
 from edge_resnet.core.errors import SourceError
 from edge_resnet.streaming.sources import open_source
@@ -70,7 +71,7 @@ def test_a_device_that_gives_no_images() -> None:
 
 def test_a_device_in_use() -> None:
     """The error names the program that has it open."""
-    with subprocess.Popen(
+    with started(
         [sys.executable, "-c", "f = open('/dev/full'); print(flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:
         assert child.stdout is not None

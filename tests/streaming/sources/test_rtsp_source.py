@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from children import started
 from servers.mjpeg import MjpegServer
 from servers.rtsp import RtspServer, why_no_rtsp
 
@@ -98,7 +99,7 @@ def test_a_program_that_ends_while_the_server_stalls(camera: RtspServer) -> None
         "sys.slow = Slow()\n"
         "frames = iter(open_source(sys.argv[1])); next(frames); print(flush=True); input()"
     )
-    with subprocess.Popen(
+    with started(
         [sys.executable, "-c", code, camera.url("/h264?timeout=2")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
