@@ -13,6 +13,9 @@ QUICK := $(addprefix tests/,core artifact images device runtime compiler measure
 	$(addprefix --ignore=tests/,compiler/graph/test_qdq.py compiler/graph/test_fp16.py compiler/graph/test_placement.py \
 	measurement/bench measurement/report/test_page_browser.py)
 
+# Images of containers forbid bytecode; without it every worker and every child of a test compiles the tests or the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test quick slow fuzz kill attack lint bench clean
 
 # The stamp is what makes a second run cheap: pip runs again only when the dependencies changed.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,10 @@ from torch import nn
 from edge_resnet.core.records import ModelSpec, Preprocess, Shortcut
 from edge_resnet.network import build_network
 from edge_resnet.network.export import INPUT, Deployable, export
+
+
+#: The fixture ``once``, where the tests run: a network that several workers need is exported by one of them.
+ONCE: list[Callable[[str, Callable[[Path], None]], Path]] = []
 
 
 def small(shortcut: Shortcut = "B", *, plain: bool = False, input_size: int = 16) -> ModelSpec:
@@ -40,10 +46,16 @@ def deployable(spec: ModelSpec, seed: int = 0, *, trained: bool = True) -> Deplo
 @functools.cache
 def exported(spec: ModelSpec, seed: int = 0, *, trained: bool = True) -> bytes:
     """The ONNX file of ``deployable`` with the same arguments."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        export(deployable(spec, seed, trained=trained), spec.input_size, path)
-        return path.read_bytes()
+
+    def fill(folder: Path) -> None:
+        export(deployable(spec, seed, trained=trained), spec.input_size, folder / "model.onnx")
+
+    with tempfile.TemporaryDirectory() as own:
+        if ONCE:
+            name = hashlib.sha256(f"{spec} {seed} {trained}".encode()).hexdigest()[:16]
+            return (ONCE[0](f"exported-{name}", fill) / "model.onnx").read_bytes()
+        fill(Path(own))
+        return (Path(own) / "model.onnx").read_bytes()
 
 
 def graph(spec: ModelSpec) -> onnx.ModelProto:
