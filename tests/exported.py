@@ -19,7 +19,6 @@ from edge_resnet.core.records import ModelSpec, Preprocess, Shortcut
 from edge_resnet.network import build_network
 from edge_resnet.network.export import INPUT, Deployable, export
 
-
 #: The fixture ``once``, where the tests run: a network that several workers need is exported by one of them.
 ONCE: list[Callable[[str, Callable[[Path], None]], Path]] = []
 
@@ -46,16 +45,23 @@ def deployable(spec: ModelSpec, seed: int = 0, *, trained: bool = True) -> Deplo
 @functools.cache
 def exported(spec: ModelSpec, seed: int = 0, *, trained: bool = True) -> bytes:
     """The ONNX file of ``deployable`` with the same arguments."""
+    if not ONCE:
+        return exported_here(spec, seed, trained=trained)
+    name = hashlib.sha256(f"{spec} {seed} {trained}".encode()).hexdigest()[:16]
+    made = ONCE[0](f"exported-{name}", lambda folder: _write(spec, seed, trained, folder / "model.onnx"))
+    return (made / "model.onnx").read_bytes()
 
-    def fill(folder: Path) -> None:
-        export(deployable(spec, seed, trained=trained), spec.input_size, folder / "model.onnx")
 
-    with tempfile.TemporaryDirectory() as own:
-        if ONCE:
-            name = hashlib.sha256(f"{spec} {seed} {trained}".encode()).hexdigest()[:16]
-            return (ONCE[0](f"exported-{name}", fill) / "model.onnx").read_bytes()
-        fill(Path(own))
-        return (Path(own) / "model.onnx").read_bytes()
+def exported_here(spec: ModelSpec, seed: int = 0, *, trained: bool = True) -> bytes:
+    """As ``exported``, but kept neither in memory nor on disk: for the largest networks."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        _write(spec, seed, trained, path)
+        return path.read_bytes()
+
+
+def _write(spec: ModelSpec, seed: int, trained: bool, path: Path) -> None:
+    export(deployable(spec, seed, trained=trained), spec.input_size, path)
 
 
 def graph(spec: ModelSpec) -> onnx.ModelProto:

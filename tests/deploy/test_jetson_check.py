@@ -107,8 +107,14 @@ def test_what_could_be_better_is_no_problem(lack: str, board: Board) -> None:
     assert noted[name].endswith(remedy)
 
 
-@pytest.mark.parametrize("memory", [(7620, 5000, 3810), (7620, 1500, 0), (7620, 300, 8), (62841, 1024, 0), (8192, 2048, 0)])
-@pytest.mark.parametrize("zram", [True, False])
+@pytest.mark.parametrize(
+    ("memory", "zram"),
+    [
+        pytest.param(memory, zram, marks=[pytest.mark.slow] * (zram and memory[1] != 1500))
+        for memory in ((7620, 5000, 3810), (7620, 1500, 0), (7620, 300, 8), (62841, 1024, 0), (8192, 2048, 0))
+        for zram in (True, False)
+    ],
+)
 def test_memory_is_judged_as_doctor_judges_it(memory: tuple[int, int, int], zram: bool, board: Board) -> None:
     """A problem for check.sh is one for doctor, with the same fix."""
     board.memory(*memory)
