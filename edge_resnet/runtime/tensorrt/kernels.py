@@ -43,7 +43,8 @@ def shipped_ptx() -> bytes:
     try:
         source, ptx = (folder / _SOURCE).read_bytes(), (folder / _PTX).read_bytes()
     except OSError as error:
-        raise BackendError(f"{_PTX} of this package cannot be read: {error.strerror}", hint=hint) from error
+        name = Path(error.filename or _PTX).name
+        raise BackendError(f"{name} of this package cannot be read: {error.strerror}", hint=hint) from error
     if ptx != ptx_with_digests(source, ptx.split(b"\n", _HEADER_LINES)[-1]):
         raise BackendError(f"{_PTX} of this package is damaged, or not made from its {_SOURCE}", hint=hint)
     return ptx + b"\0"
