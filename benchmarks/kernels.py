@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -41,6 +42,11 @@ class Nvrtc:
 
     def compile(self, source: bytes, target: int) -> tuple[bytes, str]:
         """The PTX and the compiler's log. Raises RuntimeError with the log if it fails."""
+        # NVRTC leaves the thread that calls it in the locale C, in which Python decodes files as ASCII.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(self._compile, source, target).result()
+
+    def _compile(self, source: bytes, target: int) -> tuple[bytes, str]:
         program = ctypes.c_void_p()
         self._call("nvrtcCreateProgram", ctypes.byref(program), source, SOURCE.name.encode(), 0, None, None)
         try:

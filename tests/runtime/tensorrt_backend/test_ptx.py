@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import locale
 import re
 import shutil
 import sys
@@ -95,11 +96,14 @@ def test_nvrtc_compiles_the_source_for_every_gpu(version: str) -> None:
 
 
 def test_a_failed_compilation_is_an_error() -> None:
-    """The script stops with the compiler's words, so that no PTX is written."""
+    """The script stops with the compiler's words, so that no PTX is written, and this process still decodes UTF-8."""
     if not script.nvrtcs():
         pytest.skip("no wheel of NVRTC here")
-    with pytest.raises(RuntimeError, match=r"resize\.cu\(1\): error"):
-        script.nvrtcs()[0].compile(b"no C;", 75)
+    before = locale.nl_langinfo(locale.CODESET)
+    for compiler in script.nvrtcs():
+        with pytest.raises(RuntimeError, match=r"resize\.cu\(1\): error"):
+            compiler.compile(b"no C;", 75)
+    assert locale.nl_langinfo(locale.CODESET) == before
 
 
 @pytest.mark.parametrize("place", ["wheel", "PATH"])
