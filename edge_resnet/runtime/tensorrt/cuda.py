@@ -17,7 +17,18 @@ import numpy.typing as npt
 from edge_resnet.core.errors import MissingDependencyError, is_out_of_memory
 from edge_resnet.runtime.backend import Requirement
 
-__all__ = ["CUDA", "OWNERS", "Cuda", "DeviceBuffer", "Kernel", "PinnedBuffer", "Stream", "StreamTimer", "open_cuda", "require_cuda"]
+__all__ = [
+    "CUDA",
+    "OWNERS",
+    "Cuda",
+    "DeviceBuffer",
+    "Kernel",
+    "PinnedBuffer",
+    "Stream",
+    "StreamTimer",
+    "open_cuda",
+    "require_cuda",
+]
 
 #: Import name of a library, in the order in which they are tried → the module that owns it.
 OWNERS: Mapping[str, str] = MappingProxyType(
@@ -136,8 +147,10 @@ class Cuda(Protocol):
         ...
 
     def kernels(self, code: bytes, arguments: Mapping[str, str]) -> list[Kernel]:
-        """The kernels of a module, a cubin or PTX. ``arguments``: name → a letter per argument, ``P`` for an address, ``i`` for an
-        int of 32 bits. The context must be current."""
+        """The kernels of a module, a cubin or PTX. The context must be current.
+
+        ``arguments``: name → a letter per argument, ``P`` for an address, ``i`` for an int of 32 bits.
+        """
         ...
 
     def close(self) -> None:
