@@ -47,8 +47,9 @@ _ATTRIBUTES: dict[int, Callable[[], int]] = {
     75: lambda: 8,
     76: lambda: 7,
 }
-_calls: dict[str, Any] = {}
-_versions: dict[str, int] = {}
+_calls: dict[str, tuple[Callable[..., None], Any]] = {}
+#: They must live as long as the bindings.
+_entries: dict[tuple[str, int], Any] = {}
 _events: dict[int, gpu.Event] = {}
 _hosts: dict[int, Any] = {}
 _modules: dict[int, ctypes.CDLL] = {}
@@ -69,27 +70,32 @@ def _driver(*types: Any) -> Callable[[Callable[..., None]], Callable[..., None]]
     """A call of the driver with arguments of these C types; what it raises becomes a CUresult."""
 
     def registered(function: Callable[..., None]) -> Callable[..., None]:
-        name = function.__name__
-
-        def call(*arguments: Any) -> int:
-            SEEN[name] = _versions[name]
-            try:
-                function(*arguments)
-            except _RefusedError as error:
-                return error.code
-            except gpu.MemoryError:
-                return _NO_MEMORY
-            except gpu.Error as error:
-                return _NOT_READY if "not ready" in str(error) else _UNKNOWN
-            except BaseException as error:  # asserts, too, must reach the test and not ctypes
-                BROKEN.append(f"{name}: {type(error).__name__}: {error}")
-                return _UNKNOWN
-            return _SUCCESS
-
-        _calls[name] = ctypes.CFUNCTYPE(c_int, *types)(call)
+        _calls[function.__name__] = (function, ctypes.CFUNCTYPE(c_int, *types))
         return function
 
     return registered
+
+
+def _entry(name: str, version: int) -> Any:
+    """The address of a call as it came with a CUDA version: the bindings may know several forms of one name."""
+    function, prototype = _calls[name]
+
+    def call(*arguments: Any) -> int:
+        SEEN[name] = max(version, SEEN.get(name, 0))
+        try:
+            function(*arguments)
+        except _RefusedError as error:
+            return error.code
+        except gpu.MemoryError:
+            return _NO_MEMORY
+        except gpu.Error as error:
+            return _NOT_READY if "not ready" in str(error) else _UNKNOWN
+        except BaseException as error:  # asserts, too, must reach the test and not ctypes
+            BROKEN.append(f"{name}: {type(error).__name__}: {error}")
+            return _UNKNOWN
+        return _SUCCESS
+
+    return prototype(call)
 
 
 def load(path: Path) -> ctypes.CDLL:
@@ -134,10 +140,14 @@ _HOOK = ctypes.CFUNCTYPE(c_int)
 
 
 def _look_up(name: bytes, version: int, address: Any) -> int:
-    call = _calls.get(name.decode())
-    _versions[name.decode()] = version
-    address[0] = ctypes.cast(call, c_void_p).value if call else None
-    return _SUCCESS if call else _NOT_FOUND
+    key = name.decode(), version
+    if key[0] not in _calls:
+        address[0] = None
+        return _NOT_FOUND
+    if key not in _entries:
+        _entries[key] = _entry(*key)
+    address[0] = ctypes.cast(_entries[key], c_void_p).value
+    return _SUCCESS
 
 
 def _retain() -> int:
