@@ -98,6 +98,7 @@ def test_all_are_asked_at_once(site: Path, monkeypatch: pytest.MonkeyPatch) -> N
     """Two that hang cost one time limit."""
     package(site, "tensorrt", "import time; time.sleep(60)")
     package(site, "pycuda", "import time; time.sleep(60)")
+    monkeypatch.setitem(sys.modules, "cuda", None)
     monkeypatch.setattr(probe, "_TIMEOUT_S", 1.5)
     start = time.monotonic()
     results = probe_machine(CPU, Path("/nowhere")).results
