@@ -77,7 +77,7 @@ def _check(done: subprocess.CompletedProcess[str]) -> str:
     return done.stdout
 
 
-def _compare(arm: Userland, expected: npt.NDArray[np.float32], what: str) -> None:
+def _compare(arm: Userland, expected: npt.NDArray[np.float32], what: str, within: float = 0.001) -> None:
     found = np.load(arm.root / "opt/logits.npy")
     difference = float(np.abs(found - expected).max())
     same = int((found.argmax(1) == expected.argmax(1)).sum())
@@ -86,7 +86,7 @@ def _compare(arm: Userland, expected: npt.NDArray[np.float32], what: str) -> Non
         f"of a range of {float(np.ptp(expected)):.1f}\n"
     )
     assert same == len(found)
-    assert difference < 0.02 * np.ptp(expected)
+    assert difference <= within * np.ptp(expected)
 
 
 def test_the_base_install_evaluates(arm: Userland, images: Path, shipped: Artifact, expected: npt.NDArray[np.float32]) -> None:
@@ -111,7 +111,7 @@ def test_an_engine_that_is_derived_there(
     (engine,) = (arm.root / "opt" / name / "engines").iterdir()
     assert ("u8s7" if processor == "cortex-a57" else "u8s8") in engine.name
     _check(there.python("-c", _LOGITS, f"/opt/{name}"))
-    _compare(arm, expected, f"engine of {processor}, {engine.name}")
+    _compare(arm, expected, f"engine of {processor}, {engine.name}", within=0.05 if "u8s7" in engine.name else 0.001)
 
 
 def test_the_doctor(arm: Userland) -> None:
