@@ -45,7 +45,7 @@ class JetsonLike:
         ``without``: plugins of the system that GStreamer must not find; ``folder`` holds links to the others.
         """
         registry = self.folder / ("registry.bin" if sensors is None else "jetson.bin")
-        found = {**os.environ, "GST_REGISTRY": str(registry), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+        found = {**os.environ, "GST_REGISTRY": str(registry), "OMP_NUM_THREADS": "1"}
         if sensors is not None:
             found |= {"GST_PLUGIN_PATH": str(self.folder / "plugins"), "STUB_ARGUS": str(sensors)}
         if folder is not None:

@@ -1,4 +1,4 @@
-"""Runs a TensorRT engine with PyCUDA, in two slots: the copies of one batch overlap the network of another.
+"""Runs a TensorRT engine in two slots: the copies of one batch overlap the network of another.
 
 ``infer`` takes any batch from any thread; ``submit`` and ``result`` let a caller keep the GPU busy. Both take preprocessed
 images, or frames as captured. Builds no engine.
@@ -24,7 +24,7 @@ from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError, 
 from edge_resnet.device.gpu import first_gpu
 from edge_resnet.images.preprocess import ImageArray, preprocess_bgr
 from edge_resnet.runtime.backend import EngineRequest, Images, Logits, Variant, check_images
-from edge_resnet.runtime.tensorrt.cuda import Cuda
+from edge_resnet.runtime.tensorrt.cuda import open_cuda
 from edge_resnet.runtime.tensorrt.cudagraph import Recorder
 from edge_resnet.runtime.tensorrt.kernels import Kernels
 from edge_resnet.runtime.tensorrt.library import log_to_python
@@ -68,7 +68,7 @@ class TensorRtBackend:
         self._free: queue.SimpleQueue[Slot | None] = queue.SimpleQueue()
         self._closed, self._working = False, 0
         self._idle = threading.Condition()
-        self._cuda = Cuda()
+        self._cuda = open_cuda()
         try:
             self._open(slots, Recorder() if graphs else None)
         except BaseException:
@@ -96,7 +96,7 @@ class TensorRtBackend:
     @property
     def resizes(self) -> bool:
         """Whether frames are preprocessed on the GPU, or else on the CPU. The first call may compile kernels."""
-        return self._kernels.cubin() is not None
+        return self._kernels.module() is not None
 
     def infer(self, images: Images) -> Logits:
         """(N, H, W, 3) uint8 RGB → logits (N, classes) float32, which belong to the caller. N may exceed the largest batch."""
@@ -254,15 +254,15 @@ class TensorRtBackend:
             raise
         return Ticket(slot, len(batch))
 
-    def _check_kernels(self, cubin: bytes) -> None:
+    def _check_kernels(self, module: bytes) -> None:
         with self._at_work("the GPU refuses the kernels"):
-            GpuResize(self._cuda, cubin, self._plan.preprocess, 1).free()
+            GpuResize(self._cuda, module, self._plan.preprocess, 1).free()
 
     def _resize(self) -> GpuResize:
         """The preprocessing of one slot, made when its first frames arrive."""
-        cubin = self._kernels.cubin()
-        assert cubin is not None
-        return GpuResize(self._cuda, cubin, self._plan.preprocess, self._max_batch)
+        module = self._kernels.module()
+        assert module is not None
+        return GpuResize(self._cuda, module, self._plan.preprocess, self._max_batch)
 
     def _a_slot(self, *, wait: bool) -> Slot | None:
         """A free slot; None if there is none now and ``wait`` is false. Raises BackendError if the backend is closed."""
