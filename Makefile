@@ -17,7 +17,7 @@ QUICK := $(addprefix tests/,core artifact images device runtime compiler measure
 # Images of containers forbid bytecode; without it every worker and every child of a test compiles the tests or the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick slow fuzz kill attack ptx lint bench clean
+.PHONY: demo test quick slow fuzz kill arm64 attack ptx lint bench clean
 
 # The stamp is what makes a second run cheap: pip runs again only when the dependencies changed.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -46,6 +46,9 @@ attack: $(VENV)/.installed  ## a hostile web client, first for a moment and then
 
 kill: $(VENV)/.installed  ## every writer killed 20 times: whole or absent, and no litter after the next command
 	OMP_NUM_THREADS=1 $(BIN)/python tests/kill/killruns.py
+
+arm64: $(VENV)/.installed  ## the wheel on an emulated ARM processor against x86; needs root, qemu-user-static, debootstrap, network
+	$(BIN)/python -m pytest -s -m arm64 tests/arm64
 
 fuzz: $(VENV)/.installed  ## a million inputs to the gates where data comes in
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/campaign.py

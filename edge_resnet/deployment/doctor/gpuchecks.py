@@ -114,6 +114,9 @@ def _container_command(machine: ProbedMachine) -> str:
 def _install_driver(machine: ProbedMachine) -> str:
     if machine.is_jetson:
         return "sudo apt-get install --reinstall -y nvidia-l4t-cuda"
+    # WSL2: the driver is that of Windows. One for Linux would replace the library that leads to it.
+    if (machine.root / "dev/dxg").exists():
+        return "wsl.exe --update, after installing NVIDIA's driver in Windows"
     return "sudo ubuntu-drivers install" if "Ubuntu" in machine.info.os else "sudo apt-get install -y nvidia-driver"
 
 

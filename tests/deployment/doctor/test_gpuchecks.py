@@ -130,6 +130,13 @@ def test_gpu_without_a_driver(info: DeviceInfo, fix: str) -> None:
     assert "libcuda.so.1 cannot be loaded" in check.detail
 
 
+def test_gpu_without_a_driver_in_wsl(tmp_path: Path) -> None:
+    """WSL2 takes the driver of Windows: one for Linux is never installed there."""
+    check = found("driver", UBUNTU, plant(tmp_path, "dev/dxg"))
+    assert check.status == "problem"
+    assert check.fix == "wsl.exe --update, after installing NVIDIA's driver in Windows"
+
+
 @pytest.mark.parametrize(
     ("info", "files", "status", "fix"),
     [
