@@ -27,7 +27,7 @@ from edge_resnet.runtime.backend import EngineRequest, Images, Logits, Variant, 
 from edge_resnet.runtime.tensorrt.cuda import Cuda
 from edge_resnet.runtime.tensorrt.cudagraph import Recorder
 from edge_resnet.runtime.tensorrt.kernels import Kernels
-from edge_resnet.runtime.tensorrt.library import log_to_python
+from edge_resnet.runtime.tensorrt.log import log_to_python
 from edge_resnet.runtime.tensorrt.plans import StoredPlan, find_plan, needed_here, read_plan
 from edge_resnet.runtime.tensorrt.resize import GpuResize
 from edge_resnet.runtime.tensorrt.slots import Bindings, Slot
