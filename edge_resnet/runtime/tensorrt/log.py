@@ -24,6 +24,7 @@ _LISTING = "Layers:\n"
 _OUT_OF_MEMORY = re.compile(r"outofmemory|insuff?icient(memory|workspace)|memoryisinsufficient|memory.*couldnotbeallocated")
 #: The error after tactics were skipped: it says that none is left, and not why.
 _NO_TACTIC = "couldnotfindanyimplementation"
+_NO_CUDA = "CUDA initialization failure"
 #: Lines that TensorRT for RTX logs as errors on a machine without a driver, where it builds all the same.
 _NO_FAULT = re.compile(r"Thread context has not been set|catchCudaError.*cudaError 35")
 _log = logging.getLogger(__name__)
@@ -89,6 +90,8 @@ class BuildLog:
             if level == logging.ERROR:
                 self.errors.append(" ".join(text.split()))
             elif level == logging.WARNING:
+                if _NO_CUDA in text:  # the reason of the failure that follows, which itself gives none
+                    self.errors.append(" ".join(text.split()))
                 if _OUT_OF_MEMORY.search(_squeezed(text)):
                     self._memory.append(" ".join(text.split()))
                 level = self._level_of_warning(text)
