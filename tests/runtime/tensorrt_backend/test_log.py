@@ -61,21 +61,27 @@ def test_an_attempt_forgets_the_one_before() -> None:
 
 
 def test_a_warning_of_one_kind_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
-    """The first is a warning, the others are debug lines, and the end tells their number; other numbers are no other kind."""
+    """At the end of a build, with the number of them; until then it is a debug line. Other numbers are not another kind."""
     log = BuildLog()
+    log.begin()
     with caplog.at_level(logging.DEBUG, logger="edge_resnet"):
         for number in range(106):
             log.take(logging.WARNING, f"Converting scale {number} at 0x{number:x} to fp32.")
         log.take(logging.WARNING, "another kind")
         log.end()
         log.end()
-    warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
-    assert warnings == [
-        "TensorRT: Converting scale 0 at 0x0 to fp32.",
+    assert [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING] == [
+        "TensorRT: Converting scale 0 at 0x0 to fp32. (106 warnings of this kind)",
         "TensorRT: another kind",
-        "TensorRT logged 106 warnings like this one: Converting scale 0 at 0x0 to fp32.",
     ]
-    assert sum(record.levelno == logging.DEBUG for record in caplog.records) == 105
+    assert sum(record.levelno == logging.DEBUG for record in caplog.records) == 107
+
+
+def test_outside_a_build_the_first_warning_is_told_at_once(caplog: pytest.LogCaptureFixture) -> None:
+    """While an engine runs, nothing ends: the first warning of a kind is shown, and not one for every image."""
+    with caplog.at_level(logging.DEBUG, logger="edge_resnet"):
+        taken(*[(logging.WARNING, f"image {number} is slow") for number in range(3)])
+    assert [record.levelno for record in caplog.records] == [logging.WARNING, logging.DEBUG, logging.DEBUG]
 
 
 def test_every_line_of_a_message_has_its_level(caplog: pytest.LogCaptureFixture) -> None:
