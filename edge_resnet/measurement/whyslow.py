@@ -62,7 +62,7 @@ def why_not_faster(listing: LayerListing, compute_capability: str | None = None)
         return (*found, _slowdown("no_int8", text, [x for x in products if x.precision in _FLOATS], remedy))
     found += _group("float_products", "left in {types}", [layer for layer in floats if layer.multiplies], _LEFT_REMEDY)
     found += _group("moves", "changes of type or order alone", [x for x in working if x.moves], _MOVES_REMEDY)
-    # Myelin fuses no Add into an INT8 convolution, wherever the pairs are (docs/decisions/2026-11-real-builder.md).
+    # Myelin fuses no Add into an INT8 convolution with a scale per channel (docs/decisions/2026-11-real-builder.md).
     by_myelin = any(layer.kind == "correlation" for layer in int8)
     adds_remedy = "" if by_myelin else _ADDS_REMEDY
     found += _group("adds", "Adds outside a convolution", [x for x in working if x.adds == "alone"], adds_remedy)
