@@ -26,8 +26,9 @@ from edge_resnet.images.preprocess import ImageArray, preprocess_bgr
 from edge_resnet.runtime.backend import EngineRequest, Images, Logits, Variant, check_images
 from edge_resnet.runtime.tensorrt.cuda import open_cuda
 from edge_resnet.runtime.tensorrt.cudagraph import Recorder
+from edge_resnet.runtime.tensorrt.gate import make_runtime
 from edge_resnet.runtime.tensorrt.kernels import Kernels
-from edge_resnet.runtime.tensorrt.library import log_to_python
+from edge_resnet.runtime.tensorrt.log import log_to_python
 from edge_resnet.runtime.tensorrt.plans import StoredPlan, find_plan, needed_here, read_plan
 from edge_resnet.runtime.tensorrt.resize import GpuResize
 from edge_resnet.runtime.tensorrt.slots import Bindings, Slot
@@ -188,10 +189,9 @@ class TensorRtBackend:
 
     def _open(self, slots: int, recorder: Recorder | None) -> None:
         with self._cuda.current("the engine cannot be opened"):
-            self._runtime = tensorrt.Runtime(self._log.logger)
-            if self._runtime is not None:
-                self._runtime.engine_host_code_allowed = self._plan.own_code
-                self._engine = self._runtime.deserialize_cuda_engine(self._plan.content)
+            self._runtime = make_runtime(tensorrt, self._log)
+            self._runtime.engine_host_code_allowed = self._plan.own_code
+            self._engine = self._runtime.deserialize_cuda_engine(self._plan.content)
             if self._engine is None:
                 raise IncompatibleEngineError(
                     f"TensorRT {tensorrt.__version__} cannot open the engine: {self._log.last()}",
