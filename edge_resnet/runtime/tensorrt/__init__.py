@@ -5,6 +5,8 @@ Does not know how a plan is built. Loads tensorrt, and PyCUDA in ``cuda`` alone;
 
 from __future__ import annotations
 
+import importlib
+
 from edge_resnet.core.errors import BackendError
 from edge_resnet.device.gpu import first_gpu
 from edge_resnet.runtime.backend import BackendClass, BackendInfo, EngineForm, Requirement
@@ -13,9 +15,11 @@ __all__ = ["BACKEND"]
 
 
 def _load() -> BackendClass:
-    from edge_resnet.runtime.tensorrt.inference import TensorRtBackend
+    from edge_resnet.runtime.tensorrt.native import NativeLibrary
+    from edge_resnet.runtime.tensorrt.plans import PlanBackend
 
-    return TensorRtBackend
+    importlib.import_module("tensorrt")
+    return PlanBackend(NativeLibrary())
 
 
 def _suits() -> bool:
