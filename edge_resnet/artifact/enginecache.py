@@ -40,8 +40,8 @@ __all__ = [
     "why_unfit",
 ]
 
-#: Files of the folder of an engine of TensorRT: the plan, its EngineFacts, the engine inspector's listing of layers, and the times
-#: of those layers, which trtexec writes.
+#: Files of the folder of a TensorRT engine: the plan, its EngineFacts, the engine inspector's listing of layers, and the times of
+#: those layers, which trtexec writes.
 PLAN, FACTS, LAYERS, PROFILE = "plan.engine", "engine.json", "layers.json", "profile.json"
 #: File of every engine's folder: its EngineMeta.
 _META = "meta.json"

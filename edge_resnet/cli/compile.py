@@ -138,7 +138,7 @@ def _tuning(tuning: EngineTuning) -> EngineTuning | None:
 
 
 def _targets(target: str | None) -> tuple[str, ...]:
-    from edge_resnet.runtime.tensorrt.targets import parse_targets
+    from edge_resnet.device.rtxtargets import parse_targets
 
     return () if target is None else parse_targets(target)
 

@@ -10,8 +10,8 @@ import platform
 
 from edge_resnet.core.errors import BackendError, MissingDependencyError
 from edge_resnet.device.gpu import first_gpu
+from edge_resnet.device.rtxtargets import refuse_gpu
 from edge_resnet.runtime.backend import BackendClass, BackendInfo, EngineForm, Requirement
-from edge_resnet.runtime.tensorrt.targets import refuse_gpu
 
 __all__ = ["BACKEND"]
 

@@ -1,4 +1,4 @@
-"""Probes the CUDA driver, TensorRT, PyCUDA and OpenVINO, each in a child process. Does not know what is needed.
+"""Probes the CUDA driver, TensorRT, TensorRT for RTX, PyCUDA and OpenVINO, each in a child process. Does not know what is needed.
 
 Loading any of them may hang or crash the interpreter, so the parent never loads them. A child sees the packages that its parent
 sees, prints one line of JSON and ends at once, because their clean-up at exit may crash too.
@@ -27,9 +27,9 @@ from edge_resnet.device.machine import DeviceInfo
 __all__ = ["DRIVER_NODES", "ProbeResult", "ProbedMachine", "Topic", "main", "probe", "probe_machine"]
 
 #: ``auto``: which backend edge-resnet selects by default.
-Topic: TypeAlias = Literal["driver", "tensorrt", "pycuda", "openvino", "auto"]
+Topic: TypeAlias = Literal["driver", "tensorrt", "tensorrt_rtx", "pycuda", "openvino", "auto"]
 
-_MODULES: tuple[Topic, ...] = ("tensorrt", "pycuda")
+_MODULES: tuple[Topic, ...] = ("tensorrt", "tensorrt_rtx", "pycuda")
 _TIMEOUT_S = 20.0
 #: The device files that a loaded driver creates, on desktops and on Jetsons.
 DRIVER_NODES = ("dev/nvidiactl", "dev/nvidia0", "dev/nvmap", "dev/nvhost-gpu")
@@ -45,8 +45,8 @@ class ProbeResult:
     ``facts`` by topic, with empty strings for what is unknown:
     driver: ``name`` and ``compute_capability`` of the first GPU; ``memory``: own, shared, or mapped if the GPU reads the CPU's
     memory in place; ``cuda``: the newest version that the driver runs. tensorrt: ``version``; ``library``: the version of the
-    libnvinfer that was loaded. pycuda: ``cuda``, the version that it was compiled for. openvino: ``version``; ``precisions`` that
-    the CPU computes in. auto: the backend ``taken``, and the ``order`` in which backends are tried.
+    libnvinfer that was loaded. tensorrt_rtx: ``version``. pycuda: ``cuda``, the version that it was compiled for. openvino:
+    ``version``; ``precisions`` that the CPU computes in. auto: the backend ``taken``, and the ``order`` in which backends are tried.
     """
 
     facts: dict[str, str]
@@ -162,6 +162,10 @@ def _tensorrt() -> dict[str, str]:
     return {"version": str(importlib.import_module("tensorrt").__version__), "library": _loaded_tensorrt()}
 
 
+def _tensorrt_rtx() -> dict[str, str]:
+    return {"version": str(importlib.import_module("tensorrt_rtx").__version__)}
+
+
 def _loaded_tensorrt() -> str:
     """The version that the loaded libnvinfer reports: 8601 is 8.6.1, 100300 is 10.3.0 (NvInferVersion.h)."""
     try:
@@ -192,5 +196,12 @@ def _auto() -> dict[str, str]:
 
 
 _ASKED: Mapping[Topic, Callable[[], dict[str, str]]] = MappingProxyType(
-    {"driver": _driver, "tensorrt": _tensorrt, "pycuda": _pycuda, "openvino": _openvino, "auto": _auto}
+    {
+        "driver": _driver,
+        "tensorrt": _tensorrt,
+        "tensorrt_rtx": _tensorrt_rtx,
+        "pycuda": _pycuda,
+        "openvino": _openvino,
+        "auto": _auto,
+    }
 )

@@ -12,12 +12,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from edge_resnet.artifact.enginecache import EngineFacts, EngineOptions
-from edge_resnet.core.errors import BackendError, EdgeResnetError, IncompatibleEngineError
+from edge_resnet.artifact.enginecache import EngineFacts, EngineOptions, EngineTuning
+from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError, IncompatibleEngineError
 from edge_resnet.core.files import read_cache, write_cache
 from edge_resnet.device.gpu import Gpu, first_gpu
+from edge_resnet.device.rtxtargets import refuse_gpu, targets_for
 from edge_resnet.runtime.tensorrt.library import LibraryName, load_library, typing_of
-from edge_resnet.runtime.tensorrt.targets import refuse_gpu, targets_for
 
 __all__ = ["RtxLibrary"]
 
@@ -35,8 +35,8 @@ _REASONS: tuple[tuple[str, type[EdgeResnetError], str, str], ...] = (
 )
 #: Why INT8 does not pay here, by what its plans say (docs/decisions/2026-11-tensorrt-rtx.md).
 _INT8 = (
-    "INT8 on TensorRT for RTX: each convolution writes its result as FP32, and bias, ReLU and residual Add run after it, where FP16 "
-    "computes them inside the convolution: expect no gain over FP16 (edge-resnet build --fp16)"
+    "INT8 on TensorRT for RTX: each convolution writes its result as FP32, and bias, ReLU and residual Add run after it, where "
+    "FP16 computes them inside the convolution: expect no gain over FP16 (edge-resnet build --fp16)"
 )
 _INT8_ON_TURING = (
     "INT8 on TensorRT for RTX: a plan for Turing computes it in FP16 with quantization around each layer: it is slower than FP16 "
@@ -52,7 +52,11 @@ class RtxLibrary:
     backend = "tensorrt-rtx"
 
     def facts(self, source_digest: str, options: EngineOptions) -> EngineFacts:
-        """Without targets in the options, those that suit this machine. Raises BackendError if the library is too old."""
+        """Without targets in the options, those that suit this machine.
+
+        Raises ConfigError for an option that the library ignores, and BackendError if the library is too old.
+        """
+        _refuse_ignored(options.tuning)
         trt = load_library(self.name)
         typing = typing_of(trt)
         targets = options.tuning.targets or targets_for(_capability_here())
@@ -146,6 +150,18 @@ class _JitContexts:
             _log.warning("%s takes no runtime cache: every start compiles the kernels again", _TITLE)
             return None
         return cache
+
+
+def _refuse_ignored(tuning: EngineTuning) -> None:
+    """The library takes these options without an error: only the plan shows that they changed nothing."""
+    ignored = {
+        "level": (tuning.level is not None, "its builder has one level"),
+        "version-compatible": (tuning.version_compatible, "a plan belongs to one version of it"),
+        "hardware-compatible": (tuning.hardware_compatible, "--target says which GPUs a plan is for"),
+    }
+    for option, (asked, reason) in ignored.items():
+        if asked:
+            raise ConfigError(f"{_TITLE} has no option {option}: {reason}", hint=f"leave {option} out")
 
 
 def _capability_here() -> str:

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from edge_resnet.core.errors import BackendError, ConfigError
 from edge_resnet.device.gpu import Gpu
 
-__all__ = ["GROUPS", "parse_targets", "refuse_gpu", "targets_for"]
+__all__ = ["GROUPS", "is_known_gpu", "parse_targets", "refuse_gpu", "targets_for"]
 
 _TURING = "7.5"
 _PORTABLE = ("8.0", "8.6", "8.9", "12.0")
@@ -44,9 +44,14 @@ def targets_for(compute_capability: str) -> tuple[str, ...]:
     return next((group for group in groups if compute_capability in group), _PORTABLE)
 
 
+def is_known_gpu(compute_capability: str) -> bool:
+    """Whether TensorRT for RTX runs on a GPU of that compute capability."""
+    return compute_capability in _KNOWN
+
+
 def refuse_gpu(gpu: Gpu) -> None:
     """Raise BackendError for a GPU that TensorRT for RTX does not run on."""
-    if gpu.compute_capability not in _KNOWN:
+    if not is_known_gpu(gpu.compute_capability):
         raise BackendError(
             f"TensorRT for RTX does not run on {gpu.name}, compute capability {gpu.compute_capability}",
             hint="the backend tensorrt runs on this GPU; TensorRT for RTX is for GeForce and RTX GPUs from Turing on",
