@@ -12,10 +12,12 @@ from edge_resnet.core.errors import BackendError, MissingDependencyError
 from edge_resnet.device.gpu import first_gpu
 from edge_resnet.device.rtxtargets import refuse_gpu
 from edge_resnet.runtime.backend import BackendClass, BackendInfo, EngineForm, Requirement
+from edge_resnet.runtime.tensorrt.cuda import CUDA
 
 __all__ = ["BACKEND"]
 
-_LIBRARY = Requirement("tensorrt_rtx", "tensorrt-rtx-cu12", extra="rtx")
+_FOR_CUDA_13 = Requirement("tensorrt_rtx", "tensorrt-rtx-cu13", extra="rtx-cu13")
+_LIBRARY = Requirement("tensorrt_rtx", "tensorrt-rtx-cu12", extra="rtx", alternatives=(_FOR_CUDA_13,))
 
 
 def _load() -> BackendClass:
@@ -45,7 +47,7 @@ def _suits() -> bool:
 
 BACKEND = BackendInfo(
     load=_load,
-    requirements=(_LIBRARY, Requirement("pycuda", "pycuda", extra="tensorrt")),
+    requirements=(_LIBRARY, CUDA),
     form=EngineForm("plan"),
     processor="GPU",
     auto_rank=2,

@@ -83,7 +83,7 @@ def usable_backends(checks: Sequence[Check], backends: Mapping[str, BackendInfo]
 
     def is_usable(info: BackendInfo) -> bool:
         if info.processor == "GPU":
-            return passed >= {"driver", *(requirement.package for requirement in info.requirements)}
+            return "driver" in passed and all(passed & requirement.packages for requirement in info.requirements)
         return all(is_importable(requirement.module) for requirement in info.requirements)
 
     return tuple(name for name, info in backends.items() if is_usable(info))

@@ -17,13 +17,12 @@ from edge_resnet.deployment.doctor.check import Check
 from edge_resnet.deployment.doctor.probe import DRIVER_NODES, ProbedMachine, probe_machine
 from edge_resnet.deployment.doctor.rtxchecks import check_tensorrt_rtx
 from edge_resnet.deployment.doctor.trtchecks import check_cudnn, check_pycuda, check_tensorrt, cuda_of_tensorrt, fitting_tensorrt
+from edge_resnet.device.gpu import OLDEST_DRIVER
 from edge_resnet.device.machine import DeviceInfo, find_nvcc, refuse_old_jetpack
 
 __all__ = ["check_gpu_side"]
 
 _NVCC_TIMEOUT_S = 5.0
-#: CUDA's major version → the oldest driver that runs it (CUDA Toolkit release notes, minor version compatibility).
-_OLDEST_DRIVER = {12: "525", 13: "580"}
 #: cuInit's error number → its fix; any other error needs a restart.
 _DRIVER_ERRORS = {
     "802": "sudo systemctl start nvidia-fabricmanager",
@@ -82,7 +81,7 @@ def _check_driver(machine: ProbedMachine) -> Check:
     detail = ", ".join(filter(None, (machine.info.driver, f"runs CUDA up to {cuda}" if cuda else ""))) or "works"
     needed = cuda_of_tensorrt()
     if cuda and needed and int(cuda.partition(".")[0]) < needed:
-        oldest = f" (driver {_OLDEST_DRIVER[needed]})" if needed in _OLDEST_DRIVER else ""
+        oldest = f" (driver {OLDEST_DRIVER[needed]})" if needed in OLDEST_DRIVER else ""
         detail = f"{detail}; the installed TensorRT needs CUDA {needed}{oldest}"
         return Check("driver", "problem", detail, fitting_tensorrt(machine, cuda), "tensorrt")
     return Check("driver", "ok", detail, "", "tensorrt")

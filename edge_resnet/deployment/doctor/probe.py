@@ -46,7 +46,8 @@ class ProbeResult:
     driver: ``name`` and ``compute_capability`` of the first GPU; ``memory``: own, shared, or mapped if the GPU reads the CPU's
     memory in place; ``cuda``: the newest version that the driver runs. tensorrt: ``version``; ``library``: the version of the
     libnvinfer that was loaded. tensorrt_rtx: ``version``. pycuda: ``cuda``, the version that it was compiled for. openvino:
-    ``version``; ``precisions`` that the CPU computes in. auto: the backend ``taken``, and the ``order`` in which backends are tried.
+    ``version``; ``precisions`` that the CPU computes in. auto: the backend ``taken``, and the ``order`` in which backends are
+    tried.
     """
 
     facts: dict[str, str]
