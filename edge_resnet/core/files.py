@@ -182,7 +182,7 @@ def read_cache(path: Path, what: str) -> bytes:
     """The content of a cache's file; empty if there is none or it cannot be read, which is logged. ``what``: its name there."""
     try:
         return read_bounded(path, _MAX_CACHE, regular=True)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return b""
     except OSError as error:
         _log.warning("the %s %s cannot be read (%s): this will take longer", what, path, error.strerror)
