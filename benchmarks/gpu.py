@@ -148,9 +148,10 @@ class Contender:
 
     def __init__(self, artifact: Artifact, count: int, stack: ExitStack) -> None:
         from edge_resnet.runtime.tensorrt.inference import TensorRtBackend
+        from edge_resnet.runtime.tensorrt.native import NativeLibrary
         from edge_resnet.runtime.tensorrt.plans import read_plan
 
-        plan = read_plan(artifact, "native")
+        plan = read_plan(artifact, "native", NativeLibrary())
         self._spec = plan.preprocess
         self._gpu = stack.enter_context(TensorRtBackend(plan, slots=max(SLOTS)))
         self._plain = stack.enter_context(TensorRtBackend(plan, slots=1, graphs=False))

@@ -40,7 +40,8 @@ def test_turing_has_a_plan_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    ("capability", "name"), [("7.5", "turing"), ("8.0", "ampere+"), ("8.9", "ampere+"), ("12.0", "ampere+"), ("", "ampere+"), ("9.0", "ampere+")]
+    ("capability", "name"),
+    [("7.5", "turing"), ("8.0", "ampere+"), ("8.9", "ampere+"), ("12.0", "ampere+"), ("", "ampere+"), ("9.0", "ampere+")],
 )
 def test_the_plan_that_suits_a_gpu(capability: str, name: str) -> None:
     """That of its group; the portable one without a GPU, and where the GPU cannot run any."""

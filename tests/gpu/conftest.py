@@ -165,11 +165,12 @@ def compiled(artifact: Callable[[str, Precision], Artifact]) -> Callable[[str, P
 def opened(compiled: Callable[[str, Precision], Artifact]) -> Iterator[Callable[..., Any]]:
     """Opens the engine of a network and a precision, with the backend's own options; closed after the test."""
     from edge_resnet.runtime.tensorrt.inference import TensorRtBackend
+    from edge_resnet.runtime.tensorrt.native import NativeLibrary
     from edge_resnet.runtime.tensorrt.plans import read_plan
 
     with ExitStack() as stack:
         yield lambda network, precision, **how: stack.enter_context(
-            TensorRtBackend(read_plan(compiled(network, precision), "native"), **how)
+            TensorRtBackend(read_plan(compiled(network, precision), "native", NativeLibrary()), **how)
         )
 
 

@@ -41,7 +41,8 @@ def test_a_missing_library_names_the_command(monkeypatch: pytest.MonkeyPatch) ->
 def test_reading_every_declaration_loads_no_library() -> None:
     """What the backends declare is readable where none of their libraries is installed."""
     code = (
-        "import sys\nfor name in ('onnxruntime', 'openvino', 'tensorrt', 'tensorrt_rtx', 'pycuda', 'cuda'): sys.modules[name] = None\n"
+        "import sys\n"
+        "for name in ('onnxruntime', 'openvino', 'tensorrt', 'tensorrt_rtx', 'pycuda', 'cuda'): sys.modules[name] = None\n"
         "from edge_resnet.runtime.backend import BACKENDS, backend_info\n"
         "print(*[backend_info(name).form.kind for name in sorted(BACKENDS)])"
     )

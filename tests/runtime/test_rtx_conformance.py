@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 from conformance import Conformance
@@ -25,12 +26,10 @@ from edge_resnet.runtime.backend import BACKENDS, open_backend
 class TestTensorRtForRtx(Conformance):
     """The table has no other backend."""
 
-    table = {"tensorrt-rtx": BACKENDS["tensorrt-rtx"]}
+    table = MappingProxyType({"tensorrt-rtx": BACKENDS["tensorrt-rtx"]})
 
     @pytest.fixture(autouse=True)
-    def _desktop(
-        self, gpu: Callable[[bool], None], libcuda: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def _desktop(self, gpu: Callable[[bool], None], libcuda: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """This machine has an RTX 4090, and the library at work is a stand-in with the real one's surface."""
         real = pytest.importorskip("tensorrt_rtx")
         monkeypatch.setitem(sys.modules, "tensorrt_rtx", like(real, JIT_CLASSES))
