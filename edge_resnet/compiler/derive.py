@@ -22,7 +22,7 @@ from edge_resnet.compiler.graph.trtcache import calibration_cache
 from edge_resnet.compiler.tensorrt import PlanRequest
 from edge_resnet.compiler.tensorrt.child import build_in_child
 from edge_resnet.compiler.tensorrt.timingcache import timings_path
-from edge_resnet.core.errors import BuildError, ConfigError
+from edge_resnet.core.errors import BuildError, CalibrationError, ConfigError, ExportError
 from edge_resnet.core.files import write_together
 from edge_resnet.core.records import Progress, Typing
 from edge_resnet.runtime.backend import (
@@ -90,7 +90,12 @@ def tensorrt_graph(artifact: Artifact, typing: Typing) -> onnx.ModelProto:
 def write_onnx(artifact: Artifact, path: Path, typing: Typing, *, force: bool = False) -> None:
     """Write ``tensorrt_graph`` to a file, whole or not at all. Raises BuildError if the file exists and ``force`` is false."""
     _check_free([path], artifact, force=force)
-    write_together({path: tensorrt_graph(artifact, typing).SerializeToString()}, force=force)
+    try:
+        graph = tensorrt_graph(artifact, typing)
+    except (CalibrationError, ExportError) as error:
+        # Only here is there a choice: the typing of an engine is that of the installed TensorRT.
+        raise error.with_hint("--dialect weak writes what TensorRT 8.6 to 10.11 read") if typing == "strong" else error from error
+    write_together({path: graph.SerializeToString()}, force=force)
 
 
 def write_trt_cache(artifact: Artifact, path: Path, tensorrt_version: str, *, force: bool = False) -> Path:

@@ -18,6 +18,7 @@ from typing import TypeGuard
 
 from edge_resnet.core.errors import ArtifactError
 from edge_resnet.core.files import read_bounded
+from edge_resnet.measurement import myelin
 
 __all__ = [
     "UNKNOWN",
@@ -89,20 +90,21 @@ class Layer:
     def multiplies(self) -> bool:
         """Whether it is a convolution or a matrix product, which gain most from INT8."""
         # By kind, not by name: the name of a pooling layer can hold that of the convolution before it.
-        return (
-            re.search(r"conv(?!ert)|gemm|matrix|matmul|fullyconnected", self.kind, re.IGNORECASE) is not None and not self.moves
-        )
+        kinds = r"conv(?!ert)|gemm|matrix|matmul|fullyconnected"
+        known = re.search(kinds, self.kind, re.IGNORECASE) is not None or myelin.multiplies(self.kind, self.name)
+        return known and not self.moves
 
     @property
     def moves(self) -> bool:
         """Whether it only changes a tensor's type or memory layout."""
         kinds = r"reformat|copy|^quantize$|^dequantize$|^cast$|^transpose$"
-        return re.search(kinds, self.kind, re.IGNORECASE) is not None or self.name.startswith("Reformatting CopyNode")
+        copies = re.search(kinds, self.kind, re.IGNORECASE) is not None or self.name.startswith("Reformatting CopyNode")
+        return copies or myelin.moves(self.kind, self.name)
 
     @property
     def works(self) -> bool:
-        """Whether the GPU computes anything for it, which it does not for constants, markers and views."""
-        return re.search(r"^(noop|constant|signal|wait|shapehosttodevice|assertion)", self.kind, re.IGNORECASE) is None
+        """Whether the GPU computes anything for it, which it does not for constants, markers, views and shapes."""
+        return re.search(r"^(noop|constant|signal|wait|shapehosttodevice|shape_call|assertion)", self.kind, re.I) is None
 
     @property
     def precision(self) -> str:
@@ -209,6 +211,7 @@ def _layer(entry: str | Mapping[str, object]) -> Layer:
         return Layer(_text(entry))
     weights = entry.get("Weights")
     kind = _text(entry.get("LayerType"))
+    constants = _tensors(entry.get("Constants"))
     layer = Layer(
         name=_text(entry.get("Name")),
         kind=kind if kind != UNKNOWN else _text(entry.get("ParameterType")),
@@ -217,14 +220,23 @@ def _layer(entry: str | Mapping[str, object]) -> Layer:
         tactic=next((text for key in ("TacticName", "TacticValue") if (text := _text(entry.get(key))) != UNKNOWN), UNKNOWN),
         weights=_type_of(_text(weights.get("Type"))) if isinstance(weights, Mapping) else UNKNOWN,
     )
-    return replace(layer, adds=_adds(layer, entry))
+    if layer.multiplies and layer.weights == UNKNOWN and constants:
+        # Myelin lists weights, bias and scales as constants alike: the weights are the largest.
+        layer = replace(layer, weights=max(constants, key=lambda constant: math.prod(constant.shape)).dtype)
+    return replace(layer, adds=_adds(layer, entry, has_constants=bool(constants)))
 
 
-def _adds(layer: Layer, entry: Mapping[str, object]) -> str:
+def _adds(layer: Layer, entry: Mapping[str, object], *, has_constants: bool) -> str:
+    # A dynamic shape is an input too.
+    computed = [tensor for tensor in layer.inputs if tensor.dtype not in ("INT32", "INT64")]
     if layer.multiplies:
-        return "fused" if entry.get("HasResidual") in (1, True) else ""
-    if layer.moves or not layer.works or len(layer.inputs) < 2 or re.search("pool", layer.kind, re.IGNORECASE):
+        # With constant weights, what Myelin reads beside the one tensor is the other summand.
+        inside = has_constants and len(computed) > 1 and (myelin.adds(layer.kind, layer.name) or not myelin.is_made(layer.kind))
+        return "fused" if inside or entry.get("HasResidual") in (1, True) else ""
+    if layer.moves or not layer.works or len(computed) < 2 or re.search("pool", layer.kind, re.IGNORECASE):
         return ""
+    if myelin.is_made(layer.kind) and myelin.adds(layer.kind, layer.name):
+        return "alone"
     described = json.dumps([layer.name, entry.get("Metadata"), entry.get("Operations"), entry.get("Operation")], default=str)
     return "alone" if re.search(r"(?<![a-z])add(?![a-z])|iPlus|(?<![a-z])k?sum(?![a-z])", described, re.IGNORECASE) else ""
 
@@ -250,12 +262,14 @@ def _type_of(text: str) -> str:
 
 
 def _type_of_tactic(tactic: str) -> str:
-    text = tactic.replace("_", " ").lower()
+    text = re.sub(r"0x[0-9a-f]+", "", tactic.lower()).replace("_", " ")  # a hash may hold "bf16"
     return next((dtype for pattern, dtype in (*_TYPES, *_INSTRUCTIONS) if re.search(pattern, text)), UNKNOWN)
 
 
 def _layout_of(text: str) -> str:
     lowered = text.lower()
+    if match := re.match(r"\(n?(hwc|chw|linear|transposed)\)", lowered):  # Myelin's: "(NHWC) Channel major format"
+        return match[1].upper() if match[1] in ("hwc", "chw") else match[1]
     if match := re.search(r"\(k([a-z]+\d*)\)|^k?((?:linear|d?hwc|c?d?chw)\d*)$", lowered):
         name = (match[1] or match[2]).upper()
         return "linear" if name == "LINEAR" else name

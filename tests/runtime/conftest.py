@@ -82,7 +82,7 @@ def make(
         from edge_resnet.device.gpu import first_gpu
         from edge_resnet.runtime.tensorrt.plans import StoredPlan
 
-        monkeypatch.setattr(module, "first_gpu", lambda: first_gpu(str(libcuda)))
+        monkeypatch.setattr(first_gpu, "__defaults__", (str(libcuda),))
         monkeypatch.setattr(module, "Recorder", lambda: Recorder(str(libcuda)))
         return module.TensorRtBackend(StoredPlan(content, classes, PREPROCESS), **how)
 

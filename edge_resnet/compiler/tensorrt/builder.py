@@ -20,7 +20,7 @@ from edge_resnet.compiler.tensorrt.progress import BuildMonitor
 from edge_resnet.compiler.tensorrt.timingcache import read_timings, write_timings
 from edge_resnet.core.errors import BuildError
 from edge_resnet.core.records import Progress
-from edge_resnet.device.gpu import first_gpu
+from edge_resnet.runtime.tensorrt.gate import make_builder, make_runtime
 from edge_resnet.runtime.tensorrt.library import library_of, load_library, network_flags, version_of
 from edge_resnet.runtime.tensorrt.log import BuildLog, log_to_python
 
@@ -50,8 +50,6 @@ def build_plan(request: PlanRequest, progress: Progress | None = None) -> Plan:
     """
     trt = load_library(request.library)
     version_of(trt)
-    if not library_of(trt).ahead:
-        first_gpu()
     log = log_to_python(trt)
     workspace = request.options.tuning.workspace_mib
     while True:
@@ -81,7 +79,7 @@ class _Attempt:
     def build(self, progress: Progress | None) -> bytes | None:
         """The plan, None if TensorRT builds none. Raises what ``progress`` raises."""
         trt, request, log = self.trt, self.request, self.log
-        builder = _some(trt.Builder(log.logger), "Builder", log)
+        builder = make_builder(trt, log)
         network = _some(builder.create_network(network_flags(trt, request.typing)), "create_network", log)
         _parse(trt, request.graph, network, log)
         config = _some(builder.create_builder_config(), "create_builder_config", log)
@@ -151,10 +149,9 @@ def _layers(trt: ModuleType, content: bytes, options: EngineOptions, log: BuildL
         if listing is None:
             _log.warning("%s %s listed no layers that can be read", library_of(trt).title, trt.__version__)
         return listing
-    runtime = trt.Runtime(log.logger)
-    if runtime is not None:
-        runtime.engine_host_code_allowed = True  # a version-compatible plan contains code, which this process has just built
-    engine: Any = None if runtime is None else runtime.deserialize_cuda_engine(content)
+    runtime = make_runtime(trt, log, built=True)
+    runtime.engine_host_code_allowed = True  # a version-compatible plan contains code, which this process has just built
+    engine: Any = runtime.deserialize_cuda_engine(content)
     inspector: Any = None if engine is None else engine.create_engine_inspector()
     if inspector is None:
         _log.warning("the engine cannot be inspected: %s", log.last())

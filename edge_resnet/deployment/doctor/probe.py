@@ -21,7 +21,7 @@ from typing import Literal, TypeAlias
 
 from edge_resnet.core.process import run_within
 from edge_resnet.deployment.doctor.check import is_importable
-from edge_resnet.device.gpu import LIBRARY, first_gpu
+from edge_resnet.device.gpu import LIBRARY, driver_cuda, first_gpu
 from edge_resnet.device.machine import DeviceInfo
 
 __all__ = ["DRIVER_NODES", "ProbeResult", "ProbedMachine", "Topic", "main", "probe", "probe_machine"]
@@ -147,15 +147,15 @@ def main(topic: Topic) -> None:
 def _driver() -> dict[str, str]:
     gpu = first_gpu()
     cuda = ctypes.CDLL(LIBRARY)
-    version, device, mapped = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    known = hasattr(cuda, "cuDriverGetVersion") and cuda.cuDriverGetVersion(ctypes.byref(version)) == 0
+    device, mapped = ctypes.c_int(), ctypes.c_int()
+    version = driver_cuda()
     cuda.cuDeviceGet(ctypes.byref(device), 0)
     cuda.cuDeviceGetAttribute(ctypes.byref(mapped), _CAN_MAP_HOST_MEMORY, device)
     return {
         "name": gpu.name,
         "compute_capability": gpu.compute_capability,
         "memory": "own" if not gpu.integrated else "mapped" if mapped.value == 1 else "shared",
-        "cuda": f"{version.value // 1000}.{version.value % 1000 // 10}" if known else "",
+        "cuda": ".".join(map(str, version)) if version else "",
     }
 
 

@@ -24,6 +24,7 @@ from edge_resnet.images.preprocess import ImageArray, preprocess_bgr
 from edge_resnet.runtime.backend import Images, Logits, check_images
 from edge_resnet.runtime.tensorrt.cuda import open_cuda
 from edge_resnet.runtime.tensorrt.cudagraph import Recorder
+from edge_resnet.runtime.tensorrt.gate import make_runtime
 from edge_resnet.runtime.tensorrt.kernels import Kernels
 from edge_resnet.runtime.tensorrt.library import library_of, load_library
 from edge_resnet.runtime.tensorrt.log import log_to_python
@@ -185,11 +186,10 @@ class TensorRtBackend:
     def _open(self, slots: int, cache: Path, *, graphs: bool) -> None:
         title, again = library_of(self._trt).title, f"edge-resnet compile ARTIFACT --backend {self.name}"
         with self._cuda.current("the engine cannot be opened"):
-            self._runtime = self._trt.Runtime(self._log.logger)
-            if self._runtime is not None:
-                self._library.check(self._trt, self._runtime, self._plan.content)
-                self._runtime.engine_host_code_allowed = self._plan.own_code
-                self._engine = self._runtime.deserialize_cuda_engine(self._plan.content)
+            self._runtime = make_runtime(self._trt, self._log)
+            self._library.check(self._trt, self._runtime, self._plan.content)
+            self._runtime.engine_host_code_allowed = self._plan.own_code
+            self._engine = self._runtime.deserialize_cuda_engine(self._plan.content)
             if self._engine is None:
                 raise IncompatibleEngineError(
                     f"{title} {self._trt.__version__} cannot open the engine: {self._log.last()}", hint=again

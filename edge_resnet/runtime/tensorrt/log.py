@@ -24,6 +24,7 @@ _LISTING = "Layers:\n"
 _OUT_OF_MEMORY = re.compile(r"outofmemory|insuff?icient(memory|workspace)|memoryisinsufficient|memory.*couldnotbeallocated")
 #: The error after tactics were skipped: it says that none is left, and not why.
 _NO_TACTIC = "couldnotfindanyimplementation"
+_NO_CUDA = "CUDA initialization failure"
 #: Lines that TensorRT for RTX logs as errors on a machine without a driver, where it builds all the same.
 _NO_FAULT = re.compile(r"Thread context has not been set|catchCudaError.*cudaError 35")
 _log = logging.getLogger(__name__)
@@ -43,11 +44,13 @@ class BuildLog:
         #: Kind of a warning → its first text, and how often that kind occurred.
         self._told: dict[str, str] = {}
         self._counts: Counter[str] = Counter()
+        self._building = False
         self._lock = threading.Lock()
 
     def begin(self) -> None:
-        """Forget what was kept, before a new attempt."""
+        """Forget what was kept, before a build: its warnings are told at its end."""
         with self._lock:
+            self._building = True
             self.errors.clear()
             self._memory.clear()
             self._told.clear()
@@ -55,13 +58,14 @@ class BuildLog:
             self.layers = ""
 
     def end(self) -> None:
-        """Log how often each warning occurred that was logged once."""
+        """Log each kind of warning once, with the number of those that the build gave."""
         with self._lock:
-            repeated = [(self._told[kind], count) for kind, count in self._counts.items() if count > 1]
+            self._building = False
+            warnings = [(self._told[kind], count) for kind, count in self._counts.items()]
             self._told.clear()
             self._counts.clear()
-        for text, count in repeated:
-            _log.warning("TensorRT logged %d warnings like this one: %s", count, text.partition("\n")[0])
+        for text, count in warnings:
+            _emit(logging.WARNING, text if count == 1 else f"{text} ({count} warnings of this kind)")
 
     def last(self) -> str:
         """The last error lines joined, for an error message."""
@@ -89,20 +93,21 @@ class BuildLog:
             if level == logging.ERROR:
                 self.errors.append(" ".join(text.split()))
             elif level == logging.WARNING:
+                if _NO_CUDA in text:  # the reason of the failure that follows, which itself gives none
+                    self.errors.append(" ".join(text.split()))
                 if _OUT_OF_MEMORY.search(_squeezed(text)):
                     self._memory.append(" ".join(text.split()))
                 level = self._level_of_warning(text)
             elif text.startswith(_LISTING):
                 self.layers = text
-        for line in text.split("\n"):
-            _log.log(level, "TensorRT: %s", line)
+        _emit(level, text)
 
     def _level_of_warning(self, text: str) -> int:
-        """The first warning of a kind is one; later ones are counted. The numbers in it do not make it another kind."""
+        """The first warning of a kind is one, but during a build; later ones are counted. Other numbers are not another kind."""
         kind = re.sub(r"0x[0-9a-f]+|\d+", "#", text)
         self._told.setdefault(kind, text)
         self._counts[kind] += 1
-        return logging.WARNING if self._counts[kind] == 1 else logging.DEBUG
+        return logging.WARNING if self._counts[kind] == 1 and not self._building else logging.DEBUG
 
 
 @functools.cache
@@ -127,6 +132,12 @@ def log_to_python(trt: ModuleType) -> BuildLog:
 
     log.logger = _Logger()
     return log
+
+
+def _emit(level: int, text: str) -> None:
+    """Log a message, each of its lines with its level and origin."""
+    for line in text.split("\n"):
+        _log.log(level, "TensorRT: %s", line)
 
 
 def _squeezed(text: str) -> str:

@@ -11,8 +11,8 @@ import pytest
 from standins.surface import VERSIONS
 from standins.tensorrt_build import CALLS, FAULTS
 
-from edge_resnet.compiler.tensorrt import builder
 from edge_resnet.device.gpu import first_gpu
+from edge_resnet.runtime.tensorrt import gate
 
 
 @pytest.fixture(params=VERSIONS)
@@ -22,7 +22,7 @@ def trt(
     """The stand-in of one version in place of TensorRT, with a working driver."""
     module = tensorrt_of(request.param)
     monkeypatch.setitem(sys.modules, "tensorrt", module)
-    monkeypatch.setattr(builder, "first_gpu", lambda: first_gpu(str(libcuda)))
+    monkeypatch.setattr(gate, "first_gpu", lambda: first_gpu(str(libcuda)))
     FAULTS.clear()
     CALLS.clear()
     yield module

@@ -13,7 +13,7 @@ from exported import exported, small
 from standins.tensorrt_build import CALLS, FAULTS
 
 from edge_resnet.artifact.enginecache import EngineOptions, EngineTuning
-from edge_resnet.compiler.tensorrt import PlanRequest, builder
+from edge_resnet.compiler.tensorrt import PlanRequest
 from edge_resnet.compiler.tensorrt.builder import build_plan
 from edge_resnet.core.errors import BuildError, ConfigError
 from edge_resnet.core.records import BatchProfile, Precision, Progress
@@ -182,6 +182,6 @@ def test_nothing_is_built_without_a_driver(trt: ModuleType, model: Path, monkeyp
     from edge_resnet.core.errors import BackendError
 
     monkeypatch.setenv("STUB_FAILS", "cuInit=35")
-    monkeypatch.setattr(builder, "log_to_python", lambda trt: pytest.fail("TensorRT was touched"))
+    monkeypatch.setattr(trt.Builder, "__init__", lambda self, logger: pytest.fail("TensorRT was touched"))
     with pytest.raises(BackendError, match="error 35"):
         built(trt, model)
