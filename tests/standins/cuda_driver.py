@@ -4,13 +4,15 @@ libcuda.c is what they load; it asks here for the address of each call by name. 
 pycuda_driver.py, so that one test holds for both libraries. A call that is not here is one that the driver lacks.
 """
 
+# ruff: noqa: N802 - the driver's own names
+
 from __future__ import annotations
 
 import atexit
 import ctypes
 import importlib
 from collections.abc import Callable
-from ctypes import POINTER, c_char_p, c_float, c_int, c_size_t, c_uint, c_uint64, c_ulonglong, c_void_p
+from ctypes import POINTER, c_char_p, c_float, c_int, c_size_t, c_uint, c_uint64, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,8 @@ __all__ = ["BROKEN", "RETAINED", "SEEN", "become", "load", "said"]
 
 #: What the driver found wrong in how it was called; a callback cannot raise it.
 BROKEN: list[str] = []
-#: The names of the calls that were made.
-SEEN: set[str] = set()
+#: The calls that were made → the CUDA version that they came with, as the bindings ask for them: 12000 is 12.0.
+SEEN: dict[str, int] = {}
 #: How often the primary context is retained.
 RETAINED = [0]
 
@@ -45,7 +47,9 @@ _ATTRIBUTES: dict[int, Callable[[], int]] = {
     75: lambda: 8,
     76: lambda: 7,
 }
-_calls: dict[str, Any] = {}
+_calls: dict[str, tuple[Callable[..., None], Any]] = {}
+#: They must live as long as the bindings.
+_entries: dict[tuple[str, int], Any] = {}
 _events: dict[int, gpu.Event] = {}
 _hosts: dict[int, Any] = {}
 _modules: dict[int, ctypes.CDLL] = {}
@@ -54,7 +58,7 @@ _numbers = iter(range(0x1000, 1 << 40, 0x10))
 _loaded: list[Any] = []
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """``code``: the CUresult that the call returns."""
 
     def __init__(self, code: int) -> None:
@@ -66,31 +70,36 @@ def _driver(*types: Any) -> Callable[[Callable[..., None]], Callable[..., None]]
     """A call of the driver with arguments of these C types; what it raises becomes a CUresult."""
 
     def registered(function: Callable[..., None]) -> Callable[..., None]:
-        name = function.__name__
-
-        def call(*arguments: Any) -> int:
-            SEEN.add(name)
-            try:
-                function(*arguments)
-            except _Refused as error:
-                return error.code
-            except gpu.MemoryError:
-                return _NO_MEMORY
-            except gpu.Error as error:
-                return _NOT_READY if "not ready" in str(error) else _UNKNOWN
-            except BaseException as error:  # asserts, too, must reach the test and not ctypes
-                BROKEN.append(f"{name}: {type(error).__name__}: {error}")
-                return _UNKNOWN
-            return _SUCCESS
-
-        _calls[name] = ctypes.CFUNCTYPE(c_int, *types)(call)
+        _calls[function.__name__] = (function, ctypes.CFUNCTYPE(c_int, *types))
         return function
 
     return registered
 
 
+def _entry(name: str, version: int) -> Any:
+    """The address of a call as it came with a CUDA version: the bindings may know several forms of one name."""
+    function, prototype = _calls[name]
+
+    def call(*arguments: Any) -> int:
+        SEEN[name] = max(version, SEEN.get(name, 0))
+        try:
+            function(*arguments)
+        except _RefusedError as error:
+            return error.code
+        except gpu.MemoryError:
+            return _NO_MEMORY
+        except gpu.Error as error:
+            return _NOT_READY if "not ready" in str(error) else _UNKNOWN
+        except BaseException as error:  # asserts, too, must reach the test and not ctypes
+            BROKEN.append(f"{name}: {type(error).__name__}: {error}")
+            return _UNKNOWN
+        return _SUCCESS
+
+    return prototype(call)
+
+
 def load(path: Path) -> ctypes.CDLL:
-    """Make this process's cuda.core load the stand-in at ``path``; skips the test if cuda.core is not here or has a real driver."""
+    """Make this process's cuda.core load the stand-in at ``path``; skips if cuda.core is not here, or has a real driver."""
     if _loaded:
         return _loaded[0]
     pytest.importorskip("cuda.core", reason="cuda-core is not installed")
@@ -121,18 +130,24 @@ def become(*, integrated: bool, version: int = 13_000) -> None:
 
 
 def said(call: str) -> str:
-    """What is said of that call's failure through PyCUDA, and through cuda.core, which does not always say the call or the code."""
-    return rf"({call} failed: stand-in|CUDA_ERROR_(UNKNOWN|INVALID_IMAGE)(: This indicates .*)?|CUDA error 999|Failed to create CUDA event)$"
+    """What is said of that call's failure: by PyCUDA, and by cuda.core, which does not say the call and not always the error."""
+    core = "CUDA_ERROR_(UNKNOWN|INVALID_IMAGE)(: This indicates .*)?|CUDA error 999|Failed to create CUDA event"
+    return f"({call} failed: stand-in|{core})$"
 
 
-_LOOKUP = ctypes.CFUNCTYPE(c_int, c_char_p, POINTER(c_void_p))
+_LOOKUP = ctypes.CFUNCTYPE(c_int, c_char_p, c_int, POINTER(c_void_p))
 _HOOK = ctypes.CFUNCTYPE(c_int)
 
 
-def _look_up(name: bytes, address: Any) -> int:
-    call = _calls.get(name.decode())
-    address[0] = ctypes.cast(call, c_void_p).value if call else None
-    return _SUCCESS if call else _NOT_FOUND
+def _look_up(name: bytes, version: int, address: Any) -> int:
+    key = name.decode(), version
+    if key[0] not in _calls:
+        address[0] = None
+        return _NOT_FOUND
+    if key not in _entries:
+        _entries[key] = _entry(*key)
+    address[0] = ctypes.cast(_entries[key], c_void_p).value
+    return _SUCCESS
 
 
 def _retain() -> int:
@@ -316,7 +331,7 @@ def cuLibraryLoadData(library: Any, code: int, *options: Any) -> None:
     try:
         loaded = gpu.module_from_buffer(_image(code))
     except gpu.Error as error:
-        raise _Refused(_NO_IMAGE) from error
+        raise _RefusedError(_NO_IMAGE) from error
     library[0] = next(_numbers)
     _modules[library[0]] = loaded.library
 
@@ -334,7 +349,7 @@ def _image(code: int) -> bytes:
 def cuLibraryGetKernel(kernel: Any, library: int, name: bytes) -> None:
     gpu._call("get_function")
     if not hasattr(_modules[library], name.decode()):
-        raise _Refused(_NOT_FOUND)
+        raise _RefusedError(_NOT_FOUND)
     kernel[0] = next(_numbers)
     _kernels[kernel[0]] = (_modules[library], name.decode())
 

@@ -111,9 +111,9 @@ int cuGraphDestroy(struct graph *graph) {
 }
 
 /* The primary context is let go of when the process has shut Python down, and so not by a call into it. */
-static int (*look_up)(const char *name, void **address), (*on_retain)(void), (*on_release)(void);
+static int (*look_up)(const char *name, int version, void **address), (*on_retain)(void), (*on_release)(void);
 
-void stub_serve(int (*by_name)(const char *, void **), int (*retain)(void), int (*release)(void)) {
+void stub_serve(int (*by_name)(const char *, int, void **), int (*retain)(void), int (*release)(void)) {
     look_up = by_name, on_retain = retain, on_release = release;
 }
 
@@ -126,10 +126,10 @@ int cuDevicePrimaryCtxRelease(int device) { return device ? INVALID_VALUE : on_r
 
 int cuGetProcAddress_v2(const char *name, void **address, int version, unsigned long long flags, int *found) {
     int failed = 0;
-    (void)version, (void)flags;
+    (void)flags;
     if (!strcmp(name, "cuDevicePrimaryCtxRetain")) *address = (void *)cuDevicePrimaryCtxRetain;
     else if (!strcmp(name, "cuDevicePrimaryCtxRelease")) *address = (void *)cuDevicePrimaryCtxRelease;
-    else failed = look_up ? look_up(name, address) : NOT_FOUND;
+    else failed = look_up ? look_up(name, version, address) : NOT_FOUND;
     if (found) *found = failed ? 1 : 0;
     return failed;
 }

@@ -1,7 +1,7 @@
 """Whether this machine has what edge-resnet needs, and the one command that fixes each problem.
 
-Does not know about networks, artifacts or printing, and does not import torch, onnx, TensorRT or PyCUDA to find them. NVIDIA
-GPUs are checked in gpuchecks.py.
+Does not know about networks, artifacts or printing, and does not import torch, onnx, TensorRT, PyCUDA or cuda.core to find
+them. NVIDIA GPUs are checked in gpuchecks.py.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class Readiness:
 def examine(root: Path = _ROOT, info: DeviceInfo | None = None) -> list[Check]:
     """Check everything that edge-resnet may need. ``info``: the result of ``describe``, if the caller has it.
 
-    The base packages and OpenCV are imported to see that they load. The CUDA driver, TensorRT, PyCUDA and OpenVINO, if
-    installed, are loaded in child processes, which takes 27 seconds at most. Raises MissingDependencyError if edge-resnet runs
-    without being installed, since its requirements are then unknown.
+    The base packages and OpenCV are imported to see that they load. The CUDA driver, TensorRT, PyCUDA, cuda.core and OpenVINO,
+    if installed, are loaded in child processes, which takes 27 seconds at most. Raises MissingDependencyError if edge-resnet
+    runs without being installed, since its requirements are then unknown.
     """
     info = info or describe(root)
     with ThreadPoolExecutor(1) as pool:

@@ -147,8 +147,10 @@ class Cuda(Protocol):
         ...
 
     def kernels(self, code: bytes, arguments: Mapping[str, str]) -> list[Kernel]:
-        """The kernels of a module, a cubin or PTX. ``arguments``: name → a letter per argument, ``P`` for an address, ``i`` for an
-        int of 32 bits. The context must be current."""
+        """The kernels of a module, a cubin or PTX. The context must be current.
+
+        ``arguments``: name → a letter per argument, ``P`` for an address, ``i`` for an int of 32 bits.
+        """
         ...
 
     def close(self) -> None:

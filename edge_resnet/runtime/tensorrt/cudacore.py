@@ -49,7 +49,7 @@ class PinnedBuffer:
         size = math.prod(shape) * np.dtype(dtype).itemsize
         self._pinned: Any = LegacyPinnedMemoryResource().allocate(size)
         place = int(self._pinned.handle)
-        self.host: npt.NDArray[Any] = np.frombuffer((ctypes.c_uint8 * size).from_address(place), dtype).reshape(shape)
+        self.host: npt.NDArray[Any] = np.ndarray(shape, dtype, memoryview((ctypes.c_uint8 * size).from_address(place)))
         self._device: DeviceBuffer | None = None
         try:
             if mapped:
@@ -217,8 +217,9 @@ def _check_driver() -> None:
     if runs >= needed * 1000:
         return
     other = ", or pip install 'edge-resnet[rtx]' for CUDA 12" if needed > 12 and runs >= 12_000 else ""
+    newest = f"{runs // 1000}.{runs % 1000 // 10}"
     raise BackendError(
-        f"the NVIDIA driver runs CUDA up to {runs // 1000}.{runs % 1000 // 10}, cuda-bindings {bindings_version} needs CUDA {needed}",
+        f"the NVIDIA driver runs CUDA up to {newest}, cuda-bindings {bindings_version} needs CUDA {needed}",
         hint=f"install the driver {OLDEST_DRIVER[needed]} or newer{other}",
     )
 

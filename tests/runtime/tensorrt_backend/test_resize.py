@@ -268,7 +268,7 @@ def test_kernels_that_do_not_load_are_a_backend_error(make: Callable[..., Bench]
     pycuda_driver.FAULTS[call] = 1
     with pytest.raises(BackendError, match=f"test: {said(call)}"):
         make()
-    with pytest.raises(BackendError, match="device kernel image is invalid|CUDA_ERROR_INVALID_IMAGE"):
+    with pytest.raises(BackendError, match=r"device kernel image is invalid|CUDA_ERROR_INVALID_IMAGE"):
         make(content=b"no cubin")
 
 
