@@ -25,6 +25,7 @@ from edge_resnet.core.errors import BackendError
 from edge_resnet.core.records import BatchProfile, Precision
 from edge_resnet.device.gpu import Gpu, first_gpu
 from edge_resnet.images.imageset import ImageSet, batches, open_images
+from edge_resnet.runtime.tensorrt.cuda import CUDA
 
 REPO = Path(__file__).resolve().parents[2]
 NETWORKS = ("resnet18", "resnet50")
@@ -64,14 +65,15 @@ def tell(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def gpu() -> Gpu:
-    """The GPU; every test is skipped, with a reason, if the driver, TensorRT or PyCUDA is missing."""
+    """The GPU; every test is skipped, with a reason, if the driver, TensorRT, or PyCUDA and cuda.core are missing."""
     try:
         found = first_gpu()
     except BackendError as error:
         pytest.skip(str(error))
-    for package in ("tensorrt", "pycuda"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
+    if importlib.util.find_spec("tensorrt") is None:
+        pytest.skip("tensorrt is not installed")
+    if not CUDA.is_installed():
+        pytest.skip("neither pycuda nor cuda-core is installed")
     return found
 
 
@@ -165,12 +167,11 @@ def compiled(artifact: Callable[[str, Precision], Artifact]) -> Callable[[str, P
 def opened(compiled: Callable[[str, Precision], Artifact]) -> Iterator[Callable[..., Any]]:
     """Opens the engine of a network and a precision, with the backend's own options; closed after the test."""
     from edge_resnet.runtime.tensorrt.inference import TensorRtBackend
-    from edge_resnet.runtime.tensorrt.native import NativeLibrary
     from edge_resnet.runtime.tensorrt.plans import read_plan
 
     with ExitStack() as stack:
         yield lambda network, precision, **how: stack.enter_context(
-            TensorRtBackend(read_plan(compiled(network, precision), "native", NativeLibrary()), **how)
+            TensorRtBackend(read_plan(compiled(network, precision), "native"), **how)
         )
 
 

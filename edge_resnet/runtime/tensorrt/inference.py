@@ -67,7 +67,7 @@ class TensorRtBackend:
         self._runtime: Any = None
         self._engine: Any = None
         self._contexts: Contexts | None = None
-        self._kept = False
+        self._ran = self._stored = False
         self._slots: list[Slot] = []
         self._kernels = Kernels(gpu.compute_capability, self._check_kernels)
         #: None wakes the threads that wait for a slot, when the backend is closed.
@@ -165,7 +165,7 @@ class TensorRtBackend:
                 for slot in self._slots:
                     with suppress(Exception):  # a batch that failed has ended too
                         slot.drain()
-                if self._kept and self._contexts is not None:
+                if self._ran and self._contexts is not None:
                     with suppress(Exception):  # the GPU may have failed
                         self._contexts.keep()
                 for slot in self._slots:
@@ -208,12 +208,16 @@ class TensorRtBackend:
             self._free.put(slot)
 
     def _finished(self, slot: Slot, count: int) -> Logits:
-        """The logits of a slot. After the first batch, what it compiled is stored: a process may be killed before it closes."""
+        """The logits of a slot. What the first batch compiled is stored after it: a process may be killed before it closes.
+
+        Not while another thread starts a batch, and no thread starts one meanwhile: what it compiles would be half in the cache.
+        """
         logits = slot.finish(count)
         with self._idle:
-            first, self._kept = not self._kept, True
-        if first and self._contexts is not None:
-            self._contexts.keep()
+            self._ran = True
+            if not self._stored and self._working == 1 and self._contexts is not None:
+                self._stored = True
+                self._contexts.keep()
         return logits
 
     def _preprocessed(self, frames: Sequence[ImageArray]) -> Images:

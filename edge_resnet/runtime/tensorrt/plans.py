@@ -29,9 +29,11 @@ from edge_resnet.core.records import Preprocess
 from edge_resnet.device.gpu import Gpu, first_gpu
 from edge_resnet.runtime.backend import Backend, EngineRequest, Variant
 from edge_resnet.runtime.tensorrt.library import LIBRARIES, LibraryName
+from edge_resnet.runtime.tensorrt.native import NativeLibrary
 
 __all__ = ["Contexts", "PlanBackend", "PlanLibrary", "StoredPlan", "find_plan", "needed_here", "read_plan", "runtime_cache"]
 
+_TENSORRT = NativeLibrary()
 _log = logging.getLogger(__name__)
 
 
@@ -120,7 +122,7 @@ class PlanBackend:
         return TensorRtBackend(read_plan(artifact, variant, self._library), self._library)
 
 
-def read_plan(artifact: Artifact, variant: Variant, library: PlanLibrary) -> StoredPlan:
+def read_plan(artifact: Artifact, variant: Variant, library: PlanLibrary = _TENSORRT) -> StoredPlan:
     """The plan that fits this machine. Raises IncompatibleEngineError if none does; the reasons are in the log."""
     found = find_plan(artifact, library.needed_to_run(needed_here(artifact, variant, library)))
     if found is None:
