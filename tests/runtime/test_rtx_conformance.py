@@ -61,3 +61,14 @@ class TestTensorRtForRtx(Conformance):
         with pytest.raises(BackendError, match="does not run on NVIDIA Stand-in") as caught:
             open_backend(artifact, name, table=self.table)
         assert "the backend tensorrt" in caught.value.hint
+
+    def test_a_driver_that_is_too_old_is_refused(
+        self, name: str, artifact: Artifact, libcuda: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """cuInit succeeds, and what the driver runs is below the CUDA of the library: one line, before a Runtime is made."""
+        driver = importlib.import_module("edge_resnet.device.gpu")
+        monkeypatch.setattr(driver.driver_cuda, "__defaults__", (str(libcuda),))
+        monkeypatch.setenv("STUB_CUDA", "11080")
+        with pytest.raises(BackendError, match=r"CUDA (up to )?11\.8") as caught:
+            open_backend(artifact, name, table=self.table)
+        assert "driver" in caught.value.hint

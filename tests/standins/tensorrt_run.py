@@ -136,7 +136,6 @@ class IExecutionContext:
         cuda.STREAMS[stream_handle].work.append(run)
         return True
 
-
     def _compile(self, *, recorded: bool) -> None:
         """The kernel of a batch size, before its first run, unless the cache holds it."""
         if self._config is None:
