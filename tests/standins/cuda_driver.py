@@ -32,7 +32,18 @@ RETAINED = [0]
 _CONTEXT, _VERSION = 0xC0DE, [13_000]
 _INTEGRATED = [False]
 _SUCCESS, _NO_MEMORY, _NO_IMAGE, _NOT_FOUND, _NOT_READY, _UNKNOWN = 0, 2, 200, 500, 600, 999
+#: What pycuda_driver.py says of a module that does not load → the CUresult.
+_REFUSALS = {
+    "stand-in": _UNKNOWN,
+    "image is invalid": _NO_IMAGE,
+    "JIT compilation": 218,
+    "library not found": 221,
+    "toolchain": 222,
+}
 _NAMES = {
+    218: b"CUDA_ERROR_INVALID_PTX",
+    221: b"CUDA_ERROR_JIT_COMPILER_NOT_FOUND",
+    222: b"CUDA_ERROR_UNSUPPORTED_PTX_VERSION",
     _NO_MEMORY: b"CUDA_ERROR_OUT_OF_MEMORY",
     _NO_IMAGE: b"CUDA_ERROR_INVALID_IMAGE",
     _NOT_FOUND: b"CUDA_ERROR_NOT_FOUND",
@@ -331,7 +342,7 @@ def cuLibraryLoadData(library: Any, code: int, *options: Any) -> None:
     try:
         loaded = gpu.module_from_buffer(_image(code))
     except gpu.Error as error:
-        raise _RefusedError(_NO_IMAGE) from error
+        raise _RefusedError(next(code for words, code in _REFUSALS.items() if words in str(error))) from error
     library[0] = next(_numbers)
     _modules[library[0]] = loaded.library
 
@@ -339,7 +350,7 @@ def cuLibraryLoadData(library: Any, code: int, *options: Any) -> None:
 def _image(code: int) -> bytes:
     """A module is loaded from an address without a length: an ELF file ends with its table of sections, and text with a zero."""
     if ctypes.string_at(code, 4) != b"\x7fELF":
-        return ctypes.string_at(code)
+        return ctypes.string_at(code) + b"\0"
     sections = int.from_bytes(ctypes.string_at(code + 0x28, 8), "little")
     size, count = (int.from_bytes(ctypes.string_at(code + place, 2), "little") for place in (0x3A, 0x3C))
     return ctypes.string_at(code, sections + size * count)

@@ -13,19 +13,22 @@ from edge_resnet.deployment.doctor.probe import ProbedMachine
 from edge_resnet.deployment.doctor.trtchecks import check_pycuda
 from edge_resnet.device.gpu import OLDEST_DRIVER
 
-__all__ = ["check_cuda_core", "check_cuda_libraries"]
+__all__ = ["check_cuda_libraries"]
 
 
-def check_cuda_libraries(machine: ProbedMachine, driver_fix: str) -> list[Check]:
-    """PyCUDA and cuda.core, of which one is enough; each says whether it is used. ``driver_fix``: as for ``check_tensorrt``."""
+def check_cuda_libraries(machine: ProbedMachine, driver_fix: str, new_driver: str) -> list[Check]:
+    """PyCUDA and cuda.core, of which one is enough; each says whether it is used.
+
+    ``driver_fix``: as for ``check_tensorrt``. ``new_driver``: the command that installs the newest driver.
+    """
     pycuda = check_pycuda(machine, driver_fix)
-    core = check_cuda_core(machine, driver_fix, pycuda)
+    core = _check_cuda_core(machine, pycuda, driver_fix, new_driver)
     if machine.has_gpu and pycuda.status == "missing" and core.status == "ok":
         pycuda = replace(pycuda, detail="not installed, and not needed: cuda.core is used", fix="")
     return [pycuda, core]
 
 
-def check_cuda_core(machine: ProbedMachine, driver_fix: str, pycuda: Check) -> Check:
+def _check_cuda_core(machine: ProbedMachine, pycuda: Check, driver_fix: str, new_driver: str) -> Check:
     """cuda.core with the bindings below it, which the driver must be new enough for. ``pycuda``: its check, as it comes first."""
     result = machine.results.get("cuda.core")
     if result is None:
@@ -42,7 +45,7 @@ def check_cuda_core(machine: ProbedMachine, driver_fix: str, pycuda: Check) -> C
     needed, runs = _major(result.facts["bindings"]), machine.driver.get("cuda", "")
     if runs and _major(runs) < needed:
         driver = f" (driver {OLDEST_DRIVER[needed]})" if needed in OLDEST_DRIVER else ""
-        fix = _install(machine) if _major(runs) in OLDEST_DRIVER else driver_fix
+        fix = _install(machine) if _major(runs) in OLDEST_DRIVER else new_driver
         detail = f"{versions} needs CUDA {needed}{driver}, the driver runs {runs}"
         return Check("cuda-core", "problem", detail, fix, "tensorrt")
     return Check("cuda-core", "ok", f"{versions}, used for CUDA", "", "tensorrt")

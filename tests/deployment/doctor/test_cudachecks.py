@@ -22,7 +22,9 @@ def core(bindings: str = "12.9.4") -> ProbeResult:
 
 def checks(results: dict[Topic, ProbeResult], runs: str = "12.6", info: DeviceInfo = DESKTOP) -> tuple[Check, Check]:
     driver: dict[Topic, ProbeResult] = {} if info is CPU else {"driver": ProbeResult({"cuda": runs}, "")}
-    pycuda, cuda_core = check_cuda_libraries(ProbedMachine(info, NOWHERE, {**driver, **results}), "sudo reboot")
+    pycuda, cuda_core = check_cuda_libraries(
+        ProbedMachine(info, NOWHERE, {**driver, **results}), "sudo reboot", "install a driver"
+    )
     assert (pycuda.name, cuda_core.name) == ("pycuda", "cuda-core")
     return pycuda, cuda_core
 
@@ -57,8 +59,8 @@ def test_without_either_both_commands_are_shown() -> None:
     ("bindings", "runs", "detail", "fix"),
     [
         ("13.5.0", "12.6", "needs CUDA 13 (driver 580), the driver runs 12.6", "pip install 'cuda-core[cu12]>=1.0'"),
-        ("13.5.0", "11.8", "needs CUDA 13 (driver 580), the driver runs 11.8", "sudo reboot"),
-        ("12.9.4", "11.8", "needs CUDA 12 (driver 525.60.13), the driver runs 11.8", "sudo reboot"),
+        ("13.5.0", "11.8", "needs CUDA 13 (driver 580), the driver runs 11.8", "install a driver"),
+        ("12.9.4", "11.8", "needs CUDA 12 (driver 525.60.13), the driver runs 11.8", "install a driver"),
     ],
 )
 def test_an_old_driver_is_a_problem(bindings: str, runs: str, detail: str, fix: str) -> None:

@@ -1,4 +1,5 @@
-"""resize.py from compilation to pixels, through PyCUDA's stand-in and the real cuda.core, with kernels compiled for the CPU."""
+"""resize.py from kernels to pixels, through PyCUDA's stand-in and the real cuda.core, with kernels translated or compiled for the
+CPU."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ from edge_resnet.core.records import Preprocess
 from edge_resnet.images.preprocess import preprocess_bgr
 from edge_resnet.runtime.tensorrt import resize
 from edge_resnet.runtime.tensorrt.cuda import Cuda, open_cuda
-from edge_resnet.runtime.tensorrt.kernels import compile_kernels
+from edge_resnet.runtime.tensorrt.kernels import compile_kernels, shipped_ptx
 from edge_resnet.runtime.tensorrt.resize import GpuResize
 
 REPO = Path(__file__).resolve().parents[3]
@@ -32,10 +33,10 @@ SMALL = Preprocess(32, 24)
 class Bench:
     """A GpuResize with its stream and the memory for its result, as a slot has."""
 
-    def __init__(self, cuda: Cuda, cubin: bytes, spec: Preprocess, max_frames: int) -> None:
+    def __init__(self, cuda: Cuda, kernels: bytes, spec: Preprocess, max_frames: int) -> None:
         self.cuda, self.spec = cuda, spec
         with cuda.current("test"):
-            self.resize = GpuResize(cuda, cubin, spec, max_frames)
+            self.resize = GpuResize(cuda, kernels, spec, max_frames)
             self.stream = cuda.stream()
             self.target = cuda.memory(max_frames * spec.crop**2 * 3 + 64)
 
@@ -66,11 +67,13 @@ class Bench:
         self.cuda.close()
 
 
-@pytest.fixture(scope="module")
-def cubin(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The kernels, compiled by the stand-in of nvcc."""
+@pytest.fixture(scope="module", params=["ptx", "cubin"])
+def kernels(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> bytes:
+    """What the driver loads: the PTX of the package, and what the stand-in of nvcc compiles."""
     if shutil.which("g++") is None:
         pytest.skip("no g++ to stand in for nvcc")
+    if request.param == "ptx":
+        return shipped_ptx()
     folder = tmp_path_factory.mktemp("kernels")
     nvcc = Path(shutil.copy(REPO / "tests/standins/nvcc", folder / "nvcc"))
     nvcc.chmod(0o755)
@@ -78,11 +81,11 @@ def cubin(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def make(cubin: bytes, gpu: Callable[[bool], None]) -> Iterator[Callable[..., Bench]]:
+def make(kernels: bytes, gpu: Callable[[bool], None]) -> Iterator[Callable[..., Bench]]:
     """Makes a bench on a GPU with or without its own memory; afterwards, nothing may be left on the GPU."""
     benches: list[Bench] = []
 
-    def made(spec: Preprocess = SMALL, max_frames: int = 4, *, integrated: bool = False, content: bytes = cubin) -> Bench:
+    def made(spec: Preprocess = SMALL, max_frames: int = 4, *, integrated: bool = False, content: bytes = kernels) -> Bench:
         gpu(integrated)
         cuda = open_cuda()
         try:
