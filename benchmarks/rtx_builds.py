@@ -8,8 +8,8 @@ layers     in the plan, those that only signal or wait among them
 products   convolutions and matrix products by the type that they compute in
 Adds       residual Adds inside a convolution, and those that are layers of their own
 
-Weights are random and seeded, and the ranges of INT8 are one made-up number: what is fused and how large a plan is do not depend
-on them; accuracy does, and is not measured here.
+Weights are random and seeded, and the ranges of INT8 are one made-up number. The layers do not depend on them, the size of a plan
+does a little; accuracy is not measured here.
 """
 
 from __future__ import annotations

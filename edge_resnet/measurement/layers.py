@@ -211,7 +211,6 @@ def _layer(entry: str | Mapping[str, object]) -> Layer:
         return Layer(_text(entry))
     weights = entry.get("Weights")
     kind = _text(entry.get("LayerType"))
-    constants = _tensors(entry.get("Constants"))
     layer = Layer(
         name=_text(entry.get("Name")),
         kind=kind if kind != UNKNOWN else _text(entry.get("ParameterType")),
@@ -220,22 +219,20 @@ def _layer(entry: str | Mapping[str, object]) -> Layer:
         tactic=next((text for key in ("TacticName", "TacticValue") if (text := _text(entry.get(key))) != UNKNOWN), UNKNOWN),
         weights=_type_of(_text(weights.get("Type"))) if isinstance(weights, Mapping) else UNKNOWN,
     )
-    if layer.multiplies and layer.weights == UNKNOWN and constants:
-        # Myelin lists weights, bias and scales as constants alike: the weights are the largest.
-        layer = replace(layer, weights=max(constants, key=lambda constant: math.prod(constant.shape)).dtype)
-    return replace(layer, adds=_adds(layer, entry, has_constants=bool(constants)))
+    return replace(layer, adds=_adds(layer, entry))
 
 
-def _adds(layer: Layer, entry: Mapping[str, object], *, has_constants: bool) -> str:
-    # A dynamic shape is an input too.
-    computed = [tensor for tensor in layer.inputs if tensor.dtype not in ("INT32", "INT64")]
+def _adds(layer: Layer, entry: Mapping[str, object]) -> str:
     if layer.multiplies:
-        # With constant weights, what Myelin reads beside the one tensor is the other summand.
-        inside = has_constants and len(computed) > 1 and (myelin.adds(layer.kind, layer.name) or not myelin.is_made(layer.kind))
+        # Myelin marks no residual: it is a second tensor of the output's shape; other inputs are weights and dynamic shapes.
+        results = {tensor.shape for tensor in layer.outputs if tensor.shape}
+        second = any(tensor.shape in results for tensor in layer.inputs[1:])
+        inside = second and myelin.adds(layer.kind, layer.name)
         return "fused" if inside or entry.get("HasResidual") in (1, True) else ""
+    computed = [tensor for tensor in layer.inputs if tensor.dtype not in ("INT32", "INT64")]  # and no dynamic shapes
     if layer.moves or not layer.works or len(computed) < 2 or re.search("pool", layer.kind, re.IGNORECASE):
         return ""
-    if myelin.is_made(layer.kind) and myelin.adds(layer.kind, layer.name):
+    if myelin.adds(layer.kind, layer.name):
         return "alone"
     described = json.dumps([layer.name, entry.get("Metadata"), entry.get("Operations"), entry.get("Operation")], default=str)
     return "alone" if re.search(r"(?<![a-z])add(?![a-z])|iPlus|(?<![a-z])k?sum(?![a-z])", described, re.IGNORECASE) else ""

@@ -9,18 +9,13 @@ from __future__ import annotations
 import re
 from itertools import pairwise
 
-__all__ = ["adds", "is_made", "moves", "multiplies"]
+__all__ = ["adds", "moves", "multiplies"]
 
 _MADE = re.compile(r"^(kgen|fusion|runtime_fusion)$", re.IGNORECASE)
 #: ``__myl_FcAddRelu_myl0_26``: a fully connected product, an Add and a ReLU.
 _NAME = re.compile(r"^__myl_((?:[A-Z][a-z0-9]+)+)_")
 #: Operators that only change a tensor's type, order or place, as the names abbreviate them.
 _MOVES = frozenset({"Cast", "Conc", "Copy", "Move", "Pad", "Resh", "Slic", "Tran"})
-
-
-def is_made(kind: str) -> bool:
-    """Whether the layer is a kernel made for a list of operators."""
-    return _MADE.match(kind) is not None
 
 
 def multiplies(kind: str, name: str) -> bool:
@@ -38,10 +33,10 @@ def moves(kind: str, name: str) -> bool:
 
 
 def adds(kind: str, name: str) -> bool:
-    """Whether an Add is among its operators, be it of a bias or of a tensor."""
-    return "Add" in _operators(kind, name)
+    """Whether it may add a tensor that it reads: a convolution, and what has an Add among its operators."""
+    return kind.lower() == "correlation" or "Add" in _operators(kind, name)
 
 
 def _operators(kind: str, name: str) -> list[str]:
-    found = _NAME.match(name) if is_made(kind) else None
+    found = _NAME.match(name) if _MADE.match(kind) else None
     return re.findall(r"[A-Z][a-z0-9]+", found[1]) if found else []

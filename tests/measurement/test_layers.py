@@ -308,9 +308,12 @@ def test_what_a_layer_of_myelin_does(kind: str, name: str, does: str) -> None:
     assert found.works == (does != "nothing")
 
 
-def test_a_dynamic_shape_is_no_summand() -> None:
-    """A convolution of Myelin that also reads a shape adds nothing; one that reads a second tensor does."""
-    weights = {"Name": "w", "Dimensions": [64, 64, 3, 3], "Datatype": "Half"}
-    for dtype, adds in (("Int64", ""), ("Half", "fused")):
-        reads = [{"Name": "x", "Datatype": "Half"}, {"Name": "y", "Datatype": dtype}]
-        assert one(layer("conv_myl0_1", "correlation", reads, [], Constants=[weights])).adds == adds
+@pytest.mark.parametrize(
+    ("second", "adds"), [(("Int64", []), ""), (("Half", [64, 64, 3, 3]), ""), (("Half", [1, 64, 56, 56]), "fused")]
+)
+def test_a_summand_has_the_outputs_shape(second: tuple[str, list[int]], adds: str) -> None:
+    """A convolution of Myelin may also read a dynamic shape, or weights that another layer prepared: they are not added."""
+    reads = [{"Name": "x", "Datatype": "Half", "Dimensions": [1, 64, 56, 56]}]
+    reads.append({"Name": "y", "Datatype": second[0], "Dimensions": second[1]})
+    writes = [{"Name": "z", "Datatype": "Half", "Dimensions": [1, 64, 56, 56]}]
+    assert one(layer("conv_myl0_1", "correlation", reads, writes)).adds == adds

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
+import numpy as np
 import pytest
 from conformance import Conformance
 from standins import tensorrt_run
@@ -20,7 +22,7 @@ from edge_resnet.artifact.enginecache import PLAN
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.compiler.derive import compile_engine
 from edge_resnet.core.errors import BackendError
-from edge_resnet.runtime.backend import BACKENDS, open_backend
+from edge_resnet.runtime.backend import BACKENDS, load_backend, open_backend
 
 
 class TestTensorRtForRtx(Conformance):
@@ -61,6 +63,15 @@ class TestTensorRtForRtx(Conformance):
         with pytest.raises(BackendError, match="does not run on NVIDIA Stand-in") as caught:
             open_backend(artifact, name, table=self.table)
         assert "the backend tensorrt" in caught.value.hint
+
+    def test_without_graphs_the_logits_are_the_same(self, name: str, artifact: Artifact) -> None:
+        """What selftest compares: the library captures the network, or launches each kernel."""
+        images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
+        backend_class: Any = load_backend(name, self.table)
+        with open_backend(artifact, name, table=self.table) as captured:
+            with backend_class.open_without_graphs(artifact, "native") as plain:
+                for _ in range(3):
+                    np.testing.assert_array_equal(plain.infer(images), captured.infer(images))
 
     def test_a_driver_that_is_too_old_is_refused(
         self, name: str, artifact: Artifact, libcuda: Path, monkeypatch: pytest.MonkeyPatch

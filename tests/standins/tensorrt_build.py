@@ -13,7 +13,8 @@ import onnx
 
 __all__ = ["BUILD_CLASSES", "CALLS", "FAULTS"]
 
-#: Call → the outcome of each call: ``fine``, ``none``, or an error line that is logged before None. Filled by tests.
+#: Call → the outcome of each call: ``fine``, ``none``, or what is logged before None: lines that begin with their severity, or
+#: else are errors. Filled by tests.
 FAULTS: dict[str, list[str]] = {}
 #: The recorded calls, in order.
 CALLS: list[tuple[str, Any]] = []
@@ -35,7 +36,10 @@ def _fails(call: str, logger: Any = None) -> bool:
     if reason == "fine":
         return False
     if reason != "none" and logger is not None:
-        logger.log(_Severity.ERROR, reason)
+        for line in reason.splitlines():
+            level, _, text = line.partition(" ")
+            known = level in _Severity.__members__
+            logger.log(_Severity[level] if known else _Severity.ERROR, text if known else line)
     return True
 
 

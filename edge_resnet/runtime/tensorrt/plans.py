@@ -116,10 +116,17 @@ class PlanBackend:
 
         Raises BackendError without a GPU that the library runs on.
         """
+        return self._opened(artifact, variant, graphs=True)
+
+    def open_without_graphs(self, artifact: Artifact, variant: Variant) -> Backend:
+        """As ``open``: every kernel is launched by itself."""
+        return self._opened(artifact, variant, graphs=False)
+
+    def _opened(self, artifact: Artifact, variant: Variant, *, graphs: bool) -> Backend:
         from edge_resnet.runtime.tensorrt.inference import TensorRtBackend  # CUDA, which no build needs
 
         self._library.refuse_gpu(first_gpu())
-        return TensorRtBackend(read_plan(artifact, variant, self._library), self._library)
+        return TensorRtBackend(read_plan(artifact, variant, self._library), self._library, graphs=graphs)
 
 
 def read_plan(artifact: Artifact, variant: Variant, library: PlanLibrary = _TENSORRT) -> StoredPlan:

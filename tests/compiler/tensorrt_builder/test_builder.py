@@ -147,6 +147,20 @@ def test_out_of_memory_shrinks_the_workspace(trt: ModuleType, model: Path, caplo
     assert "with a workspace of 512 MiB" in caplog.text
 
 
+def test_memory_that_is_only_warned_of_shrinks_the_workspace(trt: ModuleType, model: Path) -> None:
+    """As TensorRT 10.3 says it on a Jetson: tactics are skipped with warnings, then none is left for a layer."""
+    skipped = "WARNING Tactic Device request: 143MB Available: 112MB. Device memory is insufficient to use tactic."
+    FAULTS["build_serialized_network"] = [f"{skipped}\nERROR Could not find any implementation for node conv1 + relu."]
+    assert build_plan(PlanRequest(model, OPTIONS, typing_of(trt))).workspace_mib == 1024
+    FAULTS["build_serialized_network"] = ["ERROR Could not find any implementation for node conv1 + relu."]
+    with pytest.raises(BuildError, match="built no engine"):
+        built(trt, model)
+    FAULTS["build_serialized_network"] = [f"{skipped}\nERROR Could not find any implementation for node conv1."] * 9
+    with pytest.raises(BuildError, match="ran out of memory: Tactic Device request: 143MB") as caught:
+        built(trt, model)
+    assert "a smaller batch" in caught.value.hint
+
+
 def test_the_workspace_has_an_end(trt: ModuleType, model: Path) -> None:
     """Out of memory at 64 MiB is an error that says what to lower."""
     FAULTS["build_serialized_network"] = [OUT_OF_MEMORY] * 9

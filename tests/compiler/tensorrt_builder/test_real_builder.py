@@ -28,6 +28,7 @@ from edge_resnet.compiler.tensorrt.child import build_in_child
 from edge_resnet.core.errors import BuildError, ConfigError
 from edge_resnet.core.records import BatchProfile, Precision
 from edge_resnet.measurement.layers import Layer, parse_layers
+from edge_resnet.measurement.whyslow import why_not_faster
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("tensorrt_rtx") is None, reason="tensorrt-rtx is not installed: it has wheels for x86-64 Linux alone"
@@ -142,6 +143,18 @@ def test_plans_for_targets(request8: PlanRequest) -> None:
     turing = build_plan(replace(request8, targets=("SM75", "SM75")))
     assert [layer.kind for layer in portable.layers] == [layer.kind for layer in default.layers]
     assert turing.layers is not None
+
+
+def test_turing_emulates_int8(tmp_path: Path) -> None:
+    """The plan for Turing of an INT8 graph computes in FP16, each Add inside, and the report says that INT8 gains nothing."""
+    onnx.save(graph_of("cifar8", "int8"), tmp_path / "model.onnx")
+    plan = build_plan(request_for(tmp_path / "model.onnx", "cifar8", "int8", targets=("SM75",)))
+    listing = parse_layers(json.loads(plan.layers or ""))
+    assert {layer.precision for layer in listing.layers if layer.multiplies} == {"FP16"}
+    assert Counter(layer.adds for layer in listing.layers if layer.adds) == {"fused": 3}
+    cause = why_not_faster(listing, "7.5")[0]
+    assert (cause.cause, len(cause.layers)) == ("no_int8", 10)
+    assert "--fp16" in cause.remedy
 
 
 @pytest.mark.parametrize("target", ["SM90", "SM87", "NONE", "__class__", ""])
