@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.artifact.enginecache import EngineTuning, find_engine
+from edge_resnet.artifact.enginecache import EngineFacts, EngineTuning, find_engine
 from edge_resnet.artifact.folder import MODEL, Artifact
 from edge_resnet.artifact.graphcheck import check_graph
 from edge_resnet.core.errors import (
@@ -72,6 +72,7 @@ BACKENDS: BackendTable = MappingProxyType(
     {
         "onnxruntime": "edge_resnet.runtime.onnxruntime",
         "tensorrt": "edge_resnet.runtime.tensorrt",
+        "tensorrt-rtx": "edge_resnet.runtime.tensorrt_rtx",
         "openvino": "edge_resnet.runtime.openvino",
         "fake": "edge_resnet.runtime.fake",
     }
@@ -138,13 +139,14 @@ class PipelinedBackend(Backend, Protocol):
 class EngineRequest:
     """The engine that a backend needs on this machine.
 
-    ``key``: its folder's name in the artifact. ``form``: what is derived, for example ``u8s8``. ``tuning``: how TensorRT builds
-    it.
+    ``key``: its folder's name in the artifact. ``form``: what is derived, for example ``u8s8``. ``facts``: of a plan, with its
+    library and options. ``caveat``: what should be known before it is derived, in one sentence.
     """
 
     key: str
     form: str
-    tuning: EngineTuning = field(default_factory=EngineTuning)
+    facts: EngineFacts | None = None
+    caveat: str = ""
 
 
 class BackendClass(Protocol):
@@ -208,6 +210,10 @@ def _everywhere() -> bool:
     return True
 
 
+def _any_machine() -> None:
+    return
+
+
 @dataclass(frozen=True)
 class BackendInfo:
     """What a backend declares, readable without its library.
@@ -215,6 +221,7 @@ class BackendInfo:
     ``load``: imports the library and returns the class; raises ImportError if that fails.
     ``auto_rank``: the backend's place among those that ``auto`` tries, lowest first; None if ``auto`` never chooses it.
     ``suits``: whether ``auto`` should choose it on this machine, given that its packages are installed.
+    ``refuse_machine``: raises BackendError where it can derive engines but not run them.
     ``simulates``: it runs the simulation of TensorRT's INT8. ``fp16_as_fp32``: it computes an FP16 artifact in FP32.
     """
 
@@ -224,6 +231,7 @@ class BackendInfo:
     processor: Literal["CPU", "GPU"] = "CPU"
     auto_rank: int | None = None
     suits: Callable[[], bool] = _everywhere
+    refuse_machine: Callable[[], None] = _any_machine
     simulates: bool = False
     fp16_as_fp32: bool = False
 
@@ -270,6 +278,8 @@ def load_backend(name: str, table: BackendTable = BACKENDS) -> BackendClass:
     info = backend_info(name, table)
     try:
         return info.load()
+    except MissingDependencyError:
+        raise
     except ImportError as error:
         if is_out_of_memory(error):
             raise MemoryError from error
@@ -312,7 +322,8 @@ def refuse_tuning(tuning: EngineTuning | None) -> None:
     """Raise ConfigError if there is a tuning: for every backend whose form is not a plan."""
     if tuning is not None:
         raise ConfigError(
-            "workspace, level and compatibility are options of TensorRT", hint="choose the backend tensorrt, or leave them out"
+            "workspace, level, compatibility and target are options of TensorRT",
+            hint="choose the backend tensorrt or tensorrt-rtx, or leave them out",
         )
 
 

@@ -33,7 +33,9 @@ int cuDeviceGetName(char *name, int length, int device) {
 
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
     (void)device;
-    *value = attribute == 75 ? 8 : attribute == 76 ? 7 : attribute == 18 ? 1 : -1;
+    const char *said = getenv("STUB_CAPABILITY"); /* 87: 8.7 */
+    int capability = said ? atoi(said) : 87;
+    *value = attribute == 75 ? capability / 10 : attribute == 76 ? capability % 10 : attribute == 18 ? 1 : -1;
     return fails("cuDeviceGetAttribute");
 }
 

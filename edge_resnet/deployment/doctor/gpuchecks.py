@@ -1,6 +1,7 @@
 """Whether the NVIDIA GPU, its driver and the kernels for it work, and the one command that fixes each problem.
 
-Does not know about networks, artifacts or printing; TensorRT and PyCUDA are checked in trtchecks.py, cuda.core in cudachecks.py.
+Does not know about networks, artifacts or printing; TensorRT and PyCUDA are checked in trtchecks.py, TensorRT for RTX in
+rtxchecks.py, cuda.core in cudachecks.py.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from edge_resnet.core.process import run_within
 from edge_resnet.deployment.doctor.check import Check
 from edge_resnet.deployment.doctor.cudachecks import check_cuda_libraries
 from edge_resnet.deployment.doctor.probe import DRIVER_NODES, ProbedMachine, probe_machine
+from edge_resnet.deployment.doctor.rtxchecks import check_tensorrt_rtx
 from edge_resnet.deployment.doctor.trtchecks import check_cudnn, check_tensorrt, cuda_of_tensorrt, fitting_tensorrt
 from edge_resnet.device.gpu import OLDEST_DRIVER
 from edge_resnet.device.machine import DeviceInfo, find_nvcc, refuse_old_jetpack
@@ -35,7 +37,9 @@ def check_gpu_side(info: DeviceInfo, root: Path) -> list[Check]:
     machine = probe_machine(info, root)
     driver = _check_driver(machine)
     checks = [_check_gpu(machine), driver, _check_jetpack(machine), _check_kernels(machine), check_tensorrt(machine, driver.fix)]
-    return [*checks, *check_cudnn(machine), *check_cuda_libraries(machine, driver.fix, _install_driver(machine))]
+    new_driver = _install_driver(machine)
+    rtx = check_tensorrt_rtx(machine, new_driver)
+    return [*checks, *check_cudnn(machine), rtx, *check_cuda_libraries(machine, driver.fix, new_driver)]
 
 
 def _check_gpu(machine: ProbedMachine) -> Check:

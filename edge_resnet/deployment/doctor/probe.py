@@ -1,7 +1,7 @@
-"""Probes the CUDA driver, TensorRT, PyCUDA, cuda.core and OpenVINO, each in a child process. Does not know what is needed.
+"""Probes the CUDA driver, TensorRT, TensorRT for RTX, PyCUDA, cuda.core and OpenVINO, each in a child process.
 
-Loading any of them may hang or crash the interpreter, so the parent never loads them. A child sees the packages that its parent
-sees, prints one line of JSON and ends at once, because their clean-up at exit may crash too.
+Does not know what is needed. Loading any of them may hang or crash the interpreter, so the parent never loads them. A child sees
+the packages that its parent sees, prints one line of JSON and ends at once, because their clean-up at exit may crash too.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from edge_resnet.device.machine import DeviceInfo
 __all__ = ["DRIVER_NODES", "ProbeResult", "ProbedMachine", "Topic", "main", "probe", "probe_machine"]
 
 #: ``auto``: which backend edge-resnet selects by default.
-Topic: TypeAlias = Literal["driver", "tensorrt", "pycuda", "cuda.core", "openvino", "auto"]
+Topic: TypeAlias = Literal["driver", "tensorrt", "tensorrt_rtx", "pycuda", "cuda.core", "openvino", "auto"]
 
-_MODULES: tuple[Topic, ...] = ("tensorrt", "pycuda", "cuda.core")
+_MODULES: tuple[Topic, ...] = ("tensorrt", "tensorrt_rtx", "pycuda", "cuda.core")
 _TIMEOUT_S = 20.0
 #: The device files that a loaded driver creates, on desktops and on Jetsons.
 DRIVER_NODES = ("dev/nvidiactl", "dev/nvidia0", "dev/nvmap", "dev/nvhost-gpu")
@@ -45,9 +45,9 @@ class ProbeResult:
     ``facts`` by topic, with empty strings for what is unknown:
     driver: ``name`` and ``compute_capability`` of the first GPU; ``memory``: own, shared, or mapped if the GPU reads the CPU's
     memory in place; ``cuda``: the newest version that the driver runs. tensorrt: ``version``; ``library``: the version of the
-    libnvinfer that was loaded. pycuda: ``cuda``, the version that it was compiled for. cuda.core: ``version``; ``bindings``, the
-    version of its bindings. openvino: ``version``; ``precisions`` that the CPU computes in. auto: the backend ``taken``, and the
-    ``order`` in which backends are tried.
+    libnvinfer that was loaded. tensorrt_rtx: ``version``. pycuda: ``cuda``, the version that it was compiled for. cuda.core:
+    ``version``; ``bindings``, the version of its bindings. openvino: ``version``; ``precisions`` that the CPU computes in. auto:
+    the backend ``taken``, and the ``order`` in which backends are tried.
     """
 
     facts: dict[str, str]
@@ -163,6 +163,10 @@ def _tensorrt() -> dict[str, str]:
     return {"version": str(importlib.import_module("tensorrt").__version__), "library": _loaded_tensorrt()}
 
 
+def _tensorrt_rtx() -> dict[str, str]:
+    return {"version": str(importlib.import_module("tensorrt_rtx").__version__)}
+
+
 def _loaded_tensorrt() -> str:
     """The version that the loaded libnvinfer reports: 8601 is 8.6.1, 100300 is 10.3.0 (NvInferVersion.h)."""
     try:
@@ -201,6 +205,7 @@ _ASKED: Mapping[Topic, Callable[[], dict[str, str]]] = MappingProxyType(
     {
         "driver": _driver,
         "tensorrt": _tensorrt,
+        "tensorrt_rtx": _tensorrt_rtx,
         "pycuda": _pycuda,
         "cuda.core": _cuda_core,
         "openvino": _openvino,

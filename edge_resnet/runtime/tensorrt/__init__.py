@@ -6,6 +6,8 @@ declaration, loads none of them.
 
 from __future__ import annotations
 
+import importlib
+
 from edge_resnet.core.errors import BackendError
 from edge_resnet.device.gpu import first_gpu
 from edge_resnet.runtime.backend import BackendClass, BackendInfo, EngineForm, Requirement
@@ -15,10 +17,12 @@ __all__ = ["BACKEND"]
 
 
 def _load() -> BackendClass:
-    from edge_resnet.runtime.tensorrt.inference import TensorRtBackend
+    from edge_resnet.runtime.tensorrt.native import NativeLibrary
+    from edge_resnet.runtime.tensorrt.plans import PlanBackend
 
+    importlib.import_module("tensorrt")
     require_cuda()
-    return TensorRtBackend
+    return PlanBackend(NativeLibrary())
 
 
 def _suits() -> bool:

@@ -24,7 +24,7 @@ NVCC = "#!/bin/sh\necho 'nvcc: NVIDIA (R) Cuda compiler driver'\necho 'Cuda comp
 @pytest.fixture(autouse=True)
 def bare(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No NVIDIA software of the test machine: its driver is hidden by one that cannot be loaded."""
-    for name in ("tensorrt", "tensorrt_lean", "tensorrt_dispatch", "pycuda", "cuda.core"):
+    for name in ("tensorrt", "tensorrt_rtx", "tensorrt_lean", "tensorrt_dispatch", "pycuda", "cuda.core"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setenv("PATH", str(tmp_path_factory.mktemp("bin")))
     for name in ("CUDA_VISIBLE_DEVICES", "CUDA_HOME", "STUB_FAILS"):
@@ -57,7 +57,8 @@ def test_without_a_gpu_all_is_quiet(monkeypatch: pytest.MonkeyPatch, library_the
         monkeypatch.delenv("LD_LIBRARY_PATH")
     checks = check_gpu_side(CPU, NOWHERE)
     assert {(check.status, check.fix) for check in checks} == {("missing", "")}
-    assert [check.name for check in checks] == ["gpu", "driver", "jetpack", "kernels", "tensorrt", "pycuda", "cuda-core"]
+    names = ["gpu", "driver", "jetpack", "kernels", "tensorrt", "tensorrt-rtx-cu12", "pycuda", "cuda-core"]
+    assert [check.name for check in checks] == names
     assert {check.group for check in checks} == {"tensorrt"}
 
 

@@ -33,7 +33,7 @@ def answer(topic: Topic, info: DeviceInfo = CPU) -> ProbeResult:
 
 def test_nothing_there_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a sign of a GPU, TensorRT, PyCUDA or cuda.core no child process is started."""
-    for name in ("tensorrt", "pycuda", "cuda.core"):
+    for name in ("tensorrt", "tensorrt_rtx", "pycuda", "cuda.core"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     monkeypatch.setattr(probe, "run_within", lambda *_: pytest.fail("a child was started"))
@@ -95,9 +95,9 @@ def test_a_driver_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.alone
 def test_all_are_asked_at_once(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two that hang cost one time limit."""
-    package(site, "tensorrt", "import time; time.sleep(60)")
-    package(site, "pycuda", "import time; time.sleep(60)")
+    """Those that hang cost one time limit."""
+    for name in ("tensorrt", "tensorrt_rtx", "pycuda"):
+        package(site, name, "import time; time.sleep(60)")
     monkeypatch.setitem(sys.modules, "cuda.core", None)
     monkeypatch.setattr(probe, "_TIMEOUT_S", 1.5)
     start = time.monotonic()
