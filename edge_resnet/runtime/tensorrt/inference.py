@@ -88,6 +88,11 @@ class TensorRtBackend:
         """Open the plan that fits this machine. Raises IncompatibleEngineError if none does; the reasons are in the log."""
         return cls(read_plan(artifact, variant))
 
+    @classmethod
+    def open_without_graphs(cls, artifact: Artifact, variant: Variant) -> TensorRtBackend:
+        """As ``open``, with every kernel launched by itself: what CUDA graphs are compared with."""
+        return cls(read_plan(artifact, variant), graphs=False)
+
     @property
     def max_batch(self) -> int:
         """The engine's largest batch."""
