@@ -13,7 +13,7 @@ QUICK := $(addprefix tests/,core artifact images device runtime compiler measure
 	$(addprefix --ignore=tests/,compiler/graph/test_qdq.py compiler/graph/test_fp16.py compiler/graph/test_placement.py \
 	measurement/bench measurement/report/test_page_browser.py)
 
-.PHONY: demo test quick slow fuzz kill attack lint bench clean
+.PHONY: demo test quick slow fuzz kill attack lint bench selftest-artifact clean
 
 # The stamp is what makes a second run cheap: pip runs again only when the dependencies changed.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -57,6 +57,9 @@ lint: $(VENV)/.installed
 bench: $(VENV)/.installed  ## ratios from one run; DATA is a CSV, a folder or a name
 	$(BIN)/python benchmarks/preprocess.py
 	$(BIN)/python benchmarks/int8.py
+
+selftest-artifact: $(VENV)/.installed  ## the network that edge-resnet selftest runs, from the shipped weights, with its answers
+	$(BIN)/python benchmarks/selftest_artifact.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

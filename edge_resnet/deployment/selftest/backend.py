@@ -7,6 +7,7 @@ the reason why it cannot run is told once for each precision.
 from __future__ import annotations
 
 import shutil
+import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -33,6 +34,7 @@ from edge_resnet.runtime.backend import (
     Backend,
     Logits,
     PipelinedBackend,
+    Requirement,
     Variant,
     backend_info,
     load_backend,
@@ -178,8 +180,8 @@ class BackendChecks:
         except ImportError:
             self._pass_over(None)
             raise
-        packages = {requirement.package: installed_version(requirement.package) for requirement in self._info.requirements}
-        return Finding(", ".join(f"{name} {version or 'of unknown version'}" for name, version in packages.items()), packages)
+        packages = {requirement.package: _version(requirement) for requirement in self._info.requirements}
+        return Finding(", ".join(f"{name} {version}".strip() for name, version in packages.items()), packages)
 
     def _pass_over(self, error: Exception | None) -> None:
         """Raise NotHereError for a failure that the lack of a GPU explains, or for what a backend does not offer."""
@@ -257,3 +259,9 @@ class BackendChecks:
                 stored = self._golden.logits["tensorrt"]
                 limit = Limit(1.0, _ROOM * off(stored, self._golden.logits["fp32"]))
                 network.judged(logits, {"stored ones of TensorRT's INT8": stored}, limit)
+
+
+def _version(requirement: Requirement) -> str:
+    """The version of a package; empty if neither pip nor the package knows it."""
+    module = sys.modules.get(requirement.module)
+    return installed_version(requirement.package) or str(getattr(module, "__version__", ""))

@@ -51,7 +51,7 @@ def run_task(task: Task, running: Running, limit_s: float) -> Iterator[Check]:
             complete = complete or "done" in found
         if complete:
             return
-        code = f"import sys; sys.path[:] = {sys.path!r}; from {_WORKER} import main; main({as_json(task)!r})"
+        code = child.wait()
         stderr.seek(0)
         last = stderr.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
     how = f"crashed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
@@ -62,7 +62,7 @@ def run_task(task: Task, running: Running, limit_s: float) -> Iterator[Check]:
 @contextmanager
 def _child(task: Task, stderr: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     """The child in a session of its own, which is killed with all that it started when the block ends."""
-    code = f"import sys; sys.path[:] = {sys.path!r}; from edge_resnet.deployment.selftest.worker import main; main({as_json(task)!r})"
+    code = f"import sys; sys.path[:] = {sys.path!r}; from {_WORKER} import main; main({as_json(task)!r})"
     command = [sys.executable, "-c", code]
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True)
     try:

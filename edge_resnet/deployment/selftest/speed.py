@@ -27,7 +27,7 @@ def compare_speed(milliseconds: Mapping[Precision, float], *, judge: bool) -> Fi
     rising = all(one < other for one, other in pairwise(ordered))
     if judge and not rising:
         raise WrongResultError(f"batch {BATCH}: {told}: each precision should be faster than the one before", figures)
-    note = "" if judge else " (not judged: the network is small)" if len(ordered) > 1 else ""
+    note = "" if judge or len(ordered) < 2 else " (not judged)"
     return Finding(f"batch {BATCH}: {told}{note}", figures)
 
 
