@@ -53,7 +53,7 @@ def selftest(
     """
     from edge_resnet.core.files import check_free, write_whole
     from edge_resnet.deployment.selftest.report import document
-    from edge_resnet.deployment.selftest.run import SelfTest, run_selftest
+    from edge_resnet.deployment.selftest.run import run_selftest
     from edge_resnet.device.machine import describe
 
     _check(artifacts, full=full)
@@ -69,7 +69,7 @@ def selftest(
         where = (machine.board or machine.gpu, machine.cpu, machine.os, f"Python {machine.python}")
         console.print(printable(", ".join(filter(None, where))), style="dim", markup=False)
     with _progress(console) as running:
-        for check in run_selftest(SelfTest(tuple(artifacts or ())), running):
+        for check in run_selftest(artifacts or (), running):
             running(check.group, "", 0.0)
             with reader_may_leave():
                 _show(console, check, title=not checks or checks[-1].group != check.group)

@@ -30,8 +30,6 @@ def compiled(artifact: Artifact, backend: str, variant: Variant = "native") -> F
     request = load_backend(backend).engine_request(artifact, variant)
     if request is None:
         return Finding("the graph is run as it is")
-    if find_engine(artifact, request.key) is not None:
-        return Finding(f"{request.form}, the graph that ships")
     if not is_importable("onnx"):
         raise NotHereError("onnx is not installed to derive an engine: pip install 'edge-resnet[compile]'")
     started = time.monotonic()

@@ -51,12 +51,12 @@ class Golden:
     logits: Mapping[str, Logits]
 
 
-def read_golden() -> tuple[Artifact, Golden]:
+def read_golden(folder: Path = ARTIFACT) -> tuple[Artifact, Golden]:
     """The artifact, with every hash checked, and its images and logits. Raises ArtifactError if the installation is damaged."""
-    artifact = open_artifact(ARTIFACT)
+    artifact = open_artifact(folder)
     if GOLDEN not in artifact.manifest.files:
-        raise ArtifactError(f"{ARTIFACT} has no {GOLDEN}", hint="reinstall edge-resnet")
-    with np.load(ARTIFACT / GOLDEN, allow_pickle=False) as content:
+        raise ArtifactError(f"{folder} has no {GOLDEN}", hint="reinstall edge-resnet")
+    with np.load(folder / GOLDEN, allow_pickle=False) as content:
         arrays = dict(content)
     return artifact, Golden(arrays.pop("images"), arrays.pop("frames"), arrays)
 

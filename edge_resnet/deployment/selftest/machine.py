@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -13,22 +15,22 @@ from edge_resnet.device.cameras import list_cameras
 __all__ = ["check_machine"]
 
 
-def check_machine(desk: Desk) -> None:
-    """Make them all."""
-    desk.check("artifact", _artifact)
-    desk.check("preprocessing", _preprocessing)
+def check_machine(desk: Desk, folder: Path) -> None:
+    """Make them all. ``folder``: the artifact that ships."""
+    desk.check("artifact", partial(_artifact, folder))
+    desk.check("preprocessing", partial(_preprocessing, folder))
     desk.check("cameras", _cameras)
 
 
-def _artifact() -> Finding:
-    artifact, golden = read_golden()
+def _artifact(folder: Path) -> Finding:
+    artifact, golden = read_golden(folder)
     files = len(artifact.manifest.files)
     return Finding(f"{artifact.manifest.model.name}, {files} files as built, {len(golden.images)} images with answers")
 
 
-def _preprocessing() -> Finding:
+def _preprocessing(folder: Path) -> Finding:
     """Frames become the stored bytes within one step: the resizers round in different ways."""
-    artifact, golden = read_golden()
+    artifact, golden = read_golden(folder)
     found = preprocessed_frames(artifact.manifest.preprocess)
     worst = int(np.abs(found.astype(int) - golden.frames.astype(int)).max())
     if worst > 1:

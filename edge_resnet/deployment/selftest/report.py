@@ -26,7 +26,7 @@ SCHEMA = 1
 KIND = "edge-resnet selftest"
 _GONE = "…"
 #: A path from the root or the home folder, but not a fraction or a unit such as images/s. Of devices the path says what they are.
-_PATH = re.compile(r"(?<![\w/.…])~?/(?!dev/)(?:[^\s/:'\"(),;]+/)*([^\s/:'\"(),;]*)")
+_PATH = re.compile(r"(?<![\w/.…])[~…]?/(?!dev/)(?:[^\s/:'\"(),;]+/)*([^\s/:'\"(),;]*)")
 
 
 def document(checks: Sequence[Check], machine: DeviceInfo, seconds: float) -> str:
@@ -52,7 +52,7 @@ def scrubbed(text: str) -> str:
     for place in sorted(_places(), key=len, reverse=True):
         text = text.replace(place, _GONE)
     text = _PATH.sub(lambda found: f"{_GONE}/{found[1]}", text)
-    for name in _names():
+    for name in sorted(_names(), key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", _GONE, text)
     return text
 

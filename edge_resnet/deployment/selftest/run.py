@@ -4,67 +4,60 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from edge_resnet.artifact.folder import open_artifact
 from edge_resnet.deployment.selftest.check import Check
 from edge_resnet.deployment.selftest.child import Running, run_task
+from edge_resnet.deployment.selftest.golden import ARTIFACT
 from edge_resnet.deployment.selftest.task import Task
-from edge_resnet.runtime.backend import BACKENDS, backend_info
+from edge_resnet.runtime.backend import BACKENDS
 
-__all__ = ["MACHINE", "SelfTest", "run_selftest"]
+__all__ = ["MACHINE", "run_selftest"]
 
 MACHINE = "machine"
 #: Runs first: it leaves the logits that the others are compared with.
 _FIRST = "onnxruntime"
 #: A check takes seconds; an engine for a GPU may take minutes, on a small board with a large network an hour.
 _LIMIT_S, _FULL_LIMIT_S = 600.0, 7200.0
+#: Inferences of the check of memory, and seconds of each measurement of speed.
+_CALLS, _BENCH_S = 2000, 5.0
+_SHIPPED = ARTIFACT
 
 
-@dataclass(frozen=True)
-class SelfTest:
-    """What to check. ``artifacts``: folders of artifacts; without any, the one that ships. ``calls``: inferences of the check of
-    memory. ``bench_s``: seconds of each measurement of speed, for ``artifacts`` alone."""
+def run_selftest(artifacts: Sequence[Path], running: Running) -> Iterator[Check]:
+    """The checks as they are made, of ``artifacts``, or without any of the network that ships.
 
-    artifacts: tuple[Path, ...] = ()
-    backends: tuple[str, ...] = ()
-    calls: int = 2000
-    bench_s: float = 5.0
-
-
-def run_selftest(asked: SelfTest, running: Running) -> Iterator[Check]:
-    """The checks as they are made. Whatever happens in a backend is a check of it; Ctrl-C ends the children.
-
-    Raises ArtifactError for a folder that is no artifact, before the first check.
+    Whatever happens in a backend is a check of it; Ctrl-C ends the children. Raises ArtifactError for a folder that is no
+    artifact, before the first check.
     """
-    models = [open_artifact(folder).manifest.model.name for folder in asked.artifacts]
-    names = asked.backends or _usual_backends()
+    models = [open_artifact(folder).manifest.model.name for folder in artifacts]
     with tempfile.TemporaryDirectory(prefix="edge-resnet-selftest-") as folder:
-        work = Path(folder)
-        yield from run_task(Task(MACHINE, "", str(work), str(work)), running, _LIMIT_S)
-        for task, limit_s in _tasks(asked, models, names, work):
-            yield from run_task(task, running, limit_s)
-
-
-def _tasks(asked: SelfTest, models: Sequence[str], names: Sequence[str], work: Path) -> Iterator[tuple[Task, float]]:
-    for number in range(max(1, len(asked.artifacts))):
-        answers = work / f"answers-{number}"
-        answers.mkdir()
-        for name in names:
-            own = work / f"{name}-{number}"
-            own.mkdir()
-            if not asked.artifacts:
-                yield Task(name, name, str(own), str(answers), calls=asked.calls), _LIMIT_S
-                continue
+        work, shipped = Path(folder), str(_SHIPPED)
+        yield from run_task(Task(MACHINE, "", folder, folder, shipped, golden=True, calls=_CALLS), running, _LIMIT_S)
+        if not artifacts:
+            for name in _backends():
+                own, answers = _folders(work, name, 0)
+                yield from run_task(Task(name, name, own, answers, shipped, golden=True, calls=_CALLS), running, _LIMIT_S)
+        for number, artifact in enumerate(artifacts):
             # The report holds no name that the user has given: the network's is the artifact's own.
             same = models[:number].count(models[number])
-            title = f"{name}, {models[number]}" + (f" ({same + 1})" if same else "")
-            source = str(asked.artifacts[number].resolve())
-            yield Task(title, name, str(own), str(answers), source, asked.calls, asked.bench_s), _FULL_LIMIT_S
+            title = f"{models[number]} ({same + 1})" if same else models[number]
+            for name in _backends():
+                own, answers = _folders(work, name, number)
+                source = str(artifact.resolve())
+                task = Task(f"{name}, {title}", name, own, answers, source, golden=False, calls=_CALLS, bench_s=_BENCH_S)
+                yield from run_task(task, running, _FULL_LIMIT_S)
 
 
-def _usual_backends() -> list[str]:
+def _folders(work: Path, name: str, number: int) -> tuple[str, str]:
+    """A folder for a backend, and the one that all backends of one artifact share."""
+    own, answers = work / f"{name}-{number}", work / f"answers-{number}"
+    own.mkdir()
+    answers.mkdir(exist_ok=True)
+    return str(own), str(answers)
+
+
+def _backends() -> list[str]:
     """The backends that run networks, the reference first."""
-    found = [name for name in BACKENDS if backend_info(name).auto_rank is not None or name != "fake"]
-    return sorted(found, key=lambda name: name != _FIRST)
+    return sorted((name for name in BACKENDS if name != "fake"), key=lambda name: name != _FIRST)

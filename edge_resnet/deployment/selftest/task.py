@@ -14,16 +14,18 @@ class Task:
 
     ``group``: its title. ``backend``: the backend to check; empty for the machine itself. ``folder``: an empty folder for copies
     of the artifact and for engines. ``answers``: a folder that all backends of one artifact share, in which ONNX Runtime leaves
-    its logits. ``artifact``: the folder of the artifact; empty for the one that ships. ``calls``: inferences of the check of
-    memory. ``bench_s``: seconds of each measurement of latency and throughput; 0 measures none.
+    its logits. ``artifact``: the folder of the artifact. ``golden``: it holds images and answers, as the one that ships does.
+    ``calls``: inferences of the check of memory. ``bench_s``: seconds of each measurement of latency and throughput; 0 measures
+    none.
     """
 
     group: str
     backend: str
     folder: str
     answers: str
-    artifact: str = ""
-    calls: int = 2000
+    artifact: str
+    golden: bool
+    calls: int
     bench_s: float = 0.0
 
 

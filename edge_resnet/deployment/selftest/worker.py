@@ -10,6 +10,7 @@ import logging
 import os
 import sys
 import time
+from pathlib import Path
 
 from edge_resnet.deployment.selftest.check import Desk
 from edge_resnet.deployment.selftest.task import from_json
@@ -36,7 +37,7 @@ def main(task: str) -> None:
     else:
         from edge_resnet.deployment.selftest.machine import check_machine
 
-        check_machine(desk)
+        check_machine(desk, Path(asked.artifact))
     tell(json.dumps({"done": True}))
     sys.stderr.flush()
     os._exit(0)
