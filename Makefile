@@ -13,7 +13,10 @@ QUICK := $(addprefix tests/,core artifact images device runtime compiler measure
 	$(addprefix --ignore=tests/,compiler/graph/test_qdq.py compiler/graph/test_fp16.py compiler/graph/test_placement.py \
 	measurement/bench measurement/report/test_page_browser.py)
 
-.PHONY: demo test quick slow fuzz kill attack lint bench selftest-artifact clean
+# Images of containers forbid bytecode; without it every worker and every child of a test compiles the tests or the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test quick slow fuzz kill attack ptx lint bench selftest-artifact clean
 
 # The stamp is what makes a second run cheap: pip runs again only when the dependencies changed.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -45,6 +48,9 @@ kill: $(VENV)/.installed  ## every writer killed 20 times: whole or absent, and 
 
 fuzz: $(VENV)/.installed  ## a million inputs to the gates where data comes in
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/campaign.py
+
+ptx: $(VENV)/.installed  ## resize.ptx from resize.cu, by the NVRTC of CUDA 11.8
+	$(BIN)/python benchmarks/kernels.py --write
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -234,7 +234,8 @@ def suite(environment: dict[str, str], artifacts: Path, tmp_path: Path, *words: 
 
 
 @pytest.mark.parametrize(
-    ("chosen", "count"), [("(int8 or thousands) and not resnet50", 8), pytest.param("not resnet50", 50, marks=pytest.mark.slow)]
+    ("chosen", "count"),
+    [("(logits_are and resnet18 and int8) or thousands", 2), pytest.param("not resnet50", 50, marks=pytest.mark.slow)],
 )
 def test_the_tests_on_a_gpu_hold_on_stand_ins(
     machine: Callable[..., dict[str, str]], artifacts: Path, tmp_path: Path, chosen: str, count: int

@@ -42,6 +42,14 @@ def test_the_wheel_holds_every_module(wheel: Path) -> None:
     assert "edge_resnet/py.typed" in names
 
 
+def test_the_wheel_holds_the_kernels(wheel: Path) -> None:
+    """Their source and their PTX, byte for byte: the digests in one are of the other."""
+    with zipfile.ZipFile(wheel) as archive:
+        for name in ("resize.cu", "resize.ptx"):
+            path = f"edge_resnet/runtime/tensorrt/{name}"
+            assert archive.read(path) == (REPO / path).read_bytes()
+
+
 @pytest.mark.parametrize("folder", ["calibration", "deploy"])
 def test_the_wheel_carries_the_data_folders(wheel: Path, folder: str) -> None:
     """calibration/ and deploy/ ship inside edge_resnet: every file but none at the top level."""

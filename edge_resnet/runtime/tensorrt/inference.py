@@ -101,7 +101,7 @@ class TensorRtBackend:
     @property
     def resizes(self) -> bool:
         """Whether frames are preprocessed on the GPU, or else on the CPU. The first call may compile kernels."""
-        return self._kernels.cubin() is not None
+        return self._kernels.module() is not None
 
     def infer(self, images: Images) -> Logits:
         """(N, H, W, 3) uint8 RGB → logits (N, classes) float32, which belong to the caller. N may exceed the largest batch."""
@@ -259,15 +259,15 @@ class TensorRtBackend:
             raise
         return Ticket(slot, len(batch))
 
-    def _check_kernels(self, cubin: bytes) -> None:
+    def _check_kernels(self, module: bytes) -> None:
         with self._at_work("the GPU refuses the kernels"):
-            GpuResize(self._cuda, cubin, self._plan.preprocess, 1).free()
+            GpuResize(self._cuda, module, self._plan.preprocess, 1).free()
 
     def _resize(self) -> GpuResize:
         """The preprocessing of one slot, made when its first frames arrive."""
-        cubin = self._kernels.cubin()
-        assert cubin is not None
-        return GpuResize(self._cuda, cubin, self._plan.preprocess, self._max_batch)
+        module = self._kernels.module()
+        assert module is not None
+        return GpuResize(self._cuda, module, self._plan.preprocess, self._max_batch)
 
     def _a_slot(self, *, wait: bool) -> Slot | None:
         """A free slot; None if there is none now and ``wait`` is false. Raises BackendError if the backend is closed."""

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 from exported import graph, image_batch, logits, small
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
@@ -214,7 +214,6 @@ def one_convolution(weight: npt.NDArray[np.float32], scales: npt.NDArray[np.floa
     exponents=st.lists(st.floats(-120, 8), min_size=1, max_size=6),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=150)
 def test_the_law_of_integers_holds_for_scales_of_any_size(exponents: list[float], seed: int) -> None:
     """Scales from FP32's smallest to FP16's largest, with FP16's subnormals and those rounded to zero, keep the integers."""
     scales = np.exp2(np.array(exponents)).astype(np.float32)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from children import started
 from littlenet import PREPROCESS, QUICK, little_net, stripes, stripes_data
 from safetensors.torch import load_file
 
@@ -31,10 +32,10 @@ def together(folder: Path, mode: str, *args: str, restarts: int = 0) -> None:
     command += ["--nproc-per-node", "2", "--max-restarts", str(restarts)]
     with PROGRAM.open() as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
-        result = subprocess.run(
-            [*command, PROGRAM, folder, mode, *args], env=environment, capture_output=True, text=True, check=False, timeout=240
-        )
-    assert result.returncode == 0, result.stderr[-3000:]
+        words = [*command, PROGRAM, folder, mode, *args]
+        with started(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            _, printed = process.communicate(timeout=240)
+    assert process.returncode == 0, printed[-3000:]
 
 
 @pytest.fixture(scope="module")

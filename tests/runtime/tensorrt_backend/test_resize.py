@@ -1,4 +1,4 @@
-"""resize.py from compilation to pixels, on the stand-in of PyCUDA and with kernels compiled for the CPU."""
+"""resize.py from compilation to pixels, on the stand-in of PyCUDA and on kernels translated or compiled for the CPU."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from standins import pycuda_driver
 from edge_resnet.core.errors import BackendError, ConfigError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.images.preprocess import preprocess_bgr
-from edge_resnet.runtime.tensorrt.kernels import compile_kernels
+from edge_resnet.runtime.tensorrt.kernels import compile_kernels, shipped_ptx
 
 REPO = Path(__file__).resolve().parents[3]
 MODULES = ("runtime.tensorrt.resize", "runtime.tensorrt.cuda")
@@ -32,10 +32,10 @@ SMALL = Preprocess(32, 24)
 class Bench:
     """A GpuResize with its stream and the memory for its result, as a slot has."""
 
-    def __init__(self, gpuresize: Any, cuda: Any, cubin: bytes, spec: Preprocess, max_frames: int) -> None:
+    def __init__(self, gpuresize: Any, cuda: Any, kernels: bytes, spec: Preprocess, max_frames: int) -> None:
         self.cuda, self.spec = cuda, spec
         with cuda.current("test"):
-            self.resize = gpuresize.GpuResize(cuda, cubin, spec, max_frames)
+            self.resize = gpuresize.GpuResize(cuda, kernels, spec, max_frames)
             self.stream = cuda.stream()
             self.target = cuda.memory(max_frames * spec.crop**2 * 3 + 64)
 
@@ -66,11 +66,13 @@ class Bench:
         self.cuda.close()
 
 
-@pytest.fixture(scope="module")
-def cubin(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The kernels, compiled by the stand-in of nvcc."""
+@pytest.fixture(scope="module", params=["ptx", "cubin"])
+def kernels(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> bytes:
+    """What the driver loads: the PTX of the package, and what the stand-in of nvcc compiles."""
     if shutil.which("g++") is None:
         pytest.skip("no g++ to stand in for nvcc")
+    if request.param == "ptx":
+        return shipped_ptx()
     folder = tmp_path_factory.mktemp("kernels")
     nvcc = Path(shutil.copy(REPO / "tests/standins/nvcc", folder / "nvcc"))
     nvcc.chmod(0o755)
@@ -78,14 +80,14 @@ def cubin(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture
-def make(cubin: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
+def make(kernels: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Bench]]:
     """Makes a bench on a GPU with or without its own memory; afterwards, nothing may be left on the GPU."""
     pycuda_driver.FAULTS.clear()
     pycuda_driver.MEMORY.clear()
     benches: list[Bench] = []
     references = pycuda_driver._Context.references
 
-    def made(spec: Preprocess = SMALL, max_frames: int = 4, *, integrated: bool = False, content: bytes = cubin) -> Bench:
+    def made(spec: Preprocess = SMALL, max_frames: int = 4, *, integrated: bool = False, content: bytes = kernels) -> Bench:
         package = ModuleType("pycuda")
         package.driver = pycuda_driver.driver(integrated=integrated)  # type: ignore[attr-defined]
         for name, module in {"pycuda": package, "pycuda.driver": package.driver}.items():
