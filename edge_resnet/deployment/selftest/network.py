@@ -23,7 +23,7 @@ from edge_resnet.runtime.backend import Backend, Images, Logits, PipelinedBacken
 __all__ = ["BATCH", "batches", "graphs", "judged", "memory", "on_gpu_frames", "percent", "split", "threads", "time_batch"]
 
 #: The batch whose time is told, and how often it is measured.
-BATCH, ROUNDS = 8, 30
+BATCH, ROUNDS = 8, 15
 #: What half of the inferences may add to the memory of the process and of the GPU, in MiB: allocators round, and others use the
 #: GPU too.
 _GROWTH_MIB = {"memory": 8, "GPU memory": 16}

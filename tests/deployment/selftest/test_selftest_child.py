@@ -30,14 +30,15 @@ def checks(tmp_path: Path, package: str, monkeypatch: pytest.MonkeyPatch, limit_
             "raise ImportError('libtbb.so.12: cannot open')",
             "backend openvino needs a package (pip install 'edge-resnet[openvino]')",
         ),
-        ("raise RuntimeError('no AVX here')", "RuntimeError: no AVX here"),
+        pytest.param("raise RuntimeError('no AVX here')", "RuntimeError: no AVX here", marks=pytest.mark.slow),
         (
             "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)",
             "crashed (SIGSEGV); the checks after it were not made",
         ),
-        (
+        pytest.param(
             "import os, sys; print('bad news', file=sys.stderr, flush=True); os._exit(7)",
             "ended with exit code 7: bad news; the checks after it were not made",
+            marks=pytest.mark.slow,
         ),
     ],
 )

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_resnet.artifact.folder import Artifact
 from edge_resnet.deployment.selftest import network
 from edge_resnet.deployment.selftest.check import Finding, NotHereError, WrongResultError
 from edge_resnet.deployment.selftest.compare import LIMITS, PROCESSOR_FP32, Limit, compare
@@ -117,7 +116,7 @@ def test_graphs() -> None:
         network.graphs(Changed(lambda logits, images: logits + (len(images) == 5)), Changed(), IMAGES)
 
 
-def test_frames(tiny_artifacts: dict[str, Artifact], caplog: pytest.LogCaptureFixture) -> None:
+def test_frames() -> None:
     """Frames with other logits are found; a backend that cannot preprocess them is not here, for the reason that it logs."""
     artifact, _ = read_golden()
     assert "6 sizes" in network.on_gpu_frames(Changed(), artifact).detail  # type: ignore[arg-type]
@@ -141,14 +140,15 @@ def test_the_split_of_a_call() -> None:
             network.split(backend, IMAGES[:8])
 
 
-def test_memory() -> None:
+def test_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """What keeps its images, or opens a file per call, is found; what takes memory once is not."""
     held: list[Any] = []
-    assert "200 inferences: memory" in network.memory(Changed(), IMAGES, 200).detail
+    monkeypatch.setattr(network, "_WARM_UP", 20)
+    assert "40 inferences: memory" in network.memory(Changed(), IMAGES, 40).detail
     once = Changed(lambda logits, images: logits if held else held.append(np.ones(64 << 20, np.uint8)) or logits)
-    network.memory(once, IMAGES, 200)
+    network.memory(once, IMAGES, 40)
     with pytest.raises(WrongResultError, match="memory grew in both halves"):
-        network.memory(Changed(lambda logits, images: held.append(np.ones(1 << 18, np.uint8)) or logits), IMAGES, 200)
+        network.memory(Changed(lambda logits, images: held.append(np.ones(1 << 20, np.uint8)) or logits), IMAGES, 40)
     with pytest.raises(WrongResultError, match="files grew"):
         network.memory(Changed(lambda logits, images: held.append(open("/dev/null")) or logits), IMAGES, 20)  # noqa: SIM115, PTH123
     for file in held[1:]:
