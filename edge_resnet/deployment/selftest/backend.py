@@ -77,6 +77,7 @@ class BackendChecks:
         self._images = smooth_images(_IMAGES, size) if self._golden is None else self._golden.images
         self._no_gpu = self._why_no_gpu()
         self._milliseconds: dict[Precision, float] = {}
+        self._compiled: list[Artifact] = []
         self._ran: list[tuple[Precision, Artifact]] = []
 
     def run(self) -> None:
@@ -90,8 +91,10 @@ class BackendChecks:
                 self._desk.absent("fp16", f"{self._name} computes FP16 artifacts in FP32")
             else:
                 self._precision(precision)
+        if self._compiled:
+            self._of_engines(self._compiled[-1])
         if self._ran:
-            self._of_one(*self._ran[-1])
+            self._of_one(self._ran[-1][1])
             judge = self._golden is None and self._info.processor == "GPU"
             self._desk.check("speed", partial(compare_speed, self._milliseconds, judge=judge))
             if self._task.bench_s:
@@ -113,6 +116,7 @@ class BackendChecks:
         if not desk.check(f"{precision} compile", compiled) and not self._has_engine(folder):
             return
         artifact = open_artifact(folder)
+        self._compiled.append(artifact)
         if self._info.form.kind == "plan":
             desk.check(f"{precision} layers", partial(self._layers, artifact, precision))
         limit = self._limit(precision)
@@ -146,7 +150,7 @@ class BackendChecks:
         if isinstance(opened, StageTimingBackend):
             self._desk.check(f"{precision} split", partial(network.split, opened, self._images[: network.BATCH]))
 
-    def _of_one(self, precision: Precision, artifact: Artifact) -> None:
+    def _of_one(self, artifact: Artifact) -> None:
         """What does not depend on the precision, with the last that runs, which is INT8 where it can be."""
         desk = self._desk
         with self._opened(artifact) as opened:
@@ -154,11 +158,18 @@ class BackendChecks:
             if isinstance(opened, PipelinedBackend):
                 desk.check("frames", partial(network.on_gpu_frames, opened, artifact))
             desk.check("memory", partial(network.memory, opened, self._images, self._task.calls))
-        if load_backend(self._name).engine_request(artifact, "native") is None:
-            desk.absent("engine kept", f"{precision} is run without an engine")
-            return
-        desk.check("engine kept", partial(engines.kept, artifact, self._name))
-        desk.check("engine refused", partial(engines.refused, artifact, self._name, self._folder / "refused"))
+        if self._has_form(artifact):
+            desk.check("engine refused", partial(engines.refused, artifact, self._name, self._folder / "refused"))
+
+    def _of_engines(self, artifact: Artifact) -> None:
+        """That engines are kept, also by a backend that compiles here and cannot run."""
+        if self._has_form(artifact):
+            self._desk.check("engine kept", partial(engines.kept, artifact, self._name))
+        else:
+            self._desk.absent("engine kept", f"{artifact.manifest.precision} is run without an engine")
+
+    def _has_form(self, artifact: Artifact) -> bool:
+        return load_backend(self._name).engine_request(artifact, "native") is not None
 
     def _why_no_gpu(self) -> str:
         """Why a backend for the GPU cannot run here, else empty."""

@@ -33,7 +33,7 @@ def compiled(artifact: Artifact, backend: str, variant: Variant = "native") -> F
     if not is_importable("onnx"):
         raise NotHereError("onnx is not installed to derive an engine: pip install 'edge-resnet[compile]'")
     started = time.monotonic()
-    prepare_engine(artifact, backend, variant)
+    _derive(artifact, backend, variant)
     seconds = time.monotonic() - started
     folder = engine_of(artifact, backend, variant)
     size = sum(path.stat().st_size for path in folder.iterdir())
@@ -55,7 +55,7 @@ def kept(artifact: Artifact, backend: str) -> Finding:
     folder = engine_of(artifact, backend)
     before = _stamps(folder.parent)
     started = time.monotonic()
-    prepare_engine(artifact, backend)
+    _derive(artifact, backend)
     if _stamps(folder.parent) != before:
         raise WrongResultError("a second compile wrote the engine again")
     return Finding(f"a second compile finds the engine in {1e3 * (time.monotonic() - started):.0f} ms")
@@ -99,6 +99,16 @@ def layers(artifact: Artifact, backend: str, precision: Precision, *, judge: boo
     if judge and (not kinds or (precision == "int8" and kinds["INT8"] <= kinds.total() / 2)):
         raise WrongResultError(f"{len(listing.layers)} layers, convolutions and products: {told or 'none'}", figures)
     return Finding(f"{len(listing.layers)} layers, convolutions and products: {told or 'none'}", figures)
+
+
+def _derive(artifact: Artifact, backend: str, variant: Variant = "native") -> None:
+    """Derive the engine unless it is there, also one that this machine cannot run; without onnx an engine must be there."""
+    if is_importable("onnx"):
+        from edge_resnet.compiler.derive import compile_engine  # needs onnx
+
+        compile_engine(artifact, backend, variant)
+    else:
+        prepare_engine(artifact, backend, variant)
 
 
 def _stamps(folder: Path) -> dict[Path, int]:

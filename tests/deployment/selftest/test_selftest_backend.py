@@ -85,6 +85,7 @@ def test_a_backend_without_its_gpu_compiles(tmp_path: Path, monkeypatch: pytest.
     for precision in ("fp32", "fp16", "int8"):
         assert found[f"{precision} compile"][0] == "ok"
         assert found[f"{precision} answers"] == ("not here", "no driver")
+    assert found["engine kept"][0] == "ok"
     assert {status for status, _ in found.values()} == {"ok", "not here"}
     assert "speed" not in found
 

@@ -43,7 +43,7 @@ def test_without_onnx_it_is_not_here(artifact: Artifact, monkeypatch: pytest.Mon
 
 def test_an_engine_that_is_written_again_is_found(artifact: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second compile that touches a file is no cache."""
-    monkeypatch.setattr(engines, "prepare_engine", lambda made, backend: (made.folder / "engines" / "new").mkdir())
+    monkeypatch.setattr(engines, "_derive", lambda made, backend: (made.folder / "engines" / "new").mkdir())
     with pytest.raises(WrongResultError, match="wrote the engine again"):
         engines.kept(artifact, "onnxruntime")
 
