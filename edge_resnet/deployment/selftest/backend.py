@@ -183,7 +183,7 @@ class BackendChecks:
     def _installed(self) -> Finding:
         """Import the library. Raises NotHereError where it is not installed, or where it cannot be imported for want of a GPU."""
         for requirement in self._info.requirements:
-            if not is_importable(requirement.module):
+            if not requirement.is_installed():
                 raise NotHereError(f"{requirement.package} is not installed: {requirement.remedy}")
         try:
             load_backend(self._name)

@@ -113,7 +113,7 @@ def test_another_networks_answers_fail(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_missing_package_is_not_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the command that installs it."""
-    monkeypatch.setattr(module, "is_importable", lambda name: False)
+    monkeypatch.setattr(Requirement, "is_installed", lambda self: False)
     found = checks(tmp_path, monkeypatch, AheadOfTime)
     assert found == {"installed": ("not here", "numpy is not installed: pip install edge-resnet")}
 
