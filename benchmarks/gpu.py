@@ -49,6 +49,7 @@ from edge_resnet.core.statistics import measure, summarise
 from edge_resnet.device.gpu import LIBRARY, first_gpu
 from edge_resnet.device.machine import describe, gpu_clock
 from edge_resnet.images.preprocess import preprocess_bgr
+from edge_resnet.runtime.tensorrt.cuda import Stream, StreamTimer, require_cuda
 from edge_resnet.runtime.tensorrt.cudagraph import Recorder
 
 #: Measures for about that many seconds; returns milliseconds, or one rate if its name ends in ``_per_s``.
@@ -98,8 +99,8 @@ def main() -> int:
 def machine() -> dict[str, str | None]:
     """The machine that is measured. Raises BackendError if there is no GPU, MissingDependencyError if a package is missing."""
     gpu = first_gpu()
+    require_cuda()  # its lack must be known before anything is built
     try:
-        import pycuda.driver  # noqa: F401 - its lack must be known before anything is built
         import tensorrt
     except ImportError as error:
         raise MissingDependencyError(f"{error.name} is missing", hint="pip install 'edge-resnet[tensorrt]'") from error
@@ -162,11 +163,12 @@ class Contender:
 
     def _engine(self, seconds: float, *, graph: bool) -> list[float]:
         with self._alone(graph=graph) as (launch, stream):
-            return _on_gpu(launch, stream, seconds)
+            return _on_gpu(launch, stream, self._gpu._cuda.timer(), seconds)
 
     def _alone_per_s(self, seconds: float) -> list[float]:
         with self._alone(graph=True) as (launch, stream):
-            queued = max(1, int(QUEUED_MS / max(statistics.median(_on_gpu(launch, stream, 0.0)), 0.01)))
+            once = statistics.median(_on_gpu(launch, stream, self._gpu._cuda.timer(), 0.0))
+            queued = max(1, int(QUEUED_MS / max(once, 0.01)))
             launched, started = 0, time.perf_counter()
             while launched == 0 or time.perf_counter() - started < seconds:
                 for _ in range(queued):
@@ -184,7 +186,7 @@ class Contender:
             slot._logits.to_host(slot._stream, count)
 
         with self._gpu._cuda.current("the GPU failed while copies were timed"):
-            return _on_gpu(copy, slot._stream, seconds)
+            return _on_gpu(copy, slot._stream, self._gpu._cuda.timer(), seconds)
 
     def _piped(self, submit: Callable[[], Any], slots: int, seconds: float) -> list[float]:
         """Images per second with ``slots`` batches at once."""
@@ -376,19 +378,16 @@ def _state() -> str | None:
     return "; ".join(f"{name} {value.strip()}" for name, value in zip(fields.split(","), values, strict=False))
 
 
-def _on_gpu(queue: Callable[[], object], stream: Any, seconds: float) -> list[float]:
+def _on_gpu(queue: Callable[[], object], stream: Stream, timer: StreamTimer, seconds: float) -> list[float]:
     """Milliseconds between two events around ``queue``, repeatedly, synchronizing each. The CUDA context must be current."""
-    from pycuda.driver import Event
-
-    first, last = Event(), Event()
     samples: list[float] = []
     end = time.monotonic() + seconds
     while len(samples) < 3 or time.monotonic() < end:
-        first.record(stream)
+        timer.begin(stream)
         queue()
-        last.record(stream)
-        last.synchronize()
-        samples.append(first.time_till(last))
+        timer.mark(stream)
+        stream.synchronize()
+        samples += timer.milliseconds()
     return samples
 
 

@@ -10,6 +10,7 @@ from importlib import metadata, resources
 from pathlib import Path
 
 import pytest
+from wheels import build_wheel
 
 import edge_resnet
 
@@ -18,14 +19,8 @@ REPO = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's wheel, built from a copy of the tracked tree with the setuptools that is installed."""
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    copy = "git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t"
-    subprocess.run(["bash", "-c", f'{copy} "{source}"'], check=True, cwd=REPO)
-    pytest.importorskip("setuptools", minversion="77", reason="builds the wheel without an environment of its own")
-    code = f"import sys; sys.argv = ['setup.py']; from setuptools import build_meta; build_meta.build_wheel({str(target)!r})"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=source, capture_output=True)
-    return next(target.glob("*.whl"))
+    """The project's wheel, as ``pip wheel`` builds it."""
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:

@@ -7,13 +7,17 @@ must not be constructed before ``first_gpu`` has returned.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from edge_resnet.core.errors import BackendError
 
-__all__ = ["LIBRARY", "Gpu", "first_gpu"]
+__all__ = ["LIBRARY", "OLDEST_DRIVER", "Gpu", "first_gpu"]
 
 LIBRARY = "libcuda.so.1"
+#: CUDA's major version → the oldest driver that runs it (CUDA Toolkit release notes, minor version compatibility).
+OLDEST_DRIVER: Mapping[int, str] = MappingProxyType({12: "525.60.13", 13: "580"})
 #: CUdevice_attribute of the CUDA driver API.
 _MAJOR, _MINOR, _INTEGRATED = 75, 76, 18
 _NO_DEVICE, _NAME_BYTES = 100, 256

@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -165,20 +166,29 @@ class BackendClass(Protocol):
 @dataclass(frozen=True)
 class Requirement:
     """A package that a backend needs. ``module``: its import name. ``package``: its name on the package index. ``extra``: the
-    extra of edge-resnet that installs it, empty for a base dependency."""
+    extra of edge-resnet that installs it, empty for a base dependency. ``alternatives``: others that serve in its place."""
 
     module: str
     package: str
     extra: str = ""
+    alternatives: tuple[Requirement, ...] = ()
 
     @property
     def remedy(self) -> str:
         """The command that installs it."""
         return f"pip install 'edge-resnet[{self.extra}]'" if self.extra else "pip install edge-resnet"
 
+    @property
+    def packages(self) -> frozenset[str]:
+        """The names of the packages of which one is enough."""
+        return frozenset((self.package, *(other.package for other in self.alternatives)))
+
     def is_installed(self) -> bool:
-        """Whether the module can be found; it is not imported."""
-        return importlib.util.find_spec(self.module) is not None
+        """Whether the module or an alternative can be found; none is imported."""
+        with suppress(ModuleNotFoundError):  # the package that a dotted name lies in
+            if importlib.util.find_spec(self.module) is not None:
+                return True
+        return any(other.is_installed() for other in self.alternatives)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from edge_resnet.core.errors import BackendError
 from edge_resnet.core.records import BatchProfile, Precision
 from edge_resnet.device.gpu import Gpu, first_gpu
 from edge_resnet.images.imageset import ImageSet, batches, open_images
+from edge_resnet.runtime.tensorrt.cuda import CUDA
 
 REPO = Path(__file__).resolve().parents[2]
 NETWORKS = ("resnet18", "resnet50")
@@ -63,14 +64,15 @@ def tell(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def gpu() -> Gpu:
-    """The GPU; every test is skipped, with a reason, if the driver, TensorRT or PyCUDA is missing."""
+    """The GPU; every test is skipped, with a reason, if the driver, TensorRT, or PyCUDA and cuda.core are missing."""
     try:
         found = first_gpu()
     except BackendError as error:
         pytest.skip(str(error))
-    for package in ("tensorrt", "pycuda"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
+    if importlib.util.find_spec("tensorrt") is None:
+        pytest.skip("tensorrt is not installed")
+    if not CUDA.is_installed():
+        pytest.skip("neither pycuda nor cuda-core is installed")
     return found
 
 

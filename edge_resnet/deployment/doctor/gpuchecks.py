@@ -1,6 +1,6 @@
 """Whether the NVIDIA GPU, its driver and the kernels for it work, and the one command that fixes each problem.
 
-Does not know about networks, artifacts or printing; TensorRT and PyCUDA are checked in trtchecks.py.
+Does not know about networks, artifacts or printing; TensorRT and PyCUDA are checked in trtchecks.py, cuda.core in cudachecks.py.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from edge_resnet.core.errors import BackendError, ConfigError
 from edge_resnet.core.packages import is_older
 from edge_resnet.core.process import run_within
 from edge_resnet.deployment.doctor.check import Check
+from edge_resnet.deployment.doctor.cudachecks import check_cuda_libraries
 from edge_resnet.deployment.doctor.probe import DRIVER_NODES, ProbedMachine, probe_machine
-from edge_resnet.deployment.doctor.trtchecks import check_cudnn, check_pycuda, check_tensorrt, cuda_of_tensorrt, fitting_tensorrt
+from edge_resnet.deployment.doctor.trtchecks import check_cudnn, check_tensorrt, cuda_of_tensorrt, fitting_tensorrt
+from edge_resnet.device.gpu import OLDEST_DRIVER
 from edge_resnet.device.machine import DeviceInfo, find_nvcc, refuse_old_jetpack
 from edge_resnet.runtime.tensorrt.kernels import PTX_CAPABILITY, PTX_CUDA, shipped_ptx
 
 __all__ = ["check_gpu_side"]
 
 _NVCC_TIMEOUT_S = 5.0
-#: CUDA's major version → the oldest driver that runs it (CUDA Toolkit release notes, minor version compatibility).
-_OLDEST_DRIVER = {12: "525", 13: "580"}
 #: cuInit's error number → its fix; any other error needs a restart.
 _DRIVER_ERRORS = {
     "802": "sudo systemctl start nvidia-fabricmanager",
@@ -35,7 +35,7 @@ def check_gpu_side(info: DeviceInfo, root: Path) -> list[Check]:
     machine = probe_machine(info, root)
     driver = _check_driver(machine)
     checks = [_check_gpu(machine), driver, _check_jetpack(machine), _check_kernels(machine), check_tensorrt(machine, driver.fix)]
-    return [*checks, *check_cudnn(machine), check_pycuda(machine, driver.fix)]
+    return [*checks, *check_cudnn(machine), *check_cuda_libraries(machine, driver.fix, _install_driver(machine))]
 
 
 def _check_gpu(machine: ProbedMachine) -> Check:
@@ -80,7 +80,7 @@ def _check_driver(machine: ProbedMachine) -> Check:
     detail = ", ".join(filter(None, (machine.info.driver, f"runs CUDA up to {cuda}" if cuda else ""))) or "works"
     needed = cuda_of_tensorrt()
     if cuda and needed and int(cuda.partition(".")[0]) < needed:
-        oldest = f" (driver {_OLDEST_DRIVER[needed]})" if needed in _OLDEST_DRIVER else ""
+        oldest = f" (driver {OLDEST_DRIVER[needed]})" if needed in OLDEST_DRIVER else ""
         detail = f"{detail}; the installed TensorRT needs CUDA {needed}{oldest}"
         return Check("driver", "problem", detail, fitting_tensorrt(machine, cuda), "tensorrt")
     return Check("driver", "ok", detail, "", "tensorrt")
@@ -114,6 +114,9 @@ def _container_command(machine: ProbedMachine) -> str:
 def _install_driver(machine: ProbedMachine) -> str:
     if machine.is_jetson:
         return "sudo apt-get install --reinstall -y nvidia-l4t-cuda"
+    # WSL2: the driver is that of Windows. One for Linux would replace the library that leads to it.
+    if (machine.root / "dev/dxg").exists():
+        return "wsl.exe --update, after installing NVIDIA's driver in Windows"
     return "sudo ubuntu-drivers install" if "Ubuntu" in machine.info.os else "sudo apt-get install -y nvidia-driver"
 
 

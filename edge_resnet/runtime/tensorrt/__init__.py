@@ -1,6 +1,7 @@
 """The TensorRT backend: plans, pinned memory, CUDA streams, CUDA graphs, and frames resized on the GPU.
 
-Does not know how a plan is built. Loads tensorrt, and PyCUDA in ``cuda`` alone; this file, with the declaration, loads neither.
+Does not know how a plan is built. Loads tensorrt, and PyCUDA or cuda.core in the module of each; this file, with the
+declaration, loads none of them.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from edge_resnet.core.errors import BackendError
 from edge_resnet.device.gpu import first_gpu
 from edge_resnet.runtime.backend import BackendClass, BackendInfo, EngineForm, Requirement
+from edge_resnet.runtime.tensorrt.cuda import CUDA, require_cuda
 
 __all__ = ["BACKEND"]
 
@@ -15,6 +17,7 @@ __all__ = ["BACKEND"]
 def _load() -> BackendClass:
     from edge_resnet.runtime.tensorrt.inference import TensorRtBackend
 
+    require_cuda()
     return TensorRtBackend
 
 
@@ -28,7 +31,7 @@ def _suits() -> bool:
 
 BACKEND = BackendInfo(
     load=_load,
-    requirements=(Requirement("tensorrt", "tensorrt", extra="tensorrt"), Requirement("pycuda", "pycuda", extra="tensorrt")),
+    requirements=(Requirement("tensorrt", "tensorrt", extra="tensorrt"), CUDA),
     form=EngineForm("plan"),
     processor="GPU",
     auto_rank=1,

@@ -1,4 +1,4 @@
-"""Runs a TensorRT engine with PyCUDA, in two slots: the copies of one batch overlap the network of another.
+"""Runs a TensorRT engine in two slots: the copies of one batch overlap the network of another.
 
 ``infer`` takes any batch from any thread; ``submit`` and ``result`` let a caller keep the GPU busy. Both take preprocessed
 images, or frames as captured. Builds no engine.
@@ -24,7 +24,7 @@ from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError, 
 from edge_resnet.device.gpu import first_gpu
 from edge_resnet.images.preprocess import ImageArray, preprocess_bgr
 from edge_resnet.runtime.backend import EngineRequest, Images, Logits, Variant, check_images
-from edge_resnet.runtime.tensorrt.cuda import Cuda
+from edge_resnet.runtime.tensorrt.cuda import open_cuda
 from edge_resnet.runtime.tensorrt.cudagraph import Recorder
 from edge_resnet.runtime.tensorrt.kernels import Kernels
 from edge_resnet.runtime.tensorrt.library import log_to_python
@@ -68,7 +68,7 @@ class TensorRtBackend:
         self._free: queue.SimpleQueue[Slot | None] = queue.SimpleQueue()
         self._closed, self._working = False, 0
         self._idle = threading.Condition()
-        self._cuda = Cuda()
+        self._cuda = open_cuda()
         try:
             self._open(slots, Recorder() if graphs else None)
         except BaseException:

@@ -1,6 +1,6 @@
 """Camera frames → the network's input, on the GPU: the same bytes as those of preprocess_bgr.
 
-Only the part of a frame that the crop depends on is copied to the GPU. Does not know about networks or PyCUDA.
+Only the part of a frame that the crop depends on is copied to the GPU. Does not know about networks, PyCUDA or cuda.core.
 """
 
 from __future__ import annotations

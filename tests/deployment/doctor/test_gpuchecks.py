@@ -24,7 +24,7 @@ NVCC = "#!/bin/sh\necho 'nvcc: NVIDIA (R) Cuda compiler driver'\necho 'Cuda comp
 @pytest.fixture(autouse=True)
 def bare(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No NVIDIA software of the test machine: its driver is hidden by one that cannot be loaded."""
-    for name in ("tensorrt", "tensorrt_lean", "tensorrt_dispatch", "pycuda"):
+    for name in ("tensorrt", "tensorrt_lean", "tensorrt_dispatch", "pycuda", "cuda.core"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setenv("PATH", str(tmp_path_factory.mktemp("bin")))
     for name in ("CUDA_VISIBLE_DEVICES", "CUDA_HOME", "STUB_FAILS"):
@@ -57,7 +57,7 @@ def test_without_a_gpu_all_is_quiet(monkeypatch: pytest.MonkeyPatch, library_the
         monkeypatch.delenv("LD_LIBRARY_PATH")
     checks = check_gpu_side(CPU, NOWHERE)
     assert {(check.status, check.fix) for check in checks} == {("missing", "")}
-    assert [check.name for check in checks] == ["gpu", "driver", "jetpack", "kernels", "tensorrt", "pycuda"]
+    assert [check.name for check in checks] == ["gpu", "driver", "jetpack", "kernels", "tensorrt", "pycuda", "cuda-core"]
     assert {check.group for check in checks} == {"tensorrt"}
 
 
@@ -128,6 +128,13 @@ def test_gpu_without_a_driver(info: DeviceInfo, fix: str) -> None:
     check = found("driver", info)
     assert (check.status, check.fix) == ("problem", fix)
     assert "libcuda.so.1 cannot be loaded" in check.detail
+
+
+def test_gpu_without_a_driver_in_wsl(tmp_path: Path) -> None:
+    """WSL2 takes the driver of Windows: one for Linux is never installed there."""
+    check = found("driver", UBUNTU, plant(tmp_path, "dev/dxg"))
+    assert check.status == "problem"
+    assert check.fix == "wsl.exe --update, after installing NVIDIA's driver in Windows"
 
 
 @pytest.mark.parametrize(
@@ -229,7 +236,7 @@ def test_driver_that_takes_its_process_along(tmp_path: Path, monkeypatch: pytest
             "pip uninstall -y tensorrt tensorrt-cu13 tensorrt-cu13-libs && pip install 'tensorrt-cu12>=8.6'",
         ),
         (
-            "11080", ["tensorrt-cu12"], DESKTOP, "CUDA 12 (driver 525)",
+            "11080", ["tensorrt-cu12"], DESKTOP, "CUDA 12 (driver 525.60.13)",
             "pip uninstall -y tensorrt-cu12 && pip install 'tensorrt-cu11>=8.6'",
         ),
         ("12060", ["tensorrt-cu13"], JETSON, "CUDA 13", "pip uninstall -y tensorrt-cu13"),

@@ -23,6 +23,9 @@ from edge_resnet.network.training.loader import MemoryLoader, effective_batch
 from edge_resnet.network.training.log import read_log
 
 PROGRAM = Path(__file__).with_name("together.py")
+#: Six imports of torch: with fourteen processes waiting for two cores, one run took 90 s.
+LIMIT_S = 600
+pytestmark = pytest.mark.timeout(3 * LIMIT_S)
 
 
 def together(folder: Path, mode: str, *args: str, restarts: int = 0) -> None:
@@ -34,7 +37,7 @@ def together(folder: Path, mode: str, *args: str, restarts: int = 0) -> None:
         fcntl.flock(turn, fcntl.LOCK_EX)
         words = [*command, PROGRAM, folder, mode, *args]
         with started(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
-            _, printed = process.communicate(timeout=240)
+            _, printed = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 0, printed[-3000:]
 
 
