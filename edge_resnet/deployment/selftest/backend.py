@@ -34,7 +34,6 @@ from edge_resnet.runtime.backend import (
     Backend,
     Logits,
     PipelinedBackend,
-    Requirement,
     Variant,
     backend_info,
     load_backend,
@@ -190,8 +189,13 @@ class BackendChecks:
         except ImportError:
             self._pass_over(None)
             raise
-        packages = {requirement.package: _version(requirement) for requirement in self._info.requirements}
-        return Finding(", ".join(f"{name} {version}".strip() for name, version in packages.items()), packages)
+        packages = {
+            name: found
+            for requirement in self._info.requirements
+            for name in sorted(requirement.packages)
+            if (found := _version(name, requirement.module))
+        }
+        return Finding(", ".join(f"{name} {found}" for name, found in packages.items()), packages)
 
     def _pass_over(self, error: Exception | None) -> None:
         """Raise NotHereError for a failure that the lack of a GPU explains, or for what a backend does not offer."""
@@ -275,7 +279,6 @@ class BackendChecks:
                 network.judged(logits, {"stored ones of TensorRT's INT8": stored}, limit)
 
 
-def _version(requirement: Requirement) -> str:
-    """The version of a package; empty if neither pip nor the package knows it."""
-    module = sys.modules.get(requirement.module)
-    return installed_version(requirement.package) or str(getattr(module, "__version__", ""))
+def _version(package: str, module: str) -> str:
+    """The version of a package that is installed, by pip or, as on JetPack, without its knowledge; else empty."""
+    return installed_version(package) or (str(getattr(sys.modules.get(module), "__version__", "")) if package == module else "")
