@@ -68,6 +68,19 @@ static gboolean camera_set_caps(GstBaseSrc *base, GstCaps *caps) {
            gst_structure_get_fraction(structure, "framerate", &self->numerator, &self->denominator);
 }
 
+/* Notes that the sensor was opened, in the file N.opened: a real one takes a second for it. */
+static gboolean camera_start(GstBaseSrc *base) {
+    const char *folder = getenv("STUB_ARGUS");
+    char path[4096];
+    snprintf(path, sizeof path, "%s/%d.opened", folder ? folder : "/nonexistent", ((Camera *)base)->sensor);
+    FILE *file = fopen(path, "a");
+    if (file) {
+        fputs("opened\n", file);
+        fclose(file);
+    }
+    return TRUE;
+}
+
 static gboolean camera_unlock(GstBaseSrc *base) {
     g_atomic_int_set(&((Camera *)base)->unlocked, TRUE);
     return TRUE;
@@ -97,6 +110,7 @@ static void camera_class_init(CameraClass *class) {
         object, 1, g_param_spec_int("sensor-id", NULL, NULL, 0, 255, 0, G_PARAM_WRITABLE | G_PARAM_STATIC_STRINGS));
     GST_PUSH_SRC_CLASS(class)->create = camera_create;
     GST_BASE_SRC_CLASS(class)->set_caps = camera_set_caps;
+    GST_BASE_SRC_CLASS(class)->start = camera_start;
     GST_BASE_SRC_CLASS(class)->unlock = camera_unlock;
     GST_BASE_SRC_CLASS(class)->unlock_stop = camera_unlock_stop;
 }

@@ -70,9 +70,10 @@ def camera() -> Iterator[RtspServer]:
 
 
 def test_frames_of_a_sensor(jetson: JetsonLike, sensors: Path) -> None:
-    """Frames come out of the GPU's memory as BGR, in the size of the sensor's mode or in the one asked for, and move."""
+    """Frames come out of the GPU's memory as BGR, in the sensor's size or in the one asked for, and move; it is opened once."""
     uris = ("csi://0", "csi://0?width=1280&height=720&fps=60&out_width=640")
     full, scaled = map(json.loads, jetson.said(_LOOK, *uris, variables=jetson.variables(sensors)))
+    assert (sensors / "0.opened").read_text().splitlines() == ["opened"] * len(uris)
     assert full["shape"] == [1080, 1920, 3]
     assert scaled["shape"] == [360, 640, 3]
     for seen in (full, scaled):
