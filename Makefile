@@ -17,7 +17,7 @@ QUICK := $(addprefix tests/,core artifact images device runtime compiler measure
 # Images of containers forbid bytecode; without it every worker and every child of a test compiles the tests or the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick slow fuzz kill arm64 attack ptx lint bench clean
+.PHONY: demo test quick slow fuzz kill arm64 attack ptx lint bench selftest-artifact clean
 
 # The stamp is what makes a second run cheap: pip runs again only when the dependencies changed.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -67,6 +67,9 @@ lint: $(VENV)/.installed
 bench: $(VENV)/.installed  ## ratios from one run; DATA is a CSV, a folder or a name
 	$(BIN)/python benchmarks/preprocess.py
 	$(BIN)/python benchmarks/int8.py
+
+selftest-artifact: $(VENV)/.installed  ## the network that edge-resnet selftest runs, from the shipped weights, with its answers
+	$(BIN)/python benchmarks/selftest_artifact.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

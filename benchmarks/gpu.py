@@ -24,7 +24,6 @@ import argparse
 import ctypes
 import json
 import logging
-import shutil
 import signal
 import statistics
 import sys
@@ -33,17 +32,17 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 import numpy as np
 
-from edge_resnet.artifact import folder as files
 from edge_resnet.artifact.folder import Artifact, open_artifact
+from edge_resnet.artifact.precision import with_precision
 from edge_resnet.compiler.derive import compile_engine
-from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError, MissingDependencyError
+from edge_resnet.core.errors import BackendError, EdgeResnetError, MissingDependencyError
 from edge_resnet.core.process import run_within
 from edge_resnet.core.records import BatchProfile, Precision
 from edge_resnet.core.statistics import measure, summarise
@@ -119,29 +118,6 @@ def machine() -> dict[str, str | None]:
         "CPU": f"{info.cpu} ({info.usable_cores} cores)",
         "state": _state(),
     }
-
-
-def derive(artifact: Artifact, precision: Precision, batch: BatchProfile, folder: Path) -> Artifact:
-    """The same graph as an artifact of another precision and batch profile, in ``folder``; kept if it exists already.
-
-    Raises ConfigError for INT8 from an artifact without ranges.
-    """
-    if precision == "int8" and artifact.manifest.precision != "int8":
-        raise ConfigError(f"{artifact.folder} has no ranges to derive INT8 from", hint="give an INT8 artifact")
-    ranges = {files.CALIBRATION, files.CORRECTIONS} if precision == "int8" else set()
-    kept = {name: entry for name, entry in artifact.manifest.files.items() if name in {files.MODEL, files.LABELS} | ranges}
-    if folder.exists():
-        there = open_artifact(folder)
-        if (there.manifest.files, there.manifest.precision, there.manifest.batch) == (kept, precision, batch):
-            return there
-    with files.staging(folder, force=True) as work:
-        for name in kept:
-            shutil.copy(artifact.folder / name, work / name)
-        changed = replace(artifact.manifest, precision=precision, batch=batch, files=kept)
-        if precision != "int8":
-            changed = replace(changed, recipe=None, calibration=None, budget=None)
-        files.write_json(work / files.MANIFEST, changed)
-    return open_artifact(folder)
 
 
 class Contender:
@@ -347,7 +323,7 @@ def _network(network: str, arguments: argparse.Namespace, folder: Path, report: 
         artifacts = {}
         for precision in PRECISIONS:
             name = f"{network}-{precision}-{profile.min}-{profile.opt}-{profile.max}"
-            artifacts[precision] = derive(source, precision, profile, folder / name)
+            artifacts[precision] = with_precision(source, precision, profile, folder / name)
             started = time.monotonic()
             _say(f"{network} {precision}: building the engine", passing=True)
             compile_engine(artifacts[precision], "tensorrt")

@@ -58,6 +58,15 @@ def test_the_wheel_carries_the_data_folders(wheel: Path, folder: str) -> None:
     assert wanted - names == set()
 
 
+def test_the_wheel_carries_the_network_of_the_selftest(wheel: Path) -> None:
+    """Every file of its artifact, engines among them."""
+    names = set(zipfile.ZipFile(wheel).namelist())
+    folder = REPO / "edge_resnet" / "deployment" / "selftest" / "resnet20-cifar-int8"
+    wanted = {str(path.relative_to(REPO)) for path in folder.rglob("*") if path.is_file()}
+    assert len(wanted) == 10
+    assert wanted - names == set()
+
+
 @pytest.mark.parametrize(
     "name", ["recipes/imagenet.toml", "recipes/cifar10.toml", "README.md", "tables/README.md", "checkpoints/README.md"]
 )

@@ -127,13 +127,9 @@ def test_an_old_driver_gets_kernels_from_nvcc(
         assert backend.resizes
         for count in (2, 9):
             np.testing.assert_array_equal(backend.infer_frames(frames(count)), expected(frames(count)))
-    assert [record.getMessage().rpartition(": ") for record in caplog.records] == [
-        (
-            "the kernels of this package are not used: the GPU refuses the kernels: cuModuleLoadDataEx failed",
-            ": ",
-            "the provided PTX was compiled with an unsupported toolchain. -",
-        )
-    ]
+    (record,) = caplog.records
+    assert record.getMessage().startswith("the kernels of this package are not used: the GPU refuses the kernels: ")
+    assert "the provided PTX was compiled with an unsupported toolchain." in record.getMessage()
     assert len((tmp_path / "log").read_text(encoding="utf-8").splitlines()) == 1
 
 

@@ -168,24 +168,24 @@ def pagelocked_empty(shape: tuple[int, ...], dtype: Any, order: str = "C", mem_f
     return np.ndarray(shape, dtype, buffer=_Host(b"\xab" * size))
 
 
-def memcpy_htod_async(destination: _Allocation, source: np.ndarray[Any, Any], stream: Stream) -> None:
+def memcpy_htod_async(dest: _Allocation, src: np.ndarray[Any, Any], stream: Stream) -> None:
     _call("memcpy_htod_async")
-    assert source.flags.c_contiguous
+    assert src.flags.c_contiguous
 
     def copy() -> None:
-        write(int(destination), source.view(np.uint8).reshape(-1))
-        spend(KIB_MS * source.nbytes / 1024)
+        write(int(dest), src.view(np.uint8).reshape(-1))
+        spend(KIB_MS * src.nbytes / 1024)
 
     stream.work.append(copy)
 
 
-def memcpy_dtoh_async(destination: np.ndarray[Any, Any], source: _Allocation, stream: Stream) -> None:
+def memcpy_dtoh_async(dest: np.ndarray[Any, Any], src: _Allocation, stream: Stream) -> None:
     _call("memcpy_dtoh_async")
-    assert destination.flags.c_contiguous
+    assert dest.flags.c_contiguous
 
     def copy() -> None:
-        flat = destination.view(np.uint8).reshape(-1)
-        flat[:] = read(int(source), flat.size)
+        flat = dest.view(np.uint8).reshape(-1)
+        flat[:] = read(int(src), flat.size)
         spend(KIB_MS * flat.size / 1024)
 
     stream.work.append(copy)

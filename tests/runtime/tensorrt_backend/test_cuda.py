@@ -7,7 +7,9 @@ import ctypes
 import importlib
 import importlib.metadata
 import inspect
+import json
 import logging
+import re
 import subprocess
 import sys
 import threading
@@ -340,3 +342,29 @@ def test_without_a_driver_cuda_core_says_so_in_one_line() -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("the CUDA driver does not start: ")
     assert "driver" in done.stdout.partition(": ")[2]
+
+
+def test_pycuda_is_used_as_it_is() -> None:
+    """Every name of pycuda.driver that its owner uses, and every parameter of the stand-in, is one of the real PyCUDA's, whose
+    surface is kept from its source: it cannot be imported without a driver."""
+    folder = Path(pycuda_driver.__file__).parent
+    surface = json.loads((folder / "pycuda_surface.json").read_text(encoding="utf-8"))
+    functions, classes = surface["functions"], surface["classes"]
+    owner = Path(interface.__file__).with_name("cudapycuda.py").read_text(encoding="utf-8")
+    used = set(re.findall(r"\bdriver\.(\w+)", owner.partition("import pycuda.driver as driver")[2]))
+    assert {"init", "Stream", "memcpy_htod_async"} <= used
+    assert used <= functions.keys() | classes.keys()
+    stand_in = vars(pycuda_driver.driver(integrated=False))
+    assert used <= stand_in.keys()
+    for name in functions.keys() - {"init", "mem_alloc"}:
+        assert set(inspect.signature(stand_in[name]).parameters) <= set(functions[name]), name
+    kinds = {"Context": "_Context", "DeviceAllocation": "_Allocation", "Function": "_Function", "Module": "_Module"}
+    own = {"before", "library", "recorded_by", "references", "work"}  # the simulation's
+    for name in classes.keys() - {"Device", "Error", "MemoryError", "PagelockedHostAllocation"}:
+        found = stand_in.get(name) or getattr(pycuda_driver, kinds[name])
+        for key, member in vars(found).items():
+            if key[0] != "_" and key not in own:
+                assert key in classes[name], f"{name}.{key}"
+                if inspect.isfunction(member):
+                    parameters = set(inspect.signature(member).parameters) - {"self"}
+                    assert len(parameters) <= len(classes[name][key]), f"{name}.{key}"
