@@ -68,10 +68,10 @@ class TestTensorRtForRtx(Conformance):
         """What selftest compares: the library captures the network, or launches each kernel."""
         images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), dtype=np.uint8)
         backend_class: Any = load_backend(name, self.table)
-        with open_backend(artifact, name, table=self.table) as captured:
-            with backend_class.open_without_graphs(artifact, "native") as plain:
-                for _ in range(3):
-                    np.testing.assert_array_equal(plain.infer(images), captured.infer(images))
+        captured, plain = open_backend(artifact, name, table=self.table), backend_class.open_without_graphs(artifact, "native")
+        with captured, plain:
+            for _ in range(3):
+                np.testing.assert_array_equal(plain.infer(images), captured.infer(images))
 
     def test_a_driver_that_is_too_old_is_refused(
         self, name: str, artifact: Artifact, libcuda: Path, monkeypatch: pytest.MonkeyPatch
