@@ -222,6 +222,7 @@ class BackendInfo:
     ``auto_rank``: the backend's place among those that ``auto`` tries, lowest first; None if ``auto`` never chooses it.
     ``suits``: whether ``auto`` should choose it on this machine, given that its packages are installed.
     ``refuse_machine``: raises BackendError where it can derive engines but not run them.
+    ``compiles_anywhere``: its library derives engines on a machine without the processor that runs them.
     ``simulates``: it runs the simulation of TensorRT's INT8. ``fp16_as_fp32``: it computes an FP16 artifact in FP32.
     """
 
@@ -232,6 +233,7 @@ class BackendInfo:
     auto_rank: int | None = None
     suits: Callable[[], bool] = _everywhere
     refuse_machine: Callable[[], None] = _any_machine
+    compiles_anywhere: bool = False
     simulates: bool = False
     fp16_as_fp32: bool = False
 

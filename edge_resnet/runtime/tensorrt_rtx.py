@@ -53,4 +53,5 @@ BACKEND = BackendInfo(
     auto_rank=2,
     suits=_suits,
     refuse_machine=_refuse_machine,
+    compiles_anywhere=True,
 )

@@ -109,7 +109,7 @@ class BackendChecks:
             try:
                 return engines.compiled(made, name)
             except (BackendError, ConfigError) as error:
-                self._pass_over(error)
+                self._pass_over(error, compiling=True)
                 raise
 
         if not desk.check(f"{precision} compile", compiled) and not self._has_engine(folder):
@@ -188,7 +188,7 @@ class BackendChecks:
         try:
             load_backend(self._name)
         except ImportError:
-            self._pass_over(None)
+            self._pass_over(None, compiling=True)
             raise
         packages = {
             name: found
@@ -198,11 +198,11 @@ class BackendChecks:
         }
         return Finding(", ".join(f"{name} {found}" for name, found in packages.items()), packages)
 
-    def _pass_over(self, error: Exception | None) -> None:
+    def _pass_over(self, error: Exception | None, *, compiling: bool = False) -> None:
         """Raise NotHereError for a failure that the lack of a GPU explains, or for what a backend does not offer."""
         if isinstance(error, ConfigError):
             raise NotHereError(error.message) from error
-        if self._no_gpu:
+        if self._no_gpu and not (compiling and self._info.compiles_anywhere):
             raise NotHereError(self._no_gpu) from error
 
     def _opened(self, artifact: Artifact) -> Backend:
