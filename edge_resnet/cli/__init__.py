@@ -98,6 +98,8 @@ def main() -> NoReturn:
     arguments = arguments or ["--help"]
     open_missing_streams()
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # nohup ignores it
+        signal.signal(signal.SIGHUP, _terminate)
     _log_to_stderr(logging.DEBUG if debug else logging.WARNING)
     try:
         code = app(arguments, prog_name="edge-resnet", standalone_mode=False)
@@ -139,14 +141,15 @@ def _leave(code: int) -> NoReturn:
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature of a signal handler
-    """End cleanly on SIGTERM, as on Ctrl-C."""
+    """End cleanly on SIGTERM, and when the terminal is closed, as on Ctrl-C."""
     raise KeyboardInterrupt
 
 
 def _end_at_once() -> None:
     """Let a signal end the process while libraries clean up: the command is over, and each would show a traceback."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _command_of(arguments: list[str]) -> str:
