@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from edge_resnet.core.records import ModelSpec
-from edge_resnet.network.resnet import BOTTLENECK_FROM, build_network
+from edge_resnet.network.resnet import build_network, has_bottlenecks
 
 __all__ = ["CIFAR10_NAMES", "NetworkFacts", "NetworkSize", "class_names", "measure", "paper_table"]
 
@@ -73,19 +73,19 @@ def measure(spec: ModelSpec, *, stride_on_first: bool = False) -> NetworkSize:
 
 def class_names(spec: ModelSpec) -> tuple[str, ...] | None:
     """The names of ImageNet's 1000 or CIFAR-10's ten classes; None for another number of classes."""
-    if spec.family == "cifar":
+    if spec.family != "imagenet":
         return CIFAR10_NAMES if spec.classes == len(CIFAR10_NAMES) else None
     if spec.classes != 1000:
         return None
     from torchvision.models import get_model_weights
 
-    weights = get_model_weights(f"resnet{spec.depth}")
+    weights = get_model_weights("resnet50")  # all of them name the same classes
     return tuple(next(iter(weights)).meta["categories"])
 
 
 def _facts(spec: ModelSpec, figure: float) -> NetworkFacts:
     size = measure(spec)
-    bottleneck = spec.family == "imagenet" and spec.depth >= BOTTLENECK_FROM
+    bottleneck = has_bottlenecks(spec)
     paper_stride = measure(spec, stride_on_first=True).multiply_adds if bottleneck else size.multiply_adds
     return NetworkFacts(
         spec=spec,
