@@ -8,12 +8,16 @@ WORKERS ?= $(shell expr $$(nproc) + 1)
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # The files to collect for the tests that measure time: collecting all of them takes as long as running these.
 ALONE := $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
-# Wings whose tests neither train nor stream, without the large graphs, the browser and what waits for measurements.
+# Wings whose tests neither train nor stream, without large graphs, the browser, and what waits for measurements or for children.
 QUICK := $(addprefix tests/,core artifact images device runtime compiler measurement test_architecture.py) \
 	$(addprefix --ignore=tests/,compiler/graph/test_qdq.py compiler/graph/test_fp16.py compiler/graph/test_placement.py \
+	compiler/test_without_torch.py compiler/tensorrt_builder/test_child.py \
 	measurement/bench measurement/report/test_page_browser.py)
 
-.PHONY: demo test quick slow fuzz kill attack lint bench clean
+# Images of containers forbid bytecode; without it every worker and every child of a test compiles the tests or the package again.
+unexport PYTHONDONTWRITEBYTECODE
+
+.PHONY: demo test quick slow fuzz kill arm64 attack ptx lint bench selftest-artifact clean
 
 # The stamp is what makes a second run cheap: pip runs again only when the dependencies changed.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -43,8 +47,14 @@ attack: $(VENV)/.installed  ## a hostile web client, first for a moment and then
 kill: $(VENV)/.installed  ## every writer killed 20 times: whole or absent, and no litter after the next command
 	OMP_NUM_THREADS=1 $(BIN)/python tests/kill/killruns.py
 
+arm64: $(VENV)/.installed  ## the wheel on an emulated ARM processor against x86; needs root, qemu-user-static, debootstrap, network
+	$(BIN)/python -m pytest -s -m arm64 tests/arm64
+
 fuzz: $(VENV)/.installed  ## a million inputs to the gates where data comes in
 	OMP_NUM_THREADS=1 $(BIN)/python tests/fuzz/campaign.py
+
+ptx: $(VENV)/.installed  ## resize.ptx from resize.cu, by the NVRTC of CUDA 11.8
+	$(BIN)/python benchmarks/kernels.py --write
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
@@ -57,6 +67,9 @@ lint: $(VENV)/.installed
 bench: $(VENV)/.installed  ## ratios from one run; DATA is a CSV, a folder or a name
 	$(BIN)/python benchmarks/preprocess.py
 	$(BIN)/python benchmarks/int8.py
+
+selftest-artifact: $(VENV)/.installed  ## the network that edge-resnet selftest runs, from the shipped weights, with its answers
+	$(BIN)/python benchmarks/selftest_artifact.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

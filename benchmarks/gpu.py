@@ -24,7 +24,6 @@ import argparse
 import ctypes
 import json
 import logging
-import shutil
 import signal
 import statistics
 import sys
@@ -33,23 +32,24 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, get_args
 
 import numpy as np
 
-from edge_resnet.artifact import folder as files
 from edge_resnet.artifact.folder import Artifact, open_artifact
+from edge_resnet.artifact.precision import with_precision
 from edge_resnet.compiler.derive import compile_engine
-from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError, MissingDependencyError
+from edge_resnet.core.errors import BackendError, EdgeResnetError, MissingDependencyError
 from edge_resnet.core.process import run_within
 from edge_resnet.core.records import BatchProfile, Precision
 from edge_resnet.core.statistics import measure, summarise
 from edge_resnet.device.gpu import LIBRARY, first_gpu
 from edge_resnet.device.machine import describe, gpu_clock
 from edge_resnet.images.preprocess import preprocess_bgr
+from edge_resnet.runtime.tensorrt.cuda import Stream, StreamTimer, require_cuda
 from edge_resnet.runtime.tensorrt.cudagraph import Recorder
 
 #: Measures for about that many seconds; returns milliseconds, or one rate if its name ends in ``_per_s``.
@@ -99,8 +99,8 @@ def main() -> int:
 def machine() -> dict[str, str | None]:
     """The machine that is measured. Raises BackendError if there is no GPU, MissingDependencyError if a package is missing."""
     gpu = first_gpu()
+    require_cuda()  # its lack must be known before anything is built
     try:
-        import pycuda.driver  # noqa: F401 - its lack must be known before anything is built
         import tensorrt
     except ImportError as error:
         raise MissingDependencyError(f"{error.name} is missing", hint="pip install 'edge-resnet[tensorrt]'") from error
@@ -118,29 +118,6 @@ def machine() -> dict[str, str | None]:
         "CPU": f"{info.cpu} ({info.usable_cores} cores)",
         "state": _state(),
     }
-
-
-def derive(artifact: Artifact, precision: Precision, batch: BatchProfile, folder: Path) -> Artifact:
-    """The same graph as an artifact of another precision and batch profile, in ``folder``; kept if it exists already.
-
-    Raises ConfigError for INT8 from an artifact without ranges.
-    """
-    if precision == "int8" and artifact.manifest.precision != "int8":
-        raise ConfigError(f"{artifact.folder} has no ranges to derive INT8 from", hint="give an INT8 artifact")
-    ranges = {files.CALIBRATION, files.CORRECTIONS} if precision == "int8" else set()
-    kept = {name: entry for name, entry in artifact.manifest.files.items() if name in {files.MODEL, files.LABELS} | ranges}
-    if folder.exists():
-        there = open_artifact(folder)
-        if (there.manifest.files, there.manifest.precision, there.manifest.batch) == (kept, precision, batch):
-            return there
-    with files.staging(folder, force=True) as work:
-        for name in kept:
-            shutil.copy(artifact.folder / name, work / name)
-        changed = replace(artifact.manifest, precision=precision, batch=batch, files=kept)
-        if precision != "int8":
-            changed = replace(changed, recipe=None, calibration=None, budget=None)
-        files.write_json(work / files.MANIFEST, changed)
-    return open_artifact(folder)
 
 
 class Contender:
@@ -186,11 +163,12 @@ class Contender:
 
     def _engine(self, seconds: float, *, graph: bool) -> list[float]:
         with self._alone(graph=graph) as (launch, stream):
-            return _on_gpu(launch, stream, seconds)
+            return _on_gpu(launch, stream, self._gpu._cuda.timer(), seconds)
 
     def _alone_per_s(self, seconds: float) -> list[float]:
         with self._alone(graph=True) as (launch, stream):
-            queued = max(1, int(QUEUED_MS / max(statistics.median(_on_gpu(launch, stream, 0.0)), 0.01)))
+            once = statistics.median(_on_gpu(launch, stream, self._gpu._cuda.timer(), 0.0))
+            queued = max(1, int(QUEUED_MS / max(once, 0.01)))
             launched, started = 0, time.perf_counter()
             while launched == 0 or time.perf_counter() - started < seconds:
                 for _ in range(queued):
@@ -208,7 +186,7 @@ class Contender:
             slot._logits.to_host(slot._stream, count)
 
         with self._gpu._cuda.current("the GPU failed while copies were timed"):
-            return _on_gpu(copy, slot._stream, seconds)
+            return _on_gpu(copy, slot._stream, self._gpu._cuda.timer(), seconds)
 
     def _piped(self, submit: Callable[[], Any], slots: int, seconds: float) -> list[float]:
         """Images per second with ``slots`` batches at once."""
@@ -345,7 +323,7 @@ def _network(network: str, arguments: argparse.Namespace, folder: Path, report: 
         artifacts = {}
         for precision in PRECISIONS:
             name = f"{network}-{precision}-{profile.min}-{profile.opt}-{profile.max}"
-            artifacts[precision] = derive(source, precision, profile, folder / name)
+            artifacts[precision] = with_precision(source, precision, profile, folder / name)
             started = time.monotonic()
             _say(f"{network} {precision}: building the engine", passing=True)
             compile_engine(artifacts[precision], "tensorrt")
@@ -400,19 +378,16 @@ def _state() -> str | None:
     return "; ".join(f"{name} {value.strip()}" for name, value in zip(fields.split(","), values, strict=False))
 
 
-def _on_gpu(queue: Callable[[], object], stream: Any, seconds: float) -> list[float]:
+def _on_gpu(queue: Callable[[], object], stream: Stream, timer: StreamTimer, seconds: float) -> list[float]:
     """Milliseconds between two events around ``queue``, repeatedly, synchronizing each. The CUDA context must be current."""
-    from pycuda.driver import Event
-
-    first, last = Event(), Event()
     samples: list[float] = []
     end = time.monotonic() + seconds
     while len(samples) < 3 or time.monotonic() < end:
-        first.record(stream)
+        timer.begin(stream)
         queue()
-        last.record(stream)
-        last.synchronize()
-        samples.append(first.time_till(last))
+        timer.mark(stream)
+        stream.synchronize()
+        samples += timer.milliseconds()
     return samples
 
 

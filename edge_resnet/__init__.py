@@ -123,6 +123,8 @@ _RECORDS = {
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'edge_resnet' has no attribute {name!r}")
+    if not name.endswith("Error"):
+        import_module("edge_resnet.core.system").check_system()
     module = "core.errors" if name.endswith("Error") else _RECORDS.get(name, "api")
     value = getattr(import_module(f"edge_resnet.{module}"), name)
     globals()[name] = value

@@ -18,13 +18,14 @@ from typing import TypeAlias, get_args
 import numpy as np
 import pytest
 import torch
+from exported import ONCE
 from hypothesis import HealthCheck, settings
 from standins.surface import strict
 from standins.tensorrt_build import BUILD_CLASSES
 from tiny import tiny_options
 
 from edge_resnet.artifact.folder import Artifact, open_artifact
-from edge_resnet.core.records import Precision
+from edge_resnet.core.records import Precision, default_spec
 from edge_resnet.pipelines import demo
 from edge_resnet.pipelines.build import build
 from edge_resnet.pipelines.demo import DemoResult, run_demo
@@ -85,6 +86,14 @@ def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Once:
     return filled
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _exported_once(once: Once) -> Iterator[None]:
+    """``exported`` shares its files between the workers."""
+    ONCE.append(once)
+    yield
+    ONCE.clear()
+
+
 @pytest.fixture
 def uncollected() -> Iterator[None]:
     """For a test that signals its own process: no garbage is collected, in whose callbacks the exception would be lost."""
@@ -95,11 +104,15 @@ def uncollected() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def demonstration(once: Once) -> tuple[DemoResult, Path]:
-    """The demonstration with a third of its training, and the folder that it wrote; not to be changed."""
+    """The demonstration with eight layers in place of twenty and half of its training, and the folder that it wrote.
+
+    Not to be changed.
+    """
 
     def fill(folder: Path) -> None:
         patch = pytest.MonkeyPatch()
-        patch.setattr(demo, "TRAINING", replace(demo.TRAINING, epochs=2))
+        patch.setattr(demo, "SPEC", default_spec("cifar", 8))
+        patch.setattr(demo, "TRAINING", replace(demo.TRAINING, epochs=3))
         patch.setattr(demo, "MEASURE_S", 0.2)
         try:
             result = run_demo(folder / "artifacts")
@@ -109,6 +122,15 @@ def demonstration(once: Once) -> tuple[DemoResult, Path]:
 
     folder = once("demonstration", fill)
     return pickle.loads((folder / "result.pickle").read_bytes()), folder / "artifacts"
+
+
+@pytest.fixture
+def brief_bench(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A benchmark does all its steps, each as often as it must: for tests of what is made of the figures, not of the figures."""
+    monkeypatch.setattr("edge_resnet.measurement.bench.bench._WARM_UP_MAX_S", 0.0)
+    monkeypatch.setattr("edge_resnet.measurement.bench.timing._WINDOW_NS", 0)
+    monkeypatch.setattr("edge_resnet.measurement.bench.stages._MIN_ROUNDS", 2)
+    monkeypatch.setattr("edge_resnet.measurement.bench.bench._STAGES_SHARE", 0.0)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,9 @@ from torch import nn
 from edge_resnet.core.records import ModelSpec, Preprocess, Shortcut
 from edge_resnet.network import build_network
 from edge_resnet.network.export import INPUT, Deployable, export
+
+#: The fixture ``once``, where the tests run: a network that several workers need is exported by one of them.
+ONCE: list[Callable[[str, Callable[[Path], None]], Path]] = []
 
 
 def small(shortcut: Shortcut = "B", *, plain: bool = False, input_size: int = 16) -> ModelSpec:
@@ -40,10 +45,23 @@ def deployable(spec: ModelSpec, seed: int = 0, *, trained: bool = True) -> Deplo
 @functools.cache
 def exported(spec: ModelSpec, seed: int = 0, *, trained: bool = True) -> bytes:
     """The ONNX file of ``deployable`` with the same arguments."""
+    if not ONCE:
+        return exported_here(spec, seed, trained=trained)
+    name = hashlib.sha256(f"{spec} {seed} {trained}".encode()).hexdigest()[:16]
+    made = ONCE[0](f"exported-{name}", lambda folder: _write(spec, seed, trained, folder / "model.onnx"))
+    return (made / "model.onnx").read_bytes()
+
+
+def exported_here(spec: ModelSpec, seed: int = 0, *, trained: bool = True) -> bytes:
+    """As ``exported``, but kept neither in memory nor on disk: for the largest networks."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
-        export(deployable(spec, seed, trained=trained), spec.input_size, path)
+        _write(spec, seed, trained, path)
         return path.read_bytes()
+
+
+def _write(spec: ModelSpec, seed: int, trained: bool, path: Path) -> None:
+    export(deployable(spec, seed, trained=trained), spec.input_size, path)
 
 
 def graph(spec: ModelSpec) -> onnx.ModelProto:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,10 @@ def test_a_table_is_whole_and_says_where_it_came_from(name: str) -> None:
 
 
 def _measured_again(name: str, data: Path, folder: Path) -> tuple[dict[str, Any], CalibrationTable]:
-    command = [sys.executable, "benchmarks/measure_tables.py", "--data", data, "--only", name, "-o", folder]
-    subprocess.run(command, check=True, cwd=REPO, capture_output=True)
+    words = ["measure_tables.py", "--data", str(data), "--only", name, "-o", str(folder)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", words)
+        runpy.run_path(str(REPO / "benchmarks" / "measure_tables.py"), run_name="__main__")
     return _read(folder / f"{name}.json")
 
 

@@ -36,7 +36,7 @@ SUBCOMMANDS = [
     f"{group.name} {command.name}" for group in app.registered_groups for command in group.typer_instance.registered_commands
 ]
 BLOCKS = re.findall(r"(<!--[^\n]*-->\n)?```sh\n(.*?)```", README, flags=re.DOTALL)
-USER_PAGES = ("bench.md", "commands.md", "paper.md", "qat.md", "report.md", "run.md", "train.md")
+USER_PAGES = ("bench.md", "commands.md", "devices.md", "paper.md", "qat.md", "report.md", "run.md", "train.md")
 PAGES = sorted(path for place in ("", "docs/**/", "calibration/", "deploy/", "examples/") for path in REPO.glob(f"{place}*.md"))
 PYTHON_PAGE = REPO / "docs" / "python.md"
 
@@ -119,7 +119,7 @@ def test_the_shell_blocks_run(tmp_path: Path) -> None:
 def test_the_shell_blocks_run_with_less_training(
     demonstration: tuple[DemoResult, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The same lines in this process, with a third of the training, and one pass over fewer images where ranges are learned."""
+    """The same lines in this process, with a smaller network trained for less, and one pass over few images to learn ranges."""
     result, finished = demonstration
 
     def run_demo(output: Path, **_: object) -> DemoResult:

@@ -10,6 +10,7 @@ from importlib import metadata, resources
 from pathlib import Path
 
 import pytest
+from wheels import build_wheel
 
 import edge_resnet
 
@@ -18,14 +19,8 @@ REPO = Path(__file__).resolve().parent.parent
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The project's wheel, built from a copy of the tracked tree with the setuptools that is installed."""
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
-    copy = "git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t"
-    subprocess.run(["bash", "-c", f'{copy} "{source}"'], check=True, cwd=REPO)
-    pytest.importorskip("setuptools", minversion="77", reason="builds the wheel without an environment of its own")
-    code = f"import sys; sys.argv = ['setup.py']; from setuptools import build_meta; build_meta.build_wheel({str(target)!r})"
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, cwd=source, capture_output=True)
-    return next(target.glob("*.whl"))
+    """The project's wheel, as ``pip wheel`` builds it."""
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
@@ -42,6 +37,14 @@ def test_the_wheel_holds_every_module(wheel: Path) -> None:
     assert "edge_resnet/py.typed" in names
 
 
+def test_the_wheel_holds_the_kernels(wheel: Path) -> None:
+    """Their source and their PTX, byte for byte: the digests in one are of the other."""
+    with zipfile.ZipFile(wheel) as archive:
+        for name in ("resize.cu", "resize.ptx"):
+            path = f"edge_resnet/runtime/tensorrt/{name}"
+            assert archive.read(path) == (REPO / path).read_bytes()
+
+
 @pytest.mark.parametrize("folder", ["calibration", "deploy"])
 def test_the_wheel_carries_the_data_folders(wheel: Path, folder: str) -> None:
     """calibration/ and deploy/ ship inside edge_resnet: every file but none at the top level."""
@@ -52,6 +55,15 @@ def test_the_wheel_carries_the_data_folders(wheel: Path, folder: str) -> None:
         if path.suffix in (".md", ".toml", ".json", ".py", ".safetensors", ".npz", ".csv")
     }
     assert wanted
+    assert wanted - names == set()
+
+
+def test_the_wheel_carries_the_network_of_the_selftest(wheel: Path) -> None:
+    """Every file of its artifact, engines among them."""
+    names = set(zipfile.ZipFile(wheel).namelist())
+    folder = REPO / "edge_resnet" / "deployment" / "selftest" / "resnet20-cifar-int8"
+    wanted = {str(path.relative_to(REPO)) for path in folder.rglob("*") if path.is_file()}
+    assert len(wanted) == 10
     assert wanted - names == set()
 
 

@@ -10,7 +10,7 @@
 #   docker run --gpus all --device /dev/video0 -v "$PWD/artifacts:/artifacts:ro" edge-resnet:desktop \
 #       run /artifacts/NAME --camera 0 --jsonl -
 #
-# The CUDA compiler is only in the build stage, so frames are resized on the CPU, not on the GPU.
+# The CUDA compiler is only in the build stage: the driver compiles the kernels that resize frames from the PTX of the package.
 #
 # The bases are pinned by exact tag. Their digests are not written here, since no image has been pulled and checked yet:
 # `docker buildx imagetools inspect BASE` prints the digest to put behind the tag, as BASE@sha256:…
@@ -49,7 +49,7 @@ RUN apt-get update \
     && install -d -o edge-resnet /artifacts
 COPY --from=build /opt/venv /opt/venv
 COPY deploy/docker/healthcheck.py /usr/local/bin/healthcheck.py
-ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 XDG_CACHE_HOME=/cache
+ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1 XDG_CACHE_HOME=/cache CUDA_CACHE_PATH=/cache/nv
 USER 10001
 # If no artifact is named, the newest under ./artifacts is used, which is /artifacts here.
 WORKDIR /

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from edge_resnet.artifact.folder import Artifact, describe_files, read_record, staging_engine, write_json
 from edge_resnet.artifact.schema import FileEntry
@@ -40,7 +40,7 @@ __all__ = [
     "why_unfit",
 ]
 
-#: Files of a TensorRT engine's folder: the plan, its EngineFacts, the engine inspector's listing of layers, and the times of
+#: Files of the folder of a TensorRT engine: the plan, its EngineFacts, the engine inspector's listing of layers, and the times of
 #: those layers, which trtexec writes.
 PLAN, FACTS, LAYERS, PROFILE = "plan.engine", "engine.json", "layers.json", "profile.json"
 #: File of every engine's folder: its EngineMeta.
@@ -57,13 +57,15 @@ class EngineTuning:
     ``workspace_mib``: memory that a layer may use while it runs, None for TensorRT's default. ``level``: the builder's
     optimization level in 0..5, None for TensorRT's default. ``version_compatible``: it also runs on later TensorRT of the same
     major version. ``hardware_compatible``: it runs on every GPU from Ampere on, with fewer fusions (TensorRT's API reference,
-    HardwareCompatibilityLevel).
+    HardwareCompatibilityLevel). ``targets``: with TensorRT for RTX, the compute capabilities that it is compiled for, such as
+    ``8.6``; empty for those that suit this machine.
     """
 
     workspace_mib: int | None = None
     level: int | None = None
     version_compatible: bool = False
     hardware_compatible: bool = False
+    targets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.workspace_mib is not None and self.workspace_mib < 1:
@@ -84,9 +86,11 @@ class EngineOptions:
 
 @dataclass(frozen=True)
 class EngineFacts:
-    """The source and the machine that a TensorRT engine is valid for.
+    """The source, the library and the machine that an engine is valid for.
 
-    ``truth``: the artifact's ``source_digest``. ``dialect``: how the network is typed.
+    ``tensorrt``: the version of ``library``. ``gpu`` and ``compute_capability``: where TensorRT built it; empty with TensorRT for
+    RTX, which compiles for the targets of the options. ``truth``: the artifact's ``source_digest``. ``dialect``: how the network
+    is typed.
     """
 
     # The names of the fields are JSON keys in engine.json and part of every engine's key: they stay as they are.
@@ -96,6 +100,7 @@ class EngineFacts:
     truth: str
     dialect: Typing
     options: EngineOptions
+    library: Literal["tensorrt", "tensorrt_rtx"] = "tensorrt"
 
 
 @dataclass(frozen=True)
@@ -110,19 +115,25 @@ class EngineMeta:
 
 
 def engine_key(facts: EngineFacts) -> str:
-    """The folder's name of a TensorRT engine: readable, and different if any fact differs."""
+    """The folder's name of an engine: readable, and different if any fact differs."""
     digest = hashlib.sha256(json.dumps(asdict(facts), sort_keys=True).encode()).hexdigest()[:12]
+    name = facts.library.replace("_", "-")
+    capabilities = "-".join(_numbered(capability) for capability in facts.options.tuning.targets or (facts.compute_capability,))
     gpu = re.sub(r"[^a-z0-9]+", "-", facts.gpu.lower()).strip("-")[:32]
-    return f"tensorrt-{facts.tensorrt}-sm{facts.compute_capability.replace('.', '')}-{gpu}-{facts.options.precision}-{digest}"
+    parts = (name, facts.tensorrt, f"sm{capabilities}", gpu, facts.options.precision, digest)
+    return "-".join(part for part in parts if part)
 
 
 def why_unfit(found: EngineFacts, here: EngineFacts) -> str | None:
-    """Why an engine cannot be used here, for the log; None if it can.
+    """Why an engine of the same library cannot be used here, for the log; None if it can.
 
-    Workspace and level do not matter, nor does the typing, which follows from TensorRT's version.
+    Workspace and level do not matter, nor does the typing, which follows from the library's version. An engine that was compiled
+    for targets fits if all targets of ``here`` are among them.
     """
     was, wanted = found.options, here.options
     machine = was.tuning.hardware_compatible and _from_ampere(found) and _from_ampere(here)
+    covered = set(wanted.tuning.targets) <= set(was.tuning.targets)
+    targets = tuple(", ".join(tuning.targets) for tuning in (wanted.tuning if covered else was.tuning, wanted.tuning))
     differing = {
         "the artifact's graph or ranges": (found.truth[:12], here.truth[:12]),
         "the precision": (was.precision, wanted.precision),
@@ -131,13 +142,14 @@ def why_unfit(found: EngineFacts, here: EngineFacts) -> str | None:
         "TensorRT": (here.tensorrt if _is_later(found, here) else found.tensorrt, here.tensorrt),
         "the GPU": (here.gpu if machine else found.gpu, here.gpu),
         "the compute capability": (here.compute_capability if machine else found.compute_capability, here.compute_capability),
+        "the target": targets,
     }
     return ", ".join(f"{name} was {old}, is {new}" for name, (old, new) in differing.items() if old != new) or None
 
 
 def read_options(record: Mapping[str, Any]) -> EngineOptions:
     """The options that ``asdict`` turned into ``record``. Raises KeyError or TypeError for any other record."""
-    tuning = EngineTuning(**record["tuning"])
+    tuning = EngineTuning(**{**record["tuning"], "targets": tuple(record["tuning"].get("targets", ()))})
     return EngineOptions(record["precision"], record["input_size"], BatchProfile(**record["batch"]), tuning)
 
 
@@ -206,6 +218,10 @@ def _is_later(found: EngineFacts, here: EngineFacts) -> bool:
     """Whether the engine is version-compatible, and TensorRT here has the same major version and is at least as new."""
     old, new = _numbers(found.tensorrt), _numbers(here.tensorrt)
     return found.options.tuning.version_compatible and old[:1] == new[:1] and old <= new
+
+
+def _numbered(capability: str) -> str:
+    return capability.replace(".", "")
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -37,6 +37,7 @@ from edge_resnet.cli.models import models
 from edge_resnet.cli.paper import paper
 from edge_resnet.cli.report import report
 from edge_resnet.cli.run import run
+from edge_resnet.cli.selftest import selftest
 from edge_resnet.cli.train import train
 from edge_resnet.core import __version__
 from edge_resnet.core.errors import INTERRUPTED, EdgeResnetError
@@ -69,6 +70,7 @@ app.command(cls=Command)(train)
 app.command(cls=Command)(paper)
 app.command()(models)
 app.command()(doctor)
+app.command()(selftest)
 app.command()(demo)
 app.add_typer(deploy, name="deploy")
 

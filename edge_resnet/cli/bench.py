@@ -30,7 +30,7 @@ def bench(
         Literal["single-stream", "multi-stream", "offline", "all"],
         typer.Option(help="One image at a time (p90), 8 at a time (p99), images per second, or all three."),
     ] = "single-stream",
-    backend: Annotated[str, typer.Option(help="auto, tensorrt, openvino, onnxruntime, or fake.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, tensorrt, tensorrt-rtx, openvino, onnxruntime, or fake.")] = "auto",
     seconds: Annotated[float, typer.Option(help="Shortest measurement, after the warm-up.")] = 10.0,
     min_queries: Annotated[
         int | None, typer.Option(help="Fewest queries (default: 1024, multi-stream 662, offline 24 batches).")

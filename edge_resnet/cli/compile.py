@@ -37,7 +37,16 @@ class _Files:
 
 def compile_(
     artifact: Annotated[Path, typer.Argument(help="Folder that build wrote.")],
-    backend: Annotated[str, typer.Option(help="auto, tensorrt, openvino or onnxruntime.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, tensorrt, tensorrt-rtx, openvino or onnxruntime.")] = "auto",
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="GPUS",
+            help="With --backend tensorrt-rtx: ampere+ (Ampere to Blackwell), turing, or compute capabilities such as 8.6,8.9 "
+            "(default: what suits this machine's GPU, else ampere+).",
+            rich_help_panel=_TENSORRT,
+        ),
+    ] = None,
     simulate_int8: Annotated[
         bool, typer.Option("--simulate-int8", help="Also derive the simulation of TensorRT's INT8.")
     ] = False,
@@ -92,16 +101,19 @@ def compile_(
 
     edge-resnet compile artifacts/resnet50-int8 --backend tensorrt --workspace 512 --level 5
 
+    edge-resnet compile artifacts/resnet50-fp16 --backend tensorrt-rtx --target turing
+
     edge-resnet compile artifacts/resnet50-int8 --write-onnx resnet50.onnx --dialect strong
     """
     from edge_resnet import api
+    from edge_resnet.artifact.enginecache import EngineTuning
     from edge_resnet.artifact.folder import open_artifact
 
     files = _Files(write_onnx, dialect, write_trt_cache, tensorrt_version)
     _check_options(files)
     opened = open_artifact(artifact)
     written = _write_files(opened, files, force=force)
-    tuning = _tuning(workspace, level, version_compatible=version_compatible, hardware_compatible=hardware_compatible)
+    tuning = _tuning(EngineTuning(workspace, level, version_compatible, hardware_compatible, _targets(target)))
     with progress_bars() as progress:
         engines = [] if written else [api.compile(opened, backend=backend, tuning=tuning, progress=progress)]
         if simulate_int8:
@@ -120,14 +132,15 @@ def compile_(
         )
 
 
-def _tuning(
-    workspace: int | None, level: int | None, *, version_compatible: bool, hardware_compatible: bool
-) -> EngineTuning | None:
+def _tuning(tuning: EngineTuning) -> EngineTuning | None:
     """None if no option was given: then any engine that fits is accepted."""
-    from edge_resnet.artifact.enginecache import EngineTuning
+    return None if tuning == type(tuning)() else tuning
 
-    tuning = EngineTuning(workspace, level, version_compatible, hardware_compatible)
-    return None if tuning == EngineTuning() else tuning
+
+def _targets(target: str | None) -> tuple[str, ...]:
+    from edge_resnet.device.rtxtargets import parse_targets
+
+    return () if target is None else parse_targets(target)
 
 
 def _check_options(files: _Files) -> None:

@@ -22,7 +22,7 @@ __all__ = ["evaluate"]
 def evaluate(
     artifact: Annotated[Path | None, typer.Argument(help="Artifact folder (default: the newest one under artifacts/).")] = None,
     data: Annotated[str, typer.Option(help="Folder of class folders, CSV, .npz, or digits, cifar10, imagenette.")] = "",
-    backend: Annotated[str, typer.Option(help="auto, tensorrt, openvino or onnxruntime.")] = "auto",
+    backend: Annotated[str, typer.Option(help="auto, tensorrt, tensorrt-rtx, openvino or onnxruntime.")] = "auto",
     simulate_int8: Annotated[bool, typer.Option("--simulate-int8", help="Simulate TensorRT's INT8 on this machine.")] = False,
     allow_random: Annotated[bool, typer.Option("--allow-random", help="Measure a network that was never trained.")] = False,
     save: Annotated[

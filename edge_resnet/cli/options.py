@@ -119,7 +119,7 @@ AllowRandom = Annotated[
     bool, typer.Option("--allow-random", help="Allow random weights, and noise as images.", rich_help_panel=_INT8)
 ]
 
-Backend = Annotated[str, typer.Option(help="auto, tensorrt, openvino or onnxruntime.", rich_help_panel=_OUTPUT)]
+Backend = Annotated[str, typer.Option(help="auto, tensorrt, tensorrt-rtx, openvino or onnxruntime.", rich_help_panel=_OUTPUT)]
 Batch = Annotated[str, typer.Option(help="Batch size, or min,opt,max.", rich_help_panel=_OUTPUT)]
 Workspace = Annotated[int | None, typer.Option(metavar="MiB", help="Memory limit of a TensorRT layer.", rich_help_panel=_OUTPUT)]
 Output = Annotated[Path | None, typer.Option("--output", "-o", help="Folder (default: artifacts/NAME).", rich_help_panel=_OUTPUT)]

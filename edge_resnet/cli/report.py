@@ -66,7 +66,7 @@ def report(
     depths: Annotated[str, typer.Option(help=_DEPTHS, rich_help_panel=_SWEEP)] = "",
     precisions: Annotated[str, typer.Option(help="One or more of fp32, fp16, int8.", rich_help_panel=_SWEEP)] = "fp32,int8",
     backends: Annotated[
-        str, typer.Option(help="One or more of auto, tensorrt, openvino, onnxruntime.", rich_help_panel=_SWEEP)
+        str, typer.Option(help="One or more of auto, tensorrt, tensorrt-rtx, openvino, onnxruntime.", rich_help_panel=_SWEEP)
     ] = "auto",
     batch: Annotated[str, typer.Option(help="1: single-stream; larger: offline.", rich_help_panel=_SWEEP)] = "1,8",
     data: Annotated[str | None, typer.Option(help=_DATA, rich_help_panel=_SWEEP)] = None,

@@ -130,5 +130,5 @@ UncertainDays = Annotated[
 ]
 UncertainMax = Annotated[float, typer.Option(metavar="MiB", help="Maximum size of all saved frames.", rich_help_panel=_VIDEO)]
 
-Backend = Annotated[str, typer.Option(help="auto, tensorrt, openvino, onnxruntime or fake.")]
+Backend = Annotated[str, typer.Option(help="auto, tensorrt, tensorrt-rtx, openvino, onnxruntime or fake.")]
 SimulateInt8 = Annotated[bool, typer.Option("--simulate-int8", help="Compute TensorRT's INT8 results on this machine.")]

@@ -5,6 +5,7 @@ A backend declares the kind of form that it runs; a new kind of form is one func
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -12,7 +13,7 @@ from typing import cast, get_args
 
 import onnx
 
-from edge_resnet.artifact.enginecache import FACTS, LAYERS, PLAN, EngineTuning, find_engine, store_engine
+from edge_resnet.artifact.enginecache import FACTS, LAYERS, PLAN, EngineTuning, engine_key, find_engine, store_engine
 from edge_resnet.artifact.folder import MODEL, Artifact, write_json
 from edge_resnet.compiler.graph.corrections import apply, read_corrections, read_graph
 from edge_resnet.compiler.graph.fp16 import to_fp16_typed
@@ -21,7 +22,7 @@ from edge_resnet.compiler.graph.trtcache import calibration_cache
 from edge_resnet.compiler.tensorrt import PlanRequest
 from edge_resnet.compiler.tensorrt.child import build_in_child
 from edge_resnet.compiler.tensorrt.timingcache import timings_path
-from edge_resnet.core.errors import BuildError, ConfigError
+from edge_resnet.core.errors import BuildError, CalibrationError, ConfigError, ExportError
 from edge_resnet.core.files import write_together
 from edge_resnet.core.records import Progress, Typing
 from edge_resnet.runtime.backend import (
@@ -36,6 +37,8 @@ from edge_resnet.runtime.backend import (
 )
 
 __all__ = ["DERIVATIONS", "compile_engine", "corrected_graph", "tensorrt_graph", "write_onnx", "write_trt_cache"]
+
+_log = logging.getLogger(__name__)
 
 
 def compile_engine(
@@ -87,7 +90,12 @@ def tensorrt_graph(artifact: Artifact, typing: Typing) -> onnx.ModelProto:
 def write_onnx(artifact: Artifact, path: Path, typing: Typing, *, force: bool = False) -> None:
     """Write ``tensorrt_graph`` to a file, whole or not at all. Raises BuildError if the file exists and ``force`` is false."""
     _check_free([path], artifact, force=force)
-    write_together({path: tensorrt_graph(artifact, typing).SerializeToString()}, force=force)
+    try:
+        graph = tensorrt_graph(artifact, typing)
+    except (CalibrationError, ExportError) as error:
+        # Only here is there a choice: the typing of an engine is that of the installed TensorRT.
+        raise error.with_hint("--dialect weak writes what TensorRT 8.6 to 10.11 read") if typing == "strong" else error from error
+    write_together({path: graph.SerializeToString()}, force=force)
 
 
 def write_trt_cache(artifact: Artifact, path: Path, tensorrt_version: str, *, force: bool = False) -> Path:
@@ -112,15 +120,16 @@ def _derive_qdq(artifact: Artifact, request: EngineRequest, progress: Progress |
 
 
 def _derive_plan(artifact: Artifact, request: EngineRequest, progress: Progress | None) -> Path:
-    """The graph with the typing of the installed TensorRT → its plan, with the plan's facts and the listing of its layers."""
-    from edge_resnet.runtime.tensorrt.plans import needed_here  # needs TensorRT
-
-    variant: Variant = "native" if request.form == artifact.manifest.precision else "reference"
-    facts = needed_here(artifact, variant, request.tuning)
+    """The graph with the typing of the installed library → its plan, with the plan's facts and the listing of its layers."""
+    facts = request.facts
+    assert facts is not None, "a backend that runs plans requests them by their facts"
+    if request.caveat:
+        _log.warning("%s", request.caveat)
 
     def write(folder: Path) -> None:
-        timings = timings_path(facts.tensorrt, facts.gpu, facts.compute_capability)
-        plan = PlanRequest(folder / MODEL, facts.options, facts.dialect, timings)
+        timings = timings_path(facts.tensorrt, facts.gpu, facts.compute_capability) if facts.gpu else None
+        targets = tuple(f"SM{capability.replace('.', '')}" for capability in facts.options.tuning.targets)
+        plan = PlanRequest(folder / MODEL, facts.options, facts.dialect, timings, facts.library, targets)
         graph = read_graph(artifact) if request.form == "fp32" else tensorrt_graph(artifact, facts.dialect)
         onnx.save(graph, plan.graph)
         built = build_in_child(plan, folder / PLAN, progress)
@@ -129,7 +138,7 @@ def _derive_plan(artifact: Artifact, request: EngineRequest, progress: Progress 
         if built.layers is not None:
             (folder / LAYERS).write_text(built.layers, encoding="utf-8")
 
-    return store_engine(artifact, request.key, request.form, write)
+    return store_engine(artifact, engine_key(facts), request.form, write)
 
 
 def _qdq_graph(artifact: Artifact, form: QdqForm) -> onnx.ModelProto:

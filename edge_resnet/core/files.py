@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import stat
 from collections.abc import Mapping
@@ -26,16 +27,21 @@ __all__ = [
     "lock",
     "parse_record",
     "read_bounded",
+    "read_cache",
     "read_json",
     "read_limited",
     "replace_files",
     "sha256_of",
+    "write_cache",
     "write_together",
     "write_whole",
 ]
 
 #: A report's samples are a few MiB.
 _MAX_JSON = 256 << 20
+#: What libraries cache of a network is a few MiB.
+_MAX_CACHE = 1 << 30
+_log = logging.getLogger(__name__)
 
 
 def write_together(contents: Mapping[Path, bytes], *, force: bool = True) -> None:
@@ -170,6 +176,27 @@ def parse_record(path: Path, content: Any, record: type[T], *, kind: str, schema
 def cache_folder() -> Path:
     """The folder for downloads and compiled code: ``edge-resnet`` in $XDG_CACHE_HOME or ~/.cache. It may not exist yet."""
     return user_cache_path("edge-resnet", appauthor=False)
+
+
+def read_cache(path: Path, what: str) -> bytes:
+    """The content of a cache's file; empty if there is none or it cannot be read, which is logged. ``what``: its name there."""
+    try:
+        return read_bounded(path, _MAX_CACHE, regular=True)
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+    except OSError as error:
+        _log.warning("the %s %s cannot be read (%s): this will take longer", what, path, error.strerror)
+        return b""
+
+
+def write_cache(path: Path, content: bytes, what: str) -> bool:
+    """Write a cache's file, whole or not at all. A failure is logged, and only makes the next time slower."""
+    try:
+        replace_files({path: lambda part: part.write_bytes(content)})
+    except OSError as error:
+        _log.warning("the %s %s cannot be written: %s", what, path, error.strerror or error)
+        return False
+    return True
 
 
 def sha256_of(path: Path) -> str:

@@ -39,6 +39,7 @@ EXTRAS: Mapping[str, str] = MappingProxyType(
         "starlette": "web",
         "tensorboard": "train",
         "tensorrt": "tensorrt",
+        "tensorrt_rtx": "rtx",
         "torch": "build",
         "torchvision": "build",
         "uvicorn": "web",

@@ -7,13 +7,17 @@ must not be constructed before ``first_gpu`` has returned.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from edge_resnet.core.errors import BackendError
 
-__all__ = ["LIBRARY", "Gpu", "first_gpu"]
+__all__ = ["LIBRARY", "OLDEST_DRIVER", "Gpu", "driver_cuda", "first_gpu"]
 
 LIBRARY = "libcuda.so.1"
+#: CUDA's major version → the oldest driver that runs it (CUDA Toolkit release notes, minor version compatibility).
+OLDEST_DRIVER: Mapping[int, str] = MappingProxyType({12: "525.60.13", 13: "580"})
 #: CUdevice_attribute of the CUDA driver API.
 _MAJOR, _MINOR, _INTEGRATED = 75, 76, 18
 _NO_DEVICE, _NAME_BYTES = 100, 256
@@ -43,6 +47,16 @@ def first_gpu(library: str = LIBRARY) -> Gpu:
     _call(cuda, "cuDeviceGetName", name, ctypes.c_int(_NAME_BYTES), device)
     major, minor, integrated = (_attribute(cuda, device, which) for which in (_MAJOR, _MINOR, _INTEGRATED))
     return Gpu(name.value.decode("utf-8", "replace"), f"{major}.{minor}", bool(integrated))
+
+
+def driver_cuda(library: str = LIBRARY) -> tuple[int, int] | None:
+    """The newest CUDA that the driver runs, as (12, 6); None if there is no driver, or if it does not say."""
+    version = ctypes.c_int()
+    try:
+        failed = ctypes.CDLL(library).cuDriverGetVersion(ctypes.byref(version))
+    except (OSError, AttributeError):
+        return None
+    return None if failed or version.value <= 0 else (version.value // 1000, version.value % 1000 // 10)
 
 
 def _attribute(cuda: ctypes.CDLL, device: ctypes.c_int, which: int) -> int:

@@ -29,7 +29,7 @@ _MAX_NAMES = 6
 class LayerReport:
     """The layers of an engine, and the causes that keep INT8 from being faster; None for an engine without INT8.
 
-    ``source`` is the file of the listing.
+    ``source`` is the file of the listing. ``gpu``: its name, or the targets of TensorRT for RTX; None if neither is known.
     """
 
     source: Path
@@ -88,9 +88,9 @@ def layers_of_file(path: Path) -> LayerReport:
     facts = _facts(path.parent / FACTS)
     options = facts.get("options")
     precision = options.get("precision") if isinstance(options, dict) else None
-    gpu, capability = (value if isinstance(value := facts.get(name), str) else None for name in ("gpu", "compute_capability"))
+    gpu, capability = (_text(facts, name) for name in ("gpu", "compute_capability"))
     is_int8 = precision == "int8" if precision is not None else any(layer.precision == "INT8" for layer in listing.layers)
-    return LayerReport(path, listing, gpu, why_not_faster(listing, capability) if is_int8 else None)
+    return LayerReport(path, listing, gpu or _targets(options), why_not_faster(listing, capability) if is_int8 else None)
 
 
 def _facts(path: Path) -> dict[str, object]:
@@ -99,6 +99,19 @@ def _facts(path: Path) -> dict[str, object]:
         found = json.loads(read_bounded(path, 1 << 20, regular=True))
         return found if isinstance(found, dict) else {}
     return {}
+
+
+def _text(facts: dict[str, object], name: str) -> str | None:
+    """The text of a field; None for one that is absent or empty, or no text."""
+    value = facts.get(name)
+    return value if isinstance(value, str) and value else None
+
+
+def _targets(options: object) -> str | None:
+    """The GPUs that TensorRT for RTX compiled for; None for a plan of TensorRT."""
+    tuning = options.get("tuning") if isinstance(options, dict) else None
+    targets = tuning.get("targets") if isinstance(tuning, dict) else None
+    return f"compute capability {', '.join(map(str, targets))}" if isinstance(targets, list) and targets else None
 
 
 def _row(layer: Layer) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from typing import TypeGuard
 
 from edge_resnet.core.errors import ArtifactError
 from edge_resnet.core.files import read_bounded
+from edge_resnet.measurement import myelin
 
 __all__ = [
     "UNKNOWN",
@@ -89,20 +90,21 @@ class Layer:
     def multiplies(self) -> bool:
         """Whether it is a convolution or a matrix product, which gain most from INT8."""
         # By kind, not by name: the name of a pooling layer can hold that of the convolution before it.
-        return (
-            re.search(r"conv(?!ert)|gemm|matrix|matmul|fullyconnected", self.kind, re.IGNORECASE) is not None and not self.moves
-        )
+        kinds = r"conv(?!ert)|gemm|matrix|matmul|fullyconnected"
+        known = re.search(kinds, self.kind, re.IGNORECASE) is not None or myelin.multiplies(self.kind, self.name)
+        return known and not self.moves
 
     @property
     def moves(self) -> bool:
         """Whether it only changes a tensor's type or memory layout."""
         kinds = r"reformat|copy|^quantize$|^dequantize$|^cast$|^transpose$"
-        return re.search(kinds, self.kind, re.IGNORECASE) is not None or self.name.startswith("Reformatting CopyNode")
+        copies = re.search(kinds, self.kind, re.IGNORECASE) is not None or self.name.startswith("Reformatting CopyNode")
+        return copies or myelin.moves(self.kind, self.name)
 
     @property
     def works(self) -> bool:
-        """Whether the GPU computes anything for it, which it does not for constants, markers and views."""
-        return re.search(r"^(noop|constant|signal|wait|shapehosttodevice|assertion)", self.kind, re.IGNORECASE) is None
+        """Whether the GPU computes anything for it, which it does not for constants, markers, views and shapes."""
+        return re.search(r"^(noop|constant|signal|wait|shapehosttodevice|shape_call|assertion)", self.kind, re.I) is None
 
     @property
     def precision(self) -> str:
@@ -222,9 +224,16 @@ def _layer(entry: str | Mapping[str, object]) -> Layer:
 
 def _adds(layer: Layer, entry: Mapping[str, object]) -> str:
     if layer.multiplies:
-        return "fused" if entry.get("HasResidual") in (1, True) else ""
-    if layer.moves or not layer.works or len(layer.inputs) < 2 or re.search("pool", layer.kind, re.IGNORECASE):
+        # Myelin marks no residual: it is a second tensor of the output's shape; other inputs are weights and dynamic shapes.
+        results = {tensor.shape for tensor in layer.outputs if tensor.shape}
+        second = any(tensor.shape in results for tensor in layer.inputs[1:])
+        inside = second and myelin.adds(layer.kind, layer.name)
+        return "fused" if inside or entry.get("HasResidual") in (1, True) else ""
+    computed = [tensor for tensor in layer.inputs if tensor.dtype not in ("INT32", "INT64")]  # and no dynamic shapes
+    if layer.moves or not layer.works or len(computed) < 2 or re.search("pool", layer.kind, re.IGNORECASE):
         return ""
+    if myelin.adds(layer.kind, layer.name):
+        return "alone"
     described = json.dumps([layer.name, entry.get("Metadata"), entry.get("Operations"), entry.get("Operation")], default=str)
     return "alone" if re.search(r"(?<![a-z])add(?![a-z])|iPlus|(?<![a-z])k?sum(?![a-z])", described, re.IGNORECASE) else ""
 
@@ -250,12 +259,14 @@ def _type_of(text: str) -> str:
 
 
 def _type_of_tactic(tactic: str) -> str:
-    text = tactic.replace("_", " ").lower()
+    text = re.sub(r"0x[0-9a-f]+", "", tactic.lower()).replace("_", " ")  # a hash may hold "bf16"
     return next((dtype for pattern, dtype in (*_TYPES, *_INSTRUCTIONS) if re.search(pattern, text)), UNKNOWN)
 
 
 def _layout_of(text: str) -> str:
     lowered = text.lower()
+    if match := re.match(r"\(n?(hwc|chw|linear|transposed)\)", lowered):  # Myelin's: "(NHWC) Channel major format"
+        return match[1].upper() if match[1] in ("hwc", "chw") else match[1]
     if match := re.search(r"\(k([a-z]+\d*)\)|^k?((?:linear|d?hwc|c?d?chw)\d*)$", lowered):
         name = (match[1] or match[2]).upper()
         return "linear" if name == "LINEAR" else name

@@ -11,7 +11,9 @@ from edge_resnet.measurement.layers import UNKNOWN, Layer, LayerListing
 
 __all__ = ["Cause", "Slowdown", "why_not_faster"]
 
-Cause = Literal["hardware", "no_detail", "no_int8", "float_products", "float_others", "moves", "adds", "small_batch"]
+Cause = Literal[
+    "hardware", "no_detail", "no_int8", "float_products", "float_others", "moves", "adds", "wide_outputs", "small_batch"
+]
 
 _FLOATS = ("FP32", "FP16", "BF16")
 #: Compute capabilities without INT8, from TensorRT's support matrix: P100 (6.0) has none; P4 (6.1) and V100 (7.0) have it, but
@@ -23,6 +25,8 @@ _NEARLY_ALL_PERCENT = 80.0
 _INSPECT = "edge-resnet inspect ARTIFACT --quantization"
 _LEFT_REMEDY = f"{_INSPECT} says which of them were meant to be, and why"
 _MOVES_REMEDY = f"they stand where layers differ in type or order; {_INSPECT} shows the pairs"
+_WIDE_REMEDY = "edge-resnet build --fp16, where this builder fuses bias, ReLU and Add into the convolution"
+_EMULATED_REMEDY = "edge-resnet build --fp16: this plan computes in FP16, with the rounding of INT8 as additional work"
 _ADDS_REMEDY = f"an Add fuses where its shortcut has a pair of its own; {_INSPECT} shows the pairs"
 
 
@@ -53,10 +57,18 @@ def why_not_faster(listing: LayerListing, compute_capability: str | None = None)
     floats = [layer for layer in working if _computes_in(layer) in _FLOATS and not layer.moves]
     if products and not int8 and any(layer.precision in _FLOATS for layer in products):
         text = "no convolution computes in INT8"
-        return (*found, _slowdown("no_int8", text, [x for x in products if x.precision in _FLOATS], "edge-resnet build --int8"))
+        # A plan of TensorRT for RTX for Turing rounds to INT8 and back, and computes in FP16.
+        remedy = _EMULATED_REMEDY if any(layer.kind == "correlation" for layer in products) else "edge-resnet build --int8"
+        return (*found, _slowdown("no_int8", text, [x for x in products if x.precision in _FLOATS], remedy))
     found += _group("float_products", "left in {types}", [layer for layer in floats if layer.multiplies], _LEFT_REMEDY)
     found += _group("moves", "changes of type or order alone", [x for x in working if x.moves], _MOVES_REMEDY)
-    found += _group("adds", "Adds outside a convolution", [x for x in working if x.adds == "alone"], _ADDS_REMEDY)
+    # Myelin fuses no Add into an INT8 convolution with a scale per channel (docs/decisions/2026-11-real-builder.md).
+    by_myelin = any(layer.kind == "correlation" for layer in int8)
+    adds_remedy = "" if by_myelin else _ADDS_REMEDY
+    found += _group("adds", "Adds outside a convolution", [x for x in working if x.adds == "alone"], adds_remedy)
+    if by_myelin:
+        wide = [layer for layer in int8 if any(tensor.dtype == "FP32" for tensor in layer.outputs)]
+        found += _group("wide_outputs", "INT8 convolutions that write FP32 for another layer to read", wide, _WIDE_REMEDY)
     others = [layer for layer in floats if not layer.multiplies and layer.adds != "alone"]
     found += _group("float_others", "other work in {types}", others, "")
     return (*found, *_small_batch(listing, int8))

@@ -11,7 +11,7 @@ from edge_resnet.artifact.enginecache import EngineTuning, find_engine
 from edge_resnet.artifact.folder import Artifact, newest_artifact, open_artifact
 from edge_resnet.core.errors import EdgeResnetError, IncompatibleEngineError
 from edge_resnet.core.records import Progress
-from edge_resnet.runtime.backend import Variant, load_backend, resolve_backend
+from edge_resnet.runtime.backend import Variant, backend_info, load_backend, resolve_backend
 
 __all__ = ["ARTIFACTS", "compile_written", "open_with_engine", "prepare_engine"]
 
@@ -37,9 +37,10 @@ def prepare_engine(
     """Derive the engine that the backend needs on this machine, unless the artifact holds it already.
 
     Raises IncompatibleEngineError if the engine is missing and onnx is not installed to derive it, ConfigError for an unknown
-    backend, and what the derivation raises.
+    backend, BackendError if the backend cannot run networks on this machine, and what the derivation raises.
     """
     name = resolve_backend(backend, variant)
+    backend_info(name).refuse_machine()
     request = load_backend(name).engine_request(artifact, variant)
     if request is None or find_engine(artifact, request.key) is not None:
         return

@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
@@ -18,7 +19,7 @@ from typing import Any, Literal, Protocol, TypeAlias, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from edge_resnet.artifact.enginecache import EngineTuning, find_engine
+from edge_resnet.artifact.enginecache import EngineFacts, EngineTuning, find_engine
 from edge_resnet.artifact.folder import MODEL, Artifact
 from edge_resnet.artifact.graphcheck import check_graph
 from edge_resnet.core.errors import (
@@ -71,6 +72,7 @@ BACKENDS: BackendTable = MappingProxyType(
     {
         "onnxruntime": "edge_resnet.runtime.onnxruntime",
         "tensorrt": "edge_resnet.runtime.tensorrt",
+        "tensorrt-rtx": "edge_resnet.runtime.tensorrt_rtx",
         "openvino": "edge_resnet.runtime.openvino",
         "fake": "edge_resnet.runtime.fake",
     }
@@ -137,13 +139,14 @@ class PipelinedBackend(Backend, Protocol):
 class EngineRequest:
     """The engine that a backend needs on this machine.
 
-    ``key``: its folder's name in the artifact. ``form``: what is derived, for example ``u8s8``. ``tuning``: how TensorRT builds
-    it.
+    ``key``: its folder's name in the artifact. ``form``: what is derived, for example ``u8s8``. ``facts``: of a plan, with its
+    library and options. ``caveat``: what should be known before it is derived, in one sentence.
     """
 
     key: str
     form: str
-    tuning: EngineTuning = field(default_factory=EngineTuning)
+    facts: EngineFacts | None = None
+    caveat: str = ""
 
 
 class BackendClass(Protocol):
@@ -165,20 +168,29 @@ class BackendClass(Protocol):
 @dataclass(frozen=True)
 class Requirement:
     """A package that a backend needs. ``module``: its import name. ``package``: its name on the package index. ``extra``: the
-    extra of edge-resnet that installs it, empty for a base dependency."""
+    extra of edge-resnet that installs it, empty for a base dependency. ``alternatives``: others that serve in its place."""
 
     module: str
     package: str
     extra: str = ""
+    alternatives: tuple[Requirement, ...] = ()
 
     @property
     def remedy(self) -> str:
         """The command that installs it."""
         return f"pip install 'edge-resnet[{self.extra}]'" if self.extra else "pip install edge-resnet"
 
+    @property
+    def packages(self) -> frozenset[str]:
+        """The names of the packages of which one is enough."""
+        return frozenset((self.package, *(other.package for other in self.alternatives)))
+
     def is_installed(self) -> bool:
-        """Whether the module can be found; it is not imported."""
-        return importlib.util.find_spec(self.module) is not None
+        """Whether the module or an alternative can be found; none is imported."""
+        with suppress(ModuleNotFoundError):  # the package that a dotted name lies in
+            if importlib.util.find_spec(self.module) is not None:
+                return True
+        return any(other.is_installed() for other in self.alternatives)
 
 
 @dataclass(frozen=True)
@@ -198,6 +210,10 @@ def _everywhere() -> bool:
     return True
 
 
+def _any_machine() -> None:
+    return
+
+
 @dataclass(frozen=True)
 class BackendInfo:
     """What a backend declares, readable without its library.
@@ -205,6 +221,7 @@ class BackendInfo:
     ``load``: imports the library and returns the class; raises ImportError if that fails.
     ``auto_rank``: the backend's place among those that ``auto`` tries, lowest first; None if ``auto`` never chooses it.
     ``suits``: whether ``auto`` should choose it on this machine, given that its packages are installed.
+    ``refuse_machine``: raises BackendError where it can derive engines but not run them.
     ``simulates``: it runs the simulation of TensorRT's INT8. ``fp16_as_fp32``: it computes an FP16 artifact in FP32.
     """
 
@@ -214,6 +231,7 @@ class BackendInfo:
     processor: Literal["CPU", "GPU"] = "CPU"
     auto_rank: int | None = None
     suits: Callable[[], bool] = _everywhere
+    refuse_machine: Callable[[], None] = _any_machine
     simulates: bool = False
     fp16_as_fp32: bool = False
 
@@ -260,6 +278,8 @@ def load_backend(name: str, table: BackendTable = BACKENDS) -> BackendClass:
     info = backend_info(name, table)
     try:
         return info.load()
+    except MissingDependencyError:
+        raise
     except ImportError as error:
         if is_out_of_memory(error):
             raise MemoryError from error
@@ -302,7 +322,8 @@ def refuse_tuning(tuning: EngineTuning | None) -> None:
     """Raise ConfigError if there is a tuning: for every backend whose form is not a plan."""
     if tuning is not None:
         raise ConfigError(
-            "workspace, level and compatibility are options of TensorRT", hint="choose the backend tensorrt, or leave them out"
+            "workspace, level, compatibility and target are options of TensorRT",
+            hint="choose the backend tensorrt or tensorrt-rtx, or leave them out",
         )
 
 

@@ -139,7 +139,7 @@ BACKEND = BackendInfo(
     load=_load,
     requirements=(Requirement("onnxruntime", "onnxruntime"),),
     form=QDQ_FOR_CPU,
-    auto_rank=3,
+    auto_rank=4,
     simulates=True,
     fp16_as_fp32=True,
 )

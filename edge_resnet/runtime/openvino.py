@@ -163,6 +163,6 @@ BACKEND = BackendInfo(
     load=_load,
     requirements=(Requirement("openvino", "openvino", extra="openvino"),),
     form=QDQ_FOR_CPU,
-    auto_rank=2,
+    auto_rank=3,
     suits=_suits,
 )

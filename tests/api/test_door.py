@@ -246,6 +246,7 @@ def test_evaluate_takes_the_models_backend_and_variant(tiny_artifacts: dict[str,
         assert error.value.hint
 
 
+@pytest.mark.usefixtures("brief_bench")
 def test_benchmark_an_open_model_and_a_path(tiny_artifacts: dict[str, Artifact], smooth_images: Path) -> None:
     """Each scenario on the fake backend; the model that is handed in stays open."""
     images = er.open_images(smooth_images)

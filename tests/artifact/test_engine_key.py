@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
-from edge_resnet.artifact.enginecache import EngineFacts, EngineOptions, EngineTuning, engine_key, why_unfit
+from edge_resnet.artifact.enginecache import EngineFacts, EngineOptions, EngineTuning, engine_key, read_options, why_unfit
 from edge_resnet.core.records import BatchProfile
 
 FACTS = EngineFacts("10.3.0", "NVIDIA Orin", "8.7", "a" * 64, "weak", EngineOptions("int8", 224, BatchProfile(1, 4, 8)))
@@ -18,6 +19,41 @@ OTHERS: dict[str, Any] = {
     "truth": "b" * 64,
     "options": replace(FACTS.options, batch=BatchProfile(1, 4, 16)),
 }
+#: Of TensorRT for RTX, which knows targets and no GPU.
+AIMED = replace(
+    FACTS, tensorrt="1.7.1.116", gpu="", compute_capability="", dialect="strong", library="tensorrt_rtx",
+    options=replace(FACTS.options, precision="fp16", tuning=EngineTuning(targets=("8.6", "8.9"))),
+)  # fmt: skip
+
+
+def aimed(*targets: str) -> EngineFacts:
+    return replace(AIMED, options=replace(AIMED.options, tuning=EngineTuning(targets=targets)))
+
+
+def test_the_key_of_an_engine_with_targets_can_be_read() -> None:
+    """The library, its version and the targets take the place of the GPU, and tell it from TensorRT's own."""
+    key = engine_key(AIMED)
+    assert key.startswith("tensorrt-rtx-1.7.1.116-sm86-89-fp16-")
+    assert len({engine_key(facts) for facts in (AIMED, aimed("8.6"), aimed("7.5"), replace(AIMED, library="tensorrt"))}) == 4
+
+
+@pytest.mark.parametrize(
+    ("needed", "reason"),
+    [
+        (("8.6",), None),
+        (("8.6", "8.9"), None),
+        (("7.5",), "the target was 8.6, 8.9, is 7.5"),
+        (("8.0", "8.6"), "the target was 8.6, 8.9, is 8.0, 8.6"),
+    ],
+)
+def test_an_engine_fits_where_its_targets_hold_all_that_are_needed(needed: tuple[str, ...], reason: str | None) -> None:
+    """The GPU of this machine is one target; a plan that is passed on needs all of its group."""
+    assert why_unfit(AIMED, aimed(*needed)) == reason
+
+
+def test_targets_survive_json() -> None:
+    """The record is read back as it was written: JSON has lists, and a key is made of facts."""
+    assert read_options(json.loads(json.dumps(asdict(AIMED.options)))) == AIMED.options
 
 
 def test_the_key_can_be_read() -> None:

@@ -122,7 +122,6 @@ def test_a_graph_cut_short_is_refused(tmp_path_factory: pytest.TempPathFactory, 
 
 
 @given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
-@settings(max_examples=50)
 def test_a_damaged_graph_is_one_error_or_none(tmp_path_factory: pytest.TempPathFactory, place: float, value: int) -> None:
     """A changed byte is refused or harmless, and never another exception."""
     content = bytearray(exported(small()))

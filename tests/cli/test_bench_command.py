@@ -21,7 +21,8 @@ from edge_resnet.measurement.bench.conditions import ConditionsMonitor
 from edge_resnet.measurement.bench.result import read_result, read_results
 
 Cli = Callable[..., Any]
-QUICK = ("--backend", "fake", "--seconds", "0.3", "--min-queries", "30", "--frame", "64x48", "--no-cold-start")
+pytestmark = pytest.mark.usefixtures("brief_bench")
+QUICK = ("--backend", "fake", "--seconds", "0.1", "--min-queries", "30", "--frame", "64x48", "--no-cold-start")
 
 
 @pytest.fixture

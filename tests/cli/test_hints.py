@@ -22,11 +22,14 @@ OTHER_PROGRAMS = re.compile(
 )
 #: The demonstration takes no network, images or budget from its user, so that nothing of them can be refused.
 WITHOUT_INPUT = frozenset({"demo"})
-#: Reached by commands whose arguments do not lead there: an engine replaces the one of its key, and a report has no budget.
+#: Reached by commands whose arguments do not lead there: an engine replaces the one of its key, a report has no budget, and the
+#: self-test measures on noise.
 NOT_FROM = {
     ("edge_resnet.artifact.folder", "staging"): frozenset({"run"}),
     ("edge_resnet.artifact.folder", "_writing"): frozenset({"run"}),
     ("edge_resnet.quantization.int8", "check_budget_options"): frozenset({"report"}),
+    ("edge_resnet.measurement.bench.inputs", "prepare_inputs"): frozenset({"selftest"}),
+    ("edge_resnet.measurement.bench.rules", "BenchOptions"): frozenset({"selftest"}),
 }
 
 

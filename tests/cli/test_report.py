@@ -31,8 +31,8 @@ QUICK = ("--backends", "onnxruntime", "--seconds", "0.05", "--batch", "1")
 
 
 @pytest.fixture(autouse=True)
-def quick_starts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure cold starts only in the test that asks for ``cold_start``: they take most of the time."""
+def quick_starts(request: pytest.FixtureRequest, brief_bench: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Brief benchmarks, with cold starts only in the test that asks for ``cold_start``: they take most of the time."""
     if "cold_start" not in request.fixturenames:
         monkeypatch.setattr("edge_resnet.measurement.bench.bench.measure_startup", lambda *_: None)
 

@@ -28,11 +28,12 @@ from edge_resnet.artifact.folder import (
     open_artifact,
     write_json,
 )
+from edge_resnet.compiler import derive
 from edge_resnet.compiler.derive import DERIVATIONS, compile_engine, corrected_graph, tensorrt_graph, write_onnx, write_trt_cache
-from edge_resnet.compiler.graph.corrections import read_corrections, write_corrections
+from edge_resnet.compiler.graph.corrections import read_corrections, read_graph, write_corrections
 from edge_resnet.compiler.graph.fp16 import STRONG_OPSET
 from edge_resnet.compiler.graph.trtcache import calibration_cache
-from edge_resnet.core.errors import ArtifactError, BuildError, ConfigError
+from edge_resnet.core.errors import ArtifactError, BuildError, ConfigError, ExportError
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import QuantRecipe
 from edge_resnet.pipelines.build import build
@@ -161,6 +162,24 @@ def test_corrections_reach_every_form(corrected: Artifact, tmp_path: Path) -> No
     folder = compile_engine(corrected)
     assert folder is not None
     assert "shift" in {node.name for node in onnx.load(folder / MODEL).graph.node}
+
+
+def test_the_weak_typing_is_a_remedy_where_it_can_be_chosen(
+    tiny_artifacts: dict[str, Artifact], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bias that FP16 cannot hold: a file for TensorRT may be typed weakly, an engine is typed as its TensorRT needs."""
+    artifact = tiny_artifacts["fp16"]
+    model = read_graph(artifact)
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "fc.bias")
+    bias.CopyFrom(numpy_helper.from_array(np.full_like(numpy_helper.to_array(bias), 1e6), "fc.bias"))
+    monkeypatch.setattr(derive, "read_graph", lambda artifact: model)
+    with pytest.raises(ExportError, match=r"fc\.bias holds 1e") as caught:
+        tensorrt_graph(artifact, "strong")
+    assert "--fp32" in caught.value.hint
+    assert "weak" not in caught.value.hint
+    with pytest.raises(ExportError) as caught:
+        write_onnx(artifact, tmp_path / "graph.onnx", "strong")
+    assert "--dialect weak" in caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["plain", "corrected"])

@@ -19,6 +19,7 @@ DISTRIBUTIONS = {
     "paho": "paho-mqtt",
     "prometheus_client": "prometheus-client",
     "sklearn": "scikit-learn",
+    "tensorrt_rtx": "tensorrt-rtx-cu12",
 }
 
 

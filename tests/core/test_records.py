@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
@@ -54,7 +54,6 @@ RECIPES = st.builds(
 )
 
 
-@settings(max_examples=60)
 @given(record=st.one_of(PREPROCESSES, MODELS, RECIPES))
 def test_json_brings_a_record_back(record: Any) -> None:
     """A record that is written and read is equal, including tuples and floats."""

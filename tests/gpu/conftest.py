@@ -10,21 +10,21 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 
 from edge_resnet.artifact.folder import Artifact, open_artifact
+from edge_resnet.artifact.precision import with_precision
 from edge_resnet.core.errors import BackendError
 from edge_resnet.core.records import BatchProfile, Precision
 from edge_resnet.device.gpu import Gpu, first_gpu
 from edge_resnet.images.imageset import ImageSet, batches, open_images
+from edge_resnet.runtime.tensorrt.cuda import CUDA
 
 REPO = Path(__file__).resolve().parents[2]
 NETWORKS = ("resnet18", "resnet50")
@@ -64,14 +64,15 @@ def tell(pytestconfig: pytest.Config) -> Callable[[str], None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def gpu() -> Gpu:
-    """The GPU; every test is skipped, with a reason, if the driver, TensorRT or PyCUDA is missing."""
+    """The GPU; every test is skipped, with a reason, if the driver, TensorRT, or PyCUDA and cuda.core are missing."""
     try:
         found = first_gpu()
     except BackendError as error:
         pytest.skip(str(error))
-    for package in ("tensorrt", "pycuda"):
-        if importlib.util.find_spec(package) is None:
-            pytest.skip(f"{package} is not installed")
+    if importlib.util.find_spec("tensorrt") is None:
+        pytest.skip("tensorrt is not installed")
+    if not CUDA.is_installed():
+        pytest.skip("neither pycuda nor cuda-core is installed")
     return found
 
 
@@ -100,19 +101,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def benchmark_module() -> ModuleType:
-    """benchmarks/gpu.py as a module; it derives artifacts from artifacts."""
-    spec = importlib.util.spec_from_file_location("benchmark_gpu", REPO / "benchmarks" / "gpu.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def artifact(work: Path, benchmark_module: ModuleType, request: pytest.FixtureRequest) -> Callable[[str, Precision], Artifact]:
+def artifact(work: Path, request: pytest.FixtureRequest) -> Callable[[str, Precision], Artifact]:
     """Returns the artifact of a network and a precision, with PROFILE; the folder is shared, do not modify."""
 
     def found(network: str, precision: Precision) -> Artifact:
@@ -121,8 +110,7 @@ def artifact(work: Path, benchmark_module: ModuleType, request: pytest.FixtureRe
         if not given and not source.exists():
             _build(network, request.getfixturevalue("real_data"), source)
         name = f"{network}-{precision}-{PROFILE.min}-{PROFILE.opt}-{PROFILE.max}"
-        made: Artifact = benchmark_module.derive(open_artifact(source), precision, PROFILE, work / name)
-        return made
+        return with_precision(open_artifact(source), precision, PROFILE, work / name)
 
     return found
 

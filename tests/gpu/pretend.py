@@ -87,24 +87,15 @@ cuda.record_through(ctypes.CDLL("libcuda.so.1"))
 class Event:
     def __init__(self):
         assert cuda.depth() > 0, "an event without a current context"
-        self._stream, self._at = None, None
+        self._at = None
 
     def record(self, stream):
-        self._stream, self._at = stream, None
+        self._at = None
         stream.work.append(lambda: setattr(self, "_at", time.perf_counter()))
-
-    def synchronize(self):
-        self._stream.synchronize()
 
     def time_till(self, later):
         assert self._at is not None and later._at is not None, "an event was not waited for"
         return (later._at - self._at) * 1e3
-
-
-def mem_get_info():
-    assert cuda.depth() > 0, "without a current context"
-    used = sum(memory.size for memory in cuda.MEMORY.values())
-    return (1 << 34) - used, 1 << 34
 """
 
 

@@ -11,6 +11,7 @@ import pytest
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.compiler.derive import compile_engine
 from edge_resnet.core.records import Precision
+from edge_resnet.deployment.selftest.compare import LIMITS, Limit, compare, off, spread
 from edge_resnet.images.imageset import ImageSet
 from edge_resnet.measurement.accuracy import evaluate
 from edge_resnet.runtime.backend import Variant, open_backend
@@ -18,14 +19,6 @@ from edge_resnet.runtime.backend import Variant, open_backend
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800), pytest.mark.filterwarnings("default::DeprecationWarning")]
 
 IMAGES = 128
-#: Least share of equal answers, and largest root of the mean squared difference of a logit, relative to the logits' own spread.
-#: FP32 is TF32 on GPUs from Ampere on, which rounds each factor to 11 bits: 2**-11 a layer, over 54 layers in quadrature 0.4 %,
-#: and room for what adds up. FP16 may keep sums of hundreds of products in as many bits: about ten times that. INT8's difference
-#: must stay below what quantization itself changes (of other batch sizes: below this figure): both round the same values, but a
-#: value near the border of two steps, which FP16 moves by up to a twentieth of a step, may fall to either side.
-LIMITS: dict[Precision, tuple[float, float]] = {"fp32": (0.99, 0.015), "fp16": (0.97, 0.05), "int8": (0.92, 0.10)}
-#: The largest of 128,000 differences is near five times their root mean square if they are distributed like noise.
-PEAK = 8.0
 
 
 @pytest.mark.parametrize("precision", LIMITS)
@@ -42,16 +35,14 @@ def test_logits_are_those_of_onnx_runtime(
     found, wanted, limit = opened(network, precision).infer(images), on_processor(made, images, "reference"), LIMITS[precision]
     if precision == "int8":
         reference, wanted = wanted, on_processor(made, images, "simulated")
-        limit = (limit[0], off(wanted, reference))
-    apart, peak = off(found, wanted), float(np.abs(found - wanted).max())
-    agreement = float(np.mean(found.argmax(axis=1) == wanted.argmax(axis=1)))
+        limit = Limit(limit.agreement, off(wanted, reference))
+    result = compare(found, wanted)
     tell(
-        f"{network} {precision}: {100 * agreement:.1f} % equal answers of {len(images)}, differences rms {100 * apart:.3f} % of "
-        f"the spread {spread(wanted):.2f} (limit {100 * limit[1]:.3f} %), max abs {peak:.4f}"
+        f"{network} {precision}: {100 * result.agreement:.1f} % equal answers of {len(images)}, differences rms "
+        f"{100 * result.off:.3f} % of the spread {spread(wanted):.2f} (limit {100 * limit.off:.3f} %), "
+        f"max {100 * result.peak:.3f} %"
     )
-    assert agreement >= limit[0]
-    assert apart <= limit[1]
-    assert peak <= PEAK * limit[1] * spread(wanted)
+    assert result.holds(limit), (result, limit)
 
 
 def on_processor(artifact: Artifact, images: Any, variant: Variant) -> Any:
@@ -59,16 +50,6 @@ def on_processor(artifact: Artifact, images: Any, variant: Variant) -> Any:
     compile_engine(artifact, "onnxruntime", variant)
     with open_backend(artifact, "onnxruntime", variant) as backend:
         return np.concatenate([backend.infer(images[start : start + 8]) for start in range(0, len(images), 8)])
-
-
-def spread(logits: Any) -> float:
-    """How much the logits of one image differ from each other."""
-    return float((logits - logits.mean(axis=1, keepdims=True)).std())
-
-
-def off(found: Any, wanted: Any) -> float:
-    """Root of the mean squared difference, relative to the spread."""
-    return float(np.sqrt(np.mean((found - wanted) ** 2))) / spread(wanted)
 
 
 def test_int8_has_the_accuracy_that_was_simulated(
@@ -108,4 +89,4 @@ def test_every_batch_gets_its_answers(
         assert (found.dtype, found.shape) == (np.float32, (count, backend.classes))
         worst = max(worst, float(np.sqrt(np.mean((found - alone[:count]) ** 2, axis=1)).max()) / spread(alone))
     tell(f"{network} {precision}: a row of a batch is at most {100 * worst:.3f} % of the spread off its image alone")
-    assert worst <= LIMITS[precision][1]
+    assert worst <= LIMITS[precision].off

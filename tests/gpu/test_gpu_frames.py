@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from edge_resnet.device.gpu import first_gpu
 from edge_resnet.device.machine import find_nvcc
 from edge_resnet.images.imageset import ImageSet
 from edge_resnet.images.preprocess import preprocess_bgr
+from edge_resnet.runtime.tensorrt.kernels import compile_kernels, shipped_ptx
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800), pytest.mark.filterwarnings("default::DeprecationWarning")]
 
@@ -24,13 +27,11 @@ SIZES = (
 
 @pytest.fixture
 def resizing(opened: Callable[..., Any]) -> Callable[..., Any]:
-    """Opens an engine that preprocesses on the GPU. Without nvcc the test is skipped; if nvcc fails, so does the test."""
+    """Opens an engine that preprocesses on the GPU: the kernels ship with the package, so every driver should take them."""
 
     def found(network: str, **how: Any) -> Any:
-        if find_nvcc() is None:
-            pytest.skip("no nvcc to compile the kernels with")
         backend = opened(network, "fp16", **how)
-        assert backend.resizes, "nvcc is here, and the kernels are not used: the log says why"
+        assert backend.resizes, "the kernels of the package are not used: the log says why"
         return backend
 
     return found
@@ -40,13 +41,13 @@ def noise(height: int, width: int) -> Any:
     return np.random.default_rng(height * 10_007 + width).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def on_gpu(backend: Any, frames: list[Any]) -> Any:
-    """The bytes that the GPU makes of the frames: the work of a slot without the network."""
+def on_gpu(backend: Any, frames: list[Any], kernels: bytes | None = None) -> Any:
+    """The bytes that the GPU makes of the frames: a slot's work without the network. ``kernels``: others than the backend's."""
     from edge_resnet.runtime.tensorrt.resize import GpuResize
 
     spec, cuda = backend._plan.preprocess, backend._cuda
     with cuda.current("the GPU failed while frames were resized"):
-        resize = GpuResize(cuda, backend._kernels.cubin(), spec, len(frames))
+        resize = GpuResize(cuda, kernels or backend._kernels.module(), spec, len(frames))
         target, stream = cuda.buffer((len(frames), spec.crop, spec.crop, 3), np.uint8), cuda.stream()
         try:
             target.host[:] = 77
@@ -68,6 +69,21 @@ def test_the_gpu_makes_the_same_bytes(resizing: Callable[..., Any], size: tuple[
     found, wanted = on_gpu(backend, [frame])[0], preprocess_bgr(frame, backend._plan.preprocess)
     off = np.abs(found.astype(int) - wanted)
     assert off.max() == 0, f"{np.count_nonzero(off)} of {off.size} values differ, by up to {off.max()}"
+
+
+def test_the_driver_takes_the_packages_kernels(resizing: Callable[..., Any]) -> None:
+    """The PTX is what is loaded: the driver compiles it, and nvcc is not needed."""
+    assert resizing("resnet18", slots=1)._kernels.module() == shipped_ptx()
+
+
+def test_nvccs_kernels_make_the_same_bytes(resizing: Callable[..., Any], tmp_path: Path) -> None:
+    """What a driver that refuses the PTX would get."""
+    nvcc = find_nvcc()
+    if nvcc is None:
+        pytest.skip("no nvcc to compile the kernels with")
+    backend, frames = resizing("resnet18", slots=1), [noise(1080, 1920), noise(479, 641)]
+    cubin = compile_kernels(nvcc, first_gpu().compute_capability, tmp_path).read_bytes()
+    np.testing.assert_array_equal(on_gpu(backend, frames, cubin), on_gpu(backend, frames))
 
 
 def test_a_batch_may_mix_sizes(resizing: Callable[..., Any]) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -153,7 +153,6 @@ def test_arrays_of_another_kind_are_refused() -> None:
         from_arrays("a", np.zeros((2, 4, 4, 3), np.uint8), [0, 1, 2])
 
 
-@settings(max_examples=60)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=40), st.integers(1, 50), st.integers(0, 9))
 def test_a_sample_is_as_balanced_as_the_set_allows(labels: list[int], count: int, seed: int) -> None:
     """No image twice, never too many, and a class has fewer images than another only if it is exhausted."""

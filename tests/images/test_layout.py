@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -270,7 +270,6 @@ def test_a_set_has_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @example(True, [(496, 2)])  # sends zipfile to a place before the file's beginning
-@settings(max_examples=80)
 @given(st.booleans(), st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=6))
 def test_damaged_archives_give_images_or_a_data_error(
     tmp_path_factory: pytest.TempPathFactory, small: bool, hits: list[tuple[int, int]]

@@ -47,7 +47,6 @@ def worst(one: ImageArray, other: ImageArray) -> int:
 
 
 @pytest.mark.parametrize("method", ["bilinear", "bicubic"])
-@settings(max_examples=60)
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 48), st.integers(0, 48), st.integers(0, 99))
 def test_every_size_agrees_with_torchvision_on_pil_images(
     method: Interpolation, height: int, width: int, crop: int, extra: int, seed: int
@@ -79,7 +78,6 @@ def test_the_usual_spec_agrees_with_both_paths_on_odd_and_usual_sizes(size: tupl
     assert worst(result, torchvision_tensor(image, spec)) <= 1
 
 
-@settings(max_examples=60)
 @given(st.sampled_from([2, 3, 5, 6, 7, 9]), st.integers(1, 30), st.integers(1, 3), st.integers(0, 99))
 def test_ties_in_the_rounding_stay_within_one(parts: int, side: int, aspect: int, seed: int) -> None:
     """Simple ratios, where sums often lie exactly between two values, differ by no more than 1 either."""
@@ -186,7 +184,6 @@ def test_bgr_frames_come_out_as_rgb() -> None:
     st.tuples(st.integers(0, 3), st.integers(0, 3)),
     st.tuples(st.sampled_from([-2, -1, 1, 2]), st.sampled_from([-1, 1, 3])),
 )
-@settings(max_examples=60)
 def test_a_bgr_view_of_any_strides_is_its_pixels(size: tuple[int, int], cut: tuple[int, int], steps: tuple[int, int]) -> None:
     """A strided part of a frame gives the same as its copy, and the frame does not change."""
     whole = noise(size[0] + cut[0], size[1] + cut[1])
@@ -343,7 +340,6 @@ def test_a_missing_file_a_folder_and_float_pixels_are_named(tmp_path: Path) -> N
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@settings(max_examples=80)
 @given(
     st.sampled_from(["JPEG", "PNG", "TIFF", "GIF", "WEBP"]),
     st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), max_size=12),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -263,3 +264,56 @@ def test_percents_are_of_the_whole(times: list[tuple[str, float]]) -> None:
     assert percents == pytest.approx(100 if listing.timed_ms else 0)
     partial = with_times(parse_layers({"Layers": ["a"]}), times)
     assert sum(found.time.percent for found in partial.layers if found.time) <= 100.0001
+
+
+@pytest.mark.parametrize(
+    ("precision", "types", "adds"), [("fp16", {"FP16": 54}, ("fused", 16)), ("int8", {"INT8": 53, "FP16": 1}, ("alone", 16))]
+)
+def test_plans_of_myelin_are_read(real_data: Path, precision: str, types: dict[str, int], adds: tuple[str, int]) -> None:
+    """Two real plans of ResNet-50: every product with its type, every residual Add, no move, and layouts in short."""
+    listing = read_layers(real_data / "tensorrt_logs" / f"rtx-1.7-resnet50-{precision}.layers.json")
+    assert Counter(found.precision for found in listing.layers if found.multiplies) == types
+    assert Counter(found.adds for found in listing.layers if found.adds) == dict([adds])
+    assert not [found.name for found in listing.layers if found.moves]
+    assert {found.outputs[0].layout for found in listing.layers if found.outputs} <= {"HWC", "linear", "transposed"}
+    assert sum(not found.works for found in listing.layers) == (16 if precision == "int8" else 0), "signals and waits"
+
+
+def test_a_hash_is_not_a_type() -> None:
+    """The tactic of a kernel that Myelin made ends in a hash, which may spell a type."""
+    entry = layer("__myl_Fc_myl0_1", "fusion", [], [], TacticName="__myl_Fc_0x0bf16a")
+    assert (one(entry).multiplies, one(entry).precision) == (True, UNKNOWN)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "does"),
+    [
+        ("correlation", "conv1_U6_myl0_1", "multiplies"),
+        ("gemm", "fc_myl0_3", "multiplies"),
+        ("fusion", "__myl_FcAddRelu_myl0_2", "multiplies"),
+        ("kgen", "__myl_ReshMulSum_myl0_23", "multiplies"),
+        ("kgen", "__myl_CastTran_myl0_4", "moves"),
+        ("kgen", "__myl_RounCast_myl0_4", "works"),
+        ("kgen", "__myl_MulSumless_myl0_4", "works"),
+        ("Constant", "__myl_FcAdd_myl0_2", "nothing"),
+        ("shape_call", "__mye1096_0_myl0_0", "nothing"),
+        ("signal", "__mye17030_myl0_5", "nothing"),
+    ],
+)
+def test_what_a_layer_of_myelin_does(kind: str, name: str, does: str) -> None:
+    """By its kind, and for kernels that were made for a list of operators by that list."""
+    found = Layer(name, kind)
+    assert found.multiplies == (does == "multiplies")
+    assert found.moves == (does == "moves")
+    assert found.works == (does != "nothing")
+
+
+@pytest.mark.parametrize(
+    ("second", "adds"), [(("Int64", []), ""), (("Half", [64, 64, 3, 3]), ""), (("Half", [1, 64, 56, 56]), "fused")]
+)
+def test_a_summand_has_the_outputs_shape(second: tuple[str, list[int]], adds: str) -> None:
+    """A convolution of Myelin may also read a dynamic shape, or weights that another layer prepared: they are not added."""
+    reads = [{"Name": "x", "Datatype": "Half", "Dimensions": [1, 64, 56, 56]}]
+    reads.append({"Name": "y", "Datatype": second[0], "Dimensions": second[1]})
+    writes = [{"Name": "z", "Datatype": "Half", "Dimensions": [1, 64, 56, 56]}]
+    assert one(layer("conv_myl0_1", "correlation", reads, writes)).adds == adds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from layerinfo import PROFILE, as_eleven, conv, document, layer, reformat, tensor
 
-from edge_resnet.measurement.layers import LayerListing, parse_layers, parse_profile, with_times
+from edge_resnet.measurement.layers import LayerListing, parse_layers, parse_profile, read_layers, with_times
 from edge_resnet.measurement.whyslow import Slowdown, why_not_faster
 
 HALF = tensor("half", "FP16", "HWC8")
@@ -155,3 +156,14 @@ def test_no_layer_has_two_causes(entries: list[Any], capability: str | None) -> 
     assert len(named) <= len(entries)
     assert set(named) <= {one.name for one in parsed.layers}
     assert all(finding.text for finding in found)
+
+
+def test_a_real_plan_of_myelin_has_its_causes(real_data: Path) -> None:
+    """ResNet-50 in INT8: sixteen Adds alone, for which there is no remedy, and 53 convolutions that write FP32."""
+    listing = read_layers(real_data / "tensorrt_logs" / "rtx-1.7-resnet50-int8.layers.json")
+    found = {finding.cause: finding for finding in why_not_faster(listing, "8.6")}
+    assert {cause: len(finding.layers) for cause, finding in found.items()} == {
+        "float_products": 1, "adds": 16, "wide_outputs": 53, "float_others": 34,
+    }  # fmt: skip
+    assert found["adds"].remedy == ""
+    assert "--fp16" in found["wide_outputs"].remedy

@@ -43,7 +43,9 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=NETWORKS, scope="module")
+@pytest.fixture(
+    params=[pytest.param(name, marks=[pytest.mark.slow] * (name == "resnet50a")) for name in NETWORKS], scope="module"
+)
 def spec(request: pytest.FixtureRequest) -> ModelSpec:
     """Every network."""
     return NETWORKS[request.param]

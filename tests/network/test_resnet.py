@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 import torch
 import torchvision
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -261,7 +261,6 @@ def pad_cases(draw: st.DrawFn) -> tuple[PadShortcut, torch.Tensor]:
     return shortcut, images(draw(st.integers(1, 3)), channels, height, width, seed=draw(st.integers(0, 99)))
 
 
-@settings(max_examples=80)
 @given(case=pad_cases())
 def test_padding_keeps_the_pixels_between_zero_channels(case: tuple[PadShortcut, torch.Tensor]) -> None:
     """Option A: every stride-th pixel, with zero channels before and after, and the odd one after."""
@@ -276,7 +275,6 @@ def test_padding_keeps_the_pixels_between_zero_channels(case: tuple[PadShortcut,
     assert list(shortcut.state_dict()) == []
 
 
-@settings(max_examples=80)
 @given(case=pad_cases())
 def test_export_form_of_padding_computes_the_same(case: tuple[PadShortcut, torch.Tensor]) -> None:
     """The fixed convolution gives the same numbers bit for bit, for odd sizes too."""

@@ -13,17 +13,14 @@ from exported import graph, image_batch, small
 from onnx import numpy_helper
 from torch.nn import functional as F
 
-from edge_resnet.artifact.folder import CALIBRATION, LABELS, MODEL, Artifact, open_artifact, write_json, write_manifest
+from edge_resnet.artifact.folder import CALIBRATION, MODEL, Artifact, open_artifact, write_json, write_manifest
 from edge_resnet.compiler.derive import compile_engine, tensorrt_graph
 from edge_resnet.compiler.graph.corrections import apply, read_corrections
 from edge_resnet.core.errors import BudgetError, CalibrationError, ConfigError, DataError, EdgeResnetError, ExportError
 from edge_resnet.core.records import QuantRecipe
-from edge_resnet.images.datasets import load_named
 from edge_resnet.images.imageset import open_images
 from edge_resnet.measurement.accuracy import evaluate
-from edge_resnet.network import build_network
-from edge_resnet.network.export import Deployable, export
-from edge_resnet.network.training import TrainData, TrainOptions, fit
+from edge_resnet.pipelines.demo import DemoResult
 from edge_resnet.pipelines.finetune import DEFAULTS, QatOptions, fine_tune, open_train_data
 from edge_resnet.pipelines.requantize import requantize
 from edge_resnet.quantization.int8 import Int8Options
@@ -66,19 +63,13 @@ def sources(
 
 
 @pytest.fixture(scope="module")
-def broken(tiny_artifacts: dict[str, Artifact], tmp_path_factory: pytest.TempPathFactory) -> Artifact:
-    """FP32: eight layers trained on the digits, with four channels of the last block scaled by 150.
+def broken(demonstration: tuple[DemoResult, Path], tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """FP32: the demonstration's eight layers, trained on the digits, with four channels of the last block scaled by 150.
 
     The function is the same; the step at which the average pool reads is not.
     """
-    folder = tmp_path_factory.mktemp("broken")
-    torch.manual_seed(0)
-    spec, preprocess = small("A", input_size=32), tiny_artifacts["fp32"].manifest.preprocess
-    network = build_network(spec)
-    data = TrainData(load_named("digits", "train"), None, preprocess)
-    fit(network, data, TrainOptions(epochs=3, batch=64, rate=0.1, augment="none", device="cpu"))
-    export(Deployable(network, preprocess), 32, folder / "model.onnx")
-    model = onnx.load(folder / "model.onnx")
+    trained = open_artifact(Path(demonstration[0].outcomes["fp32"].folder))
+    model = onnx.load(trained.folder / MODEL)
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for name in ("layer3.0.conv2.weight", "layer3.0.conv2.bias", "fc.weight"):
         value = np.array(numpy_helper.to_array(constants[name]))
@@ -87,10 +78,7 @@ def broken(tiny_artifacts: dict[str, Artifact], tmp_path_factory: pytest.TempPat
         else:
             value[:4] *= 150
         constants[name].CopyFrom(numpy_helper.from_array(value, name))
-    made = replaced(tiny_artifacts["fp32"], model, folder / "fp32")
-    (made.folder / LABELS).write_text("".join(f"{digit}\n" for digit in range(10)), encoding="utf-8")
-    write_manifest(made.folder, replace(made.manifest, model=replace(made.manifest.model, weights="digits")))
-    return open_artifact(made.folder)
+    return replaced(trained, model, tmp_path_factory.mktemp("broken") / "fp32")
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp32"])

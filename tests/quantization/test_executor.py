@@ -7,7 +7,7 @@ import onnx
 import pytest
 import torch
 from exported import graph, image_batch, logits, small
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import helper
 from torch import Tensor
@@ -78,7 +78,6 @@ def test_an_unknown_operator_is_refused_by_name() -> None:
         Executor(model, [])
 
 
-@settings(max_examples=60)
 @given(scale=st.floats(1e-3, 10), seed=st.integers(0, 99), spread=st.floats(0.1, 1000))
 def test_fake_quantization_rounds_and_passes_gradients(scale: float, seed: int, spread: float) -> None:
     """Values lie on the grid within half a step; x's gradient is 1 inside and 0 outside; scale's is Esser's equation 3."""

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -40,7 +40,6 @@ def counted_at_once(values: Floats, limit: float) -> npt.NDArray[np.int64]:
 
 
 @given(VALUES, st.data())
-@settings(max_examples=150)
 def test_any_order_and_any_batching_gives_the_same_counts(values: Floats, data: st.DataObject) -> None:
     """Shuffled and cut anywhere, empty pieces too, the same values give the same counts, limit, amax and sign."""
     shuffled = values[data.draw(st.permutations(range(len(values))))]
@@ -49,7 +48,6 @@ def test_any_order_and_any_batching_gives_the_same_counts(values: Floats, data: 
 
 
 @given(VALUES)
-@settings(max_examples=150)
 def test_counts_follow_their_definition(values: Floats) -> None:
     """Added one by one, with every doubling on the way, the counts equal those with the final limit from the start."""
     histogram = of(*values.reshape(-1, 1))
@@ -61,7 +59,6 @@ def test_counts_follow_their_definition(values: Floats) -> None:
 
 
 @given(VALUES)
-@settings(max_examples=150)
 def test_every_value_is_counted_once_and_the_extremes_are_exact(values: Floats) -> None:
     """The counts sum to the number of values; amax is the largest |x| to the bit; signed says whether any is negative."""
     histogram = of(values)
@@ -71,7 +68,6 @@ def test_every_value_is_counted_once_and_the_extremes_are_exact(values: Floats) 
 
 
 @given(VALUES)
-@settings(max_examples=150)
 def test_the_limit_is_the_next_power_of_two(values: Floats) -> None:
     """The limit is a power of two above amax and at most twice it, the smallest limit aside; 0 for zeros alone."""
     histogram = of(values)
@@ -156,7 +152,6 @@ def test_values_that_are_not_finite_are_refused(bad: float, place: int) -> None:
 
 
 @given(VALUES, st.integers(1, 5))
-@settings(max_examples=60)
 def test_a_sample_is_counted_and_the_largest_of_the_whole_kept(values: Floats, step: int) -> None:
     """With a sample and the largest value of the whole, the counts are the sample's, and limit and amax cover that value."""
     sample = AbsHistogram()

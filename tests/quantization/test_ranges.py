@@ -95,7 +95,6 @@ def kept_bins(histogram: AbsHistogram, amax: float) -> int:
 
 
 @given(VALUES, st.floats(50, 100, exclude_min=True))
-@settings(max_examples=100)
 def test_a_range_is_positive_and_never_above_the_largest_value(values: Floats, percentile: float) -> None:
     """0 < amax <= max |x| with every method; 1.0 if all values are zero."""
     largest = float(np.abs(values).max())
@@ -105,7 +104,6 @@ def test_a_range_is_positive_and_never_above_the_largest_value(values: Floats, p
 
 
 @given(VALUES, st.integers(-30, 30))
-@settings(max_examples=100)
 def test_a_power_of_two_passes_through(values: Floats, exponent: int) -> None:
     """Values times a power of two have exactly that multiple of the range, with every method."""
     with np.errstate(over="ignore", under="ignore"):
@@ -120,7 +118,6 @@ def test_a_power_of_two_passes_through(values: Floats, exponent: int) -> None:
 
 
 @given(VALUES, st.integers(2, 1000))
-@settings(max_examples=50)
 def test_seeing_everything_again_changes_nothing(values: Floats, times: int) -> None:
     """Counts that are all ``times`` as large give the same range: only shares matter."""
     once, often = of(values), of(values)
@@ -131,7 +128,6 @@ def test_seeing_everything_again_changes_nothing(values: Floats, times: int) -> 
 
 @given(VALUES, st.floats(50, 100, exclude_min=True))
 @example(np.arange(1, 101, dtype=np.float32), 99.0)
-@settings(max_examples=150)
 def test_a_percentile_covers_its_share_and_one_bin_less_does_not(values: Floats, percentile: float) -> None:
     """At least the requested share of |x| lies within the range, and less than it below the range minus one bin."""
     histogram = of(values)
@@ -145,7 +141,6 @@ def test_a_percentile_covers_its_share_and_one_bin_less_does_not(values: Floats,
 
 
 @given(VALUES, st.lists(st.floats(50, 100, exclude_min=True), min_size=2, max_size=6))
-@settings(max_examples=100)
 def test_a_larger_percentile_never_gives_a_smaller_range(values: Floats, percentiles: list[float]) -> None:
     """The range rises with the percentile."""
     histogram = of(values)
@@ -154,7 +149,6 @@ def test_a_larger_percentile_never_gives_a_smaller_range(values: Floats, percent
 
 
 @given(VALUES)
-@settings(max_examples=100)
 def test_percentile_100_clips_nothing(values: Floats) -> None:
     """The hundredth percentile is the largest value itself."""
     histogram = of(values)

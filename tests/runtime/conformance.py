@@ -42,10 +42,13 @@ class Conformance:
 
     @pytest.fixture
     def name(self, request: pytest.FixtureRequest) -> str:
-        """Each backend of the table whose packages are installed."""
-        for requirement in backend_info(request.param, self.table).requirements:
+        """Each backend of the table whose packages are installed, and its GPU if it runs on one."""
+        info = backend_info(request.param, self.table)
+        for requirement in info.requirements:
             if not requirement.is_installed():
                 pytest.skip(f"{requirement.package} is not installed")
+        if info.processor == "GPU" and not info.suits():
+            pytest.skip(f"no GPU that {request.param} runs on")
         return str(request.param)
 
     @pytest.fixture

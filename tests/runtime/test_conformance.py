@@ -26,7 +26,7 @@ def test_auto_is_installed() -> None:
 
 def test_auto_prefers_the_fastest() -> None:
     """The order that `auto` tries, and the one backend that simulates TensorRT."""
-    assert auto_order() == ["tensorrt", "openvino", "onnxruntime"]
+    assert auto_order() == ["tensorrt", "tensorrt-rtx", "openvino", "onnxruntime"]
     assert [name for name in BACKENDS if backend_info(name).simulates] == ["onnxruntime"]
 
 
@@ -41,9 +41,10 @@ def test_a_missing_library_names_the_command(monkeypatch: pytest.MonkeyPatch) ->
 def test_reading_every_declaration_loads_no_library() -> None:
     """What the backends declare is readable where none of their libraries is installed."""
     code = (
-        "import sys\nfor name in ('onnxruntime', 'openvino', 'tensorrt', 'pycuda'): sys.modules[name] = None\n"
+        "import sys\n"
+        "for name in ('onnxruntime', 'openvino', 'tensorrt', 'tensorrt_rtx', 'pycuda', 'cuda'): sys.modules[name] = None\n"
         "from edge_resnet.runtime.backend import BACKENDS, backend_info\n"
         "print(*[backend_info(name).form.kind for name in sorted(BACKENDS)])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "graph qdq qdq plan\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "graph qdq qdq plan plan\n"), done.stderr

@@ -6,6 +6,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,9 @@ def test_the_caller_may_reuse_submitted_frames(make: Callable[..., Any]) -> None
             backend.submit_frames(frames(5))
 
 
-def test_many_threads_get_their_own_answers(make: Callable[..., Any], tmp_path: Path) -> None:
-    """Eight threads run frames at once: the kernels are compiled once, and every thread gets its own logits."""
+def test_many_threads_get_their_own_answers(make: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight threads run frames at once: nvcc compiles for a driver that refuses PTX, once, and each gets its own logits."""
+    monkeypatch.setattr(pycuda_driver, "NEWEST_ISA", (7, 4))
     wrong: list[int] = []
 
     def work(seed: int) -> None:
@@ -108,29 +110,71 @@ def test_batches_below_the_smallest_are_filled_up(make: Callable[..., Any]) -> N
         np.testing.assert_array_equal(backend.infer_frames(frames(1)), expected(frames(1)))
 
 
-@pytest.mark.parametrize("why", ["no nvcc", "nvcc fails", "the GPU refuses"])
+def test_the_packages_kernels_come_first(make: Callable[..., Any], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The PTX is used where the driver takes it, in silence but for a line of level INFO; nvcc is not called."""
+    with caplog.at_level(logging.INFO, logger="edge_resnet.runtime.tensorrt.kernels"), make() as backend:
+        np.testing.assert_array_equal(backend.infer_frames(frames(2)), expected(frames(2)))
+    said = [(record.levelname, record.getMessage()) for record in caplog.records if record.name.endswith("kernels")]
+    assert said == [("INFO", "frames are resized on the GPU, by the kernels of this package")]
+    assert not (tmp_path / "log").exists()
+
+
+def test_an_old_driver_gets_kernels_from_nvcc(
+    make: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A driver whose CUDA is older than the PTX refuses it: one warning, and the same bytes by what nvcc compiles."""
+    monkeypatch.setattr(pycuda_driver, "NEWEST_ISA", (7, 4))
+    with caplog.at_level(logging.WARNING, logger="edge_resnet"), make() as backend:
+        assert backend.resizes
+        for count in (2, 9):
+            np.testing.assert_array_equal(backend.infer_frames(frames(count)), expected(frames(count)))
+    (record,) = caplog.records
+    assert record.getMessage().startswith("the kernels of this package are not used: the GPU refuses the kernels: ")
+    assert "the provided PTX was compiled with an unsupported toolchain." in record.getMessage()
+    assert len((tmp_path / "log").read_text(encoding="utf-8").splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("why", "words"), [("no nvcc", "no nvcc"), ("nvcc fails", "no such GPU"), ("the GPU refuses", "refuses")]
+)
 def test_without_kernels_the_processor_resizes(
     make: Callable[..., Any],
     nvcc: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     why: str,
+    words: str,
 ) -> None:
-    """The logits are the same, and the reason is logged once."""
+    """The logits are the same, and each refusal is logged once, the package's kernels' first."""
     if why == "no nvcc":
         monkeypatch.setattr("edge_resnet.runtime.tensorrt.kernels.find_nvcc", lambda: None)
     elif why == "nvcc fails":
         nvcc.write_text("#!/bin/sh\n[ $1 = --version ] && echo 13 && exit 0\necho 'fatal: no such GPU' >&2; exit 1\n")
     with caplog.at_level(logging.WARNING, logger="edge_resnet"), make() as backend:
-        if why == "the GPU refuses":
-            pycuda_driver.FAULTS["module_from_buffer"] = 1
+        pycuda_driver.FAULTS["module_from_buffer"] = 2 if why == "the GPU refuses" else 1
         assert not backend.resizes
         for count in (2, 9):
             np.testing.assert_array_equal(backend.infer_frames(frames(count)), expected(frames(count)))
         np.testing.assert_array_equal(backend.result(backend.submit_frames(frames(3))), expected(frames(3)))
     said = [record.getMessage() for record in caplog.records]
-    assert len(said) == 1
-    assert said[0].startswith("frames are resized on the CPU: ")
+    assert len(said) == 2
+    assert said[0].startswith("the kernels of this package are not used: the GPU refuses the kernels: ")
+    assert said[1].startswith("frames are resized on the CPU: ")
+    assert words in said[1]
+
+
+def test_the_processor_resizes_what_the_kernels_have_no_filter_for(
+    make: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Bicubic frames get the processor's pixels, and a line says why before the first frame."""
+    spec = replace(SPEC, interpolation="bicubic")
+    with caplog.at_level(logging.WARNING, logger="edge_resnet"), make(preprocess=spec) as backend:
+        assert not backend.resizes
+        pixels = np.stack([preprocess_bgr(frame, spec) for frame in frames(3)])
+        np.testing.assert_array_equal(backend.infer_frames(frames(3)), answers(pixels))
+    assert [record.getMessage() for record in caplog.records] == [
+        "frames are resized on the CPU: the kernels have no bicubic filter"
+    ]
 
 
 @pytest.mark.parametrize("call", ["prepared_async_call", "memcpy_htod_async", "pagelocked_empty", "mem_alloc", "synchronize"])

@@ -1,5 +1,6 @@
 /* A stand-in of the CUDA driver: the calls that look for a GPU, and those that capture graphs, which it counts.
-   STUB_FAILS names a call and its error: cuInit=100. A capture calls back: begin, end, launch, each with a stream's handle. */
+   STUB_FAILS names a call and its error: cuInit=100. A capture calls back: begin, end, launch, each with a stream's handle.
+   cuda_driver.py serves all other calls, to those who ask for their addresses by name. */
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,12 +33,19 @@ int cuDeviceGetName(char *name, int length, int device) {
 
 int cuDeviceGetAttribute(int *value, int attribute, int device) {
     (void)device;
-    *value = attribute == 75 ? 8 : attribute == 76 ? 7 : attribute == 18 ? 1 : -1;
+    const char *said = getenv("STUB_CAPABILITY"); /* 87: 8.7 */
+    int capability = said ? atoi(said) : 87;
+    *value = attribute == 75 ? capability / 10 : attribute == 76 ? capability % 10 : attribute == 18 ? 1 : -1;
     return fails("cuDeviceGetAttribute");
 }
 
+int cuMemGetInfo_v2(size_t *available, size_t *total) {
+    *available = *total = (size_t)1 << 34;
+    return fails("cuMemGetInfo_v2");
+}
+
 /* CUDA's error numbers. */
-enum { INVALID_VALUE = 1, ILLEGAL_STATE = 401, CAPTURE_UNSUPPORTED = 900 };
+enum { INVALID_VALUE = 1, ILLEGAL_STATE = 401, NOT_FOUND = 500, CAPTURE_UNSUPPORTED = 900 };
 
 struct graph { long number; int executable; };
 
@@ -105,4 +113,28 @@ int cuGraphDestroy(struct graph *graph) {
     free(graph);
     graphs--;
     return 0;
+}
+
+/* The primary context is let go of when the process has shut Python down, and so not by a call into it. */
+static int (*look_up)(const char *name, int version, void **address), (*on_retain)(void), (*on_release)(void);
+
+void stub_serve(int (*by_name)(const char *, int, void **), int (*retain)(void), int (*release)(void)) {
+    look_up = by_name, on_retain = retain, on_release = release;
+}
+
+int cuDevicePrimaryCtxRetain(void **context, int device) {
+    *context = (void *)0xC0DE;
+    return device ? INVALID_VALUE : on_retain ? on_retain() : 0;
+}
+
+int cuDevicePrimaryCtxRelease(int device) { return device ? INVALID_VALUE : on_release ? on_release() : 0; }
+
+int cuGetProcAddress_v2(const char *name, void **address, int version, unsigned long long flags, int *found) {
+    int failed = 0;
+    (void)flags;
+    if (!strcmp(name, "cuDevicePrimaryCtxRetain")) *address = (void *)cuDevicePrimaryCtxRetain;
+    else if (!strcmp(name, "cuDevicePrimaryCtxRelease")) *address = (void *)cuDevicePrimaryCtxRelease;
+    else failed = look_up ? look_up(name, version, address) : NOT_FOUND;
+    if (found) *found = failed ? 1 : 0;
+    return failed;
 }

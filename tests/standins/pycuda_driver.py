@@ -1,7 +1,8 @@
 """A stand-in of pycuda.driver with real memory, in which the work of a stream is run when the stream is synchronized.
 
 It detects a copy that is read before it is synchronized, a freed address, and work without a current context.
-A compiled module is a shared library of the same functions for the CPU, which take the launch's grid and block last.
+A cubin is a shared library of the same functions for the CPU, which take the launch's grid and block last. PTX is translated to
+one, if it is for an instruction set that the driver knows.
 """
 
 from __future__ import annotations
@@ -15,8 +16,12 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from standins import ptx
 
-__all__ = ["CLOCK", "FAULTS", "GRAPHS", "KIB_MS", "MEMORY", "STREAMS", "driver", "read", "record_through", "spend", "write"]
+__all__ = [
+    "CLOCK", "FAULTS", "GRAPHS", "KIB_MS", "MEMORY", "NEWEST_ISA", "STREAMS",
+    "driver", "read", "record_through", "spend", "write",
+]  # fmt: skip
 
 #: Call → how often it still fails; filled by tests.
 FAULTS: dict[str, int] = {}
@@ -28,6 +33,8 @@ GRAPHS: dict[int, list[Callable[[], None]]] = {}
 #: The GPU's clock in milliseconds, and the time to copy a KiB; the engine adds the time of the network.
 CLOCK: dict[str, float] = {"ms": 0.0}
 KIB_MS = 0.5
+#: The newest PTX that the driver takes: that of CUDA 12.2, as on JetPack 6.0.
+NEWEST_ISA = (8, 2)
 _hooks: list[Any] = []
 _numbers = itertools.count(1 << 20, 1 << 20)
 #: Far enough apart that an address within an allocation identifies it.
@@ -161,24 +168,24 @@ def pagelocked_empty(shape: tuple[int, ...], dtype: Any, order: str = "C", mem_f
     return np.ndarray(shape, dtype, buffer=_Host(b"\xab" * size))
 
 
-def memcpy_htod_async(destination: _Allocation, source: np.ndarray[Any, Any], stream: Stream) -> None:
+def memcpy_htod_async(dest: _Allocation, src: np.ndarray[Any, Any], stream: Stream) -> None:
     _call("memcpy_htod_async")
-    assert source.flags.c_contiguous
+    assert src.flags.c_contiguous
 
     def copy() -> None:
-        write(int(destination), source.view(np.uint8).reshape(-1))
-        spend(KIB_MS * source.nbytes / 1024)
+        write(int(dest), src.view(np.uint8).reshape(-1))
+        spend(KIB_MS * src.nbytes / 1024)
 
     stream.work.append(copy)
 
 
-def memcpy_dtoh_async(destination: np.ndarray[Any, Any], source: _Allocation, stream: Stream) -> None:
+def memcpy_dtoh_async(dest: np.ndarray[Any, Any], src: _Allocation, stream: Stream) -> None:
     _call("memcpy_dtoh_async")
-    assert destination.flags.c_contiguous
+    assert dest.flags.c_contiguous
 
     def copy() -> None:
-        flat = destination.view(np.uint8).reshape(-1)
-        flat[:] = read(int(source), flat.size)
+        flat = dest.view(np.uint8).reshape(-1)
+        flat[:] = read(int(src), flat.size)
         spend(KIB_MS * flat.size / 1024)
 
     stream.work.append(copy)
@@ -243,6 +250,8 @@ class _Module:
 
 def module_from_buffer(buffer: bytes) -> _Module:
     _call("module_from_buffer")
+    if b".version" in buffer:
+        return _Module(_compiled(buffer))
     with tempfile.NamedTemporaryFile(suffix=".so") as file:
         file.write(buffer)
         file.flush()
@@ -250,6 +259,19 @@ def module_from_buffer(buffer: bytes) -> _Module:
             return _Module(ctypes.CDLL(file.name))
         except OSError as error:
             raise Error("cuModuleLoadDataEx failed: device kernel image is invalid - ") from error
+
+
+def _compiled(text: bytes) -> ctypes.CDLL:
+    assert text.endswith(b"\0"), "the driver reads PTX up to a NUL"
+    content = text.partition(b"\0")[0].decode("ascii")
+    if ptx.isa_of(content) > NEWEST_ISA:
+        raise Error("cuModuleLoadDataEx failed: the provided PTX was compiled with an unsupported toolchain. - ")
+    try:
+        return ptx.library_of(content)
+    except NotImplementedError as error:
+        raise Error(f"cuModuleLoadDataEx failed: a PTX JIT compilation failed - ptxas fatal: {error}") from error
+    except FileNotFoundError as error:
+        raise Error("cuModuleLoadDataEx failed: PTX JIT compiler library not found - ") from error
 
 
 class _Context:

@@ -13,7 +13,8 @@ import onnx
 
 __all__ = ["BUILD_CLASSES", "CALLS", "FAULTS"]
 
-#: Call → the outcome of each call: ``fine``, ``none``, or an error line that is logged before None. Filled by tests.
+#: Call → the outcome of each call: ``fine``, ``none``, or what is logged before None: lines that begin with their severity, or
+#: else are errors. Filled by tests.
 FAULTS: dict[str, list[str]] = {}
 #: The recorded calls, in order.
 CALLS: list[tuple[str, Any]] = []
@@ -35,7 +36,10 @@ def _fails(call: str, logger: Any = None) -> bool:
     if reason == "fine":
         return False
     if reason != "none" and logger is not None:
-        logger.log(_Severity.ERROR, reason)
+        for line in reason.splitlines():
+            level, _, text = line.partition(" ")
+            known = level in _Severity.__members__
+            logger.log(_Severity[level] if known else _Severity.ERROR, text if known else line)
     return True
 
 
@@ -126,8 +130,14 @@ class IBuilderConfig:
     def set_flag(self, flag: Any) -> None:
         self._flags.append(flag.name)
 
+    def get_flag(self, flag: Any) -> bool:
+        return flag.name in self._flags
+
     def set_memory_pool_limit(self, pool: Any, size: int) -> None:
         self._pools[pool.name] = size
+
+    def get_memory_pool_limit(self, pool: Any) -> int:
+        return self._pools.get(pool.name, 1 << 40)
 
     def add_optimization_profile(self, profile: _Profile) -> int:
         if _fails("add_optimization_profile"):
@@ -200,15 +210,25 @@ class Builder:
         watcher = getattr(config, "progress_monitor", None)
         if watcher is not None:
             assert watcher._ready, "the base class of the monitor was not initialised"
-            watcher.phase_start("Building", None, 2)
-            watcher.phase_start("Tactics", "Building", 50)
-            assert watcher.step_complete("Tactics", 1) is True
-            for step in range(3):
-                assert watcher.step_complete("Building", step) is True
-            watcher.phase_finish("Tactics")
-            watcher.phase_finish("Building")
+            if not _watched(watcher):
+                self._logger.log(_Severity.ERROR, "IBuilder::buildSerializedNetwork: Error Code 7: BuildCanceled")
+                return None
         self._logger.log(_Severity.VERBOSE, "tactics were timed")
         return None if _fails("build_serialized_network", self._logger) else json.dumps(how).encode()
+
+
+def _watched(watcher: Any) -> bool:
+    """The phases of a build as the real builder reports them: nested, steps from 0 on, and the last one never comes."""
+    watcher.phase_start("Building engine", None, 3)
+    watcher.phase_start("Timing tactics", "Building engine", 4)
+    for step in range(4):
+        if not watcher.step_complete("Timing tactics", step):
+            return False
+    watcher.phase_finish("Timing tactics")
+    if not all(watcher.step_complete("Building engine", step) for step in range(2)):
+        return False
+    watcher.phase_finish("Building engine")
+    return True
 
 
 class _Context:

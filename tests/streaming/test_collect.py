@@ -377,7 +377,9 @@ def test_collecting_needs_neither_torch_nor_onnx(tmp_path: Path) -> None:
     assert result.stdout == "4\n", result.stderr
 
 
-@pytest.mark.parametrize(("clip", "frames", "least"), [("bird.mkv", 63, 8), ("bottle-detection.mp4", 1189, 100)])
+@pytest.mark.parametrize(
+    ("clip", "frames", "least"), [("bird.mkv", 63, 8), pytest.param("bottle-detection.mp4", 1189, 100, marks=pytest.mark.slow)]
+)
 def test_real_videos_give_real_sets(real_data: Path, tmp_path: Path, clip: str, frames: int, least: int) -> None:
     """Much of a real clip is near-duplicates; the saved frames have full size and come from its whole length."""
     with open_source(str(real_data / "video" / clip)) as source:

@@ -27,7 +27,7 @@ STRONG_OPSET = 19
 #: FP16's smallest number above zero.
 MIN_HALF = 2.0**-24
 _LARGEST_HALF = float(np.finfo(np.float16).max)
-_REMEDY = "use the weakly typed graph, which TensorRT 8.6 to 10.11 read"
+_REMEDY = "edge-resnet build --fp32 has no such limit"
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 Halves: TypeAlias = npt.NDArray[np.float16]

@@ -12,12 +12,14 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 from edge_resnet.artifact.enginecache import read_options
 from edge_resnet.compiler.tensorrt import PlanRequest
-from edge_resnet.core.errors import EdgeResnetError, MissingDependencyError
+from edge_resnet.compiler.tensorrt.builder import build_plan
+from edge_resnet.core.errors import EdgeResnetError
 from edge_resnet.core.records import Progress
 
 
@@ -56,17 +58,22 @@ class _LogToAnswers(logging.Handler):
         self._answers = answers
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._answers.write(log={"level": record.levelno, "text": record.getMessage()})
+        # TensorRT's own threads log too, and an exception that passes through them ends the process without a word. If nobody
+        # reads the answers any more, the next report of progress cancels the build.
+        with suppress(OSError):
+            self._answers.write(log={"level": record.levelno, "text": record.getMessage()})
 
 
 def _build(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
-    try:
-        from edge_resnet.compiler.tensorrt import builder
-    except ImportError as error:
-        raise MissingDependencyError("TensorRT is not installed", hint="pip install 'edge-resnet[tensorrt]'") from error
-    timings = Path(request["timings"]) if request["timings"] else None
-    wanted = PlanRequest(Path(request["graph"]), read_options(request["options"]), request["typing"], timings)
-    plan = builder.build_plan(wanted, progress)
+    wanted = PlanRequest(
+        Path(request["graph"]),
+        read_options(request["options"]),
+        request["typing"],
+        Path(request["timings"]) if request["timings"] else None,
+        request["library"],
+        tuple(request["targets"]),
+    )
+    plan = build_plan(wanted, progress)
     Path(request["output"]).write_bytes(plan.content)
     return {"layers": plan.layers, "workspace_mib": plan.workspace_mib}
 

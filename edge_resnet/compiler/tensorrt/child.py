@@ -83,6 +83,8 @@ def _as_json(request: PlanRequest, output: Path) -> dict[str, Any]:
         "options": asdict(request.options),
         "typing": request.typing,
         "timings": str(request.timings) if request.timings else "",
+        "library": request.library,
+        "targets": list(request.targets),
     }
 
 

@@ -5,15 +5,12 @@ Does not load TensorRT: a cache is bytes, and TensorRT itself ignores what anoth
 
 from __future__ import annotations
 
-import logging
 import re
 from pathlib import Path
 
-from edge_resnet.core.files import cache_folder, replace_files
+from edge_resnet.core.files import cache_folder, read_cache, write_cache
 
 __all__ = ["read_timings", "timings_path", "write_timings"]
-
-_log = logging.getLogger(__name__)
 
 
 def timings_path(version: str, gpu: str, compute_capability: str) -> Path:
@@ -24,20 +21,9 @@ def timings_path(version: str, gpu: str, compute_capability: str) -> Path:
 
 def read_timings(path: Path | None) -> bytes:
     """The cache's content; empty if there is none or it cannot be read."""
-    if path is None:
-        return b""
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        _log.warning("the timing cache %s cannot be read (%s): the build will be slower", path, error.strerror)
-        return b""
+    return b"" if path is None else read_cache(path, "timing cache")
 
 
 def write_timings(path: Path, content: bytes) -> None:
     """Write the cache, whole or not at all; a failure is logged, and only makes the next build slower."""
-    try:
-        replace_files({path: lambda part: part.write_bytes(content)})
-    except OSError as error:
-        _log.warning("the timing cache %s cannot be written: %s", path, error.strerror)
+    write_cache(path, content, "timing cache")

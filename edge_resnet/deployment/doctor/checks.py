@@ -1,7 +1,7 @@
 """Whether this machine has what edge-resnet needs, and the one command that fixes each problem.
 
-Does not know about networks, artifacts or printing, and does not import torch, onnx, TensorRT or PyCUDA to find them. NVIDIA
-GPUs are checked in gpuchecks.py.
+Does not know about networks, artifacts or printing, and does not import torch, onnx, TensorRT, PyCUDA or cuda.core to find
+them. NVIDIA GPUs are checked in gpuchecks.py.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from edge_resnet.deployment.doctor.backendchecks import check_backends
 from edge_resnet.deployment.doctor.check import Check, Group, is_importable, is_installed_by_apt, system_site_command
 from edge_resnet.deployment.doctor.gpuchecks import check_gpu_side
 from edge_resnet.device.cameras import list_cameras
+from edge_resnet.device.gstreamer import has_plugin
 from edge_resnet.device.machine import DeviceInfo, describe, gpu_clock, power_modes, swap_mib
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ class Readiness:
 def examine(root: Path = _ROOT, info: DeviceInfo | None = None) -> list[Check]:
     """Check everything that edge-resnet may need. ``info``: the result of ``describe``, if the caller has it.
 
-    The base packages and OpenCV are imported to see that they load. The CUDA driver, TensorRT, PyCUDA and OpenVINO, if
-    installed, are loaded in child processes, which takes 27 seconds at most. Raises MissingDependencyError if edge-resnet runs
-    without being installed, since its requirements are then unknown.
+    The base packages and OpenCV are imported to see that they load. The CUDA driver, TensorRT, PyCUDA, cuda.core and OpenVINO,
+    if installed, are loaded in child processes, which takes 27 seconds at most. Raises MissingDependencyError if edge-resnet
+    runs without being installed, since its requirements are then unknown.
     """
     info = info or describe(root)
     with ThreadPoolExecutor(1) as pool:
@@ -83,7 +84,7 @@ def usable_backends(checks: Sequence[Check], backends: Mapping[str, BackendInfo]
 
     def is_usable(info: BackendInfo) -> bool:
         if info.processor == "GPU":
-            return passed >= {"driver", *(requirement.package for requirement in info.requirements)}
+            return "driver" in passed and all(passed & requirement.packages for requirement in info.requirements)
         return all(is_importable(requirement.module) for requirement in info.requirements)
 
     return tuple(name for name, info in backends.items() if is_usable(info))
@@ -124,8 +125,15 @@ def _check_package(name: str, minimum: str, group: Group) -> Check:
         return Check(name, "problem", f"cannot be imported: {failure}", f"pip install --force-reinstall {requirement}", group)
     version = installed_version(name) or str(getattr(sys.modules.get(module), "__version__", "")) or "installed"
     if is_older(version, minimum):
+        if name == "numpy" and _opencv_needs_numpy_1():
+            requirement = shlex.quote(f"{name}>={minimum},<2")
         return Check(name, "problem", f"{version} is older than {minimum}", f"pip install --upgrade {requirement}", group)
     return Check(name, "ok", version, "", group)
+
+
+def _opencv_needs_numpy_1() -> bool:
+    """Whether this Python sees an OpenCV of apt's or JetPack's, which are built for numpy 1."""
+    return is_importable("cv2") and not any(installed_version(name) for name in _OPENCV)
 
 
 def _import_failure(module: str) -> str:
@@ -238,7 +246,10 @@ def _check_opencv(info: DeviceInfo, root: Path) -> Check:
     cv2 = sys.modules["cv2"]
     version = str(getattr(cv2, "__version__", "installed"))
     if _has_gstreamer(cv2):
-        return Check("opencv", "ok", f"{version} with GStreamer", "", "camera")
+        if info.l4t is None or has_plugin("nvarguscamerasrc", root):
+            return Check("opencv", "ok", f"{version} with GStreamer", "", "camera")
+        detail = f"{version} with GStreamer, which has no nvarguscamerasrc: no CSI cameras"
+        return Check("opencv", "problem", detail, "sudo apt-get install -y nvidia-l4t-gstreamer", "camera")
     if info.l4t is None:
         return Check("opencv", "ok", f"{version} without GStreamer (USB, files and RTSP work)", "", "camera")
     if not from_pip:

@@ -1,6 +1,7 @@
-"""Whether the NVIDIA GPU, its driver and CUDA's compiler work, and the one command that fixes each problem.
+"""Whether the NVIDIA GPU, its driver and the kernels for it work, and the one command that fixes each problem.
 
-Does not know about networks, artifacts or printing; TensorRT and PyCUDA are checked in trtchecks.py.
+Does not know about networks, artifacts or printing; TensorRT and PyCUDA are checked in trtchecks.py, TensorRT for RTX in
+rtxchecks.py, cuda.core in cudachecks.py.
 """
 
 from __future__ import annotations
@@ -9,19 +10,21 @@ import os
 import re
 from pathlib import Path
 
-from edge_resnet.core.errors import ConfigError
+from edge_resnet.core.errors import BackendError, ConfigError
 from edge_resnet.core.packages import is_older
 from edge_resnet.core.process import run_within
 from edge_resnet.deployment.doctor.check import Check
+from edge_resnet.deployment.doctor.cudachecks import check_cuda_libraries
 from edge_resnet.deployment.doctor.probe import DRIVER_NODES, ProbedMachine, probe_machine
-from edge_resnet.deployment.doctor.trtchecks import check_cudnn, check_pycuda, check_tensorrt, cuda_of_tensorrt, fitting_tensorrt
+from edge_resnet.deployment.doctor.rtxchecks import check_tensorrt_rtx
+from edge_resnet.deployment.doctor.trtchecks import check_cudnn, check_tensorrt, cuda_of_tensorrt, fitting_tensorrt
+from edge_resnet.device.gpu import OLDEST_DRIVER
 from edge_resnet.device.machine import DeviceInfo, find_nvcc, refuse_old_jetpack
+from edge_resnet.runtime.tensorrt.kernels import PTX_CAPABILITY, PTX_CUDA, shipped_ptx
 
 __all__ = ["check_gpu_side"]
 
 _NVCC_TIMEOUT_S = 5.0
-#: CUDA's major version → the oldest driver that runs it (CUDA Toolkit release notes, minor version compatibility).
-_OLDEST_DRIVER = {12: "525", 13: "580"}
 #: cuInit's error number → its fix; any other error needs a restart.
 _DRIVER_ERRORS = {
     "802": "sudo systemctl start nvidia-fabricmanager",
@@ -33,8 +36,10 @@ def check_gpu_side(info: DeviceInfo, root: Path) -> list[Check]:
     """The checks of the group ``tensorrt``; takes 27 seconds if everything hangs. Raises nothing."""
     machine = probe_machine(info, root)
     driver = _check_driver(machine)
-    checks = [_check_gpu(machine), driver, _check_jetpack(machine), _check_nvcc(machine), check_tensorrt(machine, driver.fix)]
-    return [*checks, *check_cudnn(machine), check_pycuda(machine, driver.fix)]
+    checks = [_check_gpu(machine), driver, _check_jetpack(machine), _check_kernels(machine), check_tensorrt(machine, driver.fix)]
+    new_driver = _install_driver(machine)
+    rtx = check_tensorrt_rtx(machine, new_driver)
+    return [*checks, *check_cudnn(machine), rtx, *check_cuda_libraries(machine, driver.fix, new_driver)]
 
 
 def _check_gpu(machine: ProbedMachine) -> Check:
@@ -79,7 +84,7 @@ def _check_driver(machine: ProbedMachine) -> Check:
     detail = ", ".join(filter(None, (machine.info.driver, f"runs CUDA up to {cuda}" if cuda else ""))) or "works"
     needed = cuda_of_tensorrt()
     if cuda and needed and int(cuda.partition(".")[0]) < needed:
-        oldest = f" (driver {_OLDEST_DRIVER[needed]})" if needed in _OLDEST_DRIVER else ""
+        oldest = f" (driver {OLDEST_DRIVER[needed]})" if needed in OLDEST_DRIVER else ""
         detail = f"{detail}; the installed TensorRT needs CUDA {needed}{oldest}"
         return Check("driver", "problem", detail, fitting_tensorrt(machine, cuda), "tensorrt")
     return Check("driver", "ok", detail, "", "tensorrt")
@@ -113,6 +118,9 @@ def _container_command(machine: ProbedMachine) -> str:
 def _install_driver(machine: ProbedMachine) -> str:
     if machine.is_jetson:
         return "sudo apt-get install --reinstall -y nvidia-l4t-cuda"
+    # WSL2: the driver is that of Windows. One for Linux would replace the library that leads to it.
+    if (machine.root / "dev/dxg").exists():
+        return "wsl.exe --update, after installing NVIDIA's driver in Windows"
     return "sudo ubuntu-drivers install" if "Ubuntu" in machine.info.os else "sudo apt-get install -y nvidia-driver"
 
 
@@ -126,21 +134,39 @@ def _check_jetpack(machine: ProbedMachine) -> Check:
     return Check("jetpack", "ok", f"{machine.info.jetpack or 'unknown'} (L4T {machine.info.l4t})", "", "tensorrt")
 
 
-def _check_nvcc(machine: ProbedMachine) -> Check:
-    path = find_nvcc(machine.root)
-    package = "nvidia-jetpack" if machine.is_jetson else "nvidia-cuda-toolkit"
-    if path is None:
-        if not machine.has_gpu:
-            return Check("nvcc", "missing", "not installed; needs an NVIDIA GPU", "", "tensorrt")
-        detail = "not installed: the CPU resizes images instead of the GPU"
-        return Check("nvcc", "missing", detail, f"sudo apt-get install -y {package}", "tensorrt")
-    version = _nvcc_version(path)
-    if version:
-        return Check("nvcc", "ok", f"CUDA {version} at {path}", "", "tensorrt")
-    detail = f"{path} does not run: the CPU resizes images instead of the GPU"
+def _check_kernels(machine: ProbedMachine) -> Check:
+    """Which kernels resize frames: the PTX of this package, those of nvcc, or none."""
+    fault, fix = _fault_of_ptx(machine)
     if not machine.has_gpu:
-        return Check("nvcc", "missing", detail, "", "tensorrt")
-    return Check("nvcc", "problem", detail, f"sudo apt-get install --reinstall -y {package}", "tensorrt")
+        detail = f"not needed without an NVIDIA GPU{f'; {fault}' if fault else ''}"
+        return Check("kernels", "missing", detail, "", "tensorrt")
+    if not fault:
+        detail = "the driver compiles this package's PTX, which resizes frames: no nvcc is needed"
+        return Check("kernels", "ok", detail, "", "tensorrt")
+    path = find_nvcc(machine.root)
+    version = _nvcc_version(path) if path else ""
+    if version:
+        return Check("kernels", "ok", f"{fault}; nvcc of CUDA {version} at {path} compiles them", "", "tensorrt")
+    package = "nvidia-jetpack" if machine.is_jetson else "nvidia-cuda-toolkit"
+    if path:
+        detail = f"{fault}, and {path} does not run: the CPU resizes frames instead of the GPU"
+        return Check("kernels", "problem", detail, fix or f"sudo apt-get install --reinstall -y {package}", "tensorrt")
+    detail = f"{fault}, and there is no nvcc: the CPU resizes frames instead of the GPU"
+    return Check("kernels", "missing", detail, fix or f"sudo apt-get install -y {package}", "tensorrt")
+
+
+def _fault_of_ptx(machine: ProbedMachine) -> tuple[str, str]:
+    """Why the PTX of this package will not be used here, and the fix other than nvcc; both empty if it should be."""
+    try:
+        shipped_ptx()
+    except BackendError as error:
+        return error.message, error.hint
+    cuda = machine.driver.get("cuda", "")
+    if cuda and is_older(cuda, PTX_CUDA):
+        return f"the PTX of this package needs a driver for CUDA {PTX_CUDA}", ""
+    if machine.capability and is_older(machine.capability, PTX_CAPABILITY):
+        return f"the PTX of this package needs a GPU of compute capability {PTX_CAPABILITY}", ""
+    return "", ""
 
 
 def _nvcc_version(path: Path) -> str:

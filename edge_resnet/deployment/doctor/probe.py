@@ -1,7 +1,7 @@
-"""Probes the CUDA driver, TensorRT, PyCUDA and OpenVINO, each in a child process. Does not know what is needed.
+"""Probes the CUDA driver, TensorRT, TensorRT for RTX, PyCUDA, cuda.core and OpenVINO, each in a child process.
 
-Loading any of them may hang or crash the interpreter, so the parent never loads them. A child sees the packages that its parent
-sees, prints one line of JSON and ends at once, because their clean-up at exit may crash too.
+Does not know what is needed. Loading any of them may hang or crash the interpreter, so the parent never loads them. A child sees
+the packages that its parent sees, prints one line of JSON and ends at once, because their clean-up at exit may crash too.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ from typing import Literal, TypeAlias
 
 from edge_resnet.core.process import run_within
 from edge_resnet.deployment.doctor.check import is_importable
-from edge_resnet.device.gpu import LIBRARY, first_gpu
+from edge_resnet.device.gpu import LIBRARY, driver_cuda, first_gpu
 from edge_resnet.device.machine import DeviceInfo
 
 __all__ = ["DRIVER_NODES", "ProbeResult", "ProbedMachine", "Topic", "main", "probe", "probe_machine"]
 
 #: ``auto``: which backend edge-resnet selects by default.
-Topic: TypeAlias = Literal["driver", "tensorrt", "pycuda", "openvino", "auto"]
+Topic: TypeAlias = Literal["driver", "tensorrt", "tensorrt_rtx", "pycuda", "cuda.core", "openvino", "auto"]
 
-_MODULES: tuple[Topic, ...] = ("tensorrt", "pycuda")
+_MODULES: tuple[Topic, ...] = ("tensorrt", "tensorrt_rtx", "pycuda", "cuda.core")
 _TIMEOUT_S = 20.0
 #: The device files that a loaded driver creates, on desktops and on Jetsons.
 DRIVER_NODES = ("dev/nvidiactl", "dev/nvidia0", "dev/nvmap", "dev/nvhost-gpu")
@@ -45,8 +45,9 @@ class ProbeResult:
     ``facts`` by topic, with empty strings for what is unknown:
     driver: ``name`` and ``compute_capability`` of the first GPU; ``memory``: own, shared, or mapped if the GPU reads the CPU's
     memory in place; ``cuda``: the newest version that the driver runs. tensorrt: ``version``; ``library``: the version of the
-    libnvinfer that was loaded. pycuda: ``cuda``, the version that it was compiled for. openvino: ``version``; ``precisions`` that
-    the CPU computes in. auto: the backend ``taken``, and the ``order`` in which backends are tried.
+    libnvinfer that was loaded. tensorrt_rtx: ``version``. pycuda: ``cuda``, the version that it was compiled for. cuda.core:
+    ``version``; ``bindings``, the version of its bindings. openvino: ``version``; ``precisions`` that the CPU computes in. auto:
+    the backend ``taken``, and the ``order`` in which backends are tried.
     """
 
     facts: dict[str, str]
@@ -146,20 +147,24 @@ def main(topic: Topic) -> None:
 def _driver() -> dict[str, str]:
     gpu = first_gpu()
     cuda = ctypes.CDLL(LIBRARY)
-    version, device, mapped = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
-    known = hasattr(cuda, "cuDriverGetVersion") and cuda.cuDriverGetVersion(ctypes.byref(version)) == 0
+    device, mapped = ctypes.c_int(), ctypes.c_int()
+    version = driver_cuda()
     cuda.cuDeviceGet(ctypes.byref(device), 0)
     cuda.cuDeviceGetAttribute(ctypes.byref(mapped), _CAN_MAP_HOST_MEMORY, device)
     return {
         "name": gpu.name,
         "compute_capability": gpu.compute_capability,
         "memory": "own" if not gpu.integrated else "mapped" if mapped.value == 1 else "shared",
-        "cuda": f"{version.value // 1000}.{version.value % 1000 // 10}" if known else "",
+        "cuda": ".".join(map(str, version)) if version else "",
     }
 
 
 def _tensorrt() -> dict[str, str]:
     return {"version": str(importlib.import_module("tensorrt").__version__), "library": _loaded_tensorrt()}
+
+
+def _tensorrt_rtx() -> dict[str, str]:
+    return {"version": str(importlib.import_module("tensorrt_rtx").__version__)}
 
 
 def _loaded_tensorrt() -> str:
@@ -180,6 +185,11 @@ def _pycuda() -> dict[str, str]:
     return {"cuda": ".".join(map(str, driver.get_version()[:2])) if hasattr(driver, "get_version") else ""}
 
 
+def _cuda_core() -> dict[str, str]:
+    core, bindings = (importlib.import_module(name) for name in ("cuda.core", "cuda.bindings"))
+    return {"version": str(core.__version__), "bindings": str(bindings.__version__)}
+
+
 def _openvino() -> dict[str, str]:
     openvino = importlib.import_module("edge_resnet.runtime.openvino").load_openvino()
     precisions = openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
@@ -192,5 +202,13 @@ def _auto() -> dict[str, str]:
 
 
 _ASKED: Mapping[Topic, Callable[[], dict[str, str]]] = MappingProxyType(
-    {"driver": _driver, "tensorrt": _tensorrt, "pycuda": _pycuda, "openvino": _openvino, "auto": _auto}
+    {
+        "driver": _driver,
+        "tensorrt": _tensorrt,
+        "tensorrt_rtx": _tensorrt_rtx,
+        "pycuda": _pycuda,
+        "cuda.core": _cuda_core,
+        "openvino": _openvino,
+        "auto": _auto,
+    }
 )

@@ -265,7 +265,8 @@ def _rate(samples: list[int], batch: int) -> float:
 
 
 def _versions(tensorrt: str | None) -> dict[str, str]:
-    packages = [requirement.package for name in BACKENDS for requirement in backend_info(name).requirements]
+    requirements = [requirement for name in BACKENDS for requirement in backend_info(name).requirements]
+    packages = [package for requirement in requirements for package in sorted(requirement.packages)]
     found = {package: installed_version(package) for package in packages}
     found["tensorrt"] = found["tensorrt"] or tensorrt
     return {"edge-resnet": __version__, **{name: version for name, version in found.items() if version}}

@@ -1,7 +1,7 @@
 """CUDA graphs through the CUDA driver API: work on a stream is captured once and then launched as a whole.
 
-Uses ctypes, because PyCUDA has no calls for graphs. A graph saves the CPU's time for launching each kernel. Does not know about
-TensorRT or PyCUDA.
+Uses ctypes, because PyCUDA has no calls for graphs, and takes a stream's handle, so that it serves cuda.core too. A graph saves
+the CPU's time for launching each kernel. Does not know about TensorRT, PyCUDA or cuda.core.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Runs a TensorRT engine with PyCUDA, in two slots: the copies of one batch overlap the network of another.
+"""Runs a TensorRT engine in two slots: the copies of one batch overlap the network of another.
 
 ``infer`` takes any batch from any thread; ``submit`` and ``result`` let a caller keep the GPU busy. Both take preprocessed
 images, or frames as captured. Builds no engine.
@@ -13,23 +13,24 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-import tensorrt
 
-from edge_resnet.artifact.enginecache import EngineTuning, engine_key
-from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError, IncompatibleEngineError
 from edge_resnet.device.gpu import first_gpu
 from edge_resnet.images.preprocess import ImageArray, preprocess_bgr
-from edge_resnet.runtime.backend import EngineRequest, Images, Logits, Variant, check_images
-from edge_resnet.runtime.tensorrt.cuda import Cuda
+from edge_resnet.runtime.backend import Images, Logits, check_images
+from edge_resnet.runtime.tensorrt.cuda import open_cuda
 from edge_resnet.runtime.tensorrt.cudagraph import Recorder
+from edge_resnet.runtime.tensorrt.gate import make_runtime
 from edge_resnet.runtime.tensorrt.kernels import Kernels
-from edge_resnet.runtime.tensorrt.library import log_to_python
-from edge_resnet.runtime.tensorrt.plans import StoredPlan, find_plan, needed_here, read_plan
+from edge_resnet.runtime.tensorrt.library import library_of, load_library
+from edge_resnet.runtime.tensorrt.log import log_to_python
+from edge_resnet.runtime.tensorrt.native import NativeLibrary
+from edge_resnet.runtime.tensorrt.plans import Contexts, PlanLibrary, StoredPlan, runtime_cache
 from edge_resnet.runtime.tensorrt.resize import KERNEL_FILTERS, GpuResize
 from edge_resnet.runtime.tensorrt.slots import Bindings, Slot
 
@@ -37,6 +38,7 @@ __all__ = ["TensorRtBackend", "Ticket"]
 
 _SLOTS = 2
 _logger = logging.getLogger(__name__)
+_TENSORRT = NativeLibrary()
 
 
 @dataclass(eq=False)
@@ -50,47 +52,38 @@ class Ticket:
 class TensorRtBackend:
     """An engine on the first GPU. ``submit`` waits while every slot is busy; ``result`` makes a ticket's slot free again.
 
-    ``slots``: batches that run at once. ``graphs``: launch batch sizes that are used again as CUDA graphs.
+    ``library``: the one that built the plan. ``slots``: batches that run at once. ``graphs``: launch batch sizes that are used
+    again as CUDA graphs.
     """
 
-    name = "tensorrt"
-
-    def __init__(self, plan: StoredPlan, *, slots: int = _SLOTS, graphs: bool = True) -> None:
+    def __init__(self, plan: StoredPlan, library: PlanLibrary = _TENSORRT, *, slots: int = _SLOTS, graphs: bool = True) -> None:
         gpu = first_gpu()
+        self.name = library.backend
         self.classes = plan.classes
+        self._trt = load_library(library.name)
+        self._library = library
         self._plan = plan
         self._input_size = plan.preprocess.crop
         self._max_batch = 0
-        self._log = log_to_python(tensorrt)
+        self._log = log_to_python(self._trt)
         self._runtime: Any = None
         self._engine: Any = None
+        self._contexts: Contexts | None = None
+        self._ran = self._stored = False
         self._slots: list[Slot] = []
         self._kernels = Kernels(gpu.compute_capability, self._check_kernels)
         #: None wakes the threads that wait for a slot, when the backend is closed.
         self._free: queue.SimpleQueue[Slot | None] = queue.SimpleQueue()
         self._closed, self._working = False, 0
         self._idle = threading.Condition()
-        self._cuda = Cuda()
+        self._cuda = open_cuda()
         if plan.preprocess.interpolation not in KERNEL_FILTERS:
             _logger.warning("frames are resized on the CPU: the kernels have no %s filter", plan.preprocess.interpolation)
         try:
-            self._open(slots, Recorder() if graphs else None)
+            self._open(slots, runtime_cache(plan.key, gpu), graphs=graphs)
         except BaseException:
             self.close()
             raise
-
-    @classmethod
-    def engine_request(cls, artifact: Artifact, variant: Variant, tuning: EngineTuning | None = None) -> EngineRequest | None:
-        """A plan for this GPU and this TensorRT; its form is its precision."""
-        facts = needed_here(artifact, variant, tuning)
-        found = find_plan(artifact, facts) if tuning is None else None
-        key = engine_key(facts) if found is None else found[0].name
-        return EngineRequest(key, facts.options.precision, facts.options.tuning)
-
-    @classmethod
-    def open(cls, artifact: Artifact, variant: Variant) -> TensorRtBackend:
-        """Open the plan that fits this machine. Raises IncompatibleEngineError if none does; the reasons are in the log."""
-        return cls(read_plan(artifact, variant))
 
     @property
     def max_batch(self) -> int:
@@ -100,7 +93,7 @@ class TensorRtBackend:
     @property
     def resizes(self) -> bool:
         """Whether frames are preprocessed on the GPU, or else on the CPU. The first call may compile kernels."""
-        return self._plan.preprocess.interpolation in KERNEL_FILTERS and self._kernels.cubin() is not None
+        return self._plan.preprocess.interpolation in KERNEL_FILTERS and self._kernels.module() is not None
 
     def infer(self, images: Images) -> Logits:
         """(N, H, W, 3) uint8 RGB → logits (N, classes) float32, which belong to the caller. N may exceed the largest batch."""
@@ -122,7 +115,7 @@ class TensorRtBackend:
             try:
                 with self._at_work("the GPU failed while it ran the network"):
                     slot.start_timed(piece)
-                    found.append(slot.finish(len(piece)))
+                    found.append(self._finished(slot, len(piece)))
                     for part, milliseconds in slot.split().items():
                         split[part] = split.get(part, 0.0) + milliseconds
             finally:
@@ -159,7 +152,7 @@ class TensorRtBackend:
             )
         try:
             with self._at_work("the GPU failed while it ran the network"):
-                return slot.finish(ticket.count)
+                return self._finished(slot, ticket.count)
         finally:
             self._free.put(slot)
 
@@ -176,9 +169,13 @@ class TensorRtBackend:
                 for slot in self._slots:
                     with suppress(Exception):  # a batch that failed has ended too
                         slot.drain()
+                if self._ran and self._contexts is not None:
+                    with suppress(Exception):  # the GPU may have failed
+                        self._contexts.keep()
                 for slot in self._slots:
                     slot.free()
                 self._slots.clear()
+                self._contexts = None
                 self._engine = None
                 self._runtime = None
         finally:
@@ -190,28 +187,42 @@ class TensorRtBackend:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /) -> None:
         self.close()
 
-    def _open(self, slots: int, recorder: Recorder | None) -> None:
+    def _open(self, slots: int, cache: Path, *, graphs: bool) -> None:
+        title, again = library_of(self._trt).title, f"edge-resnet compile ARTIFACT --backend {self.name}"
         with self._cuda.current("the engine cannot be opened"):
-            self._runtime = tensorrt.Runtime(self._log.logger)
-            if self._runtime is not None:
-                self._runtime.engine_host_code_allowed = self._plan.own_code
-                self._engine = self._runtime.deserialize_cuda_engine(self._plan.content)
+            self._runtime = make_runtime(self._trt, self._log)
+            self._library.check(self._trt, self._runtime, self._plan.content)
+            self._runtime.engine_host_code_allowed = self._plan.own_code
+            self._engine = self._runtime.deserialize_cuda_engine(self._plan.content)
             if self._engine is None:
                 raise IncompatibleEngineError(
-                    f"TensorRT {tensorrt.__version__} cannot open the engine: {self._log.last()}",
-                    hint="edge-resnet compile ARTIFACT --backend tensorrt",
+                    f"{title} {self._trt.__version__} cannot open the engine: {self._log.last()}", hint=again
                 )
-            bindings = Bindings(tensorrt, self._engine)
+            bindings = Bindings(self._trt, self._engine)
             if bindings.classes != self.classes or bindings.image != (self._input_size, self._input_size, 3):
                 raise IncompatibleEngineError(
-                    f"the engine belongs to another network: {bindings.image} → {bindings.classes} classes",
-                    hint="edge-resnet compile ARTIFACT --backend tensorrt",
+                    f"the engine belongs to another network: {bindings.image} → {bindings.classes} classes", hint=again
                 )
             self._max_batch = bindings.max_batch
+            self._contexts = self._library.contexts(self._trt, self._engine, cache, graphs=graphs)
+            recorder = Recorder() if graphs and not self._contexts.captures else None
             for _ in range(slots):
-                self._slots.append(Slot(self._cuda, self._engine, bindings, recorder))
+                self._slots.append(Slot(self._cuda, self._contexts, bindings, recorder))
         for slot in self._slots:
             self._free.put(slot)
+
+    def _finished(self, slot: Slot, count: int) -> Logits:
+        """The logits of a slot. What the first batch compiled is stored after it: a process may be killed before it closes.
+
+        Not while another thread starts a batch, and no thread starts one meanwhile: what it compiles would be half in the cache.
+        """
+        logits = slot.finish(count)
+        with self._idle:
+            self._ran = True
+            if not self._stored and self._working == 1 and self._contexts is not None:
+                self._stored = True
+                self._contexts.keep()
+        return logits
 
     def _preprocessed(self, frames: Sequence[ImageArray]) -> Images:
         return np.stack([preprocess_bgr(frame, self._plan.preprocess) for frame in frames])
@@ -258,15 +269,15 @@ class TensorRtBackend:
             raise
         return Ticket(slot, len(batch))
 
-    def _check_kernels(self, cubin: bytes) -> None:
+    def _check_kernels(self, module: bytes) -> None:
         with self._at_work("the GPU refuses the kernels"):
-            GpuResize(self._cuda, cubin, self._plan.preprocess, 1).free()
+            GpuResize(self._cuda, module, self._plan.preprocess, 1).free()
 
     def _resize(self) -> GpuResize:
         """The preprocessing of one slot, made when its first frames arrive."""
-        cubin = self._kernels.cubin()
-        assert cubin is not None
-        return GpuResize(self._cuda, cubin, self._plan.preprocess, self._max_batch)
+        module = self._kernels.module()
+        assert module is not None
+        return GpuResize(self._cuda, module, self._plan.preprocess, self._max_batch)
 
     def _a_slot(self, *, wait: bool) -> Slot | None:
         """A free slot; None if there is none now and ``wait`` is false. Raises BackendError if the backend is closed."""

@@ -1,4 +1,7 @@
-"""The project's CUDA kernels, compiled once by the CUDA toolkit of the machine that runs them. Needs no GPU itself."""
+"""The project's CUDA kernels: PTX of this package, which a GPU's driver compiles, or else a cubin that nvcc makes here.
+
+Does not know CUDA: whoever owns the GPU says whether it takes them. Needs no GPU itself.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,41 @@ from edge_resnet.core.process import run_within
 from edge_resnet.core.staging import sweep
 from edge_resnet.device.machine import find_nvcc
 
-__all__ = ["Kernels", "compile_kernels"]
+__all__ = ["PTX_CAPABILITY", "PTX_CUDA", "Kernels", "compile_kernels", "ptx_with_digests", "shipped_ptx"]
 
+#: The CUDA version whose NVRTC made the PTX, and the compute capability that it is for. A driver takes PTX of its own and of
+#: older CUDA versions (PTX ISA, section "Release Notes"), for its GPU's and lower compute capabilities.
+PTX_CUDA = "11.8"
+PTX_CAPABILITY = "5.2"
 _SOURCE = "resize.cu"
+_PTX = "resize.ptx"
+#: Lines of the header that ``ptx_with_digests`` writes.
+_HEADER_LINES = 3
 _TIMEOUT_S = 120.0
 _log = logging.getLogger(__name__)
+
+
+def shipped_ptx() -> bytes:
+    """The PTX in this package; it ends with NUL, as the driver expects of PTX.
+
+    Raises BackendError if it is missing, damaged, or not made from the source in this package.
+    """
+    folder, hint = resources.files(__package__), "pip install --force-reinstall --no-deps edge-resnet"
+    try:
+        source, ptx = (folder / _SOURCE).read_bytes(), (folder / _PTX).read_bytes()
+    except OSError as error:
+        name = Path(error.filename or _PTX).name
+        raise BackendError(f"{name} of this package cannot be read: {error.strerror}", hint=hint) from error
+    if ptx != ptx_with_digests(source, ptx.split(b"\n", _HEADER_LINES)[-1]):
+        raise BackendError(f"{_PTX} of this package is damaged, or not made from its {_SOURCE}", hint=hint)
+    return ptx + b"\0"
+
+
+def ptx_with_digests(source: bytes, ptx: bytes) -> bytes:
+    """PTX below a header that binds it to its source."""
+    of_source, below = (hashlib.sha256(content).hexdigest() for content in (source, ptx))
+    lines = ("Made by `make ptx`; do not edit.", f"sha256 of {_SOURCE}: {of_source}", f"sha256 of the lines below: {below}")
+    return "".join(f"// {line}\n" for line in lines).encode() + ptx
 
 
 def compile_kernels(nvcc: Path, compute_capability: str, folder: Path) -> Path:
@@ -85,33 +118,51 @@ def _run(command: list[str]) -> str:
 class Kernels:
     """The kernels for a GPU of that compute capability, such as ``8.7``. Thread-safe.
 
-    ``check``: raises an EdgeResnetError if the GPU refuses the compiled kernels.
+    ``check``: raises an EdgeResnetError if the GPU refuses the kernels that it is given.
     """
 
     def __init__(self, compute_capability: str, check: Callable[[bytes], None]) -> None:
         self._compute_capability = compute_capability
         self._check = check
-        self._cubin: bytes | None = None
+        self._module: bytes | None = None
         self._asked = False
         self._lock = threading.Lock()
 
-    def cubin(self) -> bytes | None:
-        """The kernels, cached or compiled now; None if there is no compiler, it fails, or the GPU refuses them."""
+    def module(self) -> bytes | None:
+        """What the driver loads: the PTX of this package; a cubin, cached or compiled now, if it refuses that; None if both fail.
+
+        The driver compiles PTX when it first meets it, and keeps the result in its own cache (CUDA_CACHE_PATH).
+        """
         with self._lock:
             if not self._asked:
-                self._cubin = self._load()
+                self._module = self._shipped() or self._compiled()
                 self._asked = True
-        return self._cubin
+        return self._module
 
-    def _load(self) -> bytes | None:
+    def _shipped(self) -> bytes | None:
+        try:
+            ptx = shipped_ptx()
+            self._check(ptx)
+        except EdgeResnetError as error:
+            _log.warning("the kernels of this package are not used: %s", _first_line(error))
+            return None
+        _log.info("frames are resized on the GPU, by the kernels of this package")
+        return ptx
+
+    def _compiled(self) -> bytes | None:
         nvcc = find_nvcc()
         if nvcc is None:
-            _log.warning("frames are resized on the CPU: nvcc is not installed (edge-resnet doctor shows how to install it)")
+            _log.warning("frames are resized on the CPU: no nvcc either (edge-resnet doctor shows how to install it)")
             return None
         try:
             cubin = compile_kernels(nvcc, self._compute_capability, cache_folder() / "kernels").read_bytes()
             self._check(cubin)
         except (EdgeResnetError, OSError) as error:
-            _log.warning("frames are resized on the CPU: %s", str(error).partition("\n")[0])
+            _log.warning("frames are resized on the CPU: %s", _first_line(error))
             return None
+        _log.info("frames are resized on the GPU, by kernels that %s compiled", nvcc)
         return cubin
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -1,42 +1,83 @@
-"""What the installed TensorRT offers, its log, and its progress. Detects features, and does not keep a list of versions.
+"""The installed TensorRT and TensorRT for RTX: loading them, what they offer, and their first objects. Keeps no list of features.
 
-Builds nothing and runs nothing.
+Features are detected, because 8.6 to 11 differ in many. Builds nothing and runs nothing.
 """
 
 from __future__ import annotations
 
-import logging
+import importlib
 import re
-from collections import deque
-from types import ModuleType
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType, ModuleType
+from typing import Literal, TypeAlias
 
-from edge_resnet.core.errors import BackendError, ConfigError
-from edge_resnet.core.records import Progress, Typing
+from edge_resnet.core.errors import BackendError, ConfigError, MissingDependencyError
+from edge_resnet.core.records import Typing
 
-__all__ = ["BuildLog", "log_to_python", "network_flags", "progress_monitor", "typing_of", "version_of"]
+__all__ = ["LIBRARIES", "Library", "LibraryName", "library_of", "load_library", "network_flags", "typing_of", "version_of"]
 
+LibraryName: TypeAlias = Literal["tensorrt", "tensorrt_rtx"]
 #: Weak typing is deprecated since 10.12 and removed in 11; strong typing is complete since 10.12 (NVIDIA's migration guide).
 _STRONG_FROM = (10, 12)
-_OLDEST = (8, 6)
-#: Error lines that are kept for an error message.
-_KEPT = 5
-_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Library:
+    """A library with TensorRT's API. ``title``: its name in messages. ``extra``: of this package, which installs it.
+
+    ``oldest``: the first version that works, with ``oldest_hint`` on where to get it. ``ahead``: it builds for GPUs that need not
+    be there, without a driver; such a library measures no tactics, and has no timing cache.
+    """
+
+    title: str
+    extra: str
+    oldest: tuple[int, ...]
+    oldest_hint: str
+    ahead: bool = False
+
+
+#: Name of the module → what is known about the library.
+LIBRARIES: Mapping[LibraryName, Library] = MappingProxyType(
+    {
+        "tensorrt": Library("TensorRT", "tensorrt", (8, 6), "JetPack 6.0 or newer includes it"),
+        "tensorrt_rtx": Library("TensorRT for RTX", "rtx", (1, 4), "pip install --upgrade 'edge-resnet[rtx]'", ahead=True),
+    }
+)
+
+
+def load_library(name: LibraryName) -> ModuleType:
+    """Import the module. Raises MissingDependencyError if it is not installed, or if its shared libraries cannot be loaded."""
+    try:
+        return importlib.import_module(name)
+    except (ImportError, OSError) as error:
+        known = LIBRARIES[name]
+        absent = isinstance(error, ModuleNotFoundError) and error.name == name
+        said = str(error).strip().partition("\n")[0]
+        reason = "is not installed" if absent else f"cannot be loaded ({said})"
+        raise MissingDependencyError(f"{known.title} {reason}", hint=f"pip install 'edge-resnet[{known.extra}]'") from error
+
+
+def library_of(trt: ModuleType) -> Library:
+    """What is known about the library of a module."""
+    return LIBRARIES["tensorrt_rtx" if trt.__name__ == "tensorrt_rtx" else "tensorrt"]
 
 
 def version_of(trt: ModuleType) -> tuple[int, ...]:
-    """(major, minor, patch …). Raises BackendError below 8.6, and for a module without a version."""
+    """(major, minor, patch …). Raises BackendError for a version that is too old, and for a module without a version."""
+    known = library_of(trt)
     text = str(getattr(trt, "__version__", ""))
     version = tuple(int(number) for number in re.findall(r"\d+", text)[:4])
     if not version:
-        raise BackendError("the tensorrt package has no version", hint="pip install --force-reinstall tensorrt")
-    if version < _OLDEST:
-        raise BackendError(f"TensorRT {text} is too old: 8.6 or newer is needed", hint="JetPack 6.0 or newer includes it")
+        raise BackendError(f"the {trt.__name__} package has no version", hint=f"pip install --force-reinstall {trt.__name__}")
+    if version < known.oldest:
+        needed = ".".join(map(str, known.oldest))
+        raise BackendError(f"{known.title} {text} is too old: {needed} or newer is needed", hint=known.oldest_hint)
     return version
 
 
 def typing_of(trt: ModuleType) -> Typing:
-    """How this TensorRT learns a tensor's precision, which decides the graph and the flags that it gets."""
+    """How this library learns a tensor's precision, which decides the graph and the flags that it gets."""
     version = version_of(trt)
     if not hasattr(trt.BuilderFlag, "FP16"):
         return "strong"
@@ -46,82 +87,15 @@ def typing_of(trt: ModuleType) -> Typing:
 def network_flags(trt: ModuleType, typing: Typing) -> int:
     """The bits for ``create_network``: an explicit batch if this version has that flag, and strong typing if asked for.
 
-    Raises ConfigError if this TensorRT does not support the typing.
+    Raises ConfigError if this library does not support the typing.
     """
     flags = trt.NetworkDefinitionCreationFlag
     bits = 1 << int(flags.EXPLICIT_BATCH) if hasattr(flags, "EXPLICIT_BATCH") else 0
+    title = f"{library_of(trt).title} {trt.__version__}"
     if typing == "strong":
         if not hasattr(flags, "STRONGLY_TYPED"):
-            raise ConfigError(f"TensorRT {trt.__version__} has no strong typing", hint="derive the weakly typed graph")
+            raise ConfigError(f"{title} has no strong typing", hint="derive the weakly typed graph")
         bits |= 1 << int(flags.STRONGLY_TYPED)
     elif not hasattr(trt.BuilderFlag, "FP16"):
-        raise ConfigError(f"TensorRT {trt.__version__} has no weak typing", hint="derive the strongly typed graph")
+        raise ConfigError(f"{title} has no weak typing", hint="derive the strongly typed graph")
     return bits
-
-
-class BuildLog:
-    """TensorRT's log. ``logger``: the object that TensorRT takes; it must live as long as what was made with it. ``errors``: the
-    last error lines."""
-
-    def __init__(self, logger: Any, errors: deque[str]) -> None:
-        self.logger = logger
-        self.errors = errors
-
-    def last(self) -> str:
-        """The last error lines joined, for an error message."""
-        return "; ".join(self.errors) or "no reason was logged"
-
-    def ran_out_of_memory(self) -> bool:
-        """Whether an error line reports that memory ran out."""
-        text = " ".join(self.errors).lower().replace("_", "").replace(" ", "")
-        return "outofmemory" in text or "insufficientmemory" in text or "insufficientworkspace" in text
-
-
-def log_to_python(trt: ModuleType) -> BuildLog:
-    """A logger that passes TensorRT's lines on to ``logging`` and keeps the last five error lines."""
-    errors: deque[str] = deque(maxlen=_KEPT)
-    severity = trt.ILogger.Severity
-    levels = {
-        severity.INTERNAL_ERROR: logging.ERROR,
-        severity.ERROR: logging.ERROR,
-        severity.WARNING: logging.WARNING,
-        severity.INFO: logging.INFO,
-        severity.VERBOSE: logging.DEBUG,
-    }
-
-    class _Logger(trt.ILogger):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            level = levels.get(severity, logging.INFO)
-            if level == logging.ERROR:
-                errors.append(message.strip())
-            _log.log(level, "TensorRT: %s", message.strip())
-
-    return BuildLog(_Logger(), errors)
-
-
-def progress_monitor(trt: ModuleType, progress: Progress) -> Any | None:
-    """An IProgressMonitor that reports the steps of the outermost phase; None below TensorRT 10, which has no such class."""
-    if not hasattr(trt, "IProgressMonitor"):
-        return None
-    steps: dict[str, int] = {}
-
-    class _Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined]
-        def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)
-
-        def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
-            if parent_phase is None:
-                steps[phase_name] = num_steps
-
-        def step_complete(self, phase_name: str, step: int) -> bool:
-            if phase_name in steps:
-                progress("build engine", min(step, steps[phase_name]), steps[phase_name])
-            return True  # False would cancel the build
-
-        def phase_finish(self, phase_name: str) -> None:
-            steps.pop(phase_name, None)
-
-    return _Monitor()

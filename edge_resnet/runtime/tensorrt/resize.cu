@@ -4,7 +4,9 @@
 // nvcc compiles two kernels. Another C++ compiler compiles two functions of the same names, which run the same blocks and threads
 // one after the other, so that a machine without a GPU can test everything but the GPU itself.
 
+#ifndef __CUDACC_RTC__  // NVRTC knows size_t, and has no headers
 #include <stddef.h>
+#endif
 
 #ifdef __CUDACC__
 #define PER_THREAD static __device__ __forceinline__

@@ -1,6 +1,6 @@
 """Camera frames → the network's input, on the GPU: the same bytes as those of preprocess_bgr.
 
-Only the part of a frame that the crop depends on is copied to the GPU. Does not know about networks or PyCUDA.
+Only the part of a frame that the crop depends on is copied to the GPU. Does not know about networks, PyCUDA or cuda.core.
 """
 
 from __future__ import annotations
@@ -48,18 +48,18 @@ class _Plan:
 
 
 class GpuResize:
-    """Queues the preprocessing of at most ``max_frames`` frames on one stream. ``cubin``: from compile_kernels.
+    """Queues the preprocessing of at most ``max_frames`` frames on one stream. ``module``: from Kernels.
 
     The next call writes the same pinned memory, so the stream must be synchronized first. The CUDA context must be current for
     every call, ``free`` included; the block that made it current maps the errors of CUDA.
     """
 
-    def __init__(self, cuda: Cuda, cubin: bytes, spec: Preprocess, max_frames: int) -> None:
+    def __init__(self, cuda: Cuda, module: bytes, spec: Preprocess, max_frames: int) -> None:
         self._cuda = cuda
         self._spec = spec
         self._rows: Kernel | None
         self._columns: Kernel | None
-        self._rows, self._columns = cuda.kernels(cubin, _ARGUMENTS)
+        self._rows, self._columns = cuda.kernels(module, _ARGUMENTS)
         self._plans: OrderedDict[tuple[int, int], _Plan] = OrderedDict()
         #: One per frame of a batch: the copy of a frame may still run while the next frame is written.
         self._staging: list[PinnedBuffer | None] = [None] * max_frames

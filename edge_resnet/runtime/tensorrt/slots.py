@@ -58,7 +58,7 @@ class Slot:
         self._context = engine.create_execution_context()
         if self._context is None:
             raise BackendError("TensorRT gives no execution context", hint="close other programs, it needs GPU memory of its own")
-        self._stream = cuda.stream()
+        self._stream: Any = cuda.stream()
         self._timer: StreamTimer | None = cuda.timer()
         self._copies = not cuda.mapped
         self._shape = 0

@@ -10,6 +10,7 @@ from threading import Lock
 from typing import Any
 
 from edge_resnet.core.errors import SourceError
+from edge_resnet.core.packages import is_older
 from edge_resnet.streaming.sources.live import CapturedImage
 from edge_resnet.streaming.sources.uri import Timeouts
 
@@ -22,6 +23,8 @@ _FFMPEG_OPTIONS = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
 _environment = Lock()
 #: Seconds: a read that fails later has timed out, one that fails sooner means that no more frames will come.
 _QUICK_S = 0.25
+#: The first OpenCV with timeouts for GStreamer. An older one opens the whole pipeline, cannot set them, and closes it again.
+_GSTREAMER_TIMEOUTS = "4.7"
 
 
 def has_gstreamer(cv2: Any) -> bool:
@@ -30,11 +33,10 @@ def has_gstreamer(cv2: Any) -> bool:
 
 
 def open_gstreamer(cv2: Any, pipeline: str, timeouts: Timeouts) -> Any:
-    """A VideoCapture of a pipeline, which may have failed to open."""
+    """A VideoCapture of a pipeline, which may have failed to open. OpenCV before 4.7 knows no ``timeouts`` here."""
     capture = cv2.VideoCapture()
-    # OpenCV 4.6 has no timeouts for GStreamer and refuses to open with them.
-    if not capture.open(pipeline, cv2.CAP_GSTREAMER, _times(cv2, timeouts)):
-        capture.open(pipeline, cv2.CAP_GSTREAMER)
+    parameters = [] if is_older(cv2.__version__, _GSTREAMER_TIMEOUTS) else _times(cv2, timeouts)
+    capture.open(pipeline, cv2.CAP_GSTREAMER, parameters)
     return capture
 
 
@@ -53,10 +55,14 @@ def open_ffmpeg(cv2: Any, uri: str, options: str, threads: int, timeouts: Timeou
 
 
 class OpenCvCapture:
-    """The frames of a VideoCapture. ``connect`` opens it or raises SourceError; ``ended`` makes the error for its end."""
+    """The frames of a VideoCapture. ``connect`` opens it or raises SourceError; ``ended`` makes the error for its end.
+
+    ``has_begun``: it has given a frame.
+    """
 
     def __init__(self, connect: Callable[[], Any], ended: Callable[[], SourceError]) -> None:
         self.lost = 0
+        self.has_begun = False
         self._connect, self._ended = connect, ended
         self._capture: Any = None
         self._stopped = False
@@ -77,6 +83,7 @@ class OpenCvCapture:
             captured_ns = time.monotonic_ns()
             ok, image = self._capture.retrieve()
             if ok and image is not None:
+                self.has_begun = True
                 return CapturedImage(image, captured_ns)
             self.lost += 1
         raise self._ended()

@@ -9,10 +9,10 @@ import time
 from typing import Any, NamedTuple
 
 from edge_resnet.core.errors import SourceError
+from edge_resnet.device.gstreamer import has_plugin
 from edge_resnet.streaming.opencv import load_opencv
 from edge_resnet.streaming.sources.capture import APPSINK, OpenCvCapture, has_gstreamer, open_ffmpeg, open_gstreamer
 from edge_resnet.streaming.sources.connection import answer_challenge, connect, refused_login
-from edge_resnet.streaming.sources.csi import has_plugin
 from edge_resnet.streaming.sources.live import LiveSource
 from edge_resnet.streaming.sources.uri import TIMEOUT, Address, Range, Timeouts, parse_address, public_uri, take_options
 
@@ -27,6 +27,11 @@ _FFMPEG = "rtsp_transport;tcp|fflags;nobuffer|fpsprobesize;0"
 #: FFmpeg's default is one thread per core, and each delays by one frame. Two decode 1080p at 71 frames per second, one at 41
 #: (x86).
 _THREADS = Range(2, 0, 64)
+#: GStreamer's plugins with rtspsrc and decodebin, with a Jetson's decoder and converter, and with FFmpeg's decoders.
+_PLUGINS, _JETSON, _DECODER = ("rtsp", "playback"), ("nvvideo4linux2", "nvvidconv"), "libav"
+#: Until the first key frame GStreamer's decoders give grey frames, marked as corrupted, which a network would classify: for some
+#: seconds if a camera is opened that already sends to another client.
+_WHOLE = "identity drop-buffer-flags=corrupted"
 #: How long GStreamer buffers packets to reorder them; over TCP they arrive in order.
 _LATENCY_MS = 100
 #: Shares of the timeout for the first frame: for opening, and for finding out why that failed.
@@ -41,8 +46,8 @@ def open_rtsp(uri: str) -> LiveSource:
     Two options in the query are edge-resnet's and not sent: ``timeout=5``, and ``threads=2``, FFmpeg's threads for decoding: each
     delays by one frame, and too few are too slow (0: one per core).
 
-    Uses GStreamer if OpenCV is built with it, on a Jetson with its hardware decoder, else FFmpeg; the log says which. Raises
-    SourceError if the server cannot be reached, refuses, has no video or gives no frame.
+    Uses GStreamer with the hardware decoder on a Jetson, else FFmpeg, and decodebin where OpenCV has no FFmpeg; the log names
+    the one in use. Raises SourceError if the server cannot be reached, refuses, has no video or gives no frame.
     """
     rest, options = take_options(uri, {"timeout": TIMEOUT, "threads": _THREADS})
     name, address, timeouts = public_uri(rest), parse_address(rest), Timeouts.of(options["timeout"])
@@ -65,11 +70,13 @@ def open_rtsp(uri: str) -> LiveSource:
 
 def _open(cv2: Any, name: str, address: Address, timeouts: Timeouts, threads: int) -> Any:
     """A VideoCapture by the first backend that opens the stream, None if none does."""
-    backends = ["GStreamer", "FFmpeg"] if has_gstreamer(cv2) else ["FFmpeg"]
+    on_jetson = all(has_plugin(plugin) for plugin in _JETSON)
+    backends = _backends(cv2, on_jetson=on_jetson)
     times = Timeouts(_OPENING * timeouts.open_s / len(backends), timeouts.read_s)
     for backend in backends:
         if backend == "GStreamer":
-            on_jetson = has_plugin("nvvidconv")
+            # OpenCV before 4.7 keeps threads and files of a pipeline that failed to connect, and a camera may be off for days.
+            connect(address, _PORTS[address.scheme], times.open_s).close()
             capture = open_gstreamer(cv2, rtsp_pipeline(address, on_jetson=on_jetson), times)
             decoder = "the Jetson's decoder" if on_jetson else "decodebin"
         else:
@@ -82,10 +89,24 @@ def _open(cv2: Any, name: str, address: Address, timeouts: Timeouts, threads: in
     return None
 
 
+def _backends(cv2: Any, *, on_jetson: bool) -> tuple[str, ...]:
+    """GStreamer only for the hardware's sake, or where there is nothing else.
+
+    OpenCV before 4.7, which Ubuntu 24.04 still has, waits for ever for an element or a decoder that is not installed, and at
+    times for a stream that the server refuses. With FFmpeg it has timeouts.
+    """
+    has_ffmpeg = cv2.videoio_registry.hasBackend(cv2.CAP_FFMPEG)
+    has_plugins = all(has_plugin(name) for name in _PLUGINS) and (on_jetson or has_plugin(_DECODER))
+    if has_gstreamer(cv2) and has_plugins and (on_jetson or not has_ffmpeg):
+        return ("GStreamer", "FFmpeg") if has_ffmpeg else ("GStreamer",)
+    return ("FFmpeg",)
+
+
 def rtsp_pipeline(address: Address, *, on_jetson: bool) -> str:
     """The pipeline's description, with the password in it.
 
-    On a Jetson decodebin chooses nvv4l2decoder, whose frames only nvvidconv copies out of the GPU's memory (not yet run on one).
+    On a Jetson decodebin chooses nvv4l2decoder, whose frames only nvvidconv copies out of the GPU's memory. Not yet run on one:
+    in the tests these two elements are stand-ins.
     """
     properties = {"location": address.bare}
     if address.user or address.password:
@@ -94,7 +115,7 @@ def rtsp_pipeline(address: Address, *, on_jetson: bool) -> str:
     convert = "nvvidconv ! video/x-raw,format=BGRx ! videoconvert" if on_jetson else "videoconvert"
     return (
         f"rtspsrc {source} protocols=tcp latency={_LATENCY_MS} drop-on-latency=true ! application/x-rtp,media=video ! "
-        f"decodebin ! {convert} ! {APPSINK}"
+        f"decodebin ! {_WHOLE} ! {convert} ! {APPSINK}"
     )
 
 

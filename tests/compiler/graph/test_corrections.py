@@ -14,7 +14,7 @@ import numpy.typing as npt
 import onnx
 import pytest
 from exported import graph, image_batch, logits, small
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
@@ -184,7 +184,6 @@ def test_an_archive_that_zipfile_does_not_read(tmp_path: Path, place: int, value
 
 
 @given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
-@settings(max_examples=100)
 def test_damaged_corrections_are_one_error_or_none(tmp_path_factory: pytest.TempPathFactory, place: float, value: int) -> None:
     """A changed byte is refused or harmless, and never another exception."""
     path = tmp_path_factory.mktemp("damaged") / CORRECTIONS

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 from exported import graph, image_batch, logits, small
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
@@ -214,7 +214,6 @@ def one_convolution(weight: npt.NDArray[np.float32], scales: npt.NDArray[np.floa
     exponents=st.lists(st.floats(-120, 8), min_size=1, max_size=6),
     seed=st.integers(0, 2**32 - 1),
 )
-@settings(max_examples=150)
 def test_the_law_of_integers_holds_for_scales_of_any_size(exponents: list[float], seed: int) -> None:
     """Scales from FP32's smallest to FP16's largest, with FP16's subnormals and those rounded to zero, keep the integers."""
     scales = np.exp2(np.array(exponents)).astype(np.float32)
@@ -282,7 +281,7 @@ def test_a_value_beyond_fp16_is_refused(form: str, role: str) -> None:
         scale.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(scale) * 0 + np.float32(70_000 / 127), scale.name))
     with pytest.raises((ExportError, CalibrationError), match=r"layer2\.0\.conv1\..*70000|70000") as caught:
         to_fp16_typed(model)
-    assert "weak" in caught.value.hint
+    assert "--fp32" in caught.value.hint
 
 
 def test_a_range_beyond_fp16_is_refused() -> None:
@@ -290,7 +289,7 @@ def test_a_range_beyond_fp16_is_refused() -> None:
     model = one_convolution(np.ones((1, 1), np.float32), np.ones(1, np.float32), step=70_000 / 127)
     with pytest.raises(CalibrationError, match=r"x\.scale stands for a range of 70000") as caught:
         to_fp16_typed(model)
-    assert "weak" in caught.value.hint
+    assert "--fp32" in caught.value.hint
     to_fp16_typed(one_convolution(np.ones((1, 1), np.float32), np.ones(1, np.float32), step=65_000 / 127))
 
 

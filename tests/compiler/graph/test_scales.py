@@ -53,7 +53,6 @@ def test_it_is_never_worse_than_the_largest_weight(weight: Floats, limit: int) -
 
 
 @given(WEIGHTS, LIMITS)
-@settings(max_examples=200)
 def test_scales_are_one_per_channel_and_usable(weight: Floats, limit: int) -> None:
     """(O,) float32, no denormal among them, between half and the whole of amax / limit where that is not denormal itself."""
     scales, unclipped = weight_scales(weight, limit), whole(weight, limit)
@@ -65,7 +64,6 @@ def test_scales_are_one_per_channel_and_usable(weight: Floats, limit: int) -> No
 
 
 @given(WEIGHTS, LIMITS)
-@settings(max_examples=200)
 def test_what_is_not_clipped_comes_back_within_half_a_step(weight: Floats, limit: int) -> None:
     """|w - q(w)| <= scale / 2 for every weight inside its channel's range."""
     step = column(weight_scales(weight, limit), weight)
@@ -75,7 +73,6 @@ def test_what_is_not_clipped_comes_back_within_half_a_step(weight: Floats, limit
 
 
 @given(WEIGHTS, st.integers(-8, 8))
-@settings(max_examples=100)
 def test_scales_follow_their_channel_alone(weight: Floats, exponent: int) -> None:
     """A channel times a power of two has its scale times that power; the other channels' scales stay."""
     scaled = weight.copy()

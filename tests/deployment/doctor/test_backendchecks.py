@@ -43,7 +43,7 @@ def test_auto_is_what_opening_takes() -> None:
     """The backend that --backend auto selects on this machine, and the order in which it tries them."""
     check = found("auto")
     assert (check.status, check.fix, check.group) == ("ok", "", "backends")
-    assert check.detail == f"{resolve_backend('auto')}, the first that works of tensorrt, openvino, onnxruntime"
+    assert check.detail == f"{resolve_backend('auto')}, the first that works of tensorrt, tensorrt-rtx, openvino, onnxruntime"
 
 
 def test_this_machines_openvino_works() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -23,7 +24,7 @@ NVCC = "#!/bin/sh\necho 'nvcc: NVIDIA (R) Cuda compiler driver'\necho 'Cuda comp
 @pytest.fixture(autouse=True)
 def bare(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No NVIDIA software of the test machine: its driver is hidden by one that cannot be loaded."""
-    for name in ("tensorrt", "tensorrt_lean", "tensorrt_dispatch", "pycuda"):
+    for name in ("tensorrt", "tensorrt_rtx", "tensorrt_lean", "tensorrt_dispatch", "pycuda", "cuda.core"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setenv("PATH", str(tmp_path_factory.mktemp("bin")))
     for name in ("CUDA_VISIBLE_DEVICES", "CUDA_HOME", "STUB_FAILS"):
@@ -56,7 +57,8 @@ def test_without_a_gpu_all_is_quiet(monkeypatch: pytest.MonkeyPatch, library_the
         monkeypatch.delenv("LD_LIBRARY_PATH")
     checks = check_gpu_side(CPU, NOWHERE)
     assert {(check.status, check.fix) for check in checks} == {("missing", "")}
-    assert [check.name for check in checks] == ["gpu", "driver", "jetpack", "nvcc", "tensorrt", "pycuda"]
+    names = ["gpu", "driver", "jetpack", "kernels", "tensorrt", "tensorrt-rtx-cu12", "pycuda", "cuda-core"]
+    assert [check.name for check in checks] == names
     assert {check.group for check in checks} == {"tensorrt"}
 
 
@@ -127,6 +129,13 @@ def test_gpu_without_a_driver(info: DeviceInfo, fix: str) -> None:
     check = found("driver", info)
     assert (check.status, check.fix) == ("problem", fix)
     assert "libcuda.so.1 cannot be loaded" in check.detail
+
+
+def test_gpu_without_a_driver_in_wsl(tmp_path: Path) -> None:
+    """WSL2 takes the driver of Windows: one for Linux is never installed there."""
+    check = found("driver", UBUNTU, plant(tmp_path, "dev/dxg"))
+    assert check.status == "problem"
+    assert check.fix == "wsl.exe --update, after installing NVIDIA's driver in Windows"
 
 
 @pytest.mark.parametrize(
@@ -228,7 +237,7 @@ def test_driver_that_takes_its_process_along(tmp_path: Path, monkeypatch: pytest
             "pip uninstall -y tensorrt tensorrt-cu13 tensorrt-cu13-libs && pip install 'tensorrt-cu12>=8.6'",
         ),
         (
-            "11080", ["tensorrt-cu12"], DESKTOP, "CUDA 12 (driver 525)",
+            "11080", ["tensorrt-cu12"], DESKTOP, "CUDA 12 (driver 525.60.13)",
             "pip uninstall -y tensorrt-cu12 && pip install 'tensorrt-cu11>=8.6'",
         ),
         ("12060", ["tensorrt-cu13"], JETSON, "CUDA 13", "pip uninstall -y tensorrt-cu13"),
@@ -264,29 +273,64 @@ def nvcc(folder: Path, script: str) -> None:
     (folder / "nvcc").chmod(0o755)
 
 
-def test_nvcc(tmp_path: Path) -> None:
-    """The compiler is found in CUDA's folder, which JetPack does not put on PATH, with its version."""
+@pytest.fixture
+def old_driver(driver: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A driver whose CUDA is older than that of the PTX."""
+    driver.setenv("STUB_CUDA", "11040")
+    return driver
+
+
+@pytest.mark.parametrize("info", [DESKTOP, JETSON])
+def test_no_nvcc_is_needed(driver: pytest.MonkeyPatch, info: DeviceInfo) -> None:
+    """A driver that takes the PTX needs nothing else, even where an nvcc does not run."""
+    for cuda in ("11080", "12060", "13000"):
+        driver.setenv("STUB_CUDA", cuda)
+        kernels = found("kernels", info)
+        assert (kernels.status, kernels.fix) == ("ok", "")
+        assert kernels.detail == "the driver compiles this package's PTX, which resizes frames: no nvcc is needed"
+
+
+def test_an_old_driver_needs_nvcc(tmp_path: Path, old_driver: pytest.MonkeyPatch) -> None:
+    """It is found in CUDA's folder, which JetPack does not put on PATH, with its version."""
     nvcc(tmp_path / "usr/local/cuda/bin", NVCC)
-    beside = found("nvcc", DESKTOP, tmp_path)
-    assert (beside.status, beside.detail) == ("ok", f"CUDA 12.6 at {tmp_path}/usr/local/cuda/bin/nvcc")
+    kernels = found("kernels", DESKTOP, tmp_path)
+    assert kernels.status == "ok"
+    beside = f"nvcc of CUDA 12.6 at {tmp_path}/usr/local/cuda/bin/nvcc compiles them"
+    assert kernels.detail == f"the PTX of this package needs a driver for CUDA 11.8; {beside}"
 
 
-def test_without_nvcc_the_cpu_resizes() -> None:
+def test_an_old_driver_without_nvcc(old_driver: pytest.MonkeyPatch) -> None:
     """A missing compiler is no problem: the check says what it costs and how to install it."""
-    lack = found("nvcc", DESKTOP)
+    lack = found("kernels", DESKTOP)
     assert (lack.status, lack.fix) == ("missing", "sudo apt-get install -y nvidia-cuda-toolkit")
-    assert lack.detail == "not installed: the CPU resizes images instead of the GPU"
-    assert found("nvcc", JETSON).fix == "sudo apt-get install -y nvidia-jetpack"
+    assert lack.detail.endswith("and there is no nvcc: the CPU resizes frames instead of the GPU")
+    assert found("kernels", JETSON).fix == "sudo apt-get install -y nvidia-jetpack"
 
 
 @pytest.mark.parametrize("script", ["#!/bin/sh\nexit 1\n", "\x7fELF of another processor"])
-def test_nvcc_that_does_not_run(tmp_path: Path, script: str) -> None:
-    """A compiler without a version is a problem on a machine with a GPU only."""
+def test_nvcc_that_does_not_run(tmp_path: Path, old_driver: pytest.MonkeyPatch, script: str) -> None:
+    """A compiler that is needed and has no version is a problem."""
     nvcc(tmp_path / "usr/local/cuda/bin", script)
-    broken = found("nvcc", DESKTOP, tmp_path)
+    broken = found("kernels", DESKTOP, tmp_path)
     assert (broken.status, broken.fix) == ("problem", "sudo apt-get install --reinstall -y nvidia-cuda-toolkit")
-    assert found("nvcc", JETSON, tmp_path).fix == "sudo apt-get install --reinstall -y nvidia-jetpack"
-    assert (found("nvcc", CPU, tmp_path).status, found("nvcc", CPU, tmp_path).fix) == ("missing", "")
+    assert found("kernels", JETSON, tmp_path).fix == "sudo apt-get install --reinstall -y nvidia-jetpack"
+
+
+def test_a_gpu_older_than_the_ptx(driver: pytest.MonkeyPatch) -> None:
+    """A Maxwell of the first generation gets its kernels from nvcc."""
+    first = found("kernels", replace(DESKTOP, compute_capability="5.0"))
+    assert first.detail.startswith("the PTX of this package needs a GPU of compute capability 5.2, and there is no nvcc")
+
+
+def test_a_package_without_its_ptx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fix is to install the package again; without a GPU it is said, and is no problem."""
+    monkeypatch.setattr(resources, "files", lambda package: tmp_path)
+    lack = found("kernels", DESKTOP)
+    assert (lack.status, lack.fix) == ("missing", "pip install --force-reinstall --no-deps edge-resnet")
+    assert lack.detail.startswith("resize.cu of this package cannot be read: No such file or directory, and there is no nvcc")
+    quiet = found("kernels", CPU)
+    assert (quiet.status, quiet.fix) == ("missing", "")
+    assert quiet.detail.startswith("not needed without an NVIDIA GPU; resize.cu of this package cannot be read")
 
 
 def test_every_fix_of_the_room_is_asserted() -> None:

@@ -60,7 +60,8 @@ def ordinary_user() -> Iterator[Path]:
 
 
 def run_with(site: Path, code: str, **environment: str) -> str:
-    """Run Python with ``site`` before all other packages."""
+    """Run Python with ``site`` before all other packages; its examination leaves the backends out, as in this process."""
+    code = f"from edge_resnet.deployment.doctor import checks\nchecks.check_backends = lambda _: []\n{code}"
     environment = {**os.environ, "PYTHONPATH": str(site), **environment}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     return done.stdout
@@ -363,7 +364,7 @@ def test_no_backend_is_not_ready() -> None:
 
 
 def test_usable_backends() -> None:
-    """TensorRT needs its package, PyCUDA and the driver; the order is the table's; a backend without a package always runs."""
+    """TensorRT needs its package, PyCUDA or cuda.core, and the driver; the order is the table's; no package, no obstacle."""
     cpu = BACKENDS["onnxruntime"]
     without, missing = (replace(cpu, requirements=needed) for needed in ((), (Requirement("no_such_package", "none"),)))
     table = {"fake": without, "tensorrt": BACKENDS["tensorrt"], "onnxruntime": cpu, "none": missing}
@@ -374,6 +375,8 @@ def test_usable_backends() -> None:
         for status in ("missing", "problem"):
             lacking = [*whole[:number], replace(whole[number], status=status), *whole[number + 1 :]]
             assert usable_backends(lacking, table) == ("fake", "onnxruntime")
+    core = Check("cuda-core", "ok", "", "", "tensorrt")
+    assert usable_backends([*whole[:3], core], table) == ("fake", "tensorrt", "onnxruntime")
 
 
 def test_a_gpu_machine_is_ready_when_all_of_it_loads(tmp_path: Path, libcuda: Path) -> None:
@@ -390,7 +393,9 @@ def test_a_gpu_machine_is_ready_when_all_of_it_loads(tmp_path: Path, libcuda: Pa
     assert run_with(tmp_path, code, **environment) == "onnxruntime tensorrt set()\n"
     assert run_with(tmp_path, code, **environment, STUB_FAILS="cuInit=999") == "onnxruntime set()\n"
     package(tmp_path, "pycuda.driver", "raise ImportError('libcurand.so.10: cannot open')")
-    assert run_with(tmp_path, code, **environment) == "onnxruntime set()\n"
+    # The bindings of cuda.core may be those of CUDA 13, which the next driver runs.
+    assert run_with(tmp_path, code, **{**environment, "STUB_CUDA": "11080"}) == "onnxruntime set()\n"
+    assert run_with(tmp_path, code, **{**environment, "STUB_CUDA": "13000"}) == "onnxruntime tensorrt set()\n"
 
 
 def test_the_offline_side_is_not_imported(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -31,8 +32,8 @@ def answer(topic: Topic, info: DeviceInfo = CPU) -> ProbeResult:
 
 
 def test_nothing_there_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a sign of a GPU, TensorRT or PyCUDA no child process is started."""
-    for name in ("tensorrt", "pycuda"):
+    """Without a sign of a GPU, TensorRT, PyCUDA or cuda.core no child process is started."""
+    for name in ("tensorrt", "tensorrt_rtx", "pycuda", "cuda.core"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     monkeypatch.setattr(probe, "run_within", lambda *_: pytest.fail("a child was started"))
@@ -94,9 +95,10 @@ def test_a_driver_that_hangs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.alone
 def test_all_are_asked_at_once(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two that hang cost one time limit."""
-    package(site, "tensorrt", "import time; time.sleep(60)")
-    package(site, "pycuda", "import time; time.sleep(60)")
+    """Those that hang cost one time limit."""
+    for name in ("tensorrt", "tensorrt_rtx", "pycuda"):
+        package(site, name, "import time; time.sleep(60)")
+    monkeypatch.setitem(sys.modules, "cuda.core", None)
     monkeypatch.setattr(probe, "_TIMEOUT_S", 1.5)
     start = time.monotonic()
     results = probe_machine(CPU, Path("/nowhere")).results
@@ -124,6 +126,12 @@ def test_tensorrt_without_a_library_to_ask(site: Path, tmp_path: Path) -> None:
     path = library(tmp_path / "lib/libnvinfer.so.10", "int nothing;\n")
     package(site, "tensorrt", f"import ctypes\nctypes.CDLL({str(path)!r})\n__version__ = '10.3.0'\n")
     assert answer("tensorrt").facts["library"] == ""
+
+
+def test_cuda_core_says_its_versions() -> None:
+    """The real package, which loads without a driver."""
+    versions = {"version": metadata.version("cuda-core"), "bindings": metadata.version("cuda-bindings")}
+    assert answer("cuda.core") == ProbeResult(versions, "")
 
 
 def test_pycuda_says_what_it_was_compiled_for(site: Path) -> None:

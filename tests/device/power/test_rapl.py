@@ -6,7 +6,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sysfstrees import RAPL, as_nobody, write
 
@@ -47,7 +47,6 @@ def test_packages_are_added(tmp_path: Path) -> None:
         assert read().energy_mj == pytest.approx(1.5)
 
 
-@settings(max_examples=50)
 @given(
     st.lists(st.tuples(st.integers(0, 9_999), st.integers(0, 6_999)), min_size=1, max_size=12),
     st.integers(0, 9_999),

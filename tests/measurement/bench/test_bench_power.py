@@ -26,6 +26,7 @@ from edge_resnet.measurement.bench.result import BenchResult, read_result, to_js
 from edge_resnet.measurement.bench.rules import BenchOptions
 from edge_resnet.runtime.backend import Images, Logits
 
+pytestmark = pytest.mark.usefixtures("brief_bench")
 QUICK = BenchOptions(seconds=0.2, min_queries=20, starts=0, frame=(64, 48))
 CURRENT = "sys/bus/i2c/devices/1-0040/hwmon/hwmon1/curr1_input"
 

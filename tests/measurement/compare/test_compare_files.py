@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from measurement.bench.scripted import HandClock, Scripted
 from reports import accuracy, answers, evaluation
@@ -100,7 +100,6 @@ def test_a_busy_machine_proves_nothing(measure: Callable[[float], BenchResult], 
         assert (judged(found), found.regressed) == ("unclear", False)
 
 
-@settings(max_examples=60)
 @given(st.floats(1, 100), st.floats(0, 20), st.floats(1, 100), st.floats(0, 20), st.floats(0, 50))
 def test_nothing_is_worse_both_ways(
     tmp_path_factory: pytest.TempPathFactory,

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import pairwise
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from reports import answers, row
 
@@ -25,7 +25,6 @@ def _figures(one: Row) -> tuple[float, float]:
     return one.latency.p90_ms, one.accuracy.top1
 
 
-@settings(max_examples=60)
 @given(_rows)
 def test_along_the_front_more_time_buys_more_accuracy(rows: list[Row]) -> None:
     """Sorted by latency, accuracy rises; rows equal in both are next to each other."""
@@ -35,7 +34,6 @@ def test_along_the_front_more_time_buys_more_accuracy(rows: list[Row]) -> None:
         assert (fast < slow and low < high) or (fast, low) == (slow, high)
 
 
-@settings(max_examples=60)
 @given(_rows)
 def test_every_other_row_is_dominated_by_one_on_the_front(rows: list[Row]) -> None:
     """A row is off the front exactly where another is at least as good in both and better in one."""

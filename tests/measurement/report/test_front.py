@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from reports import answers, row
 
@@ -60,7 +60,6 @@ def test_the_fastest_within_some_points() -> None:
     assert labels[20.0] == ("small int8", "small int8")
 
 
-@settings(max_examples=60)
 @given(st.floats(0.1, 50), st.floats(0.1, 50))
 def test_more_points_never_cost_time(one: float, other: float) -> None:
     """A larger allowed loss gives a row that is as fast or faster, either way; the certain row is never the faster one."""
@@ -78,7 +77,6 @@ def test_latency_alone_gives_no_choice() -> None:
     assert limits_ms([row("a fp32", 5.0, None)]) == ()
 
 
-@settings(max_examples=60)
 @given(st.lists(st.floats(0.05, 5000), min_size=1, max_size=6))
 def test_limits_are_round_and_reach_the_slowest(latencies: list[float]) -> None:
     """At most six ascending limits of 1, 2 or 5 times a power of ten; the last is not below the slowest row."""

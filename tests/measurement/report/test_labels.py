@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from edge_resnet.measurement.report.frontchart import overlap, place_labels
@@ -13,7 +13,6 @@ FRAME = (0.0, 0.0, 500.0, 300.0)
 _points = st.lists(st.tuples(st.floats(20, 480), st.floats(20, 280)), min_size=1, max_size=8)
 
 
-@settings(max_examples=60)
 @given(_points)
 def test_up_to_eight_labels_never_overlap_or_leave_the_frame(points: list[tuple[float, float]]) -> None:
     """Wherever the points are, even all in one place."""
@@ -26,7 +25,6 @@ def test_up_to_eight_labels_never_overlap_or_leave_the_frame(points: list[tuple[
         assert top <= 300 + 1e-6
 
 
-@settings(max_examples=60)
 @given(_points)
 def test_labels_have_their_size_and_stay_near(points: list[tuple[float, float]]) -> None:
     """No box is stretched, and none is further away than the largest distance plus what moving into the frame adds."""

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from children import started
 from littlenet import PREPROCESS, QUICK, little_net, stripes, stripes_data
 from safetensors.torch import load_file
 
@@ -22,6 +23,9 @@ from edge_resnet.network.training.loader import MemoryLoader, effective_batch
 from edge_resnet.network.training.log import read_log
 
 PROGRAM = Path(__file__).with_name("together.py")
+#: Six imports of torch: with fourteen processes waiting for two cores, one run took 90 s.
+LIMIT_S = 600
+pytestmark = pytest.mark.timeout(3 * LIMIT_S)
 
 
 def together(folder: Path, mode: str, *args: str, restarts: int = 0) -> None:
@@ -31,10 +35,10 @@ def together(folder: Path, mode: str, *args: str, restarts: int = 0) -> None:
     command += ["--nproc-per-node", "2", "--max-restarts", str(restarts)]
     with PROGRAM.open() as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)
-        result = subprocess.run(
-            [*command, PROGRAM, folder, mode, *args], env=environment, capture_output=True, text=True, check=False, timeout=240
-        )
-    assert result.returncode == 0, result.stderr[-3000:]
+        words = [*command, PROGRAM, folder, mode, *args]
+        with started(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+            _, printed = process.communicate(timeout=LIMIT_S)
+    assert process.returncode == 0, printed[-3000:]
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,10 @@ process dies at that step of its first life.
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -45,5 +47,11 @@ class _Death:
             os._exit(9)
 
 
+def _end_with_torchrun() -> None:
+    """Torchrun gives each process a session of its own: one that is killed with its test would leave these running."""
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
 if __name__ == "__main__":
+    _end_with_torchrun()
     main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else None)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from _pytest.mark.structures import ParameterSet
 from exported import graph, image_batch, small
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
@@ -33,6 +35,13 @@ NETWORKS = {
 EXACT = Corrections(exact_input=True)
 
 
+def cases(names: Iterable[str]) -> list[ParameterSet]:
+    """Each network without and with an exact input; the default has one large case, ResNet-18 with an exact input."""
+    large = {(False, "resnet18"), (False, "resnet50"), (True, "resnet50")}
+    chosen = [(exact, name) for exact in (False, True) for name in names]
+    return [pytest.param(*case, id=f"{case[0]}-{case[1]}", marks=[pytest.mark.slow] * (case in large)) for case in chosen]
+
+
 def measured(
     model: onnx.ModelProto, size: int, corrections: Corrections | None = None, keep: tuple[str, ...] = ()
 ) -> CalibrationTable:
@@ -51,8 +60,7 @@ def answers(network: torch.nn.Module, size: int, count: int = 32) -> np.ndarray:
     return found
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "resnet50")) for name in NETWORKS])
-@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize(("exact", "name"), cases(NETWORKS))
 def test_it_rounds_exactly_where_the_graph_has_pairs(name: str, exact: bool) -> None:
     """Tensors, their readers, weights and every scale are those of the Q/DQ graph that TensorRT gets."""
     model, corrections = graph(NETWORKS[name]), EXACT if exact else None
@@ -82,8 +90,7 @@ def test_it_rounds_exactly_where_the_graph_has_pairs(name: str, exact: bool) -> 
     assert found_pairs == {pair.tensor: (sorted(pair.readers), steps[pair.range_of]) for pair in network.pairs}
 
 
-@pytest.mark.parametrize("name", ["cifar20", "plain20", "option B", "resnet18"])
-@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize(("exact", "name"), cases(("cifar20", "plain20", "option B", "resnet18")))
 def test_it_answers_as_the_simulated_graph(name: str, exact: bool) -> None:
     """Logits differ from ONNX Runtime's only by roundings that depend on the order of sums."""
     model, corrections, size = graph(NETWORKS[name]), EXACT if exact else None, NETWORKS[name].input_size
@@ -128,7 +135,6 @@ def test_option_a_has_no_parameters() -> None:
     assert silent == []
 
 
-@settings(max_examples=50)
 @given(seed=st.integers(0, 999), clip=st.floats(0.3, 0.95))
 def test_gradients_pass_rounding_and_end_at_the_clip(seed: int, clip: float) -> None:
     """A weight inside its range has the gradient of a float weight, in its unit; a clipped one has none."""

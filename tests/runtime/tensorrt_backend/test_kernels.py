@@ -1,4 +1,4 @@
-"""kernels.py: nvcc is found, kernels are compiled once and stored whole; and what the kernels compute, compiled for the CPU."""
+"""kernels.py: nvcc is found, kernels are compiled once and stored whole; and what source and PTX compute, run on the CPU."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from standins.ptx import library_of
 
 from edge_resnet.core.errors import BackendError, ConfigError
 from edge_resnet.core.records import Preprocess
@@ -42,11 +43,13 @@ def nvcc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return path
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """The kernels compiled for the CPU, which abort on undefined behaviour."""
+@pytest.fixture(scope="module", params=["source", "ptx"])
+def library(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> ctypes.CDLL:
+    """The kernels for the CPU, which abort on undefined behaviour: the source compiled, and the shipped PTX translated."""
     if shutil.which("g++") is None:
         pytest.skip("no g++")
+    if request.param == "ptx":
+        return library_of(SOURCE.with_suffix(".ptx").read_text(encoding="ascii"))
     path = tmp_path_factory.mktemp("kernels") / "resize.so"
     strict = ["-Wall", "-Wextra", "-Werror", "-pedantic", "-fsanitize=undefined", "-fsanitize-undefined-trap-on-error"]
     subprocess.run(["g++", "-x", "c++", "-std=c++14", "-shared", "-fPIC", "-O2", *strict, "-o", path, SOURCE], check=True)

@@ -28,7 +28,7 @@ from edge_resnet.core.records import Precision
 from edge_resnet.runtime.backend import open_backend, resolve_backend
 from edge_resnet.runtime.tensorrt.cudagraph import Recorder
 
-MODULES = (*(f"runtime.tensorrt.{name}" for name in ("inference", "plans", "slots", "cuda")), "compiler.tensorrt.builder")
+MODULES = tuple(f"runtime.tensorrt.{name}" for name in ("inference", "plans", "slots", "cuda"))
 PACKAGE = """
 import sys
 from pathlib import Path

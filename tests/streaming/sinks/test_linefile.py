@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sinksamples import files_up_to
 
@@ -47,7 +47,6 @@ def _read(path: Path) -> list[str]:
     return [line for part in _all(path) for line in part.read_text().splitlines()]
 
 
-@settings(max_examples=60)
 @given(_lines, st.integers(1, 300), st.integers(1, 8), st.booleans())
 def test_rotation_keeps_the_order(lines: list[str], max_bytes: int, keep: int, restarts: bool) -> None:
     """The older files and the file, read in order, contain the newest lines; none is missing or cut."""
@@ -69,7 +68,6 @@ def test_rotation_keeps_the_order(lines: list[str], max_bytes: int, keep: int, r
             assert part.stat().st_size <= max_bytes or len(part.read_text().splitlines()) == 1
 
 
-@settings(max_examples=100)
 @given(_lines, st.data())
 def test_a_power_cut_costs_one_line_at_most(lines: list[str], data: st.DataObject) -> None:
     """Cut anywhere and continued, a file contains every whole line and the new ones, each on its own line."""
@@ -85,7 +83,6 @@ def test_a_power_cut_costs_one_line_at_most(lines: list[str], data: st.DataObjec
     assert found == [*whole, '{"new": 1}']
 
 
-@settings(max_examples=100)
 @given(_lines, st.integers(0, 800))
 def test_a_full_disk_leaves_no_half_line(lines: list[str], size: int) -> None:
     """Lines that were accepted are there, the others are not, and none is cut; with free space it continues."""

@@ -1,4 +1,4 @@
-"""CSI sensors: the pipeline's description, and refusals. The pipeline itself needs a board and is not tested."""
+"""CSI sensors: the pipeline's description, and refusals. test_gstreamer_sources.py runs the pipeline."""
 
 from __future__ import annotations
 

@@ -223,7 +223,7 @@ def test_a_camera_that_is_gone_makes_its_answer_an_old_one(browser: Chrome, scri
     assert browser.execute_script("return document.getElementById('image').alt") == "Last frame of camera:0"
 
 
-@pytest.mark.parametrize("width", [320, 390, 768])
+@pytest.mark.parametrize("width", [320, pytest.param(390, marks=pytest.mark.slow), 768])
 def test_it_fits_a_phone(browser: Chrome, script: Script, sink: WebSink, width: int) -> None:
     """At 320 pixels nothing scrolls sideways, not even with long names and labels."""
     long = replace(source("rtsp://camera-with-a-very-long-name.example/stream/of/the/loading/dock", "failed"), error="x" * 200)

@@ -69,6 +69,8 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Callable[[ModelSpec], P
 
     def save(spec: ModelSpec, seed: int = 0) -> Path:
         path = folder / f"{spec.name}-{spec.shortcut}-{spec.classes}-{seed}.safetensors"
+        if path.exists():
+            return path
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             save_file(build_network(spec).state_dict(), path)

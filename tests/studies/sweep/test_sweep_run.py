@@ -28,7 +28,7 @@ Run = Callable[..., tuple[Report, list[tuple[str, str]]]]
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(tmp_path: Path, brief_bench: None, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a sweep into the test's folder; returns the report, and each cell's name and outcome."""
 
     # Cold starts would take most of the time; the test of the command measures them.
