@@ -171,12 +171,13 @@ class BackendChecks:
         return load_backend(self._name).engine_request(artifact, "native") is not None
 
     def _why_no_gpu(self) -> str:
-        """Why a backend for the GPU cannot run here, else empty."""
-        if self._info.processor == "GPU":
-            try:
+        """Why the backend cannot run on this machine, else empty."""
+        try:
+            self._info.refuse_machine()
+            if self._info.processor == "GPU":
                 first_gpu()
-            except BackendError as error:
-                return error.message
+        except BackendError as error:
+            return error.message
         return ""
 
     def _installed(self) -> Finding:

@@ -128,8 +128,12 @@ def _with_a_changed_byte(engine: Path) -> None:
 
 
 def _of_another_gpu(engine: Path) -> None:
-    """A whole engine whose every record says that it was built on another GPU."""
-    facts = replace(read_record(engine / FACTS, EngineFacts), gpu="NVIDIA Other", compute_capability="3.5")
+    """A whole engine whose every record says that it was built on another GPU, or for another."""
+    facts = read_record(engine / FACTS, EngineFacts)
+    if facts.options.tuning.targets:
+        facts = replace(facts, options=replace(facts.options, tuning=replace(facts.options.tuning, targets=("3.5",))))
+    else:
+        facts = replace(facts, gpu="NVIDIA Other", compute_capability="3.5")
     meta = json.loads((engine / _META).read_text(encoding="utf-8"))
     moved = engine.rename(engine.with_name(engine_key(facts)))
     write_json(moved / FACTS, facts)

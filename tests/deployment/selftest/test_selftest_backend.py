@@ -59,7 +59,7 @@ def checks(
             raise BackendError(no_gpu)
 
     form = QDQ_FOR_CPU if issubclass(backend, OnnxRuntimeBackend) else EngineForm("graph")
-    info = BackendInfo(lambda: backend, (Requirement("numpy", "numpy"),), form, processor=processor)  # type: ignore[arg-type]
+    info = BackendInfo(lambda: backend, (Requirement("numpy", "numpy"),), form, processor=processor, refuse_machine=gpu)  # type: ignore[arg-type]
     for place in (module, runtime):
         monkeypatch.setattr(place, "backend_info", lambda name, table=None: info)
     monkeypatch.setattr(module, "first_gpu", gpu)
