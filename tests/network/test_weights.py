@@ -224,7 +224,12 @@ def test_other_networks_have_no_default_weights(spec: ModelSpec) -> None:
     assert "--weights PATH" in caught.value.hint
 
 
-def test_default_weights_are_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("argument", "identity"), [("default", "IMAGENET1K_V1"), ("v1", "IMAGENET1K_V1"), ("v2", "IMAGENET1K_V2")]
+)
+def test_default_weights_are_downloaded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str, identity: str
+) -> None:
     """A file in torch.hub's checkpoints with torchvision's name is used without a network."""
     spec = ModelSpec(depth=18)
     torch.manual_seed(3)
@@ -234,7 +239,7 @@ def test_default_weights_are_downloaded_once(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     monkeypatch.setattr("edge_resnet.network.weights.default_address", lambda *_: (f"http://127.0.0.1:9/{file.name}", ""))
     network = build_network(spec)
-    assert load_weights(network, spec, "default") == "IMAGENET1K_V1"
+    assert load_weights(network, spec, argument) == identity
     assert _equal(network.state_dict(), torch.load(file, weights_only=True))
 
 
