@@ -32,7 +32,7 @@ def parse_targets(text: str) -> tuple[str, ...]:
     asked = GROUPS.get(name) or tuple(part.strip() for part in name.split(","))
     unknown = [part for part in asked if part not in _KNOWN]
     if unknown:
-        raise ConfigError(f"TensorRT for RTX does not compile for the target {unknown[0]!r}", hint=hint)
+        raise ConfigError(f"TensorRT for RTX does not compile for the target {text.strip()!r}", hint=hint)
     if _TURING in asked and len(set(asked)) > 1:
         raise ConfigError(
             "one plan for Turing and later GPUs is slower on both", hint="compile once for each: --target turing, then ampere+"
