@@ -15,6 +15,7 @@ from edge_resnet.device.rtxtargets import refuse_gpu
 from edge_resnet.runtime.backend import BackendClass, BackendInfo, EngineForm, Requirement
 from edge_resnet.runtime.tensorrt.cuda import CUDA
 from edge_resnet.runtime.tensorrt.gate import is_for_auto, refuse_driver
+from edge_resnet.runtime.tensorrt.library import LIBRARIES
 
 __all__ = ["BACKEND"]
 
@@ -48,4 +49,5 @@ BACKEND = BackendInfo(
     auto_rank=2,
     suits=partial(is_for_auto, "tensorrt-rtx", _refuse_machine),
     refuse_machine=_refuse_machine,
+    ahead=LIBRARIES["tensorrt_rtx"].ahead,
 )

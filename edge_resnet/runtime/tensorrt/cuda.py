@@ -170,7 +170,7 @@ def require_cuda() -> None:
 
 
 def refuse_driver_of_cuda() -> None:
-    """Raise BackendError if the driver is too old for the library that ``open_cuda`` takes, as far as that is known without it."""
+    """Raise BackendError if the driver is too old for the library that ``open_cuda`` takes; PyCUDA's need is not recorded."""
     if importlib.util.find_spec("pycuda") is None:
         refuse_bindings()
 
