@@ -137,7 +137,7 @@ class PadShortcut(nn.Module):
         self.before = (planes - channels) // 2
         self.after = planes - channels - self.before
         rows = torch.zeros(planes, channels, 1, 1)
-        rows[self.before : self.before + channels, :, 0, 0] = torch.eye(channels)
+        rows[self.before : self.before + channels, :, 0, 0].fill_diagonal_(1)
         self.register_buffer("rows", rows, persistent=False)
         self.rows: torch.Tensor
 
@@ -204,5 +204,5 @@ def _joined(residual: torch.Tensor, x: torch.Tensor, shortcut: nn.Module | None,
 def _initialise(network: nn.Module) -> None:
     """He et al.'s initialisation for ReLU networks (arXiv:1502.01852), by fan-out as in torchvision."""
     for module in network.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

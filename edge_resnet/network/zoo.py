@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
 from edge_resnet.core.errors import WeightsError
 from edge_resnet.core.modelnames import NAMED, spec_named
@@ -87,7 +90,7 @@ def measure(spec: ModelSpec, *, stride_on_first: bool = False) -> NetworkSize:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.register_forward_hook(lambda m, _, out: counts.append(_multiply_adds(m, out)))
-    with torch.inference_mode():
+    with torch.inference_mode(), _ShapesAlone():
         network(image)
     return NetworkSize(parameters, sum(counts))
 
@@ -117,6 +120,22 @@ def _facts(spec: ModelSpec, figure: float | None) -> NetworkFacts:
         paper_stride_multiply_adds=paper_stride,
         paper_figure=figure,
     )
+
+
+class _ShapesAlone(TorchFunctionMode):
+    """Replaces functions by others of the same shape that torch has for the meta device: it computes these in Python there, and
+    the first call imports its compiler, which takes two seconds."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.Tensor.add:
+            return args[0]
+        if func is functional.adaptive_avg_pool2d:
+            return functional.adaptive_max_pool2d(*args)
+        if func is functional.linear:
+            return args[0].new_empty(len(args[0]), len(args[1]))
+        return func(*args, **(kwargs or {}))
 
 
 def _leave_out_elementwise(network: nn.Module) -> None:

@@ -221,7 +221,7 @@ class BackendInfo:
     ``load``: imports the library and returns the class; raises ImportError if that fails.
     ``auto_rank``: the backend's place among those that ``auto`` tries, lowest first; None if ``auto`` never chooses it.
     ``suits``: whether ``auto`` should choose it on this machine, given that its packages are installed.
-    ``refuse_machine``: raises BackendError where it can derive engines but not run them.
+    ``refuse_machine``: raises BackendError where it cannot run engines. ``ahead``: it derives them there all the same.
     ``simulates``: it runs the simulation of TensorRT's INT8. ``fp16_as_fp32``: it computes an FP16 artifact in FP32.
     """
 
@@ -232,6 +232,7 @@ class BackendInfo:
     auto_rank: int | None = None
     suits: Callable[[], bool] = _everywhere
     refuse_machine: Callable[[], None] = _any_machine
+    ahead: bool = False
     simulates: bool = False
     fp16_as_fp32: bool = False
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -41,6 +43,13 @@ def table(timed_table: tuple[list[NetworkFacts], float]) -> list[NetworkFacts]:
 def test_table_is_quick(timed_table: tuple[list[NetworkFacts], float]) -> None:
     """All eleven networks, 1,202 layers included, take less than six seconds of a processor."""
     assert timed_table[1] < 6
+
+
+def test_the_table_needs_no_compiler() -> None:
+    """Building and counting every network leaves torch's compiler alone, whose import takes longer than the table."""
+    code = "import sys\nfrom edge_resnet.network.zoo import paper_table\npaper_table()\nprint('torch._dynamo' in sys.modules)\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 
 
 def test_table_lists_the_papers_networks(table: list[NetworkFacts]) -> None:

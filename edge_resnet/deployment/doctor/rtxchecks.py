@@ -11,6 +11,7 @@ from edge_resnet.core.packages import extra_command, installed_version, is_older
 from edge_resnet.deployment.doctor.check import Check
 from edge_resnet.deployment.doctor.probe import ProbedMachine
 from edge_resnet.device.rtxtargets import is_known_gpu
+from edge_resnet.runtime.tensorrt.gate import needed_cuda
 
 __all__ = ["check_tensorrt_rtx"]
 
@@ -39,7 +40,7 @@ def check_tensorrt_rtx(machine: ProbedMachine, new_driver: str) -> Check:
         return Check(name, "ok", f"{version}, compiles engines for desktop GPUs of other machines", "", "tensorrt")
     if not runs_here:
         return absent(f"{version} does not run on compute capability {capability}", "")
-    cuda, needed = machine.driver.get("cuda", ""), cudas[0] if cudas else 0
+    cuda, needed = machine.driver.get("cuda", ""), needed_cuda("tensorrt_rtx", version) or 0
     if cuda and int(cuda.partition(".")[0]) < needed:
         older = next((known for known in _CUDAS if known <= int(cuda.partition(".")[0])), None)
         fix = new_driver if older is None else f"{_remove(cudas)} && {extra_command('rtx')}"

@@ -69,7 +69,8 @@ class TensorRtBackend:
         self._runtime: Any = None
         self._engine: Any = None
         self._contexts: Contexts | None = None
-        self._ran = self._stored = False
+        #: Whether a batch has run, and whether what the first ones compiled has been stored.
+        self._ran, self._stored = False, False
         self._slots: list[Slot] = []
         self._kernels = Kernels(gpu.compute_capability, self._check_kernels)
         #: None wakes the threads that wait for a slot, when the backend is closed.
@@ -219,7 +220,8 @@ class TensorRtBackend:
         logits = slot.finish(count)
         with self._idle:
             self._ran = True
-            if not self._stored and self._working == 1 and self._contexts is not None:
+            if not self._stored and self._working == 1:
+                assert self._contexts is not None
                 self._stored = True
                 self._contexts.keep()
         return logits
