@@ -17,7 +17,12 @@ QUICK := $(addprefix tests/,core artifact images device runtime compiler measure
 # Images of containers forbid bytecode; without it every worker and every child of a test compiles the tests or the package again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test quick slow fuzz kill arm64 attack ptx lint bench selftest-artifact clean
+# For `make gpu`: a Python with the package, TensorRT, PyCUDA or cuda.core, and pytest, such as that of a Jetson; it needs no torch.
+GPU_PYTHON ?= $(BIN)/python
+ARTIFACTS  ?= artifacts
+OUT        ?= gpu-report
+
+.PHONY: demo test quick slow fuzz kill arm64 attack gpu ptx lint bench selftest-artifact clean
 
 # The stamp is what makes a second run cheap: pip runs again only when the dependencies changed.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -67,6 +72,9 @@ lint: $(VENV)/.installed
 bench: $(VENV)/.installed  ## ratios from one run; DATA is a CSV, a folder or a name
 	$(BIN)/python benchmarks/preprocess.py
 	$(BIN)/python benchmarks/int8.py
+
+gpu:  ## all that needs an NVIDIA GPU: self-test, tests and benchmark; ARTIFACTS holds resnet18-int8 and resnet50-int8, OUT gets the output
+	$(GPU_PYTHON) benchmarks/gpu_report.py --artifacts "$(ARTIFACTS)" --out "$(OUT)"
 
 selftest-artifact: $(VENV)/.installed  ## the network that edge-resnet selftest runs, from the shipped weights, with its answers
 	$(BIN)/python benchmarks/selftest_artifact.py

@@ -21,7 +21,6 @@ results so far; --work keeps artifacts and engines.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import json
 import logging
 import signal
@@ -46,7 +45,7 @@ from edge_resnet.core.errors import BackendError, EdgeResnetError, MissingDepend
 from edge_resnet.core.process import run_within
 from edge_resnet.core.records import BatchProfile, Precision
 from edge_resnet.core.statistics import measure, summarise
-from edge_resnet.device.gpu import LIBRARY, first_gpu
+from edge_resnet.device.gpu import driver_cuda, first_gpu
 from edge_resnet.device.machine import describe, gpu_clock
 from edge_resnet.images.preprocess import preprocess_bgr
 from edge_resnet.runtime.tensorrt.cuda import Stream, StreamTimer, require_cuda
@@ -104,14 +103,13 @@ def machine() -> dict[str, str | None]:
         import tensorrt
     except ImportError as error:
         raise MissingDependencyError(f"{error.name} is missing", hint="pip install 'edge-resnet[tensorrt]'") from error
-    version = ctypes.c_int()
-    ctypes.CDLL(LIBRARY).cuDriverGetVersion(ctypes.byref(version))
+    cuda = driver_cuda()
     info = describe()
     return {
         "GPU": gpu.name,
         "compute capability": gpu.compute_capability,
         "TensorRT": str(tensorrt.__version__),
-        "CUDA": f"{version.value // 1000}.{version.value % 1000 // 10}",
+        "CUDA": ".".join(map(str, cuda)) if cuda else None,
         "driver": info.driver,
         "JetPack": info.jetpack,
         "power mode": info.power_mode,

@@ -18,15 +18,12 @@ from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.core.errors import ConfigError, MissingDependencyError
 from edge_resnet.core.packages import EXTRAS, extra_command
 from edge_resnet.core.records import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     BatchProfile,
     Family,
+    Interpolation,
     Precision,
     Progress,
     Shortcut,
-    default_preprocess,
-    default_spec,
 )
 from edge_resnet.images.datasets import open_data
 from edge_resnet.images.imageset import ImageSet
@@ -72,50 +69,52 @@ PathLike: TypeAlias = "str | os.PathLike[str]"
 
 
 def build(
-    *, output: PathLike, depth: int = 50, model: nn.Module | None = None, precision: Precision = "fp32",
-    calibration: PathLike | None = None, family: Family = "imagenet", shortcut: Shortcut | None = None,
-    plain: bool = False, classes: int | None = None, input_size: int | None = None,
-    mean: tuple[float, float, float] = IMAGENET_MEAN, std: tuple[float, float, float] = IMAGENET_STD,
-    weights: PathLike = "default", labels: Sequence[str] | None = None, recipe: PathLike | None = None,
-    overrides: RecipeOverrides | None = None, validation: PathLike | None = None, max_drop: float | None = None,
-    batch: int | tuple[int, int, int] = 1, backend: str = "auto", tuning: EngineTuning | None = None,
-    allow_random: bool = False, force: bool = False, progress: Progress | None = None,
+    *, output: PathLike | None = None, depth: int | None = None, model: nn.Module | str | None = None,
+    precision: Precision = "fp32", calibration: PathLike | None = None, family: Family | None = None,
+    shortcut: Shortcut | None = None, plain: bool = False, classes: int | None = None, input_size: int | None = None,
+    resize: int | None = None, interpolation: Interpolation | None = None, mean: tuple[float, float, float] | None = None,
+    std: tuple[float, float, float] | None = None, weights: PathLike = "default", labels: Sequence[str] | None = None,
+    recipe: PathLike | None = None, overrides: RecipeOverrides | None = None, validation: PathLike | None = None,
+    max_drop: float | None = None, batch: int | tuple[int, int, int] = 1, backend: str = "auto",
+    tuning: EngineTuning | None = None, allow_random: bool = False, force: bool = False, progress: Progress | None = None,
 ) -> Artifact:  # fmt: skip
     """Make an artifact in the folder ``output``: weights, verified ONNX, INT8 ranges, and an engine for this machine.
 
-    The network is ``depth`` of ``family`` with ``weights`` (``default``, ``random`` or a file), or a torch ``model``: a ResNet in
-    torchvision's layout, whose depth, family and classes are read from its parameters. ``calibration``: images for INT8, a path
-    or the name of a data set; None takes the recipe's. ``recipe``: a recipe's name or file, with ``overrides`` of its values.
-    ``max_drop``: points of top-1 that INT8 may lose on the labelled images of ``validation``. ``batch``: the largest batch, or
-    (minimum, optimum, maximum). Raises any of edge_resnet's errors; then nothing is left in ``output``, unless the engine failed.
+    ``weights``: ``default``, ``v1`` or ``v2`` (torchvision's), ``random``, a file or ``hf://…``; they say the network and the
+    preprocessing unless you do. ``model``: a network's name, or a torch ResNet in torchvision's layout. ``calibration``: images
+    for INT8, a path or the name of a data set; None takes the recipe's. ``recipe``: a recipe's name or file, with ``overrides``
+    of its values. ``max_drop``: points of top-1 that INT8 may lose on the labelled images of ``validation``. ``batch``: the
+    largest, or (minimum, optimum, maximum). ``output``: None is artifacts/NAME-PRECISION. Raises any of edge_resnet's errors;
+    then nothing is left in ``output``, unless the engine failed.
     """
     with _extras(onnx="build"), ExitStack() as stack:
         from edge_resnet.pipelines import build as offline
+        from edge_resnet.pipelines.selection import PreprocessChoice, Request, select
+        from edge_resnet.pipelines.torchmodel import module_weights
         from edge_resnet.quantization.recipes import overridden_recipe
 
-        source, names = os.fspath(weights), named_classes(labels)
-        if model is None:
-            width = len(names) if classes is None and names else classes
-            spec = default_spec(family, depth, shortcut=shortcut, plain=plain, classes=width, input_size=input_size)
-        else:
-            from edge_resnet.pipelines.torchmodel import module_weights, spec_of
-
-            if source != "default" or shortcut is not None or plain or classes is not None:
-                raise ConfigError("a model has its own weights and shape", hint="leave weights, shortcut, plain and classes out")
-            spec = spec_of(model) if input_size is None else replace(spec_of(model), input_size=input_size)
-            source = str(stack.enter_context(module_weights(model, spec)))
-        preprocess = default_preprocess(spec.family, spec.input_size, mean=mean, std=std)
+        names, name = named_classes(labels), model if isinstance(model, str) else None
+        module = None if isinstance(model, str) else model
+        images = PreprocessChoice(input_size, resize, interpolation, mean, std)
+        chosen = select(
+            Request(os.fspath(weights), name, module, family, depth, shortcut, plain, classes, len(names or ()), images),
+            progress=progress,
+        )
+        spec, preprocess, source = chosen.model, chosen.preprocess, chosen.weights
+        if module is not None:
+            source = str(stack.enter_context(module_weights(module, spec)))
         asked = any(value is not None for value in (calibration, recipe, overrides, max_drop))
         calibrated = precision == "int8" and (asked or not offline.has_own_ranges(spec, preprocess, source))
         named = overridden_recipe(_text(recipe), spec.family, overrides) if calibrated else None
         options = offline.BuildOptions(
-            model=spec, preprocess=preprocess, precision=precision, weights=source, output=Path(output),
-            labels=names,
+            model=spec, preprocess=preprocess, precision=precision, weights=source,
+            output=Path("artifacts", f"{spec.name}-{precision}") if output is None else Path(output),
+            labels=names or chosen.labels,
             calibration_data=None if named is None else _text(calibration) or named.data,
             recipe=None if named is None else named.recipe,
             validation_data=_text(validation), max_drop=max_drop,
-            batch=BatchProfile(*((1, batch, batch) if isinstance(batch, int) else batch)),
-            backend=backend, tuning=tuning, force=force, allow_random=allow_random,
+            batch=BatchProfile(*((1, batch, batch) if isinstance(batch, int) else batch)), backend=backend, tuning=tuning,
+            force=force, allow_random=allow_random, origin=chosen.origin,
         )  # fmt: skip
         return offline.build(options, progress=progress)
 

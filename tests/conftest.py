@@ -13,13 +13,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import TypeAlias, get_args
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
 from exported import ONCE
 from hypothesis import HealthCheck, settings
+from once import Once
 from standins.surface import strict
 from standins.tensorrt_build import BUILD_CLASSES
 from tiny import tiny_options
@@ -48,7 +49,6 @@ settings.register_profile("thorough", settings.get_profile("edge-resnet"), max_e
 settings.load_profile("edge-resnet")
 
 REPO = Path(__file__).resolve().parent.parent
-Once: TypeAlias = Callable[[str, Callable[[Path], None]], Path]
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 import torch
+from once import Once
 from torch import nn
 
 from edge_resnet.core.records import ModelSpec, Preprocess, Shortcut
@@ -20,7 +20,7 @@ from edge_resnet.network import build_network
 from edge_resnet.network.export import INPUT, Deployable, export
 
 #: The fixture ``once``, where the tests run: a network that several workers need is exported by one of them.
-ONCE: list[Callable[[str, Callable[[Path], None]], Path]] = []
+ONCE: list[Once] = []
 
 
 def small(shortcut: Shortcut = "B", *, plain: bool = False, input_size: int = 16) -> ModelSpec:

@@ -36,7 +36,7 @@ SUBCOMMANDS = [
     f"{group.name} {command.name}" for group in app.registered_groups for command in group.typer_instance.registered_commands
 ]
 BLOCKS = re.findall(r"(<!--[^\n]*-->\n)?```sh\n(.*?)```", README, flags=re.DOTALL)
-USER_PAGES = ("bench.md", "commands.md", "devices.md", "paper.md", "qat.md", "report.md", "run.md", "train.md")
+USER_PAGES = ("bench.md", "commands.md", "devices.md", "paper.md", "qat.md", "report.md", "run.md", "train.md", "unseen.md")
 PAGES = sorted(path for place in ("", "docs/**/", "calibration/", "deploy/", "examples/") for path in REPO.glob(f"{place}*.md"))
 PYTHON_PAGE = REPO / "docs" / "python.md"
 

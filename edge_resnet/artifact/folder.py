@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
+from edge_resnet.artifact.card import model_card
 from edge_resnet.artifact.graphcheck import check_graph
 from edge_resnet.artifact.schema import SCHEMA_VERSION, CalibrationTable, FileEntry, Manifest
 from edge_resnet.core.errors import ArtifactError, BuildError
@@ -28,6 +29,7 @@ from edge_resnet.core.staging import new_folder
 
 __all__ = [
     "CALIBRATION",
+    "CARD",
     "CORRECTIONS",
     "LABELS",
     "MANIFEST",
@@ -48,6 +50,7 @@ MODEL = "model.onnx"
 CALIBRATION = "calibration.json"
 CORRECTIONS = "corrections.npz"
 LABELS = "labels.txt"
+CARD = "README.md"
 _ENGINES = "engines"
 #: Packages whose versions the manifest names.
 _TOOLS = ("edge-resnet", "numpy", "onnx", "onnxruntime", "pillow", "torch")
@@ -180,7 +183,11 @@ def staging_engine(target: Path) -> Iterator[Path]:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest over the files in ``folder``, with the time and the versions of the tools: an artifact's last step."""
+    """Write the model card, then the manifest over the files in ``folder``, with the time and the versions of the tools.
+
+    This is an artifact's last step.
+    """
+    (folder / CARD).write_text(model_card(manifest), encoding="utf-8")
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     tools = {name: version(name) for name in _TOOLS}
     write_json(folder / MANIFEST, replace(manifest, created=now, tools=tools, files=describe_files(folder)))

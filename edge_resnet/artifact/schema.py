@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edge_resnet.core.records import BatchProfile, ModelSpec, Precision, Preprocess, QuantRecipe, _require
 
-__all__ = ["SCHEMA_VERSION", "BudgetReport", "CalibrationTable", "FileEntry", "Manifest", "QatReport"]
+__all__ = ["SCHEMA_VERSION", "BudgetReport", "CalibrationTable", "FileEntry", "Manifest", "QatReport", "WeightsOrigin"]
 
 #: The schema version of the manifest. A reader refuses a newer one and upgrades an older one.
 SCHEMA_VERSION = 2
@@ -89,12 +89,33 @@ class BudgetReport:
 
 
 @dataclass(frozen=True)
+class WeightsOrigin:
+    """Where the weights came from. ``source``: an address, ``hf://REPO/FILE``, the name of a file, or a word.
+
+    ``revision``: the commit of a repository. ``sha256``: of the file, in hex. ``preprocessing``: who says how images are
+    prepared. ``license``: as the repository says. Each but the source may be empty.
+    """
+
+    source: str
+    revision: str = ""
+    sha256: str = ""
+    preprocessing: str = ""
+    license: str = ""
+
+    @property
+    def address(self) -> str:
+        """The source with its revision, which gives the same file again."""
+        return f"{self.source}@{self.revision}" if self.revision else self.source
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The content of ``manifest.json``, which describes an artifact.
 
     ``calibration``: the origin of the ranges, for people (None unless INT8). ``export_max_abs``: largest difference of a logit
     between torch and ONNX Runtime after the export. ``tools``: package → version. ``files``: relative name → entry. ``budget``:
-    the measurements for ``--max-drop`` (None without it). ``warnings``: those of the INT8 build.
+    the measurements for ``--max-drop`` (None without it). ``warnings``: those of the INT8 build. ``origin``: of the
+    weights; None in artifacts of older versions.
     """
 
     schema_version: int
@@ -111,3 +132,4 @@ class Manifest:
     files: Mapping[str, FileEntry]
     budget: BudgetReport | None = None
     warnings: tuple[str, ...] = ()
+    origin: WeightsOrigin | None = None

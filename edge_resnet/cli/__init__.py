@@ -9,7 +9,7 @@ import signal
 import sys
 from contextlib import suppress
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -164,6 +164,19 @@ def _command_of(arguments: list[str]) -> str:
     return ""
 
 
+class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to the present ``sys.stderr``: while a bar is drawn that is rich's, which puts a line above the bar."""
+
+    @property
+    def stream(self) -> Any:
+        """The file that messages go to."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _: Any) -> None:
+        """Accept what the base class sets, and forget it."""
+
+
 class _PlainFormatter(logging.Formatter):
     """Formats records whose text may come from a camera or a file."""
 
@@ -176,7 +189,7 @@ class _PlainFormatter(logging.Formatter):
 
 def _log_to_stderr(level: int) -> None:
     """Show warnings of this package, one line each; other libraries log nothing unless debugging."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StderrHandler()
     handler.setFormatter(_PlainFormatter("%(levelname)s: %(message)s" if level > logging.DEBUG else "%(name)s: %(message)s"))
     logger = logging.getLogger("edge_resnet")
     logger.handlers[:] = [handler]

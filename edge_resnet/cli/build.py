@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
+from edge_resnet.artifact.card import described
 from edge_resnet.cli import options
 from edge_resnet.cli.int8 import print_int8
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.core.records import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Precision,
-    default_spec,
-)
+from edge_resnet.core.records import Precision
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
@@ -26,16 +21,19 @@ __all__ = ["build"]
 
 
 def build(
-    depth: options.Depth = 50,
-    family: options.Family = "imagenet",
+    depth: options.WeightsDepth = None,
+    family: options.WeightsFamily = None,
+    model: options.Model = None,
     weights: options.Weights = "default",
     shortcut: options.Shortcut = None,
     plain: options.Plain = False,
     classes: options.Classes = None,
     labels: options.Labels = None,
     input_size: options.InputSize = None,
-    mean: options.PerChannel = IMAGENET_MEAN,
-    std: options.PerChannel = IMAGENET_STD,
+    resize: options.Resize = None,
+    interpolation: options.Interpolation = None,
+    mean: options.WeightsMean = None,
+    std: options.WeightsStd = None,
     int8: options.Int8 = False,
     fp16: options.Fp16 = False,
     fp32: options.Fp32 = False,
@@ -64,6 +62,10 @@ def build(
 
     edge-resnet build --depth 50 --int8 --calib-data photos/ --max-drop 0.5 --val-data val/
 
+    edge-resnet build --weights hf://timm/resnet18.a1_in1k --int8
+
+    edge-resnet build --model resnext50_32x4d --weights v2
+
     edge-resnet build --family cifar --depth 20 --int8
 
     edge-resnet build --family cifar --depth 32 --weights resnet32.th --fp32
@@ -77,13 +79,12 @@ def build(
     from edge_resnet.quantization.recipes import RecipeOverrides
 
     overrides = RecipeOverrides(calib_method, calib_images, percentile, seed, correct)
-    name = default_spec(family, depth, plain=plain).name
     with progress_bars() as progress:
         artifact = api.build(
-            output=output or Path("artifacts") / f"{name}-{precision}",
-            depth=depth, family=family, shortcut=shortcut, plain=plain, classes=classes, input_size=input_size,
-            mean=mean, std=std, weights=weights, labels=names, precision=precision,
-            calibration=calib_data, recipe=calib_recipe, overrides=None if overrides == RecipeOverrides() else overrides,
+            output=output, depth=depth, model=model, family=family, shortcut=shortcut, plain=plain, classes=classes,
+            input_size=input_size, resize=resize, interpolation=interpolation, mean=mean, std=std,
+            weights=weights, labels=names, precision=precision, calibration=calib_data, recipe=calib_recipe,
+            overrides=None if overrides == RecipeOverrides() else overrides,
             validation=val_data, max_drop=max_drop, batch=_batch_sizes(batch), backend=backend,
             tuning=None if workspace is None else EngineTuning(workspace), allow_random=allow_random, force=force,
             progress=progress,
@@ -118,6 +119,8 @@ def _report(artifact: Artifact, *, json_output: bool) -> None:
         typer.echo(json.dumps({"artifact": str(artifact.folder), **asdict(artifact.manifest)}))
         return
     size_mib = sum(entry.size for entry in artifact.manifest.files.values()) / 2**20
+    if artifact.manifest.origin is not None:
+        typer.echo(f"weights {artifact.manifest.origin.address}; images: {described(artifact.manifest)}")
     typer.echo(f"built {artifact.folder}: {artifact.manifest.model.name} {artifact.manifest.precision}, {size_mib:.1f} MiB")
     print_int8(artifact)
     typer.echo(f"next: edge-resnet run {artifact.folder} --source IMAGE_OR_VIDEO")

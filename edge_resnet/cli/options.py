@@ -10,6 +10,7 @@ import typer
 from edge_resnet.core.records import CalibMethod
 from edge_resnet.core.records import Correction as CorrectionName
 from edge_resnet.core.records import Family as FamilyName
+from edge_resnet.core.records import Interpolation as InterpolationName
 from edge_resnet.core.records import Shortcut as ShortcutName
 
 __all__ = [
@@ -28,18 +29,25 @@ __all__ = [
     "Fp32",
     "InputSize",
     "Int8",
+    "Interpolation",
     "Json",
     "Labels",
     "MaxDrop",
     "Method",
+    "Model",
     "Output",
     "PerChannel",
     "Percentile",
     "Plain",
+    "Resize",
     "Seed",
     "Shortcut",
     "ValData",
     "Weights",
+    "WeightsDepth",
+    "WeightsFamily",
+    "WeightsMean",
+    "WeightsStd",
     "Workspace",
 ]
 
@@ -48,10 +56,19 @@ _INT8 = "Calibration"
 _OUTPUT = "Output"
 
 _DEPTH_HELP = "Layers: 18, 34, 50, 101, 152, or 6n+2 with --family cifar."
-_WEIGHTS_HELP = "default (torchvision's V1; a CIFAR ResNet-20 ships), random, FILE, or FILE#NAME for a network in it."
+_WEIGHTS_DEPTH_HELP = f"{_DEPTH_HELP.rstrip('.')} (default: a file's own, else 50)."
+_FAMILY_HELP = "Networks for ImageNet, the paper's for CIFAR, or ImageNet's with a 3x3 stem for small images."
+_CHANNEL_HELP = "Normalisation per channel, RGB, in 0..1."
+_WEIGHTS_HELP = (
+    "default, v1 or v2 (torchvision's; a CIFAR ResNet-20 ships), random, FILE, FILE#NAME for a network in it, "
+    "or hf://REPO/FILE@REVISION (file and revision may be left out)."
+)
+_MODEL_HELP = "A network's name, as edge-resnet models lists them, in place of --family and --depth."
 _SHORTCUT_HELP = "A zero-padded, B projection if the shape changes, C projections everywhere (default: B; cifar: A)."
-_CLASSES_HELP = "Number of classes (default: 1000; cifar: 10)."
-_SIZE_HELP = "Side of the square input in pixels (default: 224; cifar: 32)."
+_CLASSES_HELP = "Number of classes (default: 1000; cifar, small: 10)."
+_SIZE_HELP = "Side of the square input in pixels (default: the weights' or 224; cifar, small: 32)."
+_RESIZE_HELP = "Short side of an image before the crop, in pixels (default: the weights')."
+_INTERPOLATION_HELP = "How pixels are resized (default: the weights')."
 _DATA_HELP = "Images to calibrate on: folder, CSV, .npz, or digits, cifar10, imagenette (default: the recipe's)."
 _PERCENTILE_HELP = "Percent of the values inside the range; implies the method percentile."
 _RECIPE_HELP = "imagenet, cifar10, digits, camera, or a .toml file (default: the family's)."
@@ -60,16 +77,24 @@ _BUDGET_HELP = "Points of top-1 that INT8 may lose; as few layers as necessary s
 _VALIDATION_HELP = "Labelled images to measure --max-drop on."
 
 Depth = Annotated[int, typer.Option(help=_DEPTH_HELP, rich_help_panel=_NETWORK)]
-Family = Annotated[FamilyName, typer.Option(help="Networks for ImageNet or for CIFAR.", rich_help_panel=_NETWORK)]
+WeightsDepth = Annotated[int | None, typer.Option("--depth", help=_WEIGHTS_DEPTH_HELP, rich_help_panel=_NETWORK)]
+Family = Annotated[FamilyName, typer.Option(help=_FAMILY_HELP, rich_help_panel=_NETWORK)]
+WeightsFamily = Annotated[FamilyName | None, typer.Option("--family", help=_FAMILY_HELP, rich_help_panel=_NETWORK)]
 Weights = Annotated[str, typer.Option(help=_WEIGHTS_HELP, rich_help_panel=_NETWORK)]
 Shortcut = Annotated[ShortcutName | None, typer.Option(help=_SHORTCUT_HELP, rich_help_panel=_NETWORK)]
 Plain = Annotated[bool, typer.Option("--plain", help="The same network without shortcuts.", rich_help_panel=_NETWORK)]
 Classes = Annotated[int | None, typer.Option(help=_CLASSES_HELP, rich_help_panel=_NETWORK)]
 Labels = Annotated[Path | None, typer.Option(help="Class names: a line each, or JSON.", rich_help_panel=_NETWORK)]
 InputSize = Annotated[int | None, typer.Option(help=_SIZE_HELP, rich_help_panel=_NETWORK)]
-PerChannel = Annotated[
-    tuple[float, float, float],
-    typer.Option(metavar="R,G,B", help="Normalisation per channel, RGB, in 0..1.", rich_help_panel=_NETWORK),
+Resize = Annotated[int | None, typer.Option(help=_RESIZE_HELP, rich_help_panel=_NETWORK)]
+Interpolation = Annotated[InterpolationName | None, typer.Option(help=_INTERPOLATION_HELP, rich_help_panel=_NETWORK)]
+Model = Annotated[str | None, typer.Option(metavar="NAME", help=_MODEL_HELP, rich_help_panel=_NETWORK)]
+PerChannel = Annotated[tuple[float, float, float], typer.Option(metavar="R G B", help=_CHANNEL_HELP, rich_help_panel=_NETWORK)]
+WeightsMean = Annotated[
+    tuple[float, float, float] | None, typer.Option("--mean", metavar="R G B", help=_CHANNEL_HELP, rich_help_panel=_NETWORK)
+]
+WeightsStd = Annotated[
+    tuple[float, float, float] | None, typer.Option("--std", metavar="R G B", help=_CHANNEL_HELP, rich_help_panel=_NETWORK)
 ]
 
 Int8 = Annotated[bool, typer.Option("--int8", help="Calibrated INT8.")]

@@ -10,6 +10,7 @@ import logging
 import os
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +27,7 @@ __all__ = [
     "kind_of",
     "lock",
     "parse_record",
+    "prune_cache",
     "read_bounded",
     "read_cache",
     "read_json",
@@ -41,6 +43,8 @@ __all__ = [
 _MAX_JSON = 256 << 20
 #: What libraries cache of a network is a few MiB.
 _MAX_CACHE = 1 << 30
+#: Of one kind, each for one engine or GPU.
+_CACHES = 32
 _log = logging.getLogger(__name__)
 
 
@@ -179,14 +183,20 @@ def cache_folder() -> Path:
 
 
 def read_cache(path: Path, what: str) -> bytes:
-    """The content of a cache's file; empty if there is none or it cannot be read, which is logged. ``what``: its name there."""
+    """The content of a cache's file; empty if there is none or it cannot be read, which is logged. ``what``: its name there.
+
+    The file's time becomes that of its last use, by which ``prune_cache`` chooses.
+    """
     try:
-        return read_bounded(path, _MAX_CACHE, regular=True)
+        content = read_bounded(path, _MAX_CACHE, regular=True)
     except (FileNotFoundError, NotADirectoryError):
         return b""
     except OSError as error:
         _log.warning("the %s %s cannot be read (%s): this will take longer", what, path, error.strerror)
         return b""
+    with suppress(OSError):  # of another user
+        os.utime(path)
+    return content
 
 
 def write_cache(path: Path, content: bytes, what: str) -> bool:
@@ -197,6 +207,18 @@ def write_cache(path: Path, content: bytes, what: str) -> bool:
         _log.warning("the %s %s cannot be written: %s", what, path, error.strerror or error)
         return False
     return True
+
+
+def prune_cache(path: Path, what: str) -> None:
+    """Remove all but 32 of the files in the folder of ``path`` with its suffix: it and those that were used last remain."""
+    used: dict[Path, int] = {}
+    for other in path.parent.glob(f"*{path.suffix}"):
+        with suppress(OSError):  # another process prunes, too
+            used[other] = other.lstat().st_mtime_ns
+    for other in sorted(used.keys() - {path}, key=used.__getitem__, reverse=True)[_CACHES - 1 :]:
+        with suppress(OSError):
+            other.unlink()
+            _log.info("the %s %s is removed: %d others were used since", what, other, _CACHES)
 
 
 def sha256_of(path: Path) -> str:

@@ -26,6 +26,7 @@ _PROJECT = "edge-resnet"
 EXTRAS: Mapping[str, str] = MappingProxyType(
     {
         "cv2": "camera",
+        "huggingface_hub": "hub",
         "jinja2": "report",
         "matplotlib": "report",
         "onnx": "compile",

@@ -13,11 +13,14 @@ __all__ = [
     "FAMILIES",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "STEM_LETTERS",
     "BatchProfile",
     "CalibMethod",
     "Correction",
     "Family",
     "FamilyDefaults",
+    "Interpolation",
+    "Layout",
     "ModelSpec",
     "Precision",
     "Preprocess",
@@ -29,8 +32,11 @@ __all__ = [
     "default_spec",
 ]
 
-Family: TypeAlias = Literal["imagenet", "cifar"]
+#: ``small``: ImageNet's networks with a 3x3 stem without stride, for images of 32 or 64 pixels.
+Family: TypeAlias = Literal["imagenet", "cifar", "small"]
 Shortcut: TypeAlias = Literal["A", "B", "C"]
+#: How pixels between pixels are computed when an image is resized; all are antialiased.
+Interpolation: TypeAlias = Literal["bilinear", "bicubic"]
 Precision: TypeAlias = Literal["fp32", "fp16", "int8"]
 #: How TensorRT learns a tensor's precision: ``weak``, from flags of the builder; ``strong``, from the types in the graph.
 Typing: TypeAlias = Literal["weak", "strong"]
@@ -71,11 +77,12 @@ class FamilyDefaults:
 
 
 #: Depths and shortcuts: He et al. 2015, tables 1 and 4 (imagenet), section 4.2 and table 6 (cifar). An ImageNet crop
-#: is 224 of 256 pixels (torchvision); CIFAR images are not cropped.
+#: is 224 of 256 pixels (torchvision); CIFAR images are not cropped. ``small`` is what many CIFAR repositories train.
 FAMILIES: Mapping[Family, FamilyDefaults] = MappingProxyType(
     {
         "imagenet": FamilyDefaults((18, 34, 50, 101, 152), "B", 1000, 224, 32, 256, "imagenet"),
         "cifar": FamilyDefaults((20, 32, 44, 56, 110, 1202), "A", 10, 32, 8, 32, "cifar10"),
+        "small": FamilyDefaults((18, 34, 50, 101, 152), "B", 10, 32, 8, 32, "cifar10"),
     }
 )
 
@@ -85,9 +92,22 @@ def _require(condition: bool, message: str, hint: str = "") -> None:
         raise ConfigError(message, hint=hint)
 
 
+#: Stem and averaging projections → timm's letter behind a network's depth.
+STEM_LETTERS: Mapping[tuple[tuple[int, ...], bool], str] = MappingProxyType(
+    {
+        ((), False): "",
+        ((), True): "-avgdown",
+        ((32, 32, 64), False): "c",
+        ((32, 32, 64), True): "d",
+        ((24, 32, 64), True): "t",
+        ((64, 64, 128), False): "s",
+    }
+)
+
+
 @dataclass(frozen=True)
 class Preprocess:
-    """How an image becomes the network's input: antialiased bilinear resize, centre crop, normalisation in the graph.
+    """How an image becomes the network's input: antialiased resize, centre crop, normalisation in the graph.
 
     ``resize``: short side in pixels after the resize. ``crop``: side of the centred square, in pixels.
     ``mean``, ``std``: per channel, RGB, in [0, 1] (torchvision's convention).
@@ -95,7 +115,7 @@ class Preprocess:
 
     resize: int = 256
     crop: int = 224
-    interpolation: Literal["bilinear"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
@@ -106,17 +126,58 @@ class Preprocess:
             f"resize must lie in {self.crop}..8192 pixels, not {self.resize}",
             "the crop is cut from the resized image",
         )
+        _require(
+            self.interpolation in get_args(Interpolation),
+            f"there is no interpolation {self.interpolation!r} here",
+            f"choose one of {', '.join(get_args(Interpolation))}",
+        )
         _require(all(0 <= m <= 1 for m in self.mean), f"mean must lie in [0, 1], not {self.mean}", "divide by 255")
         _require(all(0 < s <= 1 for s in self.std), f"std must lie in (0, 1], not {self.std}", "divide by 255")
 
 
 @dataclass(frozen=True)
+class Layout:
+    """How a network differs from its namesake of He et al. 2015; by default it does not.
+
+    ``groups``, ``width_per_group``: of a bottleneck's 3x3 convolution, as torchvision counts (Xie et al. 2017; Zagoruyko and
+    Komodakis 2016). ``stem``: output channels of the three 3x3 convolutions that replace the 7x7, if they do;
+    ``avg_down``: a projection averages 2x2 pixels where it would skip three of four (He et al. 2019, ResNet-C and D).
+    ``pooled``: the max pool stays behind the 3x3 stem of the family ``small``.
+    """
+
+    groups: int = 1
+    width_per_group: int = 64
+    stem: tuple[int, ...] = ()
+    avg_down: bool = False
+    pooled: bool = False
+
+    def __post_init__(self) -> None:
+        _require(1 <= self.groups <= 1024, f"groups must lie in 1..1024, not {self.groups}", "a ResNeXt has 32 or 64")
+        _require(
+            1 <= self.width_per_group <= 1024,
+            f"the width of a group must lie in 1..1024 channels, not {self.width_per_group}",
+            "64, or 128 in a Wide ResNet, or 4 to 48 in a ResNeXt",
+        )
+        _require(
+            len(self.stem) in (0, 3) and all(1 <= width <= 1024 for width in self.stem),
+            f"a deep stem has three convolutions of 1 to 1024 channels, not {self.stem}",
+            "those of ResNet-C and D have 32, 32 and 64",
+        )
+
+    @property
+    def is_wide(self) -> bool:
+        """Whether only bottlenecks can have it: groups, or other widths."""
+        return (self.groups, self.width_per_group) != (1, 64)
+
+
+@dataclass(frozen=True)
 class ModelSpec:
-    """A network of He et al. 2015, and where its weights came from.
+    """A network of He et al. 2015 or of its successors, and where its weights came from.
 
     ``shortcut``: A zero-padded identity, B projection where the shape changes, C projections everywhere.
     ``plain``: the network without shortcuts. ``input_size``: side of the square input in pixels.
     ``weights``: torchvision's id, ``random``, or ``sha256:…`` of the file, with ``#NAME`` for one of several networks in it.
+    ``layout``: of a successor.
     """
 
     family: Family = "imagenet"
@@ -126,13 +187,14 @@ class ModelSpec:
     classes: int = 1000
     input_size: int = 224
     weights: str = "random"
+    layout: Layout = Layout()
 
     def __post_init__(self) -> None:
         families, shortcuts = get_args(Family), get_args(Shortcut)
         _require(self.family in families, f"there is no family {self.family!r}", f"choose one of {', '.join(families)}")
         _require(self.shortcut in shortcuts, f"there is no shortcut {self.shortcut!r}", f"choose one of {', '.join(shortcuts)}")
-        if self.family == "imagenet":
-            depths = FAMILIES["imagenet"].depths
+        if self.family != "cifar":
+            depths = FAMILIES[self.family].depths
             hint = f"choose one of {', '.join(map(str, depths))}"
             _require(self.depth in depths, f"no ImageNet ResNet has depth {self.depth}", hint)
         else:
@@ -145,12 +207,45 @@ class ModelSpec:
             2 <= self.classes <= 100_000, f"classes must lie in 2..100000, not {self.classes}", "as many as there are labels"
         )
         _require(8 <= self.input_size <= 4096, f"input size must lie in 8..4096 pixels, not {self.input_size}", "224 or 32")
+        self._check_layout()
+
+    def _check_layout(self) -> None:
+        bottlenecks = self.family != "cifar" and self.depth >= 50
+        _require(
+            bottlenecks or not self.layout.is_wide,
+            f"{self.depth} layers have no bottlenecks, which alone have groups and widths",
+            "choose 50, 101 or 152 layers",
+        )
+        _require(
+            self.family == "imagenet" or not self.layout.stem,
+            f"a deep stem is ImageNet's, not that of {self.family}",
+            "choose the family imagenet",
+        )
+        _require(
+            self.family == "small" or not self.layout.pooled,
+            f"the stem of {self.family} has no choice of a max pool",
+            "choose the family small",
+        )
+        _require(
+            not self.layout.avg_down or (self.shortcut == "B" and not self.plain),
+            "only projections of option B can average their input",
+            "choose shortcut B",
+        )
 
     @property
     def name(self) -> str:
-        """Short name as in the literature, for example ``resnet50`` or ``plain20-cifar``."""
-        stem = f"{'plain' if self.plain else 'resnet'}{self.depth}"
-        return stem if self.family == "imagenet" else f"{stem}-cifar"
+        """Short name as in the literature and in timm, for example ``resnet50``, ``resnext50_32x4d`` or ``plain20-cifar``."""
+        layout = self.layout
+        kind, ending = "plain" if self.plain else "resnet", ""
+        if layout.groups > 1:
+            kind, ending = kind.replace("resnet", "resnext"), f"_{layout.groups}x{layout.width_per_group}d"
+        elif layout.is_wide:
+            whole, rest = divmod(layout.width_per_group, 64)
+            kind, ending = f"wide_{kind}", f"_{layout.width_per_group / 64:g}" if rest else f"_{whole}"
+        unnamed = f"-stem{'.'.join(map(str, layout.stem))}{'-avgdown' if layout.avg_down else ''}"
+        letter = STEM_LETTERS.get((layout.stem, layout.avg_down), unnamed)
+        family = "" if self.family == "imagenet" else f"-{self.family}{'-pooled' if layout.pooled else ''}"
+        return f"{kind}{self.depth}{letter}{ending}{family}"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from edge_resnet.core.errors import BackendError
 
-__all__ = ["LIBRARY", "OLDEST_DRIVER", "Gpu", "driver_cuda", "first_gpu"]
+__all__ = ["LIBRARY", "OLDEST_DRIVER", "Gpu", "driver_cuda", "first_gpu", "refuse_old_driver"]
 
 LIBRARY = "libcuda.so.1"
 #: CUDA's major version → the oldest driver that runs it (CUDA Toolkit release notes, minor version compatibility).
@@ -57,6 +57,25 @@ def driver_cuda(library: str = LIBRARY) -> tuple[int, int] | None:
     except (OSError, AttributeError):
         return None
     return None if failed or version.value <= 0 else (version.value // 1000, version.value % 1000 // 10)
+
+
+def refuse_old_driver(needed: int, what: str, *, instead: str = "") -> bool:
+    """Whether the driver is known to run CUDA ``needed``, a major version. Raises BackendError if it is known not to.
+
+    ``what`` needs it; ``instead``: what would do with the driver at hand, where CUDA's major version is that of the driver.
+    Within a major version any driver runs any CUDA (NVIDIA, "CUDA Compatibility", minor version compatibility).
+    """
+    runs = driver_cuda()
+    if runs is None:
+        return False
+    if runs[0] >= needed:
+        return True
+    driver = f"the driver {OLDEST_DRIVER[needed]} or newer" if needed in OLDEST_DRIVER else "a newer driver"
+    other = f", or {instead} for CUDA {runs[0]}" if instead and runs[0] in OLDEST_DRIVER else ""
+    raise BackendError(
+        f"the NVIDIA driver runs CUDA up to {runs[0]}.{runs[1]}, and {what} needs CUDA {needed}",
+        hint=f"install {driver}{other}; edge-resnet doctor shows the versions",
+    )
 
 
 def _attribute(cuda: ctypes.CDLL, device: ctypes.c_int, which: int) -> int:

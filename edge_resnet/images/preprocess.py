@@ -1,4 +1,4 @@
-"""Preprocessing of an image to the network's input: antialiased bilinear resize of the short side, centre crop, 8-bit RGB.
+"""Preprocessing of an image to the network's input: antialiased resize of the short side, centre crop, 8-bit RGB.
 
 Does not know about networks: mean and standard deviation are applied inside the graph.
 """
@@ -27,6 +27,8 @@ ImageArray: TypeAlias = npt.NDArray[np.uint8]
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "PPM", "TIFF")
 #: The highest value that 14 bits do not reach.
 _MIN_16_BIT = 1 << 14
+#: Pillow's filter of an interpolation, and the source pixels that it reaches on each side of an image that is not shrunk.
+_FILTERS = {"bilinear": (Image.Resampling.BILINEAR, 1.0), "bicubic": (Image.Resampling.BICUBIC, 2.0)}
 _DEPTH_HINT = "scale the values to all 16 bits, or save the image with 8 bits per channel"
 
 
@@ -35,8 +37,8 @@ def preprocess(image: ImageArray | Image.Image, spec: Preprocess) -> ImageArray:
 
     ``image``: (H, W, 3) uint8 RGB of any size from 1x1, or a Pillow image of any mode but floats (its EXIF orientation is
     ignored; ``decode_image`` applies it). Returns a new contiguous array (crop, crop, 3) uint8 RGB, every value within 1/255 of
-    torchvision's ``Resize(resize, antialias=True)`` and ``CenterCrop(crop)``, whose rounding rules it follows. Only the pixels
-    that the crop depends on are read. Raises ConfigError for another shape or dtype.
+    torchvision's ``Resize(resize, interpolation, antialias=True)`` and ``CenterCrop(crop)``, whose rounding rules it follows.
+    Only the pixels that the crop depends on are read. Raises ConfigError for another shape or dtype.
     """
     return _prepared(_checked(image), spec, "RGB")
 
@@ -90,8 +92,9 @@ class Axis(NamedTuple):
 def plan_crop(height: int, width: int, spec: Preprocess) -> tuple[Axis, Axis]:
     """The parts of an image of that size, in pixels, that ``preprocess`` resizes: the vertical and the horizontal axis."""
     new_width, new_height = _resized(width, height, spec.resize)
-    across = _axis(width, new_width, spec.crop, exact=width <= height)
-    return _axis(height, new_height, spec.crop, exact=width > height), across
+    both = spec.interpolation == "bicubic"
+    across = _axis(width, new_width, spec, exact=both or width <= height)
+    return _axis(height, new_height, spec, exact=both or width > height), across
 
 
 def check_image(image: ImageArray) -> None:
@@ -123,7 +126,11 @@ def _prepared(image: ImageArray | Image.Image, spec: Preprocess, order: Literal[
         return np.array(kept if order == "RGB" else kept[..., ::-1], order="C")
     else:
         part = _image(image[down.first : down.last, across.first : across.last], order)
-    small = np.asarray(_resample(part, down, across))
+    method = _FILTERS[spec.interpolation][0]
+    if spec.interpolation == "bicubic" and _turns(height, width, spec.resize):
+        small = np.asarray(_down_first(part, down, across, method))
+    else:
+        small = np.asarray(_across_first(part, down, across, method))
     return np.array(small[down.trim : down.trim + spec.crop, across.trim : across.trim + spec.crop])
 
 
@@ -143,36 +150,49 @@ def _resized(width: int, height: int, short: int) -> tuple[int, int]:
     return int(short * width / height), short
 
 
-def _axis(source: int, target: int, crop: int, *, exact: bool) -> Axis:
+def _axis(source: int, target: int, spec: Preprocess, *, exact: bool) -> Axis:
     """Plan the crop of an axis of ``source`` pixels that is resized to ``target``.
 
     Rounding the box to 32 bits can change a value by 1 in each of Pillow's two passes, hence by 2. One ``exact`` axis, resized
-    whole if its box would be rounded, keeps the difference within 1.
+    whole if its box would be rounded, keeps the difference within 1. Both must be exact for a cubic,
+    whose weights sum to 1.25 without their signs.
     """
+    crop = spec.crop
     offset = int(round((target - crop) / 2.0))  # noqa: RUF046 - exactly as torchvision computes it
     scale = source / target
     begin, end = offset * scale, (offset + crop) * scale
     if exact and (float(np.float32(begin)) != begin or float(np.float32(end)) != end):
         return Axis(0, source, 0.0, float(source), target, offset)
-    # The triangle filter's reach, and a pixel for rounding; exactly the crop if nothing is resized.
-    margin = 0.0 if source == target else max(scale, 1.0) + 1.0
+    # The filter's reach, and a pixel for rounding; exactly the crop if nothing is resized.
+    margin = 0.0 if source == target else _FILTERS[spec.interpolation][1] * max(scale, 1.0) + 1.0
     first, last = max(0, floor(begin - margin)), min(source, ceil(end + margin))
     return Axis(first, last, begin - first, end - first, crop, 0)
 
 
-def _resample(part: Image.Image, down: Axis, across: Axis) -> Image.Image:
+def _turns(height: int, width: int, short: int) -> bool:
+    """Whether Pillow 13 resizes down first: the passes also limit values to 0..255, which a cubic leaves, so the order shows."""
+    new_width, new_height = _resized(width, height, short)
+    return height - new_height > 2 * max(width - new_width, 0)
+
+
+def _down_first(part: Image.Image, down: Axis, across: Axis, method: Image.Resampling) -> Image.Image:
+    """Resize vertically first and then horizontally, with any Pillow."""
+    columns = part.resize((part.width, down.pixels), method, box=(0, down.begin, part.width, down.end))
+    return columns.resize((across.pixels, down.pixels), method, box=(across.begin, 0, across.end, down.pixels))
+
+
+def _across_first(part: Image.Image, down: Axis, across: Axis, method: Image.Resampling) -> Image.Image:
     """Resize horizontally first and then vertically, as Pillow did up to 12.1: each pass rounds, so the order can change a value.
 
     Newer versions swap the order if the height shrinks far more, by rules that differ between them. The two passes are then
     requested one at a time.
     """
     # Pillow copies and does not resample if the box is the whole image and the size stays.
-    bilinear = Image.Resampling.BILINEAR
     if part.height - down.pixels <= max(part.width - across.pixels, 0):
         box = (across.begin, down.begin, across.end, down.end)
-        return part.resize((across.pixels, down.pixels), bilinear, box=box)
-    rows = part.resize((across.pixels, part.height), bilinear, box=(across.begin, 0, across.end, part.height))
-    return rows.resize((across.pixels, down.pixels), bilinear, box=(0, down.begin, across.pixels, down.end))
+        return part.resize((across.pixels, down.pixels), method, box=box)
+    rows = part.resize((across.pixels, part.height), method, box=(across.begin, 0, across.end, part.height))
+    return rows.resize((across.pixels, down.pixels), method, box=(0, down.begin, across.pixels, down.end))
 
 
 def _decode(path: Path) -> Image.Image:

@@ -1,12 +1,13 @@
-"""The networks of He et al. 2015: modules, weights, export to ONNX, and training.
+"""The networks of He et al. 2015 and their successors: modules, weights, export to ONNX, and training.
 
-Does not know about INT8, artifacts or devices. Requires torch; only ``network.export`` loads onnx.
+Does not know about INT8, artifacts or devices. Requires torch; only ``network.export`` loads onnx, and only
+``network.hub`` huggingface_hub.
 """
 
 from edge_resnet.network.pretrained import Checkpoint, shipped_checkpoint
 from edge_resnet.network.resnet import ResNet, build_network
 from edge_resnet.network.weights import load_weights
-from edge_resnet.network.zoo import NetworkFacts, class_names, paper_table
+from edge_resnet.network.zoo import NetworkFacts, class_names, known_networks
 
 __all__ = [
     "Checkpoint",
@@ -14,7 +15,7 @@ __all__ = [
     "ResNet",
     "build_network",
     "class_names",
+    "known_networks",
     "load_weights",
-    "paper_table",
     "shipped_checkpoint",
 ]

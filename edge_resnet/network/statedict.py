@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from edge_resnet.core.errors import WeightsError
+from edge_resnet.network.keylayouts import to_torchvisions_keys
 from edge_resnet.network.weightfile import shown
 
 __all__ = ["HeldNetwork", "StateDict", "choose", "held_networks"]
@@ -34,6 +35,8 @@ _MEASURES = re.compile(
     r"loss|criteri|metric|accuracy|precision|recall|auroc|confusion|confmat|(?<![a-z])(?:acc|f1|auc|n_averaged)(?![a-z])", re.I
 )
 _MAX_DEPTH = 8
+_BRIGHTNESS = (0.299, 0.587, 0.114)
+_GREY = "the network takes one channel: it gets the brightness, 0.299 red + 0.587 green + 0.114 blue"
 #: Of one dict: an ensemble has fewer, and which of more is meant is not clear anyway.
 _MAX_NETWORKS = 64
 
@@ -46,6 +49,7 @@ class HeldNetwork:
     under torchvision's keys. ``beside``: keys of tensors around it that may compute something. ``passed_over``: keys of metrics
     and losses. ``notes``: what was understood that a reader should know. ``averaged``: whether it is an average of weights over
     the training. ``unused``: why that average cannot be used, or empty. ``fault``: why the network cannot be read, or empty.
+    ``grey``: whether its first convolution reads one channel, and has been widened to read the brightness of three.
     """
 
     name: str
@@ -56,6 +60,7 @@ class HeldNetwork:
     averaged: bool = False
     unused: str = ""
     fault: str = ""
+    grey: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,7 +153,7 @@ def _state_dicts(content: Mapping[Any, object]) -> Iterator[tuple[str, StateDict
         path, one = waiting.pop(0)
         tensors = {shown(str(key)): value for key, value in one.items() if isinstance(value, torch.Tensor)}
         if tensors:
-            yield ".".join(path), tensors
+            yield ".".join(path), to_torchvisions_keys(tensors)
         for key, value in one.items():
             if isinstance(value, Mapping) and id(value) not in seen and len(path) < _MAX_DEPTH:
                 seen.add(id(value))
@@ -169,16 +174,28 @@ def _networks_of(name: str, state: StateDict) -> Iterator[HeldNetwork]:
         parts = [part for part in (*name.split("."), *re.split(r"[./]", prefix)) if part and part not in _TRANSPARENT]
         count = _count_of_averages(state, prefix)
         averaged = count is not None or any(_AVERAGES & set(re.split(r"[._]", part.lower())) for part in parts)
+        colours = _of_colours(head.state)
         yield HeldNetwork(
             name=".".join(parts),
-            state=head.state,
+            state=head.state | colours,
             beside=tuple(key for key in around if key not in measures and key not in head.taken),
             passed_over=tuple(key for key in measures if not key.endswith("n_averaged")),
-            notes=(head.note,) if head.note else (),
+            notes=tuple(note for note in (head.note, _GREY if colours else "") if note),
             averaged=averaged,
             unused=_why_unused(count, head.state) if averaged else "",
             fault=head.fault,
+            grey=bool(colours),
         )
+
+
+def _of_colours(state: StateDict) -> StateDict:
+    """A first convolution of one channel as one of red, green and blue, which sees their brightness (ITU-R BT.601, as Pillow).
+
+    It computes the same of a grey image in RGB, whose channels are equal, where all three are normalised alike.
+    """
+    first = {key: state[key] for key in ("conv1.weight", "conv1.0.weight") if key in state}
+    grey = {key: value for key, value in first.items() if value.ndim == 4 and value.shape[1] == 1 and value.is_floating_point()}
+    return {key: value * value.new_tensor(_BRIGHTNESS).view(1, 3, 1, 1) for key, value in grey.items()}
 
 
 def _count_of_averages(state: StateDict, prefix: str) -> torch.Tensor | None:

@@ -1,4 +1,4 @@
-"""Loads weights into a network: torchvision's by name, or a file in any of the usual key layouts. Does not know about export."""
+"""Loads weights into a network: torchvision's, a file in any of the usual key layouts, the Hub's. Does not know about export."""
 
 from __future__ import annotations
 
@@ -12,42 +12,73 @@ import torch
 from safetensors.torch import load
 from torch import nn
 
-from edge_resnet.core.errors import ConfigError, WeightsError
+from edge_resnet.core.errors import WeightsError
 from edge_resnet.core.files import sha256_of
-from edge_resnet.core.records import ModelSpec, Progress, Shortcut
+from edge_resnet.core.records import FAMILIES, Layout, ModelSpec, Progress
 from edge_resnet.network.pretrained import download, shipped_checkpoint
-from edge_resnet.network.resnet import ResNet, build_network
+from edge_resnet.network.published import TORCHVISIONS, torchvision_weights
+from edge_resnet.network.recognise import matching_spec, seems_to_be, without_counters
+from edge_resnet.network.resnet import ResNet
 from edge_resnet.network.statedict import HeldNetwork, StateDict, choose, held_networks
 from edge_resnet.network.weightfile import FORMATS, read_weights_file
 
-__all__ = ["default_address", "fill_network", "load_weights", "spec_of"]
+__all__ = ["default_address", "fill_network", "load_weights", "local_weights", "spec_in_file", "spec_of"]
 
 _log = logging.getLogger(__name__)
 
 
 def load_weights(network: ResNet, spec: ModelSpec, weights: str, *, progress: Progress | None = None) -> str:
-    """Load ``weights`` into ``network``: ``default``, ``random``, or a file, with ``#NAME`` after it for one of its networks.
+    """Load ``weights`` into ``network``: ``default``, ``v1``, ``v2``, ``random``, or a file, or ``hf://REPO[/FILE][@REVISION]``.
 
-    ``default`` is the checkpoint that ships with the package if there is one, else torchvision's IMAGENET1K_V1. ``random``
-    leaves the network as it is. Of a network and its average over the training the average is taken; what was chosen or passed
-    over is logged as a warning. Returns the id for the manifest: the checkpoint's, ``IMAGENET1K_V1``, ``random`` or
-    ``sha256:…``, with ``#NAME`` where the file holds several networks. Raises WeightsError if the weights cannot be downloaded,
-    cannot be read without executing code, do not fit the network, or are not finite, and where it is not clear which of several
-    networks is meant. If they fit a network with another number of classes, ``WeightsError.classes`` says which.
+    ``default`` is the checkpoint that ships with the package if there is one, else ``v1``: torchvision's IMAGENET1K_V1. ``#NAME``
+    after a file takes one of its networks. ``random`` leaves the network as it is. Of a network and its average over the
+    training the average is taken; what was chosen or passed over is logged as a warning. Returns the id for the manifest: the
+    checkpoint's, ``IMAGENET1K_V1``, ``random`` or ``sha256:…``, with ``#NAME`` where the file holds several networks. Raises
+    WeightsError if the weights cannot be downloaded, cannot be read without executing code, do not fit, or are not finite, and
+    where it is not clear which of several networks is meant. If they fit a network with another number of classes,
+    ``WeightsError.classes`` says which.
     """
     if weights == "random":
         return "random"
     if weights == "default" and (shipped := shipped_checkpoint(spec)) is not None:
         _fill(network, load(shipped.weights()), shipped.model.weights)
         return shipped.model.weights
-    if weights == "default":
-        url, prefix = default_address(spec)
+    if weights in TORCHVISIONS:
+        url, prefix = default_address(spec, weights)
         path = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
         _fill_from_file(network, download(url, path, prefix, progress=progress))
-        return "IMAGENET1K_V1"
-    path, wanted = file_and_name(weights)
+        return TORCHVISIONS[weights]
+    path, wanted = file_and_name(local_weights(weights, progress=progress))
     name = _fill_from_file(network, path, wanted)
     return f"sha256:{sha256_of(path)}" + (f"#{name}" if name else "")
+
+
+def local_weights(weights: str, *, progress: Progress | None = None) -> str:
+    """``FILE#NAME`` of weights that are a file or ``hf://…``, which is downloaded. Raises what ``network.hub.fetch`` raises."""
+    if not weights.startswith("hf://"):
+        return weights
+    from edge_resnet.network.hub import fetch
+
+    found = fetch(weights, progress=progress)
+    return f"{found.path}#{found.name}" if found.name else str(found.path)
+
+
+def spec_in_file(weights: str) -> tuple[ModelSpec, bool]:
+    """Which network ``FILE#NAME`` holds, with its family's input size, and whether it takes one channel (see ``statedict``).
+
+    Raises WeightsError that names what it seems to be where it is no network that can be built, or where it is not clear which of
+    several networks is meant.
+    """
+    path, wanted = file_and_name(weights)
+    networks = held_networks(read_weights_file(path))
+    known = [network for network in networks if matching_spec(network.state) is not None]
+    held = choose(networks, without_counters((known or networks)[0].state), wanted, str(path))
+    spec = matching_spec(held.state)
+    if spec is None:
+        seems = seems_to_be(held.state)
+        fault = f"weights {path} are of no network that can be built" + (f": {seems}" if seems else "")
+        raise WeightsError(fault, hint="edge-resnet models lists the networks")
+    return replace(spec, input_size=FAMILIES[spec.family].input_size), held.grey
 
 
 def file_and_name(weights: str) -> tuple[Path, str]:
@@ -62,7 +93,7 @@ def fill_network(network: ResNet, module: nn.Module) -> ResNet:
     """Give ``network`` the parameters of a torch module in torchvision's layout. Raises WeightsError where they do not fit."""
     name = type(module).__name__
     networks = held_networks({key: value.detach().cpu() for key, value in module.state_dict().items()})
-    _fill(network, choose(networks, _without_counters(network.state_dict()), "", name).state, name)
+    _fill(network, choose(networks, without_counters(network.state_dict()), "", name).state, name)
     return network
 
 
@@ -72,25 +103,21 @@ def spec_of(network: nn.Module) -> ModelSpec:
     Its input size is the family's. Raises WeightsError where it is none of them.
     """
     networks = held_networks(dict(network.state_dict()))
-    spec = _matching_spec(_without_counters(networks[0].state)) if len(networks) == 1 else None
+    spec = matching_spec(without_counters(networks[0].state)) if len(networks) == 1 else None
     if spec is None:
         raise WeightsError(
             f"{type(network).__name__} is not one of the networks that can be built",
             hint="edge-resnet models lists them; torchvision's ResNets of depth 18 to 152 are among them",
         )
-    return spec if spec.family == "imagenet" else replace(spec, input_size=32)
+    return replace(spec, input_size=FAMILIES[spec.family].input_size)
 
 
-def default_address(spec: ModelSpec) -> tuple[str, str]:
-    """The URL of torchvision's IMAGENET1K_V1 weights for this network, and the first hex digits of the file's sha256."""
-    if spec.family != "imagenet" or spec.shortcut != "B" or spec.plain or spec.classes != 1000:
-        raise WeightsError(
-            f"there are no default weights for {spec.name} with shortcut {spec.shortcut} and {spec.classes} classes",
-            hint="start from scratch with --weights random, or use a file: edge-resnet build --weights PATH",
-        )
-    from torchvision.models import get_model_weights
+def default_address(spec: ModelSpec, version: str = "default") -> tuple[str, str]:
+    """The URL of torchvision's weights for this network, and the first hex digits of the file's sha256.
 
-    url: str = get_model_weights(f"resnet{spec.depth}")["IMAGENET1K_V1"].url
+    ``version``: a key of ``TORCHVISIONS``.
+    """
+    url: str = torchvision_weights(spec, version).url
     found = re.search(r"-([0-9a-f]{8,})\.", url)  # torchvision puts the first digits of the hash in the file name
     return url, found.group(1) if found else ""
 
@@ -98,7 +125,7 @@ def default_address(spec: ModelSpec) -> tuple[str, str]:
 def _fill_from_file(network: ResNet, path: Path, wanted: str = "") -> str:
     """Load one of a file's networks, and log what was chosen. Returns its name where the file holds several."""
     networks = held_networks(read_weights_file(path))
-    held = choose(networks, _without_counters(network.state_dict()), wanted, str(path))
+    held = choose(networks, without_counters(network.state_dict()), wanted, str(path))
     several = len(networks) > 1
     _fill(network, held.state, f"{path} ({held.name})" if several else str(path))
     if remarks := list(_remarks(path, networks, held, chosen=bool(wanted))):
@@ -125,7 +152,7 @@ def _remarks(path: Path, networks: list[HeldNetwork], held: HeldNetwork, *, chos
 
 def _fill(network: ResNet, found: StateDict, origin: str) -> None:
     """Load ``found`` into the network if all of it fits and is finite; otherwise leave the network unchanged."""
-    state, needed = _without_counters(found), _without_counters(network.state_dict())
+    state, needed = without_counters(found), without_counters(network.state_dict())
     _refuse_mismatch(state, needed, origin)
     for key, value in state.items():
         if not value.is_floating_point() or value.layout != torch.strided or value.is_meta:
@@ -140,11 +167,6 @@ def _fill(network: ResNet, found: StateDict, origin: str) -> None:
                 f"weights {origin}: {key} contains a value that is not finite", hint="the training diverged; use another file"
             )
     network.load_state_dict(state, strict=False)
-
-
-def _without_counters(state: StateDict) -> StateDict:
-    """Without num_batches_tracked: some files omit it, and inference never reads it."""
-    return {key: value for key, value in state.items() if not key.endswith("num_batches_tracked")}
 
 
 def _refuse_mismatch(state: StateDict, needed: StateDict, origin: str) -> None:
@@ -162,43 +184,14 @@ def _refuse_mismatch(state: StateDict, needed: StateDict, origin: str) -> None:
         faults.append(f"{key} has shape {tuple(state[key].shape)}, not {tuple(needed[key].shape)}")
     if not faults:
         return
-    fits = _matching_spec(state)
+    fits = matching_spec(state)
     if fits is None:
-        hint = f"{_unlike(state)}weights are {FORMATS} of a network that `edge-resnet models` lists"
+        seems = seems_to_be(state)
+        hint = f"{seems}{'; ' if seems else ''}weights are {FORMATS} of a network that `edge-resnet models` lists"
+    elif fits.layout != Layout():
+        hint = f"the file fits edge-resnet build --model {fits.name} --classes {fits.classes}"
     else:
         options = f"--family {fits.family} --depth {fits.depth} --shortcut {fits.shortcut} --classes {fits.classes}"
         hint = f"the file fits edge-resnet build {options}"
     message = f"weights {origin} do not fit the network: {', '.join(faults)}"
     raise WeightsError(message, hint=hint, classes=None if fits is None else fits.classes)
-
-
-def _unlike(state: StateDict) -> str:
-    """What sets a network apart from those that can be built, where it is a known one."""
-    stem, first = state.get("conv1.weight"), state.get("layer1.0.conv1.weight")
-    if not state:
-        return "the file contains no tensors; "
-    if any(".embedder." in key for key in state):
-        return "these are Hugging Face's keys: save the state dict of torchvision's or timm's network; "
-    if stem is not None and stem.ndim == 4 and stem.shape[1] != 3:
-        return f"this network takes images of {stem.shape[1]} channels, not RGB; "
-    if stem is not None and stem.ndim == 4 and "layer4.0.conv1.weight" in state and stem.shape[2] != 7:
-        return "this network has another stem than an ImageNet ResNet; "
-    if first is not None and "layer1.0.conv3.weight" in state and first.shape[0] != 64:
-        return "this is a ResNeXt or a wide ResNet; "
-    return ""
-
-
-def _matching_spec(state: StateDict) -> ModelSpec | None:
-    """The network that a state dict belongs to, or None. A plain network has the keys of its residual twin with option A."""
-    blocks = [len({key.split(".")[1] for key in state if key.startswith(f"layer{n}.")}) for n in (1, 2, 3, 4)]
-    depth = sum(blocks) * (3 if "layer1.0.conv3.weight" in state else 2) + 2
-    projected = {key.rsplit(".", 3)[0] for key in state if key.endswith(".downsample.0.weight")}
-    shortcut: Shortcut = "A" if not projected else "C" if len(projected) == sum(blocks) else "B"
-    classes = len(state["fc.bias"]) if "fc.bias" in state and state["fc.bias"].ndim else 0
-    try:
-        spec = ModelSpec("imagenet" if blocks[3] else "cifar", depth, shortcut, classes=classes)
-    except ConfigError:
-        return None
-    with torch.device("meta"):
-        needed = _without_counters(build_network(spec).state_dict())
-    return spec if {k: v.shape for k, v in needed.items()} == {k: v.shape for k, v in state.items()} else None

@@ -1,16 +1,24 @@
-"""Parameters and multiply-adds of the paper's networks, measured and compared with its figures. Does not know about weights."""
+"""Parameters and multiply-adds of the networks that can be built, measured, beside published figures. Loads no weights."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 
+from edge_resnet.core.errors import WeightsError
+from edge_resnet.core.modelnames import NAMED, spec_named
 from edge_resnet.core.records import ModelSpec
-from edge_resnet.network.resnet import BOTTLENECK_FROM, build_network
+from edge_resnet.network.published import torchvision_weights
+from edge_resnet.network.resnet import build_network, has_bottlenecks
 
-__all__ = ["CIFAR10_NAMES", "NetworkFacts", "NetworkSize", "class_names", "measure", "paper_table"]
+__all__ = ["CIFAR10_NAMES", "NetworkFacts", "NetworkSize", "class_names", "known_networks", "measure", "paper_table"]
 
 CIFAR10_NAMES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -33,7 +41,8 @@ class NetworkFacts:
     """One network beside the paper's figure for it.
 
     ``multiply_adds``: as built here. ``paper_stride_multiply_adds``: with the stride where the paper has it.
-    ``paper_figure``: multiply-adds in 10⁹ for ImageNet, parameters in 10⁶ for CIFAR.
+    ``paper_figure``: multiply-adds in 10⁹ for ImageNet, parameters in 10⁶ for CIFAR; None for networks that it does not have.
+    ``published_top1``: ``v1``, ``v2`` → top-1 on ImageNet in percent, as torchvision publishes it for these weights.
     """
 
     spec: ModelSpec
@@ -42,7 +51,8 @@ class NetworkFacts:
     parameters: int
     multiply_adds: int
     paper_stride_multiply_adds: int
-    paper_figure: float
+    paper_figure: float | None
+    published_top1: Mapping[str, float] = field(default_factory=dict)
 
 
 def paper_table() -> list[NetworkFacts]:
@@ -50,6 +60,20 @@ def paper_table() -> list[NetworkFacts]:
     imagenet = [(ModelSpec("imagenet", depth), figure) for depth, figure in PAPER_GMACS.items()]
     cifar = [(ModelSpec("cifar", depth, "A", classes=10, input_size=32), fig) for depth, fig in PAPER_CIFAR_MPARAMS.items()]
     return [_facts(spec, figure) for spec, figure in (*imagenet, *cifar)]
+
+
+def known_networks() -> list[NetworkFacts]:
+    """The paper's networks, then those of ``NAMED``, with what torchvision publishes about its weights of them."""
+    found = [*paper_table(), *(_facts(spec_named(name), None) for name in NAMED)]
+    return [replace(facts, published_top1=_published_top1(facts.spec)) for facts in found]
+
+
+def _published_top1(spec: ModelSpec) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for version in ("v1", "v2"):
+        with suppress(WeightsError):
+            found[version] = float(torchvision_weights(spec, version).meta["_metrics"]["ImageNet-1K"]["acc@1"])
+    return found
 
 
 def measure(spec: ModelSpec, *, stride_on_first: bool = False) -> NetworkSize:
@@ -66,27 +90,27 @@ def measure(spec: ModelSpec, *, stride_on_first: bool = False) -> NetworkSize:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             module.register_forward_hook(lambda m, _, out: counts.append(_multiply_adds(m, out)))
-    with torch.inference_mode():
+    with torch.inference_mode(), _ShapesAlone():
         network(image)
     return NetworkSize(parameters, sum(counts))
 
 
 def class_names(spec: ModelSpec) -> tuple[str, ...] | None:
     """The names of ImageNet's 1000 or CIFAR-10's ten classes; None for another number of classes."""
-    if spec.family == "cifar":
+    if spec.family != "imagenet":
         return CIFAR10_NAMES if spec.classes == len(CIFAR10_NAMES) else None
     if spec.classes != 1000:
         return None
     from torchvision.models import get_model_weights
 
-    weights = get_model_weights(f"resnet{spec.depth}")
+    weights = get_model_weights("resnet50")  # all of them name the same classes
     return tuple(next(iter(weights)).meta["categories"])
 
 
-def _facts(spec: ModelSpec, figure: float) -> NetworkFacts:
+def _facts(spec: ModelSpec, figure: float | None) -> NetworkFacts:
     size = measure(spec)
-    bottleneck = spec.family == "imagenet" and spec.depth >= BOTTLENECK_FROM
-    paper_stride = measure(spec, stride_on_first=True).multiply_adds if bottleneck else size.multiply_adds
+    bottleneck = has_bottlenecks(spec)
+    paper_stride = measure(spec, stride_on_first=True).multiply_adds if bottleneck and figure is not None else size.multiply_adds
     return NetworkFacts(
         spec=spec,
         block="bottleneck" if bottleneck else "basic",
@@ -96,6 +120,22 @@ def _facts(spec: ModelSpec, figure: float) -> NetworkFacts:
         paper_stride_multiply_adds=paper_stride,
         paper_figure=figure,
     )
+
+
+class _ShapesAlone(TorchFunctionMode):
+    """Replaces functions by others of the same shape that torch has for the meta device: it computes these in Python there, and
+    the first call imports its compiler, which takes two seconds."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func is torch.Tensor.add:
+            return args[0]
+        if func is functional.adaptive_avg_pool2d:
+            return functional.adaptive_max_pool2d(*args)
+        if func is functional.linear:
+            return args[0].new_empty(len(args[0]), len(args[1]))
+        return func(*args, **(kwargs or {}))
 
 
 def _leave_out_elementwise(network: nn.Module) -> None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from edge_resnet.artifact.enginecache import EngineTuning
 from edge_resnet.artifact.folder import LABELS, MODEL, Artifact, open_artifact, staging, write_manifest
-from edge_resnet.artifact.schema import SCHEMA_VERSION, Manifest
+from edge_resnet.artifact.schema import SCHEMA_VERSION, Manifest, WeightsOrigin
 from edge_resnet.core.errors import CalibrationError, ConfigError, WeightsError
 from edge_resnet.core.records import BatchProfile, ModelSpec, Precision, Preprocess, Progress, QuantRecipe
 from edge_resnet.images.calibration import CalibrationImages
@@ -41,10 +41,10 @@ _log = logging.getLogger(__name__)
 class BuildOptions:
     """What to build.
 
-    ``weights``: ``default``, ``random`` or a path. ``labels``: one name per class, None for the family's own.
+    ``weights``: as ``load_weights`` takes them. ``labels``: one name per class, None for the family's own.
     ``calibration_data``, ``recipe``: needed for INT8 unless ``has_own_ranges``. ``max_drop``: points of top-1 that INT8 may lose
     on the labelled images of ``validation_data``. ``tuning``: of TensorRT's engine. ``allow_random``: accept noise as images, and
-    random weights.
+    random weights. ``origin``: of the weights, for the manifest.
     """
 
     model: ModelSpec
@@ -62,6 +62,7 @@ class BuildOptions:
     tuning: EngineTuning | None = None
     force: bool = False
     allow_random: bool = False
+    origin: WeightsOrigin | None = None
 
 
 def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifact:
@@ -215,4 +216,5 @@ def _manifest(options: BuildOptions, weights: str, difference: float) -> Manifes
         created="",  # the last three are filled in when it is written
         tools={},
         files={},
+        origin=options.origin,
     )

@@ -33,7 +33,7 @@ __all__ = ["EXPONENTS", "Group", "balance", "channel_groups", "equalize"]
 #: not compared.
 EXPONENTS = ((0.0, 0.0), (0.25, 0.0), (0.5, 0.0), (0.5, 0.5))
 _IMAGES, _BATCH = 64, 8
-_TYING = ("Relu", "Add", "MaxPool", "GlobalAveragePool", "Flatten")
+_TYING = ("Relu", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten")
 #: Channels below this share of the largest are treated as that large: a dead channel must not be scaled up to full range.
 _MIN_SHARE = 1e-4
 

@@ -124,6 +124,13 @@ def _pool(inputs: list[Tensor], attributes: Attributes) -> Tensor:
     return F.max_pool2d(inputs[0], attributes["kernel_shape"], attributes["strides"], attributes["pads"][:2])
 
 
+def _average(inputs: list[Tensor], attributes: Attributes) -> Tensor:
+    """Of 2x2 pixels on a shortcut: what lies beyond an odd edge is not counted, as the exporter writes it."""
+    pads, ceil = attributes.get("pads", [0, 0, 0, 0])[:2], bool(attributes.get("ceil_mode", 0))
+    counts = bool(attributes.get("count_include_pad", 0))
+    return F.avg_pool2d(inputs[0], attributes["kernel_shape"], attributes["strides"], pads, ceil, counts)
+
+
 def _pad(inputs: list[Tensor], attributes: Attributes) -> Tensor:  # noqa: ARG001 - every operator has the same signature
     _, _, top, left, _, _, bottom, right = (int(value) for value in inputs[1])
     return F.pad(inputs[0], (left, right, top, bottom))
@@ -139,6 +146,7 @@ _OPERATORS: Mapping[str, Callable[[list[Tensor], Attributes], Tensor]] = {
     "Conv": _convolve,
     "Relu": lambda inputs, _: torch.relu(inputs[0]),
     "MaxPool": _pool,
+    "AveragePool": _average,
     "GlobalAveragePool": lambda inputs, _: inputs[0].mean((2, 3), keepdim=True),
     "Flatten": lambda inputs, _: inputs[0].flatten(1),
     "Gemm": lambda inputs, _: F.linear(inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None),

@@ -221,8 +221,7 @@ class BackendInfo:
     ``load``: imports the library and returns the class; raises ImportError if that fails.
     ``auto_rank``: the backend's place among those that ``auto`` tries, lowest first; None if ``auto`` never chooses it.
     ``suits``: whether ``auto`` should choose it on this machine, given that its packages are installed.
-    ``refuse_machine``: raises BackendError where it can derive engines but not run them.
-    ``compiles_anywhere``: its library derives engines on a machine without the processor that runs them.
+    ``refuse_machine``: raises BackendError where it cannot run engines. ``ahead``: it derives them there all the same.
     ``simulates``: it runs the simulation of TensorRT's INT8. ``fp16_as_fp32``: it computes an FP16 artifact in FP32.
     """
 
@@ -233,7 +232,7 @@ class BackendInfo:
     auto_rank: int | None = None
     suits: Callable[[], bool] = _everywhere
     refuse_machine: Callable[[], None] = _any_machine
-    compiles_anywhere: bool = False
+    ahead: bool = False
     simulates: bool = False
     fp16_as_fp32: bool = False
 
@@ -285,8 +284,9 @@ def load_backend(name: str, table: BackendTable = BACKENDS) -> BackendClass:
     except ImportError as error:
         if is_out_of_memory(error):
             raise MemoryError from error
-        hint = info.requirements[0].remedy
-        raise MissingDependencyError(f"backend {name} needs {error.name or 'a package'}", hint=hint) from error
+        packages = {requirement.module: requirement.package for requirement in info.requirements}
+        missing = packages.get(error.name or "", error.name or "a package")
+        raise MissingDependencyError(f"backend {name} needs {missing}", hint=info.requirements[0].remedy) from error
 
 
 def backend_info(name: str, table: BackendTable = BACKENDS) -> BackendInfo:

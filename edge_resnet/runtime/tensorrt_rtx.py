@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import importlib
 import platform
+from functools import partial
 
-from edge_resnet.core.errors import BackendError, MissingDependencyError
+from edge_resnet.core.errors import MissingDependencyError
 from edge_resnet.device.gpu import first_gpu
 from edge_resnet.device.rtxtargets import refuse_gpu
 from edge_resnet.runtime.backend import BackendClass, BackendInfo, EngineForm, Requirement
 from edge_resnet.runtime.tensorrt.cuda import CUDA
+from edge_resnet.runtime.tensorrt.gate import is_for_auto, refuse_driver
+from edge_resnet.runtime.tensorrt.library import LIBRARIES
 
 __all__ = ["BACKEND"]
 
@@ -35,14 +38,7 @@ def _load() -> BackendClass:
 
 def _refuse_machine() -> None:
     refuse_gpu(first_gpu())
-
-
-def _suits() -> bool:
-    try:
-        _refuse_machine()
-    except BackendError:
-        return False
-    return True
+    refuse_driver("tensorrt_rtx")
 
 
 BACKEND = BackendInfo(
@@ -51,7 +47,7 @@ BACKEND = BackendInfo(
     form=EngineForm("plan"),
     processor="GPU",
     auto_rank=2,
-    suits=_suits,
+    suits=partial(is_for_auto, "tensorrt-rtx", _refuse_machine),
     refuse_machine=_refuse_machine,
-    compiles_anywhere=True,
+    ahead=LIBRARIES["tensorrt_rtx"].ahead,
 )

@@ -135,7 +135,7 @@ def test_no_network_for_default_weights(cli: Cli, monkeypatch: pytest.MonkeyPatc
     """Without a network the error names the URL, the path in the cache and --weights."""
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setattr(
-        "edge_resnet.network.weights.default_address", lambda _: ("http://127.0.0.1:9/resnet50-01234567.pth", "01234567")
+        "edge_resnet.network.weights.default_address", lambda *_: ("http://127.0.0.1:9/resnet50-01234567.pth", "01234567")
     )
     outcome = cli("build", "--depth", "50", "--fp32")
     assert outcome.code == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from children import started
 from PIL import Image
 
 from edge_resnet import network
+from edge_resnet.core.modelnames import NAMED
 
 Cli = Callable[..., Any]
 
@@ -149,14 +151,15 @@ def test_ctrl_c_ends_with_130(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_models_fit_eighty_columns(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line per network, the same in a pipe and on any terminal; --json has one record each."""
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr("edge_resnet.network.paper_table", cache(network.paper_table))  # it takes four seconds
+    monkeypatch.setattr("edge_resnet.network.known_networks", cache(network.known_networks))  # it takes four seconds
     lines = cli("models").out.splitlines()
     assert max(map(len, lines)) <= 80
-    rows = [line.split() for line in lines if line.startswith("resnet")]
-    assert ["resnet50", "bottleneck", "50", "25.56", "M", "4.089", "G", "3.858", "G", "3.8", "G"] in rows
+    rows = [line.split() for line in lines if re.match(r"(wide_)?resne[tx]", line)]
+    assert ["resnet50", "bottleneck", "25.56", "M", "4.089", "G", "3.858", "G", "3.8", "G", "76.1", "80.9"] in rows
     assert [row[0] for row in rows] == [
         *(f"resnet{depth}" for depth in (18, 34, 50, 101, 152)),
         *(f"resnet{depth}-cifar" for depth in (20, 32, 44, 56, 110, 1202)),
+        *NAMED,
     ]
     assert len(json.loads(cli("models", "--json").out)) == len(rows)
 

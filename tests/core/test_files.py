@@ -13,9 +13,12 @@ from edge_resnet.core.files import (
     cache_folder,
     check_free,
     is_known_schema,
+    prune_cache,
     read_bounded,
+    read_cache,
     read_json,
     replace_files,
+    write_cache,
     write_together,
     write_whole,
 )
@@ -147,6 +150,21 @@ def test_json_that_cannot_be_parsed_is_one_error(tmp_path: Path, content: str) -
 def test_schemas_are_whole_numbers_from_one(version: object, known: bool) -> None:
     """True is no schema, although Python takes it for 1."""
     assert is_known_schema(version, 3) is known
+
+
+def test_a_cache_that_was_not_used_for_long_is_removed(tmp_path: Path) -> None:
+    """Of one kind 32 remain: the one that is written, and those that were written or read last."""
+    for number in range(40):
+        path = tmp_path / f"{number}.cache"
+        path.write_bytes(b"content")
+        os.utime(path, (1000 + number, 1000 + number))
+    (tmp_path / "other.timing").touch()
+    os.utime(tmp_path / "other.timing", (1, 1))
+    assert read_cache(tmp_path / "3.cache", "cache") == b"content"
+    assert write_cache(tmp_path / "new.cache", b"new", "cache")
+    prune_cache(tmp_path / "new.cache", "cache")
+    kept = {path.name for path in tmp_path.iterdir()}
+    assert kept == {"new.cache", "3.cache", "other.timing", *(f"{number}.cache" for number in range(10, 40))}
 
 
 def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from edge_resnet.core.packages import EXTRAS, extra_command, installed_version, 
 #: Import names that differ from pip's.
 DISTRIBUTIONS = {
     "cv2": "opencv-python",
+    "huggingface_hub": "huggingface-hub",
     "paho": "paho-mqtt",
     "prometheus_client": "prometheus-client",
     "sklearn": "scikit-learn",

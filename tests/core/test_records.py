@@ -20,6 +20,7 @@ from edge_resnet.core.records import (
     FAMILIES,
     BatchProfile,
     Family,
+    Interpolation,
     ModelSpec,
     Precision,
     Preprocess,
@@ -132,7 +133,8 @@ def test_names_are_the_literatures(model: ModelSpec, name: str) -> None:
 def test_the_words_are_the_documented_ones() -> None:
     """Precisions, families and shortcut options are those of the command line."""
     assert get_args(Precision) == ("fp32", "fp16", "int8")
-    assert get_args(Family) == ("imagenet", "cifar")
+    assert get_args(Family) == ("imagenet", "cifar", "small")
+    assert get_args(Interpolation) == ("bilinear", "bicubic")
     assert get_args(Shortcut) == ("A", "B", "C")
 
 

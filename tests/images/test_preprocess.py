@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from edge_resnet.core.errors import ConfigError, DataError
-from edge_resnet.core.records import Preprocess
+from edge_resnet.core.records import Interpolation, Preprocess
 from edge_resnet.images.preprocess import ImageArray, decode_image, preprocess, preprocess_bgr, preprocess_file
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -26,15 +27,18 @@ def noise(height: int, width: int, seed: int = 0) -> ImageArray:
 
 def torchvision_pil(image: ImageArray, spec: Preprocess) -> ImageArray:
     transforms = pytest.importorskip("torchvision.transforms.v2")
-    both = transforms.Compose([transforms.Resize(spec.resize, antialias=True), transforms.CenterCrop(spec.crop)])
-    return np.asarray(both(Image.fromarray(image)))
+    return np.asarray(_torchvisions(transforms, spec)(Image.fromarray(image)))
 
 
 def torchvision_tensor(image: ImageArray, spec: Preprocess) -> ImageArray:
     transforms = pytest.importorskip("torchvision.transforms.v2")
     torch = pytest.importorskip("torch")
-    both = transforms.Compose([transforms.Resize(spec.resize, antialias=True), transforms.CenterCrop(spec.crop)])
-    return both(torch.from_numpy(image).permute(2, 0, 1)).permute(1, 2, 0).numpy()
+    return _torchvisions(transforms, spec)(torch.from_numpy(image).permute(2, 0, 1)).permute(1, 2, 0).numpy()
+
+
+def _torchvisions(transforms: Any, spec: Preprocess) -> Any:
+    mode = transforms.InterpolationMode(spec.interpolation)
+    return transforms.Compose([transforms.Resize(spec.resize, mode, antialias=True), transforms.CenterCrop(spec.crop)])
 
 
 def worst(one: ImageArray, other: ImageArray) -> int:
@@ -42,11 +46,14 @@ def worst(one: ImageArray, other: ImageArray) -> int:
     return int(np.abs(one.astype(int) - other.astype(int)).max())
 
 
+@pytest.mark.parametrize("method", ["bilinear", "bicubic"])
 @given(st.integers(1, 400), st.integers(1, 400), st.integers(1, 48), st.integers(0, 48), st.integers(0, 99))
-def test_every_size_agrees_with_torchvision_on_pil_images(height: int, width: int, crop: int, extra: int, seed: int) -> None:
-    """Any image and any resize/crop pair gives torchvision's PIL pixels within 1/255."""
+def test_every_size_agrees_with_torchvision_on_pil_images(
+    method: Interpolation, height: int, width: int, crop: int, extra: int, seed: int
+) -> None:
+    """Any image, resize, crop and interpolation gives torchvision's PIL pixels within 1/255; bicubic with Pillow 13's order."""
     assume(max(height, width) / min(height, width) < 60)
-    image, spec = noise(height, width, seed), Preprocess(resize=crop + extra, crop=crop)
+    image, spec = noise(height, width, seed), Preprocess(crop + extra, crop, method)
     assert worst(preprocess(image, spec), torchvision_pil(image, spec)) <= 1
 
 
@@ -80,6 +87,28 @@ def test_ties_in_the_rounding_stay_within_one(parts: int, side: int, aspect: int
         assert worst(preprocess(image, spec), torchvision_pil(image, spec)) <= 1
         turned = np.ascontiguousarray(image.transpose(1, 0, 2))
         assert worst(preprocess(turned, spec), torchvision_pil(turned, spec)) <= 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3, 5), (225, 224), (256, 256), (257, 256), (481, 639), (1079, 1917), (1917, 1079)])
+@pytest.mark.parametrize("resize", [224, 232, 235, 256])
+def test_the_specs_of_published_weights_agree_on_odd_sizes(size: tuple[int, int], resize: int) -> None:
+    """Bicubic with crop_pct 0.95 and 1.0, and V2's 232, give torchvision's PIL pixels within 1/255; black and white too."""
+    image = noise(*size)
+    for pixels in (image, np.where(image > 127, 255, 0).astype(np.uint8)):
+        spec = Preprocess(resize, 224, "bicubic")
+        assert worst(preprocess(pixels, spec), torchvision_pil(pixels, spec)) <= 1
+        assert worst(preprocess_bgr(pixels[..., ::-1], spec), preprocess(pixels, spec)) == 0
+
+
+@pytest.mark.parametrize("size", [(900, 300), (901, 433), (700, 340), (90, 37)])
+def test_bicubics_passes_have_one_order_with_every_pillow(size: tuple[int, int]) -> None:
+    """An image that is more than twice as tall as wide is resized down first, as Pillow 13 does; older ones are made to."""
+    (height, width), spec = size, Preprocess(32, 24, "bicubic")
+    image = np.where(noise(height, width) > 127, 255, 0).astype(np.uint8)
+    columns = Image.fromarray(image).resize((width, int(32 * height / width)), Image.Resampling.BICUBIC)
+    whole = np.asarray(columns.resize((32, columns.height), Image.Resampling.BICUBIC))
+    top = round((columns.height - 24) / 2)
+    assert worst(preprocess(image, spec), whole[top : top + 24, 4:28]) <= 1
 
 
 @pytest.mark.parametrize("size", [(2160, 3840), (3840, 2160)])

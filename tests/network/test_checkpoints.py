@@ -175,7 +175,7 @@ def bytes_(content: bytes) -> Callable[[Path], Path]:
 
 
 NEGATIVE = {k: v - 9 if k == "layer1.0.bn1.running_var" else v for k, v in PLAIN.items()}
-IMAGENET_STEM = {"conv1.weight": torch.zeros(64, 3, 3, 3), "layer4.0.conv1.weight": torch.zeros(1, 1, 1, 1)}
+IMAGENET_STEM = {"conv1.weight": torch.zeros(64, 3, 5, 5), "layer4.0.conv1.weight": torch.zeros(1, 1, 1, 1)}
 #: What is refused → what the error and its hint hold.
 REFUSED: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
     "linear beside fc": (holding(PLAIN | head("linear")), ("two classifiers, fc and linear",)),
@@ -191,12 +191,12 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
         holding({"state_dict": under("student.") | under("teacher.", AVERAGE)}),
         ("state_dict.student, state_dict.teacher", "w.pth#")),
     "negative variance": (holding(NEGATIVE), ("layer1.0.bn1.running_var", "negative variance")),
-    "one channel": (holding(PLAIN | {"conv1.weight": torch.zeros(16, 1, 3, 3)}), ("1 channel",)),
+    "two channels": (holding(PLAIN | {"conv1.weight": torch.zeros(16, 2, 3, 3)}), ("2 channels",)),
     "another stem": (holding(PLAIN | IMAGENET_STEM), ("another stem",)),
     "wide": (
         holding(PLAIN | {"layer1.0.conv3.weight": torch.zeros(1), "layer1.0.conv1.weight": torch.zeros(128, 64, 1, 1)}),
-        ("wide ResNet",)),
-    "Hugging Face": (holding({"resnet.embedder.embedder.convolution.weight": torch.zeros(1)}), ("Hugging Face",)),
+        ("other depths or widths",)),
+    "a transformer": (holding({"blocks.0.attn.qkv.weight": torch.zeros(1)}), ("Vision Transformer",)),
     "nothing": (holding({}), ("no tensors",)),
     "a list": (holding([1, 2]), ("contains a list",)),
     "an empty file": (bytes_(b""), ("is empty",)),

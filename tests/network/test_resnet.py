@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edge_resnet.core.records import ModelSpec, Shortcut
-from edge_resnet.network.resnet import BOTTLENECK_FROM, BasicBlock, Bottleneck, PadShortcut, ResNet, build_network
+from edge_resnet.network.resnet import BasicBlock, Bottleneck, PadShortcut, ResNet, build_network
 
 OPTIONS: tuple[Shortcut, ...] = ("A", "B", "C")
 DEPTHS = (18, 34, 50, 101, 152)
@@ -93,7 +93,7 @@ def test_first_convolution_may_carry_the_stride(depth: int) -> None:
     assert {k: v.shape for k, v in usual.state_dict().items()} == {k: v.shape for k, v in papers.state_dict().items()}
     for (name, ours), (_, theirs) in zip(blocks_of(usual), blocks_of(papers), strict=True):
         stride = (2, 2) if name in ("layer2.0", "layer3.0", "layer4.0") else (1, 1)
-        first, second = ((1, 1), stride) if depth >= BOTTLENECK_FROM else (stride, (1, 1))
+        first, second = ((1, 1), stride) if depth >= 50 else (stride, (1, 1))
         assert (ours.conv1.stride, ours.conv2.stride) == (first, second)
         assert (theirs.conv1.stride, theirs.conv2.stride) == (stride, (1, 1))
 

@@ -114,14 +114,14 @@ def test_the_first_of_each_fault_is_named(tmp_path: Path) -> None:
     state = dict(_state())
     del state["bn1.weight"]
     state["extra.weight"] = torch.zeros(1)
-    state["conv1.weight"] = torch.zeros(16, 1, 3, 3)
+    state["conv1.weight"] = torch.zeros(16, 2, 3, 3)
     save_file(state, tmp_path / "w.safetensors")
     error = _assert_refused(tmp_path / "w.safetensors")
     message = error.message
     assert error.classes is None
     assert "bn1.weight is missing" in message
     assert "extra.weight is unexpected" in message
-    assert "conv1.weight has shape (16, 1, 3, 3), not (16, 3, 3, 3)" in message
+    assert "conv1.weight has shape (16, 2, 3, 3), not (16, 3, 3, 3)" in message
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,12 @@ def test_other_networks_have_no_default_weights(spec: ModelSpec) -> None:
     assert "--weights PATH" in caught.value.hint
 
 
-def test_default_weights_are_downloaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("argument", "identity"), [("default", "IMAGENET1K_V1"), ("v1", "IMAGENET1K_V1"), ("v2", "IMAGENET1K_V2")]
+)
+def test_default_weights_are_downloaded_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument: str, identity: str
+) -> None:
     """A file in torch.hub's checkpoints with torchvision's name is used without a network."""
     spec = ModelSpec(depth=18)
     torch.manual_seed(3)
@@ -232,9 +237,9 @@ def test_default_weights_are_downloaded_once(tmp_path: Path, monkeypatch: pytest
     file = tmp_path / "checkpoints" / "resnet18-00000000.pth"
     torch.save(build_network(spec).state_dict(), file)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
-    monkeypatch.setattr("edge_resnet.network.weights.default_address", lambda _: (f"http://127.0.0.1:9/{file.name}", ""))
+    monkeypatch.setattr("edge_resnet.network.weights.default_address", lambda *_: (f"http://127.0.0.1:9/{file.name}", ""))
     network = build_network(spec)
-    assert load_weights(network, spec, "default") == "IMAGENET1K_V1"
+    assert load_weights(network, spec, argument) == identity
     assert _equal(network.state_dict(), torch.load(file, weights_only=True))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -11,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from edge_resnet.core.records import ModelSpec, Shortcut
 from edge_resnet.network.resnet import build_network
-from edge_resnet.network.zoo import CIFAR10_NAMES, NetworkFacts, class_names, measure, paper_table
+from edge_resnet.network.zoo import CIFAR10_NAMES, NetworkFacts, class_names, known_networks, measure, paper_table
 
 #: He et al. 2015, table 1: depth → multiply-adds in 10⁹.
 TABLE_1 = {18: 1.8, 34: 3.6, 50: 3.8, 101: 7.6, 152: 11.3}
@@ -41,6 +43,13 @@ def table(timed_table: tuple[list[NetworkFacts], float]) -> list[NetworkFacts]:
 def test_table_is_quick(timed_table: tuple[list[NetworkFacts], float]) -> None:
     """All eleven networks, 1,202 layers included, take less than six seconds of a processor."""
     assert timed_table[1] < 6
+
+
+def test_the_table_needs_no_compiler() -> None:
+    """Building and counting every network leaves torch's compiler alone, whose import takes longer than the table."""
+    code = "import sys\nfrom edge_resnet.network.zoo import paper_table\npaper_table()\nprint('torch._dynamo' in sys.modules)\n"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 
 
 def test_table_lists_the_papers_networks(table: list[NetworkFacts]) -> None:
@@ -158,3 +167,17 @@ def test_names_are_in_the_order_of_the_real_labels(real_data: Path) -> None:
     same = [names[int(row["class_index"])].lower() in row["name"].lower().replace("_", " ") for row in rows]
     assert len(rows) == 500
     assert sum(same) >= 480
+
+
+def test_successors_beside_torchvisions_figures() -> None:
+    """Parameters and multiply-adds of ResNeXt and Wide ResNet are those that torchvision publishes; so is their top-1."""
+    models = pytest.importorskip("torchvision.models")
+    facts = {found.spec.name: found for found in known_networks()}
+    assert len(facts) == 27
+    for name in ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2"):
+        meta = models.get_model_weights(name)["IMAGENET1K_V1"].meta
+        assert facts[name].parameters == meta["num_params"]
+        assert facts[name].multiply_adds / 1e9 == pytest.approx(meta["_ops"], abs=0.001)
+        assert facts[name].published_top1["v1"] == meta["_metrics"]["ImageNet-1K"]["acc@1"]
+    assert set(facts["resnet18"].published_top1) == {"v1"}
+    assert facts["resnet50d"].published_top1 == {}

@@ -10,7 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from torchvision.models import resnet18, resnext50_32x4d
+from torchvision.models import ResNet as TorchvisionResNet
+from torchvision.models import resnet18
+from torchvision.models.resnet import Bottleneck
 
 from edge_resnet.core.errors import WeightsError
 from edge_resnet.core.records import ModelSpec
@@ -131,9 +133,9 @@ def test_what_is_no_resnet_is_refused(module: nn.Module) -> None:
 
 
 def test_a_relative_of_resnet_is_refused() -> None:
-    """ResNeXt has ResNet-50's names and other shapes."""
+    """ResNet-26 has ResNet-50's names and fewer blocks."""
     with torch.device("meta"):
-        network = resnext50_32x4d()
+        network = TorchvisionResNet(Bottleneck, [2, 2, 2, 2])
     with pytest.raises(WeightsError, match="ResNet is not one of the networks"):
         _weights(network).__enter__()
 

@@ -73,7 +73,15 @@ def make(
     stub = ctypes.CDLL(str(libcuda))
     pycuda_driver.record_through(stub)
 
-    def made(version: str = "10.3.0", *, content: bytes = plan(), integrated: bool = False, classes: int = 5, **how: Any) -> Any:
+    def made(
+        version: str = "10.3.0",
+        *,
+        content: bytes = plan(),
+        integrated: bool = False,
+        classes: int = 5,
+        preprocess: Preprocess = PREPROCESS,
+        **how: Any,
+    ) -> Any:
         gpu(integrated)
         monkeypatch.setitem(sys.modules, "tensorrt", strict(version, tensorrt_run.RUN_CLASSES, surfaces))
         for name in MODULES:
@@ -84,7 +92,7 @@ def make(
 
         monkeypatch.setattr(first_gpu, "__defaults__", (str(libcuda),))
         monkeypatch.setattr(module, "Recorder", lambda: Recorder(str(libcuda)))
-        return module.TensorRtBackend(StoredPlan(content, classes, PREPROCESS), **how)
+        return module.TensorRtBackend(StoredPlan(content, classes, preprocess), **how)
 
     yield made
     for name in MODULES:

@@ -6,6 +6,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,20 @@ def test_without_kernels_the_processor_resizes(
     assert said[0].startswith("the kernels of this package are not used: the GPU refuses the kernels: ")
     assert said[1].startswith("frames are resized on the CPU: ")
     assert words in said[1]
+
+
+def test_the_processor_resizes_what_the_kernels_have_no_filter_for(
+    make: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Bicubic frames get the processor's pixels, and a line says why before the first frame."""
+    spec = replace(SPEC, interpolation="bicubic")
+    with caplog.at_level(logging.WARNING, logger="edge_resnet"), make(preprocess=spec) as backend:
+        assert not backend.resizes
+        pixels = np.stack([preprocess_bgr(frame, spec) for frame in frames(3)])
+        np.testing.assert_array_equal(backend.infer_frames(frames(3)), answers(pixels))
+    assert [record.getMessage() for record in caplog.records] == [
+        "frames are resized on the CPU: the kernels have no bicubic filter"
+    ]
 
 
 @pytest.mark.parametrize("call", ["prepared_async_call", "memcpy_htod_async", "pagelocked_empty", "mem_alloc", "synchronize"])

@@ -29,7 +29,7 @@ SEEN: dict[str, int] = {}
 #: How often the primary context is retained.
 RETAINED = [0]
 
-_CONTEXT, _VERSION = 0xC0DE, [13_000]
+_CONTEXT, _VERSION = 0xC0DE, 13_000
 _INTEGRATED = [False]
 _SUCCESS, _NO_MEMORY, _NO_IMAGE, _NOT_FOUND, _NOT_READY, _UNKNOWN = 0, 2, 200, 500, 600, 999
 #: What pycuda_driver.py says of a module that does not load → the CUresult.
@@ -134,9 +134,9 @@ def load(path: Path) -> ctypes.CDLL:
     return library
 
 
-def become(*, integrated: bool, version: int = 13_000) -> None:
-    """Which GPU and driver it is from now on."""
-    _INTEGRATED[0], _VERSION[0] = integrated, version
+def become(*, integrated: bool) -> None:
+    """Which GPU it is from now on."""
+    _INTEGRATED[0] = integrated
     BROKEN.clear()
 
 
@@ -183,7 +183,7 @@ def cuInit(flags: int) -> None:
 @_driver(POINTER(c_int))
 def cuDriverGetVersion(version: Any) -> None:
     gpu._call("init", current=False)
-    version[0] = _VERSION[0]
+    version[0] = _VERSION
 
 
 @_driver(c_int, POINTER(c_char_p))

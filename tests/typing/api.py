@@ -72,7 +72,8 @@ def artifacts(module: nn.Module, model: er.Model) -> None:
         validation="val.csv", max_drop=0.5,
         batch=(1, 8, 32), tuning=er.EngineTuning(), allow_random=True, force=True,
     )  # fmt: skip
-    er.build()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    er.build(depth="50")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    er.build(model="resnext50_32x4d", weights="v2", resize=232, interpolation="bicubic")
     er.build(output="artifact", precision="int4")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
     for given in (built, model, "artifact", Path("artifact")):

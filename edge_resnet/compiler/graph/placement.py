@@ -17,7 +17,12 @@ from edge_resnet.core.errors import CalibrationError
 
 __all__ = ["Pair", "Placement", "placement_of", "quantized_weights", "tensorrt_pairs", "with_cpu_pairs"]
 
-_TENSORRT_REASONS = {"Conv": "conv input", "MaxPool": "pool input", "GlobalAveragePool": "last block's output"}
+_TENSORRT_REASONS = {
+    "Conv": "conv input",
+    "MaxPool": "pool input",
+    "AveragePool": "pool input",
+    "GlobalAveragePool": "last block's output",
+}
 _NORMALISATION = "the image is normalised in FP32: pixels and means are exact there"
 _CLASSIFIER = "classifier, float as NVIDIA's Model Optimizer leaves it at batch 1"
 #: Why a node that reads no Q/DQ pair stays in float. A Relu or an Add is computed by the kernel of the convolution before it.
@@ -84,7 +89,8 @@ class _Graph:
 def tensorrt_pairs(model: onnx.ModelProto, keep: frozenset[str] = frozenset()) -> list[Pair]:
     """The pairs on activations that TensorRT fuses best, in graph order. The nodes in ``keep`` stay in high precision.
 
-    Every input of a convolution; the input of every max pool, with the range of its output, so that it runs in INT8; the
+    Every input of a convolution; the input of every max pool, with the range of its output, so that it runs in INT8; that of an
+    average pool on a shortcut, which shares the pair of the block's input; the
     shortcut's input of every residual Add (an identity shares the pair of the block's input); the input of the global average
     pool. Raises CalibrationError for a network without a convolution, and for a name in ``keep`` that no node has.
     """

@@ -20,7 +20,7 @@ from edge_resnet.core.errors import CalibrationError, ConfigError
 __all__ = ["calibration_cache"]
 
 #: Operators whose output gets the range of their input if it was not measured: it holds the same values, or means of them.
-_KEEPS_RANGE = ("MaxPool", "GlobalAveragePool", "Flatten")
+_KEEPS_RANGE = ("MaxPool", "AveragePool", "GlobalAveragePool", "Flatten")
 
 
 def calibration_cache(model: onnx.ModelProto, table: CalibrationTable, tensorrt_version: str) -> str:

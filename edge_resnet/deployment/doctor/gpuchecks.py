@@ -17,9 +17,10 @@ from edge_resnet.deployment.doctor.check import Check
 from edge_resnet.deployment.doctor.cudachecks import check_cuda_libraries
 from edge_resnet.deployment.doctor.probe import DRIVER_NODES, ProbedMachine, probe_machine
 from edge_resnet.deployment.doctor.rtxchecks import check_tensorrt_rtx
-from edge_resnet.deployment.doctor.trtchecks import check_cudnn, check_tensorrt, cuda_of_tensorrt, fitting_tensorrt
+from edge_resnet.deployment.doctor.trtchecks import check_cudnn, check_tensorrt, fitting_tensorrt
 from edge_resnet.device.gpu import OLDEST_DRIVER
 from edge_resnet.device.machine import DeviceInfo, find_nvcc, refuse_old_jetpack
+from edge_resnet.runtime.tensorrt.gate import needed_cuda
 from edge_resnet.runtime.tensorrt.kernels import PTX_CAPABILITY, PTX_CUDA, shipped_ptx
 
 __all__ = ["check_gpu_side"]
@@ -82,11 +83,13 @@ def _check_driver(machine: ProbedMachine) -> Check:
         return Check("driver", "problem", detail, fix, "tensorrt")
     cuda = result.facts["cuda"]
     detail = ", ".join(filter(None, (machine.info.driver, f"runs CUDA up to {cuda}" if cuda else ""))) or "works"
-    needed = cuda_of_tensorrt()
+    tensorrt = machine.results.get("tensorrt")
+    version = (tensorrt.facts.get("version") if tensorrt else "") or machine.info.tensorrt
+    needed = needed_cuda("tensorrt", version, machine.root / "var/lib/dpkg/status")
     if cuda and needed and int(cuda.partition(".")[0]) < needed:
         oldest = f" (driver {OLDEST_DRIVER[needed]})" if needed in OLDEST_DRIVER else ""
         detail = f"{detail}; the installed TensorRT needs CUDA {needed}{oldest}"
-        return Check("driver", "problem", detail, fitting_tensorrt(machine, cuda), "tensorrt")
+        return Check("driver", "problem", detail, fitting_tensorrt(machine, cuda) or _install_driver(machine), "tensorrt")
     return Check("driver", "ok", detail, "", "tensorrt")
 
 

@@ -13,7 +13,7 @@ from edge_resnet.core.packages import extra_command, installed_version, is_older
 from edge_resnet.deployment.doctor.check import Check, is_importable, is_installed_by_apt, system_site_command
 from edge_resnet.deployment.doctor.probe import ProbedMachine, ProbeResult
 
-__all__ = ["check_cudnn", "check_pycuda", "check_tensorrt", "cuda_of_tensorrt", "fitting_tensorrt"]
+__all__ = ["check_cudnn", "check_pycuda", "check_tensorrt", "fitting_tensorrt"]
 
 _APT_AGAIN = "sudo apt-get install --reinstall -y"
 #: TensorRT, newest first → the oldest compute capability that it runs on (its release notes and support matrices).
@@ -91,14 +91,10 @@ def check_pycuda(machine: ProbedMachine, driver_fix: str) -> Check:
     return Check("pycuda", "ok", f"{version}, compiled for CUDA {built}" if built else version, "", "tensorrt")
 
 
-def cuda_of_tensorrt() -> int | None:
-    """The major version of CUDA that pip's TensorRT was built for; None for another TensorRT, or if two are mixed."""
-    cudas = _cudas_of_tensorrt()
-    return cudas[0] if len(cudas) == 1 else None
-
-
 def fitting_tensorrt(machine: ProbedMachine, cuda: str) -> str:
-    """The command that replaces pip's TensorRT by one for the driver's CUDA."""
+    """The command that replaces pip's TensorRT by one for the driver's CUDA; empty if it is not pip's."""
+    if not _from_pip():
+        return ""
     return _other_tensorrt(
         machine, f"{_remove_tensorrt()} && pip install 'tensorrt-cu{_major(cuda)}>={minimum_version('tensorrt')}'"
     )

@@ -28,7 +28,6 @@ from edge_resnet.deployment.selftest.compare import LIMITS, PROCESSOR_FP32, Limi
 from edge_resnet.deployment.selftest.golden import PROFILE, Golden, read_golden, smooth_images
 from edge_resnet.deployment.selftest.speed import bench_lines, compare_speed
 from edge_resnet.deployment.selftest.task import Task
-from edge_resnet.device.gpu import first_gpu
 from edge_resnet.measurement.bench.stages import StageTimingBackend
 from edge_resnet.runtime.backend import (
     Backend,
@@ -74,7 +73,9 @@ class BackendChecks:
             self._artifact = open_artifact(Path(task.artifact))
         size = self._artifact.manifest.model.input_size
         self._images = smooth_images(_IMAGES, size) if self._golden is None else self._golden.images
-        self._no_gpu = self._why_no_gpu()
+        #: Why the backend cannot run on this machine, and why it cannot even compile; else empty.
+        self._not_run = self._refusal()
+        self._not_compiled = "" if self._info.ahead else self._not_run
         self._milliseconds: dict[Precision, float] = {}
         self._compiled: list[Artifact] = []
         self._ran: list[tuple[Precision, Artifact]] = []
@@ -106,11 +107,12 @@ class BackendChecks:
 
         def compiled() -> Finding:
             made = self._made(precision, folder)
+            if self._not_compiled:
+                raise NotHereError(self._not_compiled)
             try:
                 return engines.compiled(made, name)
-            except (BackendError, ConfigError) as error:
-                self._pass_over(error, compiling=True)
-                raise
+            except ConfigError as error:  # what the backend does not offer
+                raise NotHereError(error.message) from error
 
         if not desk.check(f"{precision} compile", compiled) and not self._has_engine(folder):
             return
@@ -170,25 +172,23 @@ class BackendChecks:
     def _has_form(self, artifact: Artifact) -> bool:
         return load_backend(self._name).engine_request(artifact, "native") is not None
 
-    def _why_no_gpu(self) -> str:
-        """Why the backend cannot run on this machine, else empty."""
+    def _refusal(self) -> str:
         try:
             self._info.refuse_machine()
-            if self._info.processor == "GPU":
-                first_gpu()
         except BackendError as error:
             return error.message
         return ""
 
     def _installed(self) -> Finding:
-        """Import the library. Raises NotHereError where it is not installed, or where it cannot be imported for want of a GPU."""
+        """Import the library. Raises NotHereError where it is not installed, or where this machine may be why it cannot be."""
         for requirement in self._info.requirements:
             if not requirement.is_installed():
                 raise NotHereError(f"{requirement.package} is not installed: {requirement.remedy}")
         try:
             load_backend(self._name)
         except ImportError:
-            self._pass_over(None, compiling=True)
+            if self._not_compiled:
+                raise NotHereError(self._not_compiled) from None
             raise
         packages = {
             name: found
@@ -198,19 +198,10 @@ class BackendChecks:
         }
         return Finding(", ".join(f"{name} {found}" for name, found in packages.items()), packages)
 
-    def _pass_over(self, error: Exception | None, *, compiling: bool = False) -> None:
-        """Raise NotHereError for a failure that the lack of a GPU explains, or for what a backend does not offer."""
-        if isinstance(error, ConfigError):
-            raise NotHereError(error.message) from error
-        if self._no_gpu and not (compiling and self._info.compiles_anywhere):
-            raise NotHereError(self._no_gpu) from error
-
     def _opened(self, artifact: Artifact) -> Backend:
-        try:
-            return open_backend(artifact, self._name)
-        except BackendError as error:
-            self._pass_over(error)
-            raise
+        if self._not_run:
+            raise NotHereError(self._not_run)
+        return open_backend(artifact, self._name)
 
     def _made(self, precision: Precision, folder: Path) -> Artifact:
         """A copy of the artifact in that precision; where onnx is not installed, with the engines that ship."""

@@ -31,6 +31,7 @@ from edge_resnet.core.records import (
 from edge_resnet.images.datasets import NAMES, open_pair
 from edge_resnet.images.imageset import ImageSet, check_labels, require_labels
 from edge_resnet.network import ResNet, build_network, load_weights
+from edge_resnet.network.published import TORCHVISIONS
 from edge_resnet.network.training.checkpoint import CHECKPOINT, WEIGHTS
 from edge_resnet.network.training.fit import fit
 from edge_resnet.network.training.loader import check_classes
@@ -125,7 +126,7 @@ def run_job(job: TrainJob, *, progress: Progress | None = None) -> JobResult:
 def start_network(
     spec: ModelSpec, weights: str, *, seed: int, freeze: str | None = None, progress: Progress | None = None
 ) -> ResNet:
-    """Make the network of ``spec`` and load ``weights``: random, default, or a file.
+    """Make the network of ``spec`` and load ``weights``, as ``load_weights`` takes them.
 
     If the weights are of the same network with another number of classes, the head is new, drawn with ``seed``. ``freeze``
     names a stage of ``STAGES``: it and all stages before it keep their weights and batch norm statistics. Raises WeightsError
@@ -191,7 +192,7 @@ def _add_network(folder: Path, spec: ModelSpec, command: str, train: ImageSet) -
 
 def _load(network: ResNet, spec: ModelSpec, weights: str, progress: Progress | None) -> None:
     """Load ``weights``; if they have another number of classes, load everything except the head."""
-    classes = spec.classes if weights != "default" else FAMILIES[spec.family].classes
+    classes = spec.classes if weights not in TORCHVISIONS else FAMILIES[spec.family].classes
     try:
         donor = network if classes == spec.classes else build_network(replace(spec, classes=classes))
         load_weights(donor, replace(spec, classes=classes), weights, progress=progress)

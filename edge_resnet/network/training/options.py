@@ -171,4 +171,4 @@ def _require(condition: bool, message: str, hint: str = "") -> None:
 
 def usual_augmentation(family: Family, data: str) -> Augmentation:
     """The augmentation that a family's images are trained with; mirrored digits are other digits, so these are only shifted."""
-    return "shift" if data == "digits" else "cifar" if family == "cifar" else "imagenet"
+    return "shift" if data == "digits" else "imagenet" if family == "imagenet" else "cifar"

@@ -7,13 +7,15 @@ declaration, loads none of them.
 from __future__ import annotations
 
 import importlib
+from functools import partial
 
-from edge_resnet.core.errors import BackendError
-from edge_resnet.device.gpu import first_gpu
 from edge_resnet.runtime.backend import BackendClass, BackendInfo, EngineForm, Requirement
 from edge_resnet.runtime.tensorrt.cuda import CUDA, require_cuda
+from edge_resnet.runtime.tensorrt.gate import is_for_auto, refuse_driver
 
 __all__ = ["BACKEND"]
+
+_REFUSE = partial(refuse_driver, "tensorrt")
 
 
 def _load() -> BackendClass:
@@ -25,19 +27,12 @@ def _load() -> BackendClass:
     return PlanBackend(NativeLibrary())
 
 
-def _suits() -> bool:
-    try:
-        first_gpu()
-    except BackendError:
-        return False
-    return True
-
-
 BACKEND = BackendInfo(
     load=_load,
     requirements=(Requirement("tensorrt", "tensorrt", extra="tensorrt"), CUDA),
     form=EngineForm("plan"),
     processor="GPU",
     auto_rank=1,
-    suits=_suits,
+    suits=partial(is_for_auto, "tensorrt", _REFUSE),
+    refuse_machine=_REFUSE,
 )

@@ -6,6 +6,7 @@ Loads neither before ``open_cuda``: each has its own module, which alone imports
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import logging
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -15,6 +16,8 @@ from typing import Any, Protocol
 import numpy.typing as npt
 
 from edge_resnet.core.errors import MissingDependencyError, is_out_of_memory
+from edge_resnet.core.packages import installed_version
+from edge_resnet.device.gpu import refuse_old_driver
 from edge_resnet.runtime.backend import Requirement
 
 __all__ = [
@@ -27,6 +30,8 @@ __all__ = [
     "Stream",
     "StreamTimer",
     "open_cuda",
+    "refuse_bindings",
+    "refuse_driver_of_cuda",
     "require_cuda",
 ]
 
@@ -162,6 +167,20 @@ def require_cuda() -> None:
     """Raise MissingDependencyError if no library that provides CUDA is installed. Imports none."""
     if not CUDA.is_installed():
         raise _missing("neither PyCUDA nor cuda.core is installed")
+
+
+def refuse_driver_of_cuda() -> None:
+    """Raise BackendError if the driver is too old for the library that ``open_cuda`` takes; PyCUDA's need is not recorded."""
+    if importlib.util.find_spec("pycuda") is None:
+        refuse_bindings()
+
+
+def refuse_bindings() -> None:
+    """Raise BackendError if the driver is older than the CUDA of cuda.core's bindings, whose calls it would not have."""
+    version = installed_version("cuda-bindings")
+    if version is not None:
+        remedy = CUDA.alternatives[0].remedy
+        refuse_old_driver(int(version.partition(".")[0]), f"cuda-bindings {version}", instead=remedy)
 
 
 def open_cuda() -> Cuda:

@@ -16,12 +16,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from cuda.bindings import __version__ as bindings_version
 from cuda.bindings import driver
 from cuda.core import Device, EventOptions, LaunchConfig, LegacyPinnedMemoryResource, ObjectCode, launch
 
 from edge_resnet.core.errors import BackendError
-from edge_resnet.device.gpu import OLDEST_DRIVER
+from edge_resnet.runtime.tensorrt.cuda import refuse_bindings
 
 __all__ = ["Cuda", "DeviceBuffer", "Kernel", "PinnedBuffer", "Stream", "StreamTimer"]
 
@@ -143,8 +142,8 @@ class Cuda:
     """The primary context of the first GPU. ``close`` releases it and may be called twice; cuda.core keeps it for the process."""
 
     def __init__(self) -> None:
+        refuse_bindings()
         with _mapped_errors("the CUDA driver does not start"):
-            _check_driver()
             self._device: Any = Device(0)
             known = driver.CUdevice_attribute
             wanted = (known.CU_DEVICE_ATTRIBUTE_INTEGRATED, known.CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY)
@@ -208,20 +207,6 @@ def _checked(result: tuple[Any, ...]) -> Any:
     if code != driver.CUresult.CUDA_SUCCESS:
         raise _CallError(getattr(code, "name", f"error {code}"))
     return values[0] if values else None
-
-
-def _check_driver() -> None:
-    """Raise BackendError if the driver is older than the CUDA of the bindings, whose calls it would not have."""
-    needed = int(bindings_version.partition(".")[0])
-    runs = int(_checked(driver.cuDriverGetVersion()))
-    if runs >= needed * 1000:
-        return
-    other = ", or pip install 'edge-resnet[rtx]' for CUDA 12" if needed > 12 and runs >= 12_000 else ""
-    newest = f"{runs // 1000}.{runs % 1000 // 10}"
-    raise BackendError(
-        f"the NVIDIA driver runs CUDA up to {newest}, cuda-bindings {bindings_version} needs CUDA {needed}",
-        hint=f"install the driver {OLDEST_DRIVER[needed]} or newer{other}",
-    )
 
 
 @contextmanager

@@ -6,6 +6,7 @@ images, or frames as captured. Builds no engine.
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 from collections import deque
@@ -30,12 +31,13 @@ from edge_resnet.runtime.tensorrt.library import library_of, load_library
 from edge_resnet.runtime.tensorrt.log import log_to_python
 from edge_resnet.runtime.tensorrt.native import NativeLibrary
 from edge_resnet.runtime.tensorrt.plans import Contexts, PlanLibrary, StoredPlan, runtime_cache
-from edge_resnet.runtime.tensorrt.resize import GpuResize
+from edge_resnet.runtime.tensorrt.resize import KERNEL_FILTERS, GpuResize
 from edge_resnet.runtime.tensorrt.slots import Bindings, Slot
 
 __all__ = ["TensorRtBackend", "Ticket"]
 
 _SLOTS = 2
+_logger = logging.getLogger(__name__)
 _TENSORRT = NativeLibrary()
 
 
@@ -67,7 +69,8 @@ class TensorRtBackend:
         self._runtime: Any = None
         self._engine: Any = None
         self._contexts: Contexts | None = None
-        self._ran = self._stored = False
+        #: Whether a batch has run, and whether what the first ones compiled has been stored.
+        self._ran, self._stored = False, False
         self._slots: list[Slot] = []
         self._kernels = Kernels(gpu.compute_capability, self._check_kernels)
         #: None wakes the threads that wait for a slot, when the backend is closed.
@@ -75,6 +78,8 @@ class TensorRtBackend:
         self._closed, self._working = False, 0
         self._idle = threading.Condition()
         self._cuda = open_cuda()
+        if plan.preprocess.interpolation not in KERNEL_FILTERS:
+            _logger.warning("frames are resized on the CPU: the kernels have no %s filter", plan.preprocess.interpolation)
         try:
             self._open(slots, runtime_cache(plan.key, gpu), graphs=graphs)
         except BaseException:
@@ -89,7 +94,7 @@ class TensorRtBackend:
     @property
     def resizes(self) -> bool:
         """Whether frames are preprocessed on the GPU, or else on the CPU. The first call may compile kernels."""
-        return self._kernels.module() is not None
+        return self._plan.preprocess.interpolation in KERNEL_FILTERS and self._kernels.module() is not None
 
     def infer(self, images: Images) -> Logits:
         """(N, H, W, 3) uint8 RGB → logits (N, classes) float32, which belong to the caller. N may exceed the largest batch."""
@@ -215,7 +220,8 @@ class TensorRtBackend:
         logits = slot.finish(count)
         with self._idle:
             self._ran = True
-            if not self._stored and self._working == 1 and self._contexts is not None:
+            if not self._stored and self._working == 1:
+                assert self._contexts is not None
                 self._stored = True
                 self._contexts.keep()
         return logits

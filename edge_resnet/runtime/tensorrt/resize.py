@@ -18,7 +18,10 @@ from edge_resnet.images.preprocess import ImageArray, check_image, plan_crop
 from edge_resnet.runtime.tensorrt.cuda import Cuda, DeviceBuffer, Kernel, PinnedBuffer
 from edge_resnet.runtime.tensorrt.resampling import Weights, resampling_weights
 
-__all__ = ["GpuResize"]
+__all__ = ["KERNEL_FILTERS", "GpuResize"]
+
+#: The interpolations whose sums the kernels limit to 0..255: a cubic's may lie below 0, where they have no limit.
+KERNEL_FILTERS = frozenset({"bilinear"})
 
 #: Number of frame sizes whose weights are kept: a camera has one.
 _SIZES = 8
@@ -121,7 +124,9 @@ class GpuResize:
         return [plans[size] for size in sizes]
 
     def _plan(self, size: tuple[int, int]) -> _Plan:
-        down, across = (resampling_weights(axis, self._spec.crop) for axis in plan_crop(*size, self._spec))
+        down, across = (
+            resampling_weights(axis, self._spec.crop, self._spec.interpolation) for axis in plan_crop(*size, self._spec)
+        )
         words = -(-3 * (across.high - across.low) // _WORD)
         return _Plan(down, across, words * _WORD, down.high - down.low)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from edge_resnet.artifact.enginecache import EngineFacts, EngineOptions, EngineTuning
 from edge_resnet.core.errors import BackendError, ConfigError, EdgeResnetError, IncompatibleEngineError
-from edge_resnet.core.files import read_cache, write_cache
+from edge_resnet.core.files import prune_cache, read_cache, write_cache
 from edge_resnet.device.gpu import Gpu, first_gpu
 from edge_resnet.device.rtxtargets import refuse_gpu, targets_for
 from edge_resnet.runtime.tensorrt.library import LibraryName, load_library, typing_of
@@ -39,8 +39,8 @@ _INT8 = (
     "FP16 computes them inside the convolution: expect no gain over FP16 (edge-resnet build --fp16)"
 )
 _INT8_ON_TURING = (
-    "INT8 on TensorRT for RTX: a plan for Turing computes it in FP16 with quantization around each layer: it is slower than FP16 "
-    "(edge-resnet build --fp16)"
+    "INT8 on TensorRT for RTX: a plan for Turing computes in FP16, with quantization as additional work around each layer: "
+    "expect it to be slower than FP16 (edge-resnet build --fp16)"
 )
 _log = logging.getLogger(__name__)
 
@@ -134,7 +134,9 @@ class _JitContexts:
         if content is None or bytes(content) == self._kept:
             return
         self._kept = bytes(content)
-        if not write_cache(self._path, self._kept, "runtime cache"):
+        if write_cache(self._path, self._kept, "runtime cache"):
+            prune_cache(self._path, "runtime cache")
+        else:
             self._cache = None  # one line is enough
 
     def _loaded(self) -> Any | None:

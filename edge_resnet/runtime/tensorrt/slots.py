@@ -15,6 +15,7 @@ from edge_resnet.images.preprocess import ImageArray
 from edge_resnet.runtime.backend import Images, Logits
 from edge_resnet.runtime.tensorrt.cuda import Cuda, PinnedBuffer, StreamTimer
 from edge_resnet.runtime.tensorrt.cudagraph import Graph, Recorder
+from edge_resnet.runtime.tensorrt.plans import Contexts
 from edge_resnet.runtime.tensorrt.resize import GpuResize
 
 __all__ = ["Bindings", "Slot"]
@@ -53,9 +54,9 @@ class Slot:
     A batch size that is used a second time is captured as a CUDA graph, and launched as one from then on.
     """
 
-    def __init__(self, cuda: Cuda, engine: Any, bindings: Bindings, recorder: Recorder | None = None) -> None:
+    def __init__(self, cuda: Cuda, contexts: Contexts, bindings: Bindings, recorder: Recorder | None = None) -> None:
         self._bindings = bindings
-        self._context = engine.create_execution_context()
+        self._context = contexts.create_execution_context()
         if self._context is None:
             raise BackendError("TensorRT gives no execution context", hint="close other programs, it needs GPU memory of its own")
         self._stream: Any = cuda.stream()

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from edge_resnet.core.records import ModelSpec, Progress
 from edge_resnet.measurement.page.figure import SERIES, Chart, draw
-from edge_resnet.network import NetworkFacts, paper_table
-from edge_resnet.network.zoo import measure
+from edge_resnet.network import NetworkFacts
+from edge_resnet.network.zoo import measure, paper_table
 from edge_resnet.studies.paper.figures import CIFAR_MPARAMS, IMAGENET_GFLOPS
 from edge_resnet.studies.paper.networks import printed_name
 from edge_resnet.studies.paper.request import ExperimentRequest
@@ -130,7 +130,7 @@ def _chart(facts: list[NetworkFacts]) -> Chart:
     return draw("complexity", "Multiply-adds of one image", paint, alt=alt)
 
 
-def _record(fact: NetworkFacts, twin: int) -> dict[str, str | int | float]:
+def _record(fact: NetworkFacts, twin: int) -> dict[str, str | int | float | None]:
     return {
         "network": fact.spec.name,
         "parameters": fact.parameters,

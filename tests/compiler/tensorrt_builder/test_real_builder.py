@@ -178,7 +178,7 @@ def test_a_full_disk_is_said(request8: PlanRequest) -> None:
 @pytest.mark.parametrize("target", ["SM90", "SM87", "NONE", "__class__", ""])
 def test_an_unknown_target_is_refused(request8: PlanRequest, target: str) -> None:
     """Neither Hopper nor Jetson: the error lists what there is."""
-    with pytest.raises(ConfigError, match=f"compiles for no target {target}") as caught:
+    with pytest.raises(ConfigError, match=f"does not compile for the target {target}") as caught:
         build_plan(replace(request8, targets=("SM86", target)))
     assert "SM75" in caught.value.hint
 
@@ -292,7 +292,7 @@ def test_the_child_builds_it(request8: PlanRequest, tmp_path: Path) -> None:
     assert (tmp_path / "plan").stat().st_size > 100_000
     assert len(convolutions(parse_layers(json.loads(built.layers or "")).layers)) == 9
     assert steps[-1] == 100
-    with pytest.raises(ConfigError, match="no target SM90"):
+    with pytest.raises(ConfigError, match="for the target SM90"):
         build_in_child(replace(request, targets=("SM90",)), tmp_path / "none")
 
 

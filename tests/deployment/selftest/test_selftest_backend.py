@@ -49,6 +49,21 @@ class Picky(AheadOfTime):
         return super().engine_request(artifact, variant, tuning)
 
 
+class FaultyBuilder(AheadOfTime):
+    """Its builder fails, for a reason of its own."""
+
+    @classmethod
+    def engine_request(cls, artifact: Any, variant: Any, tuning: Any = None) -> NoReturn:
+        """As a builder that cannot be made."""
+        raise BackendError("cannot make its Builder", hint="edge-resnet doctor")
+
+
+class FaultyGpuBuilder(OnnxRuntimeBackend):
+    """It compiles with a GPU alone, as TensorRT does."""
+
+    engine_request = FaultyBuilder.engine_request  # type: ignore[assignment]
+
+
 def checks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backend: Any, *, processor: str = "GPU", no_gpu: str = "no driver"
 ) -> dict[str, tuple[str, str]]:
@@ -59,10 +74,17 @@ def checks(
             raise BackendError(no_gpu)
 
     form = QDQ_FOR_CPU if issubclass(backend, OnnxRuntimeBackend) else EngineForm("graph")
-    info = BackendInfo(lambda: backend, (Requirement("numpy", "numpy"),), form, processor=processor, refuse_machine=gpu)  # type: ignore[arg-type]
+    ahead = issubclass(backend, AheadOfTime)
+    info = BackendInfo(
+        lambda: backend,
+        (Requirement("numpy", "numpy"),),
+        form,
+        processor=processor,  # type: ignore[arg-type]
+        refuse_machine=gpu,
+        ahead=ahead,
+    )
     for place in (module, runtime):
         monkeypatch.setattr(place, "backend_info", lambda name, table=None: info)
-    monkeypatch.setattr(module, "first_gpu", gpu)
     told: list[dict[str, Any]] = []
     desk = Desk("own", lambda line: told.append(json.loads(line)), time.monotonic)
     (tmp_path / "own").mkdir()
@@ -88,6 +110,19 @@ def test_a_backend_without_its_gpu_compiles(tmp_path: Path, monkeypatch: pytest.
     assert found["engine kept"][0] == "ok"
     assert {status for status, _ in found.values()} == {"ok", "not here"}
     assert "speed" not in found
+
+
+def test_a_faulty_builder_fails_without_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A backend that compiles anywhere needs no GPU for that: what its builder says is a fault, and no lack of this machine."""
+    found = checks(tmp_path, monkeypatch, FaultyBuilder)
+    for precision in ("fp32", "fp16", "int8"):
+        assert found[f"{precision} compile"] == ("failed", "cannot make its Builder (edge-resnet doctor)")
+
+
+def test_a_builder_that_needs_a_gpu_is_not_asked_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is compiled, and the reason is the driver's."""
+    found = checks(tmp_path, monkeypatch, FaultyGpuBuilder)
+    assert {found[f"{precision} compile"] for precision in ("fp32", "fp16", "int8")} == {("not here", "no driver")}
 
 
 def test_with_a_gpu_the_same_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

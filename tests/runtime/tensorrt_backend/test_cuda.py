@@ -22,6 +22,7 @@ import pytest
 from standins import cuda_driver, pycuda_driver
 
 from edge_resnet.core.errors import BackendError, MissingDependencyError
+from edge_resnet.device.gpu import driver_cuda
 from edge_resnet.runtime.backend import Requirement
 from edge_resnet.runtime.tensorrt import cuda as interface
 from edge_resnet.runtime.tensorrt.cuda import CUDA, OWNERS, Cuda, open_cuda, require_cuda
@@ -248,27 +249,31 @@ def test_cuda_core_needs_no_call_that_the_oldest_driver_lacks(core: None) -> Non
 
 
 @pytest.mark.parametrize("runs", [11_080, 12_060])
-def test_an_old_driver_is_refused_before_any_work(core: None, monkeypatch: pytest.MonkeyPatch, runs: int) -> None:
+def test_an_old_driver_is_refused_before_any_work(core: None, libcuda: Path, monkeypatch: pytest.MonkeyPatch, runs: int) -> None:
     """The error names both versions and the oldest driver, and CUDA 12's bindings where those would do; cuInit is not called."""
-    monkeypatch.setattr(importlib.import_module(OWNERS["cuda.core"]), "bindings_version", "13.5.0")
-    cuda_driver.become(integrated=False, version=runs)
+    monkeypatch.setattr(interface, "installed_version", {"cuda-bindings": "13.5.0"}.get)
+    monkeypatch.setattr(driver_cuda, "__defaults__", (str(libcuda),))
+    monkeypatch.setenv("STUB_CUDA", str(runs))
     cuda_driver.SEEN.clear()
-    with pytest.raises(BackendError, match=rf"runs CUDA up to {runs // 1000}\.\d, cuda-bindings 13.5.0 needs CUDA 13$") as caught:
+    with pytest.raises(
+        BackendError, match=rf"runs CUDA up to {runs // 1000}\.\d, and cuda-bindings 13.5.0 needs CUDA 13$"
+    ) as caught:
         open_cuda()
     assert caught.value.hint.startswith("install the driver 580 or newer")
     assert ("edge-resnet[rtx]" in caught.value.hint) == (runs >= 12_000)
-    assert set(cuda_driver.SEEN) == {"cuDriverGetVersion"}
+    assert cuda_driver.SEEN == {}
 
 
-def test_the_bindings_of_cuda_12_take_a_driver_of_cuda_12(core: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bindings_of_cuda_12_take_a_driver_of_cuda_12(core: None, libcuda: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """CUDA 12.0 is new enough for any 12.x, and 11.8 is told to install 525.60.13."""
-    monkeypatch.setattr(importlib.import_module(OWNERS["cuda.core"]), "bindings_version", "12.9.4")
-    cuda_driver.become(integrated=False, version=12_000)
+    monkeypatch.setattr(interface, "installed_version", {"cuda-bindings": "12.9.4"}.get)
+    monkeypatch.setattr(driver_cuda, "__defaults__", (str(libcuda),))
+    monkeypatch.setenv("STUB_CUDA", "12000")
     open_cuda().close()
-    cuda_driver.become(integrated=False, version=11_080)
+    monkeypatch.setenv("STUB_CUDA", "11080")
     with pytest.raises(BackendError, match=r"needs CUDA 12$") as caught:
         open_cuda()
-    assert caught.value.hint == "install the driver 525.60.13 or newer"
+    assert caught.value.hint.startswith("install the driver 525.60.13 or newer; ")
 
 
 def test_a_call_that_the_driver_lacks_is_a_backend_error(core: None) -> None:

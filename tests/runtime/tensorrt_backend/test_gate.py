@@ -31,8 +31,8 @@ Depends: libcudart
 def trt(tensorrt_of: Callable[[str], ModuleType], libcuda: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """TensorRT 10.3, which JetPack's packages say is for CUDA 12, and a driver that finds a GPU."""
     monkeypatch.setattr(gate, "first_gpu", lambda: first_gpu(str(libcuda)))
-    monkeypatch.setattr(gate, "driver_cuda", lambda: driver_cuda(str(libcuda)))
-    monkeypatch.setattr(gate, "needed_cuda", lambda trt: 12)
+    monkeypatch.setattr(driver_cuda, "__defaults__", (str(libcuda),))
+    monkeypatch.setattr(gate, "needed_cuda", lambda name, version: 12)
     return tensorrt_of("10.3.0")
 
 
@@ -46,7 +46,7 @@ def test_an_old_driver_is_refused_before_anything_is_constructed(
         monkeypatch.setattr(getattr(trt, name), "__init__", lambda self, logger: pytest.fail("it was constructed"))
     with pytest.raises(BackendError, match=r"runs CUDA up to 11\.4, and TensorRT 10\.3\.0 needs CUDA 12") as caught:
         make(trt, log_to_python(trt))
-    assert "newer driver" in caught.value.hint
+    assert caught.value.hint.startswith("install the driver 525.60.13 or newer; ")
 
 
 @pytest.mark.parametrize("cuda", ["12000", "12060", "13000"])
@@ -80,10 +80,9 @@ def test_an_object_that_cannot_be_made_is_an_error_of_ours(
 def test_pips_packages_say_which_cuda_is_needed() -> None:
     """The real package tensorrt-rtx-cu12 is for CUDA 12, as its name says; a package of another version says nothing."""
     rtx = pytest.importorskip("tensorrt_rtx", reason="tensorrt-rtx is not installed", exc_type=ImportError)
-    assert needed_cuda(rtx) in (12, 13)
-    other = ModuleType("tensorrt_rtx")
-    other.__dict__["__version__"] = "0.0.1"
-    assert needed_cuda(other) is None
+    assert needed_cuda("tensorrt_rtx", rtx.__version__) in (12, 13)
+    assert needed_cuda("tensorrt_rtx") == needed_cuda("tensorrt_rtx", rtx.__version__)
+    assert needed_cuda("tensorrt_rtx", "0.0.1") is None
 
 
 @pytest.mark.parametrize(
@@ -103,18 +102,17 @@ def test_requirements_say_it_too(
     lines = ["Metadata-Version: 2.1", "Name: tensorrt", f"Version: {version}", *(f"Requires-Dist: {name}" for name in requires)]
     record.write_text("\n".join(lines), encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
-    module = ModuleType("tensorrt")
-    module.__dict__["__version__"] = version
-    assert needed_cuda(module, tmp_path / "none") == cuda
+    assert needed_cuda("tensorrt", version, tmp_path / "none") == cuda
 
 
-def test_jetpacks_packages_say_it(tmp_path: Path, tensorrt_of: Callable[[str], ModuleType]) -> None:
+def test_jetpacks_packages_say_it(tmp_path: Path) -> None:
     """Debian's record of libnvinfer of the same release; another release, another package or no record says nothing."""
     record = tmp_path / "status"
     record.write_text(DPKG, encoding="utf-8")
-    assert needed_cuda(tensorrt_of("10.3.0"), record) == 12
-    assert needed_cuda(tensorrt_of("8.6.1"), record) is None
-    assert needed_cuda(tensorrt_of("10.3.0"), tmp_path / "none") is None
+    assert needed_cuda("tensorrt", "10.3.0", record) == needed_cuda("tensorrt", None, record) == 12
+    assert needed_cuda("tensorrt", "8.6.1", record) is None
+    assert needed_cuda("tensorrt_rtx", "10.3.0", record) is None
+    assert needed_cuda("tensorrt", "10.3.0", tmp_path / "none") is None
 
 
 def test_a_runtime_that_crashes_ends_a_child(trt: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +121,7 @@ def test_a_runtime_that_crashes_ends_a_child(trt: ModuleType, tmp_path: Path, mo
     code = "import os\nclass Logger: pass\ndef Runtime(logger): os.kill(os.getpid(), 11)\n"
     (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    monkeypatch.setattr(gate, "needed_cuda", lambda trt: None)
+    monkeypatch.setattr(gate, "needed_cuda", lambda name, version: None)
     trt.__dict__.update(__file__=f"{name}.py", __name__=name)
     with pytest.raises(BackendError, match="SIGSEGV"):
         make_runtime(trt, log_to_python(trt))

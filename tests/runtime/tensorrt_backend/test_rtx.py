@@ -78,6 +78,17 @@ def test_kernels_are_compiled_once_and_kept(rtx: Make, caches: Path) -> None:
     assert [path.name for path in caches.iterdir()] == ["plan-nvidia-stand-in-8.7.cache"]
 
 
+def test_caches_of_engines_that_are_gone_do_not_pile_up(rtx: Make, caches: Path) -> None:
+    """A new one is written, and those that were not used for longest are removed."""
+    caches.mkdir(parents=True)
+    for number in range(40):
+        (caches / f"{number}.cache").touch()
+    with rtx() as backend:
+        backend.infer(random_images(2))
+    assert len(list(caches.iterdir())) == 32
+    assert (caches / "plan-nvidia-stand-in-8.7.cache").is_file()
+
+
 def test_nothing_is_written_where_nothing_was_compiled(rtx: Make, caches: Path) -> None:
     """Neither by a backend that runs nothing, nor by one that finds every kernel in the cache."""
     rtx().close()
@@ -85,10 +96,10 @@ def test_nothing_is_written_where_nothing_was_compiled(rtx: Make, caches: Path) 
     with rtx() as backend:
         backend.infer(random_images(1))
     (path,) = caches.iterdir()
-    stamp = path.stat().st_mtime_ns
+    written = path.stat().st_ino
     with rtx() as backend:
         backend.infer(random_images(1))
-    assert path.stat().st_mtime_ns == stamp
+    assert path.stat().st_ino == written
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", b'{"driver": "570", "kernels": [1, 2]}'])

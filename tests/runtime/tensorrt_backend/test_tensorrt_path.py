@@ -25,7 +25,10 @@ from edge_resnet.artifact.enginecache import EngineTuning
 from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.core.errors import ConfigError, IncompatibleEngineError
 from edge_resnet.core.records import Precision
+from edge_resnet.device.gpu import driver_cuda
 from edge_resnet.runtime.backend import open_backend, resolve_backend
+from edge_resnet.runtime.tensorrt import cuda as interface
+from edge_resnet.runtime.tensorrt import gate
 from edge_resnet.runtime.tensorrt.cudagraph import Recorder
 
 MODULES = tuple(f"runtime.tensorrt.{name}" for name in ("inference", "plans", "slots", "cuda"))
@@ -219,6 +222,34 @@ def test_auto_takes_the_gpu_where_there_is_one(machine: Callable[[str], None], m
     assert resolve_backend("auto", "simulated") == "onnxruntime"
     monkeypatch.setenv("STUB_FAILS", "cuInit=100")
     assert resolve_backend("auto") in {"openvino", "onnxruntime"}
+
+
+@pytest.mark.parametrize("lacks", ["bindings", "tensorrt", ""])
+def test_auto_passes_over_a_driver_that_is_too_old(
+    machine: Callable[[str], None], libcuda: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, lacks: str
+) -> None:
+    """For cuda.core where there is no PyCUDA, or for TensorRT itself: one line, once, and the next backend is taken."""
+    machine("10.3.0")
+    monkeypatch.setitem(sys.modules, "tensorrt_rtx", None)
+    monkeypatch.setattr(driver_cuda, "__defaults__", (str(libcuda),))
+    monkeypatch.setenv("STUB_CUDA", "12040")
+    monkeypatch.setattr(interface, "installed_version", {"cuda-bindings": "13.5.0"}.get)
+    monkeypatch.setattr(gate, "needed_cuda", lambda name, version: 13 if lacks == "tensorrt" else None)
+    monkeypatch.setattr(gate, "refuse_driver_of_cuda", interface.refuse_driver_of_cuda)
+    gate._say_passed_over.cache_clear()
+    if lacks == "bindings":
+        monkeypatch.setitem(sys.modules, "pycuda", None)
+    with caplog.at_level(logging.WARNING, logger="edge_resnet"):
+        taken = {resolve_backend("auto") for _ in range(3)}
+    told = [record.getMessage() for record in caplog.records]
+    if not lacks:
+        assert (taken, told) == ({"tensorrt"}, [])
+        return
+    assert taken < {"openvino", "onnxruntime"}
+    what = {"bindings": "cuda-bindings 13.5.0", "tensorrt": "TensorRT"}[lacks]
+    assert len(told) == 1
+    assert f"tensorrt is passed over: the NVIDIA driver runs CUDA up to 12.4, and {what} needs CUDA 13" in told[0]
+    assert "install the driver 580 or newer" in told[0]
 
 
 def test_without_tensorrt_there_is_one_line(tiny_artifacts: dict[str, Artifact]) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 from children import started
-from conftest import Once
 from jetsonlike import JetsonLike, make_jetson_like, why_no_jetson_like
+from once import Once
 from servers.rtsp import RtspServer, why_no_rtsp
 
 from edge_resnet.artifact.folder import Artifact
