@@ -15,6 +15,7 @@ from typing import TypeAlias, get_args
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import TypeAdapter
 from torch import nn
 
 from edge_resnet.core.errors import ConfigError, DataError
@@ -119,7 +120,7 @@ def _from_folder(source: Path) -> list[LoadedNetwork]:
     networks = []
     for path in sorted(source.glob(f"networks/*/{FINISHED}")):
         try:
-            spec = ModelSpec(**json.loads(path.read_text(encoding="utf-8"))["spec"])
+            spec = TypeAdapter(ModelSpec).validate_python(json.loads(path.read_text(encoding="utf-8"))["spec"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} cannot be read: {error}", hint="train that network again") from error
         networks.append(_load(spec, str(path.parent / "weights.safetensors")))

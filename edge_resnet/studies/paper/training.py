@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import TypeAdapter
 
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import ModelSpec, Progress
@@ -189,7 +190,7 @@ def _read_finished(folder: Path) -> TrainedNetwork:
         bits = np.frombuffer(bytes.fromhex(found["test_hits"]), np.uint8)
         return TrainedNetwork(
             name=found["name"],
-            spec=ModelSpec(**found["spec"]),
+            spec=TypeAdapter(ModelSpec).validate_python(found["spec"]),
             parameters=found["parameters"],
             records=tuple(EpochRecord(**record) for record in found["records"]),
             seconds=found["seconds"],

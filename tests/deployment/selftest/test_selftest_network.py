@@ -148,7 +148,7 @@ def test_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     once = Changed(lambda logits, images: logits if held else held.append(np.ones(64 << 20, np.uint8)) or logits)
     network.memory(once, IMAGES, 40)
     with pytest.raises(WrongResultError, match="memory grew in both halves"):
-        network.memory(Changed(lambda logits, images: held.append(np.ones(1 << 20, np.uint8)) or logits), IMAGES, 40)
+        network.memory(Changed(lambda logits, images: held.append(np.ones(4 << 20, np.uint8)) or logits), IMAGES, 40)
     with pytest.raises(WrongResultError, match="files grew"):
         network.memory(Changed(lambda logits, images: held.append(open("/dev/null")) or logits), IMAGES, 20)  # noqa: SIM115, PTH123
     for file in held[1:]:
