@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,12 @@ def test_parameters_stay_few() -> None:
 def test_tests_outweigh_sources() -> None:
     """There are at least as many lines of tests as of package."""
     assert sum(map(_lines, TESTS)) >= sum(map(_lines, SOURCES))
+
+
+def test_test_files_have_names_of_their_own() -> None:
+    """Tests are no packages: of two files of one name, pytest can import the first only."""
+    names = Counter(path.name for path in TESTS if path.name.startswith("test_"))
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: _module(path))

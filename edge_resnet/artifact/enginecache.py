@@ -47,6 +47,8 @@ PLAN, FACTS, LAYERS, PROFILE = "plan.engine", "engine.json", "layers.json", "pro
 _META = "meta.json"
 #: Compute capability of Ampere, the first GPUs that run hardware-compatible engines.
 _AMPERE = (8, 0)
+#: More than any GPU has; TensorRT takes the number of bytes in 64 bits.
+_MAX_WORKSPACE_MIB = 1 << 24
 _log = logging.getLogger(__name__)
 
 
@@ -68,8 +70,10 @@ class EngineTuning:
     targets: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.workspace_mib is not None and self.workspace_mib < 1:
-            raise ConfigError(f"the workspace must be 1 MiB or more, not {self.workspace_mib}", hint="512 suits a small board")
+        if self.workspace_mib is not None and not 1 <= self.workspace_mib <= _MAX_WORKSPACE_MIB:
+            raise ConfigError(
+                f"the workspace must lie in 1..{_MAX_WORKSPACE_MIB} MiB, not {self.workspace_mib}", hint="512 suits a small board"
+            )
         if self.level is not None and not 0 <= self.level <= 5:
             raise ConfigError(f"the builder's level must lie in 0..5, not {self.level}", hint="3 is TensorRT's default")
 

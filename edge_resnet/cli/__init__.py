@@ -9,7 +9,7 @@ import signal
 import sys
 from contextlib import suppress
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -98,6 +98,8 @@ def main() -> NoReturn:
     arguments = arguments or ["--help"]
     open_missing_streams()
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # nohup ignores it
+        signal.signal(signal.SIGHUP, _terminate)
     _log_to_stderr(logging.DEBUG if debug else logging.WARNING)
     try:
         code = app(arguments, prog_name="edge-resnet", standalone_mode=False)
@@ -139,14 +141,15 @@ def _leave(code: int) -> NoReturn:
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001 - the signature of a signal handler
-    """End cleanly on SIGTERM, as on Ctrl-C."""
+    """End cleanly on SIGTERM, and when the terminal is closed, as on Ctrl-C."""
     raise KeyboardInterrupt
 
 
 def _end_at_once() -> None:
     """Let a signal end the process while libraries clean up: the command is over, and each would show a traceback."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
 
 
 def _command_of(arguments: list[str]) -> str:
@@ -161,6 +164,19 @@ def _command_of(arguments: list[str]) -> str:
     return ""
 
 
+class _StderrHandler(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to the present ``sys.stderr``: while a bar is drawn that is rich's, which puts a line above the bar."""
+
+    @property
+    def stream(self) -> Any:
+        """The file that messages go to."""
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, _: Any) -> None:
+        """Accept what the base class sets, and forget it."""
+
+
 class _PlainFormatter(logging.Formatter):
     """Formats records whose text may come from a camera or a file."""
 
@@ -173,7 +189,7 @@ class _PlainFormatter(logging.Formatter):
 
 def _log_to_stderr(level: int) -> None:
     """Show warnings of this package, one line each; other libraries log nothing unless debugging."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StderrHandler()
     handler.setFormatter(_PlainFormatter("%(levelname)s: %(message)s" if level > logging.DEBUG else "%(name)s: %(message)s"))
     logger = logging.getLogger("edge_resnet")
     logger.handlers[:] = [handler]

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edge_resnet.cli.failures import reader_may_leave
+from edge_resnet.core.text import printable
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -78,6 +79,8 @@ def _show(console: Console, info: DeviceInfo, checks: Sequence[Check], ready: Re
     """Print the checks by group, with the fixes beside them if the terminal is wide enough, else below; fixes never wrap."""
     from rich.text import Text
 
+    # A GPU's name and a library's error are words of others.
+    checks = [replace(check, detail=printable(check.detail), fix=printable(check.fix)) for check in checks]
     fixes = [check for check in checks if check.fix]
     name_width = max(len(check.name) for check in checks)
     detail_width = max(len(check.detail) for check in checks)

@@ -44,8 +44,10 @@ def selftest(
 ) -> None:
     """Compile and run a small network on this machine with every backend, and compare the answers: in under three minutes.
 
-    A line per check: passed, failed, or "not here" with the reason. Exits with code 1 if a check failed. Each backend runs in a
-    process of its own, so that one that crashes is one failed check. The report can be attached to an issue as it is.
+    A line per check: passed, failed, or "not here" with the reason.
+    The exit code is 1 if a check failed. A backend that crashes is a failed
+    check, because each runs in its own process.
+    The report can be attached to an issue.
 
     edge-resnet selftest --json report.json
 
@@ -88,11 +90,9 @@ def selftest(
 
 def _check(artifacts: list[Path] | None, *, full: bool) -> None:
     if full and not artifacts:
-        raise ConfigError(
-            "--full checks artifacts, and none is named", hint="edge-resnet selftest --full artifacts/resnet50-int8"
-        )
+        raise ConfigError("--full needs the artifacts to check", hint="edge-resnet selftest --full artifacts/resnet50-int8")
     if artifacts and not full:
-        raise ConfigError(f"{artifacts[0]} is checked with --full alone", hint=f"edge-resnet selftest --full {artifacts[0]}")
+        raise ConfigError(f"{artifacts[0]} is checked only with --full", hint=f"edge-resnet selftest --full {artifacts[0]}")
 
 
 def _show(console: Console, check: Check, *, title: bool) -> None:

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Finished", "descriptor_limit", "raise_descriptor_limit", "run_within"]
+__all__ = ["Finished", "answer_of", "descriptor_limit", "raise_descriptor_limit", "run_within", "signal_name"]
 
 #: How long a killed process may take to end.
 _KILL_S = 1.0
@@ -42,7 +42,7 @@ class Finished:
         """In one line why it failed: the signal that ended it and the last line of stderr, else the exit code."""
         last = _last_line(self.stderr)
         if self.crashed:
-            return f"crashed ({signal.Signals(-self.code).name})" + (f": {last}" if last else "")
+            return f"crashed ({signal_name(-self.code)})" + (f": {last}" if last else "")
         return last or f"ended with exit code {self.code} and no message"
 
 
@@ -66,6 +66,27 @@ def run_within(command: Sequence[str], timeout_s: float) -> Finished | None:
             file.seek(0)
             texts.append(file.read().decode("utf-8", "replace"))
     return Finished(process.returncode, *texts)
+
+
+def answer_of(line: str) -> dict[str, Any]:
+    """The JSON object in one line of a child's standard output; empty for another text.
+
+    Before a child can keep its output for itself, what the interpreter imports at its start, such as a ``sitecustomize``, may
+    have printed there.
+    """
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal, SIG and its number for a real-time signal that has none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"SIG{number}"
 
 
 def descriptor_limit() -> int:

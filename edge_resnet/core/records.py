@@ -50,6 +50,8 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 #: Channel statistics of ImageNet in [0, 1], RGB (torchvision's; most CIFAR repositories use them too).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+#: TensorRT's sizes are numbers of 32 bits.
+_MAX_BATCH = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -294,6 +296,7 @@ class BatchProfile:
 
     def __post_init__(self) -> None:
         rises = 1 <= self.min <= self.opt <= self.max
+        _require(self.max <= _MAX_BATCH, f"a batch of {self.max} is too large", f"it is at most {_MAX_BATCH}")
         _require(rises, f"batch profile must rise from 1: {self.min}, {self.opt}, {self.max}", "for example 1,8,32")
 
 

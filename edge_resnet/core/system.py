@@ -10,10 +10,10 @@ __all__ = ["check_system"]
 
 _NAMES = {"win32": "Windows", "cygwin": "Cygwin", "darwin": "macOS"}
 _REMEDIES = {
-    "win32": "use WSL2, where NVIDIA's Windows driver serves Linux: wsl --install, then pip install edge-resnet in there",
-    "cygwin": "use WSL2 instead: wsl --install, then pip install edge-resnet in there",
+    "win32": "use WSL2, whose Linux uses NVIDIA's driver for Windows: wsl --install, then in WSL2 pip install edge-resnet",
+    "cygwin": "use WSL2 instead: wsl --install, then in WSL2 pip install edge-resnet",
 }
-_ELSEWHERE = "use a Linux container or virtual machine: docker run -it python:3.12 bash, then pip install edge-resnet in there"
+_ELSEWHERE = "use a Linux container or virtual machine: docker run -it python:3.12 bash, then in it pip install edge-resnet"
 
 
 def check_system(system: str | None = None) -> None:

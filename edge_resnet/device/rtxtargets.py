@@ -27,14 +27,16 @@ def parse_targets(text: str) -> tuple[str, ...]:
 
     Raises ConfigError for anything else, with a list of what is known, and for Turing together with later GPUs.
     """
-    hint = f"choose {' or '.join(GROUPS)}, or from {', '.join(_KNOWN)}"
+    hint = f"give {' or '.join(GROUPS)}, or compute capabilities, separated by commas: {', '.join(_KNOWN)}"
     name = text.strip().lower()
     asked = GROUPS.get(name) or tuple(part.strip() for part in name.split(","))
     unknown = [part for part in asked if part not in _KNOWN]
     if unknown:
-        raise ConfigError(f"TensorRT for RTX compiles for no target {unknown[0]!r}", hint=hint)
+        raise ConfigError(f"TensorRT for RTX does not compile for the target {text.strip()!r}", hint=hint)
     if _TURING in asked and len(set(asked)) > 1:
-        raise ConfigError("a plan for Turing and for later GPUs is slower on both", hint="compile once for each of the two")
+        raise ConfigError(
+            "one plan for Turing and later GPUs is slower on both", hint="compile once for each: --target turing, then ampere+"
+        )
     return tuple(capability for capability in _KNOWN if capability in asked)
 
 
@@ -54,5 +56,5 @@ def refuse_gpu(gpu: Gpu) -> None:
     if not is_known_gpu(gpu.compute_capability):
         raise BackendError(
             f"TensorRT for RTX does not run on {gpu.name}, compute capability {gpu.compute_capability}",
-            hint="the backend tensorrt runs on this GPU; TensorRT for RTX is for GeForce and RTX GPUs from Turing on",
+            hint="it is for GeForce and RTX GPUs from Turing on; use the backend tensorrt if TensorRT supports this GPU",
         )

@@ -284,8 +284,9 @@ def load_backend(name: str, table: BackendTable = BACKENDS) -> BackendClass:
     except ImportError as error:
         if is_out_of_memory(error):
             raise MemoryError from error
-        hint = info.requirements[0].remedy
-        raise MissingDependencyError(f"backend {name} needs {error.name or 'a package'}", hint=hint) from error
+        packages = {requirement.module: requirement.package for requirement in info.requirements}
+        missing = packages.get(error.name or "", error.name or "a package")
+        raise MissingDependencyError(f"backend {name} needs {missing}", hint=info.requirements[0].remedy) from error
 
 
 def backend_info(name: str, table: BackendTable = BACKENDS) -> BackendInfo:

@@ -13,7 +13,13 @@ from edge_resnet.core.records import BatchProfile
 
 
 @pytest.mark.parametrize(
-    ("wrong", "words"), [({"workspace_mib": 0}, "workspace"), ({"level": 6}, "level"), ({"level": -1}, "level")]
+    ("wrong", "words"),
+    [
+        ({"workspace_mib": 0}, "workspace"),
+        ({"workspace_mib": 2**44}, "workspace"),
+        ({"level": 6}, "level"),
+        ({"level": -1}, "level"),
+    ],
 )
 def test_wrong_options_are_refused(wrong: dict[str, int], words: str) -> None:
     """The error names the valid range."""

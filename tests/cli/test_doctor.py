@@ -162,3 +162,10 @@ def test_help_has_an_example() -> None:
     code = "import sys; import edge_resnet.cli.doctor; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert set(loaded).isdisjoint({"onnxruntime", "cv2", "torch"})
+
+
+def test_a_name_does_not_steer_the_terminal(info: DeviceInfo) -> None:
+    """A driver's name of a GPU and a library's error are shown with their control characters escaped."""
+    text = shown(info, [Check("gpu", "problem", "\x1b[31mred", "pip install \x1b[0mx", "base")], 80)
+    assert "\x1b" not in text
+    assert "\\x1b[31mred" in text

@@ -186,7 +186,7 @@ def test_escape_sequences_do_not_reach_the_terminal(cli: Cli, tiny_int8: Path, t
     assert (outcome.out + outcome.err).replace("\n", "").isprintable()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_while_python_ends_is_no_traceback(number: int) -> None:
     """Libraries take a moment to clean up after the command; Ctrl-C then ends the process, silently."""
     program = """if True:

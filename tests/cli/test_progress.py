@@ -51,6 +51,20 @@ def test_an_evaluation_has_a_bar_on_a_terminal(tiny_artifacts: dict[str, Artifac
     assert "64/64" in shown
 
 
+def test_a_warning_has_a_line_of_its_own_above_a_bar(tmp_path: Path) -> None:
+    """A warning that is logged while a bar is drawn begins its own line, and the bar is drawn again below it."""
+    code = (
+        "import logging; from edge_resnet import cli; from edge_resnet.cli.progress import progress_bars\n"
+        "cli._log_to_stderr(logging.WARNING)\n"
+        "with progress_bars() as report:\n"
+        "    report('build', 1, 100); logging.getLogger('edge_resnet.x').warning('slow'); report('build', 100, 100)\n"
+    )
+    shown = _on_a_terminal([sys.executable, "-c", code], tmp_path)
+    lines = [line.rpartition("\x1b[2K")[2].rpartition("\r")[2] for line in shown.replace("\r\n", "\n").splitlines()]
+    assert "WARNING: slow" in lines
+    assert "100/100" in lines[-2] + lines[-1]
+
+
 def test_a_pipe_gets_no_bars(tiny_artifacts: dict[str, Artifact], smooth_images: Path) -> None:
     """If stderr is not a terminal, nothing is drawn: it has whole lines alone."""
     command = _words(tiny_artifacts["int8"], "eval", "--data", str(smooth_images), "--allow-random", "--json")

@@ -164,8 +164,8 @@ def test_a_wrong_answer_is_exit_1(cli: Cli, tmp_path: Path, monkeypatch: pytest.
 def test_options_that_do_not_fit_are_refused(cli: Cli, tmp_path: Path) -> None:
     """--full without an artifact, an artifact without --full, a folder that is none, and a report that exists."""
     for words, text in (
-        (("--full",), "none is named"),
-        (("artifacts/x",), "--full alone"),
+        (("--full",), "needs the artifacts"),
+        (("artifacts/x",), "only with --full"),
         (("--full", str(tmp_path)), "is not an artifact"),
     ):
         outcome = cli("selftest", *words)

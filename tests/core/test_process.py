@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_resnet.core.process import Finished, run_within
+from edge_resnet.core.process import Finished, answer_of, run_within
 
 
 def test_a_program_that_ends() -> None:
@@ -76,3 +76,14 @@ def test_what_a_program_leaves_running_does_not_hold_its_output() -> None:
     start = time.monotonic()
     assert run_within([sys.executable, "-c", code], 20) == Finished(0, "done\n", "")
     assert time.monotonic() - start < 20
+
+
+def test_a_signal_without_a_name_is_told_by_its_number() -> None:
+    """Real-time signals but the first and the last have none."""
+    assert Finished(-35, "", "").reason() == "crashed (SIG35)"
+
+
+@pytest.mark.parametrize(("line", "found"), [('{"done": true}', {"done": True}), ("hello", {}), ("[1]", {}), ("[" * 100_000, {})])
+def test_a_line_that_is_no_answer_is_empty(line: str, found: dict[str, bool]) -> None:
+    """Something else may have printed it."""
+    assert answer_of(line) == found

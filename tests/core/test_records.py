@@ -81,6 +81,7 @@ def test_json_brings_a_record_back(record: Any) -> None:
         lambda: QuantRecipe(percentile=-1),
         lambda: BatchProfile(0, 1, 1),
         lambda: BatchProfile(1, 8, 4),
+        lambda: BatchProfile(1, 1, 2**31),
         lambda: BatchProfile(4, 2, 8),
     ],
 )

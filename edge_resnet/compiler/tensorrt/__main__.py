@@ -19,7 +19,7 @@ from typing import IO, Any
 from edge_resnet.artifact.enginecache import read_options
 from edge_resnet.compiler.tensorrt import PlanRequest
 from edge_resnet.compiler.tensorrt.builder import build_plan
-from edge_resnet.core.errors import EdgeResnetError
+from edge_resnet.core.errors import BuildError, EdgeResnetError
 from edge_resnet.core.records import Progress
 
 
@@ -74,7 +74,10 @@ def _build(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
         tuple(request["targets"]),
     )
     plan = build_plan(wanted, progress)
-    Path(request["output"]).write_bytes(plan.content)
+    try:
+        Path(request["output"]).write_bytes(plan.content)
+    except OSError as error:
+        raise BuildError(f"cannot write the plan: {error.strerror}", hint="check the free disk space") from error
     return {"layers": plan.layers, "workspace_mib": plan.workspace_mib}
 
 

@@ -18,7 +18,7 @@ from edge_resnet.compiler.tensorrt.configuration import configure
 from edge_resnet.compiler.tensorrt.loglisting import listing_of_log
 from edge_resnet.compiler.tensorrt.progress import BuildMonitor
 from edge_resnet.compiler.tensorrt.timingcache import read_timings, write_timings
-from edge_resnet.core.errors import BuildError
+from edge_resnet.core.errors import BuildError, ConfigError, EdgeResnetError
 from edge_resnet.core.records import Progress
 from edge_resnet.runtime.tensorrt.gate import make_builder, make_runtime
 from edge_resnet.runtime.tensorrt.library import library_of, load_library, network_flags, version_of
@@ -28,6 +28,8 @@ __all__ = ["Plan", "build_plan"]
 
 #: No layer of a ResNet needs more, so halving further would only take time.
 _MIN_WORKSPACE_MIB = 64
+#: How TensorRT for RTX refuses the fully connected layer of an FP32 network for a GPU without TF32.
+_NO_FP32 = "(SM75): FP32 GEMM is not supported"
 _log = logging.getLogger(__name__)
 
 
@@ -176,8 +178,10 @@ def _some(made: Any, call: str, log: BuildLog) -> Any:
     return made
 
 
-def _no_engine(trt: ModuleType, log: BuildLog) -> BuildError:
+def _no_engine(trt: ModuleType, log: BuildLog) -> EdgeResnetError:
     title = library_of(trt).title
+    if _NO_FP32 in log.last():
+        return ConfigError(f"{title} compiles no FP32 network for Turing", hint="edge-resnet build --fp16 makes one")
     memory = log.out_of_memory()
     if memory is not None:
         return BuildError(f"{title} ran out of memory: {memory}", hint="close other programs, or build for a smaller batch")

@@ -18,6 +18,7 @@ from typing import IO, Any
 from edge_resnet.compiler.tensorrt import PlanRequest
 from edge_resnet.core import errors
 from edge_resnet.core.errors import BuildError, EdgeResnetError
+from edge_resnet.core.process import answer_of, signal_name
 from edge_resnet.core.records import Progress
 
 __all__ = ["Built", "build_in_child"]
@@ -54,15 +55,16 @@ def build_in_child(request: PlanRequest, output: Path, progress: Progress | None
         except BrokenPipeError:
             pass  # the child has ended already: its exit code says how
         for line in child.stdout or ():
-            found = json.loads(line)
+            found = answer_of(line)
             if "log" in found:
                 last_lines.append(found["log"]["text"])
                 # At most a warning: the parent's error contains TensorRT's error lines already.
                 _log.log(min(found["log"]["level"], logging.WARNING), "%s", found["log"]["text"])
-            elif "progress" not in found:
+            elif "progress" in found:
+                if progress is not None:
+                    progress(*found["progress"])
+            elif found:
                 answer = found
-            elif progress is not None:
-                progress(*found["progress"])
         code = child.wait()
     if late.is_set():
         raise BuildError(
@@ -145,5 +147,5 @@ def _died(code: int, last_lines: deque[str]) -> BuildError:
             "the engine's build was killed: most likely memory ran out",
             hint="close other programs (on a Jetson: sudo systemctl isolate multi-user.target), add swap, or use a smaller batch",
         )
-    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    how = f"signal {signal_name(-code)}" if code < 0 else f"exit code {code}"
     return BuildError(f"the engine's build crashed ({how}): {last}", hint="edge-resnet doctor; --debug shows TensorRT's log")

@@ -74,7 +74,8 @@ def _aim(trt: ModuleType, config: Any, targets: tuple[str, ...]) -> None:
     for index, name in enumerate(targets):
         if name not in known:
             raise ConfigError(
-                f"{library_of(trt).title} {trt.__version__} compiles for no target {name}", hint=f"choose from {', '.join(known)}"
+                f"{library_of(trt).title} {trt.__version__} does not compile for the target {name}",
+                hint=f"choose from {', '.join(known)}",
             )
         capability = getattr(trt.ComputeCapability, name)
         if not config.set_compute_capability(capability, index) or config.get_compute_capability(index) != capability:

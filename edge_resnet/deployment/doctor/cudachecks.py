@@ -56,7 +56,7 @@ def _without(machine: ProbedMachine, pycuda: Check) -> Check:
         return Check("cuda-core", "missing", "not installed; needs an NVIDIA GPU", "", "tensorrt")
     if pycuda.status == "ok":
         return Check("cuda-core", "missing", "not installed, and not needed: PyCUDA is used", "", "tensorrt")
-    detail = "not installed; serves where PyCUDA cannot be compiled"
+    detail = "not installed; an alternative to PyCUDA that needs no compiler"
     return Check("cuda-core", "missing", detail, _install(machine), "tensorrt")
 
 

@@ -37,7 +37,7 @@ def check_tensorrt_rtx(machine: ProbedMachine, new_driver: str) -> Check:
     if is_older(version, minimum):
         return problem(f"{version} is older than {minimum}", f"pip install --upgrade '{name}>={minimum}'")
     if not machine.has_gpu:
-        return Check(name, "ok", f"{version}, compiles engines for desktop GPUs elsewhere", "", "tensorrt")
+        return Check(name, "ok", f"{version}, compiles engines for desktop GPUs of other machines", "", "tensorrt")
     if not runs_here:
         return absent(f"{version} does not run on compute capability {capability}", "")
     cuda, needed = machine.driver.get("cuda", ""), needed_cuda("tensorrt_rtx", version) or 0
@@ -51,13 +51,13 @@ def check_tensorrt_rtx(machine: ProbedMachine, new_driver: str) -> Check:
 def _without(machine: ProbedMachine, *, runs_here: bool) -> tuple[str, str]:
     """Detail and fix where it is not installed."""
     if machine.is_jetson or machine.info.architecture != "x86_64":
-        return "not for this machine: it exists for x86-64", ""
+        return "not for this machine: it exists only for x86-64", ""
     if not runs_here:
         return f"not for compute capability {machine.capability}", ""
     if not machine.has_gpu:
         return "not installed; compiles engines for desktop GPUs, also without one", ""
     fix = "" if "tensorrt" in machine.results else extra_command("rtx")
-    return "not installed; runs desktop GPUs without a CUDA toolkit", fix
+    return "not installed; runs on desktop GPUs without a CUDA toolkit", fix
 
 
 def _installed() -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
@@ -14,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import IO, Any, TypeAlias
 
+from edge_resnet.core.process import answer_of, signal_name
 from edge_resnet.deployment.selftest.check import Check
 from edge_resnet.deployment.selftest.task import Task, as_json
 
@@ -41,7 +41,7 @@ def run_task(task: Task, running: Running, limit_s: float) -> Iterator[Check]:
                     yield Check(task.group, name, "failed", f"no end after {line:.0f} s{_REST}")
                     return
                 continue
-            found = json.loads(line)
+            found = answer_of(line)
             if "running" in found:
                 name = found["running"][1]
                 running(task.group, name, 0.0)
@@ -54,7 +54,7 @@ def run_task(task: Task, running: Running, limit_s: float) -> Iterator[Check]:
         code = child.wait()
         stderr.seek(0)
         last = stderr.read().decode("utf-8", "replace").strip().rpartition("\n")[2]
-    how = f"crashed ({signal.Signals(-code).name})" if code < 0 else f"ended with exit code {code}"
+    how = f"crashed ({signal_name(-code)})" if code < 0 else f"ended with exit code {code}"
     detail = f"{how}: {last[:200]}" if last else how
     yield Check(task.group, name, "failed", f"{detail}{_REST}")
 
@@ -89,5 +89,5 @@ def _lines(child: subprocess.Popen[Any]) -> Iterator[str | float]:
         if not block:
             return
         *whole, rest = (rest + block).split(b"\n")
-        yield from (line.decode("utf-8") for line in whole)
+        yield from (line.decode("utf-8", "replace") for line in whole)
         since = time.monotonic()

@@ -31,7 +31,7 @@ def compiled(artifact: Artifact, backend: str, variant: Variant = "native") -> F
     if request is None:
         return Finding("the graph is run as it is")
     if not is_importable("onnx"):
-        raise NotHereError("onnx is not installed to derive an engine: pip install 'edge-resnet[compile]'")
+        raise NotHereError("deriving an engine needs onnx: pip install 'edge-resnet[compile]'")
     started = time.monotonic()
     _derive(artifact, backend, variant)
     seconds = time.monotonic() - started

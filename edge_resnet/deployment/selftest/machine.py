@@ -34,8 +34,8 @@ def _preprocessing(folder: Path) -> Finding:
     found = preprocessed_frames(artifact.manifest.preprocess)
     worst = int(np.abs(found.astype(int) - golden.frames.astype(int)).max())
     if worst > 1:
-        raise WrongResultError(f"{len(found)} frames are up to {worst}/255 off the stored ones", {"steps": worst})
-    return Finding(f"{len(found)} frames of several sizes within {worst}/255 of the stored ones", {"steps": worst})
+        raise WrongResultError(f"{len(found)} frames differ from the stored ones by up to {worst} of 255", {"steps": worst})
+    return Finding(f"{len(found)} frames of several sizes equal the stored ones (at most {worst} of 255 apart)", {"steps": worst})
 
 
 def _cameras() -> Finding:

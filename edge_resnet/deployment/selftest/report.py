@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import math
 import re
 import socket
 import sys
@@ -44,7 +45,7 @@ def document(checks: Sequence[Check], machine: DeviceInfo, seconds: float) -> st
         "machine": machine_facts,
         "checks": [_record(check) for check in checks],
     }
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(_as_json(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def scrubbed(text: str) -> str:
@@ -55,6 +56,17 @@ def scrubbed(text: str) -> str:
     for name in sorted(_names(), key=len, reverse=True):
         text = re.sub(rf"(?<!\w){re.escape(name)}(?!\w)", _GONE, text)
     return text
+
+
+def _as_json(value: Any) -> Any:
+    """The value as JSON and UTF-8 can hold it: a broken backend's figures may not be numbers, and its messages hold any bytes."""
+    if isinstance(value, dict):
+        return {_as_json(name): _as_json(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_as_json(inner) for inner in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode("utf-8")
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _record(check: Check) -> dict[str, Any]:

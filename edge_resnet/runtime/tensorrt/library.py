@@ -69,7 +69,9 @@ def version_of(trt: ModuleType) -> tuple[int, ...]:
     text = str(getattr(trt, "__version__", ""))
     version = tuple(int(number) for number in re.findall(r"\d+", text)[:4])
     if not version:
-        raise BackendError(f"the {trt.__name__} package has no version", hint=f"pip install --force-reinstall {trt.__name__}")
+        raise BackendError(
+            f"the {trt.__name__} package has no version", hint=f"pip install --force-reinstall 'edge-resnet[{known.extra}]'"
+        )
     if version < known.oldest:
         needed = ".".join(map(str, known.oldest))
         raise BackendError(f"{known.title} {text} is too old: {needed} or newer is needed", hint=known.oldest_hint)

@@ -18,6 +18,9 @@ __all__ = ["BuildLog", "log_to_python"]
 
 #: Error lines, and warnings about memory, that are kept for an error message.
 _KEPT = 5
+#: Kinds of warnings that are told apart; later kinds are counted together.
+_KINDS = 100
+_OTHERS = "there were warnings of more kinds: --debug shows them"
 #: The log's message that lists the layers of a plan, where the profiling verbosity is DETAILED.
 _LISTING = "Layers:\n"
 #: How TensorRT 8.6 to 11 say that memory ran out, without blanks and underscores. "insuficient" is the spelling up to 8.6.
@@ -105,6 +108,8 @@ class BuildLog:
     def _level_of_warning(self, text: str) -> int:
         """The first warning of a kind is one, but during a build; later ones are counted. Other numbers are not another kind."""
         kind = re.sub(r"0x[0-9a-f]+|\d+", "#", text)
+        if kind not in self._told and len(self._told) >= _KINDS:
+            kind, text = _OTHERS, _OTHERS
         self._told.setdefault(kind, text)
         self._counts[kind] += 1
         return logging.WARNING if self._counts[kind] == 1 and not self._building else logging.DEBUG

@@ -24,7 +24,7 @@ class NativeLibrary:
         """Raises BackendError without a GPU, or if TensorRT is too old, and ConfigError for targets."""
         if options.tuning.targets:
             raise ConfigError(
-                "TensorRT builds for the GPU of this machine, and for no target", hint="the backend tensorrt-rtx takes targets"
+                "TensorRT builds only for the GPU of this machine", hint="choose a target with the backend tensorrt-rtx, or none"
             )
         trt, gpu = load_library(self.name), first_gpu()
         typing = typing_of(trt)

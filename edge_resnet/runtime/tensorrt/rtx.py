@@ -39,8 +39,8 @@ _INT8 = (
     "FP16 computes them inside the convolution: expect no gain over FP16 (edge-resnet build --fp16)"
 )
 _INT8_ON_TURING = (
-    "INT8 on TensorRT for RTX: a plan for Turing computes it in FP16 with quantization around each layer: it is slower than FP16 "
-    "(edge-resnet build --fp16)"
+    "INT8 on TensorRT for RTX: a plan for Turing computes in FP16, with quantization as additional work around each layer: "
+    "expect it to be slower than FP16 (edge-resnet build --fp16)"
 )
 _log = logging.getLogger(__name__)
 

@@ -157,10 +157,28 @@ def test_turing_emulates_int8(tmp_path: Path) -> None:
     assert "--fp16" in cause.remedy
 
 
+def test_turing_has_no_fp32(tmp_path: Path) -> None:
+    """That is said in words, and as an option that does not fit: selftest on such a GPU has not failed.
+
+    In a child: after this failure the library (1.7) takes Turing for the target of the process's next build, too.
+    """
+    onnx.save(graph_of("cifar8", "fp32"), tmp_path / "model.onnx")
+    request = request_for(tmp_path / "model.onnx", "cifar8", "fp32", targets=("SM75",))
+    with pytest.raises(ConfigError, match="no FP32 network for Turing"):
+        build_in_child(request, tmp_path / "plan.engine")
+
+
+def test_a_full_disk_is_said(request8: PlanRequest) -> None:
+    """The plan was built and cannot be written: that is no crash of the build."""
+    with pytest.raises(BuildError, match=r"cannot write the plan: No space left") as caught:
+        build_in_child(request8, Path("/dev/full"))
+    assert "disk" in caught.value.hint
+
+
 @pytest.mark.parametrize("target", ["SM90", "SM87", "NONE", "__class__", ""])
 def test_an_unknown_target_is_refused(request8: PlanRequest, target: str) -> None:
     """Neither Hopper nor Jetson: the error lists what there is."""
-    with pytest.raises(ConfigError, match=f"compiles for no target {target}") as caught:
+    with pytest.raises(ConfigError, match=f"does not compile for the target {target}") as caught:
         build_plan(replace(request8, targets=("SM86", target)))
     assert "SM75" in caught.value.hint
 
@@ -274,7 +292,7 @@ def test_the_child_builds_it(request8: PlanRequest, tmp_path: Path) -> None:
     assert (tmp_path / "plan").stat().st_size > 100_000
     assert len(convolutions(parse_layers(json.loads(built.layers or "")).layers)) == 9
     assert steps[-1] == 100
-    with pytest.raises(ConfigError, match="no target SM90"):
+    with pytest.raises(ConfigError, match="for the target SM90"):
         build_in_child(replace(request, targets=("SM90",)), tmp_path / "none")
 
 

@@ -55,15 +55,17 @@ def test_it_works_with_and_without_a_gpu(site: Path) -> None:
     install(site)
     assert found(DESKTOP, "12.8") == Check(NAME, "ok", "1.7.1.116", "", "tensorrt")
     alone = found(CPU)
-    assert (alone.status, alone.detail) == ("ok", "1.7.1.116, compiles engines for desktop GPUs elsewhere")
+    assert (alone.status, alone.detail) == ("ok", "1.7.1.116, compiles engines for desktop GPUs of other machines")
 
 
 def test_without_it_the_machine_decides(site: Path) -> None:
     """The fix is shown where it would run and TensorRT is not there; elsewhere the reason."""
-    assert found(DESKTOP) == Check(NAME, "missing", "not installed; runs desktop GPUs without a CUDA toolkit", EXTRA, "tensorrt")
+    assert found(DESKTOP) == Check(
+        NAME, "missing", "not installed; runs on desktop GPUs without a CUDA toolkit", EXTRA, "tensorrt"
+    )
     assert found(CPU).fix == ""
-    assert found(JETSON).detail == "not for this machine: it exists for x86-64"
-    assert found(replace(CPU, architecture="aarch64")).detail == "not for this machine: it exists for x86-64"
+    assert found(JETSON).detail == "not for this machine: it exists only for x86-64"
+    assert found(replace(CPU, architecture="aarch64")).detail == "not for this machine: it exists only for x86-64"
     assert found(HOPPER).detail == "not for compute capability 9.0"
     package(site, "tensorrt", "__version__ = '10.3.0'\n")
     assert found(DESKTOP).fix == ""

@@ -101,3 +101,30 @@ def test_a_task_survives_its_way_to_the_child() -> None:
     """Quotes, blanks and brackets in a path."""
     task = Task("a, b", "openvino", "/x y/'z'", '/"q"', "/[r]", golden=False, calls=3, bench_s=0.5)
     assert from_json(as_json(task)) == task
+
+
+def test_what_is_printed_before_the_child_begins_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ``sitecustomize`` prints before the child can keep its output for itself."""
+    (tmp_path / "early").mkdir()
+    lines = "import os\nos.write(1, b'hello \\xff\\n[1]\\n17\\n')\n"
+    (tmp_path / "early" / "sitecustomize.py").write_text(lines, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "early"))
+    (found,) = checks(tmp_path, "raise RuntimeError('no AVX here')", monkeypatch)
+    assert (found.name, found.detail) == ("installed", "RuntimeError: no AVX here")
+
+
+@pytest.mark.parametrize(
+    ("backend", "module", "status"), [("tensorrt-rtx", "tensorrt_rtx", "failed"), ("tensorrt", "tensorrt", "not here")]
+)
+def test_a_missing_gpu_excuses_only_what_needs_one(
+    tmp_path: Path, backend: str, module: str, status: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TensorRT for RTX compiles without a GPU: where its library cannot be imported, that is a fault of the installation."""
+    (tmp_path / "site" / module).mkdir(parents=True)
+    (tmp_path / "site" / module / "__init__.py").write_text("raise ImportError('broken')", encoding="utf-8")
+    (tmp_path / "site" / "libcuda.so.1").write_text("", encoding="utf-8")  # no driver, also where there is one
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setenv("LD_LIBRARY_PATH", str(tmp_path / "site"))
+    task = Task(backend, backend, str(tmp_path / "own"), str(tmp_path), str(ARTIFACT), golden=True, calls=10)
+    (found,) = run_task(task, lambda group, name, seconds: None, 60.0)
+    assert (found.name, found.status) == ("installed", status)

@@ -65,3 +65,15 @@ def test_a_report_is_what_was_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(Path.home()) + "/" not in text
     assert found["machine"]["architecture"] == describe().architecture
     assert getpass.getuser() not in json.dumps(found["checks"])
+
+
+def test_a_report_is_valid_json_whatever_a_library_says() -> None:
+    """Bytes of a message that are no UTF-8 are escaped, and figures that are no numbers are null."""
+    checks = [Check("openvino", "fp32 answers", "failed", "bad \udcff byte", {"off_percent": float("nan"), "peak": float("inf")})]
+
+    def refuse(word: str) -> None:
+        raise AssertionError(word)
+
+    (found,) = json.loads(document(checks, describe(), 1.0).encode(), parse_constant=refuse)["checks"]
+    assert found["detail"] == "bad \\udcff byte"
+    assert found["figures"] == {"off_percent": None, "peak": None}

@@ -113,3 +113,16 @@ def test_one_logger_per_process(tensorrt_of: Callable[[str], ModuleType], versio
     assert log_to_python(trt) is log_to_python(trt)
     log_to_python(trt).logger.log(trt.ILogger.Severity.ERROR, "no kernel fits")
     assert log_to_python(trt).last() == "no kernel fits"
+
+
+def test_the_kinds_of_warnings_that_are_kept_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    """A library may put a name into each: the first kinds are told, and of the others how many there were."""
+    log = BuildLog()
+    log.begin()
+    with caplog.at_level(logging.WARNING, logger="edge_resnet"):
+        for number in range(1000):
+            log.take(logging.WARNING, "layer " + "".join(chr(97 + int(digit)) for digit in str(number)))
+        log.end()
+    assert len(caplog.records) == 101
+    assert "warnings of more kinds" in caplog.records[-1].getMessage()
+    assert "900" in caplog.records[-1].getMessage()

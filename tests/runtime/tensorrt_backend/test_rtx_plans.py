@@ -178,7 +178,7 @@ def test_targets_are_no_option_of_the_other_backends(artifact: Artifact, gpu: Ca
     from edge_resnet.runtime.tensorrt.native import NativeLibrary
 
     tuning = EngineTuning(targets=("7.5",))
-    with pytest.raises(ConfigError, match="for no target") as caught:
+    with pytest.raises(ConfigError, match="only for the GPU of this machine") as caught:
         NativeLibrary().facts("a" * 64, replace(requested(artifact)[1].options, tuning=tuning))
     assert RTX in caught.value.hint
     with pytest.raises(ConfigError, match="target are options of TensorRT") as caught:
@@ -244,6 +244,6 @@ def test_without_the_library_there_is_one_line(artifact: Artifact) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        "error: backend tensorrt-rtx needs tensorrt_rtx",
+        "error: backend tensorrt-rtx needs tensorrt-rtx-cu12",
         "hint: pip install 'edge-resnet[rtx]'",
     ]
