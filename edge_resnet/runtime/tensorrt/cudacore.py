@@ -144,6 +144,7 @@ class Cuda:
     def __init__(self) -> None:
         refuse_bindings()
         with _mapped_errors("the CUDA driver does not start"):
+            _checked(driver.cuInit(0))
             self._device: Any = Device(0)
             known = driver.CUdevice_attribute
             wanted = (known.CU_DEVICE_ATTRIBUTE_INTEGRATED, known.CU_DEVICE_ATTRIBUTE_CAN_MAP_HOST_MEMORY)
