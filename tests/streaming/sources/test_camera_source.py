@@ -58,6 +58,7 @@ def test_a_file_is_no_camera(tmp_path: Path) -> None:
         assert "is not a camera" in _refusal(f"v4l2://{path}").message
 
 
+@pytest.mark.alone  # another test may have the device open, which is told first
 def test_a_device_that_gives_no_images() -> None:
     """A device of another kind is refused soon, without messages of OpenCV on stderr."""
     code = (
