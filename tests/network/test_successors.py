@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from _pytest.mark import ParameterSet
 from exported import deployable, image_batch, logits
 from torch import nn
 from torch.nn import functional as F
@@ -30,6 +32,13 @@ TORCHVISIONS = ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide
 TIMMS = tuple(name for name in NAMED if name not in TORCHVISIONS and not name.endswith("-small"))
 #: One of each kind that can be told apart: groups, width, deep stem, averaging projection, 3x3 stem with and without a pool.
 KINDS = ("resnext50_32x4d", "wide_resnet50_2", "resnet18d", "resnet50s", "resnet18-small", "resnet34-small-pooled")
+#: The small ones of each difference; the others take most of the time.
+QUICK = ("resnext50_32x4d", "resnet18", "resnet18d", "resnet34", "resnet50c", "resnet50s", "resnet18-small")
+
+
+def chosen(names: Iterable[str], quick: Container[str] = QUICK) -> list[ParameterSet]:
+    """The names as parameters, those that are not quick marked slow."""
+    return [pytest.param(name, marks=() if name in quick else pytest.mark.slow) for name in names]
 
 
 def trained(network: nn.Module, seed: int = 0) -> nn.Module:
@@ -54,7 +63,7 @@ def assert_same_logits(name: str, reference: nn.Module) -> None:
         assert float((ours - theirs).abs().max()) <= 1e-5 * max(1.0, float(theirs.abs().max()))
 
 
-@pytest.mark.parametrize("name", [*TORCHVISIONS, "resnet18", "resnet50"])
+@pytest.mark.parametrize("name", chosen([*TORCHVISIONS, "resnet18", "resnet50"]))
 def test_torchvisions_networks(name: str) -> None:
     """A state dict of torchvision's module gives its logits."""
     models = pytest.importorskip("torchvision.models")
@@ -62,7 +71,7 @@ def test_torchvisions_networks(name: str) -> None:
     assert_same_logits(name, models.get_model(name))
 
 
-@pytest.mark.parametrize("name", [*TIMMS, "resnext50_32x4d", "wide_resnet50_2", "resnet34"])
+@pytest.mark.parametrize("name", chosen([*TIMMS, "resnext50_32x4d", "wide_resnet50_2", "resnet34"]))
 def test_timms_networks(name: str) -> None:
     """A state dict of timm's module gives its logits: deep stems, and averages over odd sides."""
     timm = pytest.importorskip("timm")
@@ -84,7 +93,7 @@ def test_small_images_stem(pooled: bool) -> None:
         assert torch.allclose(network.fc(x.mean((2, 3))), network(images), atol=1e-5)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", chosen(KINDS))
 def test_the_deployed_graph(name: str, tmp_path: Path) -> None:
     """Exported it agrees with torch, an artifact may hold its operators, and every quantized tensor has a pair."""
     spec = replace(spec_named(name), input_size=40, classes=10)
@@ -107,7 +116,9 @@ def test_the_deployed_graph(name: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(ours, logits(model, images), atol=2e-4 * max(1.0, float(np.abs(ours).max())))
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in ("resnet18d", "resnet18-small") else pytest.mark.slow) for name in KINDS]
+)
 def test_int8_and_fp16_of_it(name: str, tmp_path: Path) -> None:
     """TensorRT's INT8 form, its FP16-typed graph and the CPU's form keep the logits about as well as a ResNet-18's."""
     spec = replace(spec_named(name), input_size=40, classes=10)

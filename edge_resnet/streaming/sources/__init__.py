@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Protocol
+from urllib.parse import unquote
 
 from edge_resnet.core.errors import SourceError
 from edge_resnet.streaming.records import Frame
@@ -85,6 +86,8 @@ def open_source(uri: str, *, realtime: bool = False) -> FrameSource:
     """
     if not uri:
         raise SourceError("the name of the source is empty", hint="use a camera index, a video file or images; . is this folder")
+    if "\0" in unquote(uri):
+        raise SourceError("the name of the source contains a NUL character, which no name can", hint="check the name")
     try:
         return _opener(uri, realtime=realtime)(uri)
     except OSError as error:

@@ -86,6 +86,7 @@ def test_frames_of_a_sensor(jetson: JetsonLike, sensors: Path) -> None:
 _CORNERS = (0, 2, 3, 1, 1, 3, 2, 0)
 
 
+@pytest.mark.slow
 def test_every_flip_method(jetson: JetsonLike, sensors: Path) -> None:
     """Each method of nvvidconv gives frames of the shape that the pipeline announces, turned as NVIDIA's documentation says."""
     uris = [f"csi://0?width=320&height=180&fps=240&flip={method}" for method in range(8)]
@@ -115,7 +116,9 @@ def test_gstreamer_without_the_elements_of_a_jetson(jetson: JetsonLike) -> None:
     assert "works on a Jetson only" in seen["hint"]
 
 
-@pytest.mark.parametrize("word", ["end", pytest.param("error", marks=pytest.mark.slow), "hang"])
+@pytest.mark.parametrize(
+    "word", [pytest.param("end", marks=pytest.mark.slow), pytest.param("error", marks=pytest.mark.slow), "hang"]
+)
 def test_a_run_whose_sensor_fails_and_comes_back(
     jetson: JetsonLike, sensors: Path, tiny_artifacts: dict[str, Artifact], tmp_path: Path, word: str
 ) -> None:
@@ -177,6 +180,7 @@ def test_a_network_camera_through_the_decoder_of_a_jetson(jetson: JetsonLike, se
 _WITHOUT_FFMPEG = {"OPENCV_VIDEOIO_PRIORITY_FFMPEG": "0"}
 
 
+@pytest.mark.slow
 def test_a_network_camera_through_decodebin(jetson: JetsonLike, camera: RtspServer) -> None:
     """Where OpenCV has no FFmpeg and the machine is no Jetson, decodebin takes its own decoder."""
     (line,) = jetson.said(_LOOK, camera.url(), variables=jetson.variables() | _WITHOUT_FFMPEG)

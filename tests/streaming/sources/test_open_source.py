@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -62,6 +62,8 @@ def test_what_is_live(uri: str, realtime: bool, live: bool, tmp_path: Path, monk
     st.sampled_from(["rtsp://", "http://", "https://", "csi://", "v4l2://", "camera:", "synthetic://", "video://", ""]),
 )
 @settings(max_examples=300)
+@example("/\0", "v4l2://")
+@example("/dev/%00", "v4l2://")
 def test_any_text_is_a_source_or_refused(text: str, scheme: str) -> None:
     """No URI fails with anything but SourceError, with a hint (URIs that would reach a network or the disk excluded)."""
     uri = scheme + text
