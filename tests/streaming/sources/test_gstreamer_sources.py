@@ -264,5 +264,6 @@ def test_a_network_camera_that_is_off_costs_nothing(jetson: JetsonLike, sensors:
     lines = jetson.said(code, variables=jetson.variables(sensors))
     assert lines[0].startswith("nothing listens at 127.0.0.1, port 9")
     (early_threads, early_files), (threads, files) = ([int(number) for number in lines[n].split("; ")[1:]] for n in (2, -1))
-    assert threads <= early_threads
-    assert files <= early_files
+    # Twelve attempts lay between: half a thread and half a file each was the fault. One that is just ending may be counted.
+    assert threads <= early_threads + 2
+    assert files <= early_files + 2
