@@ -5,7 +5,6 @@ What they measure there is no GPU's. That they run, tell a wrong engine from a r
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
@@ -20,6 +19,7 @@ from typing import Any
 
 import pytest
 from children import started
+from scripts import load_script
 
 from edge_resnet.artifact.folder import Artifact
 
@@ -32,20 +32,10 @@ FIGURES = {
 }
 
 
-def _load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"loaded_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
     """The script as a module."""
-    return _load(SCRIPT)
+    return load_script(SCRIPT)
 
 
 @pytest.fixture
@@ -61,7 +51,7 @@ def machine(tmp_path: Path, libcuda: Path, surfaces: Path) -> Callable[..., dict
     """Gives the environment of a process that finds a GPU."""
     if shutil.which("g++") is None:
         pytest.skip("no g++ to stand in for nvcc")
-    pretend = _load(REPO / "tests" / "gpu" / "pretend.py").pretend
+    pretend = load_script(REPO / "tests" / "gpu" / "pretend.py").pretend
     return lambda **how: pretend(tmp_path / "machine", libcuda, surfaces, **how)
 
 
@@ -217,7 +207,7 @@ def test_contenders_take_turns(benchmark: ModuleType) -> None:
 
 def suite(environment: dict[str, str], artifacts: Path, tmp_path: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """The tests on a GPU, by pytest without this project's settings and fixtures, as a machine without torch runs them."""
-    data = _load(REPO / "tests" / "gpu" / "pretend.py").write_data(tmp_path / "data", count=24, side=40)
+    data = load_script(REPO / "tests" / "gpu" / "pretend.py").write_data(tmp_path / "data", count=24, side=40)
     # What another pytest was told would change what this one prints.
     environment = {name: value for name, value in environment.items() if not name.startswith("PYTEST_")}
     settings = {

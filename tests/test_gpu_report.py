@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from scripts import load_script
 
 REPO = Path(__file__).resolve().parent.parent
 SCRIPT = REPO / "benchmarks" / "gpu_report.py"
@@ -22,12 +22,7 @@ def script(libcuda: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     from edge_resnet.device.gpu import first_gpu
 
     monkeypatch.setattr(first_gpu, "__defaults__", (str(libcuda),))
-    spec = importlib.util.spec_from_file_location("loaded_gpu_report", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scripts import load_script
 
 SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "peers.py"
 
@@ -21,13 +21,7 @@ SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "peers.py"
 @pytest.fixture(scope="module")
 def peers() -> ModuleType:
     """The script as a module."""
-    spec = importlib.util.spec_from_file_location("loaded_peers", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
+    return load_script(SCRIPT)
 
 
 @given(samples=st.lists(st.floats(0.1, 1e4), min_size=1, max_size=60))

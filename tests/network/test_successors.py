@@ -30,7 +30,7 @@ from edge_resnet.quantization.executor import Executor
 
 TORCHVISIONS = ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2", "wide_resnet101_2")
 TIMMS = tuple(name for name in NAMED if name not in TORCHVISIONS and not name.endswith("-small"))
-#: One of each kind that can be told apart: groups, width, deep stem, averaging projection, 3x3 stem with and without a pool.
+#: One network for each difference in structure: groups, width, deep stem, averaging projection, 3x3 stem with and without a pool.
 KINDS = ("resnext50_32x4d", "wide_resnet50_2", "resnet18d", "resnet50s", "resnet18-small", "resnet34-small-pooled")
 #: The small ones of each difference; the others take most of the time.
 QUICK = ("resnext50_32x4d", "resnet18", "resnet18d", "resnet34", "resnet50c", "resnet50s", "resnet18-small")

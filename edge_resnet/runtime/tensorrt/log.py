@@ -18,7 +18,7 @@ __all__ = ["BuildLog", "log_to_python"]
 
 #: Error lines, and warnings about memory, that are kept for an error message.
 _KEPT = 5
-#: Kinds of warnings that are told apart; later kinds are counted together.
+#: Kinds of warnings that are counted separately; further kinds are counted together.
 _KINDS = 100
 _OTHERS = "there were warnings of more kinds: --debug shows them"
 #: The log's message that lists the layers of a plan, where the profiling verbosity is DETAILED.

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from scripts import load_script
 
 from edge_resnet.artifact.folder import open_artifact
 from edge_resnet.core.errors import ArtifactError
@@ -32,13 +31,7 @@ TOOLS = ("torch", "onnx", "numpy")
 def script() -> ModuleType:
     """benchmarks/selftest_artifact.py as a module."""
     path = REPO / "benchmarks" / "selftest_artifact.py"
-    spec = importlib.util.spec_from_file_location("selftest_artifact", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return load_script(path)
 
 
 def test_it_holds_the_shipped_weights() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
+from scripts import load_script
 
 from edge_resnet.core.errors import BackendError, ConfigError
 from edge_resnet.deployment.selftest import backend as module
@@ -159,11 +159,7 @@ def test_a_gpu_is_checked_whole(tmp_path: Path, libcuda: Path, surfaces: Path, f
     """On stand-ins of TensorRT, PyCUDA and the driver: every check of a GPU is made, and an engine with wrong rows is found."""
     if shutil.which("g++") is None:
         pytest.skip("no g++ to stand in for nvcc")
-    spec = importlib.util.spec_from_file_location("pretended", REPO / "tests" / "gpu" / "pretend.py")
-    assert spec is not None
-    assert spec.loader is not None
-    pretended = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(pretended)
+    pretended = load_script(REPO / "tests" / "gpu" / "pretend.py")
     machine: Callable[..., dict[str, str]] = pretended.pretend
     command = [sys.executable, "-m", "edge_resnet", "selftest", "--json", str(tmp_path / "report.json")]
     environment = machine(tmp_path / "machine", libcuda, surfaces, fault=fault)

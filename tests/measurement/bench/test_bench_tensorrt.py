@@ -5,7 +5,6 @@ The times are not a GPU's; that it builds, keeps two batches running and fills t
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from scripts import load_script
 
 from edge_resnet.measurement.bench.result import read_results
 
@@ -25,11 +25,7 @@ def machine(tmp_path: Path, libcuda: Path, surfaces: Path) -> Callable[..., dict
     """Makes the environment of a process that finds a GPU."""
     if shutil.which("g++") is None:
         pytest.skip("no g++ to stand in for nvcc")
-    spec = importlib.util.spec_from_file_location("loaded_pretend", PRETEND)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load_script(PRETEND)
     return lambda **how: module.pretend(tmp_path / "machine", libcuda, surfaces, **how)
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import locale
 import re
 import shutil
-import sys
 from importlib import resources
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+from scripts import load_script
 from standins import ptx as translated
 
 from edge_resnet.core.errors import BackendError
@@ -23,17 +21,7 @@ FOLDER = REPO / "edge_resnet/runtime/tensorrt"
 SOURCE, PTX = FOLDER / "resize.cu", FOLDER / "resize.ptx"
 
 
-def _script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark_kernels", REPO / "benchmarks" / "kernels.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-script = _script()
+script = load_script(REPO / "benchmarks" / "kernels.py")
 
 
 @pytest.fixture
