@@ -21,7 +21,7 @@ from edge_resnet.compiler.graph.corrections import Corrections, Floats, apply
 from edge_resnet.compiler.graph.placement import tensorrt_pairs
 from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.records import Progress, QuantRecipe
-from edge_resnet.images.imagecache import ImageCache
+from edge_resnet.images.imagecache import CachedImages
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table_from
 from edge_resnet.quantization.executor import Executor
 from edge_resnet.quantization.simulate import relative_error, simulate
@@ -133,7 +133,9 @@ def _grouped(node: onnx.NodeProto) -> bool:
     return any(attribute.name == "group" and attribute.i != 1 for attribute in node.attribute)
 
 
-def balance(model: onnx.ModelProto, images: ImageCache, recipe: QuantRecipe, *, progress: Progress | None = None) -> Corrections:
+def balance(
+    model: onnx.ModelProto, images: CachedImages, recipe: QuantRecipe, *, progress: Progress | None = None
+) -> Corrections:
     """The equalization of ``EXPONENTS`` whose plain INT8 has the smallest squared error of the logits on up to 64 images."""
     total = min(_IMAGES, len(images))
     ranges = _channel_ranges(model, images, total)
@@ -145,8 +147,8 @@ def balance(model: onnx.ModelProto, images: ImageCache, recipe: QuantRecipe, *, 
             progress("equalize", done, len(EXPONENTS))
         candidate = equalize(model, ranges, activations, weights) if activations or weights else Corrections()
         equalized = apply(model, candidate)
-        histograms, count = collect(equalized, measured_tensors(equalized), images.batches(CALIBRATION_BATCH, total), total)
-        graph = quantize(equalized, table_from(histograms, plain, count, "", ""), "tensorrt")
+        counted = collect(equalized, measured_tensors(equalized), images.batches(CALIBRATION_BATCH, total), total)
+        graph = quantize(equalized, table_from(counted.histograms, plain, total, "", ""), "tensorrt")
         error = relative_error(simulate(graph, images.batches(_BATCH, total)), reference)
         if error < smallest:
             best, smallest = candidate, error
@@ -156,7 +158,7 @@ def balance(model: onnx.ModelProto, images: ImageCache, recipe: QuantRecipe, *, 
 
 
 @torch.inference_mode()
-def _channel_ranges(model: onnx.ModelProto, images: ImageCache, total: int) -> dict[str, Floats]:
+def _channel_ranges(model: onnx.ModelProto, images: CachedImages, total: int) -> dict[str, Floats]:
     """(C,) the largest absolute value of each channel of each tensor that TensorRT quantizes."""
     pairs = tensorrt_pairs(model)
     wanted = {pair.range_of for pair in pairs}

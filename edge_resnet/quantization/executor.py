@@ -7,10 +7,11 @@ add.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 import torch.nn.functional as F
@@ -20,35 +21,56 @@ from torch import Tensor
 from edge_resnet.compiler.graph.placement import Pair
 from edge_resnet.core.errors import CalibrationError
 
-__all__ = ["Executor", "FakeQuantize", "OutputHook", "PairReader", "read_by"]
+__all__ = ["Attributes", "Executor", "FakeQuantize", "InputHook", "OutputHook", "PairReader", "read_by"]
 
 #: Called with each quantized pair and its float tensor; returns the tensor that the pair's readers get.
 PairReader: TypeAlias = Callable[[Pair, Tensor], Tensor]
 #: Called with each node's name and output; returns the tensor that replaces the output.
 OutputHook: TypeAlias = Callable[[str, Tensor], Tensor]
+#: Called with each node's name and its inputs, as the node reads them.
+InputHook: TypeAlias = Callable[[str, list[Tensor]], None]
 Attributes: TypeAlias = Mapping[str, Any]
+
+#: Values per piece: with its intermediates it fits into the cache of one core.
+_PIECE = 1 << 16
 
 
 class FakeQuantize(torch.autograd.Function):
     """x → round(x / scale) * scale, the integer clamped to -128..127, with the straight-through gradient.
 
-    The gradient of ``scale`` is that of learned step size quantization (Esser et al. 2020, equation 3).
+    The gradient of ``scale`` is that of learned step size quantization (Esser et al. 2020, equation 3). Both directions work on
+    pieces that stay in the processor's cache: as whole tensors, this took more time than ResNet-50's convolutions.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
-        """Quantize ``x`` of any shape by ``scale`` (), float32."""
+        """Quantize ``x`` of any shape, float32 or bfloat16, by ``scale`` (), float32."""
         ctx.save_for_backward(x, scale)
-        return torch.clamp_(torch.round_(x / scale), -128, 127).mul_(scale)
+        inverse, step, quantized = 1 / float(scale), float(scale), torch.empty_like(x)
+        for piece, values in zip(_pieces(quantized), _pieces(x), strict=True):
+            torch.mul(values, inverse, out=piece).round_().clamp_(-128, 127).mul_(step)
+        return quantized
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of ``x`` and ``scale``."""
         x, scale = ctx.saved_tensors
-        ratio = x / scale
-        inside = (ratio >= -128) & (ratio <= 127)
-        error = torch.clamp(torch.round(ratio), -128, 127).sub_(ratio.mul_(inside))
-        return grad[0] * inside, torch.dot(grad[0].flatten(), error.flatten())
+        inverse, gradient, total = 1 / float(scale), torch.empty_like(x), torch.zeros((), dtype=torch.float32)
+        given = torch.empty_like(x).copy_(grad[0])  # in the memory layout of x
+        for piece, values, towards in zip(_pieces(gradient), _pieces(x), _pieces(given), strict=True):
+            ratio = values * inverse
+            clamped = ratio.clamp(-128, 127)
+            inside = ratio == clamped
+            torch.mul(towards, inside, out=piece)
+            error = clamped.round_().sub_(ratio.mul_(inside))
+            total += error.mul_(towards).sum(dtype=torch.float32)
+        return gradient, total
+
+
+def _pieces(tensor: Tensor) -> Sequence[Tensor]:
+    """Flat views of a dense tensor in the order of its memory."""
+    order = sorted(range(tensor.dim()), key=lambda axis: -tensor.stride(axis))
+    return tensor.detach().permute(order).reshape(-1).split(_PIECE)
 
 
 def read_by(steps: Mapping[str, Tensor]) -> PairReader:
@@ -62,11 +84,15 @@ def read_by(steps: Mapping[str, Tensor]) -> PairReader:
 
 
 class Executor:
-    """One graph; ``values`` are its initializers as float32 tensors, by name. Raises CalibrationError for an unknown operator."""
+    """One graph; ``values`` are its initializers as float32 tensors, ``attributes`` those of its nodes, both by name.
+
+    Filters lie in memory with their channels last, and so do the activations: convolutions take half the time. Raises
+    CalibrationError for an unknown operator.
+    """
 
     def __init__(self, model: onnx.ModelProto, pairs: list[Pair]) -> None:
         self._nodes = list(model.graph.node)
-        self._attributes = {n.name: {a.name: onnx.helper.get_attribute_value(a) for a in n.attribute} for n in self._nodes}
+        self.attributes = {n.name: {a.name: onnx.helper.get_attribute_value(a) for a in n.attribute} for n in self._nodes}
         unknown = {node.op_type for node in self._nodes} - _OPERATORS.keys()
         if unknown:
             raise CalibrationError(
@@ -76,7 +102,7 @@ class Executor:
         self._pairs = {reader: pair for pair in pairs for reader in pair.readers}
         self._uses = Counter(name for node in self._nodes for name in node.input)
         self._input, self._output = model.graph.input[0].name, model.graph.output[0].name
-        self.values = {t.name: torch.from_numpy(np.array(numpy_helper.to_array(t))) for t in model.graph.initializer}
+        self.values = {t.name: _channels_last(numpy_helper.to_array(t)) for t in model.graph.initializer}
 
     def run(
         self,
@@ -84,6 +110,7 @@ class Executor:
         values: Mapping[str, Tensor] | None = None,
         *,
         read: PairReader | None = None,
+        on_input: InputHook | None = None,
         on_output: OutputHook | None = None,
     ) -> Tensor:
         """(n, H, W, 3) uint8 → logits (n, classes). ``values`` replace initializers; ``on_output`` may replace every output."""
@@ -100,7 +127,9 @@ class Executor:
                     inputs.append(quantized[name])
                 else:
                     inputs.append(constants[name] if name in constants else live[name])
-            output = _OPERATORS[node.op_type](inputs, self._attributes[node.name])
+            if on_input is not None:
+                on_input(node.name, inputs)
+            output = _OPERATORS[node.op_type](inputs, self.attributes[node.name])
             live[node.output[0]] = output if on_output is None else on_output(node.name, output)
             for name in node.input:
                 left[name] -= 1
@@ -108,6 +137,11 @@ class Executor:
                     live.pop(name, None)
                     quantized.pop(name, None)
         return live[self._output]
+
+
+def _channels_last(value: npt.NDArray[Any]) -> Tensor:
+    tensor = torch.from_numpy(np.array(value))
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
 def _convolve(inputs: list[Tensor], attributes: Attributes) -> Tensor:

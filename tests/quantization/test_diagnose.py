@@ -90,7 +90,7 @@ def export_with(preprocess: Preprocess, real_data: Path, path: Path) -> None:
 def measured(model: onnx.ModelProto, images: Images) -> Histograms:
     """Histograms of a graph over images."""
     cut = (images[start : start + 32] for start in range(0, len(images), 32))
-    return collect(model, measured_tensors(model), cut, len(images))[0]
+    return collect(model, measured_tensors(model), cut, len(images)).histograms
 
 
 def ranges(histograms: Histograms, recipe: QuantRecipe) -> CalibrationTable:
