@@ -132,11 +132,12 @@ def wanted_agreement(classes: int) -> float:
     return _WANTED_FEW if classes <= _FEW_CLASSES else _WANTED_MANY
 
 
-def unheld_warning(agreement: Agreement, wanted: float, blame: Blame | None = None) -> list[str]:
+def unheld_warning(agreement: Agreement, wanted: float, blame: Blame | None = None, *, quick: str = "") -> list[str]:
     """One line if INT8 gives FP32's class too rarely on images that it was not made with; an empty list if it does not.
 
-    With ``blame`` it names the layers and the remedy that was seen to work: layers in high precision, else training. Without
-    it, or if the interval reaches ``wanted`` percent, it says how to know more.
+    With ``blame`` it names the layers, and the remedy: the fewest layers in high precision that were seen to suffice, else
+    training. Without it, or if the interval reaches ``wanted`` percent, it says how to know more. ``quick``: the option of a
+    build that left something out, which is then the first remedy.
     """
     if agreement.percent >= wanted:
         return []
@@ -145,9 +146,10 @@ def unheld_warning(agreement: Agreement, wanted: float, blame: Blame | None = No
     found += f" (95 % interval {low:.1f} to {high:.1f}), {wanted:g} % are usual"
     if not agreement.falls_short(wanted):
         return [f"{found}: too few images to be sure, edge-resnet eval --simulate-int8 measures it on more"]
-    if blame is None:
-        return [f"{found}: set a budget with --max-drop, or train with edge-resnet train --qat"]
-    return [f"{found}; {_culprits(blame)}; {_remedy(blame, wanted)}"]
+    if blame is not None:
+        found += f"; {_culprits(blame)}; {_effect(blame)}"
+    first = f"build without {quick}; else " if quick else ""
+    return [f"{found}: {first}{_remedy(blame, wanted)}"]
 
 
 def _ranked(problem: Disagreement, progress: Progress | None) -> tuple[LayerDamage, ...]:
@@ -186,9 +188,14 @@ def _culprits(blame: Blame, shown: int = 3) -> str:
     return f"most of the error comes from {', '.join(named)}" if made >= 0.5 else f"the worst layers are {', '.join(named)}"
 
 
-def _remedy(blame: Blame, wanted: float) -> str:
-    of_all = f"{len(blame.kept)} of {len(blame.layers)} layers in high precision"
-    if not blame.kept or blame.agreement.percent < wanted:
-        tried = f"even with {of_all} it is {blame.agreement.percent:.1f} %" if blame.kept else "no layer in high precision helps"
-        return f"{tried}: train the weights with edge-resnet train --qat, or use edge-resnet build --fp16"
-    return f"with {of_all} it is {blame.agreement.percent:.1f} %: --max-drop keeps such layers, edge-resnet train --qat none"
+def _effect(blame: Blame) -> str:
+    if not blame.kept:
+        return "no layer in high precision helps"
+    return f"with {len(blame.kept)} of {len(blame.layers)} layers in high precision it is {blame.agreement.percent:.1f} %"
+
+
+def _remedy(blame: Blame | None, wanted: float) -> str:
+    """Layers in high precision if they were seen to suffice or nothing was tried, and training."""
+    if blame is not None and blame.agreement.percent < wanted:
+        return "train the weights with edge-resnet train --qat, or use edge-resnet build --fp16"
+    return "--max-drop keeps such layers in high precision, edge-resnet train --qat trains the weights instead"
