@@ -115,6 +115,8 @@ def regularise(network: ResNet, pixels: Images, labels: Ints, how: Regularisatio
         torch.autograd.backward(share * losses[0] + (1 - share) * losses[1])
         optimizer.step()
         schedule.step()
+        if (step + 1) % (steps // how.epochs) == 0:
+            print(f"trained {step + 1} of {steps} steps", file=sys.stderr, flush=True)
     return network.eval()
 
 
