@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save
-from servers.hub import COMMIT, OLDER, Hub, Repository, serving
+from servers.hub import COMMIT, OLDER, Hub, Repository, asked
 
 from edge_resnet.core.errors import WeightsError
 from edge_resnet.core.modelnames import spec_named
@@ -27,14 +27,7 @@ SPEC = ModelSpec("cifar", 8, "A", classes=10, input_size=32)
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A Hub that huggingface_hub asks, an empty cache, and no token."""
-    with serving() as running:
-        monkeypatch.setattr(constants, "ENDPOINT", running.address)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", running.address + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        monkeypatch.delenv("HF_TOKEN", raising=False)
+    with asked(tmp_path, monkeypatch) as running:
         yield running
 
 
