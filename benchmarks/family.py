@@ -227,7 +227,8 @@ def versions() -> dict[str, str]:
 def assigned(folder: Path, networks: Sequence[str]) -> dict[str, Path]:
     """Network → the file whose name has the network's, the longest of all names. Raises ConfigError for two files of one."""
     known = {*FAMILY, *NAMED, *networks}
-    patterns = {name: re.compile(re.escape(name).replace("_", "[-_ ]?") + r"(?!\d)", re.IGNORECASE) for name in known}
+    spellings = {name: re.sub(r"(?<=[a-z])(?=\d)|_", "[-_ ]?", name) for name in known}
+    patterns = {name: re.compile(rf"{spelling}(?!\d)", re.IGNORECASE) for name, spelling in spellings.items()}
     found: dict[str, Path] = {}
     for path in sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES):
         fitting = [name for name, pattern in patterns.items() if pattern.search(path.name)]
