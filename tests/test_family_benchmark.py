@@ -31,9 +31,9 @@ def family(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.mark.parametrize(
     ("file", "network"),
     [
-        ("resnet50.pth", "resnet50"), ("ResNet-50_v2.safetensors", "resnet50"), ("my_resnet18_fp16.pt", "resnet18"), ("resnet18_small_blocks.pt", "resnet18"), ("resnet18-small.pt", ""),
-        ("resnet50d.pth", ""), ("wide_resnet50_2-3a.pth", "wide_resnet50_2"), ("resnext50_32x4d.th", "resnext50_32x4d"),
-        ("resnet500.pth", ""), ("resnet50.txt", ""),
+        ("resnet50.pth", "resnet50"), ("ResNet-50_v2.safetensors", "resnet50"), ("my_resnet18_fp16.pt", "resnet18"),
+        ("resnet18_small_blocks.pt", "resnet18"), ("resnet18-small.pt", ""), ("resnet50d.pth", ""), ("resnet500.pth", ""),
+        ("wide_resnet50_2-3a.pth", "wide_resnet50_2"), ("resnext50_32x4d.th", "resnext50_32x4d"), ("resnet50.txt", ""),
     ],
 )  # fmt: skip
 def test_files_belong_to_the_network_in_their_name(family: ModuleType, tmp_path: Path, file: str, network: str) -> None:
