@@ -179,14 +179,14 @@ def train(
     ``options``: None is the default training with the family's augmentation. Raises what the images and the training raise.
     """
     with _extras(onnx="build"):
-        from edge_resnet.network.training.job import TrainJob, run_job
-        from edge_resnet.network.training.options import TrainOptions as Options
-        from edge_resnet.network.training.options import usual_augmentation
+        from edge_resnet.network.training import options as training
+        from edge_resnet.network.training.job import TrainJob
+        from edge_resnet.pipelines import train as pipeline
 
         images = os.fspath(data)
-        chosen = options or Options(augment=usual_augmentation(network.family, images))
+        chosen = options or training.TrainOptions(augment=training.usual_augmentation(network.family, images))
         folder = None if output is None else Path(output)
-        return run_job(TrainJob(network, images, _text(validation), chosen, folder, resume, force), progress=progress)
+        return pipeline.train(TrainJob(network, images, _text(validation), chosen, folder, resume, force), progress=progress)
 
 
 def compile(  # noqa: A001 - the command's name

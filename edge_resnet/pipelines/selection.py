@@ -11,17 +11,29 @@ from pathlib import Path
 
 from torch import nn
 
+from edge_resnet.artifact.card import described_steps
 from edge_resnet.artifact.schema import WeightsOrigin
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.modelnames import spec_named
-from edge_resnet.core.records import FAMILIES, Family, Interpolation, ModelSpec, Preprocess, Progress, Shortcut, default_spec
+from edge_resnet.core.records import (
+    FAMILIES,
+    Family,
+    Interpolation,
+    ModelSpec,
+    Preprocess,
+    Progress,
+    Shortcut,
+    default_preprocess,
+    default_spec,
+)
 from edge_resnet.network.pretrained import shipped_checkpoint
 from edge_resnet.network.published import TORCHVISIONS, Published, published_config, torchvision_published
+from edge_resnet.network.weightfile import stated_preprocess
 from edge_resnet.network.weights import default_address, file_and_name, spec_in_file
 from edge_resnet.pipelines.torchmodel import spec_of
 
-__all__ = ["PreprocessChoice", "Request", "Selection", "select"]
+__all__ = ["PreprocessChoice", "Request", "Selection", "select", "tell_preprocessing"]
 
 _log = logging.getLogger(__name__)
 
@@ -99,6 +111,12 @@ def select(request: Request, *, progress: Progress | None = None) -> Selection:
     return Selection(model, preprocess, found.weights, replace(found.origin, preprocessing=told), found.published.labels)
 
 
+def tell_preprocessing(chosen: Selection) -> None:
+    """Log preprocessing that is not the family's, for who prints no artifact's."""
+    if chosen.preprocess != default_preprocess(chosen.model.family, chosen.preprocess.crop):
+        _log.warning("images are prepared so: %s", described_steps(chosen.preprocess, chosen.origin.preprocessing))
+
+
 def _found(request: Request, progress: Progress | None) -> _Found:
     if request.module is not None:
         if request.weights != "default" or _names_a_network(request) or request.classes is not None:
@@ -116,7 +134,8 @@ def _found(request: Request, progress: Progress | None) -> _Found:
         return _from_hub(request, progress)
     path, _ = file_and_name(request.weights)
     model, grey = _of_file(request, request.weights)
-    return _Found(model, request.weights, WeightsOrigin(path.name, sha256=sha256_of(path)), Published(""), grey)
+    published = Published("the training that wrote the file", stated_preprocess(path))
+    return _Found(model, request.weights, WeightsOrigin(path.name, sha256=sha256_of(path)), published, grey)
 
 
 def _from_hub(request: Request, progress: Progress | None) -> _Found:

@@ -32,10 +32,13 @@ _WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".th")
 
 @dataclass(frozen=True)
 class Network:
-    """A network to build. ``weights``: as ``build`` takes them, None if the folder of weights has no file for it."""
+    """A network to build. ``weights``: as ``build`` takes them, None if the folder of weights has no file for it.
+
+    ``preprocess``: None for what the weights say, else the family's.
+    """
 
     model: ModelSpec
-    preprocess: Preprocess
+    preprocess: Preprocess | None
     weights: str | None
 
 
