@@ -60,6 +60,7 @@ def channel_groups(model: onnx.ModelProto) -> list[Group]:
         return tensor
 
     constants = {tensor.name for tensor in model.graph.initializer}
+    weight_of = {node.name: node.input[1] for node in model.graph.node if node.op_type in ("Conv", "Gemm")}
     for node in model.graph.node:
         if node.op_type in _TYING:
             for tensor in node.input:
@@ -78,6 +79,11 @@ def channel_groups(model: onnx.ModelProto) -> list[Group]:
                 closed |= {group, find(node.input[0])}
         elif node.op_type not in _TYING:
             closed |= {group, *(find(name) for name in node.input if name not in constants)}
+    counts = {tensor.name: tensor.dims for tensor in model.graph.initializer}
+    for node in model.graph.node:  # a Flatten of a map makes several features of a channel
+        if node.op_type in ("Conv", "Gemm"):
+            group = find(node.input[0])
+            closed |= {group for name in writers.get(group, []) if counts[weight_of[name]][0] != counts[node.input[1]][1]}
     open_groups = [group for group in tensors if group not in closed and group in writers and group in readers]
     return [Group(tuple(tensors[g]), tuple(writers[g]), tuple(readers[g])) for g in open_groups]
 
