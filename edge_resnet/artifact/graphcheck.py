@@ -27,10 +27,11 @@ OPSET = 17
 #: other classifiers. None of them makes a tensor of a size that the graph does not show.
 OPERATORS = frozenset(
     ("Abs", "Add", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "Conv", "DepthToSpace",
-     "DequantizeLinear", "Div", "Elu", "Erf", "Exp", "Flatten", "Gemm", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid",
-     "HardSwish", "Identity", "InstanceNormalization", "LRN", "LayerNormalization", "LeakyRelu", "MatMul", "Max", "MaxPool", "Min",
-     "Mul", "Neg", "PRelu", "Pad", "Pow", "QuantizeLinear", "Reciprocal", "ReduceMean", "Relu", "Reshape", "Selu", "Sigmoid",
-     "Slice", "Softmax", "Softplus", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze")
+     "DequantizeLinear", "Div", "Elu", "Erf", "Exp", "Flatten", "Gemm", "GlobalAveragePool", "GlobalMaxPool",
+     "HardSigmoid", "HardSwish", "Identity", "InstanceNormalization", "LRN", "LayerNormalization", "LeakyRelu", "MatMul",
+     "Max", "MaxPool", "Min", "Mul", "Neg", "PRelu", "Pad", "Pow", "QuantizeLinear", "Reciprocal", "ReduceMean", "Relu",
+     "Reshape", "Selu", "Sigmoid", "Slice", "Softmax", "Softplus", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub",
+     "Tanh", "Transpose", "Unsqueeze")
 )  # fmt: skip
 _DOMAINS = ("", "ai.onnx")
 #: The largest message of protobuf.

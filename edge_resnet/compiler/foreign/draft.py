@@ -124,7 +124,7 @@ class Draft:
         return known
 
     def light(self) -> onnx.ModelProto:
-        """The graph for one image with only the shapes of its larger constants: libraries would copy the weights several times."""
+        """The graph for one image with only the shapes of larger constants: libraries would copy the weights several times."""
         inputs = [helper.make_tensor_value_info(self.input, TensorProto.FLOAT, self.image)]
         small = []
         for name, value in self.constants.items():

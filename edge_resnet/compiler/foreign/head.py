@@ -50,7 +50,7 @@ def find_logits(draft: Draft) -> str:
 
 
 def _over_classes(shape: Shape, axis: int) -> bool:
-    """Whether a softmax is over the second dimension; before opset 13 it is over all from there on, which have one element each."""
+    """Whether a softmax is over the second dimension; before opset 13 it is over all from there on, which have one element."""
     if len(shape) < 2 or math.prod(shape) != shape[1]:
         return False
     return axis % len(shape) == 1

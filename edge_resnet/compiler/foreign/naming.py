@@ -1,7 +1,7 @@
 """Gives every node, tensor and constant of a draft one readable name: calibration tables and listings show them.
 
-A node is named after its torch module where the exporter says it, as in the networks that edge-resnet exports itself; its output has
-its name, its constants have its name and their role. Knows no layers.
+A node is named after its torch module where the exporter says it, as in the networks that edge-resnet exports itself; its output
+has its name, its constants have its name and their role. Knows no layers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,20 @@ from edge_resnet.compiler.foreign.draft import Array, Draft
 __all__ = ["RESERVED", "rename"]
 
 #: Names of tensors that edge-resnet itself writes: the input and output, the front, and the exact input.
-RESERVED = ("images", "logits", "cast", "transpose", "sub", "sub.weight", "mul", "mul.weight", "pad", "pad.size", "shift", "shift.weight")
+RESERVED = (
+    "images",
+    "logits",
+    "cast",
+    "transpose",
+    "sub",
+    "sub.weight",
+    "mul",
+    "mul.weight",
+    "pad",
+    "pad.size",
+    "shift",
+    "shift.weight",
+)
 _ROLES = {1: "weight", 2: "bias"}
 _MAX_LENGTH = 80
 

@@ -44,11 +44,11 @@ class OnnxImage:
     width: int | None
 
 
-def read_onnx(path: Path) -> tuple[onnx.ModelProto, bytes]:
-    """The model in a file, and the file. Raises WeightsError where it cannot be read, or holds what is never built.
+def read_onnx(path: Path) -> onnx.ModelProto:
+    """The model in a file. Raises WeightsError where it cannot be read, or holds what is never built.
 
-    That is: data in other files, int8 or FP16 inside, functions, subgraphs, operators of other domains or unknown ones, and weights
-    that are not finite.
+    That is: data in other files, int8 or FP16 inside, functions, subgraphs, operators of other domains or unknown ones, and
+    weights that are not finite.
     """
     try:
         content = read_bounded(path, _MAX_BYTES, regular=True)
@@ -60,7 +60,7 @@ def read_onnx(path: Path) -> tuple[onnx.ModelProto, bytes]:
     except (DecodeError, ValueError) as error:
         raise WeightsError(f"{path} is no ONNX file", hint="name a file that torch.onnx.export wrote") from error
     refuse(model, str(path))
-    return model, content
+    return model
 
 
 def refuse(model: onnx.ModelProto, where: str) -> None:

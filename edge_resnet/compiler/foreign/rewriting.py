@@ -1,6 +1,6 @@
 """Writes layers in the one form that TensorRT 8.6, the Q/DQ placement and the learning of ranges know, for any batch.
 
-Sum becomes Add, a mean over rows and columns GlobalAveragePool, a Reshape to a row Flatten, MatMul Gemm with its weights (out, in),
+Sum becomes Add, a mean over rows and columns GlobalAveragePool, a Reshape to a row Flatten, MatMul Gemm with weights (out, in),
 automatic padding explicit. Reshapes keep the batch, whatever number of images it was written for. Knows no constants' arithmetic.
 """
 

@@ -59,7 +59,8 @@ def input_size(image: OnnxImage, asked: int | None, where: str) -> int:
     sides = {side for side in (image.height, image.width) if side is not None}
     if len(sides) > 1:
         raise ConfigError(
-            f"{where} takes images of {image.width} x {image.height} pixels", hint="edge-resnet crops squares: export it for a square"
+            f"{where} takes images of {image.width} x {image.height} pixels",
+            hint="edge-resnet crops squares: export it for a square",
         )
     fixed = sides.pop() if sides else None
     if fixed is None and asked is None:
@@ -105,7 +106,7 @@ def verify_wrapped(wrapped: Wrapped, pixels: npt.NDArray[np.uint8]) -> float:
     """Compare with the original in ONNX Runtime at batch 1, 2 and 5 on ``pixels`` (≥ 5, H, W, 3) uint8 RGB.
 
     An original that takes one image gets them one by one. Returns the largest absolute difference of a logit. Raises ExportError
-    where they differ or the graph holds for one image alone, WeightsError where the original does not run, or gives probabilities.
+    where they differ or the graph holds for one image alone, WeightsError where the original does not run or gives probabilities.
     """
     original = onnx.ModelProto()
     original.CopyFrom(wrapped.original)

@@ -2,8 +2,8 @@
 
 TensorRT fuses Conv + Add + ReLU into one INT8 kernel only if the shortcut's input of the Add is quantized and the main branch is
 not; one pair too many or too few makes INT8 slower than FP16 (NVIDIA's notes on quantizing residual networks). ONNX Runtime has
-no such kernel and needs every edge quantized, so the form for the CPU adds the main branch, what is concatenated, and the classifier.
-An operator whose placement was not thought through is refused by the name of its node.
+no such kernel and needs every edge quantized, so the form for the CPU adds the main branch, what is concatenated, and the
+classifier. An operator whose placement was not thought through is refused by the name of its node.
 """
 
 from __future__ import annotations
@@ -99,8 +99,8 @@ def tensorrt_pairs(model: onnx.ModelProto, keep: frozenset[str] = frozenset()) -
     average pool on a shortcut, which shares the pair of the block's input; the
     shortcut's input of every residual Add (an identity shares the pair of the block's input); the input of the global average
     pool. What is concatenated gets no pair: TensorRT moves the pair of the result in front of it, with one scale for all parts.
-    Raises CalibrationError for a network without a convolution, for a name in ``keep`` that no node has, and for a node that has no
-    place in INT8.
+    Raises CalibrationError for a network without a convolution, for a name in ``keep`` that no node has, and for a node that has
+    no place in INT8.
     """
     graph = _edges(model)
     _check(graph, keep)
@@ -225,7 +225,9 @@ def _shortcut(graph: _Graph, add: onnx.NodeProto) -> int | None:
     The main branch ends with a convolution that nobody else reads. Where both do, the shortcut is the one with fewer convolutions
     between the block's input and it.
     """
-    fusible = [name in graph.maker and graph.maker[name].op_type == "Conv" and len(graph.readers[name]) == 1 for name in add.input]
+    fusible = [
+        name in graph.maker and graph.maker[name].op_type == "Conv" and len(graph.readers[name]) == 1 for name in add.input
+    ]
     if not any(fusible):
         return None
     if not all(fusible):
@@ -260,8 +262,8 @@ def _cpu_reason(graph: _Graph, name: str, index: int) -> str:
 def _range_of(graph: _Graph, tensor: str) -> str:
     """The tensor whose range is taken: the two sides of a MaxPool or a Flatten share one, so that these run on integers.
 
-    A MaxPool's output holds the largest values of its input, not the smallest: where another node reads the input, it must come from
-    a Relu.
+    A MaxPool's output holds the largest values of its input, not the smallest: where another node reads the input, it must come
+    from a Relu.
     """
     shared, maker = tensor, graph.maker.get(tensor)
     readers = graph.readers[tensor]
