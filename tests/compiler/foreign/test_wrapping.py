@@ -214,7 +214,7 @@ def test_the_size_is_said_once(shape: list[object], asked: int | None, match: st
 
 
 def _randomised(path: Path) -> onnx.ModelProto:
-    """A light model with seeded random weights: as shipped, all weights of a tensor are one number, and every image looks alike."""
+    """A light model with seeded random weights: as shipped, all weights of a tensor are one number, all images look alike."""
     model = onnx.load(path)
     rng, constants = np.random.default_rng(0), {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for node in [node for node in model.graph.node if node.op_type == "ConstantOfShape"]:
