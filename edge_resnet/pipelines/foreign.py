@@ -82,7 +82,7 @@ def _check_normalisation(choice: PreprocessChoice, where: str) -> None:
     if choice.mean is None or choice.std is None:
         raise ConfigError(
             f"nothing says how the images of {where} are normalised",
-            hint="--normalise imagenet (mean and std), unit (0 to 1) or none (0 to 255: the graph does it), or --mean and --std",
+            hint="edge-resnet build --normalise imagenet (mean and std), unit (0 to 1) or none (0 to 255), or its mean and std",
         )
 
 

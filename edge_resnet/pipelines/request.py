@@ -44,10 +44,10 @@ class PreprocessChoice:
         if normalise not in NORMALISATIONS:
             known = ", ".join(get_args(Normalisation))
             raise ConfigError(
-                f"no normalisation is called {normalise!r}", hint=f"choose one of {known}, or give --mean and --std"
+                f"no normalisation is called {normalise!r}", hint=f"choose one of {known}, or give a mean and a std"
             )
         if mean is not None or std is not None:
-            raise ConfigError("--normalise stands for a mean and a std", hint="leave it out, or leave --mean and --std out")
+            raise ConfigError("--normalise stands for a mean and a std", hint="leave it out, or leave mean and std out")
         return cls(*sizes, interpolation, *NORMALISATIONS[normalise])
 
 

@@ -130,7 +130,7 @@ def _node_faults(node: onnx.NodeProto, opset: int) -> Iterator[tuple[str, str]]:
     if node.domain not in _DOMAINS:
         yield f"node {named(node)} is an operator of {node.domain[:40]}", "export standard ONNX operators alone"
     elif "Quantize" in node.op_type or node.op_type.startswith("QLinear") or node.op_type.endswith("Integer"):
-        yield f"it is quantized already, at node {named(node)}", f"{_FP32}; build --int8 quantizes it"
+        yield f"it is quantized already, at node {named(node)}", f"{_FP32}; edge-resnet build --int8 quantizes it"
     elif not onnx.defs.has(node.op_type, max_inclusive_version=opset):
         yield f"opset {opset} has no operator like that of node {named(node)}", "export it with opset_version=17"
     elif node.op_type not in OPERATORS and node.op_type not in _DISSOLVED:

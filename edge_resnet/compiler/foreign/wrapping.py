@@ -64,9 +64,11 @@ def input_size(image: OnnxImage, asked: int | None, where: str) -> int:
         )
     fixed = sides.pop() if sides else None
     if fixed is None and asked is None:
-        raise ConfigError(f"{where} takes images of any height", hint="--input-size 224 says which side, in pixels")
+        raise ConfigError(
+            f"{where} takes images of any height", hint="edge-resnet build --input-size 224 says which side, in pixels"
+        )
     if fixed is not None and asked not in (None, fixed):
-        hint = f"leave --input-size out, or export it for {asked} pixels"
+        hint = f"leave the input size out, or export it for {asked} pixels"
         raise ConfigError(f"{where} takes images of {fixed} pixels, not {asked}", hint=hint)
     return fixed if fixed is not None else asked or 0
 
