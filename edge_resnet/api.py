@@ -18,7 +18,7 @@ from edge_resnet.artifact.folder import Artifact, open_artifact
 from edge_resnet.artifact.schema import nearest_family
 from edge_resnet.core.errors import ConfigError, MissingDependencyError
 from edge_resnet.core.packages import EXTRAS, extra_command
-from edge_resnet.core.records import BatchProfile, Family, Interpolation, Normalisation, Precision, Progress, Shortcut
+from edge_resnet.core.records import BatchProfile, Family, Interpolation, ModelSpec, Normalisation, Precision, Progress, Shortcut
 from edge_resnet.images.datasets import open_data
 from edge_resnet.images.imageset import ImageSet
 from edge_resnet.images.labelfile import named_classes
@@ -86,7 +86,7 @@ def build(
     """
     with _extras(onnx="build"), ExitStack() as stack:
         from edge_resnet.pipelines import build as offline
-        from edge_resnet.pipelines.selection import ModelSpec, PreprocessChoice, Request, select
+        from edge_resnet.pipelines.selection import PreprocessChoice, Request, select
         from edge_resnet.pipelines.torchmodel import module_weights
         from edge_resnet.quantization.recipes import overridden_recipe
 

@@ -22,7 +22,7 @@ from edge_resnet.pipelines.foreign import open_foreign
 from edge_resnet.pipelines.request import PreprocessChoice, Request
 from edge_resnet.pipelines.torchmodel import is_resnet, spec_of
 
-__all__ = ["ModelSpec", "PreprocessChoice", "Request", "Selection", "select"]
+__all__ = ["PreprocessChoice", "Request", "Selection", "select"]
 
 _log = logging.getLogger(__name__)
 
