@@ -25,7 +25,9 @@ def _second_input(model: onnx.ModelProto) -> None:
 
 
 def _second_output(model: onnx.ModelProto) -> None:
-    model.graph.output.append(helper.make_tensor_value_info(model.graph.node[0].output[0], TensorProto.FLOAT, None))
+    model.graph.output.append(
+        helper.make_tensor_value_info(model.graph.node[0].output[0], TensorProto.FLOAT, ["n", 8, SIZE, SIZE])
+    )
 
 
 def _reshaped(*dims: object) -> Callable[[onnx.ModelProto], None]:
@@ -133,10 +135,10 @@ def test_batch_norms_in_training_mode_are_refused() -> None:
     ones = {name: np.ones(3, np.float32) for name in "smvb"}
     nodes = [
         helper.make_node("BatchNormalization", ["image", *"sbmv"], ["a", "x", "y"], name="norm", training_mode=1),
-        helper.make_node("GlobalAveragePool", ["a"], ["b"], name="gap"),
+        helper.make_node("GlobalAveragePool", ["a"], ["pooled"], name="gap"),
     ]
     with pytest.raises(WeightsError, match=r"node norm .*training mode"):
-        wrap(graph_of(nodes, "b", ones), Preprocess(SIZE, SIZE), "it")
+        wrap(graph_of(nodes, "pooled", ones), Preprocess(SIZE, SIZE), "it")
 
 
 def test_a_yes_or_no_for_each_class_is_refused() -> None:
