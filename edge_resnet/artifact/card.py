@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from edge_resnet.artifact.schema import Manifest
+from edge_resnet.artifact.schema import ForeignSpec, Manifest
 from edge_resnet.core.records import Preprocess
 from edge_resnet.core.text import printable
 
@@ -56,6 +56,9 @@ def _weights(manifest: Manifest) -> Iterator[str]:
         yield f"Their repository states the license {origin.license}. It goes with them into this artifact."
     else:
         yield "Their license is not recorded here; it goes with them into this artifact."
+    if isinstance(manifest.model, ForeignSpec):
+        yield "The network came as ONNX and was verified against that file."
+        yield from (f"Changed: {change}." for change in manifest.model.changes)
 
 
 def _calibration(manifest: Manifest) -> Iterator[str]:

@@ -64,7 +64,9 @@ def correct(
     """
     recipe = table.recipe
     if recipe.correction == "bias":
-        return Corrected(correct_biases(graph, table.amax, images, frozenset(recipe.keep_high_precision), progress=progress))
+        seen, judges = held_out(images, logits)
+        keep = frozenset(recipe.keep_high_precision)
+        return Corrected(correct_biases(graph, table.amax, seen, keep, progress=progress), {}, judges)
     if recipe.correction == "learned":
         return _learned(graph, table, images, logits, progress)
     return Corrected(None)

@@ -1,13 +1,14 @@
 """Runs an exported graph in torch, node by node, so that gradients reach what INT8 rounds.
 
-Does not know about images or methods, and only knows the operators of our own graphs: what the export writes and the corrections
-add.
+Does not know about images or methods, and only knows the operators that can be placed in INT8: those of our own graphs, what the
+corrections add, and those of other classifiers.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -69,8 +70,9 @@ class FakeQuantize(torch.autograd.Function):
 
 def _pieces(tensor: Tensor) -> Sequence[Tensor]:
     """Flat views of a dense tensor in the order of its memory."""
-    order = sorted(range(tensor.dim()), key=lambda axis: -tensor.stride(axis))
-    return tensor.detach().permute(order).reshape(-1).split(_PIECE)
+    strides: tuple[int, ...] = tensor.stride()
+    order = sorted(range(tensor.dim()), key=lambda axis: -strides[axis])
+    return torch.split(tensor.detach().permute(order).reshape(-1), _PIECE)
 
 
 def read_by(steps: Mapping[str, Tensor]) -> PairReader:
@@ -150,19 +152,69 @@ def _convolve(inputs: list[Tensor], attributes: Attributes) -> Tensor:
         inputs = [F.pad(inputs[0], (left, right, top, bottom)), *inputs[1:]]
         top = left = 0
     bias = inputs[2] if len(inputs) > 2 else None
-    stride = tuple(attributes.get("strides", [1, 1]))
-    return F.conv2d(inputs[0], inputs[1], bias, stride=stride, padding=(top, left), groups=attributes.get("group", 1))
+    stride, dilation = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
+    groups = attributes.get("group", 1)
+    return F.conv2d(inputs[0], inputs[1], bias, tuple(stride), (top, left), tuple(dilation), groups)
 
 
 def _pool(inputs: list[Tensor], attributes: Attributes) -> Tensor:
-    return F.max_pool2d(inputs[0], attributes["kernel_shape"], attributes["strides"], attributes["pads"][:2])
+    """The largest of each window. Padding is never the largest."""
+    window = _Window.of(inputs[0], attributes)
+    padded = F.pad(inputs[0], window.pads, value=float("-inf")) if any(window.pads) else inputs[0]
+    return F.max_pool2d(padded, window.kernel, window.strides, 0, window.dilations)
 
 
 def _average(inputs: list[Tensor], attributes: Attributes) -> Tensor:
-    """Of 2x2 pixels on a shortcut: what lies beyond an odd edge is not counted, as the exporter writes it."""
-    pads, ceil = attributes.get("pads", [0, 0, 0, 0])[:2], bool(attributes.get("ceil_mode", 0))
-    counts = bool(attributes.get("count_include_pad", 0))
-    return F.avg_pool2d(inputs[0], attributes["kernel_shape"], attributes["strides"], pads, ceil, counts)
+    """The mean of each window, of the pixels of the image unless ``count_include_pad``; never of what ``ceil_mode`` adds."""
+    window, x = _Window.of(inputs[0], attributes), inputs[0]
+    if not any(window.pads):
+        return F.avg_pool2d(x, window.kernel, window.strides)
+    inside = torch.ones_like(x[:1, :1])
+    if attributes.get("count_include_pad", 0):
+        top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
+        inside = F.pad(inside, (left, right, top, bottom), value=1.0)
+        beyond = (0, window.pads[1] - right, 0, window.pads[3] - bottom)
+        inside = F.pad(inside, beyond)
+    else:
+        inside = F.pad(inside, window.pads)
+    means = F.avg_pool2d(F.pad(x, window.pads), window.kernel, window.strides)
+    return means / F.avg_pool2d(inside, window.kernel, window.strides)
+
+
+@dataclass(frozen=True)
+class _Window:
+    """A pooling's window. ``pads``: left, right, top, bottom, with the rows and columns that ``ceil_mode`` adds at the end."""
+
+    kernel: tuple[int, int]
+    strides: tuple[int, int]
+    dilations: tuple[int, int]
+    pads: tuple[int, int, int, int]
+
+    @classmethod
+    def of(cls, x: Tensor, attributes: Attributes) -> _Window:
+        """The window of a node on (n, C, H, W)."""
+        kernel, strides = attributes["kernel_shape"], attributes.get("strides", [1, 1])
+        dilations, pads = attributes.get("dilations", [1, 1]), list(attributes.get("pads", [0, 0, 0, 0]))
+        for axis in range(2):
+            reach = (kernel[axis] - 1) * dilations[axis] + 1
+            size = x.shape[2 + axis] + pads[axis] + pads[2 + axis]
+            rest = (size - reach) % strides[axis]
+            # A window that would begin in the padding at the end is left out.
+            begins = size - reach - rest + strides[axis]
+            if attributes.get("ceil_mode", 0) and rest and begins < x.shape[2 + axis] + pads[axis]:
+                pads[2 + axis] += strides[axis] - rest
+        top, left, bottom, right = pads
+        return cls(_pair(kernel), _pair(strides), _pair(dilations), (left, right, top, bottom))
+
+
+def _pair(values: list[int]) -> tuple[int, int]:
+    first, second = values
+    return first, second
+
+
+def _batch_norm(inputs: list[Tensor], attributes: Attributes) -> Tensor:
+    x, scale, bias, mean, variance = inputs[:5]
+    return F.batch_norm(x, mean, variance, scale, bias, eps=attributes.get("epsilon", 1e-5))
 
 
 def _pad(inputs: list[Tensor], attributes: Attributes) -> Tensor:  # noqa: ARG001 - every operator has the same signature
@@ -181,6 +233,8 @@ _OPERATORS: Mapping[str, Callable[[list[Tensor], Attributes], Tensor]] = {
     "Relu": lambda inputs, _: torch.relu(inputs[0]),
     "MaxPool": _pool,
     "AveragePool": _average,
+    "BatchNormalization": _batch_norm,
+    "Concat": lambda inputs, attributes: torch.cat(inputs, attributes["axis"]),
     "GlobalAveragePool": lambda inputs, _: inputs[0].mean((2, 3), keepdim=True),
     "Flatten": lambda inputs, _: inputs[0].flatten(1),
     "Gemm": lambda inputs, _: F.linear(inputs[0], inputs[1], inputs[2] if len(inputs) > 2 else None),

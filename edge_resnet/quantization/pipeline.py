@@ -20,11 +20,12 @@ from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.images.calibration import CalibrationImages
 from edge_resnet.images.checks import sampled_stats
-from edge_resnet.images.imagecache import CachedImages
+from edge_resnet.images.imagecache import CachedImages, ImageCache
 from edge_resnet.measurement.accuracy import chance_warning
+from edge_resnet.quantization.blame import Disagreement, agreement_of, blame_layers, unheld_warning, wanted_agreement
 from edge_resnet.quantization.budget import BudgetProblem, meet_budget
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, Counted, collect, table_from
-from edge_resnet.quantization.correction import correct
+from edge_resnet.quantization.correction import HeldOut, correct
 from edge_resnet.quantization.coverage import CoverageReport, coverage_report, ranges_now, snapshot_counts
 from edge_resnet.quantization.diagnose import (
     check_answers,
@@ -92,7 +93,7 @@ class CalibrationReport:
 
 def make_int8(
     model_path: Path,
-    images: CachedImages,
+    images: ImageCache,
     recipe: QuantRecipe,
     validation: Validation | None = None,
     *,
@@ -106,7 +107,7 @@ def make_int8(
     model = onnx.load(model_path)
     exact = Corrections(exact_input=recipe.exact_input)
     base = apply(model, exact)
-    equalized = balance(base, images, recipe, progress=progress) if recipe.correction == "learned" else Corrections()
+    equalized = balance(base, images, recipe, progress=progress) if recipe.correction != "none" else Corrections()
     graph = apply(base, equalized)
     counted, recipe = _measure(graph, images, recipe, progress)
     table = _exact(table_from(counted.histograms, recipe, len(images), images.digest, sha256_of(model_path)))
@@ -121,6 +122,8 @@ def make_int8(
         if budget.kept:
             keep = (*keep, *budget.kept)
             table = replace(table, recipe=replace(recipe, keep_high_precision=keep))
+    elif corrected.held_out is not None:
+        warnings += _judge(parts, corrected.held_out, progress)
     return Int8(table, parts.merged(frozenset(keep)), budget, tuple(warnings))
 
 
@@ -263,6 +266,23 @@ def _meet(parts: _Parts, validation: Validation, progress: Progress | None) -> t
     report = meet_budget(problem, validation.max_drop, progress=progress)
     doubt = chance_warning(int((reference.argmax(axis=1) == labels).sum()), labels.tolist(), reference.shape[1])
     return report, [] if doubt is None else [f"FP32's {doubt}"]
+
+
+def _judge(parts: _Parts, judges: HeldOut, progress: Progress | None) -> list[str]:
+    """A warning if INT8 gives FP32's class too rarely on images that it was not made with: which layers, and what helps."""
+
+    def logits(keep: frozenset[str], positions: Sequence[int]) -> npt.NDArray[np.float32]:
+        chosen = (judges.images.take(positions[start : start + _BATCH]) for start in range(0, len(positions), _BATCH))
+        return simulate(parts.graph(keep), chosen)
+
+    found = agreement_of(judges.logits, logits(frozenset(), range(len(judges.logits))))
+    wanted = wanted_agreement(judges.logits.shape[1])
+    _log.info("%d of %d held-out images get FP32's class", found.same, found.count)
+    if not found.falls_short(wanted):
+        return []
+    already = frozenset(parts.table.recipe.keep_high_precision)
+    problem = Disagreement(tuple(quantized_weights(parts.model, already)), judges.logits, logits)
+    return unheld_warning(found, wanted, blame_layers(problem, wanted, progress=progress))
 
 
 def _exact(table: CalibrationTable) -> CalibrationTable:

@@ -18,6 +18,7 @@ from torch import Tensor
 from edge_resnet.compiler.graph.corrections import Corrections, Floats, Integers, apply
 from edge_resnet.compiler.graph.placement import quantized_weights
 from edge_resnet.compiler.graph.scales import weight_scales
+from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.images.imagecache import CachedImages
 from edge_resnet.quantization.covariance import InputStatistics, input_statistics
@@ -34,6 +35,8 @@ _BYTES = 512 << 20
 _DAMPING = 0.01
 #: Weights that are rounded before the rest is updated, by one product of matrices.
 _BLOCK = 128
+#: Dampings that are tried, each ten times the one before.
+_ATTEMPTS = 6
 
 
 @torch.inference_mode()
@@ -156,12 +159,14 @@ def _round_block(left: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
 def _inverse_factor(covariance: Tensor) -> Tensor:
     """The upper Cholesky factor of the damped covariance's inverse, (K, K). The damping grows until the factor exists."""
     damping = _DAMPING * float(covariance.diagonal().mean())
-    while True:
+    for _ in range(_ATTEMPTS):
         damped = covariance.clone()
         damped.diagonal().add_(damping)
         lower, failed = torch.linalg.cholesky_ex(damped)
         if not failed:
+            upper: Tensor
             upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
             if not failed:
                 return upper
         damping *= 10
+    raise CalibrationError("the inputs of a layer have no covariance", hint="build without rounding: --correct bias")
