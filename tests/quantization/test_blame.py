@@ -51,8 +51,8 @@ def noisy(damages: Sequence[float], images: int = 200) -> Disagreement:
 def test_the_broken_block_of_a_real_graph_is_blamed() -> None:
     """Of a network with one block scaled apart, the layer that reads the scaled tensor makes nearly all of the damage."""
     model, images = rescaled(graph(small()), 3000, ("layer2.0",)), image_batch(48, 16)
-    histograms, count = collect(model, measured_tensors(model), [images], len(images))
-    table = table_from(histograms, QuantRecipe(method="mse"), count, "", "")
+    counted = collect(model, measured_tensors(model), [images], len(images))
+    table = table_from(counted.histograms, QuantRecipe(method="mse"), counted.images, "", "")
 
     def logits(keep: frozenset[str], positions: Sequence[int]) -> Floats:
         kept = replace(table.recipe, keep_high_precision=tuple(keep))

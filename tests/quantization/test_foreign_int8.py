@@ -39,8 +39,8 @@ def _graph(name: str) -> onnx.ModelProto:
 
 
 def _table(graph: onnx.ModelProto) -> CalibrationTable:
-    histograms, count = collect(graph, measured_tensors(graph), [IMAGES], len(IMAGES))
-    return table_from(histograms, RECIPE, count, "", "")
+    counted = collect(graph, measured_tensors(graph), [IMAGES], len(IMAGES))
+    return table_from(counted.histograms, RECIPE, counted.images, "", "")
 
 
 def _error(found: np.ndarray, wanted: np.ndarray) -> float:
