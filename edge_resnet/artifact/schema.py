@@ -2,15 +2,64 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import ClassVar
 
-from edge_resnet.core.records import BatchProfile, ModelSpec, Precision, Preprocess, QuantRecipe, _require
+from edge_resnet.core.records import BatchProfile, Family, ModelSpec, Precision, Preprocess, QuantRecipe, _require
 
-__all__ = ["SCHEMA_VERSION", "BudgetReport", "CalibrationTable", "FileEntry", "Manifest", "QatReport", "WeightsOrigin"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "BudgetReport",
+    "CalibrationTable",
+    "FileEntry",
+    "ForeignSpec",
+    "Manifest",
+    "QatReport",
+    "WeightsOrigin",
+    "nearest_family",
+]
 
 #: The schema version of the manifest. A reader refuses a newer one and upgrades an older one.
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+
+
+@dataclass(frozen=True)
+class ForeignSpec:
+    """A classifier of another maker, which came as ONNX or as a torch module: what is known of it without knowing its layers.
+
+    ``name``: of its file or class. ``input_size``: side of the square input in pixels. ``weights``: ``sha256:…`` of the file.
+    ``changes``: what was changed beyond the input, a line each. Its other fields are properties of ``ModelSpec`` too.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, str]] = MappingProxyType({"extra": "forbid"})
+
+    name: str
+    classes: int
+    input_size: int
+    weights: str
+    changes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(
+            re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}", self.name) is not None, f"no network is named {self.name[:90]!a}"
+        )
+        _require(
+            2 <= self.classes <= 100_000, f"classes must lie in 2..100000, not {self.classes}", "as many as there are labels"
+        )
+        _require(8 <= self.input_size <= 4096, f"input size must lie in 8..4096 pixels, not {self.input_size}", "224 or 32")
+
+    @property
+    def family(self) -> None:
+        """None: it is of no family of edge-resnet's."""
+        return
+
+
+def nearest_family(model: ModelSpec | ForeignSpec) -> Family:
+    """The family of a network; of a foreign one that which takes images of such a size, for what depends on the size alone."""
+    return model.family or ("imagenet" if model.input_size >= 64 else "cifar")
 
 
 @dataclass(frozen=True)
@@ -115,11 +164,11 @@ class Manifest:
     ``calibration``: the origin of the ranges, for people (None unless INT8). ``export_max_abs``: largest difference of a logit
     between torch and ONNX Runtime after the export. ``tools``: package → version. ``files``: relative name → entry. ``budget``:
     the measurements for ``--max-drop`` (None without it). ``warnings``: those of the INT8 build. ``origin``: of the
-    weights; None in artifacts of older versions.
+    weights; None in artifacts of older versions. ``model``: a network of He et al. 2015, or a foreign one (since schema 3).
     """
 
     schema_version: int
-    model: ModelSpec
+    model: ModelSpec | ForeignSpec
     preprocess: Preprocess
     precision: Precision
     batch: BatchProfile

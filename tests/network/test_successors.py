@@ -128,8 +128,8 @@ def test_int8_and_fp16_of_it(name: str, tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     export(deployable(spec), spec.input_size, path)
     model, images = onnx.load(path), image_batch(16, 40)
-    histograms, count = collect(model, measured_tensors(model), [images], len(images))
-    table: CalibrationTable = table_from(histograms, QuantRecipe(method="max", images=count), count, "", "")
+    counted = collect(model, measured_tensors(model), [images], len(images))
+    table: CalibrationTable = table_from(counted.histograms, QuantRecipe(method="max", images=len(images)), len(images), "", "")
     exact = logits(model, images)
     for form in ("tensorrt", "onnxruntime"):
         found = logits(quantize(model, table, form), images)

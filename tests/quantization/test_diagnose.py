@@ -90,7 +90,7 @@ def export_with(preprocess: Preprocess, real_data: Path, path: Path) -> None:
 def measured(model: onnx.ModelProto, images: Images) -> Histograms:
     """Histograms of a graph over images."""
     cut = (images[start : start + 32] for start in range(0, len(images), 32))
-    return collect(model, measured_tensors(model), cut, len(images))[0]
+    return collect(model, measured_tensors(model), cut, len(images)).histograms
 
 
 def ranges(histograms: Histograms, recipe: QuantRecipe) -> CalibrationTable:
@@ -243,6 +243,18 @@ def test_the_warning_is_one_line_with_the_worst_first() -> None:
     assert "layer4" not in lines[0]
     assert "2 more" in lines[0]
     assert "--max-drop" in lines[0]
+
+
+def test_a_layer_with_several_risks_is_named_and_counted_once() -> None:
+    """Four layers with two risks each: the worse one of each is told, and one layer is left over, not five risks."""
+    risks = [Risk(f"layer{index % 4}", 9.0 - index, f"reason {index}") for index in range(8)]
+    (line,) = risk_warning(risks[::-1])
+    assert [word for word in ("reason 0", "reason 1", "reason 2", "reason 3", "reason 4") if word in line] == [
+        "reason 0",
+        "reason 1",
+        "reason 2",
+    ]
+    assert "and 1 more layer;" in line
 
 
 def test_a_good_set_gives_no_warning() -> None:
