@@ -185,10 +185,10 @@ def test_successors_beside_torchvisions_figures(known: list[NetworkFacts]) -> No
         assert facts[name].multiply_adds / 1e9 == pytest.approx(meta["_ops"], abs=0.001)
 
 
-def test_the_published_accuracies_are_torchvisions() -> None:
+def test_the_published_accuracies_are_torchvisions(known: list[NetworkFacts]) -> None:
     """For every network that can be built, both versions of its weights, and none that torchvision does not have."""
     pytest.importorskip("torchvision")
-    for facts in known_networks():
+    for facts in known:
         published = {}
         for version in ("v1", "v2"):
             with suppress(WeightsError):
