@@ -263,11 +263,16 @@ def test_a_good_set_gives_no_warning() -> None:
     assert set_warnings(from_arrays("good", image_batch(200, 16), np.arange(200) % 10, []), 10, spec) == []
 
 
-def test_real_sets_give_no_warning(cifar: Trained, real_data: Path) -> None:
-    """CIFAR-10, ImageNet's five hundred of as many classes, and handwritten digits, as their networks see them."""
+def test_real_sets_give_no_warning(cifar: Trained) -> None:
+    """CIFAR-10 and handwritten digits, as their networks see them."""
     assert set_warnings(from_arrays("cifar10", cifar.train, cifar.labels), 10, CIFAR) == []
-    assert set_warnings(open_images(real_data / "imagenet" / "sample500.csv"), 1000, Preprocess()) == []
     assert set_warnings(load_named("digits", "train"), 10, CIFAR) == []
+
+
+@pytest.mark.slow
+def test_imagenet_gives_no_warning(real_data: Path) -> None:
+    """Five hundred images of as many classes, as a network sees them."""
+    assert set_warnings(open_images(real_data / "imagenet" / "sample500.csv"), 1000, Preprocess()) == []
 
 
 def test_ten_classes_of_a_thousand_are_enough() -> None:

@@ -93,7 +93,7 @@ def noise(height: int, width: int, seed: int = 0) -> Pixels:
 
 
 @pytest.mark.parametrize("method", get_args(Interpolation))
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 64), st.integers(0, 64), st.integers(0, 99), st.integers(1, 64))
 def test_any_frame_is_preprocessed_exactly(
     library: ctypes.CDLL, method: Interpolation, height: int, width: int, crop: int, extra: int, seed: int, pixels: int
@@ -106,18 +106,25 @@ def test_any_frame_is_preprocessed_exactly(
     np.testing.assert_array_equal(on_the_processor(library, frame, spec, 3 * pixels), preprocess_bgr(frame, spec))
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        Preprocess(256, 224),
-        Preprocess(224, 224, "bicubic"),
-        Preprocess(320, 288),
-        Preprocess(235, 224, "bicubic"),
-        Preprocess(32, 32),
-    ],
+SPECS = (
+    Preprocess(256, 224),
+    Preprocess(224, 224, "bicubic"),
+    Preprocess(320, 288),
+    Preprocess(235, 224, "bicubic"),
+    Preprocess(32, 32),
 )
+SIZES = ((1, 1), (1, 4000), (4000, 1), (224, 224), (256, 256), (480, 640), (1920, 1080), (2160, 3840), (3001, 3007))
+#: Frames of many pixels take most of the time: each filter once in every run.
+LARGE = {(2160, 3840): (SPECS[0], SPECS[3]), (3001, 3007): (SPECS[1], SPECS[4])}
+
+
 @pytest.mark.parametrize(
-    "size", [(1, 1), (1, 4000), (4000, 1), (224, 224), (256, 256), (480, 640), (1920, 1080), (2160, 3840), (3001, 3007)]
+    ("size", "spec"),
+    [
+        pytest.param(size, spec, marks=pytest.mark.slow if spec not in LARGE.get(size, SPECS) else ())
+        for size in SIZES
+        for spec in SPECS
+    ],
 )
 def test_usual_and_extreme_frames_are_preprocessed_exactly(library: ctypes.CDLL, size: tuple[int, int], spec: Preprocess) -> None:
     """The usual crops of camera frames, of lines, and of frames too large for the shared memory of a block."""
