@@ -181,7 +181,8 @@ def _check(graph: _Graph, keep: frozenset[str]) -> None:
     for node in graph.nodes.values():
         if node.op_type == "Conv" or convolved & set(node.input):
             convolved |= set(node.output)
-        if fault := _fault(graph, node, behind=bool(convolved & set(node.output))):
+        fault = _fault(graph, node, behind=bool(convolved & set(node.output)))
+        if fault is not None:
             raise CalibrationError(
                 f"node {node.name} ({node.op_type}) has no place in INT8{fault}",
                 hint="edge-resnet build --fp16 or edge-resnet build --fp32 builds the network without INT8",
