@@ -89,8 +89,8 @@ def _confidence(manifest: Manifest) -> Iterator[str]:
         f"Logits are divided by the temperature {rule.temperature:.4g}, and an answer with a probability below "
         f"{rule.threshold:.4g} is `unknown`: at most {rule.max_wrong:g} % of the others are to be wrong. Found on {rule.images} "
         f"labelled images ({rule.data}), {computed.get(rule.computation, rule.computation.upper())}, on {rule.backend}: "
-        f"{rule.answered} are answered, {rule.wrong} of them wrongly (upper 95 % bound {rule.wrong_bound:.2f} %); on images that the "
-        f"rule was not found on, {rule.held_out_wrong} of {rule.held_out_answered}."
+        f"{rule.answered} are answered, {rule.wrong} of them wrongly (upper 95 % bound {rule.wrong_bound:.2f} %); on "
+        f"images that the rule was not found on, {rule.held_out_wrong} of {rule.held_out_answered}."
     )
     yield "That holds for frames like those images; an image of none of the classes may still get a confident answer."
 

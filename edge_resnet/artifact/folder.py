@@ -40,9 +40,9 @@ __all__ = [
     "newest_artifact",
     "open_artifact",
     "read_record",
+    "rewrite_manifest",
     "staging",
     "staging_engine",
-    "rewrite_manifest",
     "write_json",
     "write_manifest",
 ]
@@ -199,9 +199,9 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def rewrite_manifest(artifact: Artifact, manifest: Manifest) -> Artifact:
-    """Replace the manifest and the model card of an artifact by those of ``manifest``, in one step; all other files stay.
+    """Replace an artifact's manifest and model card by those of ``manifest``, in one step; all other files stay.
 
-    When it was created and with which tools stays, too: it is the same network. A copy of the folder, whose files are links to the
+    The time and tools of the build stay, too. A copy of the folder, whose files are links to the
     same content where the file system can, takes its place, so that after a kill the old or the new one is there. Raises
     BuildError if the folder cannot be written or is the working folder.
     """

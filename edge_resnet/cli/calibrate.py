@@ -119,9 +119,7 @@ def calibrate(
     """
     if threshold is not None:
         _refuse(context.params.keys() - _THRESHOLD, context, "has no meaning with --threshold", "leave it out")
-        calibrate_threshold(
-            ThresholdRequest(artifact, threshold, val_data, backend or "auto", simulate_int8, json_output)
-        )
+        calibrate_threshold(ThresholdRequest(artifact, threshold, val_data, backend or "auto", simulate_int8, json_output))
         return
     _refuse(_ONLY_THRESHOLD, context, "is for --threshold", "add --threshold PERCENT, or leave it out")
     from edge_resnet.quantization.recipes import RecipeOverrides
@@ -155,7 +153,9 @@ def _check_options(context: typer.Context) -> None:
     """Raise ConfigError unless one thing is requested, with images to do it on, and no option that has no meaning for it."""
     requested = [name for name in _WITHOUT if context.params[name]]
     if not requested:
-        raise ConfigError("calibrate needs to know what to make", hint="-o artifacts/NAME, --sweep, --calib-report or --threshold")
+        raise ConfigError(
+            "calibrate needs to know what to make", hint="-o artifacts/NAME, --sweep, --calib-report or --threshold"
+        )
     if len(requested) > 1:
         pair = f"{_option(requested[0])} and {_option(requested[1])}"
         raise ConfigError(f"{pair} exclude each other", hint="run them one after another")

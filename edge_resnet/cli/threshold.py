@@ -81,14 +81,14 @@ def _lines(rule: ConfidenceRule | None) -> list[str]:
     held = "no part of the images gave a threshold for the others"
     if rule.held_out_answered:
         share = 100 * rule.held_out_wrong / rule.held_out_answered
-        held = f"{rule.held_out_wrong} of {rule.held_out_answered} answers wrong ({share:.2f} %)"
+        held = f"{rule.held_out_wrong} of {rule.held_out_answered} answers wrong ({share:.2f} %), in five parts"
+    answered, share = rule.answered, 100 * rule.wrong / rule.answered
+    unknown = f"{answered} answers ({100 * answered / rule.images:.1f} %), {rule.images - answered} unknown"
     return [
         f"{rule.images} labelled images, {computed} on {rule.backend}",
-        f"temperature {rule.temperature:6.3f}     ECE {rule.ece_before:.2f} points without it, {rule.ece_after:.2f} with it (held out)",
-        f"threshold   {rule.threshold:6.4f}     {rule.answered} answers ({100 * rule.answered / rule.images:.1f} %), "
-        f"{rule.images - rule.answered} unknown",
-        f"wrong answers          {rule.wrong} of {rule.answered}: {100 * rule.wrong / rule.answered:.2f} %, with 95 % confidence at "
-        f"most {rule.wrong_bound:.2f} %",
-        f"held out (5 parts)     {held}",
-        "stored in the artifact: run answers unknown below the threshold; --min-confidence overrides it",
+        f"temperature  {rule.temperature:.3f}   ECE {rule.ece_before:.2f} points at 1, {rule.ece_after:.2f} here (held out)",
+        f"threshold    {rule.threshold:.4f}  {unknown}",
+        f"wrong        {rule.wrong} of {answered} answers: {share:.2f} %, 95 % bound {rule.wrong_bound:.2f} %",
+        f"held out     {held}",
+        "stored in the artifact: run uses it; run --min-confidence overrides it",
     ]

@@ -142,9 +142,7 @@ def evaluate(
     return evaluate_with(artifact, images, EvalOptions(backend, simulate, per_image), progress=progress)
 
 
-def evaluate_with(
-    artifact: Artifact, images: ImageSet, options: EvalOptions, *, progress: Progress | None = None
-) -> Evaluation:
+def evaluate_with(artifact: Artifact, images: ImageSet, options: EvalOptions, *, progress: Progress | None = None) -> Evaluation:
     """As ``evaluate``, with the options as a record."""
     simulate = options.simulate
     check_measurable(artifact, images, simulate=simulate)

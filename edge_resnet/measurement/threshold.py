@@ -272,5 +272,5 @@ def _none(scores: Scores, temperature: float, max_wrong: float) -> DataError:
     return DataError(
         f"no threshold keeps wrong answers at {max_wrong:g} %: of the {count} most confident answers {wrong} are wrong "
         f"({100 * wrong / count:.1f} %)",
-        hint="allow more wrong answers, label more images, or check the labels: edge-resnet eval --details DIR shows the worst pairs",
+        hint="allow more wrong answers, label more images, or check their labels",
     )

@@ -85,9 +85,7 @@ class Model:
     computations. ``rule``: how its logits become an answer.
     """
 
-    def __init__(
-        self, artifact: Artifact, network: Backend, variant: Variant = "native", rule: AnswerRule | None = None
-    ) -> None:
+    def __init__(self, artifact: Artifact, network: Backend, variant: Variant = "native", rule: AnswerRule | None = None) -> None:
         self._network = network
         self._closed = False
         self.artifact = artifact

@@ -51,9 +51,7 @@ class AnswerRule:
         return best if best.probability >= self.min_confidence else ClassScore(-1, UNKNOWN, best.probability)
 
 
-def answer_rule(
-    artifact: Artifact, backend: str, variant: Variant = "native", min_confidence: float | None = None
-) -> AnswerRule:
+def answer_rule(artifact: Artifact, backend: str, variant: Variant = "native", min_confidence: float | None = None) -> AnswerRule:
     """The rule of an artifact on the backend of that name; ``min_confidence`` takes the place of its threshold.
 
     Where the artifact says neither temperature nor threshold they are 1 and 0. Where it has them from another computation, such
