@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -84,7 +83,9 @@ def test_nobody_passes() -> None:
     """Where even the most confident answers are wrong too often it is refused, with their share."""
     found = scores(2000)
     wrong = replace(found, labels=np.where(np.arange(2000) % 3 == 0, found.logits.argmin(axis=1), found.labels))
-    with pytest.raises(DataError, match=r"no threshold keeps wrong answers at 1 %: of the 659 most confident|no threshold keeps"):
+    with pytest.raises(
+        DataError, match=r"no threshold keeps wrong answers at 1 %: of the \d+ most confident answers \d+ are wrong"
+    ):
         rule_of(wrong, 1)
 
 
@@ -113,7 +114,9 @@ def test_what_is_refused(labelled: tuple[Artifact, ImageSet]) -> None:
     """Too few images, images of one class, without labels or with labels beyond the classes, and a share that is none."""
     artifact, images = labelled
     few = images.subset(range(60))
-    with pytest.raises(DataError, match=r"60 labelled images are too few for 1 % wrong answers: at least \d+ are needed") as error:
+    with pytest.raises(
+        DataError, match=r"60 labelled images are too few for 1 % wrong answers: at least \d+ are needed"
+    ) as error:
         find_rule(artifact, few, 1)
     assert "--threshold 20" in (error.value.hint or "")
     one = from_arrays("one", np.zeros((64, 32, 32, 3), np.uint8), [3] * 64)

@@ -70,9 +70,7 @@ def test_it_equals_counts_by_hand(tiny_artifacts: dict[str, Artifact], images: I
 def test_the_artifacts_rule_is_shown(tiny_artifacts: dict[str, Artifact], images: ImageSet) -> None:
     """With a temperature there are two curves, and the artifact's threshold is a row of its own."""
     artifact = tiny_artifacts["fp32"]
-    rule = ConfidenceRule(
-        2.0, 0.1234, 1.0, "fp32", "onnxruntime", artifact.source_digest(), "", "", 9, 9, 0, 1.0, 9, 0, 1.0, 1.0
-    )
+    rule = ConfidenceRule(2.0, 0.1234, 1.0, "fp32", "onnxruntime", artifact.source_digest(), "", "", 9, 9, 0, 1.0, 9, 0, 1.0, 1.0)
     found = measured(replace(artifact, manifest=replace(artifact.manifest, confidence=rule)), images)
     assert found.untempered is not None
     assert found.reliability.temperature == 2
