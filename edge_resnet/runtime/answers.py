@@ -39,7 +39,7 @@ class AnswerRule:
         if not (isfinite(self.temperature) and self.temperature > 0):
             raise ConfigError(f"a temperature is above 0, not {self.temperature}", hint="1 leaves the probabilities as they are")
         if not 0 <= self.min_confidence < 1:
-            raise ConfigError(f"a minimum confidence lies in 0..1, not {self.min_confidence}", hint="0 is for no limit")
+            raise ConfigError(f"min confidence lies in 0..1, not {self.min_confidence}", hint="0 is for no limit")
 
     def scaled(self, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Logits (…, C) float32 divided by the temperature; their order stays."""
