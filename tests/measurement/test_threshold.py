@@ -83,9 +83,7 @@ def test_nobody_passes() -> None:
     """Where even the most confident answers are wrong too often it is refused, with their share."""
     found = scores(2000)
     wrong = replace(found, labels=np.where(np.arange(2000) % 3 == 0, found.logits.argmin(axis=1), found.labels))
-    with pytest.raises(
-        DataError, match=r"keeps wrong answers at 1 %: of the \d+ most confident answers \d+ are wrong"
-    ):
+    with pytest.raises(DataError, match=r"keeps wrong answers at 1 %: of the \d+ most confident answers \d+ are wrong"):
         rule_of(wrong, 1)
 
 
