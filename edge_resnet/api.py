@@ -43,20 +43,8 @@ if TYPE_CHECKING:
     from edge_resnet.studies.sweep import SweepRequest
     from edge_resnet.studies.sweep.run import SweepObserver
 
-__all__ = [
-    "PathLike",
-    "benchmark",
-    "build",
-    "compile",
-    "evaluate",
-    "finetune",
-    "load",
-    "open_images",
-    "quantize",
-    "report",
-    "stream",
-    "train",
-]
+__all__ = ["PathLike", "benchmark", "build", "compile", "evaluate", "finetune", "load", "open_images", "quantize", "report"]
+__all__ += ["stream", "train"]
 
 #: What every path argument takes.
 PathLike: TypeAlias = "str | os.PathLike[str]"
@@ -203,18 +191,19 @@ def compile(  # noqa: A001 - the command's name
 
 def evaluate(
     model: Model | Artifact | PathLike, data: PathLike | ImageSet, *, backend: str | None = None,
-    simulate_int8: bool = False, per_image: bool = False, allow_random: bool = False, progress: Progress | None = None,
+    simulate_int8: bool = False, per_image: bool = False, details: PathLike | None = None, allow_random: bool = False,
+    progress: Progress | None = None,
 ) -> Evaluation:  # fmt: skip
     """Top-1, top-5 and agreement with FP32 on labelled images, in percent, with 95 % intervals.
 
     ``data``: a path, a data set's name or an ImageSet. ``backend``: None is that of a Model, else ``auto``. ``simulate_int8``:
     TensorRT's INT8, computed on this machine. ``per_image``: the result says which images were right, for comparisons.
-    Raises ConfigError for random weights unless ``allow_random``, and for a Model of the FP32 reference, which is what every
-    evaluation compares with; DataError where labels are missing or belong to another network.
+    ``details``: a folder for a page with the confusion matrix, accuracy per class and reliability. Raises ConfigError for random
+    weights unless ``allow_random`` and for a Model of the FP32 reference; DataError for missing labels or another network's.
     """
     with _extras():
-        from edge_resnet.measurement.accuracy import evaluate as measure
-        from edge_resnet.measurement.accuracy import refuse_random_weights
+        from edge_resnet.measurement import details as detail
+        from edge_resnet.measurement.accuracy import EvalOptions, evaluate_with, refuse_random_weights
         from edge_resnet.pipelines.engines import prepare_engine
 
         artifact = _artifact(model)
@@ -227,7 +216,11 @@ def evaluate(
             name, simulate = backend or model.backend, simulate_int8 or model.variant == "simulated"
         images = data if isinstance(data, ImageSet) else open_images(data, labels=artifact.labels)
         prepare_engine(artifact, name, "simulated" if simulate else "native", progress=progress)
-        return measure(artifact, images, backend=name, simulate=simulate, per_image=per_image, progress=progress)
+        tap = None if details is None else detail.DetailsCollector(artifact, images)
+        result = evaluate_with(artifact, images, EvalOptions(name, simulate, per_image, tap), progress=progress)
+        if tap is not None and details is not None:
+            detail.write_details(tap.details(result), images, Path(details))
+        return result
 
 
 def benchmark(
@@ -299,6 +292,7 @@ def stream(
         from edge_resnet.streaming.loop import RunOptions
         from edge_resnet.streaming.session import Inputs, Session, run_session
         from edge_resnet.streaming.sinks.named import FunctionSink, outputs_of
+        from edge_resnet.streaming.smoothing import Smoothing
 
         if not isinstance(model, Model):
             raise ConfigError("stream needs an open model", hint="with edge_resnet.load(FOLDER) as model: stream(model, …)")
@@ -310,6 +304,8 @@ def stream(
         own = tuple(FunctionSink(sink) if callable(sink) else sink for sink in sinks if not isinstance(sink, str))
         batch = max(manifest.batch.max, len(uris))
         options = RunOptions(manifest.preprocess, model.labels, top, frames, duration_s, batch, rate)
+        unsmoothed = Smoothing(min_confidence=model.rule.min_confidence)
+        options = replace(options, smoothing=unsmoothed, temperature=model.rule.temperature)
         session = Session(model.artifact.folder.name, manifest.precision, tell, own)
         inputs = Inputs(uris, realtime=realtime, keep_trying=keep_trying)
         return run_session(session, lambda: nullcontext(network), inputs, outputs_of(named), options)

@@ -27,6 +27,7 @@ def model_card(manifest: Manifest) -> str:
         "Preprocessing": [described(manifest), "Images are RGB, 8 bits per channel; the graph normalises them itself."],
         "Calibration": list(_calibration(manifest)),
         "Accuracy": list(_accuracy(manifest)),
+        "Confidence": list(_confidence(manifest)),
         "Limits": [f"- {line}" for line in (*_LIMITS, *(f"The build warned: {warning}" for warning in manifest.warnings))],
     }
     texts = [f"# {model.name}, {manifest.precision}"]
@@ -83,6 +84,22 @@ def _accuracy(manifest: Manifest) -> Iterator[str]:
         yield "; ".join(f"{name.replace('_', ' ')} {value:.2f} %" for name, value in accuracy.items()) + "; no interval was kept."
     else:
         yield _NOT_MEASURED
+
+
+def _confidence(manifest: Manifest) -> Iterator[str]:
+    rule = manifest.confidence
+    if rule is None:
+        yield "The probabilities are those of the softmax, and were not compared with how often the answers are right."
+        return
+    computed = {"int8-cpu": "INT8 as CPUs compute it", "int8-tensorrt": "INT8 as TensorRT computes it"}
+    yield (
+        f"Logits are divided by the temperature {rule.temperature:.4g}, and an answer with a probability below "
+        f"{rule.threshold:.4g} is `unknown`: at most {rule.max_wrong:g} % of the others are to be wrong. Found on {rule.images} "
+        f"labelled images ({rule.data}), {computed.get(rule.computation, rule.computation.upper())}, on {rule.backend}: "
+        f"{rule.answered} are answered, {rule.wrong} of them wrongly (upper 95 % bound {rule.wrong_bound:.2f} %); on "
+        f"images that the rule was not found on, {rule.held_out_wrong} of {rule.held_out_answered}."
+    )
+    yield "That holds for frames like those images; an image of none of the classes may still get a confident answer."
 
 
 def _plain(text: str) -> str:

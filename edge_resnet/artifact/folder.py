@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
@@ -40,6 +41,7 @@ __all__ = [
     "newest_artifact",
     "open_artifact",
     "read_record",
+    "rewrite_manifest",
     "staging",
     "staging_engine",
     "write_json",
@@ -121,7 +123,10 @@ def open_artifact(folder: Path) -> Artifact:
         _check_file(folder, name, entry)
     labels = _read_labels(folder / LABELS, manifest.model.classes)
     check_graph(folder / MODEL)
-    return Artifact(folder, manifest, labels)
+    artifact = Artifact(folder, manifest, labels)
+    if manifest.confidence is not None and manifest.confidence.source != artifact.source_digest():
+        raise ArtifactError(f"{path}: the threshold was measured on another graph or other ranges", hint=_AGAIN)
+    return artifact
 
 
 def newest_artifact(root: Path) -> Path:
@@ -203,6 +208,36 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     tools = {name: version(name) for name in _TOOLS}
     write_json(folder / MANIFEST, replace(manifest, created=now, tools=tools, files=describe_files(folder)))
+
+
+def rewrite_manifest(artifact: Artifact, manifest: Manifest) -> Artifact:
+    """Replace an artifact's manifest and model card by those of ``manifest``, in one step; all other files stay.
+
+    The time and tools of the build stay, too. A copy of the folder, whose files are links to the
+    same content where the file system can, takes its place, so that after a kill the old or the new one is there. Raises
+    BuildError if the folder cannot be written or is the working folder.
+    """
+    with staging(artifact.folder, force=True) as folder:
+        for path in sorted(artifact.folder.iterdir()):
+            if path.name in (MANIFEST, CARD):
+                continue
+            if path.is_dir() and not path.is_symlink():
+                shutil.copytree(path, folder / path.name, symlinks=True, copy_function=_link)
+            else:
+                _link(path, folder / path.name)
+        (folder / CARD).write_text(model_card(manifest), encoding="utf-8")
+        card = FileEntry(sha256_of(folder / CARD), (folder / CARD).stat().st_size)
+        current = replace(manifest, schema_version=SCHEMA_VERSION, files={**manifest.files, CARD: card})
+        write_json(folder / MANIFEST, current)
+    return open_artifact(artifact.folder)
+
+
+def _link(source: str | Path, target: str | Path) -> None:
+    """Another name of the same file, or a copy where the file system has no such names."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(source, target, follow_symlinks=False)
 
 
 def describe_files(folder: Path) -> dict[str, FileEntry]:

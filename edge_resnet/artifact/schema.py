@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from types import MappingProxyType
-from typing import ClassVar
+from typing import ClassVar, Literal, TypeAlias
 
 from edge_resnet.core.records import BatchProfile, Family, ModelSpec, Precision, Preprocess, QuantRecipe, _require
 
@@ -14,6 +15,8 @@ __all__ = [
     "SCHEMA_VERSION",
     "BudgetReport",
     "CalibrationTable",
+    "Computation",
+    "ConfidenceRule",
     "FileEntry",
     "ForeignSpec",
     "Manifest",
@@ -24,6 +27,9 @@ __all__ = [
 
 #: The schema version of the manifest. A reader refuses a newer one and upgrades an older one.
 SCHEMA_VERSION = 3
+
+#: How the logits are computed: INT8 in the form of CPUs or in TensorRT's, which differ in what is quantized.
+Computation: TypeAlias = Literal["fp32", "fp16", "int8-cpu", "int8-tensorrt"]
 
 
 @dataclass(frozen=True)
@@ -138,6 +144,41 @@ class BudgetReport:
 
 
 @dataclass(frozen=True)
+class ConfidenceRule:
+    """How logits become probabilities that can be trusted, and below which one the answer is ``unknown``.
+
+    ``temperature``: logits are divided by it before softmax, > 0. ``threshold``: an answer with a lower probability is
+    ``unknown``, in [0, 1). ``max_wrong``: the share of the answers, in percent, of which at most so many are to be wrong.
+    ``computation``, ``backend``: what the labelled images were classified with. ``source``: the artifact's source digest then.
+    ``data``, ``data_digest``, ``images``: the labelled images. ``answered``: those at or above the threshold, ``wrong`` of which
+    are classified wrongly; ``wrong_bound``: the upper confidence bound (95 %) of that share, in percent. ``held_out_answered``,
+    ``held_out_wrong``: the same counts where each image was judged by a rule that other images gave. ``ece_before``,
+    ``ece_after``: expected calibration error in points, at temperature 1 and held out at the fitted one.
+    """
+
+    temperature: float
+    threshold: float
+    max_wrong: float
+    computation: Computation
+    backend: str
+    source: str
+    data: str
+    data_digest: str
+    images: int
+    answered: int
+    wrong: int
+    wrong_bound: float
+    held_out_answered: int
+    held_out_wrong: int
+    ece_before: float
+    ece_after: float
+
+    def __post_init__(self) -> None:
+        _require(isfinite(self.temperature) and self.temperature > 0, "confidence: the temperature must be above 0")
+        _require(0 <= self.threshold < 1, "confidence: the threshold lies in [0, 1)")
+
+
+@dataclass(frozen=True)
 class WeightsOrigin:
     """Where the weights came from. ``source``: an address, ``hf://REPO/FILE``, the name of a file, or a word.
 
@@ -165,6 +206,7 @@ class Manifest:
     between torch and ONNX Runtime after the export. ``tools``: package → version. ``files``: relative name → entry. ``budget``:
     the measurements for ``--max-drop`` (None without it). ``warnings``: those of the INT8 build. ``origin``: of the
     weights; None in artifacts of older versions. ``model``: a network of He et al. 2015, or a foreign one (since schema 3).
+    ``confidence``: temperature and threshold, None if none were found.
     """
 
     schema_version: int
@@ -182,3 +224,4 @@ class Manifest:
     budget: BudgetReport | None = None
     warnings: tuple[str, ...] = ()
     origin: WeightsOrigin | None = None
+    confidence: ConfidenceRule | None = None

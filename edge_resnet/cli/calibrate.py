@@ -1,4 +1,4 @@
-"""``edge-resnet calibrate``: collect calibration images, assess them, or make an INT8 artifact with them.
+"""``edge-resnet calibrate``: collect calibration images, assess them, make an INT8 artifact with them, or find a threshold.
 
 Knows the options, which of them go together, and how results are printed; the work is done by other wings.
 """
@@ -16,6 +16,7 @@ import typer
 from edge_resnet.cli import options
 from edge_resnet.cli.int8 import print_int8
 from edge_resnet.cli.progress import progress_bars
+from edge_resnet.cli.threshold import ThresholdRequest, calibrate_threshold
 from edge_resnet.core.errors import INTERRUPTED, ConfigError, SourceError
 from edge_resnet.core.text import printable
 
@@ -35,11 +36,15 @@ _COLLECTING = frozenset({"from_camera", "source", "count", "every", "min_change"
 _ONLY_COLLECTING = _COLLECTING - {"seed", "output", "json_output"}
 #: What an artifact can be used for, and the parameters that have no meaning then.
 _GATES = frozenset({"val_data", "max_drop", "force"})
+#: Parameters that --threshold takes, and those of them that nothing else takes.
+_THRESHOLD = frozenset({"artifact", "threshold", "val_data", "backend", "simulate_int8", "json_output"})
+_ONLY_THRESHOLD = frozenset({"backend", "simulate_int8"})
 _WITHOUT = {"sweep": _GATES | {"calib_method", "correct"}, "calib_report": _GATES | {"correct"}, "output": frozenset[str]()}
 
 _COLLECT = "Collecting images"
 _ASSESS = "Assessing images instead of making an artifact"
 _OUTPUT = "Output"
+_UNKNOWN = "Threshold for unknown"
 
 NewestArtifact = Annotated[Path | None, typer.Argument(help="Artifact folder (default: the newest under artifacts/).")]
 FromCamera = Annotated[int | None, typer.Option(min=0, help="Collect from the camera with this index.", rich_help_panel=_COLLECT)]
@@ -54,6 +59,21 @@ MinChange = Annotated[
 ]
 SweepFlag = Annotated[bool, typer.Option("--sweep", help="Compare all calibration methods with FP32.", rich_help_panel=_ASSESS)]
 ReportFlag = Annotated[bool, typer.Option("--calib-report", help="Show whether the images suffice.", rich_help_panel=_ASSESS)]
+Threshold = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PERCENT",
+        help="Find on --val-data below which probability an answer is unknown, so that at most PERCENT of the others are wrong, "
+        "and store it in the artifact; off removes it.",
+        rich_help_panel=_UNKNOWN,
+    ),
+]
+Backend = Annotated[
+    str | None, typer.Option(help="Classify with auto, tensorrt, openvino, onnxruntime, …", rich_help_panel=_UNKNOWN)
+]
+Simulate = Annotated[
+    bool, typer.Option("--simulate-int8", help="Simulate TensorRT's INT8 on this machine.", rich_help_panel=_UNKNOWN)
+]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Folder of the new artifact, or of the images.", rich_help_panel=_OUTPUT)
 ]
@@ -80,18 +100,28 @@ def calibrate(
     allow_random: options.AllowRandom = False,
     sweep: SweepFlag = False,
     calib_report: ReportFlag = False,
+    threshold: Threshold = None,
+    backend: Backend = None,
+    simulate_int8: Simulate = False,
     output: Output = None,
     force: options.Force = False,
     json_output: Json = False,
 ) -> None:
-    """Collect calibration images from a camera, assess them, or make an INT8 artifact from any other artifact.
+    """Collect calibration images, assess them, make an INT8 artifact of any other, or find when to answer unknown.
 
     edge-resnet calibrate --from-camera 0 -o images/
 
     edge-resnet calibrate artifacts/resnet50-fp32 --calib-data images/ --sweep
 
     edge-resnet calibrate artifacts/resnet50-fp32 --calib-data images/ -o artifacts/resnet50-mine
+
+    edge-resnet calibrate artifacts/resnet50-mine --threshold 1 --val-data labelled/
     """
+    if threshold is not None:
+        _refuse(context.params.keys() - _THRESHOLD, context, "has no meaning with --threshold", "leave it out")
+        calibrate_threshold(ThresholdRequest(artifact, threshold, val_data, backend or "auto", simulate_int8, json_output))
+        return
+    _refuse(_ONLY_THRESHOLD, context, "is for --threshold", "add --threshold PERCENT, or leave it out")
     from edge_resnet.quantization.recipes import RecipeOverrides
 
     uri = _one_source(from_camera, source)
@@ -123,7 +153,9 @@ def _check_options(context: typer.Context) -> None:
     """Raise ConfigError unless one thing is requested, with images to do it on, and no option that has no meaning for it."""
     requested = [name for name in _WITHOUT if context.params[name]]
     if not requested:
-        raise ConfigError("calibrate needs to know what to make", hint="-o artifacts/NAME, --sweep or --calib-report")
+        raise ConfigError(
+            "calibrate needs to know what to make", hint="-o artifacts/NAME, --sweep, --calib-report or --threshold"
+        )
     if len(requested) > 1:
         pair = f"{_option(requested[0])} and {_option(requested[1])}"
         raise ConfigError(f"{pair} exclude each other", hint="run them one after another")

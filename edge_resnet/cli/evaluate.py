@@ -28,7 +28,13 @@ def evaluate(
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write the result as JSON, with the results per image, for compare.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace FILE.")] = False,
+    details: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Write a page: confused classes with images, accuracy per class, reliability, thresholds."
+        ),
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace FILE, and what is in DIR.")] = False,
     json_output: Annotated[bool, typer.Option("--json", help="Print JSON alone on stdout.")] = False,
 ) -> None:
     """Measure top-1, top-5 and the agreement with FP32 on labelled images.
@@ -36,6 +42,8 @@ def evaluate(
     edge-resnet eval artifacts/resnet50-int8 --data val/
 
     edge-resnet eval --data val.csv --simulate-int8 --json
+
+    edge-resnet eval --data val/ --details page/
 
     edge-resnet eval --data val/ --save new.json && edge-resnet compare old.json new.json
     """
@@ -45,6 +53,10 @@ def evaluate(
 
     if save is not None:
         check_free(save, force=force)
+    if details is not None:
+        from edge_resnet.measurement.details import check_details
+
+        check_details(details, force=force)
     from edge_resnet import api
     from edge_resnet.measurement.accuracy import to_json, write_evaluation
 
@@ -52,7 +64,7 @@ def evaluate(
     with progress_bars() as progress:
         result = api.evaluate(
             opened, data, backend=backend, simulate_int8=simulate_int8,
-            per_image=save is not None, allow_random=allow_random, progress=progress,
+            per_image=save is not None, details=details, allow_random=allow_random, progress=progress,
         )  # fmt: skip
     if json_output:
         typer.echo(to_json(replace(result, right="")))
@@ -61,6 +73,8 @@ def evaluate(
             typer.echo(printable(line))
     if save is not None:  # last: a file that cannot be written must not take the result with it
         write_evaluation(save, result, force=force)
+    if details is not None:
+        typer.echo(printable(f"details: {details / 'details.html'}"), err=True)
 
 
 def _lines(result: Evaluation) -> list[str]:

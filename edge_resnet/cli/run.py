@@ -18,6 +18,8 @@ from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.text import printable
 
 if TYPE_CHECKING:
+    from edge_resnet.artifact.folder import Artifact
+    from edge_resnet.runtime.answers import AnswerRule
     from edge_resnet.runtime.backend import Variant
     from edge_resnet.streaming.counters import RunSummary
     from edge_resnet.streaming.outputs import Outputs
@@ -40,7 +42,7 @@ def run(
     smooth: options.Smooth = "none",
     smooth_frames: options.SmoothFrames = 10,
     hysteresis: options.Hysteresis = 0.0,
-    min_confidence: options.MinConfidence = 0.0,
+    min_confidence: options.MinConfidence = None,
     on_change: options.OnChange = False,
     headless: options.Headless = False,
     jsonl: options.Jsonl = None,
@@ -75,7 +77,8 @@ def run(
     """
     from edge_resnet.core.process import raise_descriptor_limit
     from edge_resnet.pipelines.engines import prepare_engine
-    from edge_resnet.runtime.backend import open_backend
+    from edge_resnet.runtime.answers import answer_rule
+    from edge_resnet.runtime.backend import open_backend, resolve_backend
     from edge_resnet.streaming.loop import RunOptions
     from edge_resnet.streaming.outputs import Outputs
     from edge_resnet.streaming.session import Inputs, Session, run_session
@@ -94,6 +97,8 @@ def run(
     raise_descriptor_limit()
     variant: Variant = "simulated" if simulate_int8 else "native"
     opened = open_announced(artifact, backend, variant)
+    rule = answer_rule(opened, resolve_backend(backend, variant), variant, min_confidence)
+    _announce(opened, rule, told=min_confidence is not None)
     with progress_bars() as progress:
         prepare_engine(opened, backend, variant, progress=progress)
     run_options = RunOptions(
@@ -105,8 +110,9 @@ def run(
         batch=max(opened.manifest.batch.max, len(uris)),
         rate=_positive("--rate", rate),
         roi=None if roi is None else _roi(roi),
-        smoothing=Smoothing(smooth, smooth_frames, hysteresis, min_confidence),
+        smoothing=Smoothing(smooth, smooth_frames, hysteresis, rule.min_confidence),
         only_changes=frozenset({"jsonl", "mqtt"} if on_change else ()),
+        temperature=rule.temperature,
     )
     summary = run_session(
         Session(opened.folder.name, opened.manifest.precision, tell=partial(typer.echo, err=True)),
@@ -121,6 +127,16 @@ def run(
     _print_summary(summary)
     if summary.lost and not summary.interrupted:
         raise typer.Exit(1)
+
+
+def _announce(artifact: Artifact, rule: AnswerRule, *, told: bool) -> None:
+    """Say on stderr below which probability the answer is unknown, and who says so, unless nobody does."""
+    found = artifact.manifest.confidence
+    if found is None:
+        return
+    limit = f"the answer is unknown below {rule.min_confidence:.4g}" if rule.min_confidence else "the answer is never unknown"
+    source = "as you say" if told else f"the artifact's threshold, for at most {found.max_wrong:g} % wrong answers"
+    typer.echo(f"{limit} ({source}); temperature {rule.temperature:.3g}", err=True)
 
 
 def _uris(cameras: list[int], sources: list[str]) -> list[str]:

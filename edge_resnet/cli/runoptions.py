@@ -73,7 +73,11 @@ Hysteresis = Annotated[
     float, typer.Option(help="Lead that another class needs to become the answer, 0 to 1.", rich_help_panel=_ANSWERS)
 ]
 MinConfidence = Annotated[
-    float, typer.Option(help="Probability below which the answer is unknown, 0 to 1.", rich_help_panel=_ANSWERS)
+    float | None,
+    typer.Option(
+        help="Probability below which the answer is unknown, 0 for never (default: the artifact's threshold).",
+        rich_help_panel=_ANSWERS,
+    ),
 ]
 OnChange = Annotated[
     bool, typer.Option("--on-change", help="Write to --jsonl and --mqtt only when the answer changes.", rich_help_panel=_ANSWERS)

@@ -16,6 +16,7 @@ __all__ = [
     "LatencyStats",
     "PairedDifference",
     "binomial_tail",
+    "binomial_upper_bound",
     "is_significant",
     "mcnemar_exact",
     "measure",
@@ -110,6 +111,25 @@ def wilson_interval(hits: int, count: int) -> tuple[float, float]:
     spread = Z95 * math.sqrt(share * (1 - share) / count + Z95**2 / (4 * count**2))
     scale = 1 + Z95**2 / count
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def binomial_upper_bound(hits: int, count: int, alpha: float) -> float:
+    """The largest share in [0, 1] that ``hits`` or fewer of ``count`` do not reject at the level ``alpha``.
+
+    The exact one-sided bound of Clopper and Pearson (*Biometrika* 26, 1934): the true share is above it with a probability of at
+    most ``alpha``. Raises nothing: with ``hits`` equal to ``count`` it is 1.
+    """
+    if hits >= count:
+        return 1.0
+    low, high = hits / count, 1.0
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        # At most ``hits`` fail exactly where at least the others succeed.
+        if binomial_tail(count - hits, count, 1 - middle) > alpha:
+            low = middle
+        else:
+            high = middle
+    return high
 
 
 def binomial_tail(hits: int, count: int, share: float) -> float:

@@ -20,17 +20,20 @@ from edge_resnet.core.files import parse_record, read_json, write_whole
 from edge_resnet.core.records import Precision, Progress
 from edge_resnet.core.statistics import PairedDifference, binomial_tail, is_significant, paired_difference, wilson_interval
 from edge_resnet.images.imageset import ImageSet, check_class_names, check_labels, require_labels
-from edge_resnet.measurement.predictions import Predictions, predict_images
+from edge_resnet.measurement.predictions import Predictions, Tap, predict_images
 from edge_resnet.runtime.backend import Variant, load_backend, open_backend, resolve_backend
 
 __all__ = [
     "KIND",
     "SCHEMA",
     "Accuracy",
+    "EvalOptions",
     "Evaluation",
     "accuracy_of",
     "chance_warning",
+    "check_measurable",
     "evaluate",
+    "evaluate_with",
     "paired_drop",
     "read_evaluation",
     "refuse_random_weights",
@@ -110,6 +113,16 @@ class Evaluation:
         return is_significant(self.mcnemar_p)
 
 
+@dataclass(frozen=True)
+class EvalOptions:
+    """How an artifact is evaluated; the first three as in ``evaluate``. ``tap``: takes its logits, batch by batch."""
+
+    backend: str = "auto"
+    simulate: bool = False
+    per_image: bool = False
+    tap: Tap | None = None
+
+
 def evaluate(
     artifact: Artifact,
     images: ImageSet,
@@ -126,9 +139,15 @@ def evaluate(
     images have other classes than the network, ConfigError where there is no INT8 to simulate,
     and BackendError where a logit is not a finite number.
     """
-    _check(artifact, images, simulate=simulate)
+    return evaluate_with(artifact, images, EvalOptions(backend, simulate, per_image), progress=progress)
+
+
+def evaluate_with(artifact: Artifact, images: ImageSet, options: EvalOptions, *, progress: Progress | None = None) -> Evaluation:
+    """As ``evaluate``, with the options as a record."""
+    simulate = options.simulate
+    check_measurable(artifact, images, simulate=simulate)
     variant: Variant = "simulated" if simulate else "native"
-    name = resolve_backend(backend, variant)
+    name = resolve_backend(options.backend, variant)
     is_reference = name == REFERENCE and load_backend(name).engine_request(artifact, variant) is None
     started = time.monotonic()
     skipped: list[str] = []
@@ -136,9 +155,11 @@ def evaluate(
         networks = [stack.enter_context(open_backend(artifact, name, variant))]
         if not is_reference:
             networks.append(stack.enter_context(open_backend(artifact, REFERENCE, "reference")))
-        predictions = predict_images(networks, images, artifact.manifest.preprocess, progress=progress, skipped=skipped)
+        predictions = predict_images(
+            networks, images, artifact.manifest.preprocess, progress=progress, skipped=skipped, tap=options.tap
+        )
     seconds = time.monotonic() - started
-    digest = images.digest() if per_image else ""
+    digest = images.digest() if options.per_image else ""
     measured, fp32 = predictions[0], predictions[-1]
     accuracy, fp32_accuracy = accuracy_of(measured, images, digest), accuracy_of(fp32, images, digest)
     drop = paired_drop(fp32_accuracy, accuracy)
@@ -166,7 +187,7 @@ def evaluate(
         seconds=seconds,
         data=images.name,
         data_digest=digest,
-        right=accuracy.right if per_image else "",
+        right=accuracy.right if options.per_image else "",
     )
 
 
@@ -228,8 +249,8 @@ def refuse_random_weights(artifact: Artifact) -> None:
         )
 
 
-def _check(artifact: Artifact, images: ImageSet, *, simulate: bool) -> None:
-    """Refuse what cannot be measured before anything is opened."""
+def check_measurable(artifact: Artifact, images: ImageSet, *, simulate: bool) -> None:
+    """Refuse what cannot be measured, before anything is opened: raises what ``evaluate`` raises of the kind."""
     require_labels(images)
     check_labels(images, artifact.manifest.model.classes)
     check_class_names(images, artifact.labels)

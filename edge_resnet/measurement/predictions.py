@@ -5,8 +5,9 @@ Does not know about artifacts, engines or accuracy.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,10 @@ from edge_resnet.images.imageset import ImageSet, batches
 from edge_resnet.runtime.backend import Backend, Logits
 from edge_resnet.runtime.postprocess import check_finite, softmax
 
-__all__ = ["Predictions", "predict_images"]
+__all__ = ["Predictions", "Tap", "predict_images"]
+
+#: Takes each batch of the first network: indices into the set (n,), and logits (n, classes).
+Tap: TypeAlias = Callable[[npt.NDArray[np.int64], Logits], object]
 
 #: Images per call: enough to keep all cores busy, and few enough for the memory of any device.
 BATCH = 8
@@ -42,8 +46,10 @@ def predict_images(
     *,
     progress: Progress | None = None,
     skipped: list[str] | None = None,
+    tap: Tap | None = None,
 ) -> tuple[Predictions, ...]:
     """Classify every image with every network. The names of images that cannot be read are appended to ``skipped``.
+    ``tap`` takes the logits of the first network, batch by batch.
 
     Raises DataError where too many images cannot be read, and BackendError where a logit is not a finite number.
     """
@@ -52,8 +58,11 @@ def predict_images(
     for batch in batches(images, spec, BATCH, skipped=skipped):
         if progress is not None:
             progress("evaluate", done, len(images))
-        for network, collector in zip(networks, collectors, strict=True):
-            collector.add(batch.indices, network.infer(batch.images), batch.labels)
+        for place, (network, collector) in enumerate(zip(networks, collectors, strict=True)):
+            logits = network.infer(batch.images)
+            collector.add(batch.indices, logits, batch.labels)
+            if tap is not None and place == 0:
+                tap(batch.indices, logits)
         done += len(batch.images)
     if progress is not None:
         progress("evaluate", len(images), len(images))

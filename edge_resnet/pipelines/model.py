@@ -25,6 +25,7 @@ from edge_resnet.core.records import Progress
 from edge_resnet.images.imageset import ImageSet
 from edge_resnet.images.preprocess import ImageArray, check_image, preprocess, preprocess_bgr, preprocess_file
 from edge_resnet.pipelines.engines import open_with_engine
+from edge_resnet.runtime.answers import AnswerRule, answer_rule
 from edge_resnet.runtime.backend import Backend, Images, Logits, Variant, load_backend, resolve_backend
 from edge_resnet.runtime.postprocess import ClassScore, check_top, top_k
 
@@ -41,10 +42,14 @@ _THREADS = 4
 
 @dataclass(frozen=True)
 class Classification:
-    """What the network says of one image. ``source``: its path, or its place such as ``image[3]``. ``top``: the best first."""
+    """What the network says of one image. ``source``: its path, or its place such as ``image[3]``. ``top``: the best first.
+
+    ``answer``: the best class, or ``unknown`` with ``class_index`` -1 if its probability is below the minimum.
+    """
 
     source: str
     top: tuple[ClassScore, ...]
+    answer: ClassScore
 
 
 def open_model(
@@ -52,12 +57,14 @@ def open_model(
     *,
     backend: str = "auto",
     variant: Variant = "native",
+    min_confidence: float | None = None,
     progress: Progress | None = None,
 ) -> Model:
     """Open the artifact in the folder ``path``, or the newest under ``artifacts``; derive its engine first where there is none.
 
     ``path``: also an Artifact, such as ``build`` returns. ``backend``: ``auto``, ``tensorrt``, ``openvino`` or ``onnxruntime``.
-    ``variant``: ``native``, ``simulated`` (TensorRT's INT8 computed on this machine) or ``reference`` (the FP32 graph). Raises
+    ``variant``: ``native``, ``simulated`` (TensorRT's INT8 computed on this machine) or ``reference`` (the FP32 graph).
+    ``min_confidence``: below this probability the answer is ``unknown``, 0 for never; None is the artifact's threshold. Raises
     ConfigError for an unknown backend or variant, ArtifactError where the folder is no sound artifact, MissingDependencyError
     where the backend is not installed, and BackendError where the device fails.
     """
@@ -67,21 +74,23 @@ def open_model(
     opener = load_backend(name)  # a missing backend is reported before gigabytes of files are checked
     folder = path.folder if isinstance(path, Artifact) else None if path is None else Path(path)
     artifact = open_with_engine(folder, name, variant, progress=progress)
-    return Model(artifact, opener.open(artifact, variant), variant)
+    rule = answer_rule(artifact, name, variant, min_confidence)
+    return Model(artifact, opener.open(artifact, variant), variant, rule)
 
 
 class Model:
     """A network on a backend. A context manager; may be used from several threads.
 
     ``artifact``: the folder that it was opened from. ``backend``: the name of what runs it. ``variant``: which of the artifact's
-    computations.
+    computations. ``rule``: how its logits become an answer.
     """
 
-    def __init__(self, artifact: Artifact, network: Backend, variant: Variant = "native") -> None:
+    def __init__(self, artifact: Artifact, network: Backend, variant: Variant = "native", rule: AnswerRule | None = None) -> None:
         self._network = network
         self._closed = False
         self.artifact = artifact
         self.variant: Variant = variant
+        self.rule = rule or AnswerRule()
 
     @property
     def backend(self) -> str:
@@ -110,7 +119,7 @@ class Model:
         network = self.network
         _check(top, color)
         logits = network.infer(self._prepare(image, color)[None])
-        return Classification(_source_of(image, 0), top_k(logits[0], self.labels, top))
+        return self._classified(_source_of(image, 0), logits[0], top)
 
     def predict_many(
         self,
@@ -170,6 +179,10 @@ class Model:
         manifest = self.artifact.manifest
         return f"<Model {manifest.model.name} {manifest.precision} on {self.backend}, {self.artifact.folder}>"
 
+    def _classified(self, source: str, logits: Logits, top: int) -> Classification:
+        best = top_k(self.rule.scaled(logits), self.labels, top)
+        return Classification(source, best, self.rule.answer(best))
+
     def _classifications(
         self, images: ImageSet | Iterable[ImageInput], batch: int, top: int, color: Color, skipped: list[str] | None
     ) -> Iterator[Classification]:
@@ -182,7 +195,7 @@ class Model:
                     continue
                 logits = network.infer(np.stack([image for _, image in good]))
                 for (source, _), row in zip(good, logits, strict=True):
-                    yield Classification(source, top_k(row, self.labels, top))
+                    yield self._classified(source, row, top)
 
     def _items(self, images: ImageSet | Iterable[ImageInput], color: Color) -> Iterator[_Item]:
         if isinstance(images, ImageSet):

@@ -5,6 +5,7 @@ Does not know how ranges and corrections are found.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ import onnx
 from pydantic import TypeAdapter
 
 from edge_resnet.artifact.folder import CALIBRATION, CORRECTIONS, MODEL, write_json
-from edge_resnet.artifact.schema import CalibrationTable, ForeignSpec, Manifest
+from edge_resnet.artifact.schema import SCHEMA_VERSION, CalibrationTable, ForeignSpec, Manifest
 from edge_resnet.compiler.graph.corrections import apply, load_corrections, write_corrections
 from edge_resnet.compiler.graph.qdq import measured_tensors
 from edge_resnet.core.errors import CalibrationError, ConfigError
@@ -41,6 +42,8 @@ __all__ = [
     "with_int8",
     "write_int8",
 ]
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -151,16 +154,23 @@ def write_int8(folder: Path, made: Int8) -> None:
 
 
 def with_int8(manifest: Manifest, made: Int8, images: str) -> Manifest:
-    """The manifest of an INT8 artifact: recipe, budget and warnings of ``made``. ``images``: what it was made with, as text."""
+    """The manifest of an INT8 artifact: recipe, budget and warnings of ``made``. ``images``: what it was made with, as text.
+
+    Temperature and threshold belong to the network that they were measured on, and are left out.
+    """
     budget = made.budget
+    if manifest.confidence is not None:
+        _log.warning("the threshold for unknown is not taken over: it was measured on another network, and has to be found anew")
     return replace(
         manifest,
+        schema_version=SCHEMA_VERSION,
         precision="int8",
         recipe=made.table.recipe,
         calibration=f"{made.table.images} images of {images}",
         accuracy=None if budget is None else {"fp32_top1": budget.fp32_top1, "int8_top1": budget.int8_top1},
         budget=budget,
         warnings=made.warnings,
+        confidence=None,
     )
 
 

@@ -34,8 +34,8 @@ class RunSummary:
     """``frames``: predicted. ``read``: frames that the sources delivered; ``dropped``: those of them that were not predicted,
     because a newer one came. ``missed``: frames that a source could not deliver, or that do not hold the region of interest.
     ``latency``: from taking a frame to its prediction, over the last 100,000 frames. ``stages_ms``: mean of each stage.
-    ``classes``: how often each label was the best one. ``lost``: predictions that a sink did not take, by its name.
-    ``interrupted``: ended by Ctrl-C, SIGTERM or the end of an output's reader.
+    ``classes``: how often each label was the answer, ``unknown`` included. ``lost``: predictions that a sink did not take, by its
+    name. ``interrupted``: ended by Ctrl-C, SIGTERM or the end of an output's reader.
     """
 
     frames: int
@@ -80,7 +80,7 @@ class RunCounters:
             self._recent.append((time.monotonic(), prediction))
             for stage, milliseconds in prediction.stages_ms.items():
                 self._stages[stage] += milliseconds
-            self._classes[prediction.top[0].label] += 1
+            self._classes[(prediction.answer or prediction.top[0]).label] += 1
 
     def status(self) -> RunStatus:
         """The current state; may be called by any thread."""

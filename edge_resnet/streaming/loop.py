@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Preprocess
+from edge_resnet.runtime.answers import AnswerRule
 from edge_resnet.runtime.backend import Backend
 from edge_resnet.runtime.postprocess import check_top, softmax, top_k
 from edge_resnet.streaming.camerareader import CameraReader, CameraSpec, RetryPolicy
@@ -52,7 +53,7 @@ class RunOptions:
 
     ``batch``: the maximum number of frames, of several cameras or of a file, classified at once. ``rate``: maximum frames per
     second and camera, None for no limit. ``roi``: the part of each frame that is classified. ``only_changes``: names of sinks
-    that get a prediction only if its answer changed.
+    that get a prediction only if its answer changed. ``temperature``: logits are divided by it before softmax.
     """
 
     preprocess: Preprocess
@@ -66,9 +67,11 @@ class RunOptions:
     smoothing: Smoothing = field(default_factory=Smoothing)
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     only_changes: frozenset[str] = frozenset()
+    temperature: float = 1.0
 
     def __post_init__(self) -> None:
         check_top(self.top)
+        AnswerRule(self.temperature)  # checks it
         for name, limit in (("frames", self.frames), ("duration_s", self.duration_s), ("rate", self.rate)):
             if limit is not None and not limit > 0:
                 raise ConfigError(f"{name} must be above 0, not {limit}", hint="leave it out for no limit")
@@ -266,6 +269,7 @@ class _Loop:
         self, frame: Frame, reader: FrameReader, logits: npt.NDArray[np.float32], stages_ms: Mapping[str, float]
     ) -> Prediction:
         began_ns = time.perf_counter_ns()
+        logits = AnswerRule(self._options.temperature).scaled(logits)
         probabilities = softmax(logits)
         top = top_k(logits, self._options.labels, self._options.top, probabilities)
         name, smoother = self._smoothers.get(id(reader), ("", None))

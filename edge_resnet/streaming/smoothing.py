@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from edge_resnet.core.errors import ConfigError
+from edge_resnet.runtime.answers import UNKNOWN
 from edge_resnet.streaming.records import Answer
 
-__all__ = ["UNKNOWN", "AnswerSmoother", "Smoothing"]
+__all__ = ["AnswerSmoother", "Smoothing"]
 
 #: ``none``: each frame by itself; ``exponential``: a mean in which older frames weigh less; ``vote``: the class that was the best
 #: one in most of the last frames.
 Method: TypeAlias = Literal["none", "exponential", "vote"]
-UNKNOWN = "unknown"
 #: A value per class.
 _Row: TypeAlias = npt.NDArray[np.float64]
 

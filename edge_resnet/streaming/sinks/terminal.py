@@ -204,7 +204,7 @@ class FrameCounter:
         from rich.text import Text
 
         self._frames += 1
-        best = prediction.top[0]
+        best = prediction.answer or prediction.top[0]
         self._status.update(Text(printable(f"{self._frames} frames, {best.label} {100 * best.probability:.0f} %")))
 
     def close(self) -> None:
