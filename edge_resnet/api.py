@@ -43,8 +43,10 @@ if TYPE_CHECKING:
     from edge_resnet.studies.sweep import SweepRequest
     from edge_resnet.studies.sweep.run import SweepObserver
 
-__all__ = ["PathLike", "benchmark", "build", "compile", "evaluate", "finetune", "load", "open_images", "quantize", "report"]
-__all__ += ["stream", "train"]
+__all__ = [
+    "PathLike", "benchmark", "build", "compile", "evaluate", "finetune", "load", "open_images", "quantize", "report",
+    "stream", "train",
+]  # fmt: skip
 
 #: What every path argument takes.
 PathLike: TypeAlias = "str | os.PathLike[str]"
