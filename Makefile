@@ -22,7 +22,7 @@ GPU_PYTHON ?= $(BIN)/python
 ARTIFACTS  ?= artifacts
 OUT        ?= gpu-report
 
-.PHONY: demo test quick slow fuzz kill arm64 attack gpu ptx lint bench selftest-artifact clean
+.PHONY: demo test quick slow fuzz kill arm64 attack gpu ptx lint bench family selftest-artifact clean
 
 # The stamp is what makes a second run cheap: pip runs again only when the dependencies changed.
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -72,6 +72,9 @@ lint: $(VENV)/.installed
 bench: $(VENV)/.installed  ## ratios from one run; DATA is a CSV, a folder or a name
 	$(BIN)/python benchmarks/preprocess.py
 	$(BIN)/python benchmarks/int8.py
+
+family: $(VENV)/.installed  ## docs/family.md: the networks on one page; WEIGHTS is a folder, v1 or v2, DATA labelled images, FAMILY options
+	$(BIN)/python benchmarks/family.py --weights "$(WEIGHTS)" --data "$(DATA)" $(FAMILY)
 
 gpu:  ## all that needs an NVIDIA GPU: self-test, tests and benchmark; ARTIFACTS holds resnet18-int8 and resnet50-int8, OUT gets the output
 	$(GPU_PYTHON) benchmarks/gpu_report.py --artifacts "$(ARTIFACTS)" --out "$(OUT)"

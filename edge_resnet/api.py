@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from edge_resnet.artifact.enginecache import EngineTuning
 from edge_resnet.artifact.folder import Artifact, open_artifact
+from edge_resnet.artifact.schema import nearest_family
 from edge_resnet.core.errors import ConfigError, MissingDependencyError
 from edge_resnet.core.packages import EXTRAS, extra_command
-from edge_resnet.core.records import BatchProfile, Family, Interpolation, Precision, Progress, Shortcut
+from edge_resnet.core.records import BatchProfile, Family, Interpolation, ModelSpec, Normalisation, Precision, Progress, Shortcut
 from edge_resnet.images.datasets import open_data
 from edge_resnet.images.imageset import ImageSet
 from edge_resnet.images.labelfile import named_classes
@@ -63,6 +64,7 @@ PathLike: TypeAlias = "str | os.PathLike[str]"
 
 def build(
     *, output: PathLike | None = None, depth: int | None = None, model: nn.Module | str | None = None,
+    onnx: PathLike | None = None, normalise: Normalisation | None = None,
     precision: Precision = "fp32", calibration: PathLike | None = None, family: Family | None = None,
     shortcut: Shortcut | None = None, plain: bool = False, classes: int | None = None, input_size: int | None = None,
     resize: int | None = None, interpolation: Interpolation | None = None, mean: tuple[float, float, float] | None = None,
@@ -74,11 +76,13 @@ def build(
     """Make an artifact in the folder ``output``: weights, verified ONNX, INT8 ranges, and an engine for this machine.
 
     ``weights``: ``default``, ``v1`` or ``v2`` (torchvision's), ``random``, a file or ``hf://…``; they say the network and the
-    preprocessing unless you do. ``model``: a network's name, or a torch ResNet in torchvision's layout. ``calibration``: images
-    for INT8, a path or the name of a data set; None takes the recipe's. ``recipe``: a recipe's name or file, with ``overrides``
-    of its values. ``max_drop``: points of top-1 that INT8 may lose on the labelled images of ``validation``. ``batch``: the
-    largest, or (minimum, optimum, maximum). ``output``: None is artifacts/NAME-PRECISION. Raises any of edge_resnet's errors;
-    then nothing is left in ``output``, unless the engine failed.
+    preprocessing unless you do. ``model``: a network's name, or a torch module: a ResNet in torchvision's layout or a classifier
+    of images, as in the file ``onnx``. Of these ``normalise`` says what the input expects, ``imagenet``, ``unit`` (0 to 1) or
+    ``none`` (0 to 255), unless ``mean`` and ``std`` do. ``calibration``: images for INT8, a path or the name of a data set; None
+    takes the recipe's. ``recipe``: a recipe's name or file, with ``overrides`` of its values. ``max_drop``: points of top-1 that
+    INT8 may lose on the labelled images of ``validation``. ``batch``: the largest, or (minimum, optimum, maximum). ``output``:
+    None is artifacts/NAME-PRECISION. Raises any of edge_resnet's errors; then nothing is left in ``output``, unless the engine
+    failed.
     """
     with _extras(onnx="build"), ExitStack() as stack:
         from edge_resnet.pipelines import build as offline
@@ -88,13 +92,14 @@ def build(
 
         names, name = named_classes(labels), model if isinstance(model, str) else None
         module = None if isinstance(model, str) else model
-        images = PreprocessChoice(input_size, resize, interpolation, mean, std)
-        chosen = select(
-            Request(os.fspath(weights), name, module, family, depth, shortcut, plain, classes, len(names or ()), images),
-            progress=progress,
+        images = PreprocessChoice.normalising(normalise, (input_size, resize), interpolation, mean, std)
+        own = None if onnx is None else Path(onnx)
+        request = Request(
+            os.fspath(weights), name, module, family, depth, shortcut, plain, classes, len(names or ()), images, own
         )
+        chosen = select(request, progress=progress)
         spec, preprocess, source = chosen.model, chosen.preprocess, chosen.weights
-        if module is not None:
+        if module is not None and isinstance(spec, ModelSpec):
             source = str(stack.enter_context(module_weights(module, spec)))
         asked = any(value is not None for value in (calibration, recipe, overrides, max_drop))
         calibrated = precision == "int8" and (asked or not offline.has_own_ranges(spec, preprocess, source))
@@ -107,7 +112,7 @@ def build(
             recipe=None if named is None else named.recipe,
             validation_data=_text(validation), max_drop=max_drop,
             batch=BatchProfile(*((1, batch, batch) if isinstance(batch, int) else batch)), backend=backend, tuning=tuning,
-            force=force, allow_random=allow_random, origin=chosen.origin,
+            force=force, allow_random=allow_random, origin=chosen.origin, foreign=chosen.foreign,
         )  # fmt: skip
         return offline.build(options, progress=progress)
 
@@ -153,11 +158,11 @@ def finetune(
         from edge_resnet.quantization.recipes import load_recipe, recipe_for
 
         source = _artifact(artifact)
-        family = source.manifest.model.family
+        family, kin = source.manifest.model.family, nearest_family(source.manifest.model)
         images = os.fspath(data)
         options = pipeline.QatOptions(
             data=images, recipe=load_recipe(recipe_for(family)).recipe, validation=_text(validation),
-            training=training or replace(pipeline.DEFAULTS, augment=usual_augmentation(family, images)),
+            training=training or replace(pipeline.DEFAULTS, augment=usual_augmentation(kin, images)),
             distil=distil, max_drop=max_drop, allow_random=allow_random,
         )  # fmt: skip
         return pipeline.fine_tune(source, options, Path(output), backend=backend, force=force, progress=progress)
@@ -172,14 +177,14 @@ def train(
     ``options``: None is the default training with the family's augmentation. Raises what the images and the training raise.
     """
     with _extras(onnx="build"):
-        from edge_resnet.network.training.job import TrainJob, run_job
-        from edge_resnet.network.training.options import TrainOptions as Options
-        from edge_resnet.network.training.options import usual_augmentation
+        from edge_resnet.network.training import options as training
+        from edge_resnet.network.training.job import TrainJob
+        from edge_resnet.pipelines import train as pipeline
 
         images = os.fspath(data)
-        chosen = options or Options(augment=usual_augmentation(network.family, images))
+        chosen = options or training.TrainOptions(augment=training.usual_augmentation(network.family, images))
         folder = None if output is None else Path(output)
-        return run_job(TrainJob(network, images, _text(validation), chosen, folder, resume, force), progress=progress)
+        return pipeline.train(TrainJob(network, images, _text(validation), chosen, folder, resume, force), progress=progress)
 
 
 def compile(  # noqa: A001 - the command's name
@@ -209,8 +214,8 @@ def evaluate(
     weights unless ``allow_random`` and for a Model of the FP32 reference; DataError for missing labels or another network's.
     """
     with _extras():
-        from edge_resnet.measurement import details as detail
-        from edge_resnet.measurement.accuracy import EvalOptions, evaluate_with, refuse_random_weights
+        from edge_resnet.measurement.accuracy import EvalOptions, refuse_random_weights
+        from edge_resnet.measurement.details import evaluate_into
         from edge_resnet.pipelines.engines import prepare_engine
 
         artifact = _artifact(model)
@@ -223,11 +228,8 @@ def evaluate(
             name, simulate = backend or model.backend, simulate_int8 or model.variant == "simulated"
         images = data if isinstance(data, ImageSet) else open_images(data, labels=artifact.labels)
         prepare_engine(artifact, name, "simulated" if simulate else "native", progress=progress)
-        tap = None if details is None else detail.DetailsCollector(artifact, images)
-        result = evaluate_with(artifact, images, EvalOptions(name, simulate, per_image, tap), progress=progress)
-        if tap is not None and details is not None:
-            detail.write_details(tap.details(result), images, Path(details))
-        return result
+        options, folder = EvalOptions(name, simulate, per_image), None if details is None else Path(details)
+        return evaluate_into(artifact, images, options, folder, progress=progress)
 
 
 def benchmark(
@@ -299,7 +301,6 @@ def stream(
         from edge_resnet.streaming.loop import RunOptions
         from edge_resnet.streaming.session import Inputs, Session, run_session
         from edge_resnet.streaming.sinks.named import FunctionSink, outputs_of
-        from edge_resnet.streaming.smoothing import Smoothing
 
         if not isinstance(model, Model):
             raise ConfigError("stream needs an open model", hint="with edge_resnet.load(FOLDER) as model: stream(model, …)")
@@ -310,9 +311,7 @@ def stream(
         named = [sink for sink in sinks if isinstance(sink, str)]
         own = tuple(FunctionSink(sink) if callable(sink) else sink for sink in sinks if not isinstance(sink, str))
         batch = max(manifest.batch.max, len(uris))
-        options = RunOptions(manifest.preprocess, model.labels, top, frames, duration_s, batch, rate)
-        unsmoothed = Smoothing(min_confidence=model.rule.min_confidence)
-        options = replace(options, smoothing=unsmoothed, temperature=model.rule.temperature)
+        options = RunOptions(manifest.preprocess, model.labels, top, frames, duration_s, batch, rate).with_rule(model.rule)
         session = Session(model.artifact.folder.name, manifest.precision, tell, own)
         inputs = Inputs(uris, realtime=realtime, keep_trying=keep_trying)
         return run_session(session, lambda: nullcontext(network), inputs, outputs_of(named), options)

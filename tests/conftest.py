@@ -52,6 +52,17 @@ settings.load_profile("edge-resnet")
 REPO = Path(__file__).resolve().parent.parent
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection() -> Iterator[None]:
+    """Modules and tests live to the end: while they are made no garbage is looked for among them, nor ever after."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     """Random weights and images are the same in every run and in every order of the tests."""

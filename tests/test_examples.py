@@ -18,6 +18,7 @@ from urllib.request import Request, urlopen
 
 import numpy as np
 import pytest
+from foreignnets import onnx_of
 from PIL import Image
 from tiny import as_trained
 
@@ -26,7 +27,12 @@ from edge_resnet.artifact.folder import Artifact
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 #: What each program needs beside what the base and these tests need.
-NEEDS = {"webcam.py": ("cv2",), "web_endpoint.py": ("starlette", "uvicorn"), "quantize_own_model.py": ("torch", "torchvision")}
+NEEDS = {
+    "webcam.py": ("cv2",),
+    "web_endpoint.py": ("starlette", "uvicorn"),
+    "quantize_own_model.py": ("torch", "torchvision"),
+    "build_own_network.py": ("torch",),
+}
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
@@ -121,6 +127,14 @@ def test_quantize_own_model(photos: Path, tmp_path: Path) -> None:
         with er.load(tmp_path / "out" / precision, backend="fake") as model:
             assert model.artifact.manifest.precision == precision
             assert model.labels == ("cat", "dog", "bird", "fish", "horse")
+
+
+def test_build_own_network(photos: Path, tmp_path: Path) -> None:
+    """A line for each change and each image."""
+    (tmp_path / "joined.onnx").write_bytes(onnx_of("joined", 13))
+    lines = _output("build_own_network.py", tmp_path / "joined.onnx", photos, tmp_path / "made").splitlines()
+    assert lines[:2] == ["joined: 5 classes, images of 16 pixels", "changed: opset 13 is converted to 17"]
+    assert len(lines) == 10
 
 
 @pytest.fixture

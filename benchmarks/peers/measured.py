@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-__all__ = ["Task", "normalisation", "peak_mib", "run"]
+__all__ = ["Task", "normalisation", "peak_mib", "processor_seconds", "run"]
 
 Images: TypeAlias = npt.NDArray[np.uint8]
 
@@ -45,17 +46,26 @@ class Task:
 def run(quantize: Callable[[Task], dict[str, Any] | None], modules: Sequence[str]) -> None:
     """Run the task that the command line describes in JSON, and write its time and memory to the task's ``report``.
 
-    ``modules`` are imported before the clock starts. ``quantize`` may return more fields for the report. The peak memory is that
-    of the whole process, imports included.
+    ``modules`` are imported before the clocks start: the wall's, and the processor's of this process and its children, user and
+    system. ``quantize`` may return more fields for the report. The peak memory is that of the whole process, imports included.
+    ``load``: the machine's load of the last minute before the start, of which this process is no part. ``cores``: those it may
+    run on.
     """
     arguments = json.loads(sys.argv[1])
     task = Task(Path(arguments["model"]), Path(arguments["images"]), Path(arguments["output"]), arguments["options"])
     for name in modules:
         importlib.import_module(name)
-    started = time.monotonic()
+    load, started, processor = os.getloadavg()[0], time.monotonic(), processor_seconds()
     more = quantize(task) or {}
-    report = {"seconds": time.monotonic() - started, "peak_mib": peak_mib(), **more}
+    report = {"seconds": time.monotonic() - started, "cpu_seconds": processor_seconds() - processor}
+    report |= {"peak_mib": peak_mib(), "load": load, "cores": len(os.sched_getaffinity(0)), **more}
     Path(arguments["report"]).write_text(json.dumps(report), encoding="utf-8")
+
+
+def processor_seconds() -> float:
+    """Processor time of this process and of its children that have ended, user and system."""
+    spent = os.times()
+    return spent.user + spent.system + spent.children_user + spent.children_system
 
 
 def peak_mib() -> float:

@@ -25,19 +25,42 @@ from edge_resnet.quantization.recipes import load_recipe, recipe_for
 from edge_resnet.quantization.simulate import simulate
 from peers.networks import BATCH, Fold, Images, Ints, Network
 
-__all__ = ["OURS", "TOOLS", "Bench", "Measured", "Tool", "fp32_graph", "measure", "predictions", "versions"]
+__all__ = [
+    "INTERPRETERS",
+    "NOT_MEASURED",
+    "OURS",
+    "QUICK",
+    "TOOLS",
+    "Bench",
+    "Measured",
+    "Tool",
+    "fp32_graph",
+    "measure",
+    "predictions",
+    "source_digest",
+    "versions",
+]
 
 _SCRIPTS = Path(__file__).resolve().parent
 _SOURCE = _SCRIPTS.parent.parent / "edge_resnet"
 #: Memory for the activations of ONNX Runtime's histogram calibrators; beyond it they get the images in strides.
 _MEMORY_GIB = 10
-#: The row whose options are the family's shipped recipe.
-OURS = "ours"
+#: The row whose options are the family's shipped recipe: the build as it is by default.
+OURS = "ours-default"
+#: What a quick build changes in that recipe.
+QUICK: dict[str, Any] = {"correction": "bias"}
+#: Interpreter of a tool → the package that must be installed there.
+INTERPRETERS = {"own": "edge-resnet", "modelopt": "nvidia-modelopt", "nncf": "nncf"}
+#: Tools that belong here and have no row, with the reason.
+NOT_MEASURED = {
+    "embedl-deploy": "all of its releases on PyPI, 0.1.0 to 0.8.1, and those of its TensorRT backend are withdrawn (yanked), so "
+    "that pip install finds none; its licence grants no use to makers of AI optimization tools",
+}
 
 
 @dataclass(frozen=True)
 class Tool:
-    """One row: a script beside this file with its options, run by the interpreter ``own``, ``modelopt`` or ``nncf``.
+    """One row: a script beside this file with its options, run by one of ``INTERPRETERS``.
 
     ``packages`` are those whose versions determine the result. The ``options`` of ours are changes to the family's shipped
     recipe.
@@ -52,11 +75,18 @@ class Tool:
 
 @dataclass(frozen=True)
 class Measured:
-    """The result of a tool on a fold: a class per held-out image, the cost, the graph's pairs and faults of their form."""
+    """The result of a tool on a fold: a class per held-out image, the cost, the graph's pairs and faults of their form.
+
+    ``seconds`` by the wall, ``cpu_seconds`` of the processor; ``load``: what else ran, as the load average before the start.
+    ``cores``: how many this process could use.
+    """
 
     predictions: list[int]
     seconds: float
+    cpu_seconds: float
     peak_mib: float
+    load: float
+    cores: int
     activations: int
     weights: int
     note: str
@@ -77,11 +107,11 @@ def measure(bench: Bench, tool: Tool, network: Network, model: Path, fold: Fold)
     python = bench.pythons[tool.interpreter]
     found = None if python is None else versions(python, tool.packages)
     if python is None or found is None:
-        return "not installed"
+        return f"not measured: {INTERPRETERS[tool.interpreter]} is not installed"
     options = _options(tool, network, bench.data)
     script = _SCRIPTS / tool.script
-    facts = [tool.name, options, found, *map(sha256_of, (model, script, _SCRIPTS / "measured.py"))]
-    facts += [_source_digest() if tool.script == "ours.py" else "", versions(Path(sys.executable), ("onnxruntime",))]
+    facts: list[Any] = [tool.name, options, found, *map(sha256_of, (model, script, _SCRIPTS / "measured.py"))]
+    facts += [source_digest() if tool.script == "ours.py" else "", versions(Path(sys.executable), ("onnxruntime",))]
     facts += [_digest(fold.calibration), _digest(fold.images)]
     key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
     kept = bench.work / f"{network.spec.name}-{tool.name.replace(' ', '-')}-{key}.json"
@@ -98,16 +128,18 @@ def measure(bench: Bench, tool: Tool, network: Network, model: Path, fold: Fold)
         activations, weights, complaints = _form(Path(task["output"]))
         note = ", ".join(filter(None, (report.get("note"), *complaints)))
         classes = predictions(Path(task["output"]), fold).tolist()
-    result = Measured(classes, report["seconds"], report["peak_mib"], activations, weights, note)
+    cost = {name: report[name] for name in ("seconds", "cpu_seconds", "peak_mib", "load", "cores")}
+    result = Measured(classes, **cost, activations=activations, weights=weights, note=note)
     kept.write_text(json.dumps(asdict(result)), encoding="utf-8")
-    _log(f"{network.spec.name}: {tool.name} took {result.seconds:.1f} s and {result.peak_mib:.0f} MiB")
+    took = f"{result.seconds:.1f} s, {result.cpu_seconds:.1f} of processor time, {result.peak_mib:.0f} MiB"
+    _log(f"{network.spec.name}: {tool.name} took {took}")
     return result
 
 
 def fp32_graph(bench: Bench, network: Network) -> Path:
     """The graph that every tool gets, exported once."""
     size, weights = network.spec.input_size, bench.data / "weights" / network.weights
-    folder = bench.work / f"{network.spec.name}-fp32-{_source_digest()[:12]}-{sha256_of(weights)[:12]}"
+    folder = bench.work / f"{network.spec.name}-fp32-{source_digest()[:12]}-{sha256_of(weights)[:12]}"
     if not folder.exists():
         bench.work.mkdir(parents=True, exist_ok=True)
         preprocess = Preprocess(resize=size, crop=size)
@@ -193,7 +225,7 @@ def _form(path: Path) -> tuple[int, int, list[str]]:
 
 
 @functools.cache
-def _source_digest() -> str:
+def source_digest() -> str:
     """Digest of the code that determines our result: if it changes, our rows are measured again."""
     files = sorted([*_SOURCE.glob("quantization/*.py"), *_SOURCE.glob("network/*.py"), _SOURCE / "pipelines" / "build.py"])
     return hashlib.sha256("".join(map(sha256_of, files)).encode()).hexdigest()
@@ -212,7 +244,7 @@ def _ours(name: str, **changes: Any) -> Tool:
 
 
 def _ranges(method: str) -> Tool:
-    return _ours(f"own {method} alone", method=method, correction="none", exact_input=False)
+    return _ours(f"ours-{method}-alone", method=method, correction="none", exact_input=False)
 
 
 def _onnxruntime(method: str) -> Tool:
@@ -227,7 +259,7 @@ def _modelopt(method: str) -> Tool:
 
 TOOLS = (
     _ours(OURS),
-    _ours("own bias", correction="bias", exact_input=False),
+    _ours("ours-quick", **QUICK),
     *map(_ranges, ("mse", "percentile", "max", "entropy")),
     *map(_onnxruntime, ("MinMax", "Percentile", "Entropy")),
     *map(_modelopt, ("max", "entropy")),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from edge_resnet.artifact.schema import Manifest
+from edge_resnet.artifact.schema import ForeignSpec, Manifest
+from edge_resnet.core.records import Preprocess
 from edge_resnet.core.text import printable
 
-__all__ = ["described", "model_card"]
+__all__ = ["described", "described_steps", "model_card"]
 
 _NOT_MEASURED = "Not measured when this artifact was made: `edge-resnet eval --data FOLDER` measures it on your images."
 _LIMITS = (
@@ -39,10 +40,13 @@ def model_card(manifest: Manifest) -> str:
 
 def described(manifest: Manifest) -> str:
     """The preprocessing in a line, and who says so."""
-    images = manifest.preprocess
+    return described_steps(manifest.preprocess, manifest.origin.preprocessing if manifest.origin is not None else "")
+
+
+def described_steps(images: Preprocess, said: str = "") -> str:
+    """Preprocessing in a line; ``said``: who says so."""
     mean, std = ("/".join(f"{value:.4g}" for value in values) for values in (images.mean, images.std))
     steps = f"resize {images.resize} ({images.interpolation}), crop {images.crop}, mean {mean}, std {std}"
-    said = manifest.origin.preprocessing if manifest.origin is not None else ""
     return f"{steps}; from {said}" if said else steps
 
 
@@ -53,6 +57,9 @@ def _weights(manifest: Manifest) -> Iterator[str]:
         yield f"Their repository states the license {origin.license}. It goes with them into this artifact."
     else:
         yield "Their license is not recorded here; it goes with them into this artifact."
+    if isinstance(manifest.model, ForeignSpec):
+        yield "The network came as ONNX and was verified against that file."
+        yield from (f"Changed: {change}." for change in manifest.model.changes)
 
 
 def _calibration(manifest: Manifest) -> Iterator[str]:

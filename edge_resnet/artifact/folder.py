@@ -23,9 +23,10 @@ from pydantic_core import from_json
 
 from edge_resnet.artifact.card import model_card
 from edge_resnet.artifact.graphcheck import check_graph
-from edge_resnet.artifact.schema import SCHEMA_VERSION, CalibrationTable, FileEntry, Manifest
+from edge_resnet.artifact.schema import SCHEMA_VERSION, CalibrationTable, FileEntry, ForeignSpec, Manifest
 from edge_resnet.core.errors import ArtifactError, BuildError
 from edge_resnet.core.files import is_known_schema, read_bounded, sha256_of
+from edge_resnet.core.records import ModelSpec
 from edge_resnet.core.staging import new_folder
 
 __all__ = [
@@ -60,6 +61,8 @@ _TOOLS = ("edge-resnet", "numpy", "onnx", "onnxruntime", "pillow", "torch")
 #: What a manifest and labels are allowed to take before they are parsed, in bytes: 500 and 50 times those of ImageNet's networks.
 _MAX_MANIFEST, _MAX_LABELS = 1 << 20, 1 << 24
 _AGAIN = "build the artifact again"
+#: The records of which a manifest holds one, as pydantic names them.
+_KINDS = (ModelSpec.__name__, ForeignSpec.__name__)
 
 T = TypeVar("T")
 
@@ -149,9 +152,18 @@ def read_record(path: Path, record: type[T], max_bytes: int = 1 << 24) -> T:
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read: {error.strerror}", hint=_AGAIN) from error
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ascii(".".join(map(str, first["loc"]))[:100]).strip("'")
-        raise ArtifactError(f"{path}: {where}: {first['msg'][:200]}", hint=_AGAIN) from error
+        where, fault = _first_fault(error)
+        raise ArtifactError(f"{path}: {where}: {fault}", hint=_AGAIN) from error
+
+
+def _first_fault(error: ValidationError) -> tuple[str, str]:
+    """Where and what the first fault is. Where a field may be one of two records, that which has fewer faults is meant."""
+    kinds: dict[str, list[tuple[str, str]]] = {"": []}
+    for found in error.errors(include_url=False, include_input=False):
+        kind = next((part for part in found["loc"] if part in _KINDS), "")
+        where = ".".join(str(part) for part in found["loc"] if part not in _KINDS)
+        kinds.setdefault(str(kind), []).append((ascii(where[:100]).strip("'"), found["msg"][:200]))
+    return (kinds.pop("") or min(kinds.values(), key=len))[0]
 
 
 @contextmanager

@@ -17,13 +17,21 @@ import numpy as np
 from edge_resnet.core.errors import ArtifactError
 from edge_resnet.core.files import read_bounded
 
-__all__ = ["OPERATORS", "check_graph"]
+__all__ = ["INPUT", "OPERATORS", "OPSET", "OUTPUT", "check_graph"]
 
-#: The operators of the exported networks, of their Q/DQ forms, and those by which torch versions write the same layers.
+#: Names of a graph's input and output.
+INPUT, OUTPUT = "images", "logits"
+#: The newest opset that TensorRT 8.6 reads.
+OPSET = 17
+#: The operators of the exported networks, of their Q/DQ forms, those by which torch versions write the same layers, and those of
+#: other classifiers. None of them makes a tensor of a size that the graph does not show.
 OPERATORS = frozenset(
-    ("Add", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "Conv", "DequantizeLinear", "Div",
-     "Flatten", "Gemm", "GlobalAveragePool", "Identity", "MatMul", "MaxPool", "Mul", "Pad", "QuantizeLinear", "ReduceMean",
-     "Relu", "Reshape", "Slice", "Squeeze", "Sub", "Transpose", "Unsqueeze")
+    ("Abs", "Add", "AveragePool", "BatchNormalization", "Cast", "Clip", "Concat", "Constant", "Conv", "DepthToSpace",
+     "DequantizeLinear", "Div", "Elu", "Erf", "Exp", "Flatten", "Gemm", "GlobalAveragePool", "GlobalMaxPool",
+     "HardSigmoid", "HardSwish", "Identity", "InstanceNormalization", "LRN", "LayerNormalization", "LeakyRelu", "MatMul",
+     "Max", "MaxPool", "Min", "Mul", "Neg", "PRelu", "Pad", "Pow", "QuantizeLinear", "Reciprocal", "ReduceMean", "Relu",
+     "Reshape", "Selu", "Sigmoid", "Slice", "Softmax", "Softplus", "SpaceToDepth", "Split", "Sqrt", "Squeeze", "Sub",
+     "Tanh", "Transpose", "Unsqueeze")
 )  # fmt: skip
 _DOMAINS = ("", "ai.onnx")
 #: The largest message of protobuf.
@@ -42,7 +50,7 @@ class _Malformed(Exception):  # noqa: N818 - it never leaves this module
 
 
 def check_graph(path: Path) -> None:
-    """Refuse a graph with anything but the layers of a ResNet in it.
+    """Refuse a graph with anything but the layers of a classifier in it.
 
     Refused are: a file that is cut off, operators beyond ``OPERATORS``, subgraphs (Loop, If, Scan), functions, tensors outside
     the file, and weights that are NaN or infinite: integer arithmetic would make zeros of them, and of every image the first

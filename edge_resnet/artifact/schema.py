@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
-from typing import Literal, TypeAlias
+from types import MappingProxyType
+from typing import ClassVar, Literal, TypeAlias
 
-from edge_resnet.core.records import BatchProfile, ModelSpec, Precision, Preprocess, QuantRecipe, _require
+from edge_resnet.core.records import BatchProfile, Family, ModelSpec, Precision, Preprocess, QuantRecipe, _require
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -16,9 +18,11 @@ __all__ = [
     "Computation",
     "ConfidenceRule",
     "FileEntry",
+    "ForeignSpec",
     "Manifest",
     "QatReport",
     "WeightsOrigin",
+    "nearest_family",
 ]
 
 #: The schema version of the manifest. A reader refuses a newer one and upgrades an older one.
@@ -26,6 +30,42 @@ SCHEMA_VERSION = 3
 
 #: How the logits are computed: INT8 in the form of CPUs or in TensorRT's, which differ in what is quantized.
 Computation: TypeAlias = Literal["fp32", "fp16", "int8-cpu", "int8-tensorrt"]
+
+
+@dataclass(frozen=True)
+class ForeignSpec:
+    """A classifier of another maker, which came as ONNX or as a torch module: what is known of it without knowing its layers.
+
+    ``name``: of its file or class. ``input_size``: side of the square input in pixels. ``weights``: ``sha256:…`` of the file.
+    ``changes``: what was changed beyond the input, a line each. Its other fields are properties of ``ModelSpec`` too.
+    """
+
+    __pydantic_config__: ClassVar[Mapping[str, str]] = MappingProxyType({"extra": "forbid"})
+
+    name: str
+    classes: int
+    input_size: int
+    weights: str
+    changes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(
+            re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}", self.name) is not None, f"no network is named {self.name[:90]!a}"
+        )
+        _require(
+            2 <= self.classes <= 100_000, f"classes must lie in 2..100000, not {self.classes}", "as many as there are labels"
+        )
+        _require(8 <= self.input_size <= 4096, f"input size must lie in 8..4096 pixels, not {self.input_size}", "224 or 32")
+
+    @property
+    def family(self) -> None:
+        """None: it is of no family of edge-resnet's."""
+        return
+
+
+def nearest_family(model: ModelSpec | ForeignSpec) -> Family:
+    """The family of a network; of a foreign one that which takes images of such a size, for what depends on the size alone."""
+    return model.family or ("imagenet" if model.input_size >= 64 else "cifar")
 
 
 @dataclass(frozen=True)
@@ -169,7 +209,7 @@ class Manifest:
     """
 
     schema_version: int
-    model: ModelSpec
+    model: ModelSpec | ForeignSpec
     preprocess: Preprocess
     precision: Precision
     batch: BatchProfile

@@ -13,6 +13,7 @@ from edge_resnet.cli.int8 import print_int8
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Precision
+from edge_resnet.core.text import printable
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
@@ -24,6 +25,7 @@ def build(
     depth: options.WeightsDepth = None,
     family: options.WeightsFamily = None,
     model: options.Model = None,
+    onnx: options.Onnx = None,
     weights: options.Weights = "default",
     shortcut: options.Shortcut = None,
     plain: options.Plain = False,
@@ -32,6 +34,7 @@ def build(
     input_size: options.InputSize = None,
     resize: options.Resize = None,
     interpolation: options.Interpolation = None,
+    normalise: options.Normalise = None,
     mean: options.WeightsMean = None,
     std: options.WeightsStd = None,
     int8: options.Int8 = False,
@@ -66,6 +69,8 @@ def build(
 
     edge-resnet build --model resnext50_32x4d --weights v2
 
+    edge-resnet build --onnx squeezenet.onnx --normalise imagenet --int8 --calib-data photos/
+
     edge-resnet build --family cifar --depth 20 --int8
 
     edge-resnet build --family cifar --depth 32 --weights resnet32.th --fp32
@@ -81,7 +86,8 @@ def build(
     overrides = RecipeOverrides(calib_method, calib_images, percentile, seed, correct)
     with progress_bars() as progress:
         artifact = api.build(
-            output=output, depth=depth, model=model, family=family, shortcut=shortcut, plain=plain, classes=classes,
+            output=output, depth=depth, model=model, onnx=onnx, normalise=normalise, family=family,
+            shortcut=shortcut, plain=plain, classes=classes,
             input_size=input_size, resize=resize, interpolation=interpolation, mean=mean, std=std,
             weights=weights, labels=names, precision=precision, calibration=calib_data, recipe=calib_recipe,
             overrides=None if overrides == RecipeOverrides() else overrides,
@@ -121,6 +127,8 @@ def _report(artifact: Artifact, *, json_output: bool) -> None:
     size_mib = sum(entry.size for entry in artifact.manifest.files.values()) / 2**20
     if artifact.manifest.origin is not None:
         typer.echo(f"weights {artifact.manifest.origin.address}; images: {described(artifact.manifest)}")
+    for change in getattr(artifact.manifest.model, "changes", ()):
+        typer.echo(printable(f"changed: {change}"))
     typer.echo(f"built {artifact.folder}: {artifact.manifest.model.name} {artifact.manifest.precision}, {size_mib:.1f} MiB")
     print_int8(artifact)
     typer.echo(f"next: edge-resnet run {artifact.folder} --source IMAGE_OR_VIDEO")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from edge_resnet.artifact.schema import ForeignSpec
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.text import printable
 
@@ -82,18 +83,20 @@ def _quantization(artifact: Artifact) -> Quantization:
 def _show(artifact: Artifact, engines: list[str]) -> None:
     manifest = artifact.manifest
     spec, images = manifest.model, manifest.preprocess
+    kind, origin = ("from ONNX", "the original") if isinstance(spec, ForeignSpec) else (f"shortcut {spec.shortcut}", "torch")
     rows = {
-        "network": f"{spec.name}, shortcut {spec.shortcut}, {spec.classes} classes ({artifact.labels[0]}, …)",
+        "network": f"{spec.name}, {kind}, {spec.classes} classes ({artifact.labels[0]}, …)",
         "weights": spec.weights,
         "input": f"short side {images.resize}, crop {images.crop}, mean {images.mean}, std {images.std}",
         "precision": manifest.precision,
         "calibration": _calibration(artifact),
-        "export": f"differs from torch by {manifest.export_max_abs:.2e} at most",
+        "export": f"differs from {origin} by {manifest.export_max_abs:.2e} at most",
         "built": f"{manifest.created} with " + ", ".join(f"{name} {version}" for name, version in manifest.tools.items()),
         "files": ", ".join(f"{name} {entry.size / 2**20:.1f} MiB" for name, entry in manifest.files.items()) + " (hashes hold)",
         "engines": ", ".join(engines) or "none; edge-resnet compile derives them",
     }
     typer.echo(printable(str(artifact.folder)))
+    rows |= {f"changed {place}": text for place, text in enumerate(getattr(spec, "changes", ()), 1)}
     for name, text in rows.items():
         typer.echo(printable(f"  {name:<12}{text}"))
 

@@ -11,6 +11,7 @@ from edge_resnet.core.records import CalibMethod
 from edge_resnet.core.records import Correction as CorrectionName
 from edge_resnet.core.records import Family as FamilyName
 from edge_resnet.core.records import Interpolation as InterpolationName
+from edge_resnet.core.records import Normalisation as NormalisationName
 from edge_resnet.core.records import Shortcut as ShortcutName
 
 __all__ = [
@@ -35,6 +36,8 @@ __all__ = [
     "MaxDrop",
     "Method",
     "Model",
+    "Normalise",
+    "Onnx",
     "Output",
     "PerChannel",
     "Percentile",
@@ -64,6 +67,8 @@ _WEIGHTS_HELP = (
     "or hf://REPO/FILE@REVISION (file and revision may be left out)."
 )
 _MODEL_HELP = "A network's name, as edge-resnet models lists them, in place of --family and --depth."
+_ONNX_HELP = "An FP32 classifier of another maker: one image (N, 3, H, W) in, a value per class out."
+_NORMALISE_HELP = "What the network's input expects: ImageNet's normalisation, 0 to 1 (unit), or 0 to 255 (none)."
 _SHORTCUT_HELP = "A zero-padded, B projection if the shape changes, C projections everywhere (default: B; cifar: A)."
 _CLASSES_HELP = "Number of classes (default: 1000; cifar, small: 10)."
 _SIZE_HELP = "Side of the square input in pixels (default: the weights' or 224; cifar, small: 32)."
@@ -89,6 +94,8 @@ InputSize = Annotated[int | None, typer.Option(help=_SIZE_HELP, rich_help_panel=
 Resize = Annotated[int | None, typer.Option(help=_RESIZE_HELP, rich_help_panel=_NETWORK)]
 Interpolation = Annotated[InterpolationName | None, typer.Option(help=_INTERPOLATION_HELP, rich_help_panel=_NETWORK)]
 Model = Annotated[str | None, typer.Option(metavar="NAME", help=_MODEL_HELP, rich_help_panel=_NETWORK)]
+Onnx = Annotated[Path | None, typer.Option(metavar="FILE", help=_ONNX_HELP, rich_help_panel=_NETWORK)]
+Normalise = Annotated[NormalisationName | None, typer.Option(help=_NORMALISE_HELP, rich_help_panel=_NETWORK)]
 PerChannel = Annotated[tuple[float, float, float], typer.Option(metavar="R G B", help=_CHANNEL_HELP, rich_help_panel=_NETWORK)]
 WeightsMean = Annotated[
     tuple[float, float, float] | None, typer.Option("--mean", metavar="R G B", help=_CHANNEL_HELP, rich_help_panel=_NETWORK)

@@ -59,10 +59,11 @@ def fine_tune(artifact: Path, output: Path, arguments: QatArguments, *, force: b
 
 
 def _training(arguments: QatArguments, artifact: Artifact) -> TrainOptions:
+    from edge_resnet.artifact.schema import nearest_family
     from edge_resnet.network.training.options import usual_augmentation
     from edge_resnet.pipelines.finetune import DEFAULTS
 
-    augment = arguments.augment or usual_augmentation(artifact.manifest.model.family, arguments.data)
+    augment = arguments.augment or usual_augmentation(nearest_family(artifact.manifest.model), arguments.data)
     values = {name: getattr(arguments, name) for name in ("epochs", "batch", "rate", "max_steps")}
     given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
     return replace(DEFAULTS, **{**given, "seed": arguments.seed, "augment": augment})

@@ -17,7 +17,6 @@ from edge_resnet.core.records import (
     Family,
     Precision,
     Shortcut,
-    default_preprocess,
     default_spec,
 )
 from edge_resnet.core.text import printable
@@ -76,7 +75,7 @@ def report(
     classes: options.Classes = None,
     weights_dir: Annotated[Path | None, typer.Option(help=_WEIGHTS, rich_help_panel="Network")] = None,
     weights: Annotated[
-        str, typer.Option(help="default or random, without --weights-dir.", rich_help_panel="Network")
+        str, typer.Option(help="default, v1, v2 or random, without --weights-dir.", rich_help_panel="Network")
     ] = "default",
     calib_data: Annotated[str | None, typer.Option(help=_CALIB, rich_help_panel="Calibration")] = None,
     calib_recipe: options.CalibRecipe = None,
@@ -165,7 +164,7 @@ def _network(depth: int, chosen: _NetworkOptions) -> Network:
     if chosen.weights_dir is not None:
         path = find_weights(chosen.weights_dir, depth)
         weights = None if path is None else str(path)
-    return Network(model, default_preprocess(family, model.input_size), weights)
+    return Network(model, None, weights)
 
 
 def _precisions(text: str) -> tuple[Precision, ...]:

@@ -12,7 +12,7 @@ import typer
 from edge_resnet.cli import options
 from edge_resnet.cli.progress import train_bar
 from edge_resnet.core.errors import INTERRUPTED, ConfigError
-from edge_resnet.core.records import FAMILIES, IMAGENET_MEAN, IMAGENET_STD
+from edge_resnet.core.records import FAMILIES
 
 if TYPE_CHECKING:
     from edge_resnet.network.training.job import JobResult
@@ -29,7 +29,7 @@ ScheduleName = Literal["one-cycle", "paper-cifar", "paper-imagenet", "cosine", "
 AugmentName = Literal["none", "shift", "cifar", "imagenet", "scales"]
 _DATA_HELP = "digits, cifar10, a folder with train/ and val/, a folder with *train.npz and *test.npz, or the training set alone."
 _QAT_HELP = "Fine-tune this artifact with simulated INT8 rounding (defaults: rate 0.005, 3 epochs, batch 64)."
-_WEIGHTS_HELP = "random, default (torchvision's V1), or FILE or FILE#NAME; the head is new if its number of classes differs."
+_WEIGHTS_HELP = "random, default, v1, v2, FILE, FILE#NAME or hf://…; the head is new if its number of classes differs."
 _FREEZE_HELP = "Keep this stage and all before it unchanged: stem, layer1, layer2, layer3, layer4."
 
 
@@ -52,8 +52,8 @@ def train(
     weights: Annotated[str, typer.Option(help=_WEIGHTS_HELP, rich_help_panel="Network")] = "random",
     freeze: Annotated[str | None, typer.Option(metavar="STAGE", help=_FREEZE_HELP, rich_help_panel="Network")] = None,
     input_size: options.InputSize = None,
-    mean: options.PerChannel = IMAGENET_MEAN,
-    std: options.PerChannel = IMAGENET_STD,
+    mean: options.WeightsMean = None,
+    std: options.WeightsStd = None,
     epochs: Annotated[float, typer.Option(help="Passes over the images.", rich_help_panel=_SGD)] = 30,
     batch: Annotated[int, typer.Option(help="Images per step, over all processes.", rich_help_panel=_SGD)] = 128,
     rate: Annotated[float, typer.Option(help="The highest learning rate.", rich_help_panel=_SGD)] = 0.1,

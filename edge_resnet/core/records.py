@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 from edge_resnet.core.errors import ConfigError
 
@@ -13,6 +13,7 @@ __all__ = [
     "FAMILIES",
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "NORMALISATIONS",
     "STEM_LETTERS",
     "BatchProfile",
     "CalibMethod",
@@ -22,6 +23,7 @@ __all__ = [
     "Interpolation",
     "Layout",
     "ModelSpec",
+    "Normalisation",
     "Precision",
     "Preprocess",
     "Progress",
@@ -50,6 +52,16 @@ Progress: TypeAlias = Callable[[str, int, int], None]
 #: Channel statistics of ImageNet in [0, 1], RGB (torchvision's; most CIFAR repositories use them too).
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+#: What a network's input expects: pixels normalised by ImageNet's statistics, divided by 255, or as they are, 0 to 255.
+Normalisation: TypeAlias = Literal["imagenet", "unit", "none"]
+#: Mean and std in [0, 1] of each; a pixel p becomes (p / 255 - mean) / std.
+NORMALISATIONS: Mapping[Normalisation, tuple[tuple[float, float, float], tuple[float, float, float]]] = MappingProxyType(
+    {
+        "imagenet": (IMAGENET_MEAN, IMAGENET_STD),
+        "unit": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+        "none": ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)),
+    }
+)
 #: TensorRT's sizes are numbers of 32 bits.
 _MAX_BATCH = 2**31 - 1
 
@@ -179,6 +191,8 @@ class ModelSpec:
     ``weights``: torchvision's id, ``random``, or ``sha256:…`` of the file, with ``#NAME`` for one of several networks in it.
     ``layout``: of a successor.
     """
+
+    __pydantic_config__: ClassVar[Mapping[str, str]] = MappingProxyType({"extra": "forbid"})
 
     family: Family = "imagenet"
     depth: int = 50

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,10 +20,23 @@ from edge_resnet.core.records import Preprocess
 from edge_resnet.images.imageset import ImageSet, batches
 from edge_resnet.images.preprocess import ImageArray
 
-__all__ = ["ImageCache"]
+__all__ = ["CachedImages", "ImageCache", "ImageSubset"]
 
 #: Images preprocessed at a time.
 _BATCH = 8
+
+
+class CachedImages(Protocol):
+    """What reads images of one size several times asks for: an ``ImageCache``, or a part of one."""
+
+    def __len__(self) -> int:
+        """The number of images."""
+
+    def take(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> ImageArray:
+        """The images at these positions as a new array, (len(positions), H, W, 3) uint8."""
+
+    def batches(self, size: int, stop: int | None = None) -> Iterator[ImageArray]:
+        """The images in order up to position ``stop``, ``size`` at a time; the last batch may be smaller."""
 
 
 class ImageCache:
@@ -99,3 +113,24 @@ class ImageCache:
         if self._count == 0:
             raise CalibrationError("there is no image to calibrate on", hint="images are a folder, a CSV, an .npz or a name")
         self.digest = digest.hexdigest()
+
+
+class ImageSubset:
+    """The images of a cache at some ``positions``, in that order. The cache stays open as long as this is read."""
+
+    def __init__(self, images: CachedImages, positions: Sequence[int] | npt.NDArray[np.int64]) -> None:
+        self._images = images
+        self.positions = np.asarray(positions, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def take(self, positions: Sequence[int] | npt.NDArray[np.int64]) -> ImageArray:
+        """The images at these positions of the subset as a new array, (len(positions), H, W, 3) uint8."""
+        return self._images.take(self.positions[np.asarray(positions, np.int64)])
+
+    def batches(self, size: int, stop: int | None = None) -> Iterator[ImageArray]:
+        """The images in order up to position ``stop`` of the subset, ``size`` at a time; the last batch may be smaller."""
+        chosen = self.positions[:stop]
+        for start in range(0, len(chosen), size):
+            yield self._images.take(chosen[start : start + size])

@@ -18,7 +18,17 @@ from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.records import Preprocess
 from edge_resnet.images.limits import MAX_PIXELS, refuse_costly
 
-__all__ = ["Axis", "ImageArray", "check_image", "decode_image", "plan_crop", "preprocess", "preprocess_bgr", "preprocess_file"]
+__all__ = [
+    "Axis",
+    "ImageArray",
+    "check_image",
+    "decode_image",
+    "is_down_first",
+    "plan_crop",
+    "preprocess",
+    "preprocess_bgr",
+    "preprocess_file",
+]
 
 #: (H, W, 3) uint8.
 ImageArray: TypeAlias = npt.NDArray[np.uint8]
@@ -97,6 +107,15 @@ def plan_crop(height: int, width: int, spec: Preprocess) -> tuple[Axis, Axis]:
     return _axis(height, new_height, spec, exact=both or width > height), across
 
 
+def is_down_first(height: int, width: int, spec: Preprocess) -> bool:
+    """Whether an image of that size is resized down first and then across; bilinear never is.
+
+    Pillow 13 does so for tall images. The passes also limit values to 0..255, which a cubic leaves, so that the order shows.
+    """
+    new_width, new_height = _resized(width, height, spec.resize)
+    return spec.interpolation == "bicubic" and height - new_height > 2 * max(width - new_width, 0)
+
+
 def check_image(image: ImageArray) -> None:
     """Raise ConfigError for anything but a non-empty array (H, W, 3) uint8."""
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
@@ -127,7 +146,7 @@ def _prepared(image: ImageArray | Image.Image, spec: Preprocess, order: Literal[
     else:
         part = _image(image[down.first : down.last, across.first : across.last], order)
     method = _FILTERS[spec.interpolation][0]
-    if spec.interpolation == "bicubic" and _turns(height, width, spec.resize):
+    if is_down_first(height, width, spec):
         small = np.asarray(_down_first(part, down, across, method))
     else:
         small = np.asarray(_across_first(part, down, across, method))
@@ -167,12 +186,6 @@ def _axis(source: int, target: int, spec: Preprocess, *, exact: bool) -> Axis:
     margin = 0.0 if source == target else _FILTERS[spec.interpolation][1] * max(scale, 1.0) + 1.0
     first, last = max(0, floor(begin - margin)), min(source, ceil(end + margin))
     return Axis(first, last, begin - first, end - first, crop, 0)
-
-
-def _turns(height: int, width: int, short: int) -> bool:
-    """Whether Pillow 13 resizes down first: the passes also limit values to 0..255, which a cubic leaves, so the order shows."""
-    new_width, new_height = _resized(width, height, short)
-    return height - new_height > 2 * max(width - new_width, 0)
 
 
 def _down_first(part: Image.Image, down: Axis, across: Axis, method: Image.Resampling) -> Image.Image:

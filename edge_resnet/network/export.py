@@ -16,20 +16,12 @@ import onnx
 import torch
 from torch import nn
 
+from edge_resnet.artifact.graphcheck import INPUT, OPSET, OUTPUT
 from edge_resnet.core.errors import ExportError
 from edge_resnet.core.records import Preprocess
-from edge_resnet.runtime.onnxruntime import open_session
+from edge_resnet.runtime.agreement import VERIFY_BATCHES, largest_difference
 
-__all__ = ["INPUT", "OPSET", "OUTPUT", "Deployable", "export", "verify"]
-
-INPUT = "images"
-OUTPUT = "logits"
-#: The newest opset that TensorRT 8.6 reads.
-OPSET = 17
-#: Batch sizes at which torch and ONNX Runtime must agree; 5 because it is not a power of two.
-VERIFY_BATCHES = (1, 2, 5)
-#: Largest allowed difference of a logit relative to the largest logit. FP32 sums in another order stay ten times below it.
-TOLERANCE = 1e-4
+__all__ = ["INPUT", "OPSET", "OUTPUT", "VERIFY_BATCHES", "Deployable", "export", "verify"]
 
 _log = logging.getLogger(__name__)
 
@@ -94,27 +86,15 @@ def export(model: Deployable, input_size: int, path: Path) -> None:
 def verify(model: Deployable, path: Path, pixels: npt.NDArray[np.uint8]) -> float:
     """Compare torch with ONNX Runtime at batch 1, 2 and 5 on ``pixels`` (≥ 5, H, W, 3) uint8 RGB.
 
-    Returns the largest absolute difference of a logit. Raises ExportError if it exceeds 1e-4 times the largest logit (1e-4 if
-    that is below 1): a class that leads by more than twice this cannot have changed.
+    Returns the largest absolute difference of a logit. Raises what ``largest_difference`` raises.
     """
-    session = open_session(path)
-    worst = 0.0
-    for batch in VERIFY_BATCHES:
-        images = np.ascontiguousarray(pixels[:batch])
+
+    def torchs(images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
-            expected = model(torch.from_numpy(images)).numpy()
-        measured = session.run([OUTPUT], {INPUT: images})[0]
-        if measured.shape != expected.shape:
-            raise ExportError(f"the exported graph returns {measured.shape} for batch {batch}, torch {expected.shape}")
-        difference = float(np.abs(measured - expected).max())
-        allowed = TOLERANCE * max(1.0, float(np.abs(expected).max()))
-        if not difference <= allowed:  # "not <=" rather than ">", so that a NaN fails
-            changed = int((measured.argmax(1) != expected.argmax(1)).sum())
-            raise ExportError(
-                f"the exported graph differs from torch at batch {batch}: max abs {difference:.2e}, {changed} classes changed",
-                hint="report this with the versions that `edge-resnet doctor` prints",
-            )
-        worst = max(worst, difference)
+            logits: npt.NDArray[np.float32] = model(torch.from_numpy(images)).numpy()
+        return logits
+
+    worst = largest_difference(path, pixels, torchs, "torch")
     _log.info("export verified: torch and ONNX Runtime differ by at most %.2e", worst)
     return worst
 

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
-from huggingface_hub import errors
-from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from huggingface_hub import constants, errors
 
 from edge_resnet.core.errors import WeightsError
 from edge_resnet.core.files import read_bounded
@@ -33,6 +32,8 @@ _USUAL = "model.safetensors"
 #: Endings of files with weights that only code can read, or that are of other libraries.
 _OTHERS = (".bin", ".pth", ".pt", ".ckpt", ".pkl", ".th", ".h5", ".msgpack", ".onnx", ".tflite", ".gguf")
 _MAX_CONFIG = 1 << 20
+#: Bytes. The largest network that has a name, wide_resnet101_2, has 0.5 GiB of weights.
+_MAX_WEIGHTS = 2 << 30
 _FILE_HINT = "download a file yourself and give it: edge-resnet build --weights FILE"
 
 
@@ -69,10 +70,14 @@ class _Place:
 
 @dataclass(frozen=True)
 class _Listing:
-    """What a repository contains at a commit or a branch. ``cached``: as far as it is in the cache, which alone is read."""
+    """What a repository contains at a commit or a branch. ``cached``: as far as it is in the cache, which alone is read.
+
+    ``sizes``: file → bytes, of the files whose size the Hub states.
+    """
 
     commit: str
     files: tuple[str, ...]
+    sizes: Mapping[str, int] = field(default_factory=dict)
     license: str = ""
     cached: bool = False
 
@@ -81,20 +86,17 @@ def fetch(address: str, *, progress: Progress | None = None) -> HubFile:
     """Download what ``hf://REPO[/FILE][@REVISION][#NAME]`` names, unless it is in the cache.
 
     Without FILE, the repository's only safetensors file, or ``model.safetensors``. Raises WeightsError where the address is none,
-    the repository or the revision does not exist, is private or gated, has no safetensors, or the Hub cannot be reached and the
-    cache has nothing.
+    the repository or the revision does not exist, is private or gated, has no safetensors, has more than 2 GiB of weights, or the
+    Hub cannot be reached and the cache has nothing. Progress counts the bytes of a download; there is none for a cached file.
     """
     place = _parse(address)
-    with _quiet(), _explained(place):
+    with _explained(place):
         listing = _listing(place)
         file = _weights_file(place, listing)
-        if progress is not None:
-            progress("download", 0, 1)
         # By the branch's name and not by its commit: the cache then knows what the branch was, for when there is no network.
-        path = _download(place, replace(listing, commit=place.revision or "main") if not listing.cached else listing, file)
+        asked = listing if listing.cached else replace(listing, commit=place.revision or "main")
+        path = _download(place, asked, file, _MAX_WEIGHTS, progress)
         listing = replace(listing, commit=_snapshot(path, file))
-        if progress is not None:
-            progress("download", 1, 1)
         folder = file.rpartition("/")[0]
         config, preprocessor = (_json(place, listing, folder, name) for name in ("config.json", "preprocessor_config.json"))
     return HubFile(path, place.name, place.repository, file, listing.commit, config, preprocessor, listing.license)
@@ -110,10 +112,10 @@ def _parse(address: str) -> _Place:
 def _listing(place: _Place) -> _Listing:
     """The files at the revision: what the Hub says, or the cache where the Hub must not or cannot be asked."""
     revision = place.revision or None
-    if huggingface_hub.constants.HF_HUB_OFFLINE:
+    if constants.HF_HUB_OFFLINE:
         return _cached(place, "HF_HUB_OFFLINE is set")
     try:
-        info = huggingface_hub.HfApi().model_info(place.repository, revision=revision)
+        info = huggingface_hub.HfApi().model_info(place.repository, revision=revision, files_metadata=True)
     except Exception as error:
         if _answered(error):
             raise
@@ -121,9 +123,11 @@ def _listing(place: _Place) -> _Listing:
         _log.warning("the Hub cannot be reached: %s@%s is taken from the cache", place.repository, listing.commit[:12])
         return listing
     card = info.card_data
-    names = tuple(sibling.rfilename for sibling in info.siblings or ())
+    siblings = info.siblings or ()
+    names = tuple(sibling.rfilename for sibling in siblings)
+    sizes = {sibling.rfilename: sibling.size for sibling in siblings if sibling.size is not None}
     terms = card.get("license") if card is not None else None
-    return _Listing(str(info.sha), names, printable(str(terms or "")[:100]))
+    return _Listing(str(info.sha), names, sizes, printable(str(terms or "")[:100]))
 
 
 def _answered(error: Exception) -> bool:
@@ -180,15 +184,57 @@ def _few(words: str, names: tuple[str, ...]) -> str:
     return f"{words} {shown or 'no files'}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
-def _download(place: _Place, listing: _Listing, file: str) -> Path:
+def _download(place: _Place, listing: _Listing, file: str, limit: int, progress: Progress | None = None) -> Path:
+    """The file in the cache. Raises WeightsError where it has more than ``limit`` bytes, by what is stated or by what comes."""
+    _refuse_large(file, listing.sizes.get(file, 0), limit)
     found = huggingface_hub.hf_hub_download(
         place.repository,
         file,
         revision=listing.commit,
         local_files_only=listing.cached,
         library_name="edge-resnet",
+        tqdm_class=_bar(file, limit, progress),
     )
     return Path(str(found))
+
+
+def _refuse_large(file: str, size: float, limit: int) -> None:
+    if size > limit:
+        stated, most = (f"{count / 2**20:,.0f} MiB" if count >= 2**20 else f"{count} bytes" for count in (size, limit))
+        raise WeightsError(f"{file} has {stated}, of which at most {most} are downloaded", hint=_FILE_HINT)
+
+
+def _bar(file: str, limit: int, progress: Progress | None) -> type[Any]:
+    """A class in the place of tqdm's, which huggingface_hub tells what it downloads: reports it, and ends what is too long."""
+
+    class Bar:
+        def __init__(self, *, total: float | None = None, initial: float = 0, **_shown: object) -> None:
+            self.total, self.n = total, 0.0
+            _refuse_large(file, total or 0, limit)
+            self.update(0)
+            self.update(initial)
+
+        def update(self, count: float = 1) -> None:
+            self.n += count
+            _refuse_large(file, self.n, limit)
+            if progress is not None:
+                progress("download", int(self.n), int(max(self.total or 0, self.n)))
+
+        def update_transfer(self, count: float) -> None:
+            """What crosses the network, which Xet reports beside what is written."""
+
+        def set_postfix_str(self, *_: object, **__: object) -> None:
+            """The speed, for people."""
+
+        set_transfer_postfix_str = refresh = close = set_postfix_str
+
+        def __enter__(self) -> Bar:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            """Nothing is drawn."""
+
+    return Bar
 
 
 def _snapshot(path: Path, file: str) -> str:
@@ -202,7 +248,7 @@ def _json(place: _Place, listing: _Listing, folder: str, name: str) -> Mapping[s
     if names[0] not in listing.files:
         return {}
     try:
-        content = json.loads(read_bounded(_download(place, listing, names[0]), _MAX_CONFIG))
+        content = json.loads(read_bounded(_download(place, listing, names[0], _MAX_CONFIG), _MAX_CONFIG))
     except (ValueError, RecursionError) as error:
         raise WeightsError(f"{names[0]} of {place.repository} is no JSON", hint=_FILE_HINT) from error
     if not isinstance(content, dict):
@@ -211,22 +257,10 @@ def _json(place: _Place, listing: _Listing, folder: str, name: str) -> Mapping[s
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without huggingface_hub's own progress bars."""
-    before = are_progress_bars_disabled()
-    disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not before:
-            enable_progress_bars()
-
-
-@contextmanager
 def _explained(place: _Place) -> Iterator[None]:
     """Turn the library's errors into WeightsError; none of them shows a token."""
     name = place.repository
-    terms = f"accept its terms on {huggingface_hub.constants.ENDPOINT}/{name}, then log in: hf auth login"
+    terms = f"accept its terms on {constants.ENDPOINT}/{name}, then log in: hf auth login"
     login = "check the spelling; for a private repository: hf auth login, or HF_TOKEN"
     try:
         yield

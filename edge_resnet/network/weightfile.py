@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import pickle
 import re
 import struct
@@ -19,15 +20,20 @@ from typing import Any
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from edge_resnet.core.errors import WeightsError, is_out_of_memory
+from edge_resnet.core.records import Preprocess
 from edge_resnet.core.text import printable
 
-__all__ = ["FORMATS", "read_weights_file", "shown"]
+__all__ = ["FORMATS", "STATED", "read_weights_file", "shown", "stated_preprocess"]
 
 FORMATS = "a .pth, .th, .pt, .ckpt or .safetensors file with a state dict"
+#: The key of a safetensors file's metadata under which ``train`` states the preprocessing, as JSON.
+STATED = "edge-resnet.preprocess"
 #: ResNet-152 in float64 with an optimizer's two moments and an average needs 2 GiB.
 _MAX_BYTES = 8 * 2**30
 #: Of what is parsed before any tensor is read: a pickle, or safetensors' header. 1,202 layers, an optimizer and an average need
@@ -79,6 +85,24 @@ def read_weights_file(path: Path) -> Mapping[Any, object]:
         kind = type(content).__name__
         raise WeightsError(f"weights file {path} contains a {kind}, not a state dict", hint=f"weights are {FORMATS}")
     return content
+
+
+def stated_preprocess(path: Path) -> Preprocess | None:
+    """What the training that wrote a weights file says about preprocessing; None where it says nothing.
+
+    The file must be one that ``read_weights_file`` has accepted. Raises WeightsError if what it says makes no sense.
+    """
+    with path.open("rb") as file:
+        if file.read(9)[8:] != b"{":
+            return None
+    with safe_open(path, framework="pt") as tensors:
+        text = (tensors.metadata() or {}).get(STATED)
+    if text is None:
+        return None
+    try:
+        return TypeAdapter(Preprocess).validate_python(json.loads(text))
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path} states preprocessing that makes no sense", hint=_AGAIN) from error
 
 
 def shown(name: str) -> str:

@@ -10,10 +10,12 @@ from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from edge_resnet.artifact.enginecache import EngineTuning
 from edge_resnet.artifact.folder import LABELS, MODEL, Artifact, open_artifact, staging, write_manifest
-from edge_resnet.artifact.schema import SCHEMA_VERSION, Manifest, WeightsOrigin
+from edge_resnet.artifact.schema import SCHEMA_VERSION, ForeignSpec, Manifest, WeightsOrigin
+from edge_resnet.compiler.foreign import Wrapped, verify_wrapped
 from edge_resnet.core.errors import CalibrationError, ConfigError, WeightsError
 from edge_resnet.core.records import BatchProfile, ModelSpec, Precision, Preprocess, Progress, QuantRecipe
 from edge_resnet.images.calibration import CalibrationImages
@@ -44,10 +46,11 @@ class BuildOptions:
     ``weights``: as ``load_weights`` takes them. ``labels``: one name per class, None for the family's own.
     ``calibration_data``, ``recipe``: needed for INT8 unless ``has_own_ranges``. ``max_drop``: points of top-1 that INT8 may lose
     on the labelled images of ``validation_data``. ``tuning``: of TensorRT's engine. ``allow_random``: accept noise as images, and
-    random weights. ``origin``: of the weights, for the manifest.
+    random weights. ``origin``: of the weights, for the manifest. ``foreign``: the wrapped network that ``model`` describes,
+    if it is of another maker.
     """
 
-    model: ModelSpec
+    model: ModelSpec | ForeignSpec
     preprocess: Preprocess
     precision: Precision
     weights: str
@@ -63,6 +66,7 @@ class BuildOptions:
     force: bool = False
     allow_random: bool = False
     origin: WeightsOrigin | None = None
+    foreign: Wrapped | None = None
 
 
 def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifact:
@@ -74,8 +78,8 @@ def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifac
     int8 = _check(options)
     with ExitStack() as stack:
         folder = stack.enter_context(staging(options.output, force=options.force))
-        network = build_network(options.model)
-        weights = _loaded(network, options, progress)
+        network = None if isinstance(options.model, ForeignSpec) else build_network(options.model)
+        weights = options.model.weights if network is None else _loaded(network, options, progress)
         images = None
         if int8 is not None:  # after the weights, because the download of a data set takes longer
             images = stack.enter_context(open_calibration(int8, options.preprocess, folder))
@@ -87,7 +91,7 @@ def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifac
         if int8 is not None and images is not None:
             made = add_int8(folder, images, int8.recipe, budget, progress=progress)
             manifest = with_int8(manifest, made, images.name)
-        elif options.precision == "int8":
+        elif options.precision == "int8" and not isinstance(options.model, ForeignSpec):
             manifest = _with_own_ranges(manifest, options.model, folder)
         write_manifest(folder, manifest)
     artifact = open_artifact(options.output)
@@ -95,8 +99,10 @@ def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifac
     return artifact
 
 
-def has_own_ranges(model: ModelSpec, preprocess: Preprocess, weights: str) -> bool:
+def has_own_ranges(model: ModelSpec | ForeignSpec, preprocess: Preprocess, weights: str) -> bool:
     """Whether INT8 needs no images because the default weights ship with ranges measured for them."""
+    if isinstance(model, ForeignSpec):
+        return False
     checkpoint = shipped_checkpoint(model) if weights == "default" else None
     return checkpoint is not None and checkpoint.preprocess == preprocess
 
@@ -108,7 +114,8 @@ def labels_for(options: BuildOptions, images: CalibrationImages | None) -> tuple
     """
     if options.labels is not None:
         return options.labels
-    known, given = class_names(options.model), () if images is None else images.images.class_names
+    known = None if isinstance(options.model, ForeignSpec) else class_names(options.model)
+    given = () if images is None else images.images.class_names
     if len(given) != options.model.classes:
         return known or tuple(f"class {index}" for index in range(options.model.classes))
     assert images is not None
@@ -160,6 +167,7 @@ def _check(options: BuildOptions) -> Int8Options | None:
 
 def _loaded(network: ResNet, options: BuildOptions, progress: Progress | None) -> str:
     """Fill the network and return the weights' id. A wrong number of labels is a fault of the labels, not of the weights."""
+    assert isinstance(options.model, ModelSpec)  # a foreign network is filled already
     try:
         return load_weights(network, options.model, options.weights, progress=progress)
     except WeightsError as error:
@@ -170,16 +178,22 @@ def _loaded(network: ResNet, options: BuildOptions, progress: Progress | None) -
 
 
 def _export(
-    options: BuildOptions, network: ResNet, images: CalibrationImages | None, path: Path, progress: Progress | None
+    options: BuildOptions, network: ResNet | None, images: CalibrationImages | None, path: Path, progress: Progress | None
 ) -> float:
     """Write and verify ``model.onnx``. Returns the largest difference of a logit."""
     if progress is not None:
         progress("export", 0, 2)
-    model = Deployable(network, options.preprocess)
-    export(model, options.model.input_size, path)
-    if progress is not None:
-        progress("export", 1, 2)
-    difference = verify(model, path, _verification_images(options, images))
+    pixels = _verification_images(options, images)
+    if network is None:
+        assert options.foreign is not None, "a foreign network comes wrapped"
+        onnx.save(options.foreign.graph, path)
+        difference = verify_wrapped(options.foreign, pixels)
+    else:
+        model = Deployable(network, options.preprocess)
+        export(model, options.model.input_size, path)
+        if progress is not None:
+            progress("export", 1, 2)
+        difference = verify(model, path, pixels)
     if progress is not None:
         progress("export", 2, 2)
     return difference

@@ -9,19 +9,29 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import nn
-
-from edge_resnet.artifact.schema import WeightsOrigin
+from edge_resnet.artifact.card import described_steps
+from edge_resnet.artifact.schema import ForeignSpec, WeightsOrigin, nearest_family
+from edge_resnet.compiler.foreign import Wrapped
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.files import sha256_of
 from edge_resnet.core.modelnames import spec_named
-from edge_resnet.core.records import FAMILIES, Family, Interpolation, ModelSpec, Preprocess, Progress, Shortcut, default_spec
+from edge_resnet.core.records import (
+    FAMILIES,
+    ModelSpec,
+    Preprocess,
+    Progress,
+    default_preprocess,
+    default_spec,
+)
 from edge_resnet.network.pretrained import shipped_checkpoint
 from edge_resnet.network.published import TORCHVISIONS, Published, published_config, torchvision_published
+from edge_resnet.network.weightfile import stated_preprocess
 from edge_resnet.network.weights import default_address, file_and_name, spec_in_file
-from edge_resnet.pipelines.torchmodel import spec_of
+from edge_resnet.pipelines.foreign import open_foreign
+from edge_resnet.pipelines.request import PreprocessChoice, Request
+from edge_resnet.pipelines.torchmodel import is_resnet, spec_of
 
-__all__ = ["PreprocessChoice", "Request", "Selection", "select"]
+__all__ = ["PreprocessChoice", "Request", "Selection", "select", "tell_preprocessing"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,45 +41,18 @@ _FAMILYS = "the family's"
 
 
 @dataclass(frozen=True)
-class PreprocessChoice:
-    """What a user says about preprocessing; None is what the weights say. The fields are those of ``Preprocess``."""
+class Selection:
+    """``weights``: as ``load_weights`` takes them; a file of the Hub is in the cache. ``labels``: as the weights say, or None.
 
-    input_size: int | None = None
-    resize: int | None = None
-    interpolation: Interpolation | None = None
-    mean: tuple[float, float, float] | None = None
-    std: tuple[float, float, float] | None = None
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a user says about a network; None is what the weights say, else the usual.
-
-    ``name``: of a network, in place of ``family`` and ``depth``. ``module``: a torch module, in place of all but ``images``.
-    ``weights``: ``default``, ``v1``, ``v2``, ``random``, a file or ``hf://…``. ``labels``: how many names there are; 0 for none.
+    ``foreign``: the network of another maker that ``model`` describes, or None.
     """
 
-    weights: str = "default"
-    name: str | None = None
-    module: nn.Module | None = None
-    family: Family | None = None
-    depth: int | None = None
-    shortcut: Shortcut | None = None
-    plain: bool = False
-    classes: int | None = None
-    labels: int = 0
-    images: PreprocessChoice = PreprocessChoice()
-
-
-@dataclass(frozen=True)
-class Selection:
-    """``weights``: as ``load_weights`` takes them; a file of the Hub is in the cache. ``labels``: as the weights say, or None."""
-
-    model: ModelSpec
+    model: ModelSpec | ForeignSpec
     preprocess: Preprocess
     weights: str
     origin: WeightsOrigin
     labels: tuple[str, ...] | None = None
+    foreign: Wrapped | None = None
 
 
 @dataclass(frozen=True)
@@ -87,8 +70,11 @@ def select(request: Request, *, progress: Progress | None = None) -> Selection:
     """Choose network, weights and preprocessing. Weights of the Hub are downloaded; what was passed over is logged.
 
     Raises ConfigError for choices that exclude each other, and for weights of one channel whose normalisation nobody says;
-    WeightsError where weights cannot be had, or contradict themselves.
+    WeightsError where weights cannot be had, or contradict themselves; for a foreign network what ``open_foreign`` raises.
     """
+    if request.onnx is not None or (request.module is not None and not is_resnet(request.module)):
+        own = open_foreign(request)
+        return Selection(own.spec, own.wrapped.preprocess, own.spec.weights, own.origin, foreign=own.wrapped)
     found = _found(request, progress)
     for remark in found.published.remarks:
         _log.warning("weights %s: %s", request.weights, remark)
@@ -97,6 +83,13 @@ def select(request: Request, *, progress: Progress | None = None) -> Selection:
     preprocess, told = _preprocess(found.model, found.published, request.images)
     model = replace(found.model, input_size=preprocess.crop)
     return Selection(model, preprocess, found.weights, replace(found.origin, preprocessing=told), found.published.labels)
+
+
+def tell_preprocessing(chosen: Selection) -> None:
+    """Log preprocessing that is not the family's, for who prints no artifact's."""
+    family = nearest_family(chosen.model)
+    if chosen.preprocess != default_preprocess(family, chosen.preprocess.crop):
+        _log.warning("images are prepared so: %s", described_steps(chosen.preprocess, chosen.origin.preprocessing))
 
 
 def _found(request: Request, progress: Progress | None) -> _Found:
@@ -116,7 +109,8 @@ def _found(request: Request, progress: Progress | None) -> _Found:
         return _from_hub(request, progress)
     path, _ = file_and_name(request.weights)
     model, grey = _of_file(request, request.weights)
-    return _Found(model, request.weights, WeightsOrigin(path.name, sha256=sha256_of(path)), Published(""), grey)
+    published = Published("the training that wrote the file", stated_preprocess(path))
+    return _Found(model, request.weights, WeightsOrigin(path.name, sha256=sha256_of(path)), published, grey)
 
 
 def _from_hub(request: Request, progress: Progress | None) -> _Found:

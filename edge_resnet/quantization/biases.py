@@ -18,7 +18,7 @@ from edge_resnet.compiler.graph.corrections import Corrections
 from edge_resnet.compiler.graph.placement import quantized_weights, tensorrt_pairs
 from edge_resnet.compiler.graph.scales import weight_scales
 from edge_resnet.core.records import Progress
-from edge_resnet.images.imagecache import ImageCache
+from edge_resnet.images.imagecache import CachedImages
 from edge_resnet.quantization.executor import Executor, read_by
 
 __all__ = ["correct_biases"]
@@ -31,7 +31,7 @@ _IMAGES, _BATCH = 256, 16
 def correct_biases(
     model: onnx.ModelProto,
     amax: Mapping[str, float],
-    images: ImageCache,
+    images: CachedImages,
     keep: frozenset[str],
     *,
     progress: Progress | None = None,

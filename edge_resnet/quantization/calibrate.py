@@ -27,7 +27,7 @@ from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.ranges import read_amax
 from edge_resnet.runtime.onnxruntime import open_session
 
-__all__ = ["CALIBRATION_BATCH", "LARGE", "Probe", "calibrate", "collect", "probed", "table_from"]
+__all__ = ["CALIBRATION_BATCH", "LARGE", "Counted", "Probe", "calibrate", "collect", "probed", "table_from"]
 
 #: Images per run of the graph: enough that the overhead of counting 71 tensors is small, few enough for a small board.
 CALIBRATION_BATCH = 4
@@ -52,6 +52,19 @@ class Probe:
     largest: str | None
 
 
+@dataclass(frozen=True, eq=False)
+class Counted:
+    """One pass over images: ``histograms`` of absolute values by tensor, and the graph's ``logits``, (N, classes) float32."""
+
+    histograms: dict[str, AbsHistogram]
+    logits: npt.NDArray[np.float32]
+
+    @property
+    def images(self) -> int:
+        """The number of images."""
+        return len(self.logits)
+
+
 def calibrate(
     model_path: Path,
     tensors: Sequence[str],
@@ -66,8 +79,8 @@ def calibrate(
     the order. Raises CalibrationError if there is no image, if every image is one flat colour, or an activation is not finite.
     """
     digest = hashlib.sha256()
-    histograms, count = collect(model_path, tensors, _hashed(batches, digest), recipe.images, progress=progress)
-    return table_from(histograms, recipe, count, digest.hexdigest(), sha256_of(model_path))
+    counted = collect(model_path, tensors, _hashed(batches, digest), recipe.images, progress=progress)
+    return table_from(counted.histograms, recipe, counted.images, digest.hexdigest(), sha256_of(model_path))
 
 
 def collect(
@@ -78,14 +91,17 @@ def collect(
     *,
     on_batch: Callable[[int, Mapping[str, AbsHistogram]], None] | None = None,
     progress: Progress | None = None,
-) -> tuple[dict[str, AbsHistogram], int]:
-    """Histograms of the absolute values per tensor, and the number of images that they were counted over.
+) -> Counted:
+    """Histograms of the absolute values per tensor, and the graph's answers to the same images.
 
     For large tensors they hold a sample of the positions and the largest value of all. ``expected``: how many images the
     progress counts up to. ``on_batch``: called after every batch with the number of images and the histograms so far. Memory does
     not depend on the number of images.
     """
-    graph, probes = probed(onnx.load(model) if isinstance(model, Path) else model, tensors)
+    loaded = onnx.load(model) if isinstance(model, Path) else model
+    graph, probes = probed(loaded, tensors)
+    graph.graph.output.append(loaded.graph.output[0])
+    answers, logits = loaded.graph.output[0].name, []
     histograms = {name: AbsHistogram() for name in probes}
     outputs = [probe.values for probe in probes.values()]
     maxima = [probe.largest for probe in probes.values() if probe.largest is not None]
@@ -96,7 +112,9 @@ def collect(
         for batch in batches:
             if progress is not None:
                 progress("calibrate", count, max(expected, count))
-            found = dict(zip((*outputs, *maxima), session.run((*outputs, *maxima), {input_name: batch}), strict=True))
+            wanted = (*outputs, *maxima, answers)
+            found = dict(zip(wanted, session.run(wanted, {input_name: batch}), strict=True))
+            logits.append(found[answers])
             values = [found[name] for name in outputs]
             largest = [found[probe.largest] if probe.largest else None for probe in probes.values()]
             for _ in counters.map(AbsHistogram.add, histograms.values(), values, largest):
@@ -111,7 +129,7 @@ def collect(
         raise CalibrationError("every image is one flat colour", hint="calibrate on images like those at run time")
     if progress is not None:
         progress("calibrate", count, count)
-    return histograms, count
+    return Counted(histograms, np.concatenate(logits))
 
 
 def table_from(

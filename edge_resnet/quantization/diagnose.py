@@ -90,11 +90,15 @@ def risky_layers(model: onnx.ModelProto, histograms: Mapping[str, AbsHistogram],
 
 
 def risk_warning(risks: Sequence[Risk], shown: int = 3) -> list[str]:
-    """One line that names the worst layers; an empty list if there are none."""
+    """One line that names the worst layers, each with its worst risk, and counts the others; an empty list if there are none."""
     if not risks:
         return []
-    worst = "; ".join(f"{risk.node}: {risk.why}" for risk in risks[:shown])
-    more = f"; and {len(risks) - shown} more" if len(risks) > shown else ""
+    worst_of: dict[str, Risk] = {}
+    for risk in sorted(risks, key=lambda risk: -risk.value):
+        worst_of.setdefault(risk.node, risk)
+    worst = "; ".join(f"{risk.node}: {risk.why}" for risk in list(worst_of.values())[:shown])
+    others = len(worst_of) - shown
+    more = f"; and {others} more layer{'s' if others > 1 else ''}" if others > 0 else ""
     return [f"risky with plain ranges: {worst}{more}; check with eval --simulate-int8, or set a budget with --max-drop"]
 
 

@@ -17,7 +17,7 @@ import onnx
 from pydantic import TypeAdapter
 
 from edge_resnet.artifact.folder import CALIBRATION, CORRECTIONS, MODEL, write_json
-from edge_resnet.artifact.schema import SCHEMA_VERSION, CalibrationTable, Manifest
+from edge_resnet.artifact.schema import SCHEMA_VERSION, CalibrationTable, ForeignSpec, Manifest
 from edge_resnet.compiler.graph.corrections import apply, load_corrections, write_corrections
 from edge_resnet.compiler.graph.qdq import measured_tensors
 from edge_resnet.core.errors import CalibrationError, ConfigError
@@ -97,7 +97,9 @@ def open_calibration(options: Int8Options, preprocess: Preprocess, folder: Path 
     return draw_calibration_images(source, options.recipe, preprocess, allow_noise=options.allow_random, folder=folder)
 
 
-def open_budget(options: Int8Options, model: ModelSpec, label_names: tuple[str, ...] | None) -> AccuracyBudget | None:
+def open_budget(
+    options: Int8Options, model: ModelSpec | ForeignSpec, label_names: tuple[str, ...] | None
+) -> AccuracyBudget | None:
     """The accuracy budget, None if there is none. Raises DataError for images without labels or of another network's classes."""
     if options.validation is None or options.max_drop is None:
         return None

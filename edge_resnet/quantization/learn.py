@@ -1,42 +1,49 @@
-"""Learns ranges, biases and rounding from calibration images, without labels, so that INT8 gives the answers of FP32.
+"""Learns ranges and biases from calibration images, without labels, so that INT8 gives the answers of FP32.
 
 The graph with TensorRT's pairs runs in torch; rounding passes the gradient straight through. Learned are the step of every
-activation (Esser et al. 2020), every bias, and for each weight how far from its nearest integer it is rounded. The loss is the
-squared error of the logits, so that errors of different layers may cancel, which no layer-by-layer method allows. Does not know
-about files.
+activation (Esser et al. 2020) and every bias. The loss is the squared error of the logits, so that errors of different layers may
+cancel, which no layer-by-layer method allows. The weights are rounded before. Does not know about files.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
 from torch import Tensor
 
-from edge_resnet.compiler.graph.corrections import SHIFTED, Corrections
+from edge_resnet.compiler.graph.corrections import SHIFTED, Corrections, Floats, Integers
 from edge_resnet.compiler.graph.placement import quantized_weights, tensorrt_pairs
-from edge_resnet.compiler.graph.scales import weight_scales
 from edge_resnet.core.records import Progress, QuantRecipe
-from edge_resnet.images.imagecache import ImageCache
+from edge_resnet.images.imagecache import CachedImages
+from edge_resnet.network.training.epoch import uses_bf16
 from edge_resnet.quantization.executor import Executor, read_by
+from edge_resnet.quantization.simulate import Logits
+from edge_resnet.quantization.workers import Workers, workers
 
-__all__ = ["Learned", "learn", "learning_batch"]
+__all__ = ["Learned", "Teacher", "learn", "learning_batch"]
 
-#: Adam's rates: of an activation's step (its logarithm), of a bias (in units of its layer's output), of a weight (in int8 steps).
+#: Adam's rates: of an activation's step (its logarithm), and of a bias (in units of its layer's output).
 _RANGE_RATE = 5e-3
 _BIAS_RATE = 5e-4
-_WEIGHT_RATE = 5e-3
 #: Networks with more layers take lower rates, because the changes of one step add up over the layers: at these rates ResNet-50,
-#: with 53, got worse in its first pass (error 0.0066 to 0.0115), and better at a fifth of them.
-_LAYERS = 20
+#: with 53, got worse in its first pass (error 0.0042 to 0.0049), and better at 0.43 of them (to 0.0035 in two).
+_LAYERS = 30
 #: Pixels per step of the optimizer: 32 images of 32x32, 8 of 224x224. Fewer are noisy, more are slow and take memory.
 _PIXELS = 8 * 224 * 224
 _MIN_BATCH, _MAX_BATCH = 4, 32
+
+
+@dataclass(frozen=True, eq=False)
+class Teacher:
+    """The ``images`` to learn from, and FP32's ``logits`` of them, (N, classes) float32."""
+
+    images: CachedImages
+    logits: Logits
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,42 +62,40 @@ class Learned:
 def learn(
     model: onnx.ModelProto,
     amax: Mapping[str, float],
-    images: ImageCache,
+    rounded: Corrections,
+    teacher: Teacher,
     recipe: QuantRecipe,
     *,
     progress: Progress | None = None,
 ) -> Learned:
-    """Start from ``amax`` and ``weight_scales``, and make ``recipe.epochs`` passes over the images, shuffled by its seed.
+    """Start from ``amax`` and ``rounded``, and make ``recipe.epochs`` passes over the images, shuffled by its seed.
 
-    ``model``: the FP32 graph with the corrections so far. Nodes in ``recipe.keep_high_precision`` keep their float weights and
-    biases.
+    ``model``: the FP32 graph with the corrections so far. ``rounded``: integers and scales of every quantized layer, which stay,
+    and the biases to start from. Nodes in ``recipe.keep_high_precision`` keep their float weights and biases.
     """
-    student = _Student(model, amax, frozenset(recipe.keep_high_precision))
-    batch = learning_batch(model)
-    teacher = torch.stack([_teach(student.executor, images, batch, mirror, progress) for mirror in (False, True)])
-    spread = float(_centred(teacher[0]).square().mean())
+    images, batch = teacher.images, learning_batch(model)
+    answers = _centred(torch.from_numpy(teacher.logits))
     steps = recipe.epochs * -(-len(images) // batch)
-    optimizer = torch.optim.Adam(student.parameters(), betas=(0.9, 0.99))
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
     rng, losses = np.random.default_rng(recipe.seed), []
-    for epoch in range(recipe.epochs):
-        order, total = rng.permutation(len(images)), 0.0
-        for start in range(0, len(order), batch):
-            if progress is not None:
-                progress("learn", epoch * len(order) + start, recipe.epochs * len(order))
-            positions = order[start : start + batch]
-            mirror = int(rng.integers(2))  # a mirrored image is another image to learn from, and the teacher knows its answer
-            logits = student.run(_mirrored(images.take(positions), mirror=bool(mirror)))
-            loss = _centred(logits - teacher[mirror, positions]).square().mean() / spread
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]  # torch types it so
-            optimizer.step()
-            schedule.step()
-            total += float(loss.detach()) * len(positions)
-        losses.append(total / len(order))
+    with workers(batch) as pool:
+        student = _Student(model, amax, recipe, rounded)
+        optimizer = torch.optim.Adam(student.groups(), betas=(0.9, 0.99))
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
+        scale = 1 / float(answers.square().mean())
+        for epoch in range(recipe.epochs):
+            order, total = rng.permutation(len(images)), 0.0
+            for first in range(0, len(order), batch):
+                if progress is not None:
+                    progress("learn", epoch * len(order) + first, recipe.epochs * len(order))
+                positions = order[first : first + batch]
+                examples = _Examples(torch.from_numpy(images.take(positions)), answers[positions])
+                total += student.learn_from(examples, scale, pool) * len(positions)
+                optimizer.step()
+                schedule.step()
+            losses.append(total / len(order))
     if progress is not None:
         progress("learn", recipe.epochs * len(images), recipe.epochs * len(images))
-    return Learned(student.corrections(), student.amax(), losses[0], losses[-1])
+    return Learned(replace(rounded, biases={**rounded.biases, **student.biases()}), student.amax(), losses[0], losses[-1])
 
 
 def learning_batch(model: onnx.ModelProto) -> int:
@@ -100,107 +105,113 @@ def learning_batch(model: onnx.ModelProto) -> int:
     return batch
 
 
-class _Student:
-    """The graph with learnable steps, biases and roundings."""
+@dataclass(frozen=True, eq=False)
+class _Examples:
+    """``pixels`` (n, H, W, 3) uint8 and the teacher's centred ``logits`` of them (n, classes)."""
 
-    def __init__(self, model: onnx.ModelProto, amax: Mapping[str, float], keep: frozenset[str]) -> None:
+    pixels: Tensor
+    logits: Tensor
+
+    def split(self, parts: int) -> list[_Examples]:
+        """Up to ``parts`` nearly equal parts."""
+        pieces = zip(self.pixels.tensor_split(parts), self.logits.tensor_split(parts), strict=True)
+        return [_Examples(pixels, logits) for pixels, logits in pieces if len(pixels)]
+
+
+class _Student:
+    """The graph with learnable steps and biases."""
+
+    def __init__(self, model: onnx.ModelProto, amax: Mapping[str, float], recipe: QuantRecipe, start: Corrections) -> None:
+        keep = frozenset(recipe.keep_high_precision)
         pairs = tensorrt_pairs(model, keep)
-        self.executor = Executor(model, pairs)
+        self._executor = Executor(model, pairs)
         self._logs = {p.range_of: torch.tensor(math.log(amax[p.range_of] / 127)) for p in pairs}
         for tensor, log in self._logs.items():
             log.requires_grad_(tensor != SHIFTED)  # the step of an exact input stays one pixel value
         self._nodes = {node.name: node for node in model.graph.node}
-        self._layers = {name: self._layer(name) for name in quantized_weights(model, keep)}
+        self._layers = {name: self._layer(name, start) for name in quantized_weights(model, keep)}
+        self._bf16 = uses_bf16("auto", torch.device("cpu"))
 
-    def _layer(self, name: str) -> _Layer:
-        node, values = self._nodes[name], self.executor.values
+    def _layer(self, name: str, start: Corrections) -> _Layer:
+        node, values = self._nodes[name], self._executor.values
         weight = values[node.input[1]]
-        scales = torch.from_numpy(weight_scales(weight.numpy()))
         bias = values[node.input[2]] if len(node.input) > 2 else torch.zeros(len(weight))
-        return _Layer(weight, scales, bias)
+        if name in start.biases:
+            bias = torch.from_numpy(np.array(start.biases[name], np.float32))
+        return _Layer(start.integers[name], start.scales[name], bias)
 
-    def parameters(self) -> list[dict[str, object]]:
+    def groups(self) -> list[dict[str, object]]:
         """The parameter groups for Adam."""
-        layers = list(self._layers.values())
-        factor = min(1.0, (_LAYERS / len(layers)) ** 1.5)
+        factor = min(1.0, (_LAYERS / len(self._layers)) ** 1.5)
         return [
             {"params": [log for log in self._logs.values() if log.requires_grad], "lr": factor * _RANGE_RATE},
-            {"params": [layer.shift for layer in layers], "lr": factor * _BIAS_RATE},
-            {"params": [layer.turn for layer in layers], "lr": factor * _WEIGHT_RATE},
+            {
+                "params": [layer.shift for name, layer in self._layers.items() if len(self._nodes[name].input) > 2],
+                "lr": factor * _BIAS_RATE,
+            },
         ]
 
-    def run(self, images: Tensor) -> Tensor:
+    def learn_from(self, examples: _Examples, scale: float, pool: Workers) -> float:
+        """Set every gradient of the loss over ``examples``, which ``pool`` computes in parts. Returns the loss.
+
+        ``scale``: one over the variance of the teacher's logits.
+        """
+        parameters = [parameter for group in self.groups() for parameter in group["params"]]  # type: ignore[attr-defined]
+
+        def part_of(part: _Examples) -> tuple[float, Sequence[Tensor]]:
+            with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
+                logits = self._run(part.pixels).float()
+            loss = (_centred(logits) - part.logits).square().sum() * (scale / examples.logits.numel())
+            # A range that one image decides may have no say in this part: its gradient is zero there.
+            return float(loss.detach()), torch.autograd.grad(loss, parameters, materialize_grads=True)
+
+        loss = 0.0
+        for number, (share, gradients) in enumerate(pool.map(part_of, examples.split(pool.count))):
+            loss += share
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient if number == 0 else parameter.grad + gradient
+        return loss
+
+    def _run(self, images: Tensor) -> Tensor:
         """(n, H, W, 3) uint8 → logits of the current INT8, (n, classes)."""
         steps = {tensor: log.exp() for tensor, log in self._logs.items()}
         values = {}
         for name, layer in self._layers.items():
             node = self._nodes[name]
-            values[node.input[1]] = layer.weight()
+            values[node.input[1]] = layer.weight
             if len(node.input) > 2:
                 values[node.input[2]] = layer.bias()
-        return self.executor.run(images, values, read=read_by(steps))
+        return self._executor.run(images, values, read=read_by(steps))
 
     def amax(self) -> dict[str, float]:
         """The learned range of each tensor."""
         return {tensor: 127 * math.exp(float(log.detach())) for tensor, log in self._logs.items()}
 
     @torch.no_grad()
-    def corrections(self) -> Corrections:
-        """The learned weights, rounded, their scales, and the learned biases."""
-        return Corrections(
-            integers={name: layer.integers().numpy().astype(np.int8) for name, layer in self._layers.items()},
-            scales={name: layer.scales.numpy() for name, layer in self._layers.items()},
-            biases={name: layer.bias().numpy() for name, layer in self._layers.items() if len(self._nodes[name].input) > 2},
-        )
+    def biases(self) -> dict[str, Floats]:
+        """The learned biases by node."""
+        return {name: layer.bias().numpy() for name, layer in self._biased()}
+
+    def _biased(self) -> list[tuple[str, _Layer]]:
+        """Layers that have a bias: option A's shortcut has none."""
+        return [(name, layer) for name, layer in self._layers.items() if len(self._nodes[name].input) > 2]
 
 
 class _Layer:
-    """One convolution: weights in int8 steps with the learned deviation of each, and its bias."""
+    """One convolution: ``integers`` (O, C, h, w) int8 and ``scales`` (O,), which stay, and its bias (O,)."""
 
-    def __init__(self, weight: Tensor, scales: Tensor, bias: Tensor) -> None:
-        shape = (-1, *[1] * (weight.dim() - 1))
-        self.scales = scales
-        self._scales = scales.view(shape)
-        self._steps = weight / self._scales
-        # A channel of zeros has no step of its own; option A's padding must stay zero.
-        self._alive = (self._steps.abs().amax(dim=tuple(range(1, weight.dim())), keepdim=True) >= 1).float()
+    def __init__(self, integers: Integers, scales: Floats, bias: Tensor) -> None:
+        self.integers, self.scales = integers, scales
+        self.weight = torch.from_numpy(integers * scales.reshape(-1, *[1] * (integers.ndim - 1)))
         self._bias = bias
         # Of the order of the layer's output for inputs of order one: the mean bias, and the mean sum of weights over √fan-in.
-        self._unit = float(bias.abs().mean() + weight.abs().flatten(1).sum(1).mean() / math.sqrt(weight[0].numel()))
-        self.turn = torch.zeros_like(weight, requires_grad=True)
+        sums = self.weight.abs().flatten(1).sum(1).mean()
+        self._unit = float(bias.abs().mean() + sums / math.sqrt(self.weight[0].numel()))
         self.shift = torch.zeros_like(bias, requires_grad=True)
-
-    def integers(self) -> Tensor:
-        """The weights in int8 steps: whole numbers, whose rounding passes the gradient straight through."""
-        turned = self._steps + self.turn * self._alive
-        rounded = turned + (torch.round(turned) - turned).detach()
-        return torch.clamp(rounded, -127, 127)
-
-    def weight(self) -> Tensor:
-        """The weights on their int8 grid."""
-        return self.integers() * self._scales
 
     def bias(self) -> Tensor:
         """The learned bias."""
         return self._bias + self.shift * self._unit
-
-
-@torch.inference_mode()
-def _teach(executor: Executor, images: ImageCache, batch: int, mirror: bool, progress: Progress | None) -> Tensor:
-    """FP32's logits of every image, (N, classes)."""
-    stage, logits = "teach mirrored" if mirror else "teach", []  # type: str, list[Tensor]
-    for pixels in images.batches(batch):
-        if progress is not None:
-            progress(stage, len(logits) * batch, len(images))
-        logits.append(executor.run(_mirrored(pixels, mirror=mirror)))
-    if progress is not None:
-        progress(stage, len(images), len(images))
-    return torch.cat(logits).clone()
-
-
-def _mirrored(batch: npt.NDArray[np.uint8], *, mirror: bool) -> Tensor:
-    """(n, H, W, 3) uint8, mirrored left to right if ``mirror`` is set."""
-    return torch.from_numpy(np.ascontiguousarray(batch[:, :, ::-1]) if mirror else batch)
 
 
 def _centred(logits: Tensor) -> Tensor:

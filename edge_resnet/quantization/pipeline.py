@@ -20,11 +20,12 @@ from edge_resnet.core.files import sha256_of
 from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.images.calibration import CalibrationImages
 from edge_resnet.images.checks import sampled_stats
-from edge_resnet.images.imagecache import ImageCache
+from edge_resnet.images.imagecache import CachedImages, ImageCache
 from edge_resnet.measurement.accuracy import chance_warning
-from edge_resnet.quantization.biases import correct_biases
+from edge_resnet.quantization.blame import Disagreement, agreement_of, blame_layers, unheld_warning, wanted_agreement
 from edge_resnet.quantization.budget import BudgetProblem, meet_budget
-from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table_from
+from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, Counted, collect, table_from
+from edge_resnet.quantization.correction import HeldOut, correct
 from edge_resnet.quantization.coverage import CoverageReport, coverage_report, ranges_now, snapshot_counts
 from edge_resnet.quantization.diagnose import (
     check_answers,
@@ -36,7 +37,6 @@ from edge_resnet.quantization.diagnose import (
 )
 from edge_resnet.quantization.equalize import balance
 from edge_resnet.quantization.histogram import AbsHistogram
-from edge_resnet.quantization.learn import learn
 from edge_resnet.quantization.methods import SweepRow, best, held_out_count, sweep
 from edge_resnet.quantization.simulate import simulate
 
@@ -64,7 +64,7 @@ Histograms = Mapping[str, AbsHistogram]
 class Validation:
     """What ``--max-drop`` is measured on: ``images``, a label (N,) for each, and how many points of top-1 may be lost."""
 
-    images: ImageCache
+    images: CachedImages
     labels: npt.NDArray[np.int64]
     max_drop: float
 
@@ -107,17 +107,14 @@ def make_int8(
     model = onnx.load(model_path)
     exact = Corrections(exact_input=recipe.exact_input)
     base = apply(model, exact)
-    equalized = balance(base, images, recipe, progress=progress) if recipe.correction == "learned" else Corrections()
+    equalized = balance(base, images, recipe, progress=progress) if recipe.correction != "none" else Corrections()
     graph = apply(base, equalized)
-    histograms, recipe = _measure(graph, images, recipe, progress)
-    table = _exact(table_from(dict(histograms), recipe, len(images), images.digest, sha256_of(model_path)))
-    warnings = _warnings(graph, histograms, table, validation, progress)
-    found, amax = _correct(graph, table, images, progress)
-    if amax and found is not None:  # learning changed every range, and the CPU's form reads some that were not learned
-        counted = _count(apply(graph, found), images, progress)
-        measured = table_from(dict(counted), recipe, len(images), images.digest, table.model_digest)
-        table = _exact(replace(measured, amax={**measured.amax, **amax}))
-    parts = _Parts(model, table, equalized, found, exact)
+    counted, recipe = _measure(graph, images, recipe, progress)
+    table = _exact(table_from(counted.histograms, recipe, len(images), images.digest, sha256_of(model_path)))
+    warnings = _warnings(graph, counted.histograms, table, validation, progress)
+    corrected = correct(graph, table, images, counted.logits, progress=progress)
+    table = replace(table, amax={**table.amax, **corrected.amax})
+    parts = _Parts(model, table, equalized, corrected.corrections, exact)
     keep, budget = recipe.keep_high_precision, None
     if validation is not None:
         budget, doubts = _meet(parts, validation, progress)
@@ -125,6 +122,8 @@ def make_int8(
         if budget.kept:
             keep = (*keep, *budget.kept)
             table = replace(table, recipe=replace(recipe, keep_high_precision=keep))
+    elif corrected.held_out is not None:
+        warnings += _judge(parts, corrected.held_out, progress)
     return Int8(table, parts.merged(frozenset(keep)), budget, tuple(warnings))
 
 
@@ -153,11 +152,11 @@ def report_artifact(
             snapshots[due.pop(0)] = ranges_now(histograms, recipe)
 
     batches = images.pixels.batches(CALIBRATION_BATCH)
-    histograms, count = collect(graph, measured_tensors(graph), batches, len(images), on_batch=note, progress=progress)
-    table = _exact(table_from(histograms, recipe, count, images.digest, ""))
-    risks = risk_warning(risky_layers(graph, histograms, table))
+    counted = collect(graph, measured_tensors(graph), batches, len(images), on_batch=note, progress=progress)
+    table = _exact(table_from(counted.histograms, recipe, counted.images, images.digest, ""))
+    risks = risk_warning(risky_layers(graph, counted.histograms, table))
     warnings = (*check_images_for_calibration(graph, images, progress), *risks)
-    return CalibrationReport(coverage_report(histograms, table, snapshots), warnings)
+    return CalibrationReport(coverage_report(counted.histograms, table, snapshots), warnings)
 
 
 def check_images_for_calibration(
@@ -180,9 +179,9 @@ def check_images_for_calibration(
 
 
 def _measure(
-    graph: onnx.ModelProto, images: ImageCache, recipe: QuantRecipe, progress: Progress | None
-) -> tuple[Histograms, QuantRecipe]:
-    """Histograms of every tensor, and the recipe with the method that ``auto`` chose."""
+    graph: onnx.ModelProto, images: CachedImages, recipe: QuantRecipe, progress: Progress | None
+) -> tuple[Counted, QuantRecipe]:
+    """Histograms of every tensor with the graph's answers, and the recipe with the method that ``auto`` chose."""
     if recipe.method == "auto":
         recipe = best(_sweep(graph, images, recipe, progress)).recipe
         _log.info("calibration method: %s", recipe.method)
@@ -202,40 +201,25 @@ def _warnings(
         return found
     total = min(len(validation.images), table.images)
     batches = validation.images.batches(CALIBRATION_BATCH, total)
-    other, _ = collect(graph, measured_tensors(graph), batches, total, progress=progress)
-    return [*found, *check_unlike(histograms, other)]
+    other = collect(graph, measured_tensors(graph), batches, total, progress=progress)
+    return [*found, *check_unlike(histograms, other.histograms)]
 
 
-def _count(graph: onnx.ModelProto, images: ImageCache, progress: Progress | None) -> Histograms:
+def _count(graph: onnx.ModelProto, images: CachedImages, progress: Progress | None) -> Counted:
     batches = images.batches(CALIBRATION_BATCH)
-    return collect(graph, measured_tensors(graph), batches, len(images), progress=progress)[0]
+    return collect(graph, measured_tensors(graph), batches, len(images), progress=progress)
 
 
-def _sweep(graph: onnx.ModelProto, images: ImageCache, recipe: QuantRecipe, progress: Progress | None) -> list[SweepRow]:
+def _sweep(graph: onnx.ModelProto, images: CachedImages, recipe: QuantRecipe, progress: Progress | None) -> list[SweepRow]:
     measured = len(images) - held_out_count(len(images))
     batches = images.batches(CALIBRATION_BATCH, measured)
-    histograms, _ = collect(graph, measured_tensors(graph), batches, measured, progress=progress)
+    counted = collect(graph, measured_tensors(graph), batches, measured, progress=progress)
     rest = range(measured, len(images))
 
     def held_out() -> list[npt.NDArray[np.uint8]]:
         return [images.take(rest[start : start + _BATCH]) for start in range(0, len(rest), _BATCH)]
 
-    return sweep(graph, histograms, recipe, held_out, simulate(graph, held_out()), progress)
-
-
-def _correct(
-    graph: onnx.ModelProto, table: CalibrationTable, images: ImageCache, progress: Progress | None
-) -> tuple[Corrections | None, dict[str, float]]:
-    """What the recipe's correction finds, and the ranges that it learned, if any."""
-    recipe = table.recipe
-    if recipe.correction == "bias":
-        keep = frozenset(recipe.keep_high_precision)
-        return correct_biases(graph, table.amax, images, keep, progress=progress), {}
-    if recipe.correction == "learned":
-        learned = learn(graph, table.amax, images, recipe, progress=progress)
-        _log.info("learned: loss %.5f in the first pass, %.5f in the last", learned.first_loss, learned.last_loss)
-        return learned.corrections, learned.amax
-    return None, {}
+    return sweep(graph, counted.histograms, recipe, held_out, simulate(graph, held_out()), progress)
 
 
 @dataclass(frozen=True, eq=False)
@@ -282,6 +266,23 @@ def _meet(parts: _Parts, validation: Validation, progress: Progress | None) -> t
     report = meet_budget(problem, validation.max_drop, progress=progress)
     doubt = chance_warning(int((reference.argmax(axis=1) == labels).sum()), labels.tolist(), reference.shape[1])
     return report, [] if doubt is None else [f"FP32's {doubt}"]
+
+
+def _judge(parts: _Parts, judges: HeldOut, progress: Progress | None) -> list[str]:
+    """A warning if INT8 gives FP32's class too rarely on images that it was not made with: which layers, and what helps."""
+
+    def logits(keep: frozenset[str], positions: Sequence[int]) -> npt.NDArray[np.float32]:
+        chosen = (judges.images.take(positions[start : start + _BATCH]) for start in range(0, len(positions), _BATCH))
+        return simulate(parts.graph(keep), chosen)
+
+    found = agreement_of(judges.logits, logits(frozenset(), range(len(judges.logits))))
+    wanted = wanted_agreement(judges.logits.shape[1])
+    _log.info("%d of %d held-out images get FP32's class", found.same, found.count)
+    if not found.falls_short(wanted):
+        return []
+    already = frozenset(parts.table.recipe.keep_high_precision)
+    problem = Disagreement(tuple(quantized_weights(parts.model, already)), judges.logits, logits)
+    return unheld_warning(found, wanted, blame_layers(problem, wanted, progress=progress))
 
 
 def _exact(table: CalibrationTable) -> CalibrationTable:

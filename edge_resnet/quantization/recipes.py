@@ -29,6 +29,8 @@ else:
 __all__ = ["NamedRecipe", "RecipeOverrides", "available_recipes", "load_recipe", "overridden", "overridden_recipe", "recipe_for"]
 
 _SUFFIX = ".toml"
+#: The recipe of networks of other makers.
+_OWN = "own"
 #: A recipe has a few hundred bytes.
 _MAX_BYTES = 1 << 20
 _TEXTS: Mapping[str, Any] = MappingProxyType({"data": str, "description": str})
@@ -59,9 +61,9 @@ class RecipeOverrides:
     correction: Correction | None = None
 
 
-def recipe_for(family: Family) -> str:
-    """The name of the default recipe of a family of networks."""
-    return FAMILIES[family].recipe
+def recipe_for(family: Family | None) -> str:
+    """The name of the default recipe of a family of networks; None is a foreign network."""
+    return _OWN if family is None else FAMILIES[family].recipe
 
 
 def available_recipes() -> tuple[NamedRecipe, ...]:
@@ -103,7 +105,7 @@ def overridden(recipe: QuantRecipe, overrides: RecipeOverrides) -> QuantRecipe:
     return replace(recipe, **given)
 
 
-def overridden_recipe(name: str | None, family: Family, overrides: RecipeOverrides | None = None) -> NamedRecipe:
+def overridden_recipe(name: str | None, family: Family | None, overrides: RecipeOverrides | None = None) -> NamedRecipe:
     """The recipe of that name or file, else the family's, with ``overrides`` of its values."""
     named = load_recipe(name or recipe_for(family))
     return replace(named, recipe=overridden(named.recipe, overrides or RecipeOverrides()))

@@ -17,7 +17,7 @@ import onnx
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.runtime.onnxruntime import open_session
 
-__all__ = ["Images", "Logits", "relative_error", "simulate"]
+__all__ = ["Images", "Logits", "centred_error", "relative_error", "simulate"]
 
 #: (n, H, W, 3) uint8 RGB, preprocessed.
 Images: TypeAlias = npt.NDArray[np.uint8]
@@ -36,6 +36,12 @@ def simulate(model: onnx.ModelProto | Path, batches: Iterable[Images]) -> Logits
     if not logits:
         raise CalibrationError("there is no image to simulate on", hint="give a larger set")
     return np.concatenate(logits)
+
+
+def centred_error(logits: Logits, reference: Logits) -> float:
+    """``relative_error`` of logits less their mean over the classes: a shift of all logits changes no answer."""
+    found, wanted = (each - each.mean(axis=1, keepdims=True) for each in (logits, reference))
+    return relative_error(found, wanted)
 
 
 def relative_error(logits: Logits, reference: Logits) -> float:

@@ -93,7 +93,10 @@ CASES: list[Case] = [
     ("build: weights that are not there", er.WeightsError, lambda at: at.build(weights=at.folder / "missing.pth")),
     ("build: an output that is there", er.BuildError, lambda at: at.build(output=at.folder / "nothing")),
     ("build: a mean beyond 1", er.ConfigError, lambda at: at.build(mean=(123.7, 116.3, 103.5))),
-    ("build: no ResNet", er.WeightsError, lambda at: er.build(output=at.output, model=nn.Linear(3, 2))),
+    ("build: a module of unsaid size", er.ConfigError, lambda at: er.build(model=nn.Linear(3, 2), normalise="unit")),
+    ("build: no classifier", er.WeightsError, lambda at: er.build(model=nn.Linear(3, 2), normalise="unit", input_size=32)),
+    ("build: an ONNX file that is not there", er.WeightsError, lambda at: er.build(onnx="missing.onnx", normalise="unit")),
+    ("build: an ONNX file that is none", er.WeightsError, lambda at: er.build(onnx=at.images, normalise="unit")),
     ("build: a model and weights", er.ConfigError, lambda at: at.build(model=nn.Linear(3, 2))),
     ("build: a model and classes", er.ConfigError, lambda at: at.build(model=nn.Linear(3, 2), weights="default", classes=2)),
     # quantize, finetune, train, compile

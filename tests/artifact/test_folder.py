@@ -78,7 +78,7 @@ def test_a_file_that_must_be_listed(tiny_int8: Path, name: str) -> None:
     _assert_refused(tiny_int8, f"does not list {name}")
 
 
-@pytest.mark.parametrize("version", [3, 99, "1", None, 1.5, 0, -7, True, [2], 10**400])
+@pytest.mark.parametrize("version", [4, 99, "1", None, 1.5, 0, -7, True, [2], 10**400])
 def test_a_schema_of_another_time(tiny_int8: Path, version: object) -> None:
     """A newer schema is refused before its unknown fields are reported."""
     _edit(tiny_int8, lambda content: content.update(schema_version=version, invented=True))

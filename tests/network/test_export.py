@@ -20,7 +20,8 @@ from torchvision.transforms import functional
 from edge_resnet.core.errors import ExportError
 from edge_resnet.core.records import ModelSpec, Preprocess
 from edge_resnet.network import ResNet
-from edge_resnet.network.export import INPUT, OPSET, OUTPUT, TOLERANCE, VERIFY_BATCHES, Deployable, export, verify
+from edge_resnet.network.export import INPUT, OPSET, OUTPUT, VERIFY_BATCHES, Deployable, export, verify
+from edge_resnet.runtime.agreement import TOLERANCE
 
 NETWORKS = {
     "A": small("A"),

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save
-from servers.hub import COMMIT, OLDER, Hub, Repository, serving
+from servers.hub import COMMIT, OLDER, Hub, Repository, asked
 
 from edge_resnet.core.errors import WeightsError
 from edge_resnet.core.modelnames import spec_named
-from edge_resnet.core.records import ModelSpec
+from edge_resnet.core.records import ModelSpec, Progress
 from edge_resnet.network import build_network, load_weights
 
 constants = pytest.importorskip("huggingface_hub.constants")
@@ -27,14 +27,7 @@ SPEC = ModelSpec("cifar", 8, "A", classes=10, input_size=32)
 @pytest.fixture
 def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """A Hub that huggingface_hub asks, an empty cache, and no token."""
-    with serving() as running:
-        monkeypatch.setattr(constants, "ENDPOINT", running.address)
-        monkeypatch.setattr(
-            constants, "HUGGINGFACE_CO_URL_TEMPLATE", running.address + "/{repo_id}/resolve/{revision}/{filename}"
-        )
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
-        monkeypatch.delenv("HF_TOKEN", raising=False)
+    with asked(tmp_path, monkeypatch) as running:
         yield running
 
 
@@ -43,10 +36,10 @@ def weights(seed: int = 0, spec: ModelSpec = SPEC) -> bytes:
     return save(build_network(spec).state_dict())
 
 
-def fetch(address: str) -> Any:
+def fetch(address: str, progress: Progress | None = None) -> Any:
     from edge_resnet.network.hub import fetch
 
-    return fetch(address)
+    return fetch(address, progress=progress)
 
 
 def test_a_file_with_its_commit_config_and_license(hub: Hub) -> None:
@@ -138,6 +131,42 @@ def test_what_is_refused(hub: Hub, address: str, words: str, hint: str) -> None:
     assert hint in caught.value.hint
     assert "\n" not in caught.value.message
     assert not any("pytorch_model.bin" in request for request in hub.requests)
+
+
+def test_progress_counts_the_bytes(hub: Hub, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    """From 0 to the file's length in steps, without a bar of the library's own; a cached file is no download."""
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 16)
+    content = weights()
+    hub.repositories["some/net"] = Repository({"model.safetensors": content})
+    calls: list[tuple[str, int, int]] = []
+    fetch("hf://some/net", lambda *call: calls.append(call))
+    assert (calls[0], calls[-1]) == (("download", 0, len(content)), ("download", len(content), len(content)))
+    assert [done for _, done, _ in calls] == sorted(done for _, done, _ in calls)
+    assert len(calls) > len(content) >> 16
+    calls.clear()
+    fetch("hf://some/net", lambda *call: calls.append(call))
+    assert calls == []
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("lie", ["none", "the listing", "the listing, and no length"])
+def test_a_file_that_is_too_large_is_not_downloaded(hub: Hub, monkeypatch: pytest.MonkeyPatch, lie: str) -> None:
+    """By the size that the listing states, else by the response's length, else where more comes than is allowed."""
+    from edge_resnet.network import hub as module
+
+    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 14)
+    limit = 3 << 16
+    monkeypatch.setattr(module, "_MAX_WEIGHTS", limit)
+    stated = {} if lie == "none" else {"model.safetensors": 1000}
+    hub.repositories["some/net"] = Repository({"model.safetensors": weights()}, stated=stated, chunked="no length" in lie)
+    arrived: list[int] = []
+    with pytest.raises(WeightsError, match=r"model\.safetensors has .*, of which at most") as caught:
+        fetch("hf://some/net", lambda _, done, __: arrived.append(done))
+    assert "--weights FILE" in caught.value.hint
+    assert not list(Path(constants.HF_HUB_CACHE).rglob("*.safetensors"))
+    if lie == "none":
+        assert not any("resolve" in request for request in hub.requests)
+    assert all(done <= limit for done in arrived)
 
 
 def test_the_command_takes_the_address_and_the_preprocessing(hub: Hub, tmp_path: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from edge_resnet.core.errors import WeightsError
 from edge_resnet.core.modelnames import spec_named
@@ -74,12 +76,10 @@ def test_weights_that_torchvision_lacks() -> None:
 def test_the_logits_are_torchvisions(name: str, version: str, size: tuple[int, int]) -> None:
     """Our preprocessing and network give the logits of torchvision's transforms and network on odd sizes, within 1e-4."""
     models = pytest.importorskip("torchvision.models")
-    torch.manual_seed(0)
-    reference = models.get_model(name).eval()
     transforms = models.get_model_weights(name)["IMAGENET1K_" + version.upper()].transforms()
     published = torchvision_published(spec_named(name), version).preprocess
     assert published is not None
-    assert _difference(reference, transforms, name, published, size) <= 1e-4
+    assert _difference(transforms, name, published, size) <= 1e-4
 
 
 @pytest.mark.parametrize("size", [(333, 501), (801, 421), (64, 91)])
@@ -88,23 +88,32 @@ def test_the_logits_are_torchvisions(name: str, version: str, size: tuple[int, i
 )
 def test_the_logits_are_timms(values: dict[str, Any], size: tuple[int, int]) -> None:
     """Our preprocessing and network give the logits of timm's transform and network on odd sizes, within 1e-4."""
-    timm, data = pytest.importorskip("timm"), pytest.importorskip("timm.data")
-    torch.manual_seed(0)
-    reference = timm.create_model("resnet18d").eval()
+    data = pytest.importorskip("timm.data")
     config = changed(TIMM, architecture="resnet18d", **values)
     details = config["pretrained_cfg"]
     keys = ("interpolation", "crop_pct", "mean", "std", "crop_mode")
     transforms = data.create_transform(input_size=tuple(details["input_size"]), **{key: details[key] for key in keys})
     published = published_config(config, {}, spec_named("resnet18d")).preprocess
     assert published is not None
-    assert _difference(reference, transforms, "resnet18d", published, size) <= 1e-4
+    assert _difference(transforms, "resnet18d", published, size) <= 1e-4
 
 
-def _difference(reference: Any, transforms: Any, name: str, published: Preprocess, size: tuple[int, int]) -> float:
+@functools.lru_cache(maxsize=1)
+def _networks(name: str) -> tuple[nn.Module, nn.Module]:
+    """The network of torchvision, or of timm where torchvision has none, and ours, of the same random weights."""
+    models, timm = pytest.importorskip("torchvision.models"), pytest.importorskip("timm")
+    torch.manual_seed(0)
+    reference = (models.get_model(name) if name in models.list_models() else timm.create_model(name)).eval()
+    with torch.device("meta"):  # no random weights for what is replaced at once
+        network = build_network(spec_named(name)).eval()
+    network.load_state_dict(reference.state_dict(), assign=True)
+    return reference, network
+
+
+def _difference(transforms: Any, name: str, published: Preprocess, size: tuple[int, int]) -> float:
     """The largest difference of a logit between a library and us, on an image of that size, relative to the largest logit."""
     pixels = torch.randint(0, 256, (*size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)).numpy()
-    network = build_network(spec_named(name)).eval()
-    network.load_state_dict(reference.state_dict())
+    reference, network = _networks(name)
     with torch.inference_mode():
         theirs = reference(transforms(Image.fromarray(pixels))[None])
         ours = Deployable(network, published).eval()(torch.from_numpy(preprocess(pixels, published))[None])

@@ -63,9 +63,14 @@ def table_keys(key: str) -> str:
     return re.sub(r"^layer(\d)\.(\d+)\.downsample\.", lambda m: f"conv{int(m[1]) + 1}_x.{m[2]}.shortcut.", key)
 
 
-@pytest.mark.parametrize("prefix", ["", "model."])
 @pytest.mark.parametrize(
-    ("renamed", "name"), [(transformers_keys, "resnet50"), (transformers_keys, "resnet18"), (table_keys, "resnet50-small")]
+    ("renamed", "name", "prefix"),
+    [
+        (transformers_keys, "resnet50", ""),
+        (transformers_keys, "resnet18", "model."),
+        (table_keys, "resnet50-small", "model."),
+        (table_keys, "resnet18-small", ""),
+    ],
 )
 def test_other_libraries_keys(renamed: object, name: str, prefix: str, tmp_path: Path) -> None:
     """The same network under other names is loaded with the same tensors."""

@@ -101,11 +101,11 @@ def test_tensors_named_twice_are_measured_once(model_path: Path) -> None:
 def test_one_pass_serves_every_method(model_path: Path) -> None:
     """Histograms collected once give, for each recipe, the table of a pass with that recipe."""
     images = image_batch(6, 16)
-    histograms, count = collect(model_path, TENSORS, cut(images, 2), 6)
-    assert count == 6
+    counted = collect(model_path, TENSORS, cut(images, 2), 6)
+    assert counted.images == 6
     for recipe in (MAX, QuantRecipe(percentile=99), QuantRecipe(percentile=60)):
         table = calibrate(model_path, TENSORS, cut(images, 2), recipe)
-        assert table_from(histograms, recipe, count, table.images_digest, table.model_digest) == table
+        assert table_from(counted.histograms, recipe, 6, table.images_digest, table.model_digest) == table
 
 
 def test_images_that_do_not_lie_in_one_piece_are_read_right(model_path: Path) -> None:

@@ -90,7 +90,7 @@ def export_with(preprocess: Preprocess, real_data: Path, path: Path) -> None:
 def measured(model: onnx.ModelProto, images: Images) -> Histograms:
     """Histograms of a graph over images."""
     cut = (images[start : start + 32] for start in range(0, len(images), 32))
-    return collect(model, measured_tensors(model), cut, len(images))[0]
+    return collect(model, measured_tensors(model), cut, len(images)).histograms
 
 
 def ranges(histograms: Histograms, recipe: QuantRecipe) -> CalibrationTable:
@@ -245,17 +245,34 @@ def test_the_warning_is_one_line_with_the_worst_first() -> None:
     assert "--max-drop" in lines[0]
 
 
+def test_a_layer_with_several_risks_is_named_and_counted_once() -> None:
+    """Four layers with two risks each: the worse one of each is told, and one layer is left over, not five risks."""
+    risks = [Risk(f"layer{index % 4}", 9.0 - index, f"reason {index}") for index in range(8)]
+    (line,) = risk_warning(risks[::-1])
+    assert [word for word in ("reason 0", "reason 1", "reason 2", "reason 3", "reason 4") if word in line] == [
+        "reason 0",
+        "reason 1",
+        "reason 2",
+    ]
+    assert "and 1 more layer;" in line
+
+
 def test_a_good_set_gives_no_warning() -> None:
     """Two hundred images of all classes give no warning."""
     spec = Preprocess(resize=16, crop=16)
     assert set_warnings(from_arrays("good", image_batch(200, 16), np.arange(200) % 10, []), 10, spec) == []
 
 
-def test_real_sets_give_no_warning(cifar: Trained, real_data: Path) -> None:
-    """CIFAR-10, ImageNet's five hundred of as many classes, and handwritten digits, as their networks see them."""
+def test_real_sets_give_no_warning(cifar: Trained) -> None:
+    """CIFAR-10 and handwritten digits, as their networks see them."""
     assert set_warnings(from_arrays("cifar10", cifar.train, cifar.labels), 10, CIFAR) == []
-    assert set_warnings(open_images(real_data / "imagenet" / "sample500.csv"), 1000, Preprocess()) == []
     assert set_warnings(load_named("digits", "train"), 10, CIFAR) == []
+
+
+@pytest.mark.slow
+def test_imagenet_gives_no_warning(real_data: Path) -> None:
+    """Five hundred images of as many classes, as a network sees them."""
+    assert set_warnings(open_images(real_data / "imagenet" / "sample500.csv"), 1000, Preprocess()) == []
 
 
 def test_ten_classes_of_a_thousand_are_enough() -> None:

@@ -36,7 +36,7 @@ def histograms(tmp_path_factory: pytest.TempPathFactory) -> Histograms:
     """Histograms of the smallest network over sixteen images, none of them held out."""
     path = tmp_path_factory.mktemp("sweep") / "model.onnx"
     path.write_bytes(exported(small()))
-    return collect(path, measured_tensors(graph(small())), [image_batch(16, 16)], 16)[0]
+    return collect(path, measured_tensors(graph(small())), [image_batch(16, 16)], 16).histograms
 
 
 def by_hand(histograms: Histograms, recipe: QuantRecipe) -> Logits:
@@ -188,7 +188,7 @@ def test_methods_on_cifar_10(real_data: Path, tmp_path: Path) -> None:
     sheet = np.asarray(Image.open(real_data / "cifar10" / "train_00.webp"))
     tiles = np.ascontiguousarray(sheet.reshape(25, 32, 40, 32, 3).transpose(0, 2, 1, 3, 4).reshape(-1, 32, 32, 3))
     model = onnx.load(tmp_path / "model.onnx")
-    histograms, _ = collect(tmp_path / "model.onnx", measured_tensors(model), np.split(tiles[:600], 60), 600)
+    histograms = collect(tmp_path / "model.onnx", measured_tensors(model), np.split(tiles[:600], 60), 600).histograms
     held_out = np.split(tiles[600:], 8)
     rows = sweep(model, histograms, QuantRecipe(), lambda: held_out, simulate(model, held_out))
     chosen, tight = best(rows), next(one for one in rows if one.recipe.percentile == 99.9)

@@ -73,15 +73,15 @@ def test_a_network_gives_its_own_values() -> None:
     assert list(probes) == names
     assert any(probe.largest for probe in probes.values())
     whole = values_of(with_outputs(graph(NETWORK), names), names, images)
-    histograms, count = collect(model, names, [images], 3)
-    assert count == 3
+    counted = collect(model, names, [images], 3)
+    assert counted.images == 3
     for name, probe in probes.items():
         if probe.largest is None:
-            assert histograms[name].counts.sum() == whole[name].size
+            assert counted.histograms[name].counts.sum() == whole[name].size
         else:
-            assert whole[name].size / 16 <= histograms[name].counts.sum() <= whole[name].size / 4
-        if not histograms[name].signed:
-            assert histograms[name].amax == pytest.approx(whole[name].max(), rel=1e-5)
+            assert whole[name].size / 16 <= counted.histograms[name].counts.sum() <= whole[name].size / 4
+        if not counted.histograms[name].signed:
+            assert counted.histograms[name].amax == pytest.approx(whole[name].max(), rel=1e-5)
 
 
 def test_the_graph_given_is_left_as_it_is() -> None:

@@ -18,7 +18,7 @@ from edge_resnet.images.datasets import NAMES
 from edge_resnet.quantization.recipes import RecipeOverrides, available_recipes, load_recipe, overridden, recipe_for
 
 REPO = Path(__file__).resolve().parents[2]
-SHIPPED = ("camera", "cifar10", "digits", "imagenet")
+SHIPPED = ("camera", "cifar10", "digits", "imagenet", "own")
 
 recipes = st.builds(
     QuantRecipe,

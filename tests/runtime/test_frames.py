@@ -163,18 +163,16 @@ def test_without_kernels_the_processor_resizes(
     assert words in said[1]
 
 
-def test_the_processor_resizes_what_the_kernels_have_no_filter_for(
-    make: Callable[..., Any], caplog: pytest.LogCaptureFixture
-) -> None:
-    """Bicubic frames get the processor's pixels, and a line says why before the first frame."""
+def test_bicubic_frames_are_resized_by_the_kernels(make: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    """They get the processor's pixels, tall ones among them, and nothing is warned of."""
     spec = replace(SPEC, interpolation="bicubic")
+    tall = np.random.default_rng(5).integers(0, 2, (64, 9, 3), dtype=np.uint8) * 255
     with caplog.at_level(logging.WARNING, logger="edge_resnet"), make(preprocess=spec) as backend:
-        assert not backend.resizes
-        pixels = np.stack([preprocess_bgr(frame, spec) for frame in frames(3)])
-        np.testing.assert_array_equal(backend.infer_frames(frames(3)), answers(pixels))
-    assert [record.getMessage() for record in caplog.records] == [
-        "frames are resized on the CPU: the kernels have no bicubic filter"
-    ]
+        assert backend.resizes
+        batch = [*frames(3), tall]
+        pixels = np.stack([preprocess_bgr(frame, spec) for frame in batch])
+        np.testing.assert_array_equal(backend.infer_frames(batch), answers(pixels))
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize("call", ["prepared_async_call", "memcpy_htod_async", "pagelocked_empty", "mem_alloc", "synchronize"])

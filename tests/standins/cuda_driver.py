@@ -383,7 +383,7 @@ class _LaunchConfig(ctypes.Structure):
 
 
 #: The kernels of resize.cu: what the real driver reads from the module.
-_SIGNATURES = {"resize_rows": "PiPiP", "resize_columns": "PPiP"}
+_SIGNATURES = {"resize_rows": "PiPiP", "resize_columns": "PiPiP"}
 
 
 @_driver(POINTER(_LaunchConfig), c_void_p, POINTER(c_void_p), c_void_p)

@@ -195,6 +195,7 @@ _INSTRUCTIONS: dict[str, Callable[[list[str], list[str]], str]] = {
     "and": _binary("&"),
     "shl": _shift("<<"),
     "shr": _shift(">>"),
+    "max": lambda parts, o: f"{o[0]} = std::max(({_TYPES[parts[0]]})({o[1]}), ({_TYPES[parts[0]]})({o[2]}));",
     "min": lambda parts, o: f"{o[0]} = std::min(({_TYPES[parts[0]]})({o[1]}), ({_TYPES[parts[0]]})({o[2]}));",
     "mul": _multiply,
     "mad": _multiply_add,

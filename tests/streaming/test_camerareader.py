@@ -156,7 +156,12 @@ def test_readers_that_hang_for_good_end_the_run() -> None:
     """Beyond the limit the run ends with an error, instead of a growing number of threads."""
     desk = Desk(*[Scripted(1, "hang for good") for _ in range(9)])
     with FakeBackend(10) as backend, pytest.raises(SourceError, match="has failed"):
-        run(backend, [CameraSpec("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "retry": RetryPolicy(0.1, hangs=2)}))
+        run(
+            backend,
+            [CameraSpec("cam", open=desk)],
+            [],
+            RunOptions(**{**vars(OPTIONS), "retry": replace(QUICK, read_s=0.1, hangs=2)}),
+        )
     assert desk.asked == 3
 
 
@@ -285,7 +290,7 @@ def test_a_frozen_camera_is_reopened_once() -> None:
 
     with FakeBackend(10) as backend:
         hooks = RunHooks(alive=look)
-        run(backend, [CameraSpec("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "duration_s": 2.5}), hooks)
+        run(backend, [CameraSpec("cam", open=desk)], [], RunOptions(**{**vars(OPTIONS), "duration_s": 1.5}), hooks)
     assert ("stalled", True) in seen
     assert desk.asked == 2
 

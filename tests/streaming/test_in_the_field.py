@@ -161,7 +161,7 @@ def test_two_cameras_on_one_engine(tiny_artifacts: dict[str, Artifact], tmp_path
     with MjpegServer(fps=30) as left, MjpegServer(fps=30) as right:
         arguments = ("--source", f"{left.url('/stream')}?timeout=2", "--source", f"{right.url('/stall')}?timeout=1")
         with running(tiny_artifacts["int8"], tmp_path / "out.jsonl", *arguments) as run:
-            run.more(120, 60)
+            run.more(60, 60)
             run.until(lambda: len({json.loads(line)["source"] for line in run.lines()}) == 2, 20)
             log = run.end()
     assert "reconnect" in log

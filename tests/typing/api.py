@@ -73,6 +73,8 @@ def artifacts(module: nn.Module, model: er.Model) -> None:
         batch=(1, 8, 32), tuning=er.EngineTuning(), allow_random=True, force=True,
     )  # fmt: skip
     er.build(depth="50")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    er.build(onnx=Path("network.onnx"), normalise="imagenet", output="artifact", resize=256)
+    er.build(onnx="network.onnx", normalise="caffe")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     er.build(model="resnext50_32x4d", weights="v2", resize=232, interpolation="bicubic")
     er.build(output="artifact", precision="int4")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 

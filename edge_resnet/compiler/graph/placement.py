@@ -1,8 +1,9 @@
-"""Where Q/DQ pairs are placed in a residual network, and why. Does not know about ranges, scales or number formats.
+"""Where Q/DQ pairs are placed in a network of convolutions, and why. Does not know about ranges, scales or number formats.
 
 TensorRT fuses Conv + Add + ReLU into one INT8 kernel only if the shortcut's input of the Add is quantized and the main branch is
 not; one pair too many or too few makes INT8 slower than FP16 (NVIDIA's notes on quantizing residual networks). ONNX Runtime has
-no such kernel and needs every edge quantized, so the form for the CPU adds the main branch and the classifier.
+no such kernel and needs every edge quantized, so the form for the CPU adds the main branch, what is concatenated, and the
+classifier. An operator whose placement was not thought through is refused by the name of its node.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ _CLASSIFIER = "classifier, float as NVIDIA's Model Optimizer leaves it at batch 
 _FLOAT_REASONS = {
     **dict.fromkeys(("Cast", "Transpose", "Sub", "Mul", "Pad"), _NORMALISATION),
     **dict.fromkeys(("Flatten", "Gemm"), _CLASSIFIER),
+    "BatchNormalization": "batch norm that follows no convolution of its own",
 }
+#: Operators of the normalisation, which are placed in front of the first convolution alone.
+_FRONT = ("Cast", "Transpose", "Sub", "Mul", "Pad")
+_LAYERS = (*_TENSORRT_REASONS, "Add", "BatchNormalization", "Concat", "Flatten", "Gemm", "Relu")
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -79,11 +84,12 @@ class Placement:
 
 @dataclass(frozen=True)
 class _Graph:
-    """A graph's edges by tensor name."""
+    """A graph's edges by tensor name. ``ranks``: number of dimensions of each constant."""
 
     nodes: dict[str, onnx.NodeProto]
     maker: dict[str, onnx.NodeProto]
     readers: dict[str, list[tuple[str, int]]]
+    ranks: dict[str, int]
 
 
 def tensorrt_pairs(model: onnx.ModelProto, keep: frozenset[str] = frozenset()) -> list[Pair]:
@@ -92,7 +98,9 @@ def tensorrt_pairs(model: onnx.ModelProto, keep: frozenset[str] = frozenset()) -
     Every input of a convolution; the input of every max pool, with the range of its output, so that it runs in INT8; that of an
     average pool on a shortcut, which shares the pair of the block's input; the
     shortcut's input of every residual Add (an identity shares the pair of the block's input); the input of the global average
-    pool. Raises CalibrationError for a network without a convolution, and for a name in ``keep`` that no node has.
+    pool. What is concatenated gets no pair: TensorRT moves the pair of the result in front of it, with one scale for all parts.
+    Raises CalibrationError for a network without a convolution, for a name in ``keep`` that no node has, and for a node that has
+    no place in INT8.
     """
     graph = _edges(model)
     _check(graph, keep)
@@ -106,15 +114,16 @@ def tensorrt_pairs(model: onnx.ModelProto, keep: frozenset[str] = frozenset()) -
 
 
 def with_cpu_pairs(model: onnx.ModelProto, pairs: list[Pair], keep: frozenset[str] = frozenset()) -> list[Pair]:
-    """``pairs`` and those that ONNX Runtime needs in addition: the main branch of each Add, and the classifier's input.
+    """``pairs`` and those that ONNX Runtime needs in addition: the main branch of each Add, each input of a Concat, and the
+    classifier's input.
 
-    Without them, its residual Adds and the convolutions before them run in float.
+    Without them, its Adds and Concats and the convolutions before them run in float.
     """
     graph = _edges(model)
     by_tensor = {pair.tensor: pair for pair in pairs}
     completed = []
     for tensor, readers in graph.readers.items():
-        pair = by_tensor.get(tensor, Pair(tensor, _range_of(graph, tensor), (), ""))
+        pair = by_tensor.get(tensor, Pair(tensor, _cpu_range_of(graph, tensor), (), ""))
         open_edges = [edge for edge in readers if edge[0] not in keep and edge not in pair.readers]
         extra = {edge: reason for edge in open_edges if (reason := _cpu_reason(graph, *edge))}
         if pair.readers or extra:
@@ -143,7 +152,7 @@ def placement_of(model: onnx.ModelProto, keep: frozenset[str] = frozenset()) -> 
 
 
 def _edges(model: onnx.ModelProto) -> _Graph:
-    constants = {tensor.name for tensor in model.graph.initializer}
+    constants = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
     readers: dict[str, list[tuple[str, int]]] = {}
     for node in model.graph.node:
         for index, tensor in enumerate(node.input):
@@ -153,6 +162,7 @@ def _edges(model: onnx.ModelProto) -> _Graph:
         nodes={node.name: node for node in model.graph.node},
         maker={output: node for node in model.graph.node for output in node.output},
         readers=readers,
+        ranks=constants,
     )
 
 
@@ -167,6 +177,36 @@ def _check(graph: _Graph, keep: frozenset[str]) -> None:
         raise CalibrationError(
             f"no node of the network is named {unknown[0]}", hint="edge-resnet inspect --quantization lists the names"
         )
+    convolved: set[str] = set()  # tensors behind a convolution
+    for node in graph.nodes.values():
+        if node.op_type == "Conv" or convolved & set(node.input):
+            convolved |= set(node.output)
+        fault = _fault(graph, node, behind=bool(convolved & set(node.output)))
+        if fault is not None:
+            raise CalibrationError(
+                f"node {node.name} ({node.op_type}) has no place in INT8{fault}",
+                hint="edge-resnet build --fp16 or edge-resnet build --fp32 builds the network without INT8",
+            )
+
+
+def _fault(graph: _Graph, node: onnx.NodeProto, *, behind: bool) -> str | None:
+    """Why a node cannot be placed, None if it can; ``behind``: it comes after a convolution or is one."""
+    activations = [name for name in node.input if name and name not in graph.ranks]
+    given = {attribute.name: attribute for attribute in node.attribute}
+    if node.op_type in _FRONT:
+        return ": it comes after the first convolution" if behind else None if len(activations) == 1 else ": it joins two tensors"
+    if node.op_type not in _LAYERS:
+        return ""
+    if node.op_type in ("Add", "Concat"):
+        if len(activations) != len(node.input):
+            return ": one of its inputs is a constant"
+        return ": it does not join channels" if node.op_type == "Concat" and given["axis"].i not in (1, -3) else None
+    if len(activations) != 1:
+        return ": its weights are not constants"
+    if node.op_type in ("Conv", "Gemm") and graph.ranks[node.input[1]] != (4 if node.op_type == "Conv" else 2):
+        return ": its weights are not those of an image"
+    usual = {"transB": 1, "transA": 0} if node.op_type == "Gemm" else {"axis": 1} if node.op_type == "Flatten" else {}
+    return None if all(name not in given or given[name].i == value for name, value in usual.items()) else ": it has another form"
 
 
 def _tensorrt_reason(graph: _Graph, tensor: str, name: str, index: int) -> str:
@@ -175,12 +215,24 @@ def _tensorrt_reason(graph: _Graph, tensor: str, name: str, index: int) -> str:
     if node.op_type == "Add":
         if index != _shortcut(graph, node):
             return ""
-        return "projection shortcut" if graph.maker[tensor].op_type == "Conv" else "identity shortcut"
+        maker = graph.maker.get(tensor)
+        return "projection shortcut" if maker is not None and maker.op_type == "Conv" else "identity shortcut"
     return _TENSORRT_REASONS.get(node.op_type, "")
 
 
-def _shortcut(graph: _Graph, add: onnx.NodeProto) -> int:
-    """Which input of a residual Add is the shortcut: the one with fewer convolutions between the block's input and it."""
+def _shortcut(graph: _Graph, add: onnx.NodeProto) -> int | None:
+    """Which input of an Add is the shortcut; None if there is no convolution that TensorRT could fuse it with.
+
+    The main branch ends with a convolution that nobody else reads. Where both do, the shortcut is the one with fewer convolutions
+    between the block's input and it.
+    """
+    fusible = [
+        name in graph.maker and graph.maker[name].op_type == "Conv" and len(graph.readers[name]) == 1 for name in add.input
+    ]
+    if not any(fusible):
+        return None
+    if not all(fusible):
+        return fusible.index(False)
     left, right = (_convolutions_back(graph, tensor) for tensor in add.input)
     return 0 if left < right else 1
 
@@ -197,21 +249,44 @@ def _convolutions_back(graph: _Graph, tensor: str) -> int:
 
 def _cpu_reason(graph: _Graph, name: str, index: int) -> str:
     """Why ONNX Runtime needs an edge quantized that TensorRT keeps in float; empty if it does not."""
-    op = graph.nodes[name].op_type
-    if op == "Add":
+    node = graph.nodes[name]
+    if node.op_type == "Add":
         return "main branch (CPU)"
-    return "classifier input (CPU)" if op == "Flatten" or (op == "Gemm" and index == 0) else ""
+    if node.op_type == "Concat":
+        return "concatenated (CPU)"
+    if node.op_type == "Flatten":  # one that no Gemm reads gives the logits, which are not quantized
+        readers = [graph.nodes[reader].op_type for reader, _ in graph.readers.get(node.output[0], [])]
+        return "classifier input (CPU)" if "Gemm" in readers else ""
+    return "classifier input (CPU)" if node.op_type == "Gemm" and index == 0 else ""
 
 
 def _range_of(graph: _Graph, tensor: str) -> str:
-    """The tensor whose range is taken: the two sides of a MaxPool or a Flatten share one, so that these run on integers."""
-    shared = tensor
-    for name, _ in graph.readers[tensor]:
-        if graph.nodes[name].op_type == "MaxPool":
-            shared = graph.nodes[name].output[0]
-    if tensor in graph.maker and graph.maker[tensor].op_type == "Flatten":
-        shared = graph.maker[tensor].input[0]
+    """The tensor whose range is taken: the two sides of a MaxPool or a Flatten share one, so that these run on integers.
+
+    A MaxPool's output holds the largest values of its input, not the smallest: where another node reads the input, it must come
+    from a Relu.
+    """
+    shared, maker = tensor, graph.maker.get(tensor)
+    readers = graph.readers[tensor]
+    if len(readers) == 1 or (maker is not None and maker.op_type == "Relu"):
+        for name, _ in readers:
+            if graph.nodes[name].op_type == "MaxPool":
+                shared = graph.nodes[name].output[0]
+    if maker is not None and maker.op_type == "Flatten":
+        shared = maker.input[0]
     return shared
+
+
+def _cpu_range_of(graph: _Graph, tensor: str) -> str:
+    """As ``_range_of``, for a pair of the CPU alone: what is concatenated takes the result's range, and is rounded only once."""
+    readers = [graph.nodes[name] for name, _ in graph.readers[tensor]]
+    if len(readers) != 1 or readers[0].op_type != "Concat":
+        return _range_of(graph, tensor)
+    joined = readers[0].output[0]
+    edges = graph.readers.get(joined, [])
+    if any(_tensorrt_reason(graph, joined, *edge) or _cpu_reason(graph, *edge) for edge in edges):
+        return _cpu_range_of(graph, joined)
+    return tensor
 
 
 def _high_precision(model: onnx.ModelProto, pairs: list[Pair], keep: frozenset[str]) -> tuple[tuple[tuple[str, ...], str], ...]:

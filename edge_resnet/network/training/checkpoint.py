@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -103,10 +104,23 @@ def _save(path: Path, tensors: StateDict, notes: dict[str, str]) -> None:
     def write(part: Path) -> None:
         try:
             save_file(tensors, part, metadata=notes)
+            _sort_notes(part)
         except SafetensorError as error:  # it wraps the system's error: a full disk, a missing permission
             raise OSError(str(error)) from error
 
     replace_files({path: write})
+
+
+def _sort_notes(path: Path) -> None:
+    """Put the metadata of a safetensors file in order: its library writes them in another one each time."""
+    with path.open("r+b") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size)
+        assert len(text) == size
+        file.seek(8)
+        file.write(text)
 
 
 def _group(tensors: StateDict, group: str) -> StateDict:

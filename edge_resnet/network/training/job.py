@@ -24,6 +24,7 @@ from edge_resnet.core.records import (
     IMAGENET_STD,
     Family,
     ModelSpec,
+    Preprocess,
     Progress,
     Shortcut,
     default_preprocess,
@@ -53,8 +54,8 @@ logger = logging.getLogger(__name__)
 class NetworkChoice:
     """The network that the user asks for.
 
-    ``classes`` and ``input_size`` are None for those of the images and of the family. ``weights``: ``random``, ``default`` or
-    a file. ``freeze``: the last of ``STAGES`` to keep unchanged, None for none.
+    ``classes`` is None for those of the images; ``input_size``, ``mean`` and ``std`` are None for what the weights say, else the
+    family's. ``weights``: as ``load_weights`` takes them. ``freeze``: the last of ``STAGES`` to keep unchanged, None for none.
     """
 
     family: Family
@@ -63,8 +64,8 @@ class NetworkChoice:
     plain: bool = False
     classes: int | None = None
     input_size: int | None = None
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
     weights: str = "random"
     freeze: str | None = None
 
@@ -74,7 +75,8 @@ class TrainJob:
     """A training to run.
 
     ``data``, ``held_out``: the arguments of ``open_pair``. ``folder``: None for runs/NAME. ``resume``: continue from the
-    checkpoint in the folder. ``force``: replace a training in the folder.
+    checkpoint in the folder. ``force``: replace a training in the folder. ``preprocess``: None for the family's, with what
+    the network's choice says.
     """
 
     network: NetworkChoice
@@ -84,6 +86,7 @@ class TrainJob:
     folder: Path | None = None
     resume: bool = False
     force: bool = False
+    preprocess: Preprocess | None = None
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ def run_job(job: TrainJob, *, progress: Progress | None = None) -> JobResult:
     choice = job.network
     train, test = open_pair(job.data, job.held_out)
     check_classes(train)
-    spec = _spec(choice, train)
+    preprocess = job.preprocess or _familys(choice)
+    spec = _spec(choice, preprocess.crop, train)
     for part in (train, test):
         if part is not None:
             require_labels(part)
@@ -115,8 +119,7 @@ def run_job(job: TrainJob, *, progress: Progress | None = None) -> JobResult:
         for name in (CHECKPOINT, LOG, RESULT, WEIGHTS, LABELS):
             (folder / name).unlink(missing_ok=True)
     network = start_network(spec, choice.weights, seed=job.options.seed, freeze=choice.freeze, progress=progress)
-    data = TrainData(train, test, default_preprocess(choice.family, spec.input_size, mean=choice.mean, std=choice.std))
-    result = fit(network, data, job.options, folder=folder, resume=job.resume, progress=progress)
+    result = fit(network, TrainData(train, test, preprocess), job.options, folder=folder, resume=job.resume, progress=progress)
     command = _build_command(job, spec, folder, train)
     if writes:
         _add_network(folder, spec, command, train)
@@ -142,12 +145,16 @@ def start_network(
     return network
 
 
-def _spec(choice: NetworkChoice, train: ImageSet) -> ModelSpec:
-    """The chosen network, with a head for the classes of the images."""
+def _familys(choice: NetworkChoice) -> Preprocess:
+    size = choice.input_size or FAMILIES[choice.family].input_size
+    return default_preprocess(choice.family, size, mean=choice.mean or IMAGENET_MEAN, std=choice.std or IMAGENET_STD)
+
+
+def _spec(choice: NetworkChoice, size: int, train: ImageSet) -> ModelSpec:
+    """The chosen network for images of ``size`` pixels, with a head for their classes."""
     highest = max(require_labels(train)) + 1
     family = FAMILIES[choice.family]
     classes = choice.classes or len(train.class_names) or (family.classes if train.name.startswith("imagenette") else highest)
-    size = choice.input_size or family.input_size
     if size < family.min_input_size:
         message = f"images of {size} pixels are too small for the {choice.family} networks: nothing is left for the last stage"
         raise ConfigError(message, hint=f"--input-size {family.min_input_size} or more, or --family cifar")
@@ -166,7 +173,7 @@ def _build_command(job: TrainJob, spec: ModelSpec, folder: Path, train: ImageSet
         command += ["--classes", str(spec.classes)]
     command += ["--input-size", str(choice.input_size)] if choice.input_size else []
     for option, values, usual in (("--mean", choice.mean, IMAGENET_MEAN), ("--std", choice.std, IMAGENET_STD)):
-        command += [option, *map(str, values)] if values != usual else []
+        command += [option, *map(str, values)] if values not in (None, usual) else []
     calibration = job.data if job.data in NAMES and not os.path.lexists(job.data) else _origin(train)
     return shlex.join([*command, "--int8", "--calib-data", calibration])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ from edge_resnet.network.training.log import Events, write_log, write_result
 from edge_resnet.network.training.options import EpochRecord, TrainData, TrainObserver, TrainResult
 from edge_resnet.network.training.schedule import WarmUp
 from edge_resnet.network.training.validation import score
+from edge_resnet.network.weightfile import STATED
 
 __all__ = ["Trainer"]
 
@@ -79,7 +81,7 @@ class Trainer:
         preprocess = self.data.preprocess
         extra = {"data": self._data(), "preprocess": asdict(preprocess), "class_names": list(self.data.train.class_names)}
         try:
-            save_weights(self.folder / WEIGHTS, network.state_dict(), {"format": "pt"})
+            save_weights(self.folder / WEIGHTS, network.state_dict(), {"format": "pt", STATED: json.dumps(asdict(preprocess))})
             write_result(self.folder, result, self.learner.options, extra)
         except OSError as error:
             hint = "free some disk space, then use --resume: it writes them without further training"

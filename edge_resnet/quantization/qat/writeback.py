@@ -64,8 +64,8 @@ def table_of(
 ) -> CalibrationTable:
     """The learned ranges, and those that only the CPU's form reads, measured on ``images`` with the corrected ``graph``."""
     batches = images.batches(CALIBRATION_BATCH)
-    histograms, count = collect(graph, measured_tensors(graph), batches, len(images), progress=progress)
-    measured = table_from(histograms, start.recipe, count, images.digest, start.model_digest)
+    counted = collect(graph, measured_tensors(graph), batches, len(images), progress=progress)
+    measured = table_from(counted.histograms, start.recipe, counted.images, images.digest, start.model_digest)
     return replace(measured, amax={**measured.amax, **network.amax()})
 
 

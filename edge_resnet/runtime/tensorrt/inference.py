@@ -31,7 +31,7 @@ from edge_resnet.runtime.tensorrt.library import library_of, load_library
 from edge_resnet.runtime.tensorrt.log import log_to_python
 from edge_resnet.runtime.tensorrt.native import NativeLibrary
 from edge_resnet.runtime.tensorrt.plans import Contexts, PlanLibrary, StoredPlan, runtime_cache
-from edge_resnet.runtime.tensorrt.resize import KERNEL_FILTERS, GpuResize
+from edge_resnet.runtime.tensorrt.resize import GpuResize
 from edge_resnet.runtime.tensorrt.slots import Bindings, Slot
 
 __all__ = ["TensorRtBackend", "Ticket"]
@@ -78,8 +78,6 @@ class TensorRtBackend:
         self._closed, self._working = False, 0
         self._idle = threading.Condition()
         self._cuda = open_cuda()
-        if plan.preprocess.interpolation not in KERNEL_FILTERS:
-            _logger.warning("frames are resized on the CPU: the kernels have no %s filter", plan.preprocess.interpolation)
         try:
             self._open(slots, runtime_cache(plan.key, gpu), graphs=graphs)
         except BaseException:
@@ -94,7 +92,7 @@ class TensorRtBackend:
     @property
     def resizes(self) -> bool:
         """Whether frames are preprocessed on the GPU, or else on the CPU. The first call may compile kernels."""
-        return self._plan.preprocess.interpolation in KERNEL_FILTERS and self._kernels.module() is not None
+        return self._kernels.module() is not None
 
     def infer(self, images: Images) -> Logits:
         """(N, H, W, 3) uint8 RGB → logits (N, classes) float32, which belong to the caller. N may exceed the largest batch."""

@@ -1,4 +1,4 @@
-// Resize and crop a frame with the integer weights of resampling.py: first across, then down, with 8 bits in between.
+// Resize and crop a frame with the integer weights of resampling.py: across and down, in either order, with 8 bits in between.
 // The filter and the scale are in the tables of weights, which list the source values of each pixel.
 //
 // nvcc compiles two kernels. Another C++ compiler compiles two functions of the same names, which run the same blocks and threads
@@ -24,8 +24,8 @@ PER_THREAD int first_of(const int* ONLY table, int pixel) { return table[pixel];
 
 PER_THREAD int count_of(const int* ONLY table, int pixels, int pixel) { return table[pixels + pixel]; }
 
-// The weighted sum of one pixel's values, `stride` bytes apart. Weights are positive and sum to 1 << FRACTION_BITS but for their
-// rounding: the sum fits, and only its upper end needs a limit.
+// The weighted sum of one pixel's values, `stride` bytes apart. Weights sum to 1 << FRACTION_BITS but for their rounding, and without
+// their signs to less than twice that: the sum fits an int. It may leave 0..255 by rounding, and by a cubic's negative weights.
 PER_THREAD unsigned char weigh(const unsigned char* values, size_t stride, const int* ONLY table, int pixels, int pixel)
 {
     const int* weight = table + 2 * (size_t)pixels + pixel;
@@ -37,7 +37,7 @@ PER_THREAD unsigned char weigh(const unsigned char* values, size_t stride, const
         weight += pixels;
     }
     sum >>= FRACTION_BITS;
-    return (unsigned char)(sum < 255 ? sum : 255);
+    return (unsigned char)(sum < 0 ? 0 : sum < 255 ? sum : 255);
 }
 
 // The words of a row that hold the values of the pixels of one block of `resize_rows`.
@@ -77,7 +77,7 @@ PER_THREAD void across(const unsigned* row, Segment segment, const unsigned* kep
     out[3 * (size_t)pixel + channel] = weigh(values, 3, table, pixels, pixel);
 }
 
-// One value of the result: a column of `values`, whose rows are `width` bytes long.
+// One value of a resized column of `values`, whose rows are `width` bytes long.
 PER_THREAD void down(const unsigned char* ONLY values, const int* ONLY table, int pixels, int pixel, int column, int width,
                      unsigned char* ONLY out)
 {
@@ -88,7 +88,7 @@ PER_THREAD void down(const unsigned char* ONLY values, const int* ONLY table, in
 }
 
 // resize_rows: grid (rows, tiles), block (3 n): rows of `pitch` words, BGR → rows of `crop` pixels, RGB.
-// resize_columns: grid (crop, tiles), block (n): those rows → (crop, crop, 3).
+// resize_columns: grid (crop, tiles), block (n): rows of `width` bytes → `crop` such rows.
 #ifdef __CUDACC__
 
 extern "C" __global__ void resize_rows(const unsigned* ONLY frame, int pitch, const int* ONLY table, int crop,
@@ -102,10 +102,10 @@ extern "C" __global__ void resize_rows(const unsigned* ONLY frame, int pitch, co
     across(row, segment, kept, table, crop, blockIdx.y, blockDim.x, threadIdx.x, out + 3 * (size_t)crop * blockIdx.x);
 }
 
-extern "C" __global__ void resize_columns(const unsigned char* ONLY rows, const int* ONLY table, int crop,
+extern "C" __global__ void resize_columns(const unsigned char* ONLY rows, int width, const int* ONLY table, int crop,
                                           unsigned char* ONLY out)
 {
-    down(rows, table, crop, blockIdx.x, blockIdx.y * blockDim.x + threadIdx.x, 3 * crop, out);
+    down(rows, table, crop, blockIdx.x, blockIdx.y * blockDim.x + threadIdx.x, width, out);
 }
 
 #else
@@ -127,12 +127,12 @@ extern "C" void resize_rows(const unsigned* frame, int pitch, const int* table, 
     }
 }
 
-extern "C" void resize_columns(const unsigned char* rows, const int* table, int crop, unsigned char* out, int grid_x, int grid_y,
-                               int threads)
+extern "C" void resize_columns(const unsigned char* rows, int width, const int* table, int crop, unsigned char* out, int grid_x,
+                               int grid_y, int threads)
 {
     for (int pixel = 0; pixel < grid_x; ++pixel)
         for (int column = 0; column < grid_y * threads; ++column)
-            down(rows, table, crop, pixel, column, 3 * crop, out);
+            down(rows, table, crop, pixel, column, width, out);
 }
 
 #endif

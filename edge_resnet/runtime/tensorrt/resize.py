@@ -14,31 +14,33 @@ import numpy as np
 
 from edge_resnet.core.errors import ConfigError
 from edge_resnet.core.records import Preprocess
-from edge_resnet.images.preprocess import ImageArray, check_image, plan_crop
+from edge_resnet.images.preprocess import ImageArray, check_image, is_down_first, plan_crop
 from edge_resnet.runtime.tensorrt.cuda import Cuda, DeviceBuffer, Kernel, PinnedBuffer
 from edge_resnet.runtime.tensorrt.resampling import Weights, resampling_weights
 
-__all__ = ["KERNEL_FILTERS", "GpuResize"]
-
-#: The interpolations whose sums the kernels limit to 0..255: a cubic's may lie below 0, where they have no limit.
-KERNEL_FILTERS = frozenset({"bilinear"})
+__all__ = ["GpuResize"]
 
 #: Number of frame sizes whose weights are kept: a camera has one.
 _SIZES = 8
 #: Threads of a block, 32 pixels of three values: whole warps, and 224 pixels are seven blocks.
 _BLOCK = 96
 _WORD = 4
-_ARGUMENTS = {"resize_rows": "PiPiP", "resize_columns": "PPiP"}
+_ARGUMENTS = {"resize_rows": "PiPiP", "resize_columns": "PiPiP"}
 
 
 @dataclass(eq=False)
 class _Plan:
-    """What the kernels need for frames of one size. ``pitch``: bytes from one row of the copied part to the next."""
+    """What the kernels need for frames of one size. ``pitch``: bytes from one row of the copied part to the next.
+
+    ``down_first``: the order of the passes. ``between``: bytes of the result of the first.
+    """
 
     down: Weights
     across: Weights
     pitch: int
     rows: int
+    down_first: bool
+    between: int
     tables: tuple[DeviceBuffer, ...] = ()
 
     def free(self) -> None:
@@ -97,22 +99,24 @@ class GpuResize:
         assert self._between is not None
         assert self._rows is not None
         assert self._columns is not None
-        crop, (down, across) = self._spec.crop, plan.tables
+        crop, row, (down, across) = self._spec.crop, 3 * self._spec.crop, plan.tables
         part = frame[plan.down.low : plan.down.high, plan.across.low : plan.across.high]
         np.ndarray(part.shape, np.uint8, staging.host, strides=(plan.pitch, 3, 1))[:] = part
         staging.to_device(stream, plan.rows * plan.pitch)
-        tiles = -(-3 * crop // _BLOCK)
+        begin, middle, end = staging.address, self._between.address, destination
         # Rows are the first dimension of the grid: the second is limited to 65,535.
-        self._rows.launch(
-            (plan.rows, tiles), _BLOCK, stream, staging.address, plan.pitch // _WORD, across.address, crop, self._between.address
-        )
-        self._columns.launch((crop, tiles), _BLOCK, stream, self._between.address, down.address, crop, destination)
+        if plan.down_first:
+            self._columns.launch((crop, _tiles(plan.pitch)), _BLOCK, stream, begin, plan.pitch, down.address, crop, middle)
+            self._rows.launch((crop, _tiles(row)), _BLOCK, stream, middle, plan.pitch // _WORD, across.address, crop, end)
+        else:
+            self._rows.launch((plan.rows, _tiles(row)), _BLOCK, stream, begin, plan.pitch // _WORD, across.address, crop, middle)
+            self._columns.launch((crop, _tiles(row)), _BLOCK, stream, middle, row, down.address, crop, end)
 
     def _prepared(self, sizes: list[tuple[int, int]], stream: Any) -> list[_Plan]:
         """The plan of each size (height, width), with all the memory that the frames need."""
         plans = {size: self._plans.get(size) or self._plan(size) for size in dict.fromkeys(sizes)}
         staging = [plans[size].rows * plans[size].pitch for size in sizes]
-        between = max(plan.rows for plan in plans.values()) * 3 * self._spec.crop
+        between = max(plan.between for plan in plans.values())
         if any(not plan.tables for plan in plans.values()) or self._lacks(staging, between):
             # Nothing is freed that the stream may still use, and no table counts as copied before it is.
             stream.synchronize()
@@ -127,8 +131,9 @@ class GpuResize:
         down, across = (
             resampling_weights(axis, self._spec.crop, self._spec.interpolation) for axis in plan_crop(*size, self._spec)
         )
-        words = -(-3 * (across.high - across.low) // _WORD)
-        return _Plan(down, across, words * _WORD, down.high - down.low)
+        pitch, rows = -(-3 * (across.high - across.low) // _WORD) * _WORD, down.high - down.low
+        turned = is_down_first(*size, self._spec)
+        return _Plan(down, across, pitch, rows, turned, self._spec.crop * pitch if turned else rows * 3 * self._spec.crop)
 
     def _lacks(self, staging: list[int], between: int) -> bool:
         """Whether any buffer is smaller than that many bytes."""
@@ -171,3 +176,8 @@ class GpuResize:
                 plan.free()
             raise
         self._plans.update(new)
+
+
+def _tiles(values: int) -> int:
+    """The number of blocks for a row of so many values."""
+    return -(-values // _BLOCK)

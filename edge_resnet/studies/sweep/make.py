@@ -10,16 +10,19 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edge_resnet.artifact.folder import Artifact, open_artifact, write_manifest
 from edge_resnet.core.errors import ArtifactError, CalibrationError, EdgeResnetError, WeightsError
 from edge_resnet.core.files import sha256_of
-from edge_resnet.core.records import BatchProfile, Precision, Progress, QuantRecipe
+from edge_resnet.core.records import FAMILIES, BatchProfile, Precision, Progress, QuantRecipe
 from edge_resnet.images.imageset import ImageSet
 from edge_resnet.studies.sweep.cells import Cells
 from edge_resnet.studies.sweep.plan import Network, SweepRequest, Target
 from edge_resnet.studies.sweep.selection import ImageSplit
+
+if TYPE_CHECKING:
+    from edge_resnet.pipelines.selection import Selection
 
 __all__ = ["ArtifactBuilder"]
 
@@ -35,6 +38,7 @@ class ArtifactBuilder:
     progress: Progress | None
     _made: dict[tuple[str, Precision], Artifact] = field(default_factory=dict)
     _failed: dict[tuple[str, Precision], EdgeResnetError] = field(default_factory=dict)
+    _chosen: dict[str, Selection] = field(default_factory=dict)
 
     @cached_property
     def evaluation_digest(self) -> str:
@@ -75,6 +79,16 @@ class ArtifactBuilder:
         self.cells.put(f"{name}, build", key, artifact.source_digest())
         return artifact, True
 
+    def _selected(self, network: Network) -> Selection:
+        """Weights and preprocessing of a network, once. Raises WeightsError where there are none."""
+        name = network.model.name
+        if name not in self._chosen:
+            if network.weights is None:
+                hint = "add a file with its depth in the name to --weights-dir"
+                raise WeightsError(f"there are no weights for {name}", hint=hint)
+            self._chosen[name] = _select(network, self.progress)
+        return self._chosen[name]
+
     def _build(self, network: Network, precision: Precision, output: Path) -> Artifact:
         allow = self.request.allow_random
         if precision == "int8":
@@ -82,15 +96,15 @@ class ArtifactBuilder:
             sample = self.images.calibration
             return _make_int8(source, sample, self.request.recipe, output, allow_random=allow, progress=self.progress)
         batch = max(self.request.batches)
-        return _make_float(network, precision, batch, output, allow_random=allow, progress=self.progress)
+        return _make_float(self._selected(network), precision, batch, output, allow_random=allow, progress=self.progress)
 
     def _key(self, network: Network, precision: Precision) -> dict[str, Any]:
         """Everything that an artifact depends on."""
-        weights = network.weights
-        if weights not in (None, "default", "random"):
-            path = Path(str(weights))
+        chosen = self._selected(network)
+        weights, path = chosen.weights, Path(chosen.weights)
+        if weights not in ("default", "random"):
             weights = f"sha256:{sha256_of(path)}" if path.is_file() else weights
-        key = {"model": asdict(network.model), "preprocess": asdict(network.preprocess), "weights": weights,
+        key = {"model": asdict(chosen.model), "preprocess": asdict(chosen.preprocess), "weights": weights,
                "batch": max(self.request.batches), "edge-resnet": version("edge-resnet")}  # fmt: skip
         if precision == "int8":
             key |= {"recipe": asdict(self.request.recipe), "calibration": self._calibration_digest}
@@ -101,8 +115,24 @@ class ArtifactBuilder:
         return "" if self.images.calibration is None else self.images.calibration.digest()
 
 
+def _select(network: Network, progress: Progress | None) -> Selection:
+    """What ``build`` would take for the network; preprocessing that is not the family's is logged."""
+    from edge_resnet.pipelines.selection import PreprocessChoice, Request, select, tell_preprocessing
+
+    model, images = network.model, network.preprocess
+    if images is None:
+        usual = model.input_size == FAMILIES[model.family].input_size
+        choice = PreprocessChoice(None if usual else model.input_size)
+    else:
+        choice = PreprocessChoice(images.crop, images.resize, images.interpolation, images.mean, images.std)
+    request = Request(str(network.weights), name=model.name, shortcut=model.shortcut, classes=model.classes, images=choice)
+    chosen = select(request, progress=progress)
+    tell_preprocessing(chosen)
+    return chosen
+
+
 def _make_float(
-    network: Network,
+    chosen: Selection,
     precision: Precision,
     batch: int,
     output: Path,
@@ -113,22 +143,20 @@ def _make_float(
     """Build from weights into ``output``, replacing it. ``batch``: the maximum of its engines. Raises what ``build`` raises."""
     from edge_resnet.pipelines.build import BuildOptions, build
 
-    if network.weights is None:
-        raise WeightsError(
-            f"there are no weights for {network.model.name}", hint="add a file with its depth in the name to --weights-dir"
-        )
-    if network.weights == "random" and not allow_random:
+    if chosen.weights == "random" and not allow_random:
         raise WeightsError("a report on random weights is meaningless", hint="--allow-random makes one nevertheless")
     options = BuildOptions(
-        model=network.model,
-        preprocess=network.preprocess,
+        model=chosen.model,
+        preprocess=chosen.preprocess,
         precision=precision,
-        weights=network.weights,
+        weights=chosen.weights,
         output=output,
+        labels=chosen.labels,
         batch=BatchProfile(1, batch, batch),
         backend="onnxruntime",  # derives no engine; each measured backend derives its own
         force=True,
         allow_random=allow_random,
+        origin=chosen.origin,
     )
     return build(options, progress=progress)
 

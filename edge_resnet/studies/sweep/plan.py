@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import get_args
 
 from edge_resnet.artifact.folder import Artifact
+from edge_resnet.artifact.schema import ForeignSpec, nearest_family
 from edge_resnet.core.errors import ConfigError, WeightsError
 from edge_resnet.core.records import ModelSpec, Precision, Preprocess, QuantRecipe
 
@@ -32,10 +33,13 @@ _WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt", ".th")
 
 @dataclass(frozen=True)
 class Network:
-    """A network to build. ``weights``: as ``build`` takes them, None if the folder of weights has no file for it."""
+    """A network to build. ``weights``: as ``build`` takes them, None if the folder of weights has no file for it.
+
+    ``preprocess``: None for what the weights say, else the family's.
+    """
 
     model: ModelSpec
-    preprocess: Preprocess
+    preprocess: Preprocess | None
     weights: str | None
 
 
@@ -84,7 +88,7 @@ class Target:
     """One artifact to measure: built from ``network`` in ``precision``, or ``given``. ``label`` is unique."""
 
     label: str
-    model: ModelSpec
+    model: ModelSpec | ForeignSpec
     precision: Precision
     network: Network | None = None
     given: Artifact | None = None
@@ -108,8 +112,11 @@ def plan_targets(request: SweepRequest, artifacts: Sequence[Artifact]) -> list[T
 
 def cell_seconds(kind: str, target: Target, request: SweepRequest, images: int) -> float:
     """The expected duration of a cell of a kind: ``build``, ``answers`` or ``latency``."""
-    imagenet = target.model.family == "imagenet"
-    factor = _DEPTH_FACTORS.get(target.model.depth, _SMALL_FACTOR) if imagenet else _SMALL_FACTOR
+    model = target.model
+    if isinstance(model, ForeignSpec):  # as ResNet-18, where it takes images as large
+        factor = 1.0 if nearest_family(model) == "imagenet" else _SMALL_FACTOR
+    else:
+        factor = _DEPTH_FACTORS.get(model.depth, _SMALL_FACTOR) if model.family == "imagenet" else _SMALL_FACTOR
     if kind == "build":
         return _BUILD_S[target.precision] * factor
     return _IMAGE_S * factor * images + 2 if kind == "answers" else request.seconds + _OVERHEAD_S

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from edge_resnet.artifact.schema import ForeignSpec
 from edge_resnet.core.errors import DataError
 from edge_resnet.core.records import QuantRecipe
 from edge_resnet.images.datasets import open_data
@@ -107,4 +108,5 @@ def _label_names(targets: Sequence[Target]) -> tuple[str, ...] | None:
         from edge_resnet.network import class_names
     except ImportError:  # the build reports what is missing
         return None
-    return class_names(targets[0].model)
+    model = targets[0].model
+    return None if isinstance(model, ForeignSpec) else class_names(model)

@@ -45,7 +45,7 @@ def normal(channels: int, size: int, seed: int = 0) -> Floats:
 
 
 @given(WEIGHTS, LIMITS)
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_it_is_never_worse_than_the_largest_weight(weight: Floats, limit: int) -> None:
     """The squared error of every channel is at most what amax / limit would lose, up to rounding."""
     found = squared_error(weight, weight_scales(weight, limit), limit)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import json
 import os
 import re
 import shutil
@@ -19,9 +18,10 @@ import pytest
 from gpumachine import CPU, JETSON, package
 
 from edge_resnet.core.packages import required_packages
-from edge_resnet.deployment.doctor import checks
+from edge_resnet.deployment.doctor import checks, gpuchecks
 from edge_resnet.deployment.doctor.check import Check
 from edge_resnet.deployment.doctor.checks import examine, readiness, usable_backends
+from edge_resnet.deployment.doctor.probe import ProbedMachine, probe_machine
 from edge_resnet.device.machine import DeviceInfo
 from edge_resnet.runtime.backend import Requirement, backend_info
 
@@ -37,8 +37,9 @@ def backends_here() -> list[Check]:
 
 @pytest.fixture(autouse=True)
 def asked_once(backends_here: list[Check], monkeypatch: pytest.MonkeyPatch) -> None:
-    """None of these tests is about the backends: no child process is started for each."""
+    """Few of these tests are about the backends or the GPU: no child processes are started for each."""
     monkeypatch.setattr(checks, "check_backends", lambda _: backends_here)
+    monkeypatch.setattr(gpuchecks, "probe_machine", lambda info, root: ProbedMachine(info, root, {}))
 
 
 def found(name: str, info: DeviceInfo = CPU, root: Path = Path("/nowhere")) -> Check:
@@ -59,16 +60,22 @@ def ordinary_user() -> Iterator[Path]:
             os.setresuid(real, effective, saved)
 
 
-def run_with(site: Path, code: str, **environment: str) -> str:
-    """Run Python with ``site`` before all other packages; its examination leaves the backends out, as in this process."""
-    code = f"from edge_resnet.deployment.doctor import checks\nchecks.check_backends = lambda _: []\n{code}"
+def run_with(site: Path, code: str, *, gpu: bool = False, **environment: str) -> str:
+    """Run Python with ``site`` before all other packages; its examination leaves the backends out, as in this process.
+
+    So it does with what the GPU needs, unless ``gpu``.
+    """
+    code = f"from edge_resnet.deployment.doctor import checks, gpuchecks, probe\nchecks.check_backends = lambda _: []\n{code}"
+    if not gpu:
+        code = code.replace("\n", "\ngpuchecks.probe_machine = lambda info, root: probe.ProbedMachine(info, root, {})\n", 1)
     environment = {**os.environ, "PYTHONPATH": str(site), **environment}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     return done.stdout
 
 
-def test_names_are_unique_and_fixes_are_one_line() -> None:
+def test_names_are_unique_and_fixes_are_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names are unique and fixes can be pasted; on machines other than a Jetson a check that is ok has no fix."""
+    monkeypatch.setattr(gpuchecks, "probe_machine", probe_machine)
     made = examine(Path("/nowhere"), replace(CPU, memory_available_mib=10))
     assert len({check.name for check in made}) == len(made)
     assert all("\n" not in check.fix + check.detail for check in made)
@@ -305,17 +312,16 @@ def test_opencv_of_pip(tmp_path: Path) -> None:
         ("raise ImportError('numpy.core.multiarray failed to import')", "problem", "numpy.core.multiarray"),
     ],
 )
-def test_opencv_of_others(tmp_path: Path, body: str, status: str, words: str) -> None:
+def test_opencv_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, status: str, words: str) -> None:
     """Any OpenCV is imported and queried; one that is too old or broken does not stop the other checks."""
     (tmp_path / "cv2.py").write_text(f"__version__ = '4.8.0'\nCAP_GSTREAMER = 1800\n{body}\n")
-    code = (
-        "import json; from dataclasses import asdict; from edge_resnet.deployment.doctor.checks import *\n"
-        "print(json.dumps(asdict([c for c in examine() if c.name == 'opencv'][0])))"
-    )
-    check = json.loads(run_with(tmp_path, code))
-    assert check["status"] == status
-    assert words in check["detail"]
-    assert bool(check["fix"]) == (status == "problem")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "cv2", None)  # so that whatever is imported is put back, or away
+    del sys.modules["cv2"]
+    check = found("opencv")
+    assert check.status == status
+    assert words in check.detail
+    assert bool(check.fix) == (status == "problem")
 
 
 def test_old_jetpack_is_never_ready(tmp_path: Path) -> None:
@@ -383,19 +389,27 @@ def test_a_gpu_machine_is_ready_when_all_of_it_loads(tmp_path: Path, libcuda: Pa
     """The GPU backend is usable only if driver, TensorRT and PyCUDA load; this process loads none of them."""
     package(tmp_path, "tensorrt", "__version__ = '10.3.0'")
     package(tmp_path, "pycuda.driver", "def get_version(): return (12, 6, 0)")
-    code = (
-        "import sys; from edge_resnet.deployment.doctor.checks import *\n"
-        "from edge_resnet.runtime.backend import backend_info\n"
-        "ready = readiness(examine(), {name: backend_info(name) for name in ('onnxruntime', 'tensorrt')})\n"
-        "print(*ready.backends, {'tensorrt', 'pycuda'} & set(sys.modules))"
-    )
-    environment = {"LD_LIBRARY_PATH": str(libcuda.parent), "STUB_CUDA": "12060"}
-    assert run_with(tmp_path, code, **environment) == "onnxruntime tensorrt set()\n"
-    assert run_with(tmp_path, code, **environment, STUB_FAILS="cuInit=999") == "onnxruntime set()\n"
-    package(tmp_path, "pycuda.driver", "raise ImportError('libcurand.so.10: cannot open')")
+    lost = "raise ImportError('libcurand.so.10: cannot open')"
     # The bindings of cuda.core may be those of CUDA 13, which the next driver runs.
-    assert run_with(tmp_path, code, **{**environment, "STUB_CUDA": "11080"}) == "onnxruntime set()\n"
-    assert run_with(tmp_path, code, **{**environment, "STUB_CUDA": "13000"}) == "onnxruntime tensorrt set()\n"
+    states = [
+        ({"STUB_CUDA": "12060"}, None),
+        ({"STUB_CUDA": "12060", "STUB_FAILS": "cuInit=999"}, None),
+        ({"STUB_CUDA": "11080", "STUB_FAILS": ""}, lost),
+        ({"STUB_CUDA": "13000"}, lost),
+    ]
+    code = (
+        "import os, sys; from pathlib import Path; from edge_resnet.deployment.doctor.checks import *\n"
+        "from edge_resnet.runtime.backend import backend_info\n"
+        "backends = {name: backend_info(name) for name in ('onnxruntime', 'tensorrt')}\n"
+        "sys.modules['tensorrt_rtx'] = None\n"
+        f"for variables, pycuda in {states!r}:\n"
+        "    os.environ.update(variables)\n"
+        f"    pycuda is None or Path({str(tmp_path / 'pycuda/driver.py')!r}).write_text(pycuda)\n"
+        "    print(*readiness(examine(), backends).backends)\n"
+        "print({'tensorrt', 'pycuda'} & set(sys.modules))"
+    )
+    shown = run_with(tmp_path, code, gpu=True, LD_LIBRARY_PATH=str(libcuda.parent)).splitlines()
+    assert shown == ["onnxruntime tensorrt", "onnxruntime", "onnxruntime", "onnxruntime tensorrt", "set()"]
 
 
 def test_the_offline_side_is_not_imported(tmp_path: Path) -> None:
@@ -404,7 +418,9 @@ def test_the_offline_side_is_not_imported(tmp_path: Path) -> None:
         (tmp_path / f"{name}.py").write_text("raise SystemExit('must not be imported')\n")
     loaded = set(
         run_with(
-            tmp_path, "import sys; from edge_resnet.deployment.doctor.checks import examine; examine(); print(*sys.modules)"
+            tmp_path,
+            "import sys; from edge_resnet.deployment.doctor.checks import examine; examine(); print(*sys.modules)",
+            gpu=True,
         ).split()
     )
     assert loaded.isdisjoint({"torch", "torchvision", "onnx", "tensorrt", "pycuda", "sklearn"})

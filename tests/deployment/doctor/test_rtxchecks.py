@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from gpumachine import CPU, DESKTOP, JETSON, package, record
 
-from edge_resnet.core.packages import required_packages
 from edge_resnet.deployment.doctor.check import Check
 from edge_resnet.deployment.doctor.probe import ProbedMachine, ProbeResult, Topic, probe_machine
 from edge_resnet.deployment.doctor.rtxchecks import check_tensorrt_rtx
@@ -22,16 +20,7 @@ EXTRA = "pip install 'edge-resnet[rtx]'"
 HOPPER = replace(DESKTOP, gpu="NVIDIA H200", compute_capability="9.0")
 
 
-@pytest.fixture(autouse=True)
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder at the front of this Python's path, and no TensorRT for RTX but what a test puts there."""
-    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
-    required_packages()  # read before the path to edge-resnet's own metadata is gone
-    folder = tmp_path / "site"
-    folder.mkdir()
-    monkeypatch.setattr(sys, "path", [str(folder), *(path for path in sys.path if "-packages" not in path)])
-    monkeypatch.delitem(sys.modules, "tensorrt_rtx", raising=False)
-    return folder
+pytestmark = pytest.mark.usefixtures("site")
 
 
 def found(info: DeviceInfo, cuda: str = "") -> Check:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 from gpumachine import CPU, DESKTOP, JETSON, THOR, library, package, record
 
-from edge_resnet.core.packages import required_packages
 from edge_resnet.deployment.doctor import trtchecks
 from edge_resnet.deployment.doctor.check import Check
 from edge_resnet.deployment.doctor.probe import ProbedMachine, ProbeResult, Topic, probe_machine
@@ -23,15 +21,7 @@ AGAIN = "sudo apt-get install --reinstall -y"
 REBUILD = "PATH=/usr/local/cuda/bin:$PATH pip install --force-reinstall --no-cache-dir --no-deps 'pycuda>=2024.1'"
 
 
-@pytest.fixture(autouse=True)
-def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder at the front of this Python's path, and no TensorRT or PyCUDA except those that a test puts there."""
-    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
-    required_packages()  # read before the path to edge-resnet's own metadata is gone
-    folder = tmp_path / "site"
-    folder.mkdir()
-    monkeypatch.setattr(sys, "path", [str(folder), *(path for path in sys.path if "-packages" not in path)])
-    return folder
+pytestmark = pytest.mark.usefixtures("site")
 
 
 def tensorrt(info: DeviceInfo, answer: ProbeResult | None = None, root: Path = NOWHERE) -> Check:
@@ -127,7 +117,8 @@ def test_two_tensorrts_at_once(site: Path, runs: str, kept: int) -> None:
 def test_tensorrt_that_does_not_load(site: Path, info: DeviceInfo, message: str, fix: str) -> None:
     """Each known error message has its fix, and is shown."""
     package(site, "tensorrt", f"raise ImportError({message!r})")
-    check = tensorrt(info)
+    # How a child process reports them is test_probe.py's; the others here are real children.
+    check = tensorrt(info, ProbeResult({}, message or "ImportError"))
     assert (check.status, check.detail) == ("problem", f"cannot be imported: {message or 'ImportError'}")
     assert check.fix == fix
 
@@ -312,7 +303,7 @@ def test_pycuda_that_does_not_load(
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
     package(site, "pycuda.driver", f"raise ImportError({message!r})")
-    check = pycuda(info, tmp_path)
+    check = pycuda(info, tmp_path, {"pycuda": ProbeResult({}, message)})
     assert (check.status, check.detail, check.fix) == ("problem", f"cannot be imported: {message}", fix)
 
 

@@ -318,7 +318,7 @@ def test_nothing_measured_is_the_callers_error() -> None:
 def test_sampling_costs_under_a_hundredth_of_a_core(tmp_path: Path) -> None:
     """At ten samples per second on the tree of a whole board the thread takes less than 1 % of CPU time."""
     with PowerMeter(root=write(tmp_path, ORIN_NANO)) as meter:
-        time.sleep(3)
+        time.sleep(1.5)
     reading = meter.reading()
-    assert reading.samples >= 20
+    assert reading.samples >= 10
     assert 0 < reading.sampling_cpu_s < 0.01 * reading.seconds

@@ -47,9 +47,9 @@ def measured(
 ) -> CalibrationTable:
     """The calibration table of eight smooth images."""
     corrected = apply(model, corrections)
-    histograms, count = collect(corrected, measured_tensors(corrected), [image_batch(8, size)], 8)
+    counted = collect(corrected, measured_tensors(corrected), [image_batch(8, size)], 8)
     recipe = QuantRecipe(method="max", images=8, keep_high_precision=keep)
-    table = table_from(histograms, recipe, count, "", "")
+    table = table_from(counted.histograms, recipe, counted.images, "", "")
     return replace(table, amax={**table.amax, SHIFTED: 127.0}) if SHIFTED in table.amax else table
 
 

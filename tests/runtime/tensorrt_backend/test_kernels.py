@@ -11,6 +11,7 @@ import sys
 import time
 from importlib import resources
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -20,9 +21,9 @@ from hypothesis import strategies as st
 from standins.ptx import library_of
 
 from edge_resnet.core.errors import BackendError, ConfigError
-from edge_resnet.core.records import Preprocess
+from edge_resnet.core.records import Interpolation, Preprocess
 from edge_resnet.device.machine import find_nvcc
-from edge_resnet.images.preprocess import plan_crop, preprocess_bgr
+from edge_resnet.images.preprocess import is_down_first, plan_crop, preprocess_bgr
 from edge_resnet.runtime.tensorrt import kernels
 from edge_resnet.runtime.tensorrt.kernels import compile_kernels
 from edge_resnet.runtime.tensorrt.resampling import FRACTION_BITS, resampling_weights
@@ -67,14 +68,21 @@ def pointer(array: npt.NDArray[np.generic]) -> ctypes.c_void_p:
 def on_the_processor(library: ctypes.CDLL, frame: Pixels, spec: Preprocess, block: int) -> Pixels:
     """The result of the two kernels for a frame in blocks of that size; they may write nothing else."""
     crop, tiles = spec.crop, -(-3 * spec.crop // block)
-    down, across = (resampling_weights(axis, crop) for axis in plan_crop(*frame.shape[:2], spec))
+    down, across = (resampling_weights(axis, crop, spec.interpolation) for axis in plan_crop(*frame.shape[:2], spec))
     part = frame[down.low : down.high, across.low : across.high]
     pitch = -(-part.shape[1] * 3 // 4)
     rows = np.zeros((len(part), pitch * 4), np.uint8)
     rows[:, : part.shape[1] * 3] = part.reshape(len(part), -1)
-    between, result = guarded(len(part) * crop * 3), guarded(crop * crop * 3)
-    library.resize_rows(pointer(rows), pitch, pointer(across.table), crop, pointer(between), len(part), tiles, block)
-    library.resize_columns(pointer(between), pointer(down.table), crop, pointer(result), crop, tiles, block)
+    turned = is_down_first(*frame.shape[:2], spec)
+    between, result = guarded(crop * pitch * 4 if turned else len(part) * crop * 3), guarded(crop * crop * 3)
+    begin, middle, end = pointer(rows), pointer(between), pointer(result)
+    if turned:
+        wide = -(-pitch * 4 // block)
+        library.resize_columns(begin, pitch * 4, pointer(down.table), crop, middle, crop, wide, block)
+        library.resize_rows(middle, pitch, pointer(across.table), crop, end, crop, tiles, block)
+    else:
+        library.resize_rows(begin, pitch, pointer(across.table), crop, middle, len(part), tiles, block)
+        library.resize_columns(middle, 3 * crop, pointer(down.table), crop, end, crop, tiles, block)
     assert (between[-GUARD:] == 171).all()
     assert (result[-GUARD:] == 171).all()
     return result[:-GUARD].reshape(crop, crop, 3)
@@ -84,22 +92,39 @@ def noise(height: int, width: int, seed: int = 0) -> Pixels:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-@settings(max_examples=150)
+@pytest.mark.parametrize("method", get_args(Interpolation))
+@settings(max_examples=60)
 @given(st.integers(1, 500), st.integers(1, 500), st.integers(1, 64), st.integers(0, 64), st.integers(0, 99), st.integers(1, 64))
 def test_any_frame_is_preprocessed_exactly(
-    library: ctypes.CDLL, height: int, width: int, crop: int, extra: int, seed: int, pixels: int
+    library: ctypes.CDLL, method: Interpolation, height: int, width: int, crop: int, extra: int, seed: int, pixels: int
 ) -> None:
-    """Any size, crop and block: the same bytes as preprocess_bgr, and nothing else is written."""
+    """Any size, crop, filter and block: the same bytes as preprocess_bgr, and nothing else is written."""
     assume(max(height, width) / min(height, width) < 60)
-    frame, spec = noise(height, width, seed), Preprocess(resize=crop + extra, crop=crop)
+    frame, spec = noise(height, width, seed), Preprocess(crop + extra, crop, method)
     if seed % 2:
         frame = np.where(frame > 127, 255, 0).astype(np.uint8)
     np.testing.assert_array_equal(on_the_processor(library, frame, spec, 3 * pixels), preprocess_bgr(frame, spec))
 
 
-@pytest.mark.parametrize("spec", [Preprocess(256, 224), Preprocess(224, 224), Preprocess(320, 288), Preprocess(32, 32)])
+SPECS = (
+    Preprocess(256, 224),
+    Preprocess(224, 224, "bicubic"),
+    Preprocess(320, 288),
+    Preprocess(235, 224, "bicubic"),
+    Preprocess(32, 32),
+)
+SIZES = ((1, 1), (1, 4000), (4000, 1), (224, 224), (256, 256), (480, 640), (1920, 1080), (2160, 3840), (3001, 3007))
+#: Frames of many pixels take most of the time: each filter once in every run.
+LARGE = {(2160, 3840): (SPECS[0], SPECS[3]), (3001, 3007): (SPECS[1], SPECS[4])}
+
+
 @pytest.mark.parametrize(
-    "size", [(1, 1), (1, 4000), (4000, 1), (224, 224), (256, 256), (480, 640), (1920, 1080), (2160, 3840), (3001, 3007)]
+    ("size", "spec"),
+    [
+        pytest.param(size, spec, marks=pytest.mark.slow if spec not in LARGE.get(size, SPECS) else ())
+        for size in SIZES
+        for spec in SPECS
+    ],
 )
 def test_usual_and_extreme_frames_are_preprocessed_exactly(library: ctypes.CDLL, size: tuple[int, int], spec: Preprocess) -> None:
     """The usual crops of camera frames, of lines, and of frames too large for the shared memory of a block."""

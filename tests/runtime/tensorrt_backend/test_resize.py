@@ -6,7 +6,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,7 @@ from standins import pycuda_driver
 from standins.cuda_driver import said
 
 from edge_resnet.core.errors import BackendError, ConfigError
-from edge_resnet.core.records import Preprocess
+from edge_resnet.core.records import Interpolation, Preprocess
 from edge_resnet.images.preprocess import preprocess_bgr
 from edge_resnet.runtime.tensorrt import resize
 from edge_resnet.runtime.tensorrt.cuda import Cuda, open_cuda
@@ -112,7 +112,14 @@ def expected(spec: Preprocess, *frames: Pixels) -> Pixels:
 
 @pytest.mark.parametrize(
     ("spec", "integrated"),
-    [(Preprocess(256, 224), False), (Preprocess(256, 224), True), (Preprocess(32, 32), True), (Preprocess(320, 288), False)],
+    [
+        (Preprocess(256, 224), False),
+        (Preprocess(256, 224), True),
+        (Preprocess(32, 32), True),
+        (Preprocess(320, 288), False),
+        (Preprocess(235, 224, "bicubic"), False),
+        (Preprocess(32, 32, "bicubic"), True),
+    ],
 )
 def test_cameras_frames_are_preprocessed_exactly(make: Callable[..., Bench], spec: Preprocess, integrated: bool) -> None:
     """From one pixel to 4K, tall and wide, the crop's size and smaller: the bytes of preprocess_bgr, on both kinds of GPU."""
@@ -121,11 +128,14 @@ def test_cameras_frames_are_preprocessed_exactly(make: Callable[..., Bench], spe
         np.testing.assert_array_equal(bench.now(noise(*size)), expected(spec, noise(*size)))
 
 
+@pytest.mark.parametrize("method", get_args(Interpolation))
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
-def test_batches_of_any_frames_are_preprocessed_exactly(make: Callable[..., Bench], data: st.DataObject) -> None:
+def test_batches_of_any_frames_are_preprocessed_exactly(
+    make: Callable[..., Bench], method: Interpolation, data: st.DataObject
+) -> None:
     """Many batches of frames whose sizes grow, shrink and repeat, while few sizes are kept."""
-    bench, size = make(), st.tuples(st.integers(1, 90), st.integers(1, 90))
+    bench, size = make(Preprocess(32, 24, method)), st.tuples(st.integers(1, 90), st.integers(1, 90))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resize, "_SIZES", 3)
         for seed, sizes in enumerate(data.draw(st.lists(st.lists(size, min_size=1, max_size=4), min_size=1, max_size=5))):

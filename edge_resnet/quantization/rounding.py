@@ -1,0 +1,172 @@
+"""Rounds weights layer by layer so that each layer's output changes least on calibration images (GPTQ, Frantar 2022).
+
+The nearest integer of each weight ignores that the inputs of a layer are correlated: the error of one weight can be made up for
+by the weights that are not rounded yet. Needs no gradients and no labels. Does not know about files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor
+
+from edge_resnet.compiler.graph.corrections import Corrections, Floats, Integers, apply
+from edge_resnet.compiler.graph.placement import quantized_weights
+from edge_resnet.compiler.graph.scales import weight_scales
+from edge_resnet.core.errors import CalibrationError
+from edge_resnet.core.records import Progress, QuantRecipe
+from edge_resnet.images.imagecache import CachedImages
+from edge_resnet.quantization.covariance import InputStatistics, input_statistics
+from edge_resnet.quantization.workers import workers
+
+__all__ = ["round_layers", "round_weights"]
+
+#: Images that the correlations are measured on, and pixels per run of the graph.
+_IMAGES, _PIXELS = 256, 4 * 224 * 224
+#: Bytes of correlations that are held at a time: one pass for ResNet-50, three for ResNet-152.
+_BYTES = 512 << 20
+
+#: Share of the mean variance that is added to every variance: it bounds how far one weight moves to make up for others.
+_DAMPING = 0.01
+#: Weights that are rounded before the rest is updated, by one product of matrices.
+_BLOCK = 128
+#: Dampings that are tried, each ten times the one before.
+_ATTEMPTS = 6
+
+
+@torch.inference_mode()
+def round_layers(
+    model: onnx.ModelProto,
+    amax: Mapping[str, float],
+    images: CachedImages,
+    recipe: QuantRecipe,
+    *,
+    progress: Progress | None = None,
+) -> Corrections:
+    """Integers, scales and biases of every convolution that TensorRT quantizes, but those in ``recipe.keep_high_precision``.
+
+    ``model``: the FP32 graph with the corrections so far; ``amax``: the ranges of its pairs. Up to 256 images are used. The
+    scales are ``weight_scales``; biases keep the mean output of each channel. Layers whose correlations do not fit into memory
+    together are rounded one group after the other, each on the answers of those before it.
+    """
+    keep = frozenset(recipe.keep_high_precision)
+    nodes = {node.name: node for node in model.graph.node}
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
+    weights = {name: constants[nodes[name].input[1]] for name in quantized_weights(model, keep)}
+    convolutions = {name: weight for name, weight in weights.items() if weight.ndim == 4}
+    count = min(_IMAGES, len(images))
+    batch = max(1, _PIXELS // images.take([0])[0, :, :, 0].size)
+    found = Corrections()
+    for group in _groups(convolutions, nodes):
+        graph = apply(model, found)
+        statistics = input_statistics(graph, amax, images, group, count=count, batch=batch, keep=keep, progress=progress)
+        rounded, moved = _round_group({name: convolutions[name] for name in group}, statistics, progress)
+        before = {name: np.asarray(constants[nodes[name].input[2]], np.float32) for name in group if len(nodes[name].input) > 2}
+        found = replace(
+            found,
+            integers={**found.integers, **rounded.integers},
+            scales={**found.scales, **rounded.scales},
+            biases={**found.biases, **{name: bias + moved[name] for name, bias in before.items()}},
+        )
+    return found
+
+
+def _groups(weights: Mapping[str, Floats], nodes: Mapping[str, onnx.NodeProto]) -> Iterator[list[str]]:
+    """Names of layers, in graph order, whose correlations fit into ``_BYTES`` together."""
+    group: list[str] = []
+    used = 0
+    for name, weight in weights.items():
+        groups = next((attribute.i for attribute in nodes[name].attribute if attribute.name == "group"), 1)
+        size = 4 * groups * weight[0].size ** 2
+        if group and used + size > _BYTES:
+            yield group
+            group, used = [], 0
+        group.append(name)
+        used += size
+    if group:
+        yield group
+
+
+def _round_group(
+    weights: Mapping[str, Floats], statistics: dict[str, InputStatistics], progress: Progress | None
+) -> tuple[Corrections, dict[str, Floats]]:
+    """Integers and scales of each layer, and what its bias changes by. Takes the entries out of ``statistics``."""
+
+    @torch.inference_mode()
+    def round_one(name: str) -> tuple[Integers, Floats, Floats]:
+        return _round_layer(weights[name], statistics.pop(name))
+
+    integers, scales, moved = {}, {}, {}
+    largest_first = sorted(weights, key=lambda name: -weights[name][0].size)
+    with workers() as pool:
+        for done, (name, made) in enumerate(zip(largest_first, pool.map(round_one, largest_first), strict=True)):
+            if progress is not None:
+                progress("round weights", done, len(weights))
+            integers[name], scales[name], moved[name] = made
+    if progress is not None:
+        progress("round weights", len(weights), len(weights))
+    return Corrections(integers=integers, scales=scales), moved
+
+
+def _round_layer(weight: Floats, statistics: InputStatistics) -> tuple[Integers, Floats, Floats]:
+    """Of (O, C, h, w) weights: integers, scales (O,) and what the bias (O,) changes by, so that the mean output stays."""
+    scales = weight_scales(weight)
+    groups, size = statistics.mean.shape
+    filters = torch.from_numpy(np.array(weight)).view(groups, -1, size)
+    units = torch.from_numpy(scales).view(groups, -1, 1)
+    integers = torch.stack(
+        [round_weights(each / unit, part) for each, unit, part in zip(filters, units, statistics.covariance, strict=True)]
+    )
+    moved = torch.einsum("gok,gk->go", filters - integers * units, statistics.mean)
+    return integers.view(weight.shape).numpy().astype(np.int8), scales, moved.flatten().numpy()
+
+
+def round_weights(steps: Tensor, covariance: Tensor) -> Tensor:
+    """Integers in -127..127 that replace ``steps``, (O, K) float32, so that the layer's output has the smallest squared error.
+
+    ``steps``: the weights in units of their scale. ``covariance``: (K, K) of the inputs, float32, in any unit, and the bias makes
+    up for the mean. Inputs that never vary are rounded to the nearest integer. The result has the dtype of ``steps``.
+    """
+    variances = covariance.diagonal()
+    if not bool((variances > 0).any()):
+        return torch.clamp(torch.round(steps), -127, 127)
+    order = torch.argsort(variances, descending=True)
+    upper = _inverse_factor(covariance[order][:, order])
+    left, rounded = steps[:, order].clone(), torch.empty_like(steps)
+    for start in range(0, steps.shape[1], _BLOCK):
+        stop = min(start + _BLOCK, steps.shape[1])
+        integers, errors = _round_block(left[:, start:stop].T.contiguous(), upper[start:stop, start:stop])
+        rounded[:, order[start:stop]] = integers.T
+        left[:, stop:].addmm_(errors.T, upper[start:stop, stop:], alpha=-1)
+    return rounded
+
+
+def _round_block(left: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
+    """Round the rows of (B, O) in order; each row's error is passed on to those below. Returns integers and errors, (B, O)."""
+    integers, errors = torch.empty_like(left), torch.empty_like(left)
+    for row in range(len(left)):
+        integers[row] = torch.clamp(torch.round(left[row]), -127, 127)
+        errors[row] = (left[row] - integers[row]) / upper[row, row]
+        left[row + 1 :].addr_(upper[row, row + 1 :], errors[row], alpha=-1)
+    return integers, errors
+
+
+def _inverse_factor(covariance: Tensor) -> Tensor:
+    """The upper Cholesky factor of the damped covariance's inverse, (K, K). The damping grows until the factor exists."""
+    damping = _DAMPING * float(covariance.diagonal().mean())
+    for _ in range(_ATTEMPTS):
+        damped = covariance.clone()
+        damped.diagonal().add_(damping)
+        lower, failed = torch.linalg.cholesky_ex(damped)
+        if not failed:
+            upper: Tensor
+            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+            if not failed:
+                return upper
+        damping *= 10
+    raise CalibrationError("the inputs of a layer have no covariance", hint="build without rounding: --correct bias")
