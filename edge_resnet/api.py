@@ -44,19 +44,9 @@ if TYPE_CHECKING:
     from edge_resnet.studies.sweep.run import SweepObserver
 
 __all__ = [
-    "PathLike",
-    "benchmark",
-    "build",
-    "compile",
-    "evaluate",
-    "finetune",
-    "load",
-    "open_images",
-    "quantize",
-    "report",
-    "stream",
-    "train",
-]
+    "PathLike", "benchmark", "build", "compile", "evaluate", "finetune", "load", "open_images", "quantize", "report",
+    "stream", "train",
+]  # fmt: skip
 
 #: What every path argument takes.
 PathLike: TypeAlias = "str | os.PathLike[str]"

@@ -205,7 +205,8 @@ class Manifest:
     ``calibration``: the origin of the ranges, for people (None unless INT8). ``export_max_abs``: largest difference of a logit
     between torch and ONNX Runtime after the export. ``tools``: package → version. ``files``: relative name → entry. ``budget``:
     the measurements for ``--max-drop`` (None without it). ``warnings``: those of the INT8 build. ``origin``: of the
-    weights; None in artifacts of older versions. ``confidence``: temperature and threshold, None if none were found.
+    weights; None in artifacts of older versions. ``model``: a network of He et al. 2015, or a foreign one (since schema 3).
+    ``confidence``: temperature and threshold, None if none were found.
     """
 
     schema_version: int

@@ -54,8 +54,8 @@ class Scores:
 
     def confidence(self, temperature: float) -> _Floats:
         """The probability of the best class of each image (n,), as a run computes it."""
-        found: _Floats = softmax(AnswerRule(temperature).scaled(self.logits)).max(axis=1).astype(np.float64)
-        return found
+        confidence: _Floats = softmax(AnswerRule(temperature).scaled(self.logits)).max(axis=1).astype(np.float64)
+        return confidence
 
     @property
     def right(self) -> _Bools:

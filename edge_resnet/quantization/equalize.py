@@ -28,9 +28,9 @@ from edge_resnet.quantization.simulate import relative_error, simulate
 
 __all__ = ["EXPONENTS", "Group", "balance", "channel_groups", "equalize"]
 
-#: Exponents of activations and weights that are tried (see ``equalize``): no equalization, three degrees for the activations alone,
-#: and both. The last two undo any scaling between layers. The weights pay for evened activations, and rounding then makes up for
-#: most of that: (0.75, 0) lost least after it on CIFAR ResNet-20, ResNet-18 and ResNet-50, of 0.25 to 1.
+#: Exponents of activations and weights that are tried (see ``equalize``): no equalization, three degrees for the activations
+#: alone, and both. The last two undo any scaling between layers. The weights pay for evened activations, and rounding then makes
+#: up for most of that: (0.75, 0) lost least after it on CIFAR ResNet-20, ResNet-18 and ResNet-50, of 0.25 to 1.
 EXPONENTS = ((0.0, 0.0), (0.5, 0.0), (0.75, 0.0), (1.0, 0.0), (0.5, 0.5))
 #: Images that they are compared on, of small and of large size.
 _IMAGES, _LARGE_IMAGES, _LARGE_SIDE, _BATCH = 32, 16, 128, 8

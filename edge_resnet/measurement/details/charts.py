@@ -89,18 +89,16 @@ def reliability_chart(details: Details) -> Chart:
 
 def _curve(axes: Axes, curve: Reliability, shade: str, label: str, *, first: bool) -> None:
     """A curve with intervals; the counts of the first one stand at the lower edge."""
-    xs: list[float] = []
-    ys: list[float] = []
-    below: list[float] = []
-    above: list[float] = []
-    for bin_ in curve.bins:
-        if bin_.confidence is not None and bin_.accuracy is not None and bin_.ci95 is not None:
-            xs.append(bin_.confidence)
-            ys.append(bin_.accuracy)
-            below.append(max(0.0, bin_.accuracy - bin_.ci95[0]))
-            above.append(max(0.0, bin_.ci95[1] - bin_.accuracy))
+    filled = [
+        (bin_.confidence, bin_.accuracy, bin_.ci95)
+        for bin_ in curve.bins
+        if bin_.confidence is not None and bin_.accuracy is not None and bin_.ci95 is not None
+    ]
+    xs = [confidence for confidence, _, _ in filled]
+    ys = [accuracy for _, accuracy, _ in filled]
+    errors = [[y - low for _, y, (low, _) in filled], [high - y for _, y, (_, high) in filled]]
     if first:
-        axes.errorbar(xs, ys, yerr=(below, above), fmt="o-", color=shade, capsize=2, markersize=4, label=label, zorder=3)
+        axes.errorbar(xs, ys, yerr=np.maximum(errors, 0), fmt="o-", color=shade, capsize=2, markersize=4, label=label, zorder=3)
         for bin_ in curve.bins:
             axes.text(bin_.low + 50 / BINS, 1.5, f"{bin_.images}", ha="center", fontsize=7, color=INK, zorder=4)
     else:
