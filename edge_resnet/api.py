@@ -204,8 +204,8 @@ def evaluate(
     weights unless ``allow_random`` and for a Model of the FP32 reference; DataError for missing labels or another network's.
     """
     with _extras():
-        from edge_resnet.measurement import details as detail
-        from edge_resnet.measurement.accuracy import EvalOptions, evaluate_with, refuse_random_weights
+        from edge_resnet.measurement.accuracy import EvalOptions, refuse_random_weights
+        from edge_resnet.measurement.details import evaluate_into
         from edge_resnet.pipelines.engines import prepare_engine
 
         artifact = _artifact(model)
@@ -218,11 +218,8 @@ def evaluate(
             name, simulate = backend or model.backend, simulate_int8 or model.variant == "simulated"
         images = data if isinstance(data, ImageSet) else open_images(data, labels=artifact.labels)
         prepare_engine(artifact, name, "simulated" if simulate else "native", progress=progress)
-        tap = None if details is None else detail.DetailsCollector(artifact, images)
-        result = evaluate_with(artifact, images, EvalOptions(name, simulate, per_image, tap), progress=progress)
-        if tap is not None and details is not None:
-            detail.write_details(tap.details(result), images, Path(details))
-        return result
+        options, folder = EvalOptions(name, simulate, per_image), None if details is None else Path(details)
+        return evaluate_into(artifact, images, options, folder, progress=progress)
 
 
 def benchmark(
@@ -294,7 +291,6 @@ def stream(
         from edge_resnet.streaming.loop import RunOptions
         from edge_resnet.streaming.session import Inputs, Session, run_session
         from edge_resnet.streaming.sinks.named import FunctionSink, outputs_of
-        from edge_resnet.streaming.smoothing import Smoothing
 
         if not isinstance(model, Model):
             raise ConfigError("stream needs an open model", hint="with edge_resnet.load(FOLDER) as model: stream(model, …)")
@@ -305,9 +301,7 @@ def stream(
         named = [sink for sink in sinks if isinstance(sink, str)]
         own = tuple(FunctionSink(sink) if callable(sink) else sink for sink in sinks if not isinstance(sink, str))
         batch = max(manifest.batch.max, len(uris))
-        options = RunOptions(manifest.preprocess, model.labels, top, frames, duration_s, batch, rate)
-        unsmoothed = Smoothing(min_confidence=model.rule.min_confidence)
-        options = replace(options, smoothing=unsmoothed, temperature=model.rule.temperature)
+        options = RunOptions(manifest.preprocess, model.labels, top, frames, duration_s, batch, rate).with_rule(model.rule)
         session = Session(model.artifact.folder.name, manifest.precision, tell, own)
         inputs = Inputs(uris, realtime=realtime, keep_trying=keep_trying)
         return run_session(session, lambda: nullcontext(network), inputs, outputs_of(named), options)

@@ -110,10 +110,9 @@ def run(
         batch=max(opened.manifest.batch.max, len(uris)),
         rate=_positive("--rate", rate),
         roi=None if roi is None else _roi(roi),
-        smoothing=Smoothing(smooth, smooth_frames, hysteresis, rule.min_confidence),
+        smoothing=Smoothing(smooth, smooth_frames, hysteresis),
         only_changes=frozenset({"jsonl", "mqtt"} if on_change else ()),
-        temperature=rule.temperature,
-    )
+    ).with_rule(rule)
     summary = run_session(
         Session(opened.folder.name, opened.manifest.precision, tell=partial(typer.echo, err=True)),
         partial(open_backend, opened, backend, variant),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +75,11 @@ class RunOptions:
         for name, limit in (("frames", self.frames), ("duration_s", self.duration_s), ("rate", self.rate)):
             if limit is not None and not limit > 0:
                 raise ConfigError(f"{name} must be above 0, not {limit}", hint="leave it out for no limit")
+
+    def with_rule(self, rule: AnswerRule) -> RunOptions:
+        """These options with the temperature and the minimum confidence of an artifact's rule."""
+        smoothing = replace(self.smoothing, min_confidence=rule.min_confidence)
+        return replace(self, smoothing=smoothing, temperature=rule.temperature)
 
 
 @dataclass(frozen=True)

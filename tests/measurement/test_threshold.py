@@ -9,6 +9,7 @@ import pytest
 from tiny import as_trained
 
 from edge_resnet.artifact.folder import Artifact, open_artifact
+from edge_resnet.compiler.derive import compile_engine
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.statistics import binomial_tail, binomial_upper_bound
 from edge_resnet.images.imageset import ImageSet, from_arrays
@@ -116,7 +117,7 @@ def test_what_is_refused(labelled: tuple[Artifact, ImageSet]) -> None:
         DataError, match=r"60 labelled images are too few for 1 % wrong answers: at least \d+ are needed"
     ) as error:
         find_rule(artifact, few, 1)
-    assert "--threshold 20" in (error.value.hint or "")
+    assert "--threshold 10" in (error.value.hint or "")
     one = from_arrays("one", np.zeros((64, 32, 32, 3), np.uint8), [3] * 64)
     with pytest.raises(DataError, match="all 64 images of one are of one class"):
         find_rule(artifact, one, 20)
@@ -133,6 +134,7 @@ def test_int8_is_measured_on_int8(labelled: tuple[Artifact, ImageSet], caplog: p
     """The rule says which INT8 was measured, and how many classes had no image."""
     artifact, images = labelled
     cpu = find_rule(artifact, images, 20, backend="onnxruntime")
+    compile_engine(artifact, variant="simulated")
     simulated = find_rule(artifact, images, 20, simulate=True)
     assert (cpu.computation, simulated.computation) == ("int8-cpu", "int8-tensorrt")
     assert cpu.source == artifact.source_digest()

@@ -12,7 +12,7 @@ from tiny import as_trained
 
 from edge_resnet.artifact import folder as folder_module
 from edge_resnet.artifact.folder import Artifact, open_artifact
-from edge_resnet.core.errors import ArtifactError, ConfigError
+from edge_resnet.core.errors import ArtifactError, BuildError, ConfigError
 from edge_resnet.core.records import QuantRecipe
 from edge_resnet.images.imageset import ImageSet, from_arrays
 from edge_resnet.pipelines.confidence import add_confidence, remove_confidence
@@ -60,7 +60,7 @@ def test_it_is_stored_beside_all_that_was_there(tiny_artifacts: dict[str, Artifa
     assert names <= {path.relative_to(ruled) for path in ruled.rglob("*")}
 
 
-def test_a_failure_leaves_the_old_one(own: Path, images: ImageSet, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_leaves_the_old_one(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the new manifest cannot be written, the artifact is as it was, to the byte, and nothing lies beside it."""
     before = {path: path.read_bytes() for path in own.rglob("*") if path.is_file()}
 
@@ -68,8 +68,9 @@ def test_a_failure_leaves_the_old_one(own: Path, images: ImageSet, monkeypatch: 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(folder_module, "write_json", full)
-    with pytest.raises(Exception, match="No space left"):
-        add_confidence(open_artifact(own), images, 10, backend="onnxruntime")
+    with pytest.raises(BuildError, match="No space left") as error:
+        remove_confidence(open_artifact(own))
+    assert "the artifact is unchanged" in (error.value.hint or "")
     assert {path: path.read_bytes() for path in own.rglob("*") if path.is_file()} == before
     assert [path.name for path in own.parent.iterdir()] == ["own"]
 

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import base64
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
 
 from PIL import Image
 
+from edge_resnet.artifact.folder import Artifact
 from edge_resnet.core.errors import ConfigError, DataError
 from edge_resnet.core.files import write_whole
+from edge_resnet.core.records import Progress
 from edge_resnet.images.imageset import ImageSet
+from edge_resnet.measurement.accuracy import EvalOptions, Evaluation, evaluate_with
 from edge_resnet.measurement.details.charts import confusion_chart, drawn_classes, reliability_chart
-from edge_resnet.measurement.details.record import ClassAccuracy, ConfusedPair, Details, details_json
+from edge_resnet.measurement.details.record import ClassAccuracy, ConfusedPair, Details, DetailsCollector, details_json
 from edge_resnet.measurement.page.figure import save
 from edge_resnet.measurement.page.html import Cell, Column, Row, Table, render
 from edge_resnet.measurement.report import check_drawable
 
-__all__ = ["PAGE", "check_details", "write_details"]
+__all__ = ["PAGE", "check_details", "evaluate_into", "write_details"]
 
 _log = logging.getLogger(__name__)
 
@@ -53,6 +56,18 @@ def check_details(folder: Path, *, force: bool) -> None:
         raise ConfigError(f"{folder} is not a folder", hint="--details takes a folder")
     if not force and any((folder / name).exists() for name in (PAGE, RECORD)):
         raise ConfigError(f"{folder} holds details already", hint="name another folder, or replace them with --force")
+
+
+def evaluate_into(
+    artifact: Artifact, images: ImageSet, options: EvalOptions, folder: Path | None, *, progress: Progress | None = None
+) -> Evaluation:
+    """Evaluate as ``evaluate_with`` does, and write the details into ``folder`` unless it is None."""
+    if folder is None:
+        return evaluate_with(artifact, images, options, progress=progress)
+    tap = DetailsCollector(artifact, images)
+    result = evaluate_with(artifact, images, replace(options, tap=tap), progress=progress)
+    write_details(tap.details(result), images, folder)
+    return result
 
 
 def write_details(details: Details, images: ImageSet, folder: Path) -> Path:
