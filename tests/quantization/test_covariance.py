@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from edge_resnet.compiler.graph.placement import tensorrt_pairs
 from edge_resnet.images.imagecache import ImageCache
 from edge_resnet.quantization import covariance
-from edge_resnet.quantization.covariance import input_statistics
+from edge_resnet.quantization.covariance import QuantizedGraph, input_statistics
 
 AMAX = 2.5
 
@@ -77,7 +77,7 @@ def test_they_are_those_of_all_patches(
     model, pixels = convolution(groups, kernel, stride, pads, dilation), image_batch(3, 12)
     amax = dict.fromkeys((pair.range_of for pair in tensorrt_pairs(model)), AMAX)
     with ImageCache(iter([pixels])) as images:
-        found = input_statistics(model, amax, images, ["second"], count=3, batch=2)["second"]
+        found = input_statistics(QuantizedGraph(model, amax), images, ["second"])["second"]
     expected = patches(model, pixels, kernel, stride, pads, dilation)
     parts = expected.view(len(expected), groups, -1)
     torch.testing.assert_close(found.mean, parts.mean(0), rtol=0, atol=1e-4)
@@ -91,7 +91,7 @@ def test_a_sample_is_near_it_and_the_same_again() -> None:
     model, pixels = convolution(1, 3, 1, [1] * 4), image_batch(48, 12)
     amax = dict.fromkeys((pair.range_of for pair in tensorrt_pairs(model)), AMAX)
     with ImageCache(iter([pixels])) as images:
-        found, again = (input_statistics(model, amax, images, ["second"], count=48, batch=8)["second"] for _ in range(2))
+        found, again = (input_statistics(QuantizedGraph(model, amax), images, ["second"])["second"] for _ in range(2))
     assert torch.equal(found.covariance, again.covariance)
     expected = patches(model, pixels, 3, 1, [1] * 4, 1)
     torch.testing.assert_close(found.mean[0], expected.mean(0), rtol=0, atol=0.3)
