@@ -215,7 +215,9 @@ def _agree(what: str, said: object, found: int) -> None:
 def _known(name: str) -> Interpolation:
     if name in get_args(Interpolation):
         return cast("Interpolation", name)
-    raise WeightsError(f"images are resized by {name}, which does not exist here", hint="--interpolation bicubic or bilinear")
+    raise WeightsError(
+        f"images are resized by {name}, which does not exist here", hint="edge-resnet build --interpolation bicubic"
+    )
 
 
 def _three(values: Sequence[float]) -> tuple[float, float, float]:

@@ -160,7 +160,7 @@ def _check_grey(choice: PreprocessChoice, published: Published) -> None:
     if mean is None or std is None:
         raise ConfigError(
             "the weights take one channel, and nothing says how it is normalised",
-            hint="--mean 0.1307 0.1307 0.1307 --std 0.3081 0.3081 0.3081 are MNIST's: the same value for each channel",
+            hint="edge-resnet build --mean 0.1307 0.1307 0.1307 --std 0.3081 0.3081 0.3081 is MNIST's: each channel has the same",
         )
     if len(set(mean)) > 1 or len(set(std)) > 1:
         fault = f"the weights take one channel, which has one mean and one std, not {mean} and {std}"

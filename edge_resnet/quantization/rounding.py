@@ -172,4 +172,6 @@ def _inverse_factor(covariance: Tensor) -> Tensor:
             if not failed:
                 return upper
         damping *= 10
-    raise CalibrationError("the inputs of a layer have no covariance", hint="build without rounding: --correct bias")
+    raise CalibrationError(
+        "the inputs of a layer have no covariance", hint="edge-resnet build --correct bias rounds to the nearest"
+    )
