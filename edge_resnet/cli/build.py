@@ -12,13 +12,15 @@ from edge_resnet.cli import options
 from edge_resnet.cli.int8 import print_int8
 from edge_resnet.cli.progress import progress_bars
 from edge_resnet.core.errors import ConfigError
-from edge_resnet.core.records import Precision
+from edge_resnet.core.records import Correction, Precision
 from edge_resnet.core.text import printable
 
 if TYPE_CHECKING:
     from edge_resnet.artifact.folder import Artifact
 
 __all__ = ["build"]
+
+_GIVEN_UP = "quick: weights are rounded to the nearest and nothing is learned; without --quick INT8 agrees with FP32 more often"
 
 
 def build(
@@ -47,6 +49,7 @@ def build(
     percentile: options.Percentile = None,
     seed: options.Seed = None,
     correct: options.Correct = None,
+    quick: options.Quick = False,
     max_drop: options.MaxDrop = None,
     val_data: options.ValData = None,
     allow_random: options.AllowRandom = False,
@@ -64,6 +67,8 @@ def build(
     edge-resnet build --depth 18 --int8 --calib-data photos/ --calib-images 256 -o artifacts/r18
 
     edge-resnet build --depth 50 --int8 --calib-data photos/ --max-drop 0.5 --val-data val/
+
+    edge-resnet build --depth 50 --int8 --quick
 
     edge-resnet build --weights hf://timm/resnet18.a1_in1k --int8
 
@@ -83,6 +88,7 @@ def build(
     from edge_resnet.artifact.enginecache import EngineTuning
     from edge_resnet.quantization.recipes import RecipeOverrides
 
+    correct = _correction(correct, quick=quick, precision=precision)
     overrides = RecipeOverrides(calib_method, calib_images, percentile, seed, correct)
     with progress_bars() as progress:
         artifact = api.build(
@@ -95,7 +101,19 @@ def build(
             tuning=None if workspace is None else EngineTuning(workspace), allow_random=allow_random, force=force,
             progress=progress,
         )  # fmt: skip
+    if quick:
+        typer.echo(_GIVEN_UP, err=True)
     _report(artifact, json_output=json_output)
+
+
+def _correction(correct: Correction | None, *, quick: bool, precision: Precision) -> Correction | None:
+    if not quick:
+        return correct
+    if precision != "int8":
+        raise ConfigError("--quick is about INT8", hint="add --int8, or leave --quick out")
+    if correct is not None:
+        raise ConfigError("--quick stands for --correct bias", hint="leave one of them out")
+    return "bias"
 
 
 def _precision(*, int8: bool, fp16: bool, fp32: bool) -> Precision:

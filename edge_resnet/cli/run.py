@@ -120,6 +120,10 @@ def run(
         outputs,
         run_options,
     )
+    _finish(summary, json_output=json_output)
+
+
+def _finish(summary: RunSummary, *, json_output: bool) -> None:
     with reader_may_leave():
         if json_output:
             typer.echo(json.dumps(asdict(summary)))

@@ -7,7 +7,7 @@ them per image are enough, because neighbouring patches say nearly the same.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,15 +23,27 @@ from edge_resnet.images.imagecache import CachedImages
 from edge_resnet.quantization.executor import Attributes, Executor, read_by
 from edge_resnet.quantization.workers import workers
 
-__all__ = ["InputStatistics", "input_statistics"]
+__all__ = ["InputStatistics", "QuantizedGraph", "input_statistics"]
 
 #: Patches per weight of a filter over all images, and at least so many per image: fewer leave directions in which nothing was
 #: seen.
 _PATCHES_PER_WEIGHT, _MIN_PATCHES = 3, 8
+#: Pixels per run of the graph on one core.
+_PIXELS = 4 * 224 * 224
 #: Patches that are gathered before their products are summed.
 _ROWS = 512
 #: Inputs from which on only the upper triangle of the products is computed, in so many bands.
 _WIDE, _BANDS = 1024, 4
+
+
+@dataclass(frozen=True, eq=False)
+class QuantizedGraph:
+    """An FP32 graph and what TensorRT's form of it needs: ``amax``, the ranges of its pairs, and ``keep``, the nodes in high
+    precision."""
+
+    model: onnx.ModelProto
+    amax: Mapping[str, float]
+    keep: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,23 +58,16 @@ class InputStatistics:
 
 
 def input_statistics(
-    model: onnx.ModelProto,
-    amax: Mapping[str, float],
-    images: CachedImages,
-    layers: Sequence[str],
-    *,
-    count: int,
-    batch: int,
-    keep: frozenset[str] = frozenset(),
-    progress: Progress | None = None,
+    quantized: QuantizedGraph, images: CachedImages, layers: Sequence[str], *, progress: Progress | None = None
 ) -> dict[str, InputStatistics]:
-    """The statistics of the convolutions ``layers`` over the first ``count`` images, ``batch`` at a time.
+    """The statistics of the convolutions ``layers`` of ``quantized`` over the images.
 
-    ``model``: an FP32 graph; ``amax``: the ranges of its pairs in TensorRT's form. Nodes in ``keep`` are not quantized. The
-    result is the same in every run, however many cores there are.
+    The result is the same in every run, however many cores there are.
     """
-    pairs = tensorrt_pairs(model, keep)
-    steps = {pair.range_of: amax[pair.range_of] / 127 for pair in pairs}
+    model, count = quantized.model, len(images)
+    batch = max(1, _PIXELS // images.take([0])[0, :, :, 0].size)
+    pairs = tensorrt_pairs(model, quantized.keep)
+    steps = {pair.range_of: quantized.amax[pair.range_of] / 127 for pair in pairs}
     executor = Executor(model, pairs)
     read = read_by({tensor: torch.tensor(step) for tensor, step in steps.items()})
     nodes = {node.name: node for node in model.graph.node}
@@ -87,7 +92,7 @@ def input_statistics(
         sums[name].add(patches)
 
     with workers() as pool:
-        for done, found in enumerate(pool.map(gather, _numbered(images, batch, count))):
+        for done, found in enumerate(pool.map(gather, enumerate(images.batches(batch)))):
             if progress is not None:
                 progress("correlations", min(done * batch, count), count)
             for _ in pool.map(add, found.items()):
@@ -95,10 +100,6 @@ def input_statistics(
     if progress is not None:
         progress("correlations", count, count)
     return {name: each.result() for name, each in sums.items()}
-
-
-def _numbered(images: CachedImages, batch: int, count: int) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-    return enumerate(images.batches(batch, count))
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ class FakeQuantize(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
         """Quantize ``x`` of any shape, float32 or bfloat16, by ``scale`` (), float32."""
         ctx.save_for_backward(x, scale)
-        inverse, step, quantized = 1 / float(scale), float(scale), torch.empty_like(x)
+        inverse, step, quantized = float(scale.reciprocal()), float(scale), torch.empty_like(x)
         for piece, values in zip(_pieces(quantized), _pieces(x), strict=True):
             torch.mul(values, inverse, out=piece).round_().clamp_(-128, 127).mul_(step)
         return quantized
@@ -56,7 +56,7 @@ class FakeQuantize(torch.autograd.Function):
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor]:
         """Gradients of ``x`` and ``scale``."""
         x, scale = ctx.saved_tensors
-        inverse, gradient, total = 1 / float(scale), torch.empty_like(x), torch.zeros((), dtype=torch.float32)
+        inverse, gradient, total = float(scale.reciprocal()), torch.empty_like(x), torch.zeros((), dtype=torch.float32)
         given = torch.empty_like(x).copy_(grad[0])  # in the memory layout of x
         for piece, values, towards in zip(_pieces(gradient), _pieces(x), _pieces(given), strict=True):
             ratio = values * inverse

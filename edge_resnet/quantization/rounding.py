@@ -20,14 +20,14 @@ from edge_resnet.compiler.graph.placement import quantized_weights
 from edge_resnet.compiler.graph.scales import weight_scales
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import Progress, QuantRecipe
-from edge_resnet.images.imagecache import CachedImages
-from edge_resnet.quantization.covariance import InputStatistics, input_statistics
+from edge_resnet.images.imagecache import CachedImages, ImageSubset
+from edge_resnet.quantization.covariance import InputStatistics, QuantizedGraph, input_statistics
 from edge_resnet.quantization.workers import workers
 
 __all__ = ["round_layers", "round_weights"]
 
-#: Images that the correlations are measured on, and pixels per run of the graph.
-_IMAGES, _PIXELS = 256, 4 * 224 * 224
+#: Images that the correlations are measured on.
+_IMAGES = 256
 #: Bytes of correlations that are held at a time: one pass for ResNet-50, three for ResNet-152.
 _BYTES = 512 << 20
 
@@ -59,12 +59,11 @@ def round_layers(
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     weights = {name: constants[nodes[name].input[1]] for name in quantized_weights(model, keep)}
     convolutions = {name: weight for name, weight in weights.items() if weight.ndim == 4}
-    count = min(_IMAGES, len(images))
-    batch = max(1, _PIXELS // images.take([0])[0, :, :, 0].size)
+    first = ImageSubset(images, range(min(_IMAGES, len(images))))
     found = Corrections()
     for group in _groups(convolutions, nodes):
-        graph = apply(model, found)
-        statistics = input_statistics(graph, amax, images, group, count=count, batch=batch, keep=keep, progress=progress)
+        graph = QuantizedGraph(apply(model, found), amax, keep)
+        statistics = input_statistics(graph, first, group, progress=progress)
         rounded, moved = _round_group({name: convolutions[name] for name in group}, statistics, progress)
         before = {name: np.asarray(constants[nodes[name].input[2]], np.float32) for name in group if len(nodes[name].input) > 2}
         found = replace(
@@ -136,7 +135,7 @@ def round_weights(steps: Tensor, covariance: Tensor) -> Tensor:
     if not bool((variances > 0).any()):
         return torch.clamp(torch.round(steps), -127, 127)
     order = torch.argsort(variances, descending=True)
-    upper = _inverse_factor(covariance[order][:, order])
+    upper = _inverse_factor(covariance[order[:, None], order])
     left, rounded = steps[:, order].clone(), torch.empty_like(steps)
     for start in range(0, steps.shape[1], _BLOCK):
         stop = min(start + _BLOCK, steps.shape[1])
@@ -157,15 +156,19 @@ def _round_block(left: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _inverse_factor(covariance: Tensor) -> Tensor:
-    """The upper Cholesky factor of the damped covariance's inverse, (K, K). The damping grows until the factor exists."""
+    """The upper Cholesky factor of the damped covariance's inverse, (K, K). The damping grows until the factor exists.
+
+    Overwrites ``covariance``: a copy more of 4,608 inputs takes 81 MiB in each thread.
+    """
     damping = _DAMPING * float(covariance.diagonal().mean())
     for _ in range(_ATTEMPTS):
-        damped = covariance.clone()
-        damped.diagonal().add_(damping)
-        lower, failed = torch.linalg.cholesky_ex(damped)
+        covariance.diagonal().add_(damping)
+        lower, failed = torch.linalg.cholesky_ex(covariance)
         if not failed:
+            inverse = torch.cholesky_inverse(lower)
+            del lower
             upper: Tensor
-            upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
+            upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
             if not failed:
                 return upper
         damping *= 10
