@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from statistics import median
 
 from PIL import Image
 
@@ -30,6 +31,8 @@ _log = logging.getLogger(__name__)
 PAGE, RECORD = "details.html", "details.json"
 #: Side of a thumbnail in pixels; smaller images are enlarged to it without smoothing.
 _THUMBNAIL = 96
+#: With fewer images the interval of a class is wider than 40 points around one half.
+_FEW = 20
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,9 @@ def findings(details: Details) -> list[str]:
     low, high = details.ci95
     found = [f"{details.top1:.2f} % of {details.images} images are right (95 % interval {low:.2f} to {high:.2f})."]
     seen = [entry for entry in details.classes if entry.accuracy is not None]
+    typical = median(entry.images for entry in seen)
+    if typical < _FEW:
+        found.append(f"Half of the classes have {typical:g} images or fewer: single classes and pairs say little.")
     weakest = min(seen, key=_accuracy)
     found.append(f"Weakest class: {weakest.label}, {_share(weakest)}.")
     if details.pairs:
