@@ -18,13 +18,15 @@ def quantize(task: Task) -> dict[str, Any] | None:
 
     Raises RuntimeError if the build exports another FP32 graph than the task's, or leaves out a correction.
     """
+    from pydantic import TypeAdapter
+
     from edge_resnet.artifact.folder import CORRECTIONS, MODEL
     from edge_resnet.compiler.derive import compile_engine
     from edge_resnet.core.files import sha256_of
     from edge_resnet.core.records import ModelSpec, Preprocess, QuantRecipe
     from edge_resnet.pipelines.build import BuildOptions, build
 
-    spec = ModelSpec(**task.options["spec"])
+    spec = TypeAdapter(ModelSpec).validate_python(task.options["spec"])
     with tempfile.TemporaryDirectory() as folder:
         recipe = QuantRecipe(images=len(task.load_images()), **task.options["recipe"])
         options = BuildOptions(
