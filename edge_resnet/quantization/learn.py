@@ -36,6 +36,9 @@ _LAYERS = 30
 #: Pixels per step of the optimizer: 32 images of 32x32, 8 of 224x224. Fewer are noisy, more are slow and take memory.
 _PIXELS = 8 * 224 * 224
 _MIN_BATCH, _MAX_BATCH = 4, 32
+#: Side of the images from which on the student computes in bfloat16, if the processor does. On CIFAR ResNet-20 its own rounding
+#: cost a tenth (error 0.00074 in place of 0.00068), on ResNet-18 a fortieth.
+_BF16_SIDE = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +133,8 @@ class _Student:
             log.requires_grad_(tensor != SHIFTED)  # the step of an exact input stays one pixel value
         self._nodes = {node.name: node for node in model.graph.node}
         self._layers = {name: self._layer(name, start) for name in quantized_weights(model, keep)}
-        self._bf16 = uses_bf16("auto", torch.device("cpu"))
+        side = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+        self._bf16 = side >= _BF16_SIDE and uses_bf16("auto", torch.device("cpu"))
 
     def _layer(self, name: str, start: Corrections) -> _Layer:
         node, values = self._nodes[name], self._executor.values
