@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from edge_resnet.core.records import Progress
 from edge_resnet.core.statistics import wilson_interval
-from edge_resnet.quantization.simulate import relative_error
+from edge_resnet.quantization.simulate import centred_error
 
 __all__ = [
     "BLAME_IMAGES",
@@ -155,12 +155,12 @@ def unheld_warning(agreement: Agreement, wanted: float, blame: Blame | None = No
 def _ranked(problem: Disagreement, progress: Progress | None) -> tuple[LayerDamage, ...]:
     """Each layer's share of the damages, the largest first; equal ones in graph order."""
     images = range(min(BLAME_IMAGES, len(problem.reference)))
-    everything, reference = frozenset(problem.nodes), _centred(problem.reference[: len(images)])
+    everything, reference = frozenset(problem.nodes), problem.reference[: len(images)]
     damages = []
     for done, node in enumerate(problem.nodes):
         if progress is not None:
             progress("blame: rank", done, len(problem.nodes))
-        damages.append(relative_error(_centred(problem.logits(everything - {node}, images)), reference))
+        damages.append(centred_error(problem.logits(everything - {node}, images), reference))
     if progress is not None:
         progress("blame: rank", len(problem.nodes), len(problem.nodes))
     total = max(sum(damages), np.finfo(np.float64).tiny)
@@ -170,11 +170,6 @@ def _ranked(problem: Disagreement, progress: Progress | None) -> tuple[LayerDama
 
 def _all(problem: Disagreement, keep: Nodes) -> Logits:
     return problem.logits(keep, range(len(problem.reference)))
-
-
-def _centred(logits: Logits) -> Logits:
-    centred: Logits = logits - logits.mean(axis=1, keepdims=True)
-    return centred
 
 
 def _culprits(blame: Blame, shown: int = 3) -> str:

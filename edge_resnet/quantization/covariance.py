@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import starmap
 
 import numpy as np
 import numpy.typing as npt
@@ -65,7 +66,7 @@ def input_statistics(
     The result is the same in every run, however many cores there are.
     """
     model, count = quantized.model, len(images)
-    batch = max(1, _PIXELS // images.take([0])[0, :, :, 0].size)
+    size = max(1, _PIXELS // images.take([0])[0, :, :, 0].size)
     pairs = tensorrt_pairs(model, quantized.keep)
     steps = {pair.range_of: quantized.amax[pair.range_of] / 127 for pair in pairs}
     executor = Executor(model, pairs)
@@ -75,31 +76,45 @@ def input_statistics(
     sums = {name: _Sums(_Filter.of(executor, nodes[name]), units[name, 0]) for name in layers}
 
     @torch.inference_mode()
-    def gather(item: tuple[int, npt.NDArray[np.uint8]]) -> dict[str, Tensor]:
-        number, pixels = item
-        found: dict[str, Tensor] = {}
+    def gather(batch: _Batch) -> list[_Patches]:
+        found: list[_Patches] = []
 
         def note(name: str, inputs: list[Tensor]) -> None:
             if name in sums:
-                found[name] = sums[name].sample(inputs[0], count, np.random.default_rng(number))
+                found.append(_Patches(name, sums[name].sample(inputs[0], count, np.random.default_rng(batch.number))))
 
-        executor.run(torch.from_numpy(pixels), read=read, on_input=note)
+        executor.run(torch.from_numpy(batch.pixels), read=read, on_input=note)
         return found
 
     @torch.inference_mode()
-    def add(item: tuple[str, Tensor]) -> None:
-        name, patches = item
-        sums[name].add(patches)
+    def add(patches: _Patches) -> None:
+        sums[patches.layer].add(patches.steps)
 
     with workers() as pool:
-        for done, found in enumerate(pool.map(gather, enumerate(images.batches(batch)))):
+        for done, found in enumerate(pool.map(gather, starmap(_Batch, enumerate(images.batches(size))))):
             if progress is not None:
-                progress("correlations", min(done * batch, count), count)
-            for _ in pool.map(add, found.items()):
+                progress("correlations", min(done * size, count), count)
+            for _ in pool.map(add, found):
                 pass  # an error in a thread is raised here
     if progress is not None:
         progress("correlations", count, count)
     return {name: each.result() for name, each in sums.items()}
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """``pixels`` (n, H, W, 3) uint8, and their ``number``, which seeds the sample of their patches."""
+
+    number: int
+    pixels: npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, eq=False)
+class _Patches:
+    """A sample of what a layer reads, ``steps`` (m, G, K) int8."""
+
+    layer: str
+    steps: Tensor
 
 
 @dataclass(frozen=True)

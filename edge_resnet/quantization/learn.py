@@ -149,10 +149,7 @@ class _Student:
         factor = min(1.0, (_LAYERS / len(self._layers)) ** 1.5)
         return [
             {"params": [log for log in self._logs.values() if log.requires_grad], "lr": factor * _RANGE_RATE},
-            {
-                "params": [layer.shift for name, layer in self._layers.items() if len(self._nodes[name].input) > 2],
-                "lr": factor * _BIAS_RATE,
-            },
+            {"params": [layer.shift for _, layer in self._biased()], "lr": factor * _BIAS_RATE},
         ]
 
     def learn_from(self, examples: _Examples, scale: float, pool: Workers) -> float:
@@ -166,7 +163,7 @@ class _Student:
             with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
                 logits = self._run(part.pixels).float()
             loss = (_centred(logits) - part.logits).square().sum() * (scale / examples.logits.numel())
-            # A range that one image decides may have no say in this part: its gradient is zero there.
+            # A parameter that the answers do not depend on has a gradient of zero.
             return float(loss.detach()), torch.autograd.grad(loss, parameters, materialize_grads=True)
 
         loss = 0.0
@@ -202,10 +199,9 @@ class _Student:
 
 
 class _Layer:
-    """One convolution: ``integers`` (O, C, h, w) int8 and ``scales`` (O,), which stay, and its bias (O,)."""
+    """One convolution: its rounded ``weight`` (O, C, h, w), which stays, and its bias (O,)."""
 
     def __init__(self, integers: Integers, scales: Floats, bias: Tensor) -> None:
-        self.integers, self.scales = integers, scales
         self.weight = torch.from_numpy(integers * scales.reshape(-1, *[1] * (integers.ndim - 1)))
         self._bias = bias
         # Of the order of the layer's output for inputs of order one: the mean bias, and the mean sum of weights over √fan-in.

@@ -101,8 +101,8 @@ def make_int8(
 ) -> Int8:
     """Measure ranges, correct, and keep nodes of the graph in high precision if the budget requires it.
 
-    Warnings are about plain ranges: they are measured before anything is corrected. Raises CalibrationError for images or a
-    graph that cannot be calibrated, BudgetError if the budget cannot be met.
+    Warnings are about plain ranges, measured before anything is corrected, and about answers to held-out images. Raises
+    CalibrationError for images or a graph that cannot be calibrated, BudgetError if the budget cannot be met.
     """
     model = onnx.load(model_path)
     exact = Corrections(exact_input=recipe.exact_input)
