@@ -8,10 +8,12 @@ WORKERS ?= $(shell expr $$(nproc) + 1)
 PARALLEL := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 # The files to collect for the tests that measure time: collecting all of them takes as long as running these.
 ALONE := $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
-# Wings whose tests neither train nor stream, without large graphs, the browser, and what waits for measurements or for children.
+# Wings whose tests neither train nor stream, without large graphs, the browser, real builders, every frame size of the GPU's
+# kernels, and what waits for measurements or for children.
 QUICK := $(addprefix tests/,core artifact images device runtime compiler measurement test_architecture.py) \
 	$(addprefix --ignore=tests/,compiler/graph/test_qdq.py compiler/graph/test_fp16.py compiler/graph/test_placement.py \
-	compiler/test_without_torch.py compiler/tensorrt_builder/test_child.py \
+	compiler/test_without_torch.py compiler/tensorrt_builder/test_child.py compiler/tensorrt_builder/test_real_builder.py \
+	runtime/tensorrt_backend/test_kernels.py runtime/tensorrt_backend/test_resize.py measurement/compare/test_compare_files.py \
 	measurement/bench measurement/report/test_page_browser.py)
 
 # Images of containers forbid bytecode; without it every worker and every child of a test compiles the tests or the package again.

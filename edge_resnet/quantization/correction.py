@@ -1,8 +1,8 @@
 """What the recipe corrects beyond ranges: nothing, biases, or weights, ranges and biases. Does not know about files or labels.
 
-``learned`` is three steps, each cheap because of the one before it: channels are evened out, weights are rounded so that each
-layer's output changes least, then ranges and biases are learned through the whole network in a few passes. A part of the images
-is held out of the last two: it judges whether learning helped there, and how often INT8 then gives FP32's class.
+``learned`` is two steps: ranges, channel factors and biases are learned through the whole network in a few passes, then weights
+are rounded so that each layer's output changes least. A part of the images is held out of both: it judges whether learning helped
+there, and how often INT8 then gives FP32's class.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
+import torch
 
 from edge_resnet.artifact.schema import CalibrationTable
-from edge_resnet.compiler.graph.corrections import Corrections
-from edge_resnet.compiler.graph.qdq import quantize
-from edge_resnet.core.records import Progress
+from edge_resnet.compiler.graph.corrections import Corrections, apply
+from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.images.imagecache import CachedImages, ImageSubset
 from edge_resnet.quantization.biases import correct_biases
+from edge_resnet.quantization.covariance import QuantizedGraph
 from edge_resnet.quantization.learn import Teacher, learn
 from edge_resnet.quantization.rounding import round_layers
-from edge_resnet.quantization.simulate import Logits, centred_error, simulate
+from edge_resnet.quantization.simulate import Logits
 
 __all__ = ["Corrected", "HeldOut", "correct", "held_out"]
 
@@ -30,7 +31,6 @@ _log = logging.getLogger(__name__)
 
 #: One image of so many is held out, at most so many, and none of a set with fewer than the last: it would miss them.
 _EVERY, _MAX_HELD_OUT, _MIN_IMAGES = 8, 64, 32
-_BATCH = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,11 +43,16 @@ class HeldOut:
 
 @dataclass(frozen=True, eq=False)
 class Corrected:
-    """``corrections`` of the graph, None for none. ``amax``: ranges that were learned. ``held_out``: None if all were used."""
+    """``corrections`` of the graph, None for none. ``amax``: ranges that were learned. ``held_out``: None if all were used.
+
+    ``evened``: weights and biases that scale the graph's channels and do not change its function; ``corrections`` and ``amax``
+    are those of the graph with them.
+    """
 
     corrections: Corrections | None
     amax: Mapping[str, float] = field(default_factory=dict)
     held_out: HeldOut | None = None
+    evened: Corrections = field(default_factory=Corrections)
 
 
 def correct(
@@ -56,11 +61,13 @@ def correct(
     images: CachedImages,
     logits: Logits,
     *,
+    device: torch.device | None = None,
     progress: Progress | None = None,
 ) -> Corrected:
     """Correct by ``table.recipe``.
 
-    ``graph``: FP32, equalized if the recipe learns; ``table``: its ranges; ``logits``: its answers to ``images``, (N, classes).
+    ``graph``: FP32, equalized; ``table``: its ranges; ``logits``: its answers to ``images``, (N, classes). ``device``: where to
+    learn, the processor by default.
     """
     recipe = table.recipe
     if recipe.correction == "bias":
@@ -68,7 +75,8 @@ def correct(
         keep = frozenset(recipe.keep_high_precision)
         return Corrected(correct_biases(graph, table.amax, seen, keep, progress=progress), {}, judges)
     if recipe.correction == "learned":
-        return _learned(graph, table, images, logits, progress)
+        quantized = QuantizedGraph(graph, table.amax, frozenset(recipe.keep_high_precision))
+        return _learned(quantized, Teacher(images, logits), recipe, device, progress)
     return Corrected(None)
 
 
@@ -83,26 +91,19 @@ def held_out(images: CachedImages, logits: Logits) -> tuple[ImageSubset, HeldOut
 
 
 def _learned(
-    graph: onnx.ModelProto, table: CalibrationTable, images: CachedImages, logits: Logits, progress: Progress | None
+    graph: QuantizedGraph, everything: Teacher, recipe: QuantRecipe, device: torch.device | None, progress: Progress | None
 ) -> Corrected:
-    """Round, then learn; what was learned is kept if the logits of the held-out images come closer to FP32's."""
-    seen, judges = held_out(images, logits)
-    rounded = round_layers(graph, table.amax, seen, table.recipe, progress=progress)
-    learned = learn(graph, table.amax, rounded, Teacher(seen, logits[seen.positions]), table.recipe, progress=progress)
+    """Learn, then round; what was learned is kept if the logits of the held-out images come closer to FP32's."""
+    seen, judges = held_out(everything.images, everything.logits)
+    teacher = Teacher(seen, everything.logits[seen.positions])
+    unseen = None if judges is None else Teacher(judges.images, judges.logits)
+    learned = learn(graph, teacher, recipe, unseen, device=device, progress=progress)
     _log.info("learned: loss %.5f in the first pass, %.5f in the last", learned.first_loss, learned.last_loss)
-    kept = Corrected(learned.corrections, learned.amax, judges)
-    if judges is None:
-        return kept
-    before, after = (
-        _error(graph, replace(table, amax={**table.amax, **amax}), corrections, judges)
-        for corrections, amax in ((rounded, {}), (learned.corrections, learned.amax))
-    )
-    _log.info("error of the logits on %d held-out images: %.5f rounded, %.5f learned", len(judges.logits), before, after)
-    if after < before:
-        return kept
-    _log.warning("learning did not help on %d held-out images: the ranges are those that were measured", len(judges.logits))
-    return Corrected(rounded, {}, judges)
-
-
-def _error(graph: onnx.ModelProto, table: CalibrationTable, corrections: Corrections, judges: HeldOut) -> float:
-    return centred_error(simulate(quantize(graph, table, "tensorrt", corrections), judges.images.batches(_BATCH)), judges.logits)
+    if learned.before is not None and learned.after is not None:
+        _log.info("error of the logits on held-out images: %.5f before, %.5f after", learned.before, learned.after)
+        if learned.after >= learned.before:
+            _log.warning("learning did not help on held-out images: the ranges are those that were measured")
+            return Corrected(round_layers(graph, seen, progress=progress), {}, judges)
+    evened = apply(apply(graph.model, learned.evened), Corrections(biases=learned.biases))
+    rounded = round_layers(replace(graph, model=evened, amax=learned.amax), seen, progress=progress)
+    return Corrected(replace(rounded, biases={**learned.biases, **rounded.biases}), learned.amax, judges, learned.evened)

@@ -7,7 +7,7 @@ tensor and divided out of those that read it (Nagel et al. 2019, section 4.1; wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,11 +26,10 @@ from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table
 from edge_resnet.quantization.executor import Executor
 from edge_resnet.quantization.simulate import relative_error, simulate
 
-__all__ = ["EXPONENTS", "Group", "balance", "channel_groups", "equalize"]
+__all__ = ["EXPONENTS", "Group", "balance", "channel_groups", "equalize", "even_out", "scale_channels"]
 
-#: Exponents of activations and weights that are tried (see ``equalize``): no equalization, three degrees for the activations
-#: alone, and both. The last two undo any scaling between layers. The weights pay for evened activations, and rounding then makes
-#: up for most of that: (0.75, 0) lost least after it on CIFAR ResNet-20, ResNet-18 and ResNet-50, of 0.25 to 1.
+#: Exponents of activations and weights that ``balance`` tries (see ``equalize``): no equalization, three degrees for the
+#: activations alone, and both. The last two undo any scaling between layers. The weights pay for evened activations.
 EXPONENTS = ((0.0, 0.0), (0.5, 0.0), (0.75, 0.0), (1.0, 0.0), (0.5, 0.5))
 #: Images that they are compared on, of small and of large size.
 _IMAGES, _LARGE_IMAGES, _LARGE_SIDE, _BATCH = 32, 16, 128, 8
@@ -95,27 +94,50 @@ def equalize(model: onnx.ModelProto, ranges: Mapping[str, Floats], activations: 
     ``ranges``: (C,) the largest absolute value per channel, by measured tensor; column(c) is the largest absolute weight of the
     readers for that channel. If the exponents sum to 1, the result does not depend on how the network's channels were scaled.
     """
-    constants = {t.name: numpy_helper.to_array(t).astype(np.float64) for t in model.graph.initializer if t.dims}
-    nodes = {node.name: node for node in model.graph.node}
-    weight = {name: constants[node.input[1]] for name, node in nodes.items() if node.op_type in ("Conv", "Gemm")}
-    bias = {name: constants[nodes[name].input[2]] for name in weight if len(nodes[name].input) > 2}
-    changed: set[str] = set()
+    parameters = _Parameters(model)
     for group in channel_groups(model):
         measured = [ranges[tensor] for tensor in group.tensors if tensor in ranges]
-        if not measured:
-            continue
-        factor = _factor(measured, [weight[name] for name in group.readers], activations, weights)
+        if measured:
+            # The columns of a group's readers have changed if they write the group before.
+            columns = [parameters.weight[name] for name in group.readers]
+            parameters.scale(group, _factor(measured, columns, activations, weights))
+    return parameters.corrections()
+
+
+def scale_channels(model: onnx.ModelProto, factors: Sequence[tuple[Group, npt.NDArray[np.float64]]]) -> Corrections:
+    """Weights and biases with which the channels of each group are scaled by its positive factors, (C,)."""
+    parameters = _Parameters(model)
+    for group, factor in factors:
+        parameters.scale(group, factor)
+    return parameters.corrections()
+
+
+class _Parameters:
+    """Weights and biases of a graph in float64, by node."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        constants = {t.name: numpy_helper.to_array(t).astype(np.float64) for t in model.graph.initializer if t.dims}
+        nodes = {node.name: node for node in model.graph.node if node.op_type in ("Conv", "Gemm")}
+        self.weight = {name: constants[node.input[1]] for name, node in nodes.items()}
+        self._bias = {name: constants[node.input[2]] for name, node in nodes.items() if len(node.input) > 2}
+        self._changed: set[str] = set()
+
+    def scale(self, group: Group, factor: npt.NDArray[np.float64]) -> None:
+        """Multiply ``factor`` (C,) into what writes the group, and divide it out of what reads it."""
         for name in group.writers:
-            weight[name] = weight[name] * factor.reshape(-1, *[1] * (weight[name].ndim - 1))
-            if name in bias:
-                bias[name] = bias[name] * factor
+            self.weight[name] = self.weight[name] * factor.reshape(-1, *[1] * (self.weight[name].ndim - 1))
+            if name in self._bias:
+                self._bias[name] = self._bias[name] * factor
         for name in group.readers:
-            weight[name] = weight[name] / factor.reshape(1, -1, *[1] * (weight[name].ndim - 2))
-        changed |= {*group.writers, *group.readers}
-    return Corrections(
-        floats={name: weight[name].astype(np.float32) for name in weight if name in changed},
-        biases={name: bias[name].astype(np.float32) for name in bias if name in changed},
-    )
+            self.weight[name] = self.weight[name] / factor.reshape(1, -1, *[1] * (self.weight[name].ndim - 2))
+        self._changed |= {*group.writers, *group.readers}
+
+    def corrections(self) -> Corrections:
+        """What has changed, in float32."""
+        return Corrections(
+            floats={name: weight.astype(np.float32) for name, weight in self.weight.items() if name in self._changed},
+            biases={name: bias.astype(np.float32) for name, bias in self._bias.items() if name in self._changed},
+        )
 
 
 def _factor(
@@ -140,12 +162,19 @@ def _grouped(node: onnx.NodeProto) -> bool:
     return any(attribute.name == "group" and attribute.i != 1 for attribute in node.attribute)
 
 
+def even_out(model: onnx.ModelProto, images: CachedImages) -> Corrections:
+    """The equalization with which all channels of a lone tensor have the same range, measured on up to 32 images.
+
+    Whatever scaled the channels before, the result is the same; learning moves the factors from there.
+    """
+    return equalize(model, _channel_ranges(model, images, _total(images)), 1.0, 0.0)
+
+
 def balance(
     model: onnx.ModelProto, images: CachedImages, recipe: QuantRecipe, *, progress: Progress | None = None
 ) -> Corrections:
     """The equalization of ``EXPONENTS`` whose plain INT8 has the smallest squared error of the logits on up to 32 images."""
-    large = images.take([0]).shape[1] >= _LARGE_SIDE
-    total = min(_LARGE_IMAGES if large else _IMAGES, len(images))
+    total = _total(images)
     ranges = _channel_ranges(model, images, total)
     reference = simulate(model, images.batches(_BATCH, total))
     plain = QuantRecipe(method="mse", images=total, keep_high_precision=recipe.keep_high_precision)
@@ -163,6 +192,11 @@ def balance(
     if progress is not None:
         progress("equalize", len(EXPONENTS), len(EXPONENTS))
     return best
+
+
+def _total(images: CachedImages) -> int:
+    large = images.take([0]).shape[1] >= _LARGE_SIDE
+    return min(_LARGE_IMAGES if large else _IMAGES, len(images))
 
 
 @torch.inference_mode()

@@ -37,42 +37,83 @@ _PIECE = 1 << 16
 
 
 class FakeQuantize(torch.autograd.Function):
-    """x → round(x / scale) * scale, the integer clamped to -128..127, with the straight-through gradient.
+    """x → round(x / step) * step, the integer clamped to -128..127, with the straight-through gradient.
 
-    The gradient of ``scale`` is that of learned step size quantization (Esser et al. 2020, equation 3). Both directions work on
-    pieces that stay in the processor's cache: as whole tensors, this took more time than ResNet-50's convolutions.
+    The gradient of ``step`` is that of learned step size quantization (Esser et al. 2020, equation 3). On a processor both
+    directions work on pieces that stay in its cache: as whole tensors, this took more time than ResNet-50's convolutions.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, scale: Tensor) -> Tensor:
-        """Quantize ``x`` of any shape, float32 or bfloat16, by ``scale`` (), float32."""
-        ctx.save_for_backward(x, scale)
-        inverse, step, quantized = float(scale.reciprocal()), float(scale), torch.empty_like(x)
-        for piece, values in zip(_pieces(quantized), _pieces(x), strict=True):
-            torch.mul(values, inverse, out=piece).round_().clamp_(-128, 127).mul_(step)
+    def forward(ctx: Any, x: Tensor, step: Tensor) -> Tensor:
+        """Quantize ``x`` (n, C, ...), float32 or bfloat16, by ``step``, float32, () or (C,)."""
+        x = _dense(x)
+        ctx.save_for_backward(x, step)
+        if not _by_pieces(x):
+            return (torch.clamp(torch.round(x.float() / _along(step, x)), -128, 127) * _along(step, x)).to(x.dtype)
+        quantized, steps = torch.empty_like(x), _Steps(step)
+        for piece, values in zip(steps.pieces(quantized), steps.pieces(x), strict=True):
+            ratio = values.float() * steps.inverse(len(values))
+            piece.copy_(ratio.round_().clamp_(-128, 127).mul_(steps.value(len(values))))
         return quantized
 
     @staticmethod
     def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients of ``x`` and ``scale``."""
-        x, scale = ctx.saved_tensors
-        inverse, gradient, total = float(scale.reciprocal()), torch.empty_like(x), torch.zeros((), dtype=torch.float32)
+        """Gradients of ``x`` and ``step``."""
+        x, step = ctx.saved_tensors
+        if not _by_pieces(x):
+            ratio = x.float() / _along(step, x)
+            inside = (ratio >= -128) & (ratio <= 127)
+            error = torch.clamp(ratio, -128, 127).round() - ratio * inside
+            return grad[0] * inside, (error * grad[0].float()).sum_to_size(_along(step, x).shape).view(step.shape)
+        gradient, steps = torch.empty_like(x), _Steps(step)
         given = torch.empty_like(x).copy_(grad[0])  # in the memory layout of x
-        for piece, values, towards in zip(_pieces(gradient), _pieces(x), _pieces(given), strict=True):
-            ratio = values * inverse
+        total = torch.zeros(steps.size)
+        for piece, values, towards in zip(steps.pieces(gradient), steps.pieces(x), steps.pieces(given), strict=True):
+            ratio = values.float() * steps.inverse(len(values))
             clamped = ratio.clamp(-128, 127)
             inside = ratio == clamped
             torch.mul(towards, inside, out=piece)
-            error = clamped.round_().sub_(ratio.mul_(inside))
-            total += error.mul_(towards).sum(dtype=torch.float32)
-        return gradient, total
+            total[: len(values)].addcmul_(clamped.round_().sub_(ratio.mul_(inside)), towards.float())
+        return gradient, total.view(-1, step.numel()).sum(0).view(step.shape)
 
 
-def _pieces(tensor: Tensor) -> Sequence[Tensor]:
-    """Flat views of a dense tensor in the order of its memory."""
-    strides: tuple[int, ...] = tensor.stride()
-    order = sorted(range(tensor.dim()), key=lambda axis: -strides[axis])
-    return torch.split(tensor.detach().permute(order).reshape(-1), _PIECE)
+class _Steps:
+    """The pieces of a tensor and the steps of their values. ``step``: () for one, or (C,) for one of each channel."""
+
+    def __init__(self, step: Tensor) -> None:
+        count = step.numel()
+        #: A piece holds whole rows of channels, which lie innermost in memory.
+        self.size = max(1, _PIECE // count) * count
+        self._values = step.expand(count).repeat(self.size // count) if count > 1 else step.reshape(1)
+        self._inverses = self._values.reciprocal()
+
+    def pieces(self, tensor: Tensor) -> Sequence[Tensor]:
+        """Flat views of a dense tensor in the order of its memory."""
+        strides: tuple[int, ...] = tensor.stride()
+        order = sorted(range(tensor.dim()), key=lambda axis: -strides[axis])
+        return torch.split(tensor.detach().permute(order).reshape(-1), self.size)
+
+    def value(self, count: int) -> Tensor:
+        """The steps of the first ``count`` values of a piece."""
+        return self._values[:count]
+
+    def inverse(self, count: int) -> Tensor:
+        """One over ``value``."""
+        return self._inverses[:count]
+
+
+def _dense(x: Tensor) -> Tensor:
+    """``x`` with its channels innermost in memory."""
+    return x.contiguous(memory_format=torch.channels_last if x.dim() == 4 else torch.contiguous_format)
+
+
+def _by_pieces(x: Tensor) -> bool:
+    return x.device.type == "cpu"
+
+
+def _along(step: Tensor, x: Tensor) -> Tensor:
+    """Steps per channel in the shape that fits (n, C, ...)."""
+    return step.view(1, -1, *[1] * (x.dim() - 2)) if step.dim() else step
 
 
 def read_by(steps: Mapping[str, Tensor]) -> PairReader:
@@ -86,13 +127,15 @@ def read_by(steps: Mapping[str, Tensor]) -> PairReader:
 
 
 class Executor:
-    """One graph; ``values`` are its initializers as float32 tensors, ``attributes`` those of its nodes, both by name.
+    """One graph on ``device``, the processor by default.
+
+    ``values`` are its initializers as float32 tensors, ``attributes`` those of its nodes, both by name.
 
     Filters lie in memory with their channels last, and so do the activations: convolutions take half the time. Raises
     CalibrationError for an unknown operator.
     """
 
-    def __init__(self, model: onnx.ModelProto, pairs: list[Pair]) -> None:
+    def __init__(self, model: onnx.ModelProto, pairs: list[Pair], device: torch.device | None = None) -> None:
         self._nodes = list(model.graph.node)
         self.attributes = {n.name: {a.name: onnx.helper.get_attribute_value(a) for a in n.attribute} for n in self._nodes}
         unknown = {node.op_type for node in self._nodes} - _OPERATORS.keys()
@@ -104,7 +147,7 @@ class Executor:
         self._pairs = {reader: pair for pair in pairs for reader in pair.readers}
         self._uses = Counter(name for node in self._nodes for name in node.input)
         self._input, self._output = model.graph.input[0].name, model.graph.output[0].name
-        self.values = {t.name: _channels_last(numpy_helper.to_array(t)) for t in model.graph.initializer}
+        self.values = {t.name: _channels_last(numpy_helper.to_array(t), device) for t in model.graph.initializer}
 
     def run(
         self,
@@ -141,8 +184,8 @@ class Executor:
         return live[self._output]
 
 
-def _channels_last(value: npt.NDArray[Any]) -> Tensor:
-    tensor = torch.from_numpy(np.array(value))
+def _channels_last(value: npt.NDArray[Any], device: torch.device | None) -> Tensor:
+    tensor = torch.from_numpy(np.array(value)).to(device or "cpu")
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 

@@ -1,35 +1,43 @@
-"""Learns ranges and biases from calibration images, without labels, so that INT8 gives the answers of FP32.
+"""Learns ranges, channel factors and biases from calibration images, without labels, so that INT8 gives the answers of FP32.
 
-The graph with TensorRT's pairs runs in torch; rounding passes the gradient straight through. Learned are the step of every
-activation (Esser et al. 2020) and every bias. The loss is the squared error of the logits, so that errors of different layers may
-cancel, which no layer-by-layer method allows. The weights are rounded before. Does not know about files.
+The FP32 graph with TensorRT's pairs runs in torch; rounding passes the gradient straight through. Learned are the step of every
+activation (Esser et al. 2020), a factor for every channel that can be scaled without changing the function (see ``equalize``),
+and every bias. A factor needs no gradient of the weights: scaling a channel is the same as giving it a step of its own. The loss
+is the squared error of the logits, so that errors of different layers may cancel, which no layer-by-layer method allows. The
+weights are FP32's: they are rounded afterwards. Does not know about files.
 """
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
 import torch
 from torch import Tensor
 
-from edge_resnet.compiler.graph.corrections import SHIFTED, Corrections, Floats, Integers
-from edge_resnet.compiler.graph.placement import quantized_weights, tensorrt_pairs
+from edge_resnet.compiler.graph.corrections import SHIFTED, Corrections, Floats
+from edge_resnet.compiler.graph.placement import Pair, quantized_weights, tensorrt_pairs
+from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.images.imagecache import CachedImages
 from edge_resnet.network.training.epoch import uses_bf16
-from edge_resnet.quantization.executor import Executor, read_by
+from edge_resnet.quantization.covariance import QuantizedGraph
+from edge_resnet.quantization.equalize import channel_groups, scale_channels
+from edge_resnet.quantization.executor import Executor, FakeQuantize
 from edge_resnet.quantization.simulate import Logits
 from edge_resnet.quantization.workers import Workers, workers
 
 __all__ = ["Learned", "Teacher", "learn", "learning_batch"]
 
-#: Adam's rates: of an activation's step (its logarithm), and of a bias (in units of its layer's output).
-_RANGE_RATE = 5e-3
-_BIAS_RATE = 5e-4
+_log = logging.getLogger(__name__)
+
+#: Adam's rates: of an activation's step, of a channel's factor (logarithms), and of a bias (in units of its layer's output).
+#: Factors of large and of small images differ: small ones have many more steps of the optimizer.
+_RANGE_RATE, _FACTOR_RATES, _BIAS_RATE = 5e-3, (1e-2, 2e-2), 5e-4
 #: Networks with more layers take lower rates, because the changes of one step add up over the layers: at these rates ResNet-50,
 #: with 53, got worse in its first pass (error 0.0042 to 0.0049), and better at 0.43 of them (to 0.0035 in two).
 _LAYERS = 30
@@ -38,7 +46,7 @@ _PIXELS = 8 * 224 * 224
 _MIN_BATCH, _MAX_BATCH = 4, 32
 #: Side of the images from which on the student computes in bfloat16, if the processor does. On CIFAR ResNet-20 its own rounding
 #: cost a tenth (error 0.00074 in place of 0.00068), on ResNet-18 a fortieth.
-_BF16_SIDE = 128
+_LARGE_SIDE = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,38 +59,46 @@ class Teacher:
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """Corrections and ranges of a graph.
+    """``evened``: weights and biases that scale channels and do not change the function. ``biases``: of every quantized layer
+    that has one, of the graph with ``evened``. ``amax``: the ranges of its pairs.
 
-    ``first_loss``, ``last_loss``: squared error of the logits over their variance, in the first and the last pass.
+    ``first_loss``, ``last_loss``: squared error of the logits over their variance, in the first and the last pass. ``before``,
+    ``after``: that of images which were not learned from; None without such images.
     """
 
-    corrections: Corrections
+    evened: Corrections
+    biases: dict[str, Floats]
     amax: dict[str, float]
     first_loss: float
     last_loss: float
+    before: float | None = None
+    after: float | None = None
 
 
 def learn(
-    model: onnx.ModelProto,
-    amax: Mapping[str, float],
-    rounded: Corrections,
+    graph: QuantizedGraph,
     teacher: Teacher,
     recipe: QuantRecipe,
+    judges: Teacher | None = None,
     *,
+    device: torch.device | None = None,
     progress: Progress | None = None,
 ) -> Learned:
-    """Start from ``amax`` and ``rounded``, and make ``recipe.epochs`` passes over the images, shuffled by its seed.
+    """Start from ``graph.amax``, and make ``recipe.epochs`` passes over the images, shuffled by its seed.
 
-    ``model``: the FP32 graph with the corrections so far. ``rounded``: integers and scales of every quantized layer, which stay,
-    and the biases to start from. Nodes in ``recipe.keep_high_precision`` keep their float weights and biases.
+    ``graph``: FP32 with the corrections so far; nodes in its ``keep`` keep their biases. ``judges``: images that are not learned
+    from. ``device``: the processor by default. A GPU whose memory is too small computes each step in more parts; raises
+    CalibrationError if one image is too much for it.
     """
-    images, batch = teacher.images, learning_batch(model)
+    images, batch = teacher.images, learning_batch(graph.model)
+    where = device or torch.device("cpu")
     answers = _centred(torch.from_numpy(teacher.logits))
     steps = recipe.epochs * -(-len(images) // batch)
     rng, losses = np.random.default_rng(recipe.seed), []
-    with workers(batch) as pool:
-        student = _Student(model, amax, recipe, rounded)
-        optimizer = torch.optim.Adam(student.groups(), betas=(0.9, 0.99))
+    with workers(batch if where.type == "cpu" else 1) as pool:
+        student = _Student(graph, where, pool)
+        before = None if judges is None else student.error(judges)
+        optimizer = torch.optim.Adam(student.groups, betas=(0.9, 0.99))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
         scale = 1 / float(answers.square().mean())
         for epoch in range(recipe.epochs):
@@ -92,13 +108,15 @@ def learn(
                     progress("learn", epoch * len(order) + first, recipe.epochs * len(order))
                 positions = order[first : first + batch]
                 examples = _Examples(torch.from_numpy(images.take(positions)), answers[positions])
-                total += student.learn_from(examples, scale, pool) * len(positions)
+                total += student.learn_from(examples, scale) * len(positions)
                 optimizer.step()
                 schedule.step()
             losses.append(total / len(order))
+        after = None if judges is None else student.error(judges)
     if progress is not None:
         progress("learn", recipe.epochs * len(images), recipe.epochs * len(images))
-    return Learned(replace(rounded, biases={**rounded.biases, **student.biases()}), student.amax(), losses[0], losses[-1])
+    evened = student.evened()
+    return Learned(evened, student.biases(), student.amax(), losses[0], losses[-1], before, after)
 
 
 def learning_batch(model: onnx.ModelProto) -> int:
@@ -122,96 +140,136 @@ class _Examples:
 
 
 class _Student:
-    """The graph with learnable steps and biases."""
+    """The graph with learnable steps, factors and biases."""
 
-    def __init__(self, model: onnx.ModelProto, amax: Mapping[str, float], recipe: QuantRecipe, start: Corrections) -> None:
-        keep = frozenset(recipe.keep_high_precision)
-        pairs = tensorrt_pairs(model, keep)
-        self._executor = Executor(model, pairs)
-        self._logs = {p.range_of: torch.tensor(math.log(amax[p.range_of] / 127)) for p in pairs}
-        for tensor, log in self._logs.items():
-            log.requires_grad_(tensor != SHIFTED)  # the step of an exact input stays one pixel value
-        self._nodes = {node.name: node for node in model.graph.node}
-        self._layers = {name: self._layer(name, start) for name in quantized_weights(model, keep)}
-        side = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
-        self._bf16 = side >= _BF16_SIDE and uses_bf16("auto", torch.device("cpu"))
+    def __init__(self, graph: QuantizedGraph, device: torch.device, pool: Workers) -> None:
+        self._model, self._device, self._pool = graph.model, device, pool
+        pairs = tensorrt_pairs(graph.model, graph.keep)
+        self._executor = Executor(graph.model, pairs, device)
+        nodes = {node.name: node for node in graph.model.graph.node}
+        self._steps = {
+            name: torch.tensor(math.log(graph.amax[name] / 127), device=device, requires_grad=name != SHIFTED)
+            for name in dict.fromkeys(pair.range_of for pair in pairs)
+        }  # the step of an exact input stays one pixel value
+        read = {pair.range_of for pair in pairs}
+        self._channels = [group for group in channel_groups(graph.model) if read & set(group.tensors)]
+        values = self._executor.values
+        counts = [len(values[nodes[group.writers[0]].input[1]]) for group in self._channels]
+        self._factors = [torch.zeros(count, device=device, requires_grad=True) for count in counts]
+        self._factor_of = {t: each for group, each in zip(self._channels, self._factors, strict=True) for t in group.tensors}
+        # Option A's shortcut has no bias.
+        layers = [nodes[name] for name in quantized_weights(graph.model, graph.keep)]
+        self._biases = {n.name: _Bias(n.input[2], values[n.input[1]], values[n.input[2]]) for n in layers if len(n.input) > 2}
+        side = graph.model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+        self._bf16 = side >= _LARGE_SIDE and uses_bf16("auto", device)
+        #: Parts that a step is computed in: one per core, more if a GPU's memory is too small.
+        self._parts = pool.count
+        factor = min(1.0, (_LAYERS / max(1, len(layers))) ** 1.5)
+        learned = (
+            ([step for step in self._steps.values() if step.requires_grad], _RANGE_RATE),
+            (self._factors, _FACTOR_RATES[side < _LARGE_SIDE]),
+            ([bias.shift for bias in self._biases.values()], _BIAS_RATE),
+        )
+        #: The parameter groups for Adam.
+        self.groups = [{"params": parameters, "lr": factor * rate} for parameters, rate in learned if parameters]
+        self._parameters = [parameter for parameters, _ in learned for parameter in parameters]
 
-    def _layer(self, name: str, start: Corrections) -> _Layer:
-        node, values = self._nodes[name], self._executor.values
-        weight = values[node.input[1]]
-        bias = values[node.input[2]] if len(node.input) > 2 else torch.zeros(len(weight))
-        if name in start.biases:
-            bias = torch.from_numpy(np.array(start.biases[name], np.float32))
-        return _Layer(start.integers[name], start.scales[name], bias)
-
-    def groups(self) -> list[dict[str, object]]:
-        """The parameter groups for Adam."""
-        factor = min(1.0, (_LAYERS / len(self._layers)) ** 1.5)
-        return [
-            {"params": [log for log in self._logs.values() if log.requires_grad], "lr": factor * _RANGE_RATE},
-            {"params": [layer.shift for _, layer in self._biased()], "lr": factor * _BIAS_RATE},
-        ]
-
-    def learn_from(self, examples: _Examples, scale: float, pool: Workers) -> float:
-        """Set every gradient of the loss over ``examples``, which ``pool`` computes in parts. Returns the loss.
+    def learn_from(self, examples: _Examples, scale: float) -> float:
+        """Set every gradient of the loss over ``examples``. Returns the loss.
 
         ``scale``: one over the variance of the teacher's logits.
         """
-        parameters = [parameter for group in self.groups() for parameter in group["params"]]  # type: ignore[attr-defined]
 
         def part_of(part: _Examples) -> tuple[float, Sequence[Tensor]]:
-            with torch.autocast("cpu", torch.bfloat16, enabled=self._bf16):
-                logits = self._run(part.pixels).float()
-            loss = (_centred(logits) - part.logits).square().sum() * (scale / examples.logits.numel())
+            loss = self._squared_error(part) * (scale / examples.logits.numel())
             # A parameter that the answers do not depend on has a gradient of zero.
-            return float(loss.detach()), torch.autograd.grad(loss, parameters, materialize_grads=True)
+            return float(loss.detach()), torch.autograd.grad(loss, self._parameters, materialize_grads=True)
 
+        try:
+            return self._add_up(self._pool.map(part_of, examples.split(self._parts)))
+        except torch.OutOfMemoryError as error:
+            if self._parts >= len(examples.pixels):
+                raise CalibrationError(
+                    "the GPU's memory is too small to learn from one image", hint="edge-resnet build --device cpu"
+                ) from error
+            self._parts *= 2
+            _log.warning("the GPU's memory is full: each step is computed in %d parts", self._parts)
+        return self.learn_from(examples, scale)
+
+    def error(self, teacher: Teacher) -> float:
+        """Squared error of the logits over their variance, without learning."""
+
+        @torch.no_grad()
+        def part_of(part: _Examples) -> float:
+            return float(self._squared_error(part))
+
+        answers, size = _centred(torch.from_numpy(teacher.logits)), learning_batch(self._model)
+        total = 0.0
+        for first in range(0, len(answers), size):
+            positions = range(first, min(first + size, len(answers)))
+            examples = _Examples(torch.from_numpy(teacher.images.take(positions)), answers[first : first + size])
+            total += sum(self._pool.map(part_of, examples.split(max(self._parts, len(positions) // 4))))
+        return total / max(float(answers.square().sum()), torch.finfo(torch.float32).tiny)
+
+    def evened(self) -> Corrections:
+        """Weights and biases with the learned factors."""
+        factors = [each.detach().double().exp().cpu().numpy() for each in self._factors]
+        return scale_channels(self._model, list(zip(self._channels, factors, strict=True)))
+
+    def biases(self) -> dict[str, Floats]:
+        """The learned biases by node, of the graph with ``evened``."""
+        factors = {name: each for group, each in zip(self._channels, self._factors, strict=True) for name in group.writers}
+        found = {}
+        with torch.no_grad():
+            for name, bias in self._biases.items():
+                learned = bias.value() * factors[name].exp() if name in factors else bias.value()
+                found[name] = learned.cpu().numpy()
+        return found
+
+    def amax(self) -> dict[str, float]:
+        """The learned range of each tensor, of the graph with ``evened``."""
+        return {tensor: 127 * math.exp(float(step.detach())) for tensor, step in self._steps.items()}
+
+    def _squared_error(self, part: _Examples) -> Tensor:
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+            logits = self._run(part.pixels.to(self._device)).float()
+        return (_centred(logits) - part.logits.to(self._device)).square().sum()
+
+    def _add_up(self, parts: Iterable[tuple[float, Sequence[Tensor]]]) -> float:
         loss = 0.0
-        for number, (share, gradients) in enumerate(pool.map(part_of, examples.split(pool.count))):
+        for number, (share, gradients) in enumerate(parts):
             loss += share
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient if number == 0 else parameter.grad + gradient
+            for parameter, gradient in zip(self._parameters, gradients, strict=True):
+                parameter.grad = gradient if number == 0 or parameter.grad is None else parameter.grad + gradient
         return loss
 
     def _run(self, images: Tensor) -> Tensor:
-        """(n, H, W, 3) uint8 → logits of the current INT8, (n, classes)."""
-        steps = {tensor: log.exp() for tensor, log in self._logs.items()}
-        values = {}
-        for name, layer in self._layers.items():
-            node = self._nodes[name]
-            values[node.input[1]] = layer.weight
-            if len(node.input) > 2:
-                values[node.input[2]] = layer.bias()
-        return self._executor.run(images, values, read=read_by(steps))
+        """(n, H, W, 3) uint8 → logits of the current activations and biases, (n, classes)."""
+        steps = {tensor: step.exp() for tensor, step in self._steps.items()}
+        by_channel = {
+            tensor: step / self._factor_of[tensor].exp() if tensor in self._factor_of else step for tensor, step in steps.items()
+        }
 
-    def amax(self) -> dict[str, float]:
-        """The learned range of each tensor."""
-        return {tensor: 127 * math.exp(float(log.detach())) for tensor, log in self._logs.items()}
+        def read(pair: Pair, x: Tensor) -> Tensor:
+            quantized: Tensor = FakeQuantize.apply(x, by_channel[pair.range_of])
+            return quantized
 
-    @torch.no_grad()
-    def biases(self) -> dict[str, Floats]:
-        """The learned biases by node."""
-        return {name: layer.bias().numpy() for name, layer in self._biased()}
-
-    def _biased(self) -> list[tuple[str, _Layer]]:
-        """Layers that have a bias: option A's shortcut has none."""
-        return [(name, layer) for name, layer in self._layers.items() if len(self._nodes[name].input) > 2]
+        return self._executor.run(images, {bias.tensor: bias.value() for bias in self._biases.values()}, read=read)
 
 
-class _Layer:
-    """One convolution: its rounded ``weight`` (O, C, h, w), which stays, and its bias (O,)."""
+class _Bias:
+    """The bias (O,) of a layer with ``weight`` (O, C, h, w), in the initializer ``tensor``."""
 
-    def __init__(self, integers: Integers, scales: Floats, bias: Tensor) -> None:
-        self.weight = torch.from_numpy(integers * scales.reshape(-1, *[1] * (integers.ndim - 1)))
-        self._bias = bias
+    def __init__(self, tensor: str, weight: Tensor, start: Tensor) -> None:
+        self.tensor, self._start = tensor, start
         # Of the order of the layer's output for inputs of order one: the mean bias, and the mean sum of weights over √fan-in.
-        sums = self.weight.abs().flatten(1).sum(1).mean()
-        self._unit = float(bias.abs().mean() + sums / math.sqrt(self.weight[0].numel()))
-        self.shift = torch.zeros_like(bias, requires_grad=True)
+        sums = weight.abs().flatten(1).sum(1).mean()
+        self._unit = float(start.abs().mean() + sums / math.sqrt(weight[0].numel()))
+        self.shift = torch.zeros_like(start, requires_grad=True)
 
-    def bias(self) -> Tensor:
+    def value(self) -> Tensor:
         """The learned bias."""
-        return self._bias + self.shift * self._unit
+        return self._start + self.shift * self._unit
 
 
 def _centred(logits: Tensor) -> Tensor:

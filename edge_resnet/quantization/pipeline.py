@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import onnx
+import torch
 
 from edge_resnet.artifact.folder import Artifact
 from edge_resnet.artifact.schema import BudgetReport, CalibrationTable
@@ -35,7 +36,7 @@ from edge_resnet.quantization.diagnose import (
     risk_warning,
     risky_layers,
 )
-from edge_resnet.quantization.equalize import balance
+from edge_resnet.quantization.equalize import balance, even_out
 from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.methods import SweepRow, best, held_out_count, sweep
 from edge_resnet.quantization.simulate import simulate
@@ -54,6 +55,8 @@ _log = logging.getLogger(__name__)
 
 #: Images per simulated run.
 _BATCH = 8
+#: Images that the ranges of tensors which only the CPU's form quantizes are measured on again after learning.
+_OTHERS = 64
 #: Images whose FP32 answers are checked before calibration.
 _CHECKED = 64
 
@@ -97,22 +100,27 @@ def make_int8(
     recipe: QuantRecipe,
     validation: Validation | None = None,
     *,
+    device: torch.device | None = None,
     progress: Progress | None = None,
 ) -> Int8:
     """Measure ranges, correct, and keep nodes of the graph in high precision if the budget requires it.
 
-    Warnings are about plain ranges, measured before anything is corrected, and about answers to held-out images. Raises
-    CalibrationError for images or a graph that cannot be calibrated, BudgetError if the budget cannot be met.
+    ``device``: where torch learns, the processor by default. Warnings are about plain ranges, measured before anything is
+    corrected, and about answers to held-out images. Raises CalibrationError for images or a graph that cannot be calibrated,
+    BudgetError if the budget cannot be met.
     """
     model = onnx.load(model_path)
     exact = Corrections(exact_input=recipe.exact_input)
     base = apply(model, exact)
-    equalized = balance(base, images, recipe, progress=progress) if recipe.correction != "none" else Corrections()
+    equalized = _equalized(base, images, recipe, progress)
     graph = apply(base, equalized)
     counted, recipe = _measure(graph, images, recipe, progress)
     table = _exact(table_from(counted.histograms, recipe, len(images), images.digest, sha256_of(model_path)))
     warnings = _warnings(graph, counted.histograms, table, validation, progress)
-    corrected = correct(graph, table, images, counted.logits, progress=progress)
+    corrected = correct(graph, table, images, counted.logits, device=device, progress=progress)
+    if corrected.evened.floats:
+        equalized = _overlaid(equalized, corrected.evened)
+        table = _with_ranges(table, apply(base, equalized), corrected.amax, images, progress)
     table = replace(table, amax={**table.amax, **corrected.amax})
     parts = _Parts(model, table, equalized, corrected.corrections, exact)
     keep, budget = recipe.keep_high_precision, None
@@ -176,6 +184,35 @@ def check_images_for_calibration(
         *check_normalisation(stats, images.preprocess),
         *check_answers(logits, known),
     ]
+
+
+def _equalized(graph: onnx.ModelProto, images: CachedImages, recipe: QuantRecipe, progress: Progress | None) -> Corrections:
+    """What the recipe's correction starts from: channels that learning moves on, or the best of a few degrees for plain INT8."""
+    if recipe.correction == "learned":
+        return even_out(graph, images)
+    return balance(graph, images, recipe, progress=progress) if recipe.correction == "bias" else Corrections()
+
+
+def _overlaid(below: Corrections, above: Corrections) -> Corrections:
+    """Weights and biases of both; ``above`` was made of the graph with ``below``."""
+    return Corrections(floats={**below.floats, **above.floats}, biases={**below.biases, **above.biases})
+
+
+def _with_ranges(
+    table: CalibrationTable,
+    graph: onnx.ModelProto,
+    learned: Mapping[str, float],
+    images: CachedImages,
+    progress: Progress | None,
+) -> CalibrationTable:
+    """The table with the ranges of tensors that were not ``learned``, in the graph with the learned channels."""
+    others = [tensor for tensor in measured_tensors(graph) if tensor not in learned]
+    if not others:
+        return table
+    total = min(_OTHERS, len(images))
+    counted = collect(graph, others, images.batches(CALIBRATION_BATCH, total), total, progress=progress)
+    found = table_from(counted.histograms, table.recipe, total, "", "")
+    return replace(table, amax={**table.amax, **found.amax})
 
 
 def _measure(

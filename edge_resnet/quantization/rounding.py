@@ -19,7 +19,7 @@ from edge_resnet.compiler.graph.corrections import Corrections, Floats, Integers
 from edge_resnet.compiler.graph.placement import quantized_weights
 from edge_resnet.compiler.graph.scales import weight_scales
 from edge_resnet.core.errors import CalibrationError
-from edge_resnet.core.records import Progress, QuantRecipe
+from edge_resnet.core.records import Progress
 from edge_resnet.images.imagecache import CachedImages, ImageSubset
 from edge_resnet.quantization.covariance import InputStatistics, QuantizedGraph, input_statistics
 from edge_resnet.quantization.workers import workers
@@ -40,21 +40,14 @@ _ATTEMPTS = 6
 
 
 @torch.inference_mode()
-def round_layers(
-    model: onnx.ModelProto,
-    amax: Mapping[str, float],
-    images: CachedImages,
-    recipe: QuantRecipe,
-    *,
-    progress: Progress | None = None,
-) -> Corrections:
-    """Integers, scales and biases of every convolution that TensorRT quantizes, but those in ``recipe.keep_high_precision``.
+def round_layers(graph: QuantizedGraph, images: CachedImages, *, progress: Progress | None = None) -> Corrections:
+    """Integers, scales and biases of every convolution that TensorRT quantizes, but those in ``graph.keep``.
 
-    ``model``: the FP32 graph with the corrections so far; ``amax``: the ranges of its pairs. Up to 256 images are used. The
-    scales are ``weight_scales``; biases keep the mean output of each channel. Layers whose correlations do not fit into memory
-    together are rounded one group after the other, each on the answers of those before it.
+    ``graph``: FP32 with the corrections so far. Up to 256 images are used. The scales are ``weight_scales``; biases keep the mean
+    output of each channel. Layers whose correlations do not fit into memory together are rounded one group after the other, each
+    on the answers of those before it.
     """
-    keep = frozenset(recipe.keep_high_precision)
+    model, keep = graph.model, graph.keep
     nodes = {node.name: node for node in model.graph.node}
     constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     weights = {name: constants[nodes[name].input[1]] for name in quantized_weights(model, keep)}
@@ -62,8 +55,7 @@ def round_layers(
     first = ImageSubset(images, range(min(_IMAGES, len(images))))
     found = Corrections()
     for group in _groups(convolutions, nodes):
-        graph = QuantizedGraph(apply(model, found), amax, keep)
-        statistics = input_statistics(graph, first, group, progress=progress)
+        statistics = input_statistics(replace(graph, model=apply(model, found)), first, group, progress=progress)
         rounded, moved = _round_group({name: convolutions[name] for name in group}, statistics, progress)
         before = {name: np.asarray(constants[nodes[name].input[2]], np.float32) for name in group if len(nodes[name].input) > 2}
         found = replace(

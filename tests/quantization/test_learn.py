@@ -1,4 +1,4 @@
-"""learn.py: learning brings INT8 closer to FP32 on unseen images, reproducibly, and changes only ranges and biases."""
+"""learn.py: learning brings INT8 closer to FP32 on unseen images, reproducibly, and changes no function but by biases."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import pytest
+import torch
 from exported import graph, image_batch, logits, small
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,10 +18,13 @@ from hypothesis import strategies as st
 from edge_resnet.artifact.schema import CalibrationTable
 from edge_resnet.compiler.graph.corrections import EXACT_AMAX, SHIFTED, Corrections, apply, with_exact_input
 from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
+from edge_resnet.core.errors import CalibrationError
 from edge_resnet.core.records import ModelSpec, Progress, QuantRecipe
 from edge_resnet.images.imagecache import ImageCache
 from edge_resnet.quantization.biases import correct_biases
 from edge_resnet.quantization.calibrate import collect, table_from
+from edge_resnet.quantization.covariance import QuantizedGraph
+from edge_resnet.quantization.executor import Executor
 from edge_resnet.quantization.learn import Learned, Teacher, learn, learning_batch
 from edge_resnet.quantization.rounding import round_layers
 
@@ -29,18 +33,21 @@ RECIPE = QuantRecipe(method="mse", images=96, epochs=6, seed=3)
 
 @dataclass(frozen=True)
 class Case:
-    """A network, its images on disk, the table that plain calibration gives, and its rounded weights."""
+    """A network, its images on disk, the table that plain calibration gives, and FP32's answers."""
 
     model: onnx.ModelProto
     images: ImageCache
     table: CalibrationTable
-    rounded: Corrections
     logits: npt.NDArray[np.float32]
 
-    def learn(self, recipe: QuantRecipe = RECIPE, progress: Progress | None = None) -> Learned:
+    def learn(self, recipe: QuantRecipe = RECIPE, judges: Teacher | None = None, progress: Progress | None = None) -> Learned:
         """What learning finds with another recipe."""
-        teacher = Teacher(self.images, self.logits)
-        return learn(self.model, self.table.amax, self.rounded, teacher, recipe, progress=progress)
+        graph = QuantizedGraph(self.model, self.table.amax, frozenset(recipe.keep_high_precision))
+        return learn(graph, Teacher(self.images, self.logits), recipe, judges, progress=progress)
+
+    def evened(self, found: Learned) -> onnx.ModelProto:
+        """The FP32 graph with what was learned."""
+        return apply(apply(self.model, found.evened), Corrections(biases=found.biases))
 
 
 def case(folder: Path, model: onnx.ModelProto, recipe: QuantRecipe = RECIPE) -> Case:
@@ -50,7 +57,7 @@ def case(folder: Path, model: onnx.ModelProto, recipe: QuantRecipe = RECIPE) -> 
     counted = collect(model, measured_tensors(model), images.batches(16), len(images))
     table = table_from(counted.histograms, recipe, len(images), images.digest, "")
     table = replace(table, amax={**table.amax, **({SHIFTED: EXACT_AMAX} if SHIFTED in table.amax else {})})
-    return Case(model, images, table, round_layers(model, table.amax, images, recipe), counted.logits)
+    return Case(model, images, table, counted.logits)
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +87,11 @@ def with_ranges(made: Case, amax: dict[str, float]) -> CalibrationTable:
 
 
 def test_unseen_images_are_answered_more_like_fp32(plain: Case, learned: Learned) -> None:
-    """On other images the logit error falls by at least a fifth, in ONNX Runtime as well as in torch."""
+    """With rounded weights the logit error on other images falls by at least a fifth, in ONNX Runtime as well as in torch."""
     unseen = image_batch(64, 16, seed=99)
     before = error(plain.model, quantize(plain.model, plain.table, "tensorrt"), unseen)
-    after = quantize(plain.model, with_ranges(plain, learned.amax), "tensorrt", learned.corrections)
+    rounded = round_layers(QuantizedGraph(plain.evened(learned), learned.amax), plain.images)
+    after = quantize(plain.evened(learned), with_ranges(plain, learned.amax), "tensorrt", rounded)
     assert error(plain.model, after, unseen) < 0.8 * before
 
 
@@ -92,30 +100,57 @@ def test_the_loss_falls(learned: Learned) -> None:
     assert 0 < learned.last_loss < learned.first_loss
 
 
+def test_images_that_are_not_learned_from_judge(plain: Case, tmp_path: Path) -> None:
+    """Their error falls too, and before learning it is that of the plain ranges with float weights."""
+    unseen = image_batch(40, 16, seed=99)
+    with ImageCache(iter([unseen]), tmp_path) as images:
+        found = plain.learn(judges=Teacher(images, logits(plain.model, unseen)))
+    assert found.before is not None
+    assert found.after is not None
+    assert found.after < found.before
+    floats = quantize(plain.model, plain.table, "tensorrt")
+    # The weights are rounded there: their error comes on top.
+    assert found.before < error(plain.model, floats, unseen) < 3 * found.before
+
+
+def test_scaled_channels_do_not_change_the_function(plain: Case, learned: Learned) -> None:
+    """Every factor that was learned cancels: without ranges and biases the graph answers as before."""
+    images = image_batch(8, 16, seed=5)
+    expected = logits(plain.model, images)
+    np.testing.assert_allclose(logits(apply(plain.model, learned.evened), images), expected, atol=1e-4 * np.abs(expected).max())
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in plain.model.graph.initializer}
+    inputs = {node.name: node.input[1] for node in plain.model.graph.node if len(node.input) > 1}
+    ratios = [
+        np.abs(weight / np.where(constants[inputs[name]], constants[inputs[name]], np.nan))
+        for name, weight in learned.evened.floats.items()
+    ]
+    assert max(np.nanmax(ratio) / np.nanmin(ratio) for ratio in ratios) > 1.02
+
+
+def test_a_channels_factor_is_a_step_of_its_own(plain: Case, learned: Learned) -> None:
+    """What learning computed with a step per channel is what the graph with scaled channels computes with one step."""
+    counted = collect(plain.model, [], plain.images.batches(16), len(plain.images))
+    graph = QuantizedGraph(plain.evened(learned), learned.amax)
+    again = learn(graph, Teacher(plain.images, counted.logits), replace(RECIPE, epochs=1), Teacher(plain.images, counted.logits))
+    with_judges = plain.learn(judges=Teacher(plain.images, plain.logits))
+    assert again.before == pytest.approx(with_judges.after, rel=0.02)
+
+
 def test_the_same_seed_learns_the_same(plain: Case, learned: Learned) -> None:
-    """A build is reproducible: integers, biases and ranges are equal."""
+    """A build is reproducible: weights, biases and ranges are equal."""
     again = plain.learn()
     assert again.amax == learned.amax
-    for name, bias in learned.corrections.biases.items():
-        np.testing.assert_array_equal(again.corrections.biases[name], bias)
-
-
-def test_the_weights_stay_as_they_were_rounded(plain: Case, learned: Learned) -> None:
-    """Integers and scales are those that learning started from; ranges and biases are not."""
-    assert learned.corrections.integers is plain.rounded.integers
-    assert learned.corrections.scales is plain.rounded.scales
-    assert any(learned.amax[tensor] != pytest.approx(plain.table.amax[tensor], rel=1e-6) for tensor in learned.amax)
-    assert any((bias != plain.rounded.biases[name]).any() for name, bias in learned.corrections.biases.items())
+    for name, bias in learned.biases.items():
+        np.testing.assert_array_equal(again.biases[name], bias)
+    for name, weight in learned.evened.floats.items():
+        np.testing.assert_array_equal(again.evened.floats[name], weight)
 
 
 def test_nodes_in_high_precision_are_left_alone(plain: Case) -> None:
-    """A kept node gets no integers and no bias."""
-    recipe = QuantRecipe(method="mse", images=96, epochs=1, keep_high_precision=("layer1.0.conv1",))
-    rounded = round_layers(plain.model, plain.table.amax, plain.images, recipe)
-    found = replace(plain, rounded=rounded).learn(recipe)
-    assert "layer1.0.conv1" not in found.corrections.integers
-    assert "layer1.0.conv1" not in found.corrections.biases
-    assert "layer1.0.conv2" in found.corrections.integers
+    """A kept node learns no bias."""
+    found = plain.learn(QuantRecipe(method="mse", images=96, epochs=1, keep_high_precision=("layer1.0.conv1",)))
+    assert "layer1.0.conv1" not in found.biases
+    assert "layer1.0.conv2" in found.biases
 
 
 def test_an_exact_input_stays_exact(tmp_path: Path) -> None:
@@ -128,21 +163,39 @@ def test_an_exact_input_stays_exact(tmp_path: Path) -> None:
 
 
 def test_padding_of_option_a_stays_zero(tmp_path: Path) -> None:
-    """The rows of zeros in option A's fixed filter are zero after learning."""
+    """The rows of zeros in option A's fixed filter are zero after learning and rounding."""
     model = graph(small("A"))
     made = case(tmp_path, model)
     with made.images:
         found = made.learn(QuantRecipe(images=96, epochs=2))
-    name = next(node.name for node in model.graph.node if node.op_type == "Conv" and len(node.input) == 2)
-    integers = found.corrections.integers[name]
-    dead = [
-        not np.any(onnx.numpy_helper.to_array(t)[row])
-        for t in model.graph.initializer
-        if name in t.name
-        for row in range(len(integers))
-    ]
-    assert any(dead)
-    assert not integers[np.array(dead)].any()
+        rounded = round_layers(QuantizedGraph(made.evened(found), found.amax), made.images)
+    node = next(node for node in model.graph.node if node.op_type == "Conv" and len(node.input) == 2)
+    weight = next(onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer if tensor.name == node.input[1])
+    dead = np.array([not row.any() for row in weight])
+    assert dead.any()
+    assert not rounded.integers[node.name][dead].any()
+
+
+@pytest.mark.parametrize("fits", [2, 0])
+def test_a_full_gpu_computes_a_step_in_more_parts(
+    plain: Case, learned: Learned, monkeypatch: pytest.MonkeyPatch, fits: int
+) -> None:
+    """Where more than ``fits`` images are too many, the parts get smaller and the result stays; below one it is an error."""
+    run = Executor.run
+
+    def with_little_memory(self: Executor, images: torch.Tensor, *args: object, **options: object) -> torch.Tensor:
+        if torch.is_grad_enabled() and len(images) > fits:
+            raise torch.OutOfMemoryError
+        return run(self, images, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Executor, "run", with_little_memory)
+    if not fits:
+        with pytest.raises(CalibrationError, match="memory") as caught:
+            plain.learn()
+        assert "--device cpu" in caught.value.hint
+        return
+    found = plain.learn()
+    assert found.last_loss == pytest.approx(learned.last_loss, rel=0.05)
 
 
 def test_ctrl_c_stops_it(plain: Case) -> None:

@@ -20,6 +20,7 @@ from edge_resnet.core.records import QuantRecipe
 from edge_resnet.images.imagecache import ImageCache
 from edge_resnet.quantization import rounding
 from edge_resnet.quantization.calibrate import collect, table_from
+from edge_resnet.quantization.covariance import QuantizedGraph
 from edge_resnet.quantization.rounding import round_layers, round_weights
 
 RECIPE = QuantRecipe(method="mse", images=24)
@@ -80,9 +81,9 @@ def table(model: onnx.ModelProto, images: ImageCache) -> CalibrationTable:
 def test_every_layer_is_rounded_on_its_grid(images: ImageCache) -> None:
     """All quantized convolutions but the kept one, by the scales of their weights, most weights within a step."""
     model = graph(small())
-    kept = QuantRecipe(method="mse", images=24, keep_high_precision=("layer2.0.conv1",))
-    found = round_layers(model, table(model, images).amax, images, kept)
-    assert set(found.integers) == set(quantized_weights(model, frozenset(kept.keep_high_precision)))
+    kept = frozenset({"layer2.0.conv1"})
+    found = round_layers(QuantizedGraph(model, table(model, images).amax, kept), images)
+    assert set(found.integers) == set(quantized_weights(model, kept))
     weights = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
     for name, integers in found.integers.items():
         weight = weights[f"{name}.weight"]
@@ -94,10 +95,10 @@ def test_every_layer_is_rounded_on_its_grid(images: ImageCache) -> None:
 def test_it_is_the_same_again_and_in_groups(images: ImageCache, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second run gives the same integers; a pass per layer, when little memory is allowed, nearly the same."""
     model = graph(small())
-    amax = table(model, images).amax
-    first, second = (round_layers(model, amax, images, RECIPE) for _ in range(2))
+    quantized = QuantizedGraph(model, table(model, images).amax)
+    first, second = (round_layers(quantized, images) for _ in range(2))
     monkeypatch.setattr(rounding, "_BYTES", 1)
-    apart = round_layers(model, amax, images, RECIPE)
+    apart = round_layers(quantized, images)
     for name, integers in first.integers.items():
         np.testing.assert_array_equal(second.integers[name], integers)
         assert (apart.integers[name] == integers).mean() > 0.5
@@ -106,7 +107,7 @@ def test_it_is_the_same_again_and_in_groups(images: ImageCache, monkeypatch: pyt
 def test_padding_of_option_a_stays_zero(images: ImageCache) -> None:
     """The rows of zeros in option A's fixed filter stay zero, and its rows of ones are exact."""
     model = graph(small("A"))
-    found = round_layers(model, table(model, images).amax, images, RECIPE)
+    found = round_layers(QuantizedGraph(model, table(model, images).amax), images)
     name = next(node.name for node in model.graph.node if node.op_type == "Conv" and len(node.input) == 2)
     weight = next(onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name == f"{name}.weight")
     exact = found.integers[name] * found.scales[name].reshape(-1, 1, 1, 1)
@@ -124,4 +125,4 @@ def test_it_can_be_interrupted(images: ImageCache) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        round_layers(model, amax, images, RECIPE, progress=interrupt)
+        round_layers(QuantizedGraph(model, amax), images, progress=interrupt)
