@@ -61,7 +61,8 @@ def build(
     std: tuple[float, float, float] | None = None, weights: PathLike = "default", labels: Sequence[str] | None = None,
     recipe: PathLike | None = None, overrides: RecipeOverrides | None = None, validation: PathLike | None = None,
     max_drop: float | None = None, batch: int | tuple[int, int, int] = 1, backend: str = "auto",
-    tuning: EngineTuning | None = None, allow_random: bool = False, force: bool = False, progress: Progress | None = None,
+    tuning: EngineTuning | None = None, device: str = "auto", allow_random: bool = False, force: bool = False,
+    progress: Progress | None = None,
 ) -> Artifact:  # fmt: skip
     """Make an artifact in the folder ``output``: weights, verified ONNX, INT8 ranges, and an engine for this machine.
 
@@ -70,9 +71,9 @@ def build(
     of images, as in the file ``onnx``. Of these ``normalise`` says what the input expects, ``imagenet``, ``unit`` (0 to 1) or
     ``none`` (0 to 255), unless ``mean`` and ``std`` do. ``calibration``: images for INT8, a path or the name of a data set; None
     takes the recipe's. ``recipe``: a recipe's name or file, with ``overrides`` of its values. ``max_drop``: points of top-1 that
-    INT8 may lose on the labelled images of ``validation``. ``batch``: the largest, or (minimum, optimum, maximum). ``output``:
-    None is artifacts/NAME-PRECISION. Raises any of edge_resnet's errors; then nothing is left in ``output``, unless the engine
-    failed.
+    INT8 may lose on the labelled images of ``validation``. ``batch``: the largest, or (minimum, optimum, maximum). ``device``:
+    where INT8 learns, ``auto``, ``cpu`` or ``cuda``. ``output``: None is artifacts/NAME-PRECISION. Raises any of
+    edge_resnet's errors; then nothing is left in ``output``, unless the engine failed.
     """
     with _extras(onnx="build"), ExitStack() as stack:
         from edge_resnet.pipelines import build as offline
@@ -103,6 +104,7 @@ def build(
             validation_data=_text(validation), max_drop=max_drop,
             batch=BatchProfile(*((1, batch, batch) if isinstance(batch, int) else batch)), backend=backend, tuning=tuning,
             force=force, allow_random=allow_random, origin=chosen.origin, foreign=chosen.foreign,
+            device=device,
         )  # fmt: skip
         return offline.build(options, progress=progress)
 
@@ -110,8 +112,8 @@ def build(
 def quantize(
     artifact: Model | Artifact | PathLike, *, calibration: PathLike | None = None, output: PathLike,
     recipe: PathLike | None = None, overrides: RecipeOverrides | None = None, validation: PathLike | None = None,
-    max_drop: float | None = None, backend: str = "auto", allow_random: bool = False, force: bool = False,
-    progress: Progress | None = None,
+    max_drop: float | None = None, backend: str = "auto", device: str = "auto", allow_random: bool = False,
+    force: bool = False, progress: Progress | None = None,
 ) -> Artifact:  # fmt: skip
     """Make an INT8 artifact in ``output`` from the FP32 graph of another one, which stays as it is; needs no torch weights.
 
@@ -128,7 +130,7 @@ def quantize(
         data = _text(calibration) or (named.data if recipe is not None else None)
         if data is None:
             raise CalibrationError("INT8 needs images to calibrate on", hint="calibration= takes a path or a data set's name")
-        options = Int8Options(data, named.recipe, _text(validation), max_drop, allow_random)
+        options = Int8Options(data, named.recipe, _text(validation), max_drop, allow_random, device)
         return requantize(source, options, Path(output), backend=backend, force=force, progress=progress)
 
 

@@ -50,6 +50,7 @@ def build(
     seed: options.Seed = None,
     correct: options.Correct = None,
     quick: options.Quick = False,
+    device: options.Device = None,
     max_drop: options.MaxDrop = None,
     val_data: options.ValData = None,
     allow_random: options.AllowRandom = False,
@@ -88,6 +89,8 @@ def build(
     from edge_resnet.artifact.enginecache import EngineTuning
     from edge_resnet.quantization.recipes import RecipeOverrides
 
+    if device is not None and precision != "int8":
+        raise ConfigError("--device is where INT8 learns", hint="add --int8, or leave --device out")
     correct = _correction(correct, quick=quick, precision=precision)
     overrides = RecipeOverrides(calib_method, calib_images, percentile, seed, correct)
     with progress_bars() as progress:
@@ -99,7 +102,7 @@ def build(
             overrides=None if overrides == RecipeOverrides() else overrides,
             validation=val_data, max_drop=max_drop, batch=_batch_sizes(batch), backend=backend,
             tuning=None if workspace is None else EngineTuning(workspace), allow_random=allow_random, force=force,
-            progress=progress,
+            device=device or "auto", progress=progress,
         )  # fmt: skip
     if quick:
         typer.echo(_GIVEN_UP, err=True)

@@ -39,7 +39,11 @@ _GATES = frozenset({"val_data", "max_drop", "force"})
 #: Parameters that --threshold takes, and those of them that nothing else takes.
 _THRESHOLD = frozenset({"artifact", "threshold", "val_data", "backend", "simulate_int8", "json_output"})
 _ONLY_THRESHOLD = frozenset({"backend", "simulate_int8"})
-_WITHOUT = {"sweep": _GATES | {"calib_method", "correct"}, "calib_report": _GATES | {"correct"}, "output": frozenset[str]()}
+_WITHOUT = {
+    "sweep": _GATES | {"calib_method", "correct", "device"},
+    "calib_report": _GATES | {"correct", "device"},
+    "output": frozenset[str](),
+}
 
 _COLLECT = "Collecting images"
 _ASSESS = "Assessing images instead of making an artifact"
@@ -95,6 +99,7 @@ def calibrate(
     percentile: options.Percentile = None,
     seed: options.Seed = None,
     correct: options.Correct = None,
+    device: options.Device = None,
     val_data: options.ValData = None,
     max_drop: options.MaxDrop = None,
     allow_random: options.AllowRandom = False,
@@ -133,7 +138,7 @@ def calibrate(
     _refuse(_ONLY_COLLECTING, context, "is for collecting images", "--from-camera 0 or --source URI collects them")
     _check_options(context)
     overrides = RecipeOverrides(calib_method, calib_images, percentile, seed, correct)
-    request = _Request(artifact, calib_data, calib_recipe, overrides, val_data, max_drop, allow_random)
+    request = _Request(artifact, calib_data, calib_recipe, overrides, val_data, max_drop, allow_random, device or "auto")
     if sweep:
         _sweep(request, json_output=json_output)
     elif calib_report:
@@ -245,6 +250,7 @@ class _Request:
     validation: str | None = None
     max_drop: float | None = None
     allow_random: bool = False
+    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -331,7 +337,8 @@ def _open(request: _Request) -> _Job:
         raise ConfigError(
             f"recipe {named.name} names no images", hint="--calib-data FOLDER; calibrate --from-camera collects them"
         )
-    return _Job(artifact, Int8Options(data, named.recipe, request.validation, request.max_drop, request.allow_random))
+    made = Int8Options(data, named.recipe, request.validation, request.max_drop, request.allow_random, request.device)
+    return _Job(artifact, made)
 
 
 def _print_row(row: SweepRow, *, chosen: bool) -> None:

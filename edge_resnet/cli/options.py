@@ -79,6 +79,7 @@ _DATA_HELP = "Images to calibrate on: folder, CSV, .npz, or digits, cifar10, ima
 _PERCENTILE_HELP = "Percent of the values inside the range; implies the method percentile."
 _RECIPE_HELP = "imagenet, cifar10, digits, camera, own, or a .toml file (default: the family's)."
 _CORRECTION_HELP = "none, bias, or learned: rounding, ranges and biases (default: the recipe's)."
+_DEVICE_HELP = "Where torch learns: cpu or cuda (default: a GPU if there is one)."
 _QUICK_HELP = "INT8 in seconds: ranges and biases, without rounding and learning; agrees with FP32 less often."
 _BUDGET_HELP = "Points of top-1 that INT8 may lose; as few layers as necessary stay in FP16."
 _VALIDATION_HELP = "Labelled images to measure --max-drop on."
@@ -120,6 +121,7 @@ Method = Annotated[
 ]
 CalibRecipe = Annotated[str | None, typer.Option(help=_RECIPE_HELP, rich_help_panel=_INT8)]
 Quick = Annotated[bool, typer.Option("--quick", help=_QUICK_HELP, rich_help_panel=_INT8)]
+Device = Annotated[str | None, typer.Option(help=_DEVICE_HELP, rich_help_panel=_INT8)]
 Correct = Annotated[CorrectionName | None, typer.Option(help=_CORRECTION_HELP, rich_help_panel=_INT8)]
 MaxDrop = Annotated[float | None, typer.Option(help=_BUDGET_HELP, rich_help_panel=_INT8)]
 ValData = Annotated[str | None, typer.Option(help=_VALIDATION_HELP, rich_help_panel=_INT8)]

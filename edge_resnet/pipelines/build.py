@@ -22,6 +22,7 @@ from edge_resnet.images.calibration import CalibrationImages
 from edge_resnet.images.classes import same_classes
 from edge_resnet.network import ResNet, build_network, class_names, load_weights, shipped_checkpoint
 from edge_resnet.network.export import VERIFY_BATCHES, Deployable, export, verify
+from edge_resnet.network.training.distributed import resolve_device
 from edge_resnet.pipelines.engines import compile_written
 from edge_resnet.quantization.int8 import (
     Int8Options,
@@ -47,7 +48,7 @@ class BuildOptions:
     ``calibration_data``, ``recipe``: needed for INT8 unless ``has_own_ranges``. ``max_drop``: points of top-1 that INT8 may lose
     on the labelled images of ``validation_data``. ``tuning``: of TensorRT's engine. ``allow_random``: accept noise as images, and
     random weights. ``origin``: of the weights, for the manifest. ``foreign``: the wrapped network that ``model`` describes,
-    if it is of another maker.
+    if it is of another maker. ``device``: where INT8 learns, ``auto``, ``cpu`` or ``cuda``.
     """
 
     model: ModelSpec | ForeignSpec
@@ -67,6 +68,7 @@ class BuildOptions:
     allow_random: bool = False
     origin: WeightsOrigin | None = None
     foreign: Wrapped | None = None
+    device: str = "auto"
 
 
 def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifact:
@@ -89,7 +91,7 @@ def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifac
         (folder / LABELS).write_text("\n".join(labels) + "\n", encoding="utf-8")
         manifest = _manifest(options, weights, difference)
         if int8 is not None and images is not None:
-            made = add_int8(folder, images, int8.recipe, budget, progress=progress)
+            made = add_int8(folder, images, int8.recipe, budget, device=int8.device, progress=progress)
             manifest = with_int8(manifest, made, images.name)
         elif options.precision == "int8" and not isinstance(options.model, ForeignSpec):
             manifest = _with_own_ranges(manifest, options.model, folder)
@@ -162,7 +164,15 @@ def _check(options: BuildOptions) -> Int8Options | None:
         raise CalibrationError("INT8 needs images to calibrate on", hint="--calib-data takes a folder, a CSV, an .npz or a name")
     if options.weights == "random" and not options.allow_random:
         raise CalibrationError("random weights have no ranges worth calibrating", hint="--weights PATH, or --allow-random to try")
-    return Int8Options(options.calibration_data, options.recipe, options.validation_data, options.max_drop, options.allow_random)
+    resolve_device(options.device)
+    return Int8Options(
+        options.calibration_data,
+        options.recipe,
+        options.validation_data,
+        options.max_drop,
+        options.allow_random,
+        options.device,
+    )
 
 
 def _loaded(network: ResNet, options: BuildOptions, progress: Progress | None) -> str:

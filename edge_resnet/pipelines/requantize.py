@@ -10,6 +10,7 @@ from pathlib import Path
 from edge_resnet.artifact.folder import LABELS, MODEL, Artifact, open_artifact, staging, write_manifest
 from edge_resnet.core.errors import CalibrationError, ConfigError
 from edge_resnet.core.records import Progress
+from edge_resnet.network.training.distributed import resolve_device
 from edge_resnet.pipelines.engines import compile_written
 from edge_resnet.quantization.int8 import Int8Options, add_int8, open_budget, open_calibration, with_int8
 from edge_resnet.runtime.backend import load_backend, resolve_backend
@@ -31,12 +32,13 @@ def requantize(
     Raises any of edge_resnet.core.errors.
     """
     check_source(artifact, output, backend=backend, allow_random=options.allow_random)
+    resolve_device(options.device)
     budget = open_budget(options, artifact.manifest.model, artifact.labels)
     with (
         staged_copy(artifact, output, force=force) as folder,
         open_calibration(options, artifact.manifest.preprocess, folder) as images,
     ):
-        made = add_int8(folder, images, options.recipe, budget, progress=progress)
+        made = add_int8(folder, images, options.recipe, budget, device=options.device, progress=progress)
         write_manifest(folder, with_int8(artifact.manifest, made, images.name))
     written = open_artifact(output)
     compile_written(written, backend, progress=progress)

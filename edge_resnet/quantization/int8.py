@@ -28,6 +28,7 @@ from edge_resnet.images.datasets import open_data, open_labelled
 from edge_resnet.images.imagecache import ImageCache
 from edge_resnet.images.imageset import ImageSet, require_labels
 from edge_resnet.network.pretrained import Checkpoint
+from edge_resnet.network.training.distributed import resolve_device
 from edge_resnet.quantization.budget import check_max_drop
 from edge_resnet.quantization.pipeline import Int8, Validation, check_images_for_calibration, make_int8
 
@@ -51,7 +52,8 @@ class Int8Options:
     """How INT8 is made.
 
     ``data``: the images to calibrate on, a path or a name. ``validation``, ``max_drop``: labelled images, and how many points of
-    top-1 may be lost on them; both or neither. ``allow_random``: accept noise as images, and random weights.
+    top-1 may be lost on them; both or neither. ``allow_random``: accept noise as images, and random weights. ``device``: where
+    torch learns, ``auto``, ``cpu`` or ``cuda``.
     """
 
     data: str
@@ -59,6 +61,7 @@ class Int8Options:
     validation: str | None = None
     max_drop: float | None = None
     allow_random: bool = False
+    device: str = "auto"
 
     def __post_init__(self) -> None:
         check_budget_options(self.validation, self.max_drop)
@@ -113,15 +116,18 @@ def add_int8(
     recipe: QuantRecipe,
     budget: AccuracyBudget | None = None,
     *,
+    device: str = "auto",
     progress: Progress | None = None,
 ) -> Int8:
     """Calibrate and correct the graph in ``folder`` on ``images``, and write ranges and corrections beside it.
 
+    ``device``: where torch learns, ``auto``, ``cpu`` or ``cuda``. Raises ConfigError if torch does not find it, and else
     Raises what ``make_int8`` raises.
     """
+    where = resolve_device(device)
     with _validation(budget, images.preprocess, folder) if budget is not None else nullcontext() as validation:
         warnings = check_images_for_calibration(onnx.load(folder / MODEL), images, progress)
-        made = make_int8(folder / MODEL, images.pixels, recipe, validation, progress=progress)
+        made = make_int8(folder / MODEL, images.pixels, recipe, validation, device=where, progress=progress)
     made = replace(made, warnings=(*warnings, *made.warnings))
     write_int8(folder, made)
     return made

@@ -202,3 +202,24 @@ def test_a_build_that_is_interrupted_leaves_nothing(tmp_path: Path, tiny_weights
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert list(tmp_path.glob("out/*")) + list(tmp_path.glob("out/.*")) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--fp32", "--device", "cpu"), "--device is where INT8 learns"),
+        (("--int8", "--device", "cuda"), "torch finds no GPU"),
+        (("--int8", "--device", "tpu"), "there is no device 'tpu'"),
+    ],
+)
+def test_a_device_is_for_int8_and_must_be_there(
+    cli: Cli, tiny_weights: Path, images: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], says: str
+) -> None:
+    """--device without --int8 is refused, and so is a device that torch does not have, before anything is written."""
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    data = () if "--fp32" in options else ("--calib-data", str(images))
+    outcome = cli("build", *TINY, *options, *data, "--weights", str(tiny_weights), "-o", "out/x")
+    assert outcome.code == 2
+    assert says in outcome.err
+    assert outcome.err.count("hint: ") == 1
+    assert not Path("out").exists()

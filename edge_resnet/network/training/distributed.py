@@ -14,7 +14,7 @@ from torch import nn
 
 from edge_resnet.core.errors import ConfigError
 
-__all__ = ["World", "process_group"]
+__all__ = ["World", "process_group", "resolve_device"]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def process_group(device: str) -> Iterator[World]:
     ``device``: ``auto`` is this process's GPU if there is one, else the CPU. Raises ConfigError if the device is not available.
     """
     size, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-    where = _device(device)
+    where = resolve_device(device)
     if size == 1 or dist.is_initialized():
         yield World(rank, size, where)
         return
@@ -86,16 +86,17 @@ def process_group(device: str) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def _device(name: str) -> torch.device:
+def resolve_device(name: str) -> torch.device:
+    """The device called ``auto``, ``cpu`` or ``cuda``; ``auto`` is a GPU if torch finds one. Raises ConfigError without it."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ConfigError(f"there is no device {name!r}", hint="--device takes auto, cpu or cuda") from error
+        raise ConfigError(f"there is no device {name!r}", hint="devices are auto, cpu and cuda") from error
     if device.type == "cuda":
         if not torch.cuda.is_available():
-            raise ConfigError("torch finds no GPU", hint="use --device cpu, or install a driver and a torch built for CUDA")
+            raise ConfigError("torch finds no GPU", hint="choose the device cpu, or install a driver and a torch built for CUDA")
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", device.index or 0)))
         torch.cuda.set_device(device)
     return device
