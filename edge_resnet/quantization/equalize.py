@@ -7,6 +7,7 @@ tensor and divided out of those that read it (Nagel et al. 2019, section 4.1; wi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,20 +18,26 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from edge_resnet.compiler.graph.corrections import Corrections, Floats, apply
+from edge_resnet.compiler.graph.corrections import SHIFTED, Corrections, Floats, apply
 from edge_resnet.compiler.graph.placement import tensorrt_pairs
 from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.images.imagecache import CachedImages
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table_from
-from edge_resnet.quantization.executor import Executor
+from edge_resnet.quantization.executor import Executor, read_by
 from edge_resnet.quantization.simulate import relative_error, simulate
 
-__all__ = ["EXPONENTS", "Group", "balance", "channel_groups", "equalize", "even_out", "scale_channels"]
+__all__ = ["EXPONENTS", "STARTS", "Group", "balance", "channel_groups", "equalize", "even_out", "scale_channels"]
+
+_log = logging.getLogger(__name__)
 
 #: Exponents of activations and weights that ``balance`` tries (see ``equalize``): no equalization, three degrees for the
 #: activations alone, and both. The last two undo any scaling between layers. The weights pay for evened activations.
 EXPONENTS = ((0.0, 0.0), (0.5, 0.0), (0.75, 0.0), (1.0, 0.0), (0.5, 0.5))
+#: Those that ``even_out`` tries. The first loses least on networks as they come, of 0 to 1: the logits' error by rounded
+#: activations alone is 0.0030 on ResNet-50 and 0.0018 on ResNet-18, in place of 0.0040 and 0.0021 without. The second undoes any
+#: scaling.
+STARTS = ((0.5, 0.0), (0.75, 0.25))
 #: Images that they are compared on, of small and of large size.
 _IMAGES, _LARGE_IMAGES, _LARGE_SIDE, _BATCH = 32, 16, 128, 8
 _TYING = ("Relu", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten")
@@ -91,17 +98,10 @@ def channel_groups(model: onnx.ModelProto) -> list[Group]:
 def equalize(model: onnx.ModelProto, ranges: Mapping[str, Floats], activations: float, weights: float) -> Corrections:
     """Weights and biases with which channel c of each group is scaled by range(c)^-activations * column(c)^weights.
 
-    ``ranges``: (C,) the largest absolute value per channel, by measured tensor; column(c) is the largest absolute weight of the
+    ``ranges``: (C,) the range of each channel, by measured tensor; column(c) is the largest absolute weight of the
     readers for that channel. If the exponents sum to 1, the result does not depend on how the network's channels were scaled.
     """
-    parameters = _Parameters(model)
-    for group in channel_groups(model):
-        measured = [ranges[tensor] for tensor in group.tensors if tensor in ranges]
-        if measured:
-            # The columns of a group's readers have changed if they write the group before.
-            columns = [parameters.weight[name] for name in group.readers]
-            parameters.scale(group, _factor(measured, columns, activations, weights))
-    return parameters.corrections()
+    return scale_channels(model, _factors(model, ranges, activations, weights))
 
 
 def scale_channels(model: onnx.ModelProto, factors: Sequence[tuple[Group, npt.NDArray[np.float64]]]) -> Corrections:
@@ -110,6 +110,22 @@ def scale_channels(model: onnx.ModelProto, factors: Sequence[tuple[Group, npt.ND
     for group, factor in factors:
         parameters.scale(group, factor)
     return parameters.corrections()
+
+
+def _factors(
+    model: onnx.ModelProto, ranges: Mapping[str, Floats], activations: float, weights: float
+) -> list[tuple[Group, npt.NDArray[np.float64]]]:
+    """The factors (C,) of each group by ``equalize``."""
+    parameters, found = _Parameters(model), []
+    for group in channel_groups(model):
+        measured = [ranges[tensor] for tensor in group.tensors if tensor in ranges]
+        if not measured:
+            continue
+        # The columns of a group's readers have changed if they write the group before.
+        factor = _factor(measured, [parameters.weight[name] for name in group.readers], activations, weights)
+        parameters.scale(group, factor)
+        found.append((group, factor))
+    return found
 
 
 class _Parameters:
@@ -162,12 +178,32 @@ def _grouped(node: onnx.NodeProto) -> bool:
     return any(attribute.name == "group" and attribute.i != 1 for attribute in node.attribute)
 
 
+@torch.inference_mode()
 def even_out(model: onnx.ModelProto, images: CachedImages) -> Corrections:
-    """The equalization with which all channels of a lone tensor have the same range, measured on up to 32 images.
+    """The equalization of ``STARTS`` with which rounded activations change the logits least, on up to 32 images.
 
-    Whatever scaled the channels before, the result is the same; learning moves the factors from there.
+    The weights are not rounded: rounding makes up for most of what they pay.
     """
-    return equalize(model, _channel_ranges(model, images, _total(images)), 1.0, 0.0)
+    total, pairs = _total(images), tensorrt_pairs(model)
+    maxima, executor = _channel_maxima(model, images, total), Executor(model, pairs)
+    batches = [torch.from_numpy(batch) for batch in images.batches(_BATCH, total)]
+    reference = torch.cat([executor.run(batch) for batch in batches]).numpy()
+    best, smallest = STARTS[0], float("inf")
+    for exponents in STARTS:
+        found = _factors(model, {tensor: values.mean(0) for tensor, values in maxima.items()}, *exponents)
+        factors = {tensor: factor.astype(np.float32) for group, factor in found for tensor in group.tensors}
+        steps = {}
+        for tensor in dict.fromkeys(pair.range_of for pair in pairs):
+            factor = factors.get(tensor, np.ones(1, np.float32))
+            largest = 127.0 if tensor == SHIFTED else float((maxima[tensor] * factor).max(1).mean())
+            step = torch.from_numpy(max(largest, np.finfo(np.float32).tiny) / 127 / factor)
+            steps[tensor] = step if len(factor) > 1 else step[0]
+        logits = torch.cat([executor.run(batch, read=read_by(steps)) for batch in batches]).numpy()
+        error = relative_error(logits, reference)
+        _log.info("equalization (%g, %g): error %.5f on %d images", *exponents, error, total)
+        if error < smallest:
+            best, smallest = exponents, error
+    return equalize(model, {tensor: values.mean(0) for tensor, values in maxima.items()}, *best)
 
 
 def balance(
@@ -175,7 +211,7 @@ def balance(
 ) -> Corrections:
     """The equalization of ``EXPONENTS`` whose plain INT8 has the smallest squared error of the logits on up to 32 images."""
     total = _total(images)
-    ranges = _channel_ranges(model, images, total)
+    ranges = {tensor: values.mean(0) for tensor, values in _channel_maxima(model, images, total).items()}
     reference = simulate(model, images.batches(_BATCH, total))
     plain = QuantRecipe(method="mse", images=total, keep_high_precision=recipe.keep_high_precision)
     best, smallest = Corrections(), float("inf")
@@ -200,20 +236,19 @@ def _total(images: CachedImages) -> int:
 
 
 @torch.inference_mode()
-def _channel_ranges(model: onnx.ModelProto, images: CachedImages, total: int) -> dict[str, Floats]:
-    """(C,) the largest absolute value of each channel of each tensor that TensorRT quantizes."""
+def _channel_maxima(model: onnx.ModelProto, images: CachedImages, total: int) -> dict[str, Floats]:
+    """(n, C) the largest absolute value of each channel in each image, of each tensor that TensorRT quantizes."""
     pairs = tensorrt_pairs(model)
     wanted = {pair.range_of for pair in pairs}
     tensors = {node.name: node.output[0] for node in model.graph.node if node.output[0] in wanted}
-    ranges: dict[str, Floats] = {}
+    found: dict[str, list[Floats]] = {}
 
     def note(name: str, output: Tensor) -> Tensor:
-        if name in tensors and output.dim() == 4:
-            largest = output.abs().amax((0, 2, 3)).numpy()
-            ranges[tensors[name]] = np.maximum(ranges.get(tensors[name], largest), largest)
+        if name in tensors:
+            found.setdefault(tensors[name], []).append(output.abs().reshape(*output.shape[:2], -1).amax(2).numpy())
         return output
 
     executor = Executor(model, pairs)
     for batch in images.batches(_BATCH, total):
         executor.run(torch.from_numpy(batch), on_output=note)
-    return ranges
+    return {tensor: np.concatenate(values) for tensor, values in found.items()}

@@ -45,15 +45,15 @@ class FakeQuantize(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, step: Tensor) -> Tensor:
-        """Quantize ``x`` (n, C, ...), float32 or bfloat16, by ``step``, float32, () or (C,)."""
+        """Quantize ``x`` (n, C, ...), float32 or bfloat16, by ``step``, float32, () or (C,). The result is float32."""
         x = _dense(x)
         ctx.save_for_backward(x, step)
         if not _by_pieces(x):
-            return (torch.clamp(torch.round(x.float() / _along(step, x)), -128, 127) * _along(step, x)).to(x.dtype)
-        quantized, steps = torch.empty_like(x), _Steps(step)
+            return torch.clamp(torch.round(x.float() / _along(step, x)), -128, 127) * _along(step, x)
+        # The sums of residual blocks would be rounded more coarsely in bfloat16 than by INT8.
+        quantized, steps = torch.empty_like(x, dtype=torch.float32), _Steps(step)
         for piece, values in zip(steps.pieces(quantized), steps.pieces(x), strict=True):
-            ratio = values.float() * steps.inverse(len(values))
-            piece.copy_(ratio.round_().clamp_(-128, 127).mul_(steps.value(len(values))))
+            torch.mul(values, steps.inverse(len(values)), out=piece).round_().clamp_(-128, 127).mul_(steps.value(len(values)))
         return quantized
 
     @staticmethod
@@ -64,16 +64,16 @@ class FakeQuantize(torch.autograd.Function):
             ratio = x.float() / _along(step, x)
             inside = (ratio >= -128) & (ratio <= 127)
             error = torch.clamp(ratio, -128, 127).round() - ratio * inside
-            return grad[0] * inside, (error * grad[0].float()).sum_to_size(_along(step, x).shape).view(step.shape)
+            return (grad[0] * inside).to(x.dtype), (error * grad[0].float()).sum_to_size(_along(step, x).shape).view(step.shape)
         gradient, steps = torch.empty_like(x), _Steps(step)
-        given = torch.empty_like(x).copy_(grad[0])  # in the memory layout of x
+        given = torch.empty_like(x, dtype=torch.float32).copy_(grad[0])  # in the memory layout of x
         total = torch.zeros(steps.size)
         for piece, values, towards in zip(steps.pieces(gradient), steps.pieces(x), steps.pieces(given), strict=True):
-            ratio = values.float() * steps.inverse(len(values))
+            ratio = values * steps.inverse(len(values))
             clamped = ratio.clamp(-128, 127)
             inside = ratio == clamped
             torch.mul(towards, inside, out=piece)
-            total[: len(values)].addcmul_(clamped.round_().sub_(ratio.mul_(inside)), towards.float())
+            total[: len(values)].addcmul_(clamped.round_().sub_(ratio.mul_(inside)), towards)
         return gradient, total.view(-1, step.numel()).sum(0).view(step.shape)
 
 

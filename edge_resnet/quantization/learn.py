@@ -36,11 +36,12 @@ __all__ = ["Learned", "Teacher", "learn", "learning_batch"]
 _log = logging.getLogger(__name__)
 
 #: Adam's rates: of an activation's step, of a channel's factor (logarithms), and of a bias (in units of its layer's output).
-#: Factors of large and of small images differ: small ones have many more steps of the optimizer.
-_RANGE_RATE, _FACTOR_RATES, _BIAS_RATE = 5e-3, (1e-2, 2e-2), 5e-4
-#: Networks with more layers take lower rates, because the changes of one step add up over the layers: at these rates ResNet-50,
-#: with 53, got worse in its first pass (error 0.0042 to 0.0049), and better at 0.43 of them (to 0.0035 in two).
-_LAYERS = 30
+_RANGE_RATE, _FACTOR_RATE, _BIAS_RATE = 2e-3, 2e-2, 2e-4
+#: Steps and biases of networks for small images take so many times the rate: there are more steps of the optimizer.
+_SMALL = 2.5
+#: Networks with more layers take lower rates, because the changes of one step add up over the layers: so many layers over their
+#: number, squared for ranges and biases. ResNet-50, with 53, got worse in a pass at two to three times these rates.
+_LAYERS = 22
 #: Pixels per step of the optimizer: 32 images of 32x32, 8 of 224x224. Fewer are noisy, more are slow and take memory.
 _PIXELS = 8 * 224 * 224
 _MIN_BATCH, _MAX_BATCH = 4, 32
@@ -164,14 +165,15 @@ class _Student:
         self._bf16 = side >= _LARGE_SIDE and uses_bf16("auto", device)
         #: Parts that a step is computed in: one per core, more if a GPU's memory is too small.
         self._parts = pool.count
-        factor = min(1.0, (_LAYERS / max(1, len(layers))) ** 1.5)
+        depth = min(1.0, _LAYERS / max(1, len(layers)))
+        fast = 1.0 if side >= _LARGE_SIDE else _SMALL
         learned = (
-            ([step for step in self._steps.values() if step.requires_grad], _RANGE_RATE),
-            (self._factors, _FACTOR_RATES[side < _LARGE_SIDE]),
-            ([bias.shift for bias in self._biases.values()], _BIAS_RATE),
+            ([step for step in self._steps.values() if step.requires_grad], fast * depth**2 * _RANGE_RATE),
+            (self._factors, depth * _FACTOR_RATE),
+            ([bias.shift for bias in self._biases.values()], fast * depth**2 * _BIAS_RATE),
         )
         #: The parameter groups for Adam.
-        self.groups = [{"params": parameters, "lr": factor * rate} for parameters, rate in learned if parameters]
+        self.groups = [{"params": parameters, "lr": rate} for parameters, rate in learned if parameters]
         self._parameters = [parameter for parameters, _ in learned for parameter in parameters]
 
     def learn_from(self, examples: _Examples, scale: float) -> float:
