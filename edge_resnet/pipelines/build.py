@@ -86,6 +86,7 @@ def build(options: BuildOptions, *, progress: Progress | None = None) -> Artifac
         if int8 is not None:  # after the weights, because the download of a data set takes longer
             images = stack.enter_context(open_calibration(int8, options.preprocess, folder))
         difference = _export(options, network, images, folder / MODEL, progress)
+        del network  # 100 MB of weights, which the graph has as well
         labels = labels_for(options, images)
         budget = None if int8 is None else open_budget(int8, options.model, labels)
         (folder / LABELS).write_text("\n".join(labels) + "\n", encoding="utf-8")

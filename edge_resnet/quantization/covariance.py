@@ -33,6 +33,8 @@ _PATCHES_PER_WEIGHT, _MIN_PATCHES = 3, 8
 _PIXELS = 4 * 224 * 224
 #: Patches that are gathered before their products are summed.
 _ROWS = 512
+#: Torch multiplies matrices of int8 by the processor's instructions for that; elsewhere by a loop that takes longer than float32.
+_MULTIPLIES_INTEGERS = hasattr(torch, "_int_mm") and "AVX512" in torch.backends.cpu.get_cpu_capability()
 #: Inputs from which on only the upper triangle of the products is computed, in so many bands.
 _WIDE, _BANDS = 1024, 4
 
@@ -83,7 +85,8 @@ def input_statistics(
             if name in sums:
                 found.append(_Patches(name, sums[name].sample(inputs[0], count, np.random.default_rng(batch.number))))
 
-        executor.run(torch.from_numpy(batch.pixels), read=read, on_input=note)
+        with executor.in_half():
+            executor.run(torch.from_numpy(batch.pixels), executor.halved, read=read, on_input=note)
         return found
 
     @torch.inference_mode()
@@ -98,7 +101,7 @@ def input_statistics(
                 pass  # an error in a thread is raised here
     if progress is not None:
         progress("correlations", count, count)
-    return {name: each.result() for name, each in sums.items()}
+    return {name: sums[name].result() for name in layers}
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,21 +184,31 @@ class _Sums:
     def _flush(self) -> None:
         if not self._waiting:
             return
-        patches = torch.cat(self._waiting).transpose(0, 1).float()  # (G, m, K)
+        patches = torch.cat(self._waiting).transpose(0, 1)  # (G, m, K)
         self._waiting.clear()
-        self._total += patches.sum(1, dtype=torch.float64)
+        self._total += patches.sum(1, dtype=torch.int64)
         size = patches.shape[2]
         band = size if size < _WIDE else -(-size // _BANDS)
-        for start in range(0, size, band):
-            part = patches[:, :, start : start + band].transpose(1, 2)
-            self._products[:, start : start + band, start:].baddbmm_(part, patches[:, :, start:])
+        for products, each in zip(self._products, patches, strict=True):
+            for start in range(0, size, band):
+                products[start : start + band, start:] += _product(each[:, start : start + band], each[:, start:])
 
     def result(self) -> InputStatistics:
-        """The statistics of all patches so far."""
+        """The statistics of all patches. Nothing can be added afterwards."""
         self._flush()
         mean = (self._total / self._count).float()
-        covariance = self._products.div_(self._count).sub_(mean[:, :, None] * mean[:, None, :])
-        upper = covariance.triu_()
+        upper, self._products = self._products, torch.empty(0)  # the sums of all layers are half of the memory of a build
+        upper.div_(self._count).sub_(mean[:, :, None] * mean[:, None, :]).triu_()
         full = upper + upper.transpose(1, 2)
         full.diagonal(dim1=1, dim2=2).mul_(0.5)
-        return InputStatistics(full * self._step**2, mean * self._step)
+        return InputStatistics(full.mul_(self._step**2), mean * self._step)
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """left.T @ right, of (m, A) and (m, B) int8, (A, B) float32 or int32.
+
+    The product of integers is exact, and takes a quarter of the time where the processor multiplies them (AVX512-VNNI).
+    """
+    if _MULTIPLIES_INTEGERS:
+        return torch._int_mm(left.T.contiguous(), right.contiguous())
+    return left.T.float() @ right.float()

@@ -25,7 +25,7 @@ from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.images.imagecache import CachedImages
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table_from
 from edge_resnet.quantization.executor import Executor, read_by
-from edge_resnet.quantization.simulate import relative_error, simulate
+from edge_resnet.quantization.simulate import Logits, relative_error, simulate
 
 __all__ = ["EXPONENTS", "STARTS", "Group", "balance", "channel_groups", "equalize", "even_out", "scale_channels"]
 
@@ -185,12 +185,12 @@ def even_out(model: onnx.ModelProto, images: CachedImages) -> Corrections:
     The weights are not rounded: rounding makes up for most of what they pay.
     """
     total, pairs = _total(images), tensorrt_pairs(model)
-    maxima, executor = _channel_maxima(model, images, total), Executor(model, pairs)
-    batches = [torch.from_numpy(batch) for batch in images.batches(_BATCH, total)]
-    reference = torch.cat([executor.run(batch) for batch in batches]).numpy()
+    executor = Executor(model, pairs)
+    maxima, reference = _channel_maxima(model, executor, images, total)
+    ranges = {tensor: values.mean(0) for tensor, values in maxima.items()}
     best, smallest = STARTS[0], float("inf")
     for exponents in STARTS:
-        found = _factors(model, {tensor: values.mean(0) for tensor, values in maxima.items()}, *exponents)
+        found = _factors(model, ranges, *exponents)
         factors = {tensor: factor.astype(np.float32) for group, factor in found for tensor in group.tensors}
         steps = {}
         for tensor in dict.fromkeys(pair.range_of for pair in pairs):
@@ -198,12 +198,13 @@ def even_out(model: onnx.ModelProto, images: CachedImages) -> Corrections:
             largest = 127.0 if tensor == SHIFTED else float((maxima[tensor] * factor).max(1).mean())
             step = torch.from_numpy(max(largest, np.finfo(np.float32).tiny) / 127 / factor)
             steps[tensor] = step if len(factor) > 1 else step[0]
-        logits = torch.cat([executor.run(batch, read=read_by(steps)) for batch in batches]).numpy()
+        read, batches = read_by(steps), images.batches(_BATCH, total)
+        logits = torch.cat([executor.run(torch.from_numpy(batch), read=read) for batch in batches]).numpy()
         error = relative_error(logits, reference)
         _log.info("equalization (%g, %g): error %.5f on %d images", *exponents, error, total)
         if error < smallest:
             best, smallest = exponents, error
-    return equalize(model, {tensor: values.mean(0) for tensor, values in maxima.items()}, *best)
+    return equalize(model, ranges, *best)
 
 
 def balance(
@@ -211,8 +212,8 @@ def balance(
 ) -> Corrections:
     """The equalization of ``EXPONENTS`` whose plain INT8 has the smallest squared error of the logits on up to 32 images."""
     total = _total(images)
-    ranges = {tensor: values.mean(0) for tensor, values in _channel_maxima(model, images, total).items()}
-    reference = simulate(model, images.batches(_BATCH, total))
+    maxima, reference = _channel_maxima(model, Executor(model, tensorrt_pairs(model)), images, total)
+    ranges = {tensor: values.mean(0) for tensor, values in maxima.items()}
     plain = QuantRecipe(method="mse", images=total, keep_high_precision=recipe.keep_high_precision)
     best, smallest = Corrections(), float("inf")
     for done, (activations, weights) in enumerate(EXPONENTS):
@@ -236,10 +237,11 @@ def _total(images: CachedImages) -> int:
 
 
 @torch.inference_mode()
-def _channel_maxima(model: onnx.ModelProto, images: CachedImages, total: int) -> dict[str, Floats]:
-    """(n, C) the largest absolute value of each channel in each image, of each tensor that TensorRT quantizes."""
-    pairs = tensorrt_pairs(model)
-    wanted = {pair.range_of for pair in pairs}
+def _channel_maxima(
+    model: onnx.ModelProto, executor: Executor, images: CachedImages, total: int
+) -> tuple[dict[str, Floats], Logits]:
+    """(n, C) the largest absolute value of each channel in each image, of each tensor that TensorRT quantizes; FP32's logits."""
+    wanted = {pair.range_of for pair in tensorrt_pairs(model)}
     tensors = {node.name: node.output[0] for node in model.graph.node if node.output[0] in wanted}
     found: dict[str, list[Floats]] = {}
 
@@ -248,7 +250,6 @@ def _channel_maxima(model: onnx.ModelProto, images: CachedImages, total: int) ->
             found.setdefault(tensors[name], []).append(output.abs().reshape(*output.shape[:2], -1).amax(2).numpy())
         return output
 
-    executor = Executor(model, pairs)
-    for batch in images.batches(_BATCH, total):
-        executor.run(torch.from_numpy(batch), on_output=note)
-    return {tensor: np.concatenate(values) for tensor, values in found.items()}
+    batches = images.batches(_BATCH, total)
+    logits = torch.cat([executor.run(torch.from_numpy(batch), on_output=note) for batch in batches]).numpy()
+    return {tensor: np.concatenate(values) for tensor, values in found.items()}, logits

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -21,6 +22,7 @@ from torch import Tensor
 
 from edge_resnet.compiler.graph.placement import Pair
 from edge_resnet.core.errors import CalibrationError
+from edge_resnet.network.training.epoch import uses_bf16
 
 __all__ = ["Attributes", "Executor", "FakeQuantize", "InputHook", "OutputHook", "PairReader", "read_by"]
 
@@ -32,6 +34,9 @@ OutputHook: TypeAlias = Callable[[str, Tensor], Tensor]
 InputHook: TypeAlias = Callable[[str, list[Tensor]], None]
 Attributes: TypeAlias = Mapping[str, Any]
 
+#: Side of the images from which on convolutions compute in bfloat16, if the processor does. On CIFAR ResNet-20 its own rounding
+#: cost a tenth (error 0.00074 in place of 0.00068), on ResNet-18 a fortieth.
+_LARGE_SIDE = 128
 #: Values per piece: with its intermediates it fits into the cache of one core.
 _PIECE = 1 << 16
 
@@ -44,37 +49,37 @@ class FakeQuantize(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, step: Tensor) -> Tensor:
-        """Quantize ``x`` (n, C, ...), float32 or bfloat16, by ``step``, float32, () or (C,). The result is float32."""
+    def forward(ctx: Any, x: Tensor, step: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Quantize ``x`` (n, C, ...), float32 or bfloat16, by ``step``, float32, () or (C,). The result has the ``dtype``."""
         x = _dense(x)
         ctx.save_for_backward(x, step)
         if not _by_pieces(x):
-            return torch.clamp(torch.round(x.float() / _along(step, x)), -128, 127) * _along(step, x)
-        # The sums of residual blocks would be rounded more coarsely in bfloat16 than by INT8.
-        quantized, steps = torch.empty_like(x, dtype=torch.float32), _Steps(step)
+            return (torch.clamp(torch.round(x.float() / _along(step, x)), -128, 127) * _along(step, x)).to(dtype)
+        quantized, steps = torch.empty_like(x, dtype=dtype), _Steps(step)
         for piece, values in zip(steps.pieces(quantized), steps.pieces(x), strict=True):
-            torch.mul(values, steps.inverse(len(values)), out=piece).round_().clamp_(-128, 127).mul_(steps.value(len(values)))
+            ratio = values.float() * steps.inverse(len(values))
+            torch.mul(ratio.round_().clamp_(-128, 127), steps.value(len(values)), out=piece)
         return quantized
 
     @staticmethod
-    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grad: Tensor) -> tuple[Tensor, Tensor, None]:
         """Gradients of ``x`` and ``step``."""
         x, step = ctx.saved_tensors
         if not _by_pieces(x):
             ratio = x.float() / _along(step, x)
             inside = (ratio >= -128) & (ratio <= 127)
             error = torch.clamp(ratio, -128, 127).round() - ratio * inside
-            return (grad[0] * inside).to(x.dtype), (error * grad[0].float()).sum_to_size(_along(step, x).shape).view(step.shape)
-        gradient, steps = torch.empty_like(x), _Steps(step)
-        given = torch.empty_like(x, dtype=torch.float32).copy_(grad[0])  # in the memory layout of x
+            total = (error * grad[0].float()).sum_to_size(_along(step, x).shape)
+            return (grad[0] * inside).to(x.dtype), total.view(step.shape), None
+        gradient, steps, given = torch.empty_like(x), _Steps(step), _dense(grad[0])
         total = torch.zeros(steps.size)
         for piece, values, towards in zip(steps.pieces(gradient), steps.pieces(x), steps.pieces(given), strict=True):
-            ratio = values * steps.inverse(len(values))
+            ratio = values.float() * steps.inverse(len(values))
             clamped = ratio.clamp(-128, 127)
             inside = ratio == clamped
             torch.mul(towards, inside, out=piece)
-            total[: len(values)].addcmul_(clamped.round_().sub_(ratio.mul_(inside)), towards)
-        return gradient, total.view(-1, step.numel()).sum(0).view(step.shape)
+            total[: len(values)].addcmul_(clamped.round_().sub_(ratio.mul_(inside)), towards.float())
+        return gradient, total.view(-1, step.numel()).sum(0).view(step.shape), None
 
 
 class _Steps:
@@ -148,6 +153,20 @@ class Executor:
         self._uses = Counter(name for node in self._nodes for name in node.input)
         self._input, self._output = model.graph.input[0].name, model.graph.output[0].name
         self.values = {t.name: _channels_last(numpy_helper.to_array(t), device) for t in model.graph.initializer}
+        side = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
+        self._device = device or torch.device("cpu")
+        #: Whether ``in_half`` computes in bfloat16.
+        self.halves = side >= _LARGE_SIDE and uses_bf16("auto", self._device)
+        #: The filters as ``in_half`` computes with them: autocast would convert them in every run.
+        self.halved = {
+            name: self.values[name].bfloat16()
+            for name in {node.input[1] for node in self._nodes if node.op_type == "Conv"}
+            if self.halves and name in self.values
+        }
+
+    def in_half(self) -> AbstractContextManager[None]:
+        """While it is open, convolutions of large images compute in bfloat16; pass ``halved`` to ``run`` then."""
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=self.halves)
 
     def run(
         self,
@@ -195,6 +214,10 @@ def _convolve(inputs: list[Tensor], attributes: Attributes) -> Tensor:
         inputs = [F.pad(inputs[0], (left, right, top, bottom)), *inputs[1:]]
         top = left = 0
     bias = inputs[2] if len(inputs) > 2 else None
+    if bias is not None and bias.requires_grad and not inputs[1].requires_grad:
+        # The library computes the gradient of the weights, as much work as that of x, whenever it computes that of the bias.
+        output = _convolve(inputs[:2], {**attributes, "pads": [top, left, top, left]})
+        return output + bias.to(output.dtype).view(1, -1, 1, 1)
     stride, dilation = attributes.get("strides", [1, 1]), attributes.get("dilations", [1, 1])
     groups = attributes.get("group", 1)
     return F.conv2d(inputs[0], inputs[1], bias, tuple(stride), (top, left), tuple(dilation), groups)

@@ -9,6 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from exported import image_batch
+from hypothesis import given
+from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edge_resnet.compiler.graph.placement import tensorrt_pairs
@@ -95,3 +97,15 @@ def test_a_sample_is_near_it_and_the_same_again() -> None:
     assert torch.equal(found.covariance, again.covariance)
     expected = patches(model, pixels, 3, 1, [1] * 4, 1)
     torch.testing.assert_close(found.mean[0], expected.mean(0), rtol=0, atol=0.3)
+
+
+@pytest.mark.parametrize("integers", [False, True])
+@given(rows=st.integers(1, 40), left=st.integers(1, 40), right=st.integers(1, 40), seed=st.integers(0, 99))
+def test_the_product_of_steps_is_exact(integers: bool, rows: int, left: int, right: int, seed: int) -> None:
+    """By the processor's instructions for integers and by float32, of any shapes."""
+    rng = np.random.default_rng(seed)
+    a, b = (torch.from_numpy(rng.integers(-128, 128, (rows, columns)).astype(np.int8)) for columns in (left, right))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(covariance, "_MULTIPLIES_INTEGERS", integers)
+        found = covariance._product(a, b)
+    np.testing.assert_array_equal(found.numpy(), a.numpy().astype(np.int64).T @ b.numpy().astype(np.int64))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import numpy.typing as npt
 import onnx
@@ -15,8 +17,11 @@ from rescaled import rescaled
 
 from edge_resnet.compiler.graph.corrections import apply
 from edge_resnet.compiler.graph.placement import tensorrt_pairs
-from edge_resnet.core.records import ModelSpec
-from edge_resnet.quantization.equalize import channel_groups, equalize
+from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
+from edge_resnet.core.records import ModelSpec, QuantRecipe
+from edge_resnet.images.imagecache import ImageCache
+from edge_resnet.quantization.calibrate import collect, table_from
+from edge_resnet.quantization.equalize import channel_groups, equalize, even_out
 
 NETWORKS = {
     "A": small("A"),
@@ -110,3 +115,17 @@ def test_weights_stay_finite_where_channels_are_dead() -> None:
         largest = max(np.abs(numpy_helper.to_array(t)).max() for t in model.graph.initializer if t.name == original)
         assert np.isfinite(weight).all()
         assert np.abs(weight).max() < 1e5 * largest
+
+
+@pytest.mark.parametrize("factor", [None, 1000])
+def test_channels_start_alike_however_they_were_scaled(tmp_path: Path, factor: int | None) -> None:
+    """Rounded activations change the logits little from the start, also of a network whose channels were scaled by up to 1000."""
+    model = graph(small()) if factor is None else rescaled(graph(small()), factor)
+    with ImageCache(iter([image_batch(32, 16)]), tmp_path) as images:
+        evened = apply(model, even_out(model, images))
+        counted = collect(evened, measured_tensors(evened), images.batches(16), 32)
+    unseen = image_batch(32, 16, seed=5)
+    expected = logits(model, unseen)
+    found = logits(quantize(evened, table_from(counted.histograms, QuantRecipe(images=32), 32, "", ""), "tensorrt"), unseen)
+    centred = [values - values.mean(1, keepdims=True) for values in (found, expected)]
+    assert ((centred[0] - centred[1]) ** 2).sum() < 0.001 * (centred[1] ** 2).sum()

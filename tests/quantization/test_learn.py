@@ -195,7 +195,7 @@ def test_a_full_gpu_computes_a_step_in_more_parts(
         assert "--device cpu" in caught.value.hint
         return
     found = plain.learn()
-    assert found.last_loss == pytest.approx(learned.last_loss, rel=0.05)
+    assert found.last_loss == pytest.approx(learned.last_loss, rel=0.25)
 
 
 def test_ctrl_c_stops_it(plain: Case) -> None:

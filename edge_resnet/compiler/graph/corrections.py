@@ -111,11 +111,11 @@ def _beginning(graph: onnx.GraphProto) -> tuple[onnx.NodeProto, onnx.NodeProto, 
 
 
 def apply(model: onnx.ModelProto, corrections: Corrections | None) -> onnx.ModelProto:
-    """The FP32 graph with the corrections; ``model`` is not changed.
+    """The FP32 graph with the corrections; ``model`` is not changed, and is returned where there is nothing to correct.
 
     Raises CalibrationError if the graph lacks a node of the corrections, or has another shape there.
     """
-    if corrections is None:
+    if corrections is None or not (corrections.exact_input or _weights(corrections) or corrections.biases):
         return model
     if corrections.exact_input:
         corrected = with_exact_input(model)
