@@ -35,6 +35,8 @@ _PIXELS = 4 * 224 * 224
 _ROWS = 512
 #: Torch multiplies matrices of int8 by the processor's instructions for that; elsewhere by a loop that takes longer than float32.
 _MULTIPLIES_INTEGERS = hasattr(torch, "_int_mm") and "AVX512" in torch.backends.cpu.get_cpu_capability()
+#: Torch 2.14 returns what lay in memory for a matrix with one row, and small ones take no time.
+_MIN_COLUMNS = 16
 #: Inputs from which on only the upper triangle of the products is computed, in so many bands.
 _WIDE, _BANDS = 1024, 4
 
@@ -209,6 +211,6 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
 
     The product of integers is exact, and takes a quarter of the time where the processor multiplies them (AVX512-VNNI).
     """
-    if _MULTIPLIES_INTEGERS:
+    if _MULTIPLIES_INTEGERS and min(left.shape[1], right.shape[1]) >= _MIN_COLUMNS:
         return torch._int_mm(left.T.contiguous(), right.contiguous())
     return left.T.float() @ right.float()

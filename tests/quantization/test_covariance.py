@@ -100,7 +100,7 @@ def test_a_sample_is_near_it_and_the_same_again() -> None:
 
 
 @pytest.mark.parametrize("integers", [False, True])
-@given(rows=st.integers(1, 40), left=st.integers(1, 40), right=st.integers(1, 40), seed=st.integers(0, 99))
+@given(rows=st.integers(1, 600), left=st.integers(1, 80), right=st.integers(1, 80), seed=st.integers(0, 99))
 def test_the_product_of_steps_is_exact(integers: bool, rows: int, left: int, right: int, seed: int) -> None:
     """By the processor's instructions for integers and by float32, of any shapes."""
     rng = np.random.default_rng(seed)
