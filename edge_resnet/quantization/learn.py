@@ -266,9 +266,10 @@ class _Bias:
 
     def __init__(self, tensor: str, weight: Tensor, start: Tensor) -> None:
         self.tensor, self._start = tensor, start
-        # Of the order of the layer's output for inputs of order one: the mean bias, and the mean sum of weights over √fan-in.
-        sums = weight.abs().flatten(1).sum(1).mean()
-        self._unit = float(start.abs().mean() + sums / math.sqrt(weight[0].numel()))
+        # Of the order of the layer's output for inputs of order one: the bias, and the sum of weights over √fan-in.
+        sums = weight.abs().flatten(1).sum(1) / math.sqrt(weight[0].numel())
+        # The median: a channel that was scaled up because it is nearly dead has huge weights.
+        self._unit = float((start.abs() + sums).median())
         self.shift = torch.zeros_like(start, requires_grad=True)
 
     def value(self) -> Tensor:
