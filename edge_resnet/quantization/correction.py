@@ -16,7 +16,7 @@ import onnx
 import torch
 
 from edge_resnet.artifact.schema import CalibrationTable
-from edge_resnet.compiler.graph.corrections import Corrections, apply
+from edge_resnet.compiler.graph.corrections import Corrections, Floats, apply
 from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.images.imagecache import CachedImages, ImageSubset
 from edge_resnet.quantization.biases import correct_biases
@@ -93,17 +93,26 @@ def held_out(images: CachedImages, logits: Logits) -> tuple[ImageSubset, HeldOut
 def _learned(
     graph: QuantizedGraph, everything: Teacher, recipe: QuantRecipe, device: torch.device | None, progress: Progress | None
 ) -> Corrected:
-    """Learn, then round; what was learned is kept if the logits of the held-out images come closer to FP32's."""
+    """Learn, then round; what was learned is kept if the logits of most held-out images come closer to FP32's."""
     seen, judges = held_out(everything.images, everything.logits)
     teacher = Teacher(seen, everything.logits[seen.positions])
     unseen = None if judges is None else Teacher(judges.images, judges.logits)
     learned = learn(graph, teacher, recipe, unseen, device=device, progress=progress)
     _log.info("learned: loss %.5f in the first pass, %.5f in the last", learned.first_loss, learned.last_loss)
-    if learned.before is not None and learned.after is not None:
-        _log.info("error of the logits on held-out images: %.5f before, %.5f after", learned.before, learned.after)
-        if learned.after >= learned.before:
-            _log.warning("learning did not help on held-out images: the ranges are those that were measured")
-            return Corrected(round_layers(graph, seen, progress=progress), {}, judges)
+    if learned.before is not None and learned.after is not None and not _helped(learned.before, learned.after):
+        _log.warning("learning did not help on held-out images: the ranges are those that were measured")
+        return Corrected(round_layers(graph, seen, progress=progress), {}, judges)
     evened = apply(apply(graph.model, learned.evened), Corrections(biases=learned.biases))
     rounded = round_layers(replace(graph, model=evened, amax=learned.amax), seen, progress=progress)
     return Corrected(replace(rounded, biases={**learned.biases, **rounded.biases}), learned.amax, judges, learned.evened)
+
+
+def _helped(before: Floats, after: Floats) -> bool:
+    """Whether the errors of held-out images fell, in the geometric mean: the sum is that of the few worst."""
+    tiny = np.finfo(np.float32).tiny
+    ratio = float(np.exp(np.mean(np.log(np.maximum(after, tiny)) - np.log(np.maximum(before, tiny)))))
+    _log.info(
+        "error of the logits of %d held-out images: %.5f before, %.5f after, %.2f times that before in the geometric mean",
+        len(before), before.mean(), after.mean(), ratio,
+    )  # fmt: skip
+    return ratio < 1

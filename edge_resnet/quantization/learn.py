@@ -62,7 +62,7 @@ class Learned:
     that has one, of the graph with ``evened``. ``amax``: the ranges of its pairs.
 
     ``first_loss``, ``last_loss``: squared error of the logits over their variance, in the first and the last pass. ``before``,
-    ``after``: that of images which were not learned from; None without such images.
+    ``after``: that of each image that was not learned from, (N,) float32; None without such images.
     """
 
     evened: Corrections
@@ -70,8 +70,8 @@ class Learned:
     amax: dict[str, float]
     first_loss: float
     last_loss: float
-    before: float | None = None
-    after: float | None = None
+    before: Floats | None = None
+    after: Floats | None = None
 
 
 def learn(
@@ -96,7 +96,7 @@ def learn(
     rng, losses = np.random.default_rng(recipe.seed), []
     with workers(batch if where.type == "cpu" else 1) as pool:
         student = _Student(graph, where, pool)
-        before = None if judges is None else student.error(judges)
+        before = None if judges is None else student.errors(judges)
         optimizer = torch.optim.Adam(student.groups, betas=(0.9, 0.99))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 * (1 + math.cos(math.pi * step / steps)))
         scale = 1 / float(answers.square().mean())
@@ -111,7 +111,7 @@ def learn(
                 optimizer.step()
                 schedule.step()
             losses.append(total / len(order))
-        after = None if judges is None else student.error(judges)
+        after = None if judges is None else student.errors(judges)
     if progress is not None:
         progress("learn", recipe.epochs * len(images), recipe.epochs * len(images))
     evened = student.evened()
@@ -181,7 +181,7 @@ class _Student:
         """
 
         def part_of(part: _Examples) -> tuple[float, Sequence[Tensor]]:
-            loss = self._squared_error(part) * (scale / examples.logits.numel())
+            loss = self._differences(part).square().sum() * (scale / examples.logits.numel())
             # A parameter that the answers do not depend on has a gradient of zero.
             return float(loss.detach()), torch.autograd.grad(loss, self._parameters, materialize_grads=True)
 
@@ -196,20 +196,21 @@ class _Student:
             _log.warning("the GPU's memory is full: each step is computed in %d parts", self._parts)
         return self.learn_from(examples, scale)
 
-    def error(self, teacher: Teacher) -> float:
-        """Squared error of the logits over their variance, without learning."""
+    def errors(self, teacher: Teacher) -> Floats:
+        """Squared error of the logits of each image over the variance of all, (N,), without learning."""
 
         @torch.no_grad()
-        def part_of(part: _Examples) -> float:
-            return float(self._squared_error(part))
+        def part_of(part: _Examples) -> Tensor:
+            return self._differences(part).square().mean(1).cpu()
 
         answers, size = _centred(torch.from_numpy(teacher.logits)), learning_batch(self._model)
-        total = 0.0
+        found = []
         for first in range(0, len(answers), size):
             positions = range(first, min(first + size, len(answers)))
             examples = _Examples(torch.from_numpy(teacher.images.take(positions)), answers[first : first + size])
-            total += sum(self._pool.map(part_of, examples.split(max(self._parts, len(positions) // 4))))
-        return total / max(float(answers.square().sum()), torch.finfo(torch.float32).tiny)
+            found += list(self._pool.map(part_of, examples.split(max(self._parts, len(positions) // 4))))
+        scaled: Floats = (torch.cat(found) / answers.square().mean()).numpy()
+        return scaled
 
     def evened(self) -> Corrections:
         """Weights and biases with the learned factors."""
@@ -230,10 +231,11 @@ class _Student:
         """The learned range of each tensor, of the graph with ``evened``."""
         return {tensor: 127 * math.exp(float(step.detach())) for tensor, step in self._steps.items()}
 
-    def _squared_error(self, part: _Examples) -> Tensor:
+    def _differences(self, part: _Examples) -> Tensor:
+        """The centred logits less the teacher's, (n, classes)."""
         with self._executor.in_half():
             logits = self._run(part.pixels.to(self._device)).float()
-        return (_centred(logits) - part.logits.to(self._device)).square().sum()
+        return _centred(logits) - part.logits.to(self._device)
 
     def _add_up(self, parts: Iterable[tuple[float, Sequence[Tensor]]]) -> float:
         loss = 0.0

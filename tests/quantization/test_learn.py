@@ -107,10 +107,11 @@ def test_images_that_are_not_learned_from_judge(plain: Case, tmp_path: Path) -> 
         found = plain.learn(judges=Teacher(images, logits(plain.model, unseen)))
     assert found.before is not None
     assert found.after is not None
-    assert found.after < found.before
+    assert found.after.shape == found.before.shape == (40,)
+    assert found.after.mean() < found.before.mean()
     floats = quantize(plain.model, plain.table, "tensorrt")
     # The weights are rounded there: their error comes on top.
-    assert found.before < error(plain.model, floats, unseen) < 3 * found.before
+    assert found.before.mean() < error(plain.model, floats, unseen) < 3 * found.before.mean()
 
 
 def test_scaled_channels_do_not_change_the_function(plain: Case, learned: Learned) -> None:
@@ -133,7 +134,9 @@ def test_a_channels_factor_is_a_step_of_its_own(plain: Case, learned: Learned) -
     graph = QuantizedGraph(plain.evened(learned), learned.amax)
     again = learn(graph, Teacher(plain.images, counted.logits), replace(RECIPE, epochs=1), Teacher(plain.images, counted.logits))
     with_judges = plain.learn(judges=Teacher(plain.images, plain.logits))
-    assert again.before == pytest.approx(with_judges.after, rel=0.02)
+    assert again.before is not None
+    assert with_judges.after is not None
+    assert again.before.mean() == pytest.approx(with_judges.after.mean(), rel=0.02)
 
 
 def test_the_same_seed_learns_the_same(plain: Case, learned: Learned) -> None:
