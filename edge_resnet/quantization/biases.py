@@ -24,7 +24,7 @@ from edge_resnet.quantization.executor import Executor, read_by
 __all__ = ["correct_biases"]
 
 #: Number of images that means are taken over; more change no bias by a step.
-_IMAGES, _BATCH = 256, 16
+_IMAGES, _BATCH = 128, 8
 
 
 @torch.inference_mode()
@@ -38,7 +38,7 @@ def correct_biases(
 ) -> Corrections:
     """Biases of every quantized convolution with which its mean output per channel equals FP32's.
 
-    ``amax``: the ranges of TensorRT's pairs. The correction is the mean over batches of up to 16 images, 256 at most.
+    ``amax``: the ranges of TensorRT's pairs. The correction is the mean over batches of up to 8 images, 128 at most.
     """
     pairs = tensorrt_pairs(model, keep)
     executor = Executor(model, pairs)
