@@ -181,7 +181,7 @@ def _grouped(node: onnx.NodeProto) -> bool:
 
 
 @torch.inference_mode()
-def even_out(model: onnx.ModelProto, images: CachedImages) -> Corrections:
+def even_out(model: onnx.ModelProto, images: CachedImages, *, progress: Progress | None = None) -> Corrections:
     """The equalization of ``STARTS`` with which rounded activations change the logits clearly least.
 
     Ranges are those of up to 32 images, the error that of as many others: evened out, channels that are nearly dead in the first
@@ -197,7 +197,9 @@ def even_out(model: onnx.ModelProto, images: CachedImages) -> Corrections:
     ]
     reference = torch.cat([executor.run(batch) for batch in judges]).numpy()
     best, smallest = STARTS[0], float("inf")
-    for exponents in STARTS:
+    for done, exponents in enumerate(STARTS):
+        if progress is not None:
+            progress("equalize", done, len(STARTS))
         found = _factors(model, ranges, *exponents)
         factors = {tensor: factor.astype(np.float32) for group, factor in found for tensor in group.tensors}
         steps = {}
@@ -211,6 +213,8 @@ def even_out(model: onnx.ModelProto, images: CachedImages) -> Corrections:
         _log.info("equalization (%g, %g): error %.5f on %d images", *exponents, error, total)
         if error < _CLEARLY * smallest:
             best, smallest = exponents, error
+    if progress is not None:
+        progress("equalize", len(STARTS), len(STARTS))
     return equalize(model, ranges, *best)
 
 

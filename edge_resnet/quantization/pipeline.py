@@ -189,7 +189,7 @@ def check_images_for_calibration(
 def _equalized(graph: onnx.ModelProto, images: CachedImages, recipe: QuantRecipe, progress: Progress | None) -> Corrections:
     """What the recipe's correction starts from: channels that learning moves on, or the best of a few degrees for plain INT8."""
     if recipe.correction == "learned":
-        return even_out(graph, images)
+        return even_out(graph, images, progress=progress)
     return balance(graph, images, recipe, progress=progress) if recipe.correction == "bias" else Corrections()
 
 
