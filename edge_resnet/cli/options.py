@@ -80,7 +80,7 @@ _PERCENTILE_HELP = "Percent of the values inside the range; implies the method p
 _RECIPE_HELP = "imagenet, cifar10, digits, camera, own, or a .toml file (default: the family's)."
 _CORRECTION_HELP = "none, bias, or learned: rounding, ranges and biases (default: the recipe's)."
 _DEVICE_HELP = "Where torch learns: cpu or cuda (default: a GPU if there is one)."
-_QUICK_HELP = "INT8 in seconds: ranges and biases, without rounding and learning; agrees with FP32 less often."
+_QUICK_HELP = "INT8 by ranges and biases, without rounding and learning: takes less time, agrees with FP32 less often."
 _BUDGET_HELP = "Points of top-1 that INT8 may lose; as few layers as necessary stay in FP16."
 _VALIDATION_HELP = "Labelled images to measure --max-drop on."
 

@@ -24,7 +24,7 @@ from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.images.imagecache import CachedImages
 from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table_from
-from edge_resnet.quantization.executor import Executor, read_by
+from edge_resnet.quantization.executor import LARGE_SIDE, Executor, read_by
 from edge_resnet.quantization.simulate import Logits, relative_error, simulate
 
 __all__ = ["EXPONENTS", "STARTS", "Group", "balance", "channel_groups", "equalize", "even_out", "scale_channels"]
@@ -41,7 +41,7 @@ STARTS = ((0.5, 0.0), (1.0, 0.0))
 #: The second is taken where its error is less than this share of the first's: the images are few, and weights pay for it.
 _CLEARLY = 0.7
 #: Images that they are compared on, of small and of large size.
-_IMAGES, _LARGE_IMAGES, _LARGE_SIDE, _BATCH = 32, 16, 128, 8
+_IMAGES, _LARGE_IMAGES, _BATCH = 32, 16, 8
 _TYING = ("Relu", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten")
 #: Channels below this share of the largest are treated as that large: a dead channel must not be scaled up to full range.
 _MIN_SHARE = 1e-5
@@ -243,7 +243,7 @@ def balance(
 
 
 def _total(images: CachedImages) -> int:
-    large = images.take([0]).shape[1] >= _LARGE_SIDE
+    large = images.take([0]).shape[1] >= LARGE_SIDE
     return min(_LARGE_IMAGES if large else _IMAGES, len(images))
 
 

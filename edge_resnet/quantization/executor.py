@@ -24,7 +24,7 @@ from edge_resnet.compiler.graph.placement import Pair
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.network.training.epoch import uses_bf16
 
-__all__ = ["Attributes", "Executor", "FakeQuantize", "InputHook", "OutputHook", "PairReader", "read_by"]
+__all__ = ["LARGE_SIDE", "Attributes", "Executor", "FakeQuantize", "InputHook", "OutputHook", "PairReader", "read_by"]
 
 #: Called with each quantized pair and its float tensor; returns the tensor that the pair's readers get.
 PairReader: TypeAlias = Callable[[Pair, Tensor], Tensor]
@@ -36,7 +36,7 @@ Attributes: TypeAlias = Mapping[str, Any]
 
 #: Side of the images from which on convolutions compute in bfloat16, if the processor does. On CIFAR ResNet-20 its own rounding
 #: cost a tenth (error 0.00074 in place of 0.00068), on ResNet-18 a fortieth.
-_LARGE_SIDE = 128
+LARGE_SIDE = 128
 #: Values per piece: with its intermediates it fits into the cache of one core.
 _PIECE = 1 << 16
 
@@ -156,7 +156,7 @@ class Executor:
         side = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
         self._device = device or torch.device("cpu")
         #: Whether ``in_half`` computes in bfloat16.
-        self.halves = side >= _LARGE_SIDE and uses_bf16("auto", self._device)
+        self.halves = side >= LARGE_SIDE and uses_bf16("auto", self._device)
         #: The filters as ``in_half`` computes with them: autocast would convert them in every run.
         self.halved = {
             name: self.values[name].bfloat16()

@@ -26,7 +26,7 @@ from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.images.imagecache import CachedImages
 from edge_resnet.quantization.covariance import QuantizedGraph
 from edge_resnet.quantization.equalize import channel_groups, scale_channels
-from edge_resnet.quantization.executor import Executor, FakeQuantize
+from edge_resnet.quantization.executor import LARGE_SIDE, Executor, FakeQuantize
 from edge_resnet.quantization.simulate import Logits
 from edge_resnet.quantization.workers import Workers, workers
 
@@ -44,8 +44,6 @@ _LAYERS = 22
 #: Pixels per step of the optimizer: 32 images of 32x32, 8 of 224x224. Fewer are noisy, more are slow and take memory.
 _PIXELS = 8 * 224 * 224
 _MIN_BATCH, _MAX_BATCH = 4, 32
-#: Side of what counts as large images.
-_LARGE_SIDE = 128
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,7 +162,7 @@ class _Student:
         #: Parts that a step is computed in: one per core, more if a GPU's memory is too small.
         self._parts = pool.count
         depth = min(1.0, _LAYERS / max(1, len(layers)))
-        fast = 1.0 if side >= _LARGE_SIDE else _SMALL
+        fast = 1.0 if side >= LARGE_SIDE else _SMALL
         learned = (
             ([step for step in self._steps.values() if step.requires_grad], fast * depth**2 * _RANGE_RATE),
             (self._factors, depth * _FACTOR_RATE),

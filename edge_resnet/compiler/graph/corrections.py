@@ -115,7 +115,7 @@ def apply(model: onnx.ModelProto, corrections: Corrections | None) -> onnx.Model
 
     Raises CalibrationError if the graph lacks a node of the corrections, or has another shape there.
     """
-    if corrections is None or not (corrections.exact_input or _weights(corrections) or corrections.biases):
+    if corrections is None or not (corrections.exact_input or corrections.integers or corrections.floats or corrections.biases):
         return model
     if corrections.exact_input:
         corrected = with_exact_input(model)
