@@ -33,8 +33,9 @@ _PATCHES_PER_WEIGHT, _MIN_PATCHES = 3, 8
 _PIXELS = 4 * 224 * 224
 #: Patches that are gathered before their products are summed.
 _ROWS = 512
-#: Torch multiplies matrices of int8 by the processor's instructions for that; elsewhere by a loop that takes longer than float32.
-_MULTIPLIES_INTEGERS = hasattr(torch, "_int_mm") and "AVX512" in torch.backends.cpu.get_cpu_capability()
+#: Torch multiplies matrices of int8 by the processor's instructions for that; elsewhere by a loop that takes longer than float32,
+#: forty times as long on a Xeon with AVX512 and without VNNI.
+_MULTIPLIES_INTEGERS = hasattr(torch, "_int_mm") and getattr(torch.cpu, "_is_vnni_supported", lambda: False)()
 #: Torch 2.14 returns what lay in memory for a matrix with one row, and small ones take no time.
 _MIN_COLUMNS = 16
 #: Inputs from which on only the upper triangle of the products is computed, in so many bands.
