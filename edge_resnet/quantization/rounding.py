@@ -131,46 +131,46 @@ def round_weights(steps: Tensor, covariance: Tensor) -> Tensor:
     variances = covariance.diagonal()
     if not bool((variances > 0).any()):
         return torch.clamp(torch.round(steps), -127, 127)
-    order = torch.argsort(variances, descending=True)
+    order = torch.argsort(variances)
     ordered = covariance[order[:, None], order]
     del covariance, variances
-    upper = _inverse_factor(ordered)
+    lower = _factor(ordered)
     del ordered
-    left, rounded = steps[:, order].clone(), torch.empty_like(steps)
-    for start in range(0, steps.shape[1], _BLOCK):
-        stop = min(start + _BLOCK, steps.shape[1])
-        integers, errors = _round_block(left[:, start:stop].T.contiguous(), upper[start:stop, start:stop])
-        rounded[:, order[start:stop]] = integers.T
-        left[:, stop:].addmm_(errors.T, upper[start:stop, stop:], alpha=-1)
+    weights, errors = steps.T[order], torch.empty(steps.shape[1], len(steps))
+    # With a covariance of L Lᵀ the error of a filter is |Lᵀe|². From the last input to the first, the best value of a weight
+    # follows from the errors of those after it, whatever those before it become (Babai's nearest plane; GPTQ's integers).
+    for stop in range(len(weights), 0, -_BLOCK):
+        start = max(0, stop - _BLOCK)
+        wanted = torch.mm(lower[stop:, start:stop].T, errors[stop:])
+        wanted.div_(lower.diagonal()[start:stop, None]).add_(weights[start:stop])
+        _round_block(wanted, lower[start:stop, start:stop], weights[start:stop], errors[start:stop])
+    rounded = torch.empty_like(steps)
+    rounded[:, order] = weights.T
     return rounded
 
 
-def _round_block(left: Tensor, upper: Tensor) -> tuple[Tensor, Tensor]:
-    """Round the rows of (B, O) in order; each row's error is passed on to those below. Returns integers and errors, (B, O)."""
-    integers, errors = torch.empty_like(left), torch.empty_like(left)
-    for row in range(len(left)):
-        integers[row] = torch.clamp(torch.round(left[row]), -127, 127)
-        errors[row] = (left[row] - integers[row]) / upper[row, row]
-        left[row + 1 :].addr_(upper[row, row + 1 :], errors[row], alpha=-1)
-    return integers, errors
+def _round_block(wanted: Tensor, lower: Tensor, weights: Tensor, errors: Tensor) -> None:
+    """Round the rows of ``weights`` (B, O) in place, the last first, and note their ``errors``.
 
-
-def _inverse_factor(covariance: Tensor) -> Tensor:
-    """The upper Cholesky factor of the damped covariance's inverse, (K, K). The damping grows until the factor exists.
-
-    Overwrites ``covariance``: a copy more of 4,608 inputs takes 81 MiB in each thread.
+    ``wanted`` (B, O): the best values after the rows behind the block; each row's error moves those of the rows before it.
     """
+    pulls = lower / lower.diagonal()
+    for row in range(len(wanted) - 1, -1, -1):
+        rounded = torch.clamp(torch.round(wanted[row]), -127, 127)
+        torch.sub(weights[row], rounded, out=errors[row])
+        weights[row] = rounded
+        wanted[:row].addr_(pulls[row, :row], errors[row])
+
+
+def _factor(covariance: Tensor) -> Tensor:
+    """The lower Cholesky factor of the damped covariance, (K, K). The damping grows until it exists. Changes ``covariance``."""
     damping = _DAMPING * float(covariance.diagonal().mean())
     for _ in range(_ATTEMPTS):
         covariance.diagonal().add_(damping)
+        lower: Tensor
         lower, failed = torch.linalg.cholesky_ex(covariance)
         if not failed:
-            inverse = torch.cholesky_inverse(lower)
-            del lower
-            upper: Tensor
-            upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
-            if not failed:
-                return upper
+            return lower
         damping *= 10
     raise CalibrationError(
         "the inputs of a layer have no covariance", hint="edge-resnet build --correct bias rounds to the nearest"

@@ -53,6 +53,21 @@ def test_the_output_changes_less_than_by_the_nearest_integers(size: int, filters
     assert error(steps, rounded, covariance) < 0.7 * error(steps, steps.round().clamp(-127, 127), covariance)
 
 
+@given(size=st.integers(2, 150), seed=st.integers(0, 1000))
+def test_each_weight_is_the_nearest_to_its_best_value(size: int, seed: int) -> None:
+    """Given the weights that were rounded before it, the inputs that vary most first, while all others may still change."""
+    steps, covariance = 30 * torch.randn(3, size, generator=torch.Generator().manual_seed(seed)).double(), inputs(size, seed)
+    rounded = round_weights(steps.float(), covariance).double()
+    damped = covariance.double() + 0.01 * covariance.diagonal().mean().double() * torch.eye(size).double()
+    order = torch.argsort(covariance.diagonal(), descending=True)
+    for position, weight in enumerate(order):
+        before, rest = order[:position], order[position:]
+        lost = (steps - rounded)[:, before]
+        # The error of the output is least where the errors of all that is left are -H⁻¹ c; the first of them is this weight's.
+        best = steps[:, weight] + torch.linalg.solve(damped[rest[:, None], rest], damped[rest[:, None], before] @ lost.T)[0]
+        assert ((rounded[:, weight] - best.clamp(-127, 127)).abs() <= 0.5 + 1e-3).all()
+
+
 def test_inputs_that_have_nothing_in_common_are_rounded_to_the_nearest() -> None:
     """A diagonal covariance leaves nothing to make up for, and neither does one of zeros."""
     steps = 20 * torch.randn(5, 30, generator=torch.Generator().manual_seed(0))
