@@ -16,10 +16,9 @@ from torch import Tensor
 
 from edge_resnet.compiler.graph.corrections import Corrections
 from edge_resnet.compiler.graph.placement import quantized_weights, tensorrt_pairs
-from edge_resnet.compiler.graph.scales import weight_scales
 from edge_resnet.core.records import Progress
 from edge_resnet.images.imagecache import CachedImages
-from edge_resnet.quantization.executor import Executor, read_by
+from edge_resnet.quantization.executor import Executor, read_by, round_weight
 
 __all__ = ["correct_biases"]
 
@@ -44,7 +43,7 @@ def correct_biases(
     executor = Executor(model, pairs)
     nodes = {node.name: node for node in model.graph.node}
     layers = quantized_weights(model, keep)
-    rounded = {nodes[name].input[1]: _rounded(executor.values[nodes[name].input[1]]) for name in layers}
+    rounded = {nodes[name].input[1]: round_weight(executor.values[nodes[name].input[1]]) for name in layers}
     steps = {pair.range_of: torch.tensor(amax[pair.range_of] / 127) for pair in pairs}
     shifts: dict[str, list[Tensor]] = {name: [] for name in layers}
     expected: dict[str, Tensor] = {}
@@ -70,11 +69,6 @@ def correct_biases(
     if progress is not None:
         progress("correct biases", total, total)
     return Corrections(biases={name: _bias(model, nodes[name]) + torch.stack(shifts[name]).mean(0).numpy() for name in layers})
-
-
-def _rounded(weight: Tensor) -> Tensor:
-    scales = torch.from_numpy(weight_scales(weight.numpy())).view(-1, *[1] * (weight.dim() - 1))
-    return torch.clamp(torch.round(weight / scales), -127, 127) * scales
 
 
 def _bias(model: onnx.ModelProto, node: onnx.NodeProto) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:

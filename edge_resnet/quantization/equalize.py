@@ -8,7 +8,7 @@ tensor and divided out of those that read it (Nagel et al. 2019, section 4.1; wi
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,14 +18,13 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor
 
-from edge_resnet.compiler.graph.corrections import SHIFTED, Corrections, Floats, apply
-from edge_resnet.compiler.graph.placement import tensorrt_pairs
-from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
+from edge_resnet.compiler.graph.corrections import SHIFTED, Corrections, Floats
+from edge_resnet.compiler.graph.placement import quantized_weights, tensorrt_pairs
+from edge_resnet.compiler.graph.qdq import measured_tensors
 from edge_resnet.core.records import Progress, QuantRecipe
 from edge_resnet.images.imagecache import CachedImages
-from edge_resnet.quantization.calibrate import CALIBRATION_BATCH, collect, table_from
-from edge_resnet.quantization.executor import LARGE_SIDE, Executor, read_by
-from edge_resnet.quantization.simulate import Logits, relative_error, simulate
+from edge_resnet.quantization.executor import LARGE_SIDE, Executor, channels_last, read_by, round_weight
+from edge_resnet.quantization.simulate import Logits, relative_error
 
 __all__ = ["EXPONENTS", "STARTS", "Group", "balance", "channel_groups", "equalize", "even_out", "scale_channels"]
 
@@ -40,6 +39,8 @@ EXPONENTS = ((0.0, 0.0), (0.5, 0.0), (0.75, 0.0), (1.0, 0.0), (0.5, 0.5))
 STARTS = ((0.5, 0.0), (1.0, 0.0))
 #: The second is taken where its error is less than this share of the first's: the images are few, and weights pay for it.
 _CLEARLY = 0.7
+#: Errors below this are all the same: nothing is left to gain.
+_NEGLIGIBLE = 1e-4
 #: Images that they are compared on, of small and of large size.
 _IMAGES, _LARGE_IMAGES, _BATCH = 32, 16, 8
 _TYING = ("Relu", "Add", "MaxPool", "AveragePool", "GlobalAveragePool", "Flatten")
@@ -180,87 +181,113 @@ def _grouped(node: onnx.NodeProto) -> bool:
     return any(attribute.name == "group" and attribute.i != 1 for attribute in node.attribute)
 
 
-@torch.inference_mode()
 def even_out(model: onnx.ModelProto, images: CachedImages, *, progress: Progress | None = None) -> Corrections:
     """The equalization of ``STARTS`` with which rounded activations change the logits clearly least.
 
     Ranges are those of up to 32 images, the error that of as many others: evened out, channels that are nearly dead in the first
     are loud in the others. The weights are not rounded: rounding makes up for most of what they pay.
     """
-    total, pairs = _total(images), tensorrt_pairs(model)
-    executor = Executor(model, pairs)
-    maxima, _ = _channel_maxima(model, executor, images, total)
-    ranges = {tensor: values.mean(0) for tensor, values in maxima.items()}
-    first = total if len(images) >= 2 * total else 0
-    judges = [
-        torch.from_numpy(images.take(range(at, min(at + _BATCH, first + total)))) for at in range(first, first + total, _BATCH)
-    ]
-    reference = torch.cat([executor.run(batch) for batch in judges]).numpy()
-    best, smallest = STARTS[0], float("inf")
-    for done, exponents in enumerate(STARTS):
-        if progress is not None:
-            progress("equalize", done, len(STARTS))
-        found = _factors(model, ranges, *exponents)
-        factors = {tensor: factor.astype(np.float32) for group, factor in found for tensor in group.tensors}
-        steps = {}
-        for tensor in dict.fromkeys(pair.range_of for pair in pairs):
-            factor = factors.get(tensor, np.ones(1, np.float32))
-            largest = 127.0 if tensor == SHIFTED else float((maxima[tensor] * factor).max(1).mean())
-            step = torch.from_numpy(max(largest, np.finfo(np.float32).tiny) / 127 / factor)
-            steps[tensor] = step if len(factor) > 1 else step[0]
-        logits = torch.cat([executor.run(batch, read=read_by(steps)) for batch in judges]).numpy()
-        error = relative_error(logits, reference)
-        _log.info("equalization (%g, %g): error %.5f on %d images", *exponents, error, total)
-        if error < _CLEARLY * smallest:
-            best, smallest = exponents, error
-    if progress is not None:
-        progress("equalize", len(STARTS), len(STARTS))
-    return equalize(model, ranges, *best)
+    return _Search(model, images, frozenset(), weights=False).best(STARTS, _CLEARLY, progress)
 
 
 def balance(
     model: onnx.ModelProto, images: CachedImages, recipe: QuantRecipe, *, progress: Progress | None = None
 ) -> Corrections:
-    """The equalization of ``EXPONENTS`` whose plain INT8 has the smallest squared error of the logits on up to 32 images."""
-    total = _total(images)
-    maxima, reference = _channel_maxima(model, Executor(model, tensorrt_pairs(model)), images, total)
-    ranges = {tensor: values.mean(0) for tensor, values in maxima.items()}
-    plain = QuantRecipe(method="mse", images=total, keep_high_precision=recipe.keep_high_precision)
-    best, smallest = Corrections(), float("inf")
-    for done, (activations, weights) in enumerate(EXPONENTS):
+    """The equalization of ``EXPONENTS`` with which activations and weights, rounded to the nearest, change the logits least.
+
+    On the images of ``even_out``.
+    """
+    search = _Search(model, images, frozenset(recipe.keep_high_precision), weights=True)
+    return search.best(EXPONENTS, 1.0, progress)
+
+
+class _Search:
+    """Compares equalizations by the squared error of the logits. ``weights``: whether weights are rounded, too."""
+
+    def __init__(self, model: onnx.ModelProto, images: CachedImages, keep: frozenset[str], *, weights: bool) -> None:
+        self._model, self._total = model, _total(images)
+        self._pairs = tensorrt_pairs(model, keep)
+        self._rounded = frozenset(quantized_weights(model, keep)) if weights else frozenset()
+        self._executor = Executor(model, self._pairs)
+        self._maxima = self._measured(images)
+        self._ranges = {tensor: values.mean(0) for tensor, values in self._maxima.items()}
+        first = self._total if len(images) >= 2 * self._total else 0
+        last = first + self._total
+        self._batches = [torch.from_numpy(images.take(range(at, min(at + _BATCH, last)))) for at in range(first, last, _BATCH)]
+
+    @torch.inference_mode()
+    def best(self, candidates: Sequence[tuple[float, float]], share: float, progress: Progress | None) -> Corrections:
+        """The first of ``candidates``, or the last whose error is less than ``share`` of the best before it."""
+        reference = torch.cat([self._executor.run(batch) for batch in self._batches]).numpy()
+        best, smallest = candidates[0], float("inf")
+        for done, exponents in enumerate(candidates):
+            if progress is not None:
+                progress("equalize", done, len(candidates))
+            error = self._error(*exponents, reference)
+            _log.info("equalization (%g, %g): error %.5f on %d images", *exponents, error, self._total)
+            if max(error, _NEGLIGIBLE) < share * smallest:
+                best, smallest = exponents, error
         if progress is not None:
-            progress("equalize", done, len(EXPONENTS))
-        candidate = equalize(model, ranges, activations, weights) if activations or weights else Corrections()
-        equalized = apply(model, candidate)
-        counted = collect(equalized, measured_tensors(equalized), images.batches(CALIBRATION_BATCH, total), total)
-        graph = quantize(equalized, table_from(counted.histograms, plain, total, "", ""), "tensorrt")
-        error = relative_error(simulate(graph, images.batches(_BATCH, total)), reference)
-        if error < smallest:
-            best, smallest = candidate, error
-    if progress is not None:
-        progress("equalize", len(EXPONENTS), len(EXPONENTS))
-    return best
+            progress("equalize", len(candidates), len(candidates))
+        return equalize(self._model, self._ranges, *best) if any(best) else Corrections()
+
+    @torch.inference_mode()
+    def _measured(self, images: CachedImages) -> dict[str, Floats]:
+        """(n, C) the largest absolute value of each channel in each image, of each tensor that either form quantizes."""
+        wanted = set(measured_tensors(self._model))
+        tensors = {node.name: node.output[0] for node in self._model.graph.node if node.output[0] in wanted}
+        found: dict[str, list[Floats]] = {tensor: [] for tensor in tensors.values()}
+
+        def note(name: str, output: Tensor) -> Tensor:
+            if name in tensors:
+                found[tensors[name]].append(output.abs().reshape(*output.shape[:2], -1).amax(2).numpy())
+            return output
+
+        for batch in images.batches(_BATCH, self._total):
+            self._executor.run(torch.from_numpy(batch), on_output=note)
+        return {tensor: np.concatenate(values) for tensor, values in found.items()}
+
+    def _error(self, activations: float, weights: float, reference: Logits) -> float:
+        """The error of the equalized network with its activations, and if wanted its weights, rounded.
+
+        By the better of two ranges, one that clips the loudest images and one that clips none: which it is differs by network.
+        """
+        factors = _factors(self._model, self._ranges, activations, weights)
+        values = self._values(scale_channels(self._model, factors))
+        errors = []
+        for over_images in (np.mean, np.max):
+            steps = self._steps({tensor: factor for group, factor in factors for tensor in group.tensors}, over_images)
+            logits = torch.cat([self._executor.run(batch, values, read=read_by(steps)) for batch in self._batches]).numpy()
+            errors.append(relative_error(logits, reference))
+        return min(errors)
+
+    def _steps(
+        self, factors: Mapping[str, npt.NDArray[np.float64]], over_images: Callable[[npt.NDArray[np.float64]], np.float64]
+    ) -> dict[str, Tensor]:
+        """The step of each tensor of the network with ``factors``, (C,) by tensor.
+
+        ``over_images``: of the largest values (n,) in each image, the largest value that is represented.
+        """
+        steps = {}
+        for tensor in dict.fromkeys(pair.range_of for pair in self._pairs):
+            factor = factors.get(tensor, np.ones(1))
+            largest = 127.0 if tensor == SHIFTED else float(over_images((self._maxima[tensor] * factor).max(1)))
+            steps[tensor] = torch.tensor(max(largest, np.finfo(np.float32).tiny) / 127)
+        return steps
+
+    def _values(self, changed: Corrections) -> dict[str, Tensor]:
+        """The initializers of the network with the weights and biases of ``changed``, its weights rounded if wanted."""
+        values = {}
+        for node in self._model.graph.node:
+            if node.name in self._rounded or node.name in changed.floats:
+                weight = changed.floats.get(node.name)
+                tensor = self._executor.values[node.input[1]] if weight is None else channels_last(weight)
+                values[node.input[1]] = round_weight(tensor) if node.name in self._rounded else tensor
+            if node.name in changed.biases:
+                values[node.input[2]] = torch.from_numpy(changed.biases[node.name])
+        return values
 
 
 def _total(images: CachedImages) -> int:
     large = images.take([0]).shape[1] >= LARGE_SIDE
     return min(_LARGE_IMAGES if large else _IMAGES, len(images))
-
-
-@torch.inference_mode()
-def _channel_maxima(
-    model: onnx.ModelProto, executor: Executor, images: CachedImages, total: int
-) -> tuple[dict[str, Floats], Logits]:
-    """(n, C) the largest absolute value of each channel in each image, of each tensor that TensorRT quantizes; FP32's logits."""
-    wanted = {pair.range_of for pair in tensorrt_pairs(model)}
-    tensors = {node.name: node.output[0] for node in model.graph.node if node.output[0] in wanted}
-    found: dict[str, list[Floats]] = {}
-
-    def note(name: str, output: Tensor) -> Tensor:
-        if name in tensors:
-            found.setdefault(tensors[name], []).append(output.abs().reshape(*output.shape[:2], -1).amax(2).numpy())
-        return output
-
-    batches = images.batches(_BATCH, total)
-    logits = torch.cat([executor.run(torch.from_numpy(batch), on_output=note) for batch in batches]).numpy()
-    return {tensor: np.concatenate(values) for tensor, values in found.items()}, logits

@@ -21,10 +21,22 @@ from onnx import numpy_helper
 from torch import Tensor
 
 from edge_resnet.compiler.graph.placement import Pair
+from edge_resnet.compiler.graph.scales import weight_scales
 from edge_resnet.core.errors import CalibrationError
 from edge_resnet.network.training.epoch import uses_bf16
 
-__all__ = ["LARGE_SIDE", "Attributes", "Executor", "FakeQuantize", "InputHook", "OutputHook", "PairReader", "read_by"]
+__all__ = [
+    "LARGE_SIDE",
+    "Attributes",
+    "Executor",
+    "FakeQuantize",
+    "InputHook",
+    "OutputHook",
+    "PairReader",
+    "channels_last",
+    "read_by",
+    "round_weight",
+]
 
 #: Called with each quantized pair and its float tensor; returns the tensor that the pair's readers get.
 PairReader: TypeAlias = Callable[[Pair, Tensor], Tensor]
@@ -131,6 +143,18 @@ def read_by(steps: Mapping[str, Tensor]) -> PairReader:
     return read
 
 
+def channels_last(value: npt.NDArray[Any], device: torch.device | None = None) -> Tensor:
+    """A copy on ``device``, the processor by default; filters lie in memory with their channels innermost."""
+    tensor = torch.from_numpy(np.array(value)).to(device or "cpu")
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
+
+
+def round_weight(weight: Tensor) -> Tensor:
+    """A filter (O, ...) with each value rounded to the nearest step of its output channel's scale."""
+    scales = torch.from_numpy(weight_scales(weight.numpy())).view(-1, *[1] * (weight.dim() - 1))
+    return torch.clamp(torch.round(weight / scales), -127, 127) * scales
+
+
 class Executor:
     """One graph on ``device``, the processor by default.
 
@@ -152,7 +176,7 @@ class Executor:
         self._pairs = {reader: pair for pair in pairs for reader in pair.readers}
         self._uses = Counter(name for node in self._nodes for name in node.input)
         self._input, self._output = model.graph.input[0].name, model.graph.output[0].name
-        self.values = {t.name: _channels_last(numpy_helper.to_array(t), device) for t in model.graph.initializer}
+        self.values = {t.name: channels_last(numpy_helper.to_array(t), device) for t in model.graph.initializer}
         side = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
         self._device = device or torch.device("cpu")
         #: Whether ``in_half`` computes in bfloat16.
@@ -201,11 +225,6 @@ class Executor:
                     live.pop(name, None)
                     quantized.pop(name, None)
         return live[self._output]
-
-
-def _channels_last(value: npt.NDArray[Any], device: torch.device | None) -> Tensor:
-    tensor = torch.from_numpy(np.array(value)).to(device or "cpu")
-    return tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor
 
 
 def _convolve(inputs: list[Tensor], attributes: Attributes) -> Tensor:

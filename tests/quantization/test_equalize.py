@@ -20,6 +20,7 @@ from edge_resnet.compiler.graph.placement import tensorrt_pairs
 from edge_resnet.compiler.graph.qdq import measured_tensors, quantize
 from edge_resnet.core.records import ModelSpec, QuantRecipe
 from edge_resnet.images.imagecache import ImageCache
+from edge_resnet.quantization import equalize as equalize_module
 from edge_resnet.quantization.calibrate import collect, table_from
 from edge_resnet.quantization.equalize import channel_groups, equalize, even_out
 
@@ -129,3 +130,21 @@ def test_channels_start_alike_however_they_were_scaled(tmp_path: Path, factor: i
     found = logits(quantize(evened, table_from(counted.histograms, QuantRecipe(images=32), 32, "", ""), "tensorrt"), unseen)
     centred = [values - values.mean(1, keepdims=True) for values in (found, expected)]
     assert ((centred[0] - centred[1]) ** 2).sum() < 0.001 * (centred[1] ** 2).sum()
+
+
+def test_what_only_the_cpu_form_quantizes_is_not_scaled_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Channels that are loud in front of an Add and silent behind it keep their scale: the sum's inputs have one range in ONNX
+    Runtime's form."""
+    model = graph(small("A"))
+    bias = next(tensor for tensor in model.graph.initializer if tensor.name == "layer3.0.conv2.bias")
+    value = numpy_helper.to_array(bias).copy()
+    value[::2] -= 3
+    bias.CopyFrom(numpy_helper.from_array(value, bias.name))
+    monkeypatch.setattr(equalize_module, "STARTS", ((1.0, 0.0),))
+    images = image_batch(32, 16)
+    with ImageCache(iter([images]), tmp_path) as cache:
+        evened = apply(model, even_out(model, cache))
+        counted = collect(evened, measured_tensors(evened), cache.batches(16), 32)
+    quantized = quantize(evened, table_from(counted.histograms, QuantRecipe(images=32), 32, "", ""), "onnxruntime")
+    expected = logits(model, images)
+    assert ((logits(quantized, images) - expected) ** 2).sum() < 0.01 * ((expected - expected.mean(1, keepdims=True)) ** 2).sum()
