@@ -78,7 +78,7 @@ def measure(case: Case, data: Path) -> dict[str, object]:
 
 def _table(case: Case, model: Path, images: ImageSet) -> CalibrationTable:
     recipe = load_recipe(recipe_for(case.spec.family)).recipe
-    plain = replace(recipe, images=len(images), correction="none", exact_input=False)
+    plain = replace(recipe, images=len(images), correction="none", exact_input=False, stem_share=0.0)
     preprocessed = (batch.images for batch in batches(images, case.preprocess, CALIBRATION_BATCH))
     return calibrate(model, measured_tensors(onnx.load(model)), preprocessed, plain)
 

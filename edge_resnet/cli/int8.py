@@ -24,6 +24,8 @@ def print_int8(artifact: Artifact) -> None:
         return
     recipe = manifest.recipe
     typer.echo(printable(f"INT8: {manifest.calibration}, method {recipe.method}, correction {recipe.correction}"))
+    if recipe.keep_high_precision:
+        typer.echo(printable(f"in high precision: {', '.join(recipe.keep_high_precision)}"))
     for line in manifest.warnings:
         typer.echo(printable(f"warning: {line}"), err=True)
     budget = manifest.budget
@@ -34,7 +36,7 @@ def print_int8(artifact: Artifact) -> None:
     certainty = f"95 % interval {low:.2f} to {high:.2f}, McNemar p = {budget.mcnemar_p:.2g}"
     typer.echo(f"budget of {budget.max_drop:g} points met on {budget.images} images: {accuracies} ({certainty})")
     if not budget.kept:
-        typer.echo("every layer is INT8")
+        typer.echo("it keeps no layer in FP16")
         return
     typer.echo(f"kept in FP16: {', '.join(budget.kept)}; damage of each layer alone (squared error of the logits / their power):")
     for name, damage in budget.ranking[:_SHOWN]:

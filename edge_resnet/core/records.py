@@ -269,6 +269,8 @@ class QuantRecipe:
     ``percentile`` in (50, 100] is the share of absolute values inside the range, used by method ``percentile``.
     ``keep_high_precision``: names of ONNX nodes that get no Q/DQ. ``epochs``: passes over the images for ``learned``.
     ``exact_input``: pad the image before it is quantized, so that pixel - 128 is its int8 value and nothing is rounded.
+    ``stem_share``: the layers that read the first convolution's output stay in high precision, too, if they make up at most this
+    share of the multiply-adds, in percent.
     """
 
     method: CalibMethod = "percentile"
@@ -279,6 +281,7 @@ class QuantRecipe:
     correction: Correction = "none"
     epochs: int = 10
     exact_input: bool = False
+    stem_share: float = 0.0
 
     def __post_init__(self) -> None:
         methods, corrections = get_args(CalibMethod), get_args(Correction)
@@ -298,6 +301,7 @@ class QuantRecipe:
             f"choose one of {', '.join(corrections)}",
         )
         _require(1 <= self.epochs <= 1000, f"epochs must lie in 1..1000, not {self.epochs}", "10 is a good start")
+        _require(0 <= self.stem_share <= 100, f"stem_share must lie in 0..100, not {self.stem_share}", "it is a share in percent")
 
 
 @dataclass(frozen=True)

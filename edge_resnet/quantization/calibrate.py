@@ -27,7 +27,7 @@ from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.ranges import read_amax
 from edge_resnet.runtime.onnxruntime import open_session
 
-__all__ = ["CALIBRATION_BATCH", "LARGE", "Counted", "Probe", "calibrate", "collect", "probed", "table_from"]
+__all__ = ["CALIBRATION_BATCH", "LARGE", "Counted", "Probe", "calibrate", "collect", "probed", "shapes_of", "table_from"]
 
 #: Images per run of the graph: enough that the overhead of counting 71 tensors is small, few enough for a small board.
 CALIBRATION_BATCH = 4
@@ -165,7 +165,7 @@ def probed(model: onnx.ModelProto, tensors: Sequence[str]) -> tuple[onnx.ModelPr
     graph = onnx.ModelProto()
     graph.CopyFrom(model)
     del graph.graph.output[:]
-    shapes = _shapes(model)
+    shapes = shapes_of(model)
     probes = {}
     for name in dict.fromkeys(tensors):
         step = _step(shapes.get(name, ()))
@@ -175,7 +175,7 @@ def probed(model: onnx.ModelProto, tensors: Sequence[str]) -> tuple[onnx.ModelPr
     return graph, probes
 
 
-def _shapes(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+def shapes_of(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
     """Inferred shapes; an unknown dimension is 0."""
     graph = onnx.shape_inference.infer_shapes(_without_weights(model)).graph
     known = (*graph.value_info, *graph.input, *graph.output)

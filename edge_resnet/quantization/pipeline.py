@@ -40,6 +40,7 @@ from edge_resnet.quantization.equalize import balance, even_out
 from edge_resnet.quantization.histogram import AbsHistogram
 from edge_resnet.quantization.methods import SweepRow, best, held_out_count, sweep
 from edge_resnet.quantization.simulate import simulate
+from edge_resnet.quantization.stem import cheap_stem_readers
 
 __all__ = [
     "CalibrationReport",
@@ -110,6 +111,7 @@ def make_int8(
     BudgetError if the budget cannot be met.
     """
     model = onnx.load(model_path)
+    recipe = _with_stem_readers(recipe, model)
     exact = Corrections(exact_input=recipe.exact_input)
     base = apply(model, exact)
     equalized = _equalized(base, images, recipe, progress)
@@ -184,6 +186,14 @@ def check_images_for_calibration(
         *check_normalisation(stats, images.preprocess),
         *check_answers(logits, known),
     ]
+
+
+def _with_stem_readers(recipe: QuantRecipe, model: onnx.ModelProto) -> QuantRecipe:
+    """The recipe with the names of the layers that its ``stem_share`` keeps in high precision."""
+    readers = cheap_stem_readers(model, recipe.stem_share)
+    if readers:
+        _log.info("in high precision, because rounding the first convolution's output costs most: %s", ", ".join(readers))
+    return replace(recipe, keep_high_precision=tuple(dict.fromkeys((*recipe.keep_high_precision, *readers))))
 
 
 def _equalized(graph: onnx.ModelProto, images: CachedImages, recipe: QuantRecipe, progress: Progress | None) -> Corrections:

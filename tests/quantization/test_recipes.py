@@ -30,6 +30,7 @@ recipes = st.builds(
     correction=st.sampled_from(get_args(Correction)),
     epochs=st.integers(1, 1000),
     exact_input=st.booleans(),
+    stem_share=st.floats(0, 100),
 )
 
 
