@@ -310,7 +310,7 @@ def cuMemAllocHost(address: Any, size: int) -> None:
 def cuMemFreeHost(address: int) -> None:
     gpu._call("free_host")
     host = _hosts.pop(address)
-    for mapped in [device for device, memory in gpu.MEMORY.items() if memory.ctypes.data == address]:
+    for mapped in [device for device, memory in list(gpu.MEMORY.items()) if memory.ctypes.data == address]:
         del gpu.MEMORY[mapped]
     host[:] = 0xDD  # whoever still reads it shall see so
 

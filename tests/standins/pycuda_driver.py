@@ -197,7 +197,7 @@ _C_TYPES = {"P": ctypes.c_void_p, "i": ctypes.c_int}
 
 def _pointer(address: int) -> int:
     """The host address of a device address, which may point into the middle of an allocation."""
-    begin = max((known for known in MEMORY if known <= address), default=0)
+    begin = max((known for known in list(MEMORY) if known <= address), default=0)  # other threads allocate meanwhile
     assert address - begin < MEMORY.get(begin, np.empty(0)).size, f"nothing is allocated at {address:#x}"
     return int(MEMORY[begin].ctypes.data) + address - begin
 

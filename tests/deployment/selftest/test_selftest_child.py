@@ -72,7 +72,10 @@ def test_a_package_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.Monke
         "import subprocess, time\nchild = subprocess.Popen(['sleep', '600'])\n"
         f"open({str(marker)!r}, 'w').write(str(child.pid))\ntime.sleep(600)\n"
     )
-    (found,) = checks(tmp_path, package, monkeypatch, limit_s=3.0)
+    for limit_s in (3.0, 6.0, 12.0, 24.0, 48.0):  # on a busy machine an interpreter may take longer to start
+        (found,) = checks(tmp_path / str(limit_s), package, monkeypatch, limit_s)
+        if found.name != "start":
+            break
     assert (found.name, found.status) == ("installed", "failed")
     assert found.detail.startswith("no end after")
     pid = int(marker.read_text(encoding="utf-8"))
