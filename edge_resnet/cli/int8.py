@@ -36,7 +36,7 @@ def print_int8(artifact: Artifact) -> None:
     certainty = f"95 % interval {low:.2f} to {high:.2f}, McNemar p = {budget.mcnemar_p:.2g}"
     typer.echo(f"budget of {budget.max_drop:g} points met on {budget.images} images: {accuracies} ({certainty})")
     if not budget.kept:
-        typer.echo("it keeps no layer in FP16")
+        typer.echo("no layer had to be kept in FP16 for it")
         return
     typer.echo(f"kept in FP16: {', '.join(budget.kept)}; damage of each layer alone (squared error of the logits / their power):")
     for name, damage in budget.ranking[:_SHOWN]:

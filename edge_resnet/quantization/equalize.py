@@ -254,9 +254,10 @@ class _Search:
         """
         factors = _factors(self._model, self._ranges, activations, weights)
         values = self._values(scale_channels(self._model, factors))
+        by_tensor = {tensor: factor for group, factor in factors for tensor in group.tensors}
         errors = []
         for over_images in (np.mean, np.max):
-            steps = self._steps({tensor: factor for group, factor in factors for tensor in group.tensors}, over_images)
+            steps = self._steps(by_tensor, over_images)
             logits = torch.cat([self._executor.run(batch, values, read=read_by(steps)) for batch in self._batches]).numpy()
             errors.append(relative_error(logits, reference))
         return min(errors)
