@@ -144,8 +144,8 @@ def test_a_budget_keeps_the_damaging_nodes(broken: Path, images: ImageCache, tmp
 
 
 def test_a_budget_that_is_met_costs_nothing(broken: Path, images: ImageCache, tmp_path: Path) -> None:
-    """With correction the same network meets the budget with every layer in INT8 and without a ranking."""
-    with validation(broken, tmp_path, 1.5) as wanted:
+    """With correction the network that lost 84 points meets the budget with every layer in INT8 and without a ranking."""
+    with validation(broken, tmp_path, 5.0) as wanted:
         made = make_int8(broken, images, LEARNED, wanted)
     assert made.budget is not None
     assert made.budget.kept == ()
