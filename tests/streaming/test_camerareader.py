@@ -273,7 +273,7 @@ def test_a_source_that_is_far_too_fast_starves_nobody() -> None:
     fast = CameraSpec("synthetic://?frames=0&width=64&height=48", again=False)
     with FakeBackend(10) as backend:
         summary = run(backend, [fast], [], RunOptions(**{**vars(OPTIONS), "duration_s": 1.0}))
-    assert summary.read > 1000
+    assert summary.dropped > summary.frames, "the source is faster than the network"
     assert summary.frames > 0.02 * summary.read
     assert summary.read == summary.frames + summary.dropped
 
