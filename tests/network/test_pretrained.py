@@ -88,7 +88,7 @@ def test_damaged_weights_are_refused(shipped: Checkpoint, tmp_path: Path) -> Non
     content = bytearray((copy / "weights.safetensors").read_bytes())
     content[-1] ^= 1
     (copy / "weights.safetensors").write_bytes(content)
-    with pytest.raises(WeightsError, match=r"CIFAR10_V1 .* is damaged"):
+    with pytest.raises(WeightsError, match=r"CIFAR10_V2 .* is damaged"):
         replace(shipped, folder=copy).weights()
 
 
